@@ -1,0 +1,88 @@
+// The resident backbone: embedding, attention, norms and head, and the forward pass through them.
+//
+// The feed-forward part of every block is not the backbone's: it calls a FeedForward, which the
+// router implements over the current routing table. So one forward pass serves sequences that are
+// on different tables, and the backbone knows nothing of modules.
+//
+// Thread safety: a Backbone is immutable; `forward` is const and needs a Workspace of the caller's
+// own, one per thread that runs passes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backbone/checkpoint.h"
+#include "backbone/kernels.h"
+#include "backbone/kv_cache.h"
+#include "backbone/model_config.h"
+#include "backbone/status.h"
+#include "backbone/thread_pool.h"
+
+namespace chimera {
+
+/// A run of consecutive positions of one sequence inside a batch.
+struct BatchSegment {
+  std::span<const int32_t> tokens;  // ids, each < vocab_size
+  int64_t position = 0;             // of tokens[0]
+  KvSequence* kv = nullptr;         // holds positions [0, position); room for the rest
+  enum class Logits : uint8_t { kNone, kLast, kAll } logits = Logits::kLast;
+};
+
+/// Computes y = FFN(x) of one layer for all rows of a batch. Rows are the segments' tokens in
+/// order. `x`, `y`: [rows, hidden], distinct.
+class FeedForward {
+ public:
+  virtual ~FeedForward() = default;
+  virtual Status forward(int64_t layer, const float* x, int64_t rows, float* y) = 0;
+};
+
+/// Scratch memory of forward passes; grows to the largest batch seen.
+class Workspace {
+ public:
+  std::vector<float> x, normed, q, k, v, attn, ffn, scores, logits;
+  std::vector<const float*> block_ptrs;
+};
+
+class Backbone {
+ public:
+  /// Reads config and backbone tensors (not the routed experts) of an opened checkpoint.
+  static Result<std::shared_ptr<const Backbone>> load(const Checkpoint& checkpoint, Precision p);
+
+  const ModelConfig& config() const { return config_; }
+  Precision precision() const { return precision_; }
+  /// Bytes held for weights.
+  uint64_t resident_bytes() const;
+
+  /// One pass over `segments`. Logits of the requested rows are left in ws.logits, [n, vocab], in
+  /// row order. Token ids and positions are checked (invalid_argument); on error the caches hold
+  /// unspecified values at the new positions and nothing else changed.
+  Status forward(std::span<BatchSegment> segments, FeedForward& ffn, const Kernels& kernels,
+                 ThreadPool& pool, Workspace& ws) const;
+
+  struct Layer {
+    Matrix q, k, v, o;
+    std::vector<float> q_bias, k_bias, v_bias, o_bias;  // empty when absent
+    std::vector<float> q_norm, k_norm;                  // empty when absent
+    std::vector<float> attention_norm, ffn_norm;        // [hidden]
+  };
+
+ private:
+  ModelConfig config_;
+  Precision precision_ = Precision::kBF16;
+  Matrix embed_;  // [vocab, hidden]
+  Matrix head_;   // [vocab, hidden]
+  std::vector<float> final_norm_;
+  std::vector<float> inv_freq_;  // [head_dim / 2]
+  std::vector<Layer> layers_;
+};
+
+/// Digest over names, shapes, dtypes and bytes of the backbone tensors: all tensors of the
+/// checkpoint but those of routed experts, gate rows of the base experts included, in name order.
+/// Modules name it so that they are never put on another backbone. Cached in `cache_dir` (empty:
+/// no cache) under device, inode, size and change time of every file.
+Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint, const std::string& cache_dir);
+
+}  // namespace chimera

@@ -1,0 +1,41 @@
+// SHA-256 digests, written "sha256:<64 hex digits>" everywhere (manifests, state, wire, logs).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+/// Incremental SHA-256 (libsodium). Not thread safe; one per computation.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void update(std::span<const std::byte> bytes);
+  void update(std::string_view text);
+  /// Adds the length first, so that consecutive fields cannot run into one another.
+  void update_field(std::string_view text);
+  void update_u64(uint64_t value);  // little-endian
+  /// "sha256:…". The object must not be used afterwards.
+  std::string finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+std::string sha256_of(std::string_view text);
+/// Digest of a whole file, read through the descriptor it opens (no path re-open races).
+Result<std::string> sha256_of_file(const std::string& path);
+/// True for "sha256:" followed by 64 lower-case hex digits.
+bool is_sha256(std::string_view text);
+
+}  // namespace chimera

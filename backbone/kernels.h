@@ -1,0 +1,58 @@
+// The compute kernels behind one small interface, chosen once at run time.
+//
+// Every variant is *batch invariant and bitwise equal*: an output element depends on its own row
+// and weights only, in one fixed order of operations - 16 partial sums, lane j taking the inputs
+// k = j (mod 16) by fused multiply-add, then folded 8, 4, 2, 1 - whatever the number of rows, the
+// tiling or the instruction set. That is what makes a greedy stream independent of who shares its
+// batch (design invariant 5), and lets the scalar variant serve as the reference of the others.
+//
+// Thread safety: all functions are pure; callers give disjoint outputs.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "backbone/tensor.h"
+
+namespace chimera {
+
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512 };
+
+struct AttentionArgs {
+  const float* q;              // [heads, head_dim], rotated, one query row
+  const float* const* k;       // block pointers: k[b] is [block_tokens, kv_heads, head_dim]
+  const float* const* v;       // same
+  int64_t block_tokens;
+  int64_t first;               // first visible position (sliding window), absolute
+  int64_t count;               // one past the last visible position, absolute
+  int64_t heads, kv_heads, head_dim;
+  float scale;
+  float* scores;               // scratch, [count]
+  float* out;                  // [heads, head_dim]
+};
+
+/// Function table of one instruction set. Shapes: x [m, cols] with row stride ldx, y [m, rows]
+/// with row stride ldy (all in elements); weights row-major [rows, cols].
+struct Kernels {
+  Isa isa;
+  std::string_view name;
+  /// y[:, n0..n1) = x * W[n0..n1, :]^T for F32 or BF16 weights.
+  void (*matmul)(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+                 float* y, int64_t ldy);
+  /// out[i] = w[i] * x[i] / sqrt(mean(x^2) + eps); `out` may be `x`. w null = no weight.
+  void (*rms_norm)(const float* x, const float* w, int64_t n, float eps, float* out);
+  /// gate[i] = silu(gate[i]) * up[i], silu(x) = x * sigmoid(x).
+  void (*swiglu)(float* gate, const float* up, int64_t n);
+  /// y[i] += a * x[i].
+  void (*axpy)(float a, const float* x, float* y, int64_t n);
+  /// Softmax attention of heads [h0, h1) of one query row over the cache.
+  void (*attention)(const AttentionArgs& args, int64_t h0, int64_t h1);
+};
+
+/// The table of an instruction set. REQUIRES: isa_supported(isa).
+const Kernels& kernels_for(Isa isa);
+bool isa_supported(Isa isa);
+/// Best supported variant; CHIMERA_ISA=scalar|avx2|avx512 lowers the choice (for tests).
+const Kernels& best_kernels();
+
+}  // namespace chimera

@@ -1,0 +1,95 @@
+// The key/value cache: one pool of fixed-size blocks, handed out to sequences by reference count
+// so that sequences with a common prefix share the blocks of that prefix.
+//
+// A block holds `block_tokens` positions of all layers: K and V, float32. Memory is reserved once
+// and touched on first use.
+//
+// Invariants: (1) a block with more than one reference is full and never written again;
+// (2) blocks in the prefix index hold exactly the hidden history named by their key, which chains
+// composition digest, mask and all tokens up to the block's end (design invariant 7).
+//
+// Thread safety: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "backbone/model_config.h"
+#include "backbone/status.h"
+
+namespace chimera {
+
+struct KvCacheOptions {
+  int64_t block_tokens = 16;  // 16: small enough that short chats waste little, large enough that
+                              // attention walks contiguous keys
+  int64_t blocks = 0;         // pool size
+  bool prefix_cache = true;
+};
+
+class KvCache {
+ public:
+  using BlockId = int32_t;
+
+  static Result<std::unique_ptr<KvCache>> create(const ModelConfig& config, KvCacheOptions options);
+  ~KvCache();
+
+  int64_t block_tokens() const;
+  int64_t total_blocks() const;
+  /// Blocks that allocate() could hand out now: free ones plus unreferenced cached ones.
+  int64_t available_blocks() const;
+  uint64_t reserved_bytes() const;
+
+  /// A block with one reference, evicting the least recently used cached block if needed;
+  /// resource_exhausted when every block is referenced.
+  Result<BlockId> allocate();
+  void add_ref(BlockId block);
+  void release(BlockId block);
+
+  /// [block_tokens, kv_heads, head_dim]
+  float* keys(BlockId block, int64_t layer);
+  float* values(BlockId block, int64_t layer);
+
+  // --- prefix index -----------------------------------------------------------------------
+  /// Chain key of a block: sha256 over parent key (root: `scope`) and its tokens. `scope` is
+  /// "composition digest | mask | bias".
+  static std::string chain_key(std::string_view parent, const int32_t* tokens, int64_t n);
+  /// A cached full block under `key` with one reference added, or -1.
+  BlockId lookup(const std::string& key);
+  /// Makes a full block findable; no-op when prefix caching is off or the key is known.
+  void publish(BlockId block, const std::string& key);
+  /// Drops every cached block whose scope starts with `scope` (revoked compositions).
+  void forget_all();
+
+ private:
+  struct Impl;
+  explicit KvCache(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The blocks of one sequence, in position order. Releases them on destruction.
+class KvSequence {
+ public:
+  explicit KvSequence(KvCache* cache) : cache_(cache) {}
+  ~KvSequence() { clear(); }
+  KvSequence(const KvSequence&) = delete;
+  KvSequence& operator=(const KvSequence&) = delete;
+
+  /// Grows to hold `tokens` positions; on failure nothing changes.
+  Status reserve(int64_t tokens);
+  /// Appends an already referenced block (prefix hit). REQUIRES: all earlier blocks are full.
+  void adopt(KvCache::BlockId block) { blocks_.push_back(block); }
+  void clear();
+  const std::vector<KvCache::BlockId>& blocks() const { return blocks_; }
+  KvCache& cache() const { return *cache_; }
+
+ private:
+  KvCache* cache_;
+  std::vector<KvCache::BlockId> blocks_;
+};
+
+}  // namespace chimera

@@ -1,0 +1,75 @@
+// What a checkpoint's config.json means, in one vocabulary for all families.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+enum class RopeType : uint8_t { kDefault, kLinear };  // further kinds arrive with their families
+
+/// How the router turns logits into weights; see router/gating.h.
+enum class GateKind : uint8_t { kSoftmaxTopK };
+
+/// QK normalisation before RoPE.
+enum class QkNorm : uint8_t { kNone, kWholeVector };
+
+/// Where a block's RMS norms stand: before the sub-layer (kPre) or on its output (kPost, the
+/// reordered norms of OLMo 2 and FlexOlmo).
+enum class NormPlacement : uint8_t { kPre, kPost };
+
+/// Immutable description of a model. Field names follow config.json.
+struct ModelConfig {
+  std::string model_type;  // "flex_olmo", "olmoe", "mixtral"
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;  // width of one expert
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab_size = 0;
+  int64_t max_position_embeddings = 0;
+  int64_t num_experts = 0;          // of the checkpoint; modules may append more
+  int64_t num_experts_per_tok = 0;  // default top_k
+  bool norm_topk_prob = false;
+  float rms_norm_eps = 1e-6f;
+  double rope_theta = 1e4;
+  RopeType rope_type = RopeType::kDefault;
+  double rope_factor = 1.0;
+  std::optional<int64_t> sliding_window;  // all layers, tokens including the query
+  std::optional<float> clip_qkv;
+  bool attention_bias = false;
+  bool tie_word_embeddings = false;
+  GateKind gate_kind = GateKind::kSoftmaxTopK;
+  QkNorm qk_norm = QkNorm::kNone;
+  NormPlacement norm_placement = NormPlacement::kPre;
+  std::vector<int32_t> eos_token_ids;  // from config.json and generation_config.json
+};
+
+/// Parses and checks config.json. Both the 4.x and the 5.x spelling are read. A key that asks for
+/// something not implemented is refused by name (key, value, what is supported).
+Result<ModelConfig> parse_model_config(std::string_view config_json, std::string_view label);
+
+/// Tensor names of one family; `{}` parts are filled by the functions below.
+struct TensorNames {
+  std::string layer_prefix;      // "model.layers.{L}."
+  std::string attention_norm;    // after the layer prefix; pre or post
+  std::string ffn_norm;
+  std::string gate;              // "mlp.gate.weight"
+  std::string expert_prefix;     // "mlp.experts.{e}."
+  std::string expert_gate, expert_up, expert_down;  // with ".weight"
+  std::string fused_gate_up, fused_down;            // "" when the family has no fused layout
+};
+const TensorNames& tensor_names(const ModelConfig& config);
+std::string layer_tensor(const ModelConfig& config, int64_t layer, std::string_view tail);
+/// Name of projection `tail` of expert `e` of layer `layer`.
+std::string expert_tensor(const ModelConfig& config, int64_t layer, int64_t expert,
+                          std::string_view tail);
+/// True for tensors of routed experts (fused or not) and for gate rows, i.e. what `split` cuts.
+bool is_expert_tensor(const ModelConfig& config, std::string_view name);
+
+}  // namespace chimera

@@ -1,0 +1,70 @@
+// Element types, tensor views and the row-major weight matrix that the kernels take.
+//
+// Lifetime: a TensorView borrows; a Matrix shares ownership of the memory it points into, so it
+// may outlive the file object it came from.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera {
+
+enum class DType : uint8_t { kF32, kF16, kBF16, kF64, kI64, kI32, kI16, kI8, kU8, kBool, kF8E4M3, kF8E5M2, kU64, kU32, kU16 };
+
+/// Bits per element.
+int dtype_bits(DType dtype);
+/// The safetensors spelling, e.g. "BF16".
+std::string_view dtype_name(DType dtype);
+
+/// One named tensor inside memory that somebody else owns.
+struct TensorView {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;            // outermost first; empty = scalar
+  std::span<const std::byte> bytes;      // dense row-major, product(shape) elements
+  std::shared_ptr<const void> owner;     // keeps `bytes` alive
+
+  int64_t elements() const {
+    int64_t n = 1;
+    for (int64_t d : shape) n *= d;
+    return n;
+  }
+};
+
+/// "[256, 512]"
+std::string shape_string(std::span<const int64_t> shape);
+
+/// Weight of a linear layer, y = x * W^T. Row-major [rows = outputs, cols = inputs] as Hugging
+/// Face stores it, F32 or BF16, usable in place without packing.
+struct Matrix {
+  const void* data = nullptr;  // [rows, cols]
+  DType dtype = DType::kF32;   // kF32 or kBF16
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::shared_ptr<const void> owner;
+
+  size_t bytes() const {
+    return static_cast<size_t>(rows * cols) * (dtype == DType::kF32 ? 4u : 2u);
+  }
+};
+
+/// How weights are kept in memory. kF32 keeps BF16 tensors as BF16 (lossless) and widens F16.
+enum class Precision : uint8_t { kF32, kBF16 };
+
+/// Exact widening and round-to-nearest-even narrowing.
+inline float bf16_to_f32(uint16_t value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  float out;
+  static_assert(sizeof(out) == sizeof(bits));
+  __builtin_memcpy(&out, &bits, sizeof(out));
+  return out;
+}
+uint16_t f32_to_bf16(float value);
+float f16_to_f32(uint16_t value);
+
+}  // namespace chimera

@@ -1,0 +1,119 @@
+// The wire protocol `chimera/1` (design §8, clients/PROTOCOL.md): frames, field ranges, errors.
+//
+// Both sides use this room: the daemon decodes requests and encodes answers with it, clients the
+// other way round. It depends on nothing of the engine. Decoding is strict: one declared range per
+// field, unknown fields and types refused, JSON depth and size bounded, UTF-8 checked.
+//
+// Thread safety: free functions and values.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace chimera::wire {
+
+inline constexpr std::string_view kMagic = "CHIMERA/1";
+inline constexpr size_t kMaxMessageBytes = 4u << 20;   // a request frame; ZMQ_MAXMSGSIZE of servers
+inline constexpr size_t kMaxPromptTokens = 1u << 20;
+inline constexpr int kMaxJsonDepth = 32;
+
+/// Codes are the spellings of chimera/status_code.h.
+struct Error {
+  std::string code;
+  std::string message;
+  std::string hint;
+};
+
+struct ModuleFilter {
+  std::optional<std::vector<std::string>> only;
+  std::vector<std::string> exclude;
+  std::map<std::string, double> bias;
+};
+
+/// Text or token ids, exactly one.
+using Input = std::variant<std::string, std::vector<int32_t>>;
+
+struct Generate {
+  Input prompt;
+  int64_t max_tokens = 256;
+  double temperature = 1.0;
+  double top_p = 1.0;
+  int64_t top_k = 0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  bool logprobs = false;
+  bool stream = true;
+  std::optional<int64_t> deadline_ms;
+  ModuleFilter modules;
+};
+struct ChatMessage {
+  std::string role, content;
+};
+struct Chat {
+  std::vector<ChatMessage> messages;
+  Generate options;  // prompt unused
+};
+struct Score {
+  Input input;
+  bool logits = false;
+  bool routing = false;
+  std::optional<int64_t> deadline_ms;
+  ModuleFilter modules;
+};
+struct Tokenize { std::string text; bool add_special = false; };
+struct Detokenize { std::vector<int32_t> tokens; bool skip_special = false; };
+struct Cancel { std::string target; };  // id of the request to end
+struct Info {};
+struct Health {};
+struct Modules {};
+struct Load {
+  std::string path;
+  std::optional<std::string> name;
+  std::optional<bool> enabled;
+  std::optional<double> bias;
+  bool restart = false;  // in_flight: restart
+};
+struct Unload { std::string name; };
+struct Revoke { std::string name; };
+struct Plan { std::string composition_json; };
+struct Apply { std::string composition_json; bool restart = false; };
+struct Rollback { std::optional<uint64_t> epoch; };
+struct Epochs {};
+struct Routing { std::optional<int64_t> layer; };
+struct Bias { std::string name; double value = 0.0; };
+struct Stats {};
+struct Drain { std::optional<int64_t> timeout_ms; };
+struct Shutdown {};
+
+using Call = std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules,
+                          Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Stats,
+                          Drain, Shutdown>;
+
+enum class Endpoint : uint8_t { kServe, kControl };
+
+struct Request {
+  std::string id;  // 1..128 bytes of UTF-8 without control characters
+  Call call;
+};
+
+/// Decodes the JSON frame of a request. On failure `Error` and, when it could be read, the id in
+/// `id_out`, so that the error can be answered to the right request.
+std::variant<Request, Error> decode_request(std::string_view json, Endpoint endpoint,
+                                            std::string* id_out);
+/// The JSON frame of a request (clients).
+std::string encode_request(const Request& request);
+
+/// {"id":…, "event":"error", "code":…, "message":…, "hint":…}
+std::string encode_error(std::string_view id, const Error& error);
+
+}  // namespace chimera::wire

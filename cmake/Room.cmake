@@ -1,0 +1,29 @@
+# chimera_room(NAME SOURCES … LINKS …)
+#
+# Declares the library `chimera_NAME` of the folder NAME. Its headers are included as
+# "NAME/file.h", found through a private include root that holds a link to this one folder, so
+# only targets that link the room can include it.
+function(chimera_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  set(root ${CMAKE_BINARY_DIR}/rooms/${name})
+  file(MAKE_DIRECTORY ${root})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${root}/${name} SYMBOLIC)
+  add_library(chimera_${name} STATIC ${ROOM_SOURCES})
+  target_include_directories(chimera_${name} PUBLIC ${root})
+  target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE ${ROOM_PRIVATE_LINKS})
+endfunction()
+
+# chimera_test(NAME SOURCES … LINKS … [TIMEOUT seconds]): a GoogleTest program, one CTest entry.
+function(chimera_test name)
+  cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LINKS" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${T_SOURCES})
+  target_link_libraries(${name} PRIVATE ${T_LINKS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE
+    CHIMERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CHIMERA_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT})
+endfunction()

@@ -1,0 +1,37 @@
+# Compiler settings shared by every target.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, Debug or RelWithDebInfo" FORCE)
+endif()
+# -O2 rather than -O3: the hot loops are written with intrinsics, and the rest compiles faster.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+
+# No contraction: a*b+c becomes an FMA only where the code says so, which keeps the scalar
+# reference and the vector kernels bitwise equal.
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-compare -Werror
+                    -ffp-contract=off -fno-math-errno)
+
+set(CHIMERA_SANITIZE "" CACHE STRING "Value of -fsanitize=, e.g. address,undefined or thread")
+if(CHIMERA_SANITIZE)
+  add_compile_options(-fsanitize=${CHIMERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${CHIMERA_SANITIZE})
+  # GCC 12 reports false positives of these two inside instrumented standard headers.
+  add_compile_options(-Wno-maybe-uninitialized -Wno-tsan)
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM)
+  add_link_options(-fuse-ld=mold)
+endif()

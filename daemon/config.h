@@ -1,0 +1,66 @@
+// The deployment file (design §7) as a value.
+//
+// Reading reports every problem at once, each with file, line, column, found and expected. Limits
+// on the file: 1 MiB, depth 32, no aliases, no duplicate or unknown keys.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backbone/status.h"
+#include "backbone/tensor.h"
+
+namespace chimera {
+
+/// composition.modules[i] as written; also the object of `plan` and `apply` on the wire.
+struct CompositionSpec {
+  struct ModuleSpec {
+    std::string path;  // absolute after reading
+    bool enabled = true;
+    float bias = 0.0f;
+  };
+  std::optional<int64_t> top_k;
+  std::vector<ModuleSpec> modules;
+};
+
+struct DeploymentConfig {
+  struct {
+    std::string path;
+    Precision precision = Precision::kBF16;
+  } backbone;
+  CompositionSpec composition;
+  struct {
+    std::string endpoint;            // default: ipc in the runtime directory
+    int64_t max_sequences = 16;      // live at once
+    int64_t max_context = 2048;      // tokens of one sequence, prompt and answer
+    int64_t max_queue = 64;          // waiting requests; more: resource_exhausted
+    int64_t prefill_chunk = 128;     // prompt tokens per step over all sequences, so that a long
+                                     // prompt delays the streams beside it by one chunk at most
+    int64_t max_live_epochs = 4;
+    bool prefix_cache = true;
+  } serve;
+  struct {
+    std::string endpoint;
+  } control;
+  std::string state_dir;
+  std::vector<std::string> watch;
+  int threads = 0;  // 0 = auto
+  std::string source;  // the file it was read from
+};
+
+Result<DeploymentConfig> read_deployment(const std::string& file);
+Result<DeploymentConfig> parse_deployment(std::string_view yaml, const std::string& label,
+                                          const std::string& base_dir);
+/// The composition block alone, given as YAML or JSON text. Relative paths start at `base_dir`.
+Result<CompositionSpec> parse_composition(std::string_view text, const std::string& label,
+                                          const std::string& base_dir);
+
+/// $XDG_RUNTIME_DIR/chimera, else a 0700 directory of the user's under the system's temporary
+/// folder; created and checked (owner, mode, not a link).
+Result<std::string> default_runtime_dir();
+/// $XDG_STATE_HOME/chimera, else ~/.local/state/chimera.
+Result<std::string> default_state_dir();
+
+}  // namespace chimera

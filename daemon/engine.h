@@ -1,0 +1,107 @@
+// The engine: continuous batching of many sequences over the current routing table.
+//
+// One thread of its own runs steps: every live decode sequence contributes one token, prefill
+// chunks fill the rest of the budget (Orca, Yu et al. 2022; chunked prefill, arXiv 2308.16369).
+// Commands reach it through a bounded queue; a new routing table takes effect between two steps.
+//
+// Invariants: (1) a forward pass uses one RouteView per sequence, in every layer; (2) after
+// revoke() returned no pass touches the module; (3) every admitted request ends with exactly one
+// on_done or on_error; (4) the engine never waits for a loader, a socket or a disk.
+//
+// Thread safety: all public methods may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backbone/backbone.h"
+#include "backbone/tokenizer.h"
+#include "daemon/request.h"
+#include "router/routing_table.h"
+
+namespace chimera {
+
+struct EngineOptions {
+  int threads = 1;                // compute pool incl. the engine thread
+  int64_t max_sequences = 16;
+  int64_t max_context = 2048;
+  int64_t max_queue = 64;
+  int64_t prefill_chunk = 128;
+  int64_t max_live_epochs = 4;
+  bool prefix_cache = true;
+};
+
+/// What happens to live sequences when a table is published.
+enum class InFlight : uint8_t { kPin, kRestart };
+
+struct EpochInfo {
+  uint64_t epoch = 0;
+  std::string composition;  // digest
+  int64_t sequences = 0;    // live on it
+  bool current = false;
+};
+
+struct EngineStats {
+  int64_t live = 0, waiting = 0;
+  uint64_t admitted = 0, finished = 0, failed = 0, cancelled = 0, rejected = 0, restarted = 0;
+  uint64_t prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, steps = 0;
+  double step_ms_p50 = 0, step_ms_p99 = 0;
+  int64_t kv_blocks_total = 0, kv_blocks_free = 0;
+  RouterStats router;
+};
+
+class Engine {
+ public:
+  using RequestId = uint64_t;
+
+  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<const Backbone> backbone,
+                                                std::shared_ptr<const Tokenizer> tokenizer,  // may be null
+                                                std::shared_ptr<const RoutingTable> table,
+                                                EngineOptions options);
+  ~Engine();  // stops at once; live requests end with `cancelled`
+
+  /// Queues a request. resource_exhausted when the queue is full, unavailable when draining,
+  /// invalid_argument when it cannot ever fit (context, unknown module names, token ids).
+  Result<RequestId> submit(EngineRequest request, std::shared_ptr<EventSink> sink);
+  /// Ends a request with finish_reason "cancelled"; no effect when it already ended.
+  void cancel(RequestId id);
+
+  /// Publishes a table between two steps and returns once it is current. Waits (until `timeout`)
+  /// while publishing would leave more than max_live_epochs epochs in use, then answers
+  /// failed_precondition naming the oldest epoch and how many sequences hold it. Sequences whose
+  /// scope is the same on both tables move along at once: their outputs cannot differ.
+  Status publish(std::shared_ptr<const RoutingTable> table, InFlight in_flight,
+                 std::chrono::milliseconds timeout);
+  /// Publishes `table` (without the module) and moves every sequence that may use `module` off it
+  /// (KV recomputed from its tokens), ending those with nothing permitted left with reason
+  /// "revoked". When it returns no forward pass touches the module and the engine holds no
+  /// reference to it.
+  Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
+
+  std::shared_ptr<const RoutingTable> table() const;
+  std::vector<EpochInfo> epochs() const;
+  EngineStats stats() const;
+
+  /// Refuses new requests; returns once all live ones ended or `timeout` passed (false).
+  bool drain(std::chrono::milliseconds timeout);
+
+ private:
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Scores `tokens` on a table outside the engine (module probes): nats of tokens[1..] and whether
+/// all logits were finite. Runs on the calling thread with its own scratch.
+struct ProbeResult {
+  double nats = 0.0;
+  bool finite = true;
+  std::string logits_digest;  // equal on repetition
+};
+Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const RoutingTable> table,
+                                std::span<const int32_t> tokens);
+
+}  // namespace chimera

@@ -1,0 +1,90 @@
+// Requests as the engine takes them, after decoding and range checks, and the events it answers.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backbone/status.h"
+#include "router/moe.h"
+
+namespace chimera {
+
+struct SamplingParams {
+  double temperature = 1.0;  // 0 = greedy
+  double top_p = 1.0;
+  int64_t top_k = 0;         // 0 = off
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  uint64_t seed = 0;
+};
+
+/// modules {only, exclude, bias} of a request.
+struct ModuleSelection {
+  std::optional<std::vector<std::string>> only;
+  std::vector<std::string> exclude;
+  std::map<std::string, float> bias;
+};
+
+struct EngineRequest {
+  enum class Kind : uint8_t { kGenerate, kScore } kind = Kind::kGenerate;
+  std::vector<int32_t> tokens;
+  int64_t text_bytes = 0;        // score: bytes of the scored text (0: tokens given)
+  int64_t max_tokens = 256;
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  bool want_logprobs = false;
+  bool want_logits = false;      // score
+  bool want_routing = false;     // score
+  ModuleSelection modules;
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::chrono::steady_clock::time_point arrived;
+};
+
+struct TokenEvent {
+  int32_t token = 0;
+  std::string text;
+  std::optional<float> logprob;
+  uint64_t epoch = 0;
+};
+
+struct ModuleShare {
+  std::string version, digest;
+  double share = 0.0;
+};
+
+struct DoneEvent {
+  std::string finish_reason;     // stop | length | cancelled | revoked | deadline; score: "scored"
+  std::string text;              // whole generated text
+  std::vector<int32_t> tokens;   // generated ids
+  int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
+  double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
+  uint64_t epoch = 0;            // of the last forward pass
+  std::string composition;       // its digest
+  std::map<std::string, ModuleShare> modules;  // permitted modules by name
+  double backbone_share = 0.0;
+  // score
+  double nats = 0.0;
+  int64_t count = 0;             // scored tokens: all but the first
+  std::optional<double> bits_per_byte;
+  std::vector<float> logprobs;   // of each scored token
+  std::shared_ptr<std::vector<float>> logits;  // [n_tokens, vocab]
+  std::shared_ptr<RoutingTrace> routing;
+};
+
+/// Where the engine puts a request's events. Called on the engine thread; must not block.
+/// Exactly one of on_done / on_error ends a request.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  virtual void on_token(TokenEvent event) = 0;
+  virtual void on_done(DoneEvent event) = 0;
+  virtual void on_error(Status status) = 0;
+};
+
+}  // namespace chimera

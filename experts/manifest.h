@@ -1,0 +1,50 @@
+// module.yaml: what a module says of itself (design §6). Reading it runs no code of the module.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+enum class ModuleKind : uint8_t { kWeights, kLibrary };
+enum class Attach : uint8_t { kAppend, kReplace };
+
+struct ManifestFile {
+  std::string path;    // plain relative path inside the module directory; no "..", no links out
+  std::string sha256;  // "sha256:…"
+};
+
+struct Manifest {
+  std::string name;  // [a-z0-9][a-z0-9_-]{0,62}; "backbone" and "base" are reserved
+  std::string version;
+  std::string domain;
+  std::string description;
+  std::string license;
+  ModuleKind kind = ModuleKind::kWeights;
+  Attach attach = Attach::kAppend;
+  std::string backbone_fingerprint;
+  int64_t hidden_size = 0;
+  std::optional<std::vector<int64_t>> layers;  // nullopt = all MoE layers
+  std::vector<ManifestFile> files;
+  std::vector<std::string> data_sources;       // provenance.data
+  std::vector<std::string> parents;            // provenance.parents, as flow YAML
+  std::vector<int64_t> original_slots;         // provenance.slots: where `split` found the experts
+  std::string probe_text;                      // empty: no text probe
+  std::optional<double> probe_max_bits_per_byte;
+  std::string probe_tokens_digest;             // reserved for token-only checkpoints
+  std::string digest;                          // sha256 of the module.yaml bytes: names the version
+};
+
+/// Reads and checks `dir`/module.yaml. All problems are reported in one Status, one per line, each
+/// as "file:line:column: …". The payload files are not opened.
+Result<Manifest> read_manifest(const std::string& dir);
+Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label);
+/// The YAML text of a manifest (split and later pack write it).
+std::string manifest_yaml(const Manifest& manifest);
+
+}  // namespace chimera

@@ -1,0 +1,56 @@
+// Module: a loaded expert module, ready to be put into a routing table.
+//
+// Lifetime: shared and immutable. Routing tables hold references; the memory goes when the last
+// table, and so the last sequence on it, lets go.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backbone/checkpoint.h"
+#include "backbone/model_config.h"
+#include "experts/expert.h"
+#include "experts/manifest.h"
+
+namespace chimera {
+
+/// The experts that a module brings to one layer. `n` = experts.size().
+struct ModuleLayer {
+  std::vector<std::shared_ptr<const Expert>> experts;
+  std::vector<int64_t> slots;      // replace: the slot of each expert; append: empty
+  std::vector<float> gate_weight;  // [n, hidden]; replace without own rows: empty
+  std::vector<float> gate_bias;    // [n] or empty
+};
+
+class Module {
+ public:
+  Manifest manifest;
+  std::map<int64_t, ModuleLayer> layers;  // by layer index
+  std::string dir;                        // where it was read from (not shown on the wire)
+
+  const std::string& name() const { return manifest.name; }
+  uint64_t resident_bytes() const;
+  int64_t expert_count() const;
+};
+
+/// What a module must fit.
+struct BackboneInfo {
+  ModelConfig config;
+  std::string fingerprint;
+  Precision precision = Precision::kBF16;
+};
+
+/// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
+/// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
+/// the engine thread. `kind: library` answers unimplemented.
+Result<std::shared_ptr<const Module>> load_module(const std::string& dir, const BackboneInfo& backbone);
+
+/// The checkpoint's own experts and gate rows as a module named "backbone". Slots are 0..E-1 in
+/// `slots`; it is always the first entry of a routing table.
+Result<std::shared_ptr<const Module>> load_base_experts(const Checkpoint& checkpoint,
+                                                        const ModelConfig& config, Precision p);
+
+}  // namespace chimera

@@ -1,0 +1,35 @@
+// Composition: backbone plus an ordered list of modules with their options; a plain value.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+struct CompositionModule {
+  std::string name;     // of the manifest
+  std::string version;  // of the manifest
+  std::string digest;   // of the manifest, which names every file's digest
+  std::string path;     // directory
+  bool enabled = true;
+  float bias = 0.0f;    // added to the logits of its experts
+  bool operator==(const CompositionModule&) const = default;
+};
+
+struct Composition {
+  std::string backbone_fingerprint;
+  std::optional<int64_t> top_k;  // nullopt: the checkpoint's own
+  std::vector<CompositionModule> modules;
+  bool operator==(const Composition&) const = default;
+
+  /// sha256 over everything that decides outputs: fingerprint, top_k, and per enabled module in
+  /// order name, digest and bias. Paths do not count.
+  std::string digest() const;
+  const CompositionModule* find(const std::string& name) const;
+};
+
+}  // namespace chimera

@@ -1,0 +1,60 @@
+// The router at work: gate, group rows by expert, run the experts, sum in fixed order.
+//
+// Rows of sequences on different tables that chose the same expert object are one batch for that
+// expert. Thread safety: one MoeRouter per thread that runs passes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backbone/backbone.h"
+#include "router/routing_table.h"
+#include "router/usage.h"
+
+namespace chimera {
+
+/// How the rows of one segment are routed. Fixed for the life of a sequence on one table.
+struct RouteView {
+  std::shared_ptr<const RoutingTable> table;
+  ModuleMask mask = 0;
+  std::vector<std::vector<uint8_t>> active;  // table->active(mask)
+  std::vector<float> request_bias;           // per module of the table, added to its logits
+  std::string scope;                         // table->scope(mask, request_bias)
+};
+Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
+                                                         ModuleMask mask,
+                                                         std::vector<float> request_bias);
+
+/// Top-k ids and weights of every row and layer, kept when a request asks for "routing".
+struct RoutingTrace {
+  int64_t k = 0;
+  std::vector<int32_t> ids;    // [layers, rows, k] slots, -1 where fewer than k remained
+  std::vector<float> weights;  // same shape
+  int64_t rows = 0;
+};
+
+struct RoutedSegment {
+  const RouteView* view = nullptr;
+  int64_t rows = 0;               // as many as the BatchSegment has tokens
+  SequenceUsage* usage = nullptr;   // may be null
+  RoutingTrace* trace = nullptr;    // may be null; rows are appended per layer by the router
+  int64_t trace_row = 0;            // first row of this segment inside the trace
+  bool poisoned = false;            // out: an expert gave a non-finite value for one of its rows
+};
+
+class MoeRouter final : public FeedForward {
+ public:
+  MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool);
+  ~MoeRouter() override;
+  /// Sets the segments of the next pass, in batch order; must stay alive until it ends.
+  void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
+  Status forward(int64_t layer, const float* x, int64_t rows, float* y) override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace chimera

@@ -1,0 +1,33 @@
+// Usage accounting: the share of every module, expert counts per layer, entropy of the gate.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace chimera {
+
+/// Gate mass of one sequence by module name; share = mass / total. Engine thread only.
+struct SequenceUsage {
+  std::map<std::string, double> mass;  // includes "backbone"
+  double total = 0.0;
+  double share(const std::string& module) const {
+    const auto it = mass.find(module);
+    return it == mass.end() || total <= 0.0 ? 0.0 : it->second / total;
+  }
+};
+
+/// Totals since start for `routing` and `stats`. Written by the engine thread inside a pass; the
+/// engine copies it under its own lock for readers.
+struct RouterStats {
+  struct Layer {
+    std::map<std::string, std::vector<uint64_t>> expert_tokens;  // module -> tokens per expert
+    std::map<std::string, double> mass;                          // module -> gate mass
+    double entropy_sum = 0.0;                                    // nats
+    uint64_t tokens = 0;
+  };
+  std::vector<Layer> layers;
+};
+
+}  // namespace chimera
