@@ -27,3 +27,24 @@ function(chimera_test name)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT})
 endfunction()
+
+# chimera_room_tests(LINKS …): registers every *_test.cc of the current folder as its own test
+# program, named after folder and file. A slow one raises its limit with
+# set_tests_properties(<name> PROPERTIES TIMEOUT …) afterwards.
+function(chimera_room_tests)
+  cmake_parse_arguments(T "" "" "LINKS" ${ARGN})
+  get_filename_component(room ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  file(GLOB tests CONFIGURE_DEPENDS *_test.cc)
+  foreach(test ${tests})
+    get_filename_component(stem ${test} NAME_WE)
+    chimera_test(${room}_${stem} SOURCES ${test} LINKS ${T_LINKS})
+  endforeach()
+endfunction()
+
+# chimera_room_sources(VAR): every *.cc of the current folder that is no test, program or fuzz
+# target.
+function(chimera_room_sources var)
+  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  list(FILTER sources EXCLUDE REGEX "(_test|_main|_fuzz|/main)\\.cc$")
+  set(${var} ${sources} PARENT_SCOPE)
+endfunction()
