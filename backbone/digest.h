@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "backbone/env.h"
 #include "backbone/status.h"
 
 namespace chimera {
@@ -33,8 +35,8 @@ class Sha256 {
 };
 
 std::string sha256_of(std::string_view text);
-/// Digest of a whole file, read through the descriptor it opens (no path re-open races).
-Result<std::string> sha256_of_file(const std::string& path);
+/// Digest of a whole regular file, read through the descriptor it opens (no path re-open races).
+Result<std::string> sha256_of_file(const std::string& path, Env& env = Env::system());
 /// True for "sha256:" followed by 64 lower-case hex digits.
 bool is_sha256(std::string_view text);
 
