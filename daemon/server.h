@@ -1,0 +1,64 @@
+// The ZeroMQ front of the daemon: two ROUTER sockets speaking chimera/1 (clients/PROTOCOL.md).
+//
+// One IO thread owns both sockets. It decodes requests, hands generate and score to the engine,
+// and sends the events that the engine left in bounded queues. Control calls and long texts go to
+// worker threads, so neither a load nor a 4 MiB prompt holds up a stream.
+//
+// Invariants: (1) every request that was read is answered by exactly one `done` or `error`, unless
+// its client is gone; (2) nothing here blocks the engine: a client that reads too slowly loses its
+// request, not the others their pace; (3) per client at most kMaxLivePerClient requests are live
+// and per request at most kMaxQueuedEvents events wait.
+//
+// Thread safety: all methods may be called from any thread.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backbone/model_config.h"
+#include "backbone/tokenizer.h"
+#include "daemon/config.h"
+#include "daemon/engine.h"
+#include "daemon/registry.h"
+
+namespace chimera {
+
+/// Pointers are borrowed and outlive the server; the callbacks too must stay callable that long.
+struct ServerOptions {
+  const DeploymentConfig* config = nullptr;
+  Engine* engine = nullptr;
+  Registry* registry = nullptr;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null: the daemon takes token ids only
+  ModelConfig model;
+  std::string fingerprint;  // of the backbone
+  /// A client called `shutdown` (already answered). Must only signal, not destroy the server.
+  std::function<void()> on_shutdown;
+  /// A client called `drain`; new requests are refused from now on. May be empty.
+  std::function<void()> on_drain;
+};
+
+class Server {
+ public:
+  static constexpr size_t kMaxLivePerClient = 64;
+  static constexpr size_t kMaxQueuedEvents = 256;
+
+  /// Binds both endpoints and starts serving. ipc sockets get mode 0600; an address that another
+  /// daemon still answers on is refused (failed_precondition), a stale socket file is replaced.
+  static Result<std::unique_ptr<Server>> start(ServerOptions options);
+  /// Ends live requests as cancelled, sends what is queued for at most a second, then closes.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  /// From now on generate, chat and score answer `unavailable`; live ones go on. Returns at once.
+  void drain();
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace chimera
