@@ -1,13 +1,18 @@
 // A Hugging Face checkpoint directory: config.json plus single or sharded safetensors.
 //
+// Numbers are taken as they are stored: a NaN or infinity is no error here, the probe of a module
+// finds it.
+//
 // Thread safety: immutable after open.
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "backbone/env.h"
 #include "backbone/safetensors.h"
 #include "backbone/status.h"
 #include "backbone/tensor.h"
@@ -16,40 +21,53 @@ namespace chimera {
 
 class Checkpoint {
  public:
-  /// Reads `dir`/model.safetensors or the shards of model.safetensors.index.json (shard names are
-  /// plain file names inside `dir`; every tensor of the index must be where it says, and no
-  /// tensor may appear twice).
-  static Result<Checkpoint> open(const std::string& dir, Residency residency);
+  /// Reads `dir`/model.safetensors or, without it, the shards of model.safetensors.index.json
+  /// (shard names are plain file names inside `dir`; every tensor of the index must be where it
+  /// says, every tensor of a shard must be in the index, and none may appear twice).
+  static Result<Checkpoint> open(const std::string& dir, Residency residency,
+                                 Env& env = Env::system());
 
   const std::string& dir() const { return dir_; }
   /// Text of config.json (at most 1 MiB).
   const std::string& config_json() const { return config_json_; }
   bool has_tokenizer() const { return has_tokenizer_; }
 
+  /// Null when absent.
   const TensorView* find(std::string_view name) const;
   /// The tensor, or not_found / data_corrupt naming tensor, found and expected shape.
   Result<TensorView> require(std::string_view name, std::span<const int64_t> shape) const;
   std::vector<std::string> names() const;  // sorted
+  /// The safetensors files, in name order.
+  const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
+  /// Size of all of them, bytes.
   uint64_t file_bytes() const;
 
   /// A weight matrix of [rows, cols] at the given precision: in place when the stored dtype
-  /// already fits, converted otherwise.
+  /// already fits, converted otherwise. Errors as of require and to_matrix.
   Result<Matrix> matrix(std::string_view name, int64_t rows, int64_t cols, Precision p) const;
-  /// A vector widened to F32.
+  /// A vector of [n] widened to F32.
   Result<std::vector<float>> vector(std::string_view name, int64_t n) const;
 
  private:
   std::string dir_;
   std::string config_json_;
   bool has_tokenizer_ = false;
-  std::vector<std::shared_ptr<SafetensorsFile>> files_;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
 
-/// Matrix conversion of one 2-D tensor, used for checkpoints and module files alike.
+/// Conversion of one 2-D tensor, used for checkpoints and module files alike.
+///   stored  kF32              kBF16
+///   F32     in place          rounded to nearest even
+///   BF16    in place          in place
+///   F16     widened (exact)   rounded to nearest even
+/// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
+/// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
-/// `matrix` cut to rows [begin, end) of a [.., rows, cols] stack at index `i` (fused layouts).
+/// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
+/// store experts. Same conversions and errors.
 Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,
                             int64_t cols, Precision p);
+/// A vector of [n], or of any length when n is negative, widened to F32. Same errors.
 Result<std::vector<float>> to_f32(const TensorView& t, int64_t n);
 
 }  // namespace chimera

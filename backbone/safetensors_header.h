@@ -1,0 +1,39 @@
+// The JSON header of a safetensors file: strict parsing and layout check. Internal to the reader.
+//
+// The grammar is fixed (an object of tensor entries, each an object of three known keys), so the
+// parser has no recursion and no generic values: nesting that the format does not have is refused
+// where it starts. Nothing is believed: every number is checked against the bytes there are before
+// anything is sized by it, and memory stays below four times the header.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backbone/status.h"
+#include "backbone/tensor.h"
+
+namespace chimera {
+
+struct SafetensorsHeader {
+  std::vector<TensorView> tensors;  // in data order
+  std::vector<uint32_t> by_name;    // indices into `tensors`, in name order
+  std::map<std::string, std::string> metadata;
+};
+
+/// Parses `text`. The views point into `data` (the bytes after the header, which are not read)
+/// and share `owner`. Errors start with `label`.
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view text,
+                                                   std::span<const std::byte> data,
+                                                   const std::shared_ptr<const void>& owner,
+                                                   const std::string& label);
+
+/// `text` in double quotes for an error message: control bytes escaped, long text shortened.
+std::string quote_bytes(std::string_view text);
+
+}  // namespace chimera

@@ -1,0 +1,91 @@
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "backbone/safetensors.h"
+#include "backbone/safetensors_header.h"
+
+namespace chimera {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Status check_tensor(const TensorView& t, const std::string& path) {
+  int64_t bits = dtype_bits(t.dtype);
+  bool good = true;
+  for (const int64_t dim : t.shape) {
+    good = good && dim >= 0 && !__builtin_mul_overflow(bits, dim, &bits);
+  }
+  if (good && static_cast<uint64_t>(bits) / 8 == t.bytes.size()) return Status();
+  return Status(Code::kInvalidArgument,
+                path + ": tensor " + quote_bytes(t.name) + " has " +
+                    std::to_string(t.bytes.size()) + " bytes, which do not make " +
+                    std::string(dtype_name(t.dtype)) + " " + shape_string(t.shape));
+}
+
+/// `"name":{…}` of one tensor whose data starts at `begin`. Throws on invalid UTF-8.
+std::string entry_json(const TensorView& t, uint64_t begin) {
+  const Json entry = {{"dtype", dtype_name(t.dtype)},
+                      {"shape", t.shape},
+                      {"data_offsets", {begin, begin + t.bytes.size()}}};
+  return Json(t.name).dump() + ":" + entry.dump();
+}
+
+/// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes.
+std::string header_json(const std::vector<TensorView>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
+  uint64_t at = 0;
+  for (const TensorView& t : tensors) {
+    if (text.size() > 1) text += ',';
+    text += entry_json(t, at);
+    at += t.bytes.size();
+  }
+  text += '}';
+  text.append((8 - text.size() % 8) % 8, ' ');
+  return text;
+}
+
+Result<std::string> build_header(const std::string& path, const std::vector<TensorView>& tensors,
+                                 const std::map<std::string, std::string>& metadata) {
+  std::set<std::string_view> names{"__metadata__"};
+  for (const TensorView& t : tensors) {
+    CHIMERA_RETURN_IF_ERROR(check_tensor(t, path));
+    if (!names.insert(t.name).second || t.name.find('\0') != std::string::npos) {
+      return Status(Code::kInvalidArgument, path + ": tensor name " + quote_bytes(t.name) +
+                                                " is used twice, reserved or holds a NUL byte");
+    }
+  }
+  try {
+    std::string text = header_json(tensors, metadata);
+    if (text.size() <= SafetensorsFile::kMaxHeaderBytes) return text;
+    return Status(Code::kInvalidArgument, path + ": the header would be " +
+                                              std::to_string(text.size()) +
+                                              " bytes long, expected at most " +
+                                              std::to_string(SafetensorsFile::kMaxHeaderBytes));
+  } catch (const Json::exception&) {
+    return Status(Code::kInvalidArgument,
+                  path + ": a tensor name or a metadata entry is not valid UTF-8");
+  }
+}
+
+}  // namespace
+
+Status write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
+                         const std::map<std::string, std::string>& metadata, Env& env) {
+  auto header = build_header(path, tensors, metadata);
+  if (!header.ok()) return header.status();
+  std::string prefix(8, '\0');
+  for (size_t i = 0; i < prefix.size(); ++i) {
+    prefix[i] = static_cast<char>((header->size() >> (8 * i)) & 0xff);
+  }
+  auto file = DurableFile::create(env, path, 0644);
+  if (!file.ok()) return file.status();
+  for (const std::string* text : {&prefix, &header.value()}) {
+    CHIMERA_RETURN_IF_ERROR(file->append(std::as_bytes(std::span(*text))));
+  }
+  for (const TensorView& t : tensors) CHIMERA_RETURN_IF_ERROR(file->append(t.bytes));
+  return file->commit();
+}
+
+}  // namespace chimera

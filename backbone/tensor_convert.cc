@@ -1,0 +1,135 @@
+// to_matrix, slice_matrix and to_f32: stored dtype -> the dtype that the kernels take.
+#include <array>
+#include <cstring>
+#include <new>
+
+#include "backbone/checkpoint.h"
+#include "backbone/safetensors_header.h"
+
+namespace chimera {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};  // a cache line, and one AVX-512 register
+
+/// Null when there is no memory.
+std::shared_ptr<void> allocate(size_t bytes) {
+  void* memory = ::operator new(bytes, kAlignment, std::nothrow);
+  if (memory == nullptr) return nullptr;
+  return {memory, [](void* p) { ::operator delete(p, kAlignment); }};
+}
+
+bool is_aligned(const void* data, size_t alignment) {
+  return reinterpret_cast<uintptr_t>(data) % alignment == 0;
+}
+
+template <class T>
+T load(const std::byte* bytes, size_t i) {  // whatever the alignment
+  T value;
+  std::memcpy(&value, bytes + i * sizeof(T), sizeof(T));
+  return value;
+}
+
+/// Element `i` of data of dtype F32, F16 or BF16, exactly.
+template <DType dtype>
+float element(const std::byte* bytes, size_t i) {
+  if constexpr (dtype == DType::kF32) return load<float>(bytes, i);
+  if constexpr (dtype == DType::kF16) return f16_to_f32(load<uint16_t>(bytes, i));
+  if constexpr (dtype == DType::kBF16) return bf16_to_f32(load<uint16_t>(bytes, i));
+}
+
+template <DType dtype>
+void widen_all(const std::byte* from, size_t n, float* to) {
+  for (size_t i = 0; i < n; ++i) to[i] = element<dtype>(from, i);
+}
+
+template <DType dtype>
+void round_all(const std::byte* from, size_t n, uint16_t* to) {
+  for (size_t i = 0; i < n; ++i) to[i] = f32_to_bf16(element<dtype>(from, i));
+}
+
+void widen(const std::byte* from, DType dtype, size_t n, float* to) {
+  if (dtype == DType::kF32 && n > 0) std::memcpy(to, from, n * sizeof(float));
+  if (dtype == DType::kF16) widen_all<DType::kF16>(from, n, to);
+  if (dtype == DType::kBF16) widen_all<DType::kBF16>(from, n, to);
+}
+
+Status check_dtype(const TensorView& t) {
+  if (t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16) {
+    return Status();
+  }
+  return Status(Code::kUnimplemented,
+                "tensor " + quote_bytes(t.name) + " is stored as " +
+                    std::string(dtype_name(t.dtype)) + ", expected F32, F16 or BF16",
+                "Convert the weights to one of these.");
+}
+
+Status wrong_shape(const TensorView& t, const std::string& expected) {
+  return Status(Code::kDataCorrupt, "tensor " + quote_bytes(t.name) + " has shape " +
+                                        shape_string(t.shape) + ", expected " + expected);
+}
+
+/// rows x cols elements of `t` from element `first` on; the range has been checked.
+Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
+                       Precision p) {
+  CHIMERA_RETURN_IF_ERROR(check_dtype(t));
+  const auto n = static_cast<size_t>(rows * cols);
+  const size_t stored = t.dtype == DType::kF32 ? 4 : 2;
+  const std::byte* from = t.bytes.data() + static_cast<size_t>(first) * stored;
+  const bool keep = t.dtype == DType::kBF16 || (t.dtype == DType::kF32 && p == Precision::kF32);
+  const DType dtype = keep ? t.dtype : p == Precision::kF32 ? DType::kF32 : DType::kBF16;
+  Matrix m{from, dtype, rows, cols, t.owner};
+  if (keep && is_aligned(from, stored)) return m;
+
+  const std::shared_ptr<void> memory = allocate(m.bytes());
+  if (memory == nullptr) {
+    return Status(
+        Code::kResourceExhausted,
+        "tensor " + quote_bytes(t.name) + ": no memory for " + std::to_string(m.bytes()) + " bytes",
+        "Free memory and retry.");
+  }
+  if (keep) {
+    if (n > 0) std::memcpy(memory.get(), from, m.bytes());
+  } else if (dtype == DType::kF32) {
+    widen(from, t.dtype, n, static_cast<float*>(memory.get()));
+  } else if (t.dtype == DType::kF32) {
+    round_all<DType::kF32>(from, n, static_cast<uint16_t*>(memory.get()));
+  } else {
+    round_all<DType::kF16>(from, n, static_cast<uint16_t*>(memory.get()));
+  }
+  m.data = memory.get();
+  m.owner = memory;
+  return m;
+}
+
+}  // namespace
+
+Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {
+  if (t.shape.size() != 2 || t.shape[0] != rows || t.shape[1] != cols) {
+    return wrong_shape(t, shape_string(std::array{rows, cols}));
+  }
+  return convert(t, 0, rows, cols, p);
+}
+
+Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,
+                            int64_t cols, Precision p) {
+  const bool fits = t.shape.size() == 3 && i >= 0 && i < t.shape[0] && row0 >= 0 && rows >= 0 &&
+                    row0 <= t.shape[1] && rows <= t.shape[1] - row0 && cols == t.shape[2];
+  if (!fits) {
+    return wrong_shape(t, "a stack that holds rows " + std::to_string(row0) + " to " +
+                              std::to_string(row0) + " + " + std::to_string(rows) + " of matrix " +
+                              std::to_string(i) + ", " + std::to_string(cols) + " columns wide");
+  }
+  return convert(t, (i * t.shape[1] + row0) * cols, rows, cols, p);
+}
+
+Result<std::vector<float>> to_f32(const TensorView& t, int64_t n) {
+  if (t.shape.size() != 1 || (n >= 0 && t.shape[0] != n)) {
+    return wrong_shape(t, n >= 0 ? shape_string(std::array{n}) : std::string("one dimension"));
+  }
+  CHIMERA_RETURN_IF_ERROR(check_dtype(t));
+  std::vector<float> values(static_cast<size_t>(t.shape[0]));
+  widen(t.bytes.data(), t.dtype, values.size(), values.data());
+  return values;
+}
+
+}  // namespace chimera
