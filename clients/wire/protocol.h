@@ -20,7 +20,7 @@
 namespace chimera::wire {
 
 inline constexpr std::string_view kMagic = "CHIMERA/1";
-inline constexpr size_t kMaxMessageBytes = 4u << 20;   // a request frame; ZMQ_MAXMSGSIZE of servers
+inline constexpr size_t kMaxMessageBytes = 4u << 20;  // a request frame; ZMQ_MAXMSGSIZE of servers
 inline constexpr size_t kMaxPromptTokens = 1u << 20;
 inline constexpr int kMaxJsonDepth = 32;
 
@@ -70,9 +70,17 @@ struct Score {
   std::optional<int64_t> deadline_ms;
   ModuleFilter modules;
 };
-struct Tokenize { std::string text; bool add_special = false; };
-struct Detokenize { std::vector<int32_t> tokens; bool skip_special = false; };
-struct Cancel { std::string target; };  // id of the request to end
+struct Tokenize {
+  std::string text;
+  bool add_special = false;
+};
+struct Detokenize {
+  std::vector<int32_t> tokens;
+  bool skip_special = false;
+};
+struct Cancel {
+  std::string target;
+};  // id of the request to end
 struct Info {};
 struct Health {};
 struct Modules {};
@@ -83,23 +91,46 @@ struct Load {
   std::optional<double> bias;
   bool restart = false;  // in_flight: restart
 };
-struct Unload { std::string name; };
-struct Revoke { std::string name; };
-struct Plan { std::string composition_json; };
-struct Apply { std::string composition_json; bool restart = false; };
-struct Rollback { std::optional<uint64_t> epoch; };
+struct Unload {
+  std::string name;
+};
+struct Revoke {
+  std::string name;
+};
+struct Plan {
+  std::string composition_json;
+};
+struct Apply {
+  std::string composition_json;
+  bool restart = false;
+};
+struct Rollback {
+  std::optional<uint64_t> epoch;
+};
 struct Epochs {};
-struct Routing { std::optional<int64_t> layer; };
-struct Bias { std::string name; double value = 0.0; };
+struct Routing {
+  std::optional<int64_t> layer;
+};
+struct Bias {
+  std::string name;
+  double value = 0.0;
+};
 struct Stats {};
-struct Drain { std::optional<int64_t> timeout_ms; };
+struct Drain {
+  std::optional<int64_t> timeout_ms;
+};
 struct Shutdown {};
 
-using Call = std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules,
-                          Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Stats,
-                          Drain, Shutdown>;
+using Call = std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health,
+                          Modules, Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing,
+                          Bias, Stats, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
+
+/// Name of the call on the wire, e.g. "generate".
+std::string_view call_name(const Call& call);
+/// The socket that takes the call.
+Endpoint endpoint_of(const Call& call);
 
 struct Request {
   std::string id;  // 1..128 bytes of UTF-8 without control characters

@@ -1,0 +1,426 @@
+#include "wire/protocol.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "wire/ranges.h"
+#include "wire/strict_json.h"
+
+namespace chimera::wire {
+namespace {
+
+using nlohmann::json;
+
+Endpoint socket_of(const std::string& call) {
+  static const std::vector<std::string> serve = {"generate",   "chat",   "score", "tokenize",
+                                                 "detokenize", "cancel", "info",  "health"};
+  return std::find(serve.begin(), serve.end(), call) != serve.end() ? Endpoint::kServe
+                                                                    : Endpoint::kControl;
+}
+
+/// The smallest request of each call that decodes.
+json minimal(const std::string& call) {
+  json out = {{"id", "r1"}, {"call", call}};
+  if (call == "generate") out["prompt"] = "x";
+  if (call == "chat") out["messages"] = json::array({{{"role", "user"}, {"content", "x"}}});
+  if (call == "score" || call == "tokenize") out["text"] = "x";
+  if (call == "detokenize") out["tokens"] = json::array({1});
+  if (call == "cancel") out["target"] = "r0";
+  if (call == "load") out["path"] = "/m";
+  if (call == "unload" || call == "revoke" || call == "bias") out["name"] = "legal";
+  if (call == "bias") out["value"] = 0.5;
+  if (call == "plan" || call == "apply") out["composition"] = json::object();
+  return out;
+}
+
+const std::vector<std::string> kCalls = {
+    "generate", "chat",    "score",   "tokenize", "detokenize", "cancel", "info",
+    "health",   "modules", "load",    "unload",   "revoke",     "plan",   "apply",
+    "rollback", "epochs",  "routing", "bias",     "stats",      "drain",  "shutdown"};
+
+std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
+  std::string id;
+  auto decoded = decode_request(text, endpoint, &id);
+  if (auto* error = std::get_if<Error>(&decoded)) return *error;
+  return std::nullopt;
+}
+std::optional<Error> problem(const json& request) {
+  return problem(request.dump(), socket_of(request.value("call", "generate")));
+}
+bool accepts(json request, const std::string& field, const json& value) {
+  request[field] = value;
+  return !problem(request);
+}
+
+TEST(Protocol, MinimalRequestOfEveryCallDecodes) {
+  for (const auto& call : kCalls) {
+    const auto error = problem(minimal(call));
+    EXPECT_FALSE(error) << call << ": " << error->message;
+  }
+}
+
+TEST(Protocol, NamesAndEndpointsMatchTheCalls) {
+  for (const auto& call : kCalls) {
+    std::string id;
+    auto decoded = decode_request(minimal(call).dump(), socket_of(call), &id);
+    ASSERT_TRUE(std::holds_alternative<Request>(decoded)) << call;
+    EXPECT_EQ(call_name(std::get<Request>(decoded).call), call);
+    EXPECT_EQ(endpoint_of(std::get<Request>(decoded).call), socket_of(call));
+    EXPECT_EQ(id, "r1");
+  }
+}
+
+TEST(Protocol, EncodeThenDecodeIsTheIdentityForEveryCall) {
+  for (const auto& call : kCalls) {
+    std::string id;
+    auto decoded = decode_request(minimal(call).dump(), socket_of(call), &id);
+    const std::string once = encode_request(std::get<Request>(decoded));
+    auto again = decode_request(once, socket_of(call), &id);
+    ASSERT_TRUE(std::holds_alternative<Request>(again)) << once;
+    EXPECT_EQ(encode_request(std::get<Request>(again)), once);
+  }
+}
+
+TEST(Protocol, EveryFieldOfGenerateArrives) {
+  const json request = {
+      {"id", "a-1"},
+      {"call", "generate"},
+      {"tokens", {0, 5, 2147483647}},
+      {"max_tokens", 7},
+      {"temperature", 0},
+      {"top_p", 0.9},
+      {"top_k", 40},
+      {"min_p", 0.05},
+      {"repetition_penalty", 1.1},
+      {"seed", 9223372036854775807},
+      {"stop", {"\n\n", "END"}},
+      {"ignore_eos", true},
+      {"logprobs", true},
+      {"stream", false},
+      {"deadline_ms", 1500},
+      {"modules", {{"only", {"legal"}}, {"exclude", {"bio"}}, {"bias", {{"legal", -0.5}}}}}};
+  std::string id;
+  auto decoded = decode_request(request.dump(), Endpoint::kServe, &id);
+  ASSERT_TRUE(std::holds_alternative<Request>(decoded)) << std::get<Error>(decoded).message;
+  const auto& call = std::get<Generate>(std::get<Request>(decoded).call);
+  EXPECT_EQ(std::get<std::vector<int32_t>>(call.prompt), (std::vector<int32_t>{0, 5, 2147483647}));
+  EXPECT_EQ(call.max_tokens, 7);
+  EXPECT_EQ(call.temperature, 0.0);
+  EXPECT_EQ(call.top_p, 0.9);
+  EXPECT_EQ(call.top_k, 40);
+  EXPECT_EQ(call.min_p, 0.05);
+  EXPECT_EQ(call.repetition_penalty, 1.1);
+  EXPECT_EQ(call.seed, 9223372036854775807u);
+  EXPECT_EQ(call.stop, (std::vector<std::string>{"\n\n", "END"}));
+  EXPECT_TRUE(call.ignore_eos && call.logprobs && !call.stream);
+  EXPECT_EQ(call.deadline_ms, 1500);
+  EXPECT_EQ(call.modules.only, std::vector<std::string>{"legal"});
+  EXPECT_EQ(call.modules.exclude, std::vector<std::string>{"bio"});
+  EXPECT_EQ(call.modules.bias.at("legal"), -0.5);
+}
+
+TEST(Protocol, AnEmptyOnlyListIsNotTheSameAsNone) {
+  json request = minimal("generate");
+  request["modules"] = {{"only", json::array()}};
+  std::string id;
+  auto decoded = decode_request(request.dump(), Endpoint::kServe, &id);
+  const auto& filter = std::get<Generate>(std::get<Request>(decoded).call).modules;
+  ASSERT_TRUE(filter.only.has_value());
+  EXPECT_TRUE(filter.only->empty());
+}
+
+struct IntCase {
+  const char* call;
+  IntRange range;
+};
+class IntegerField : public testing::TestWithParam<IntCase> {};
+
+TEST_P(IntegerField, TakesItsRangeAndNothingElse) {
+  const auto& [call, range] = GetParam();
+  const json request = minimal(call);
+  const std::string field(range.name);
+  EXPECT_TRUE(accepts(request, field, range.min));
+  EXPECT_TRUE(accepts(request, field, range.max));
+  EXPECT_FALSE(accepts(request, field, range.min - 1));
+  EXPECT_FALSE(accepts(request, field, static_cast<uint64_t>(range.max) + 1));
+  EXPECT_FALSE(accepts(request, field, std::numeric_limits<uint64_t>::max()));
+  EXPECT_FALSE(accepts(request, field, static_cast<double>(range.min + 1)));
+  for (const json& wrong : {json("1"), json(true), json(nullptr), json::array({1})}) {
+    EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AllRanges, IntegerField,
+    testing::Values(IntCase{"generate", range::max_tokens}, IntCase{"generate", range::top_k},
+                    IntCase{"generate", range::seed}, IntCase{"generate", range::deadline_ms},
+                    IntCase{"chat", range::max_tokens}, IntCase{"score", range::deadline_ms},
+                    IntCase{"rollback", range::epoch}, IntCase{"routing", range::layer},
+                    IntCase{"drain", range::timeout_ms}));
+
+struct RealCase {
+  const char* call;
+  RealRange range;
+};
+class RealField : public testing::TestWithParam<RealCase> {};
+
+TEST_P(RealField, TakesItsRangeAndNothingElse) {
+  const auto& [call, range] = GetParam();
+  const json request = minimal(call);
+  const std::string field(range.name);
+  EXPECT_EQ(accepts(request, field, range.min), !range.min_open);
+  EXPECT_TRUE(accepts(request, field, std::nextafter(range.min, range.max)));
+  EXPECT_TRUE(accepts(request, field, range.max));
+  EXPECT_FALSE(accepts(request, field, std::nextafter(range.min, -1e9)));
+  EXPECT_FALSE(accepts(request, field, std::nextafter(range.max, 1e9)));
+  for (const json& wrong : {json("1"), json(true), json(nullptr), json::array({1})}) {
+    EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllRanges, RealField,
+                         testing::Values(RealCase{"generate", range::temperature},
+                                         RealCase{"generate", range::top_p},
+                                         RealCase{"generate", range::min_p},
+                                         RealCase{"generate", range::repetition_penalty},
+                                         RealCase{"load", range::bias},
+                                         RealCase{"bias", range::value}));
+
+struct TextCase {
+  const char* call;
+  TextRange range;
+  bool control_allowed;
+};
+class TextField : public testing::TestWithParam<TextCase> {};
+
+TEST_P(TextField, TakesItsLengthsAndNothingElse) {
+  const auto& [call, range, control_allowed] = GetParam();
+  const json request = minimal(call);
+  const std::string field(range.name);
+  EXPECT_TRUE(accepts(request, field, std::string(std::max<size_t>(range.min, 1), 'x')));
+  EXPECT_EQ(accepts(request, field, ""), range.min == 0);
+  if (range.max < range::kTextBytes) {
+    EXPECT_TRUE(accepts(request, field, std::string(range.max, 'x')));
+    EXPECT_FALSE(accepts(request, field, std::string(range.max + 1, 'x')));
+  }
+  EXPECT_EQ(accepts(request, field, std::string("a\0b", 3)), control_allowed);
+  EXPECT_EQ(accepts(request, field, "a\nb"), control_allowed);
+  for (const json& wrong : {json(1), json(true), json(nullptr), json::array({"x"})}) {
+    EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AllRanges, TextField,
+    testing::Values(TextCase{"info", range::id, false}, TextCase{"cancel", range::target, false},
+                    TextCase{"generate", range::prompt, true}, TextCase{"score", range::text, true},
+                    TextCase{"tokenize", range::text, true}, TextCase{"load", range::path, false},
+                    TextCase{"load", range::name, false}, TextCase{"unload", range::name, false},
+                    TextCase{"revoke", range::name, false}, TextCase{"bias", range::name, false}));
+
+TEST(Protocol, ListsAndMapsAreBounded) {
+  const json generate = minimal("generate");
+  const json stops = std::vector<std::string>(16, "s");
+  EXPECT_TRUE(accepts(generate, "stop", stops));
+  EXPECT_FALSE(accepts(generate, "stop", std::vector<std::string>(17, "s")));
+  EXPECT_TRUE(accepts(generate, "stop", {std::string(256, 's')}));
+  EXPECT_FALSE(accepts(generate, "stop", {std::string(257, 's')}));
+  EXPECT_FALSE(accepts(generate, "stop", {""}));
+  EXPECT_FALSE(accepts(generate, "stop", "s"));
+
+  for (const char* list : {"only", "exclude"}) {
+    EXPECT_TRUE(accepts(generate, "modules", {{list, std::vector<std::string>(64, "m")}}));
+    EXPECT_FALSE(accepts(generate, "modules", {{list, std::vector<std::string>(65, "m")}}));
+    EXPECT_FALSE(accepts(generate, "modules", {{list, {std::string(129, 'm')}}}));
+  }
+  EXPECT_TRUE(accepts(generate, "modules", {{"bias", {{"m", 100}, {"n", -100.0}}}}));
+  EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"m", 100.5}}}}));
+  EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"m", -100.5}}}}));
+  EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"", 1}}}}));
+  EXPECT_FALSE(accepts(generate, "modules", json::array()));
+  EXPECT_FALSE(accepts(generate, "modules", {{"omit", json::array()}}));
+}
+
+TEST(Protocol, TokensAreBoundedInNumberAndRange) {
+  json request = {{"id", "a"}, {"call", "score"}};
+  EXPECT_TRUE(accepts(request, "tokens", {0, 2147483647}));
+  EXPECT_FALSE(accepts(request, "tokens", {-1}));
+  EXPECT_FALSE(accepts(request, "tokens", {2147483648}));
+  EXPECT_FALSE(accepts(request, "tokens", {1.0}));
+  EXPECT_FALSE(accepts(request, "tokens", json::array()));
+  EXPECT_TRUE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens, 1)));
+  EXPECT_FALSE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens + 1, 1)));
+  EXPECT_TRUE(accepts(minimal("detokenize"), "tokens", json::array()));
+}
+
+TEST(Protocol, InputIsTextOrTokensButNotBothNorNeither) {
+  json both = minimal("generate");
+  both["tokens"] = {1};
+  EXPECT_TRUE(problem(both));
+  json neither = minimal("score");
+  neither.erase("text");
+  EXPECT_TRUE(problem(neither));
+}
+
+TEST(Protocol, ChatMessagesAreChecked) {
+  const json chat = minimal("chat");
+  EXPECT_FALSE(accepts(chat, "messages", json::array()));
+  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "robot"}, {"content", "x"}}}));
+  EXPECT_FALSE(accepts(chat, "messages", {{{"content", "x"}}}));
+  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "user"}}}));
+  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "user"}, {"content", "x"}, {"name", "y"}}}));
+  EXPECT_FALSE(accepts(chat, "messages", {"x"}));
+  const json turn = {{"role", "user"}, {"content", "x"}};
+  EXPECT_TRUE(accepts(chat, "messages", std::vector<json>(1024, turn)));
+  EXPECT_FALSE(accepts(chat, "messages", std::vector<json>(1025, turn)));
+}
+
+TEST(Protocol, UnknownFieldsAreRefusedByNameWithASuggestion) {
+  json request = minimal("generate");
+  request["max_token"] = 3;
+  const auto error = problem(request);
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, "invalid_argument");
+  EXPECT_NE(error->message.find("\"max_token\""), std::string::npos) << error->message;
+  EXPECT_NE(error->message.find("did you mean \"max_tokens\""), std::string::npos);
+  for (const auto& call : kCalls) EXPECT_FALSE(accepts(minimal(call), "surprise", 1)) << call;
+}
+
+TEST(Protocol, RequiredFieldsAreRequired) {
+  for (const auto& call : kCalls) {
+    const json request = minimal(call);
+    for (const auto& [field, value] : request.items()) {
+      json without = request;
+      without.erase(field);
+      EXPECT_TRUE(problem(without.dump(), socket_of(call))) << call << " without " << field;
+    }
+  }
+}
+
+TEST(Protocol, UnknownCallsAndWrongEndpointsSayWhatIsExpected) {
+  const auto unknown = problem(R"({"id":"a","call":"genrate"})", Endpoint::kServe);
+  ASSERT_TRUE(unknown);
+  EXPECT_EQ(unknown->hint, "did you mean \"generate\"?");
+  const auto wrong = problem(minimal("load").dump(), Endpoint::kServe);
+  ASSERT_TRUE(wrong);
+  EXPECT_EQ(wrong->hint, "send it to the control endpoint");
+  for (const auto& call : kCalls) {
+    const auto other = socket_of(call) == Endpoint::kServe ? Endpoint::kControl : Endpoint::kServe;
+    EXPECT_TRUE(problem(minimal(call).dump(), other)) << call;
+  }
+}
+
+TEST(Protocol, TheIdIsReadEvenWhenTheRestIsWrong) {
+  std::string id;
+  decode_request(R"({"id":"job 7","call":"generate","prompt":"x","top_p":2})", Endpoint::kServe,
+                 &id);
+  EXPECT_EQ(id, "job 7");
+  decode_request(R"({"id":7,"call":"health"})", Endpoint::kServe, &id);
+  EXPECT_EQ(id, "");
+  decode_request("{", Endpoint::kServe, &id);
+  EXPECT_EQ(id, "");
+}
+
+TEST(Protocol, MalformedTextIsOneError) {
+  const std::vector<std::string> bad = {
+      "",
+      " ",
+      "null",
+      "[]",
+      "7",
+      "\"x\"",
+      "{",
+      "{}",
+      "{\"id\":\"a\"}",
+      "{}{}",
+      R"({"id":"a","call":"health"} x)",
+      R"({"id":"a","id":"a","call":"health"})",
+      R"({"id":"a","call":"health",})",
+      R"({'id':'a'})",
+      "{\"id\":\"\xff\",\"call\":\"health\"}",
+      "{\"id\":\"\xc0\xaf\",\"call\":\"health\"}",
+      R"({"id":"\ud800","call":"health"})",
+      R"({"id":"a","call":"generate","prompt":"x","top_p":NaN})",
+      R"({"id":"a","call":"generate","prompt":"x","top_p":1e999})",
+      R"({"id":"a","call":"generate","prompt":"x","temperature":Infinity})",
+      std::string("{\"id\":\"a\",\0\"call\":\"health\"}", 26),
+      std::string(100000, '['),
+      std::string(100000, '{'),
+      "{\"id\":\"a\",\"call\":\"plan\",\"composition\":" + std::string(31, '[') +
+          std::string(31, ']') + "}"};
+  for (const auto& text : bad) {
+    for (const auto endpoint : {Endpoint::kServe, Endpoint::kControl}) {
+      const auto error = problem(text, endpoint);
+      ASSERT_TRUE(error) << text.substr(0, 80);
+      EXPECT_EQ(error->code, "invalid_argument");
+      EXPECT_FALSE(error->message.empty());
+      EXPECT_FALSE(error->hint.empty());
+    }
+  }
+}
+
+TEST(Protocol, DepthSizeAndNumberOfValuesAreBounded) {
+  const auto nested = [](int depth) {
+    json value = 1;
+    for (int i = 0; i < depth; ++i) value = json{{"a", value}};
+    return json{{"id", "a"}, {"call", "plan"}, {"composition", value}};
+  };
+  EXPECT_FALSE(problem(nested(kMaxJsonDepth - 1)));
+  EXPECT_TRUE(problem(nested(kMaxJsonDepth)));
+
+  std::string many = R"({"id":"a","call":"plan","composition":{"x":[0)";
+  for (size_t i = 0; i < kMaxJsonValues; ++i) many += ",0";
+  EXPECT_TRUE(problem(many + "]}}", Endpoint::kControl));
+
+  EXPECT_TRUE(problem(std::string(kMaxMessageBytes + 1, ' '), Endpoint::kServe));
+}
+
+TEST(Protocol, ErrorsDoNotEchoControlBytesNorWholePrompts) {
+  json request = minimal("generate");
+  request["max_tokens"] = std::string(5000, 's') + "\x1b[31m";
+  const auto error = problem(request);
+  ASSERT_TRUE(error);
+  EXPECT_LT(error->message.size(), 200u);
+  EXPECT_EQ(quote("\x1b[31m"), "\"\\x1b[31m\"");
+  EXPECT_EQ(quote(std::string(63, 'x') + "é"), "\"" + std::string(63, 'x') + "…\"");
+}
+
+TEST(Protocol, ErrorEventHasItsFields) {
+  const json event = json::parse(encode_error("r1", {"not_found", "module: x", "load it"}));
+  EXPECT_EQ(event, (json{{"id", "r1"},
+                         {"event", "error"},
+                         {"code", "not_found"},
+                         {"message", "module: x"},
+                         {"hint", "load it"}}));
+  EXPECT_TRUE(json::parse(encode_error("", {"internal", "m", "h"})).at("id").is_null());
+}
+
+/// The documented limits are the enforced ones.
+TEST(Protocol, TheDocumentStatesTheSameRanges) {
+  std::ifstream file(CHIMERA_SOURCE_DIR "/clients/PROTOCOL.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  const auto states = [&](std::string_view field, const std::string& from, const std::string& to) {
+    const std::string row = "| `" + std::string(field) + "` | " + from + " | " + to + " |";
+    EXPECT_NE(text.str().find(row), std::string::npos) << "missing row: " << row;
+  };
+  for (const IntRange& r : {range::max_tokens, range::top_k, range::seed, range::deadline_ms,
+                            range::timeout_ms, range::epoch, range::layer, range::token}) {
+    states(r.name, std::to_string(r.min), std::to_string(r.max));
+  }
+  for (const RealRange& r : {range::temperature, range::top_p, range::min_p,
+                             range::repetition_penalty, range::bias, range::value}) {
+    const auto number = [](double x) { return json(static_cast<int64_t>(x)).dump(); };
+    states(r.name, (r.min_open ? "above " : "") + number(r.min), number(r.max));
+  }
+  for (const TextRange& r : {range::id, range::target, range::prompt, range::text, range::content,
+                             range::stop, range::name, range::path}) {
+    states(r.name, std::to_string(r.min) + " bytes", std::to_string(r.max) + " bytes");
+  }
+}
+
+}  // namespace
+}  // namespace chimera::wire

@@ -1,0 +1,63 @@
+// The declared range of every field on the wire; clients/PROTOCOL.md prints the same numbers.
+//
+// Thread safety: constants.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+namespace chimera::wire {
+
+struct IntRange {
+  std::string_view name;
+  int64_t min, max;
+};
+struct RealRange {
+  std::string_view name;
+  double min, max;
+  bool min_open = false;  // min itself is refused
+};
+/// Length of a string in bytes.
+struct TextRange {
+  std::string_view name;
+  size_t min, max;
+};
+
+namespace range {
+
+inline constexpr size_t kTextBytes = size_t{4} << 20;  // bounded by the frame anyway
+inline constexpr int64_t kDayMs = 86'400'000;
+
+inline constexpr TextRange id{"id", 1, 128};
+inline constexpr TextRange target{"target", 1, 128};
+inline constexpr TextRange prompt{"prompt", 0, kTextBytes};
+inline constexpr TextRange text{"text", 0, kTextBytes};
+inline constexpr TextRange content{"content", 0, kTextBytes};
+inline constexpr TextRange stop{"stop", 1, 256};  // each of at most kMaxStops strings
+inline constexpr TextRange name{"name", 1, 128};
+inline constexpr TextRange path{"path", 1, 4096};  // PATH_MAX
+
+inline constexpr IntRange token{"tokens", 0, std::numeric_limits<int32_t>::max()};
+inline constexpr IntRange max_tokens{"max_tokens", 1, 1'000'000};
+inline constexpr IntRange top_k{"top_k", 0, 1'000'000};
+inline constexpr IntRange seed{"seed", 0, std::numeric_limits<int64_t>::max()};
+inline constexpr IntRange deadline_ms{"deadline_ms", 1, kDayMs};
+inline constexpr IntRange timeout_ms{"timeout_ms", 0, kDayMs};
+inline constexpr IntRange epoch{"epoch", 1, std::numeric_limits<int64_t>::max()};
+inline constexpr IntRange layer{"layer", 0, 65'535};
+
+inline constexpr RealRange temperature{"temperature", 0.0, 100.0};
+inline constexpr RealRange top_p{"top_p", 0.0, 1.0, /*min_open=*/true};
+inline constexpr RealRange min_p{"min_p", 0.0, 1.0};
+inline constexpr RealRange repetition_penalty{"repetition_penalty", 0.0, 10.0, /*min_open=*/true};
+inline constexpr RealRange bias{"bias", -100.0, 100.0};
+inline constexpr RealRange value{"value", -100.0, 100.0};  // of the call `bias`
+
+inline constexpr size_t kMaxStops = 16;
+inline constexpr size_t kMaxModuleNames = 64;  // a table holds at most 63 modules
+inline constexpr size_t kMaxMessages = 1024;
+
+}  // namespace range
+}  // namespace chimera::wire

@@ -1,0 +1,30 @@
+// JSON as the wire accepts it: one value, UTF-8 checked, no duplicate keys, bounded depth and
+// number of values, so that 4 MiB of brackets cannot become a hundred times that in memory.
+//
+// Thread safety: free functions.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include <nlohmann/json.hpp>
+
+#include "wire/protocol.h"
+
+namespace chimera::wire {
+
+/// More than the longest token list plus every other field.
+inline constexpr size_t kMaxJsonValues = kMaxPromptTokens + 4096;
+
+/// Parses `text` or says at which byte it stops being acceptable. Never echoes the input.
+std::variant<nlohmann::json, Error> parse_strict(std::string_view text);
+
+/// `s` in double quotes for error messages: control bytes escaped, cut at 64 bytes on a character
+/// boundary. `s` must be valid UTF-8 or the result may not be.
+std::string quote(std::string_view s);
+
+/// One line of JSON; bytes that are not UTF-8 become U+FFFD.
+std::string dump(const nlohmann::json& value);
+
+}  // namespace chimera::wire
