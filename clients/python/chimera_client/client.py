@@ -1,0 +1,281 @@
+"""Blocking and streaming calls of the Chimera daemon."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import zmq
+
+from .connection import Connection, Event
+from .errors import ChimeraError
+
+# Lists of logits come as a NumPy array where NumPy is installed, else as array('f').
+try:
+    import numpy
+except ImportError:
+    numpy = None  # type: ignore[assignment]
+
+_SERVE_CALLS = frozenset(
+    ("generate", "chat", "score", "tokenize", "detokenize", "cancel", "info", "health"))
+
+
+def _runtime_dir() -> str:
+    xdg = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{xdg}/chimera" if xdg.startswith("/") else f"/tmp/chimera-{os.getuid()}"
+
+
+def default_serve_endpoint() -> str:
+    return f"ipc://{_runtime_dir()}/serve.sock"
+
+
+def default_control_endpoint() -> str:
+    return f"ipc://{_runtime_dir()}/control.sock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """One generated token. `text` may be empty while a character is incomplete."""
+
+    text: str
+    token: int
+    epoch: int
+    logprob: float | None = None
+
+
+class Generation(Iterator[Token]):
+    """The tokens of one request as they arrive; `done` holds the final event afterwards."""
+
+    def __init__(self, connection: Connection, request_id: str, timeout: float | None,
+                 cancel: Any) -> None:
+        self.id = request_id
+        self.done: dict[str, Any] | None = None
+        self._connection = connection
+        self._timeout = timeout
+        self._cancel = cancel
+        self._ended = False
+
+    def __next__(self) -> Token:
+        if self._ended:
+            raise StopIteration
+        try:
+            event = self._connection.receive(self.id, self._timeout)
+        except ChimeraError:
+            self._ended = True
+            raise
+        if event.final:
+            self._ended = True
+            self.done = event.body
+            raise StopIteration
+        body = event.body
+        return Token(body["text"], body["token"], body["epoch"], body.get("logprob"))
+
+    def cancel(self) -> None:
+        """Asks the daemon to end the request; keep iterating until it has."""
+        if not self._ended:
+            self._cancel(self.id)
+
+    def text(self) -> str:
+        """Waits for the end and returns the text of the remaining tokens."""
+        return "".join(token.text for token in self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Answer of `score`. `logits` is row-major [shape[0], shape[1]] when asked for."""
+
+    bits_per_byte: float | None
+    nats: float
+    count: int
+    logprobs: list[float]
+    provenance: dict[str, Any]
+    routing: dict[str, Any] | None
+    shape: tuple[int, int] | None
+    logits: Any  # numpy.ndarray [n_tokens, vocab], or array('f') of the same values, or None
+    done: dict[str, Any]
+
+
+def _logits(event: Event) -> tuple[tuple[int, int] | None, Any]:
+    described = event.body.get("logits")
+    if described is None:
+        return None, None
+    rows, columns = described["shape"]
+    if len(event.frames) != 1 or len(event.frames[0]) != rows * columns * 4:
+        raise ChimeraError("logits: binary frame does not have the announced size")
+    if numpy is not None:
+        return (rows, columns), numpy.frombuffer(event.frames[0], dtype="<f4").reshape(rows, columns)
+    values = array.array("f")
+    values.frombytes(event.frames[0])
+    if sys.byteorder != "little":
+        values.byteswap()
+    return (rows, columns), values
+
+
+class Client:
+    """A client of one daemon. Not thread-safe: use one per thread.
+
+    serve, control: endpoints; by default where `chimerad` listens for this user.
+    timeout: seconds to wait for each answer (None: for ever).
+    connect_timeout: seconds until a daemon that is not there counts as unavailable.
+    """
+
+    def __init__(self, serve: str | None = None, control: str | None = None, *,
+                 timeout: float | None = 60.0, connect_timeout: float = 2.0,
+                 context: zmq.Context | None = None) -> None:
+        self._owns_context = context is None
+        self._context = context or zmq.Context()
+        self._endpoints = {True: serve or default_serve_endpoint(),
+                           False: control or default_control_endpoint()}
+        self._connections: dict[bool, Connection] = {}
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._ids = itertools.count(1)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        if self._owns_context:
+            self._context.term()
+
+    def connection(self, call: str) -> Connection:
+        """The connection that carries `call`; opened at its first use."""
+        serve = call in _SERVE_CALLS
+        if serve not in self._connections:
+            self._connections[serve] = Connection(self._context, self._endpoints[serve],
+                                                  self._connect_timeout)
+        return self._connections[serve]
+
+    def send(self, call: str, *, id: str | None = None, **fields: Any) -> str:
+        """Sends a request without waiting and returns its id; `None` fields are left out."""
+        request_id = id if id is not None else f"py{next(self._ids)}"
+        body = {"id": request_id, "call": call}
+        body.update((name, value) for name, value in fields.items() if value is not None)
+        self.connection(call).send(request_id, body)
+        return request_id
+
+    def receive(self, call: str, request_id: str | None, timeout: float | None = None) -> Event:
+        """The next event of a request sent with `send`; raises its `error`."""
+        return self.connection(call).receive(request_id, timeout or self._timeout)
+
+    def call(self, call: str, *, timeout: float | None = None, **fields: Any) -> dict[str, Any]:
+        """Sends a request and waits for its `done`."""
+        return self._finish(call, self.send(call, **fields), timeout).body
+
+    def _finish(self, call: str, request_id: str, timeout: float | None) -> Event:
+        while True:
+            event = self.receive(call, request_id, timeout)
+            if event.final:
+                return event
+
+    # Serve calls.
+
+    def generate(self, prompt: str | None = None, *, tokens: Sequence[int] | None = None,
+                 timeout: float | None = None, **options: Any) -> Generation:
+        """Streams a generation. Options are the fields of `generate` (clients/PROTOCOL.md)."""
+        request_id = self.send("generate", prompt=prompt, tokens=_list(tokens), **options)
+        return Generation(self.connection("generate"), request_id, timeout or self._timeout,
+                          self.cancel)
+
+    def complete(self, prompt: str | None = None, *, tokens: Sequence[int] | None = None,
+                 timeout: float | None = None, **options: Any) -> dict[str, Any]:
+        """Generates without streaming: the whole `done` with `text` and `tokens`."""
+        return self.call("generate", prompt=prompt, tokens=_list(tokens), stream=False,
+                         timeout=timeout, **options)
+
+    def chat(self, messages: Sequence[dict[str, str]], *, timeout: float | None = None,
+             **options: Any) -> Generation:
+        request_id = self.send("chat", messages=list(messages), **options)
+        return Generation(self.connection("chat"), request_id, timeout or self._timeout,
+                          self.cancel)
+
+    def score(self, text: str | None = None, *, tokens: Sequence[int] | None = None,
+              logits: bool = False, routing: bool = False, timeout: float | None = None,
+              **options: Any) -> Score:
+        request_id = self.send("score", text=text, tokens=_list(tokens), logits=logits,
+                               routing=routing, **options)
+        event = self._finish("score", request_id, timeout)
+        body = event.body
+        shape, values = _logits(event)
+        return Score(body["bits_per_byte"], body["nats"], body["count"], body["logprobs"],
+                     body["provenance"], body.get("routing"), shape, values, body)
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        return self.call("tokenize", text=text, add_special=add_special)["tokens"]
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        return self.call("detokenize", tokens=list(tokens), skip_special=skip_special)["text"]
+
+    def cancel(self, target: str) -> bool:
+        """Ends the request `target` of this client; False when it was not in progress."""
+        return bool(self.call("cancel", target=target)["cancelled"])
+
+    def info(self) -> dict[str, Any]:
+        return self.call("info")
+
+    def health(self) -> dict[str, Any]:
+        return self.call("health")
+
+    # Control calls. Changes return once the new routing table is published.
+
+    def modules(self) -> list[dict[str, Any]]:
+        return self.call("modules")["modules"]
+
+    def load(self, path: str | os.PathLike[str], *, name: str | None = None,
+             enabled: bool | None = None, bias: float | None = None,
+             in_flight: str | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """Loads a module directory, or swaps the module of the same name."""
+        return self.call("load", path=os.path.abspath(path), name=name, enabled=enabled, bias=bias,
+                         in_flight=in_flight, timeout=timeout)
+
+    def unload(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
+        return self.call("unload", name=name, timeout=timeout)
+
+    def revoke(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
+        return self.call("revoke", name=name, timeout=timeout)
+
+    def bias(self, name: str, value: float) -> dict[str, Any]:
+        return self.call("bias", name=name, value=value)
+
+    def plan(self, composition: dict[str, Any]) -> dict[str, Any]:
+        """What `apply` would change, need and refuse. Module paths must be absolute."""
+        return self.call("plan", composition=composition)
+
+    def apply(self, composition: dict[str, Any], *, in_flight: str | None = None,
+              timeout: float | None = None) -> dict[str, Any]:
+        return self.call("apply", composition=composition, in_flight=in_flight, timeout=timeout)
+
+    def rollback(self, epoch: int | None = None, *, timeout: float | None = None) -> dict[str, Any]:
+        return self.call("rollback", epoch=epoch, timeout=timeout)
+
+    def epochs(self) -> dict[str, Any]:
+        return self.call("epochs")
+
+    def routing(self, layer: int | None = None) -> dict[str, Any]:
+        return self.call("routing", layer=layer)
+
+    def stats(self) -> dict[str, Any]:
+        return self.call("stats")
+
+    def drain(self, timeout_ms: int | None = None) -> bool:
+        """Refuses new requests; True when all live ones ended in time."""
+        wait = None if timeout_ms is None else timeout_ms / 1000 + 10
+        return bool(self.call("drain", timeout_ms=timeout_ms, timeout=wait)["drained"])
+
+    def shutdown(self) -> None:
+        self.call("shutdown")
+
+
+def _list(tokens: Sequence[int] | None) -> list[int] | None:
+    return None if tokens is None else [int(token) for token in tokens]

@@ -1,0 +1,149 @@
+"""The Python client against a scripted ROUTER: frames, interleaving, errors, lost daemons."""
+
+import array
+import json
+import sys
+import threading
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import zmq
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import chimera_client as cc  # noqa: E402
+
+
+class Peer:
+    """A ROUTER that answers each request with what `script(request)` returns: (body, frames)s."""
+
+    def __init__(self, context, endpoint, script):
+        self.requests = []
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(endpoint)
+        self._script = script
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stop.is_set():
+            if not self._socket.poll(20):
+                continue
+            identity, magic, body = self._socket.recv_multipart()
+            assert magic == b"CHIMERA/1"
+            request = json.loads(body)
+            self.requests.append(request)
+            for answer, frames in self._script(request):
+                answer.setdefault("id", request["id"])
+                self._socket.send_multipart(
+                    [identity, b"CHIMERA/1", json.dumps(answer).encode(), *frames])
+        self._socket.close(0)
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join()
+
+
+class ClientTest(unittest.TestCase):
+    def start(self, script):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        endpoint = f"ipc://{directory.name}/s"
+        context = zmq.Context()
+        self.addCleanup(context.term)
+        self.peer = Peer(context, endpoint, script)
+        self.addCleanup(self.peer.stop)
+        client = cc.Client(endpoint, endpoint, timeout=5)
+        self.addCleanup(client.close)
+        return client
+
+    def test_streams_tokens_then_done(self):
+        def script(request):
+            for i in range(3):
+                yield {"event": "token", "text": f"{i}", "token": i, "epoch": 1}, []
+            yield {"event": "done", "finish_reason": "length"}, []
+
+        client = self.start(script)
+        generation = client.generate("p", max_tokens=3, seed=None)
+        self.assertEqual([t.text for t in generation], ["0", "1", "2"])
+        self.assertEqual(generation.done["finish_reason"], "length")
+        self.assertEqual(self.peer.requests[0],
+                         {"id": generation.id, "call": "generate", "prompt": "p", "max_tokens": 3})
+
+    def test_interleaved_requests_are_told_apart(self):
+        held = []
+
+        def script(request):
+            held.append(request["id"])
+            if len(held) == 2:
+                for i in (1, 0, 1, 0):
+                    yield {"event": "token", "text": held[i], "token": 0, "epoch": 1,
+                           "id": held[i]}, []
+                for i in (0, 1):
+                    yield {"event": "done", "id": held[i]}, []
+
+        client = self.start(script)
+        first, second = client.generate("a"), client.generate("b")
+        self.assertEqual(second.text(), second.id * 2)
+        self.assertEqual(first.text(), first.id * 2)
+
+    def test_error_events_become_exceptions(self):
+        client = self.start(lambda r: [({"event": "error", "code": "not_found", "message": "m",
+                                         "hint": "h"}, [])])
+        with self.assertRaises(cc.NotFound) as caught:
+            client.unload("x")
+        self.assertEqual((caught.exception.message, caught.exception.hint), ("m", "h"))
+
+    def test_unknown_codes_are_still_errors(self):
+        client = self.start(lambda r: [({"event": "error", "code": "odd", "message": "m"}, [])])
+        with self.assertRaises(cc.ChimeraError) as caught:
+            client.health()
+        self.assertEqual(caught.exception.code, "odd")
+
+    def test_logits_frame(self):
+        values = array.array("f", [0.5, -1.25, 3.0, 1e-30, 2.0, 7.0])
+        done = {"event": "done", "bits_per_byte": None, "nats": 1.0, "count": 1, "logprobs": [-1.0],
+                "provenance": {}, "logits": {"shape": [2, 3], "dtype": "float32"}}
+        client = self.start(lambda r: [(dict(done), [values.tobytes()])])
+        score = client.score(tokens=[1, 2], logits=True)
+        self.assertEqual(score.shape, (2, 3))
+        flat = score.logits.reshape(-1).tolist() if hasattr(score.logits, "reshape") else list(score.logits)
+        self.assertEqual(flat, list(values))
+
+    def test_logits_of_another_size_are_refused(self):
+        done = {"event": "done", "bits_per_byte": None, "nats": 1.0, "count": 1, "logprobs": [],
+                "provenance": {}, "logits": {"shape": [2, 3], "dtype": "float32"}}
+        client = self.start(lambda r: [(dict(done), [b"1234"])])
+        with self.assertRaises(cc.ChimeraError):
+            client.score(tokens=[1, 2], logits=True)
+
+    def test_no_daemon_is_noticed_within_two_seconds(self):
+        with tempfile.TemporaryDirectory() as directory:
+            endpoint = f"ipc://{directory}/nobody"
+            with cc.Client(endpoint, endpoint) as client:
+                start = time.monotonic()
+                with self.assertRaises(cc.Unavailable) as caught:
+                    client.health()
+                self.assertLess(time.monotonic() - start, 3)
+                self.assertIn(endpoint, caught.exception.message)
+
+    def test_a_daemon_that_dies_is_noticed(self):
+        client = self.start(lambda r: [])
+        client.send("health")
+        while not self.peer.requests:
+            time.sleep(0.01)
+        self.peer.stop()
+        with self.assertRaises(cc.Unavailable):
+            client.receive("health", "py1")
+
+    def test_timeout_is_an_error(self):
+        client = self.start(lambda r: [])
+        with self.assertRaises(cc.DeadlineExceeded):
+            client.call("health", timeout=0.1)
+
+
+if __name__ == "__main__":
+    unittest.main()
