@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,19 +32,34 @@ struct Manifest {
   int64_t hidden_size = 0;
   std::optional<std::vector<int64_t>> layers;  // nullopt = all MoE layers
   std::vector<ManifestFile> files;
-  std::vector<std::string> data_sources;       // provenance.data
-  std::vector<std::string> parents;            // provenance.parents, as flow YAML
-  std::vector<int64_t> original_slots;         // provenance.slots: where `split` found the experts
-  std::string probe_text;                      // empty: no text probe
+  std::vector<std::string> data_sources;  // provenance.data: texts, or maps as flow YAML
+  std::vector<std::string> parents;       // provenance.parents, as flow YAML
+  // provenance.slots: where `split` found the experts of each layer; empty when not split.
+  std::map<int64_t, std::vector<int64_t>> original_slots;
+  // provenance.num_experts_per_tok: of the checkpoint that `split` cut; `graft` restores it.
+  std::optional<int64_t> original_top_k;
+  std::string probe_text;  // empty: no text probe
   std::optional<double> probe_max_bits_per_byte;
-  std::string probe_tokens_digest;             // reserved for token-only checkpoints
-  std::string digest;                          // sha256 of the module.yaml bytes: names the version
+  std::string probe_tokens_digest;  // reserved for token-only checkpoints
+  std::string digest;               // sha256 of the module.yaml bytes: names the version
 };
 
-/// Reads and checks `dir`/module.yaml. All problems are reported in one Status, one per line, each
-/// as "file:line:column: …". The payload files are not opened.
-Result<Manifest> read_manifest(const std::string& dir);
-Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label);
+/// Longest accepted module.yaml, bytes.
+inline constexpr size_t kMaxManifestBytes = 1u << 20;
+
+/// Whether the digests that `chimera-module seal` fills in must be there already.
+enum class Sealing : uint8_t { kSealed, kUnsealed };
+
+/// Reads and checks `dir`/module.yaml (a regular file, not a link). All problems are reported in
+/// one Status, one per line, each as "file:line:column: KEY: found X (expected Y)". The payload
+/// files are not opened.
+Result<Manifest> read_manifest(const std::string& dir, Sealing sealing = Sealing::kSealed);
+Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label,
+                                Sealing sealing = Sealing::kSealed);
+/// True for [a-z0-9][a-z0-9_-]{0,62} that is not reserved.
+bool is_module_name(std::string_view name);
+/// True for a plain relative path: ASCII letters, digits and "._-", no empty, "." or ".." part.
+bool is_module_path(std::string_view path);
 /// The YAML text of a manifest (split and later pack write it).
 std::string manifest_yaml(const Manifest& manifest);
 

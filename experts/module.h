@@ -46,7 +46,8 @@ struct BackboneInfo {
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
 /// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
 /// the engine thread. `kind: library` answers unimplemented.
-Result<std::shared_ptr<const Module>> load_module(const std::string& dir, const BackboneInfo& backbone);
+Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
+                                                  const BackboneInfo& backbone);
 
 /// The checkpoint's own experts and gate rows as a module named "backbone". Slots are 0..E-1 in
 /// `slots`; it is always the first entry of a routing table.

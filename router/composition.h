@@ -16,7 +16,7 @@ struct CompositionModule {
   std::string digest;   // of the manifest, which names every file's digest
   std::string path;     // directory
   bool enabled = true;
-  float bias = 0.0f;    // added to the logits of its experts
+  float bias = 0.0f;  // added to the logits of its experts
   bool operator==(const CompositionModule&) const = default;
 };
 

@@ -18,8 +18,11 @@ struct GateChoice {
 };
 
 /// Softmax over all logits, then the k largest (ties: the lower index), optionally normalised to
-/// sum 1. Masked experts carry -infinity. Writes min(k, unmasked) choices in descending weight and
-/// returns their number. `entropy`, if not null, receives the entropy of the softmax in nats.
+/// sum 1. Masked experts carry -infinity. Writes min(k, out.size(), unmasked) choices in descending
+/// logit (and so weight) order and returns their number, 0 when every expert is masked. `entropy`,
+/// if not null, receives the entropy of the softmax in nats.
+/// Returns -1, with nothing written, when a logit is NaN or +infinity: the caller must not use the
+/// row (an expert or the backbone produced a non-finite value before).
 /// (model-families: softmax-topk; Shazeer et al. 2017, arXiv 1701.06538.)
 int select_experts(GateKind kind, std::span<const float> logits, int64_t k, bool norm_topk_prob,
                    std::span<GateChoice> out, float* entropy);

@@ -1,7 +1,8 @@
 // The router at work: gate, group rows by expert, run the experts, sum in fixed order.
 //
 // Rows of sequences on different tables that chose the same expert object are one batch for that
-// expert. Thread safety: one MoeRouter per thread that runs passes.
+// expert. A row's result depends on its own choices alone: not on the batch it came in, nor on the
+// order in which experts ran. Thread safety: one MoeRouter per thread that runs passes.
 #pragma once
 
 #include <cstdint>
@@ -29,27 +30,37 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
 
 /// Top-k ids and weights of every row and layer, kept when a request asks for "routing".
 struct RoutingTrace {
-  int64_t k = 0;
-  std::vector<int32_t> ids;    // [layers, rows, k] slots, -1 where fewer than k remained
-  std::vector<float> weights;  // same shape
-  int64_t rows = 0;
+  int64_t k = 0;               // set by the router: largest top_k seen
+  std::vector<int32_t> ids;    // [layers, rows, k] slots by descending weight, -1 where fewer
+                               // than k remained
+  std::vector<float> weights;  // same shape, 0 beside -1
+  int64_t rows = 0;            // grows to trace_row + rows of every segment that names the trace
+
+  /// Makes room for `rows` rows of `k` choices in each of `layers` layers, keeping what is there.
+  void reserve(int64_t layers, int64_t rows, int64_t k);
 };
 
 struct RoutedSegment {
   const RouteView* view = nullptr;
-  int64_t rows = 0;               // as many as the BatchSegment has tokens
-  SequenceUsage* usage = nullptr;   // may be null
-  RoutingTrace* trace = nullptr;    // may be null; rows are appended per layer by the router
-  int64_t trace_row = 0;            // first row of this segment inside the trace
-  bool poisoned = false;            // out: an expert gave a non-finite value for one of its rows
+  int64_t rows = 0;                // as many as the BatchSegment has tokens
+  SequenceUsage* usage = nullptr;  // may be null
+  RoutingTrace* trace = nullptr;   // may be null; grown as needed
+  int64_t trace_row = 0;           // first row of this segment inside the trace
+  bool poisoned = false;  // out: a non-finite value, or a failed expert, in one of its rows; from
+                          // that layer on its FFN output is 0 and its results must be discarded
+  Status failure;         // out: which expert of which module, when poisoned
 };
 
 class MoeRouter final : public FeedForward {
  public:
   MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool);
   ~MoeRouter() override;
-  /// Sets the segments of the next pass, in batch order; must stay alive until it ends.
+  /// Sets the segments of the next pass, in batch order; they and `stats` (may be null) must stay
+  /// alive until it ends. Clears their outputs.
   void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
+  /// One layer of the pass. An expert that fails poisons the segments that chose it and nobody
+  /// else; the call itself fails only on misuse (internal). Does not allocate once its buffers
+  /// have grown to the largest batch seen.
   Status forward(int64_t layer, const float* x, int64_t rows, float* y) override;
 
  private:

@@ -4,7 +4,8 @@
 // composition order, its experts. A candidate answers for a slot: appended experts have a slot of
 // their own; a replacing expert shares the slot of the one it overrides, and among the permitted
 // candidates of a slot the last one is active. So excluding a module by request gives back exactly
-// what was there without it.
+// what was there without it. For the same reason a replacing module without gate rows of its own
+// is scored by the checkpoint's row of that slot, never by that of another module.
 //
 // Thread safety: immutable after RoutingTableBuilder::build. Sequences hold a shared_ptr.
 #pragma once
@@ -24,15 +25,19 @@ namespace chimera {
 struct LayerTable {
   int64_t candidates = 0;                              // C
   Matrix gate;                                         // [C, hidden], F32
-  std::vector<float> bias;                             // [C]: manifest bias + composition bias
+  std::vector<float> bias;                             // [C]: gate.bias + composition bias
   std::vector<std::shared_ptr<const Expert>> experts;  // [C]
   std::vector<int32_t> owner;                          // [C] index into modules; 0 = backbone
-  std::vector<int32_t> slot;                           // [C]
+  std::vector<int32_t> slot;                           // [C] base expert e has slot e
+  std::vector<int32_t> index;                          // [C] number inside the owner's layer
 };
 
 /// Which modules a request may use, bit i = modules()[i]; bit 0 (backbone) is always set.
 using ModuleMask = uint64_t;
-inline constexpr int kMaxModules = 63;
+inline constexpr int kMaxModules = 63;  // beside the backbone
+
+/// Bounds of `top_k`. 64 is far above any released model (8) and bounds the work per token.
+inline constexpr int64_t kMaxTopK = 64;
 
 class RoutingTable {
  public:
@@ -41,6 +46,8 @@ class RoutingTable {
   const std::string& digest() const { return digest_; }
   const Composition& composition() const { return composition_; }
   int64_t top_k() const { return top_k_; }
+  GateKind gate_kind() const { return gate_kind_; }
+  bool norm_topk_prob() const { return norm_topk_prob_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
   /// [0] is the backbone, then the enabled modules in order.
   const std::vector<std::shared_ptr<const Module>>& modules() const { return modules_; }
@@ -61,6 +68,7 @@ class RoutingTable {
   std::string digest_;
   Composition composition_;
   int64_t top_k_ = 0;
+  GateKind gate_kind_ = GateKind::kSoftmaxTopK;
   bool norm_topk_prob_ = false;
   std::vector<LayerTable> layers_;
   std::vector<std::shared_ptr<const Module>> modules_;
@@ -78,6 +86,12 @@ class RoutingTableBuilder {
       std::span<const std::shared_ptr<const Module>> loaded) const;
 
  private:
+  Status check(const Composition& composition,
+               std::span<const std::shared_ptr<const Module>> loaded) const;
+  Status check_module(const Module& module) const;
+  LayerTable build_layer(int64_t layer, std::span<const std::shared_ptr<const Module>> modules,
+                         std::span<const float> module_bias) const;
+
   ModelConfig config_;
   std::shared_ptr<const Module> base_;
 };

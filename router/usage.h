@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace chimera {
 struct SequenceUsage {
   std::map<std::string, double> mass;  // includes "backbone"
   double total = 0.0;
+  /// Adds gate mass; one token adds 1 per layer over all modules.
+  void add(const std::string& module, double amount);
+  /// Fraction of the gate mass that went to `module`, 0 to 1.
   double share(const std::string& module) const {
     const auto it = mass.find(module);
     return it == mass.end() || total <= 0.0 ? 0.0 : it->second / total;
@@ -26,6 +30,9 @@ struct RouterStats {
     std::map<std::string, double> mass;                          // module -> gate mass
     double entropy_sum = 0.0;                                    // nats
     uint64_t tokens = 0;
+    /// Adds what one pass sent to one module. `tokens_per_expert`: [experts of the module].
+    void add_module(const std::string& module, std::span<const uint64_t> tokens_per_expert,
+                    double amount);
   };
   std::vector<Layer> layers;
 };

@@ -1,0 +1,77 @@
+// manifest_yaml: the YAML text of a Manifest.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "experts/manifest.h"
+
+namespace chimera {
+namespace {
+
+/// A YAML scalar that every reader takes for this very text: JSON strings are YAML.
+std::string quoted(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string slot_list(const std::vector<int64_t>& slots) {
+  return fmt::format("[{}]", fmt::join(slots, ", "));
+}
+
+std::string provenance_yaml(const Manifest& m) {
+  std::string out;
+  if (!m.data_sources.empty()) {
+    out += "  data:\n";
+    for (const std::string& source : m.data_sources) {
+      const bool flow_map = source.starts_with("{\"") && source.ends_with("}");
+      out += fmt::format("    - {}\n", flow_map ? source : quoted(source));
+    }
+  }
+  if (!m.parents.empty()) {
+    out += "  parents:\n";
+    for (const std::string& parent : m.parents) out += fmt::format("    - {}\n", parent);
+  }
+  if (!m.original_slots.empty()) {
+    out += "  slots:\n";
+    for (const auto& [layer, slots] : m.original_slots) {
+      out += fmt::format("    {}: {}\n", layer, slot_list(slots));
+    }
+  }
+  if (m.original_top_k) out += fmt::format("  num_experts_per_tok: {}\n", *m.original_top_k);
+  return out.empty() ? out : "provenance:\n" + out;
+}
+
+std::string probe_yaml(const Manifest& m) {
+  std::string out;
+  if (!m.probe_text.empty()) out += fmt::format("  text: {}\n", quoted(m.probe_text));
+  if (m.probe_max_bits_per_byte) {
+    out += fmt::format("  max_bits_per_byte: {}\n", *m.probe_max_bits_per_byte);
+  }
+  if (!m.probe_tokens_digest.empty()) {
+    out += fmt::format("  tokens_digest: {}\n", m.probe_tokens_digest);
+  }
+  return out.empty() ? out : "probe:\n" + out;
+}
+
+}  // namespace
+
+std::string manifest_yaml(const Manifest& m) {
+  std::string out = "chimera: module/1\n";
+  out += fmt::format("name: {}\n", quoted(m.name));
+  out += fmt::format("version: {}\n", quoted(m.version));
+  if (!m.domain.empty()) out += fmt::format("domain: {}\n", quoted(m.domain));
+  if (!m.description.empty()) out += fmt::format("description: {}\n", quoted(m.description));
+  if (!m.license.empty()) out += fmt::format("license: {}\n", quoted(m.license));
+  out += fmt::format("kind: {}\n", m.kind == ModuleKind::kLibrary ? "library" : "weights");
+  out += fmt::format("attach: {}\n", m.attach == Attach::kReplace ? "replace" : "append");
+  out += fmt::format("backbone:\n  fingerprint: {}\n  hidden_size: {}\n", m.backbone_fingerprint,
+                     m.hidden_size);
+  out += fmt::format("layers: {}\n", m.layers ? slot_list(*m.layers) : "all");
+  out += "files:\n";
+  for (const ManifestFile& file : m.files) {
+    out += fmt::format("  - path: {}\n    sha256: {}\n", file.path, file.sha256);
+  }
+  return out + provenance_yaml(m) + probe_yaml(m);
+}
+
+}  // namespace chimera

@@ -1,0 +1,30 @@
+#include "router/composition.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "backbone/digest.h"
+
+namespace chimera {
+
+std::string Composition::digest() const {
+  Sha256 hash;
+  hash.update_field("chimera composition/1");
+  hash.update_field(backbone_fingerprint);
+  hash.update_u64(top_k ? static_cast<uint64_t>(*top_k) : 0);  // 0 is no valid top_k
+  for (const CompositionModule& m : modules) {
+    if (!m.enabled) continue;
+    hash.update_field(m.name);
+    hash.update_field(m.digest);
+    hash.update_u64(std::bit_cast<uint32_t>(m.bias + 0.0f));  // -0 and +0 are the same bias
+  }
+  return hash.finish();
+}
+
+const CompositionModule* Composition::find(const std::string& name) const {
+  const auto it = std::find_if(modules.begin(), modules.end(),
+                               [&](const CompositionModule& m) { return m.name == name; });
+  return it == modules.end() ? nullptr : &*it;
+}
+
+}  // namespace chimera
