@@ -32,12 +32,12 @@ struct DeploymentConfig {
   } backbone;
   CompositionSpec composition;
   struct {
-    std::string endpoint;            // default: ipc in the runtime directory
-    int64_t max_sequences = 16;      // live at once
-    int64_t max_context = 2048;      // tokens of one sequence, prompt and answer
-    int64_t max_queue = 64;          // waiting requests; more: resource_exhausted
-    int64_t prefill_chunk = 128;     // prompt tokens per step over all sequences, so that a long
-                                     // prompt delays the streams beside it by one chunk at most
+    std::string endpoint;         // default: ipc in the runtime directory
+    int64_t max_sequences = 16;   // live at once
+    int64_t max_context = 2048;   // tokens of one sequence, prompt and answer
+    int64_t max_queue = 64;       // waiting requests; more: resource_exhausted
+    int64_t prefill_chunk = 128;  // prompt tokens per step over all sequences, so that a long
+                                  // prompt delays the streams beside it by one chunk at most
     int64_t max_live_epochs = 4;
     bool prefix_cache = true;
   } serve;
@@ -46,7 +46,7 @@ struct DeploymentConfig {
   } control;
   std::string state_dir;
   std::vector<std::string> watch;
-  int threads = 0;  // 0 = auto
+  int threads = 0;     // 0 = auto
   std::string source;  // the file it was read from
 };
 
@@ -57,8 +57,11 @@ Result<DeploymentConfig> parse_deployment(std::string_view yaml, const std::stri
 Result<CompositionSpec> parse_composition(std::string_view text, const std::string& label,
                                           const std::string& base_dir);
 
-/// $XDG_RUNTIME_DIR/chimera, else a 0700 directory of the user's under the system's temporary
-/// folder; created and checked (owner, mode, not a link).
+/// Puts the defaults below into endpoints and state directory that the file leaves open; creates
+/// and checks the runtime directory when it is used.
+Status fill_defaults(DeploymentConfig* config);
+/// Directory of the default endpoints (wire/endpoints.h), created 0700 and checked: owner, mode,
+/// not a link.
 Result<std::string> default_runtime_dir();
 /// $XDG_STATE_HOME/chimera, else ~/.local/state/chimera.
 Result<std::string> default_state_dir();

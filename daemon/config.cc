@@ -1,0 +1,276 @@
+#include "daemon/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "backbone/env.h"
+#include "daemon/config_endpoint.h"
+#include "daemon/config_keys.h"
+#include "daemon/config_reader.h"
+#include "daemon/yaml_tree.h"
+#include "router/routing_table.h"
+
+namespace chimera {
+namespace {
+
+// Larger biases drown every gate: logits of real gates stay well below this.
+constexpr double kMaxBias = 100.0;
+constexpr int64_t kMaxTopK = 256;
+constexpr size_t kMaxWatch = 64;
+constexpr size_t kMaxPath = 4095;  // PATH_MAX without the final NUL
+
+// Reads the sections of one file. Each method notes problems and goes on.
+class Reader {
+ public:
+  Reader(YamlProblems& problems, std::string base_dir)
+      : problems_(problems), base_dir_(std::move(base_dir)) {}
+
+  void deployment(const YamlNode& root, DeploymentConfig* out) {
+    const MapReader top(root, "", kDeploymentKeys, problems_);
+    if (!top.valid()) return;
+    format(top);
+    backbone(top, &out->backbone.path, &out->backbone.precision);
+    if (const YamlNode* node = top.find("composition"))
+      composition(*node, "composition", &out->composition);
+    serve(top, out);
+    state(top, out);
+    watch(top, out);
+    threads(top, out);
+  }
+
+  void composition(const YamlNode& node, const std::string& name, CompositionSpec* out) {
+    const MapReader map(node, name, kCompositionKeys, problems_);
+    if (!map.valid()) return;
+    if (map.find("top_k") != nullptr) {
+      int64_t top_k = 0;
+      map.integer("top_k", 1, kMaxTopK, &top_k);
+      if (top_k > 0) out->top_k = top_k;
+    }
+    const YamlNode* list = map.find("modules");
+    if (list == nullptr) return;
+    if (list->kind != YamlNode::Kind::kSequence) {
+      // `modules:` with every entry commented out means none.
+      if (list->kind != YamlNode::Kind::kNull) map.bad("modules", *list, "a list of modules");
+      return;
+    }
+    if (list->items.size() > static_cast<size_t>(kMaxModules)) {
+      problems_.add(list->at, fmt::format("{}: found {} modules (expected at most {})",
+                                          map.path_of("modules"), list->items.size(), kMaxModules));
+      return;
+    }
+    std::set<std::string> seen;
+    for (size_t i = 0; i < list->items.size(); ++i) {
+      module(list->items[i], fmt::format("{}[{}]", map.path_of("modules"), i), &seen, out);
+    }
+  }
+
+ private:
+  void format(const MapReader& top) {
+    std::string format;
+    if (top.string("chimera", "deployment/1", &format) && format != "deployment/1") {
+      top.bad("chimera", *top.find("chimera"), "deployment/1");
+    }
+  }
+
+  void backbone(const MapReader& top, std::string* path, Precision* precision) {
+    const YamlNode* node = top.find("backbone");
+    if (node == nullptr) {
+      problems_.add(top.at(), "backbone.path: missing (expected the directory of a checkpoint)");
+      return;
+    }
+    const MapReader map(*node, "backbone", kBackboneKeys, problems_);
+    if (!map.valid()) return;
+    if (map.find("path") == nullptr) {
+      problems_.add(map.at(), "backbone.path: missing (expected the directory of a checkpoint)");
+    }
+    this->path(map, "path", "the directory of a checkpoint", path);
+    std::string text;
+    constexpr std::string_view kExpected = "f32 or bf16";
+    if (!map.string("precision", kExpected, &text)) return;
+    if (text == "f32") {
+      *precision = Precision::kF32;
+    } else if (text == "bf16") {
+      *precision = Precision::kBF16;
+    } else if (text == "q8" || text == "q4") {
+      problems_.add(map.find("precision")->at,
+                    fmt::format("backbone.precision: found {0} (expected {1}; {0} is not available "
+                                "in this build)",
+                                text, kExpected));
+    } else {
+      map.bad("precision", *map.find("precision"), kExpected);
+    }
+  }
+
+  void module(const YamlNode& node, const std::string& name, std::set<std::string>* seen,
+              CompositionSpec* out) {
+    const MapReader map(node, name, kModuleKeys, problems_);
+    if (!map.valid()) return;
+    CompositionSpec::ModuleSpec spec;
+    if (map.find("path") == nullptr) {
+      problems_.add(map.at(), name + ".path: missing (expected the directory of a module)");
+    }
+    if (path(map, "path", "the directory of a module", &spec.path) &&
+        !seen->insert(spec.path).second) {
+      map.bad("path", *map.find("path"), "a module that is not listed above");
+    }
+    map.boolean("enabled", &spec.enabled);
+    map.number("bias", kMaxBias, &spec.bias);
+    out->modules.push_back(std::move(spec));
+  }
+
+  void serve(const MapReader& top, DeploymentConfig* out) {
+    if (const YamlNode* node = top.find("serve")) {
+      const MapReader map(*node, "serve", kServeKeys, problems_);
+      endpoint(map, &out->serve.endpoint);
+      map.integer("max_sequences", 1, 1024, &out->serve.max_sequences);
+      map.integer("max_context", 1, 1 << 20, &out->serve.max_context);
+      map.integer("max_queue", 1, 1 << 16, &out->serve.max_queue);
+      map.integer("prefill_chunk", 1, 1 << 16, &out->serve.prefill_chunk);
+      map.integer("max_live_epochs", 1, 64, &out->serve.max_live_epochs);
+      map.boolean("prefix_cache", &out->serve.prefix_cache);
+    }
+    if (const YamlNode* node = top.find("control")) {
+      const MapReader map(*node, "control", kControlKeys, problems_);
+      endpoint(map, &out->control.endpoint);
+      if (!out->control.endpoint.empty() && out->control.endpoint == out->serve.endpoint) {
+        map.bad("endpoint", *map.find("endpoint"), "another endpoint than serve.endpoint");
+      }
+    }
+  }
+
+  void endpoint(const MapReader& map, std::string* out) {
+    std::string text;
+    if (!map.string("endpoint", "ipc://PATH or tcp://127.0.0.1:PORT", &text)) return;
+    Result<std::string> checked = check_endpoint(text, base_dir_);
+    if (checked.ok()) {
+      *out = std::move(*checked);
+    } else {
+      problems_.add(map.find("endpoint")->at,
+                    map.path_of("endpoint") + ": " + checked.status().message());
+    }
+  }
+
+  void state(const MapReader& top, DeploymentConfig* out) {
+    path(top, "state", "a directory", &out->state_dir);
+  }
+
+  void watch(const MapReader& top, DeploymentConfig* out) {
+    const YamlNode* list = top.find("watch");
+    if (list == nullptr || list->kind == YamlNode::Kind::kNull) return;
+    if (list->kind != YamlNode::Kind::kSequence || list->items.size() > kMaxWatch) {
+      top.bad("watch", *list, fmt::format("a list of at most {} directories", kMaxWatch));
+      return;
+    }
+    for (size_t i = 0; i < list->items.size(); ++i) {
+      const std::string name = fmt::format("watch[{}]", i);
+      std::string dir;
+      if (!resolve(list->items[i], name, "a directory", &dir)) continue;
+      if (std::find(out->watch.begin(), out->watch.end(), dir) != out->watch.end()) {
+        top.bad(name, list->items[i], "a directory that is not listed above");
+        continue;
+      }
+      out->watch.push_back(std::move(dir));
+    }
+  }
+
+  void threads(const MapReader& top, DeploymentConfig* out) {
+    const YamlNode* node = top.find("threads");
+    if (node == nullptr) return;
+    if (is_string(*node)) {
+      if (node->text != "auto") top.bad("threads", *node, "auto or 1..256");
+      return;
+    }
+    int64_t threads = 0;
+    top.integer("threads", 1, 256, &threads);
+    out->threads = static_cast<int>(threads);
+  }
+
+  bool path(const MapReader& map, std::string_view key, std::string_view expected,
+            std::string* out) {
+    const YamlNode* node = map.find(key);
+    return node != nullptr && resolve(*node, map.path_of(key), expected, out);
+  }
+
+  // A path from the file, made absolute from the file's directory.
+  bool resolve(const YamlNode& node, const std::string& name, std::string_view expected,
+               std::string* out) {
+    if (!is_string(node) || node.text.empty() || node.text.size() > kMaxPath ||
+        node.text.find('\0') != std::string::npos) {
+      problems_.add(node.at,
+                    fmt::format("{}: found {} (expected {})", name, describe(node), expected));
+      return false;
+    }
+    std::filesystem::path path(node.text);
+    if (path.is_relative()) {
+      if (base_dir_.empty()) {
+        problems_.add(
+            node.at, fmt::format("{}: found {} (expected an absolute path)", name, describe(node)));
+        return false;
+      }
+      path = std::filesystem::path(base_dir_) / path;
+    }
+    std::string normal = path.lexically_normal().string();
+    while (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+    *out = std::move(normal);
+    return true;
+  }
+
+  YamlProblems& problems_;
+  std::string base_dir_;
+};
+
+}  // namespace
+
+Result<DeploymentConfig> parse_deployment(std::string_view yaml, const std::string& label,
+                                          const std::string& base_dir) {
+  YamlProblems problems(label);
+  DeploymentConfig config;
+  config.source = label;
+  if (const auto root = parse_yaml_tree(yaml, problems)) {
+    Reader(problems, base_dir).deployment(*root, &config);
+  }
+  if (!problems.empty()) return problems.status();
+  return config;
+}
+
+Result<CompositionSpec> parse_composition(std::string_view text, const std::string& label,
+                                          const std::string& base_dir) {
+  YamlProblems problems(label);
+  CompositionSpec spec;
+  if (const auto root = parse_yaml_tree(text, problems)) {
+    Reader reader(problems, base_dir);
+    const auto has = [&](std::string_view key) {
+      for (const auto& entry : root->entries) {
+        if (entry.first == key) return true;
+      }
+      return false;
+    };
+    if (has("backbone") || has("chimera")) {
+      DeploymentConfig whole;
+      reader.deployment(*root, &whole);
+      spec = std::move(whole.composition);
+    } else if (has("composition")) {
+      constexpr std::string_view kKeys[] = {"composition"};
+      const MapReader map(*root, "", kKeys, problems);
+      reader.composition(*map.find("composition"), "composition", &spec);
+    } else {
+      reader.composition(*root, "", &spec);
+    }
+  }
+  if (!problems.empty()) return problems.status();
+  return spec;
+}
+
+Result<DeploymentConfig> read_deployment(const std::string& file) {
+  Result<std::string> text = read_file(Env::system(), file, kMaxYamlBytes);
+  if (!text.ok()) return text.status();
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(file, error);
+  if (error) return Status(Code::kInternal, file + ": " + error.message());
+  return parse_deployment(*text, file, absolute.parent_path().string());
+}
+
+}  // namespace chimera

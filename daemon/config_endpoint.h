@@ -1,0 +1,16 @@
+// ZeroMQ endpoints as a deployment may name them.
+#pragma once
+
+#include <string>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+/// Checks an endpoint and makes a relative ipc path absolute (from `base_dir`). Accepted are
+/// `ipc://PATH` of at most 107 bytes (sun_path) and TCP on the loopback interface with a port:
+/// the wire is neither encrypted nor authenticated, so it must not leave the machine. The message
+/// reads "found X (expected Y)".
+Result<std::string> check_endpoint(const std::string& endpoint, const std::string& base_dir);
+
+}  // namespace chimera

@@ -1,0 +1,28 @@
+// The keys of a deployment file, in one table: what the reader accepts, what an unknown key is
+// compared with, and what the test holds against configs/deployment.schema.json.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera {
+
+inline constexpr std::string_view kDeploymentKeys[] = {
+    "chimera", "backbone", "composition", "serve", "control", "state", "watch", "threads"};
+inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
+inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
+inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias"};
+inline constexpr std::string_view kServeKeys[] = {"endpoint",    "max_sequences", "max_context",
+                                                  "max_queue",   "prefill_chunk", "max_live_epochs",
+                                                  "prefix_cache"};
+inline constexpr std::string_view kControlKeys[] = {"endpoint"};
+
+/// Every key as a dotted path, list items as "[]": "composition.modules[].bias".
+std::vector<std::string> deployment_keys();
+
+/// The key most like `text` (at most a third of its letters differ), empty when none is near.
+std::string_view nearest_key(std::string_view text, std::span<const std::string_view> keys);
+
+}  // namespace chimera

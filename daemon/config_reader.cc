@@ -1,0 +1,143 @@
+#include "daemon/config_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "daemon/config_keys.h"
+
+namespace chimera {
+namespace {
+
+bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && !node.quoted; }
+
+// Decimal digits with an optional sign; other YAML spellings (0x, 1_000) surprise people.
+bool looks_integer(std::string_view text) {
+  if (!text.empty() && (text.front() == '-' || text.front() == '+')) text.remove_prefix(1);
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+bool parse_double(std::string_view text, double* out) {
+  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+  return error == std::errc() && end == text.data() + text.size() && std::isfinite(*out);
+}
+
+bool looks_boolean(std::string_view text) { return text == "true" || text == "false"; }
+
+std::string range_text(int64_t min, int64_t max) { return fmt::format("{}..{}", min, max); }
+
+}  // namespace
+
+std::string describe(const YamlNode& node) {
+  constexpr size_t kMax = 80;
+  switch (node.kind) {
+    case YamlNode::Kind::kNull:
+      return "nothing";
+    case YamlNode::Kind::kSequence:
+      return "a list";
+    case YamlNode::Kind::kMap:
+      return "a map";
+    case YamlNode::Kind::kScalar:
+      break;
+  }
+  std::string text = node.text.size() <= kMax ? node.text : node.text.substr(0, kMax) + "…";
+  return node.quoted ? "\"" + text + "\"" : text;
+}
+
+bool is_string(const YamlNode& node) {
+  if (node.kind != YamlNode::Kind::kScalar) return false;
+  if (node.quoted) return true;
+  double ignored;
+  return !looks_boolean(node.text) && !looks_integer(node.text) &&
+         !parse_double(node.text, &ignored);
+}
+
+MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std::string_view> keys,
+                     YamlProblems& problems)
+    : name_(std::move(name)), at_(node.at), problems_(problems) {
+  if (node.kind != YamlNode::Kind::kMap) {
+    const std::string what = name_.empty() ? "" : name_ + ": ";
+    problems_.add(at_, what + "found " + describe(node) + " (expected a map of keys)");
+    return;
+  }
+  node_ = &node;
+  valid_ = true;
+  for (size_t i = 0; i < node.entries.size(); ++i) {
+    const std::string& key = node.entries[i].first;
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
+    const std::string_view near = nearest_key(key, keys);
+    const std::string shown = key.size() <= 80 ? key : key.substr(0, 80) + "…";
+    problems_.add(node.key_at[i], near.empty() ? fmt::format("{}: unknown key (expected {})",
+                                                             path_of(shown), fmt::join(keys, ", "))
+                                               : fmt::format("{}: unknown key (did you mean {}?)",
+                                                             path_of(shown), near));
+  }
+}
+
+const YamlNode* MapReader::find(std::string_view key) const {
+  if (node_ == nullptr) return nullptr;
+  for (const auto& [name, value] : node_->entries) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+std::string MapReader::path_of(std::string_view key) const {
+  return name_.empty() ? std::string(key) : fmt::format("{}.{}", name_, key);
+}
+
+void MapReader::bad(std::string_view key, const YamlNode& node, std::string_view expected) const {
+  problems_.add(node.at,
+                fmt::format("{}: found {} (expected {})", path_of(key), describe(node), expected));
+}
+
+void MapReader::integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const {
+  const YamlNode* node = find(key);
+  if (node == nullptr) return;
+  if (!is_plain(*node) || !looks_integer(node->text)) {
+    return bad(key, *node, "a whole number in " + range_text(min, max));
+  }
+  std::string_view text = node->text;
+  if (text.front() == '+') text.remove_prefix(1);
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+    return bad(key, *node, range_text(min, max));
+  }
+  *out = value;
+}
+
+void MapReader::number(std::string_view key, double limit, float* out) const {
+  const YamlNode* node = find(key);
+  if (node == nullptr) return;
+  double value = 0.0;
+  if (!is_plain(*node) || !parse_double(node->text, &value)) {
+    return bad(key, *node, fmt::format("a number in -{0}..{0}", limit));
+  }
+  if (std::abs(value) > limit) return bad(key, *node, fmt::format("-{0}..{0}", limit));
+  *out = static_cast<float>(value);
+}
+
+void MapReader::boolean(std::string_view key, bool* out) const {
+  const YamlNode* node = find(key);
+  if (node == nullptr) return;
+  if (!is_plain(*node) || !looks_boolean(node->text)) return bad(key, *node, "true or false");
+  *out = node->text == "true";
+}
+
+bool MapReader::string(std::string_view key, std::string_view expected, std::string* out) const {
+  const YamlNode* node = find(key);
+  if (node == nullptr) return false;
+  if (!is_string(*node) || node->text.empty()) {
+    bad(key, *node, expected);
+    return false;
+  }
+  *out = node->text;
+  return true;
+}
+
+}  // namespace chimera

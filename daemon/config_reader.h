@@ -1,0 +1,52 @@
+// Typed access to a YamlNode tree for config.cc: every getter checks type and range, notes the
+// problem with its position and dotted name, and leaves the default in place.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "daemon/yaml_tree.h"
+
+namespace chimera {
+
+/// "16", "true", "\"text\"", "a list": what stands at a node, for messages. At most 80 bytes.
+std::string describe(const YamlNode& node);
+
+/// One map of the file. `keys` are all it may hold; the constructor notes the others.
+class MapReader {
+ public:
+  /// `name` is the dotted path of the map, empty at the top. A node that is no map is noted; the
+  /// reader is then empty.
+  MapReader(const YamlNode& node, std::string name, std::span<const std::string_view> keys,
+            YamlProblems& problems);
+
+  /// The value of `key`, or null when absent.
+  const YamlNode* find(std::string_view key) const;
+  std::string path_of(std::string_view key) const;
+  YamlPosition at() const { return at_; }
+  /// False when the node was no map at all (already noted).
+  bool valid() const { return valid_; }
+
+  void integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const;
+  void number(std::string_view key, double limit, float* out) const;
+  void boolean(std::string_view key, bool* out) const;
+  /// A non-empty string. `expected` completes "(expected …)".
+  bool string(std::string_view key, std::string_view expected, std::string* out) const;
+  void bad(std::string_view key, const YamlNode& node, std::string_view expected) const;
+
+ private:
+  const YamlNode* node_ = nullptr;
+  std::string name_;
+  YamlPosition at_;
+  bool valid_ = false;
+  YamlProblems& problems_;
+};
+
+/// True when the node is text and not a plain number, boolean or null.
+bool is_string(const YamlNode& node);
+
+}  // namespace chimera

@@ -1,0 +1,509 @@
+#include "daemon/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "daemon/config_keys.h"
+
+namespace chimera {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+const std::string kConfigs = CHIMERA_SOURCE_DIR "/configs";
+
+std::string temp_dir() {
+  std::string name = fs::temp_directory_path() / "chimera-config-XXXXXX";
+  EXPECT_NE(mkdtemp(name.data()), nullptr);
+  return name;
+}
+
+Status parse_status(const std::string& yaml) {
+  return parse_deployment(yaml, "d.yaml", "/base").status();
+}
+
+TEST(Config, OnlyTheBackboneIsRequired) {
+  const auto config = parse_deployment("backbone: {path: model}\n", "d.yaml", "/base");
+  ASSERT_TRUE(config.ok()) << config.status().to_string();
+  EXPECT_EQ(config->backbone.path, "/base/model");
+  EXPECT_EQ(config->backbone.precision, Precision::kBF16);
+  EXPECT_EQ(config->serve.max_sequences, 16);
+  EXPECT_EQ(config->serve.max_context, 2048);
+  EXPECT_EQ(config->threads, 0);
+  EXPECT_TRUE(config->composition.modules.empty());
+  EXPECT_FALSE(config->composition.top_k.has_value());
+}
+
+TEST(Config, ReadsEveryKey) {
+  const auto config = parse_deployment(R"(
+chimera: deployment/1
+backbone:
+  path: ../experts/backbone
+  precision: f32
+composition:
+  top_k: 2
+  modules:
+    - path: ../experts/legal
+    - path: /abs/bio/
+      bias: -0.25
+    - {path: "with space", enabled: false}
+serve:
+  endpoint: tcp://127.0.0.1:5555
+  max_sequences: 3
+  max_context: 99
+  max_queue: 7
+  prefill_chunk: 5
+  max_live_epochs: 2
+  prefix_cache: false
+control:
+  endpoint: ipc://run/control.sock
+state: state
+watch: [drop, /srv/x]
+threads: 4
+)",
+                                       "d.yaml", "/base/configs");
+  ASSERT_TRUE(config.ok()) << config.status().to_string();
+  EXPECT_EQ(config->backbone.path, "/base/experts/backbone");
+  EXPECT_EQ(config->backbone.precision, Precision::kF32);
+  EXPECT_EQ(config->composition.top_k, 2);
+  ASSERT_EQ(config->composition.modules.size(), 3u);
+  EXPECT_EQ(config->composition.modules[0].path, "/base/experts/legal");
+  EXPECT_EQ(config->composition.modules[1].path, "/abs/bio");
+  EXPECT_EQ(config->composition.modules[1].bias, -0.25f);
+  EXPECT_EQ(config->composition.modules[2].path, "/base/configs/with space");
+  EXPECT_FALSE(config->composition.modules[2].enabled);
+  EXPECT_EQ(config->serve.endpoint, "tcp://127.0.0.1:5555");
+  EXPECT_EQ(config->serve.max_sequences, 3);
+  EXPECT_EQ(config->serve.max_context, 99);
+  EXPECT_EQ(config->serve.max_queue, 7);
+  EXPECT_EQ(config->serve.prefill_chunk, 5);
+  EXPECT_EQ(config->serve.max_live_epochs, 2);
+  EXPECT_FALSE(config->serve.prefix_cache);
+  EXPECT_EQ(config->control.endpoint, "ipc:///base/configs/run/control.sock");
+  EXPECT_EQ(config->state_dir, "/base/configs/state");
+  EXPECT_EQ(config->watch, (std::vector<std::string>{"/base/configs/drop", "/srv/x"}));
+  EXPECT_EQ(config->threads, 4);
+}
+
+struct BadCase {
+  const char* name;
+  std::string yaml;
+  std::string expected;  // one whole line of the message
+};
+
+class BadConfig : public ::testing::TestWithParam<BadCase> {};
+
+TEST_P(BadConfig, IsRefusedWithItsPosition) {
+  const Status status = parse_status(GetParam().yaml);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_EQ(status.message(), GetParam().expected);
+}
+
+const std::string kGood = "backbone: {path: m}\n";
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, BadConfig,
+    ::testing::Values(
+        BadCase{"empty", "", "d.yaml:1:1: found nothing (expected a map of keys)"},
+        BadCase{"list", "- a\n", "d.yaml:1:1: found a list (expected a map of keys)"},
+        BadCase{"no_backbone", "threads: 2\n",
+                "d.yaml:1:1: backbone.path: missing (expected the directory of a checkpoint)"},
+        BadCase{"no_path", "backbone:\n  precision: f32\n",
+                "d.yaml:2:3: backbone.path: missing (expected the directory of a checkpoint)"},
+        BadCase{"format", "chimera: deployment/2\n" + kGood,
+                "d.yaml:1:10: chimera: found deployment/2 (expected deployment/1)"},
+        BadCase{"zero", kGood + "serve:\n  max_sequences: 0\n",
+                "d.yaml:3:18: serve.max_sequences: found 0 (expected 1..1024)"},
+        BadCase{"negative", kGood + "serve: {max_queue: -1}\n",
+                "d.yaml:2:20: serve.max_queue: found -1 (expected 1..65536)"},
+        BadCase{"huge", kGood + "serve: {max_context: 99999999999999999999999}\n",
+                "d.yaml:2:22: serve.max_context: found 99999999999999999999999 "
+                "(expected 1..1048576)"},
+        BadCase{"float", kGood + "serve: {max_context: 1.5}\n",
+                "d.yaml:2:22: serve.max_context: found 1.5 (expected a whole number in "
+                "1..1048576)"},
+        BadCase{"hex", kGood + "threads: 0x10\n",
+                "d.yaml:2:10: threads: found 0x10 (expected auto or 1..256)"},
+        BadCase{"quoted_number", kGood + "serve: {max_context: \"16\"}\n",
+                "d.yaml:2:22: serve.max_context: found \"16\" (expected a whole number in "
+                "1..1048576)"},
+        BadCase{"boolean", kGood + "serve: {prefix_cache: yes}\n",
+                "d.yaml:2:23: serve.prefix_cache: found yes (expected true or false)"},
+        BadCase{"null_value", kGood + "serve: {max_context: }\n",
+                "d.yaml:2:22: serve.max_context: found nothing (expected a whole number in "
+                "1..1048576)"},
+        BadCase{"map_for_scalar", "backbone: {path: {a: b}}\n",
+                "d.yaml:1:18: backbone.path: found a map (expected the directory of a "
+                "checkpoint)"},
+        BadCase{"number_for_path", "backbone: {path: 12}\n",
+                "d.yaml:1:18: backbone.path: found 12 (expected the directory of a checkpoint)"},
+        BadCase{"empty_path", "backbone: {path: \"\"}\n",
+                "d.yaml:1:18: backbone.path: found \"\" (expected the directory of a checkpoint)"},
+        BadCase{"typo", kGood + "serve: {max_sequence: 4}\n",
+                "d.yaml:2:9: serve.max_sequence: unknown key (did you mean max_sequences?)"},
+        BadCase{"unknown", kGood + "control: {colour: red}\n",
+                "d.yaml:2:11: control.colour: unknown key (expected endpoint)"},
+        BadCase{"merge_key", kGood + "serve: {<<: 4}\n",
+                "d.yaml:2:9: serve.<<: unknown key (expected endpoint, max_sequences, max_context, "
+                "max_queue, prefill_chunk, max_live_epochs, prefix_cache)"},
+        BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
+                "d.yaml:3:1: threads: found twice (first on line 2; expected once)"},
+        BadCase{"quantised", "backbone: {path: m, precision: q8}\n",
+                "d.yaml:1:32: backbone.precision: found q8 (expected f32 or bf16; q8 is not "
+                "available in this build)"},
+        BadCase{"precision", "backbone: {path: m, precision: f16}\n",
+                "d.yaml:1:32: backbone.precision: found f16 (expected f32 or bf16)"},
+        BadCase{"bias", kGood + "composition: {modules: [{path: a, bias: 101}]}\n",
+                "d.yaml:2:41: composition.modules[0].bias: found 101 (expected -100..100)"},
+        BadCase{"bias_nan", kGood + "composition: {modules: [{path: a, bias: .nan}]}\n",
+                "d.yaml:2:41: composition.modules[0].bias: found .nan (expected a number in "
+                "-100..100)"},
+        BadCase{"module_twice", kGood + "composition: {modules: [{path: a}, {path: ./b/../a}]}\n",
+                "d.yaml:2:43: composition.modules[1].path: found ./b/../a (expected a module that "
+                "is not listed above)"},
+        BadCase{"module_without_path", kGood + "composition: {modules: [{bias: 1}]}\n",
+                "d.yaml:2:25: composition.modules[0].path: missing (expected the directory of a "
+                "module)"},
+        BadCase{"top_k", kGood + "composition: {top_k: 0}\n",
+                "d.yaml:2:22: composition.top_k: found 0 (expected 1..256)"},
+        BadCase{"threads", kGood + "threads: many\n",
+                "d.yaml:2:10: threads: found many (expected auto or 1..256)"},
+        BadCase{"threads_range", kGood + "threads: 257\n",
+                "d.yaml:2:10: threads: found 257 (expected 1..256)"},
+        BadCase{"watch", kGood + "watch: /srv\n",
+                "d.yaml:2:8: watch: found /srv (expected a list of at most 64 directories)"},
+        BadCase{"same_endpoint",
+                kGood + "serve: {endpoint: \"ipc:///a\"}\ncontrol: {endpoint: \"ipc:///a\"}\n",
+                "d.yaml:3:21: control.endpoint: found \"ipc:///a\" (expected another endpoint than "
+                "serve.endpoint)"},
+        BadCase{"anchor", "backbone: &b {path: m}\n",
+                "d.yaml:1:11: found an anchor (expected a plain value; anchors are refused)"},
+        BadCase{"tag", kGood + "threads: !!int 4\n",
+                "d.yaml:2:10: found tag tag:yaml.org,2002:int (expected a value without a tag)"},
+        BadCase{"tab", "backbone:\n\tpath: m\n",
+                "d.yaml:2:1: found a tab in the indentation (expected spaces)"},
+        BadCase{"control_byte", "backbone: {path: \"a\x01\"}\n",
+                "d.yaml:1:20: found control byte 0x01 (expected text)"},
+        BadCase{"two_documents", kGood + "---\nthreads: 1\n",
+                "d.yaml:3:1: found a second document (expected one)"},
+        BadCase{"list_key", kGood + "serve: {[a]: 4}\n",
+                "d.yaml:2:9: found a key that is no text (expected a key name)"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Config, AllProblemsAtOnceInFileOrder) {
+  const Status status = parse_status(
+      "backbone: {path: m, precision: q4}\n"
+      "serve:\n"
+      "  max_sequences: 0\n"
+      "  bogus: 1\n"
+      "  endpoint: tcp://0.0.0.0:1\n"
+      "threads: none\n");
+  const std::string& text = status.message();
+  const size_t lines = static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
+  EXPECT_EQ(lines, 5u) << text;
+  size_t last = 0;
+  for (const char* where :
+       {"d.yaml:1:32:", "d.yaml:3:18:", "d.yaml:4:3:", "d.yaml:5:13:", "d.yaml:6:10:"}) {
+    const size_t at = text.find(where);
+    ASSERT_NE(at, std::string::npos) << where << "\n" << text;
+    EXPECT_GE(at, last);
+    last = at;
+  }
+}
+
+TEST(Config, SyntaxErrorsCarryAPosition) {
+  const Status status = parse_status("backbone: {path: m\nthreads: 2\n");
+  EXPECT_THAT(status.message(), HasSubstr("found text that is not YAML"));
+  EXPECT_EQ(status.message().rfind("d.yaml:", 0), 0u);
+}
+
+TEST(Config, AliasBombIsRefusedAtOnce) {
+  std::string bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n";
+  for (char c = 'b'; c < 'z'; ++c) {
+    bomb += std::string(1, c) + ": &" + c + " [";
+    for (int i = 0; i < 9; ++i) bomb += std::string(i ? ", *" : "*") + static_cast<char>(c - 1);
+    bomb += "]\n";
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const Status status = parse_status(bomb);
+  EXPECT_THAT(status.message(), HasSubstr("found an alias"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+}
+
+TEST(Config, DepthAndSizeAreBounded) {
+  EXPECT_THAT(parse_status("backbone: " + std::string(100000, '[')).message(),
+              HasSubstr("found nesting deeper than 32 levels"));
+  EXPECT_THAT(parse_status(std::string((1u << 20) + 1, ' ')).message(),
+              HasSubstr("found 1048577 bytes (expected at most 1048576)"));
+  // Exactly 32 levels: the complaint is about the value, not the depth.
+  const std::string deep = "backbone: " + std::string(31, '[') + std::string(31, ']') + "\n";
+  EXPECT_THAT(parse_status(deep).message(), HasSubstr("backbone: found a list"));
+}
+
+TEST(Config, Endpoints) {
+  const auto with = [](const std::string& endpoint) {
+    return parse_status(kGood + "serve:\n  endpoint: \"" + endpoint + "\"\n");
+  };
+  for (const char* good : {"ipc:///run/x.sock", "ipc://x.sock", "tcp://127.0.0.1:1",
+                           "tcp://127.8.9.1:65535", "tcp://localhost:80"}) {
+    EXPECT_TRUE(with(good).ok()) << with(good).to_string();
+  }
+  for (const char* bad :
+       {"tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://192.168.1.1:5", "tcp://eth0:5555",
+        "tcp://example.org:5", "tcp://128.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:65536", "tcp://127.0.0.1:*", "tcp://:5", "udp://127.0.0.1:5", "inproc://x",
+        "ipc://", "ipc://*", "ipc://@abstract", "ipc:///dir/", "5555"}) {
+    const Status status = with(bad);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << bad;
+    EXPECT_THAT(status.message(), HasSubstr("d.yaml:3:13: serve.endpoint: found ")) << bad;
+    EXPECT_THAT(status.message(), HasSubstr("(expected ")) << bad;
+  }
+  EXPECT_THAT(with("tcp://10.0.0.1:5").message(), HasSubstr("encryption"));
+  EXPECT_TRUE(with("ipc:///" + std::string(106, 'a')).ok());
+  EXPECT_THAT(with("ipc:///" + std::string(107, 'a')).message(),
+              HasSubstr("found a socket path of 108 bytes (expected at most 107"));
+}
+
+TEST(Config, CompositionAlone) {
+  const auto plain = parse_composition("top_k: 2\nmodules: [{path: a, bias: 1e-1}]\n", "c", "/b");
+  ASSERT_TRUE(plain.ok()) << plain.status().to_string();
+  EXPECT_EQ(plain->top_k, 2);
+  ASSERT_EQ(plain->modules.size(), 1u);
+  EXPECT_EQ(plain->modules[0].path, "/b/a");
+  EXPECT_EQ(plain->modules[0].bias, 0.1f);
+
+  const auto json =
+      parse_composition(R"({"modules":[{"path":"/m\/legal","enabled":false}]})", "composition", "");
+  ASSERT_TRUE(json.ok()) << json.status().to_string();
+  EXPECT_EQ(json->modules[0].path, "/m/legal");
+  EXPECT_FALSE(json->modules[0].enabled);
+
+  const auto block = parse_composition("composition: {modules: [{path: a}]}\n", "c", "/b");
+  ASSERT_TRUE(block.ok());
+  EXPECT_EQ(block->modules.size(), 1u);
+
+  const auto whole = parse_composition(
+      "backbone: {path: x}\ncomposition: {top_k: 1}\nserve: {max_queue: 3}\n", "c", "/b");
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  EXPECT_EQ(whole->top_k, 1);
+
+  EXPECT_TRUE(parse_composition("{}", "c", "").ok());
+  EXPECT_THAT(
+      parse_composition("{\"modules\": [{\"path\": \"rel\"}]}", "composition", "")
+          .status()
+          .message(),
+      HasSubstr("composition:1:23: modules[0].path: found \"rel\" (expected an absolute path)"));
+  EXPECT_THAT(parse_composition("moduls: []", "c", "").status().message(),
+              HasSubstr("did you mean modules?"));
+}
+
+// --- the schema says the same as the reader --------------------------------------------------
+
+// Collects dotted keys of a JSON Schema, following local references.
+void schema_keys(const nlohmann::json& root, nlohmann::json node, const std::string& prefix,
+                 std::map<std::string, nlohmann::json>* out) {
+  if (node.contains("$ref")) {
+    const std::string ref = node["$ref"];
+    node = root.at(nlohmann::json::json_pointer(ref.substr(1)));
+  }
+  if (node.contains("properties")) {
+    for (const auto& [key, child] : node["properties"].items()) {
+      (*out)[prefix + key] = child;
+      schema_keys(root, child, prefix + key + ".", out);
+    }
+  }
+  if (node.contains("items")) {
+    schema_keys(root, node["items"], prefix.substr(0, prefix.size() - 1) + "[].", out);
+  }
+}
+
+nlohmann::json schema() {
+  std::ifstream in(kConfigs + "/deployment.schema.json");
+  return nlohmann::json::parse(in);
+}
+
+TEST(ConfigSchema, HasExactlyTheKeysOfTheReader) {
+  const nlohmann::json root = schema();
+  std::map<std::string, nlohmann::json> found;
+  schema_keys(root, root, "", &found);
+  std::set<std::string> names;
+  for (const auto& [name, node] : found) names.insert(name);
+  const auto keys = deployment_keys();
+  EXPECT_EQ(names, std::set<std::string>(keys.begin(), keys.end()));
+}
+
+TEST(ConfigSchema, RangesAndDefaultsAreThoseOfTheReader) {
+  const nlohmann::json root = schema();
+  const auto config = parse_deployment(kGood, "d.yaml", "/b");
+  ASSERT_TRUE(config.ok());
+  const std::map<std::string, int64_t> defaults = {
+      {"max_sequences", config->serve.max_sequences},
+      {"max_context", config->serve.max_context},
+      {"max_queue", config->serve.max_queue},
+      {"prefill_chunk", config->serve.prefill_chunk},
+      {"max_live_epochs", config->serve.max_live_epochs}};
+  for (const auto& [key, value] : defaults) {
+    const auto& node = root["properties"]["serve"]["properties"][key];
+    EXPECT_EQ(node["default"].get<int64_t>(), value) << key;
+    const auto accepts = [&](int64_t v) {
+      return parse_status(kGood + "serve: {" + key + ": " + std::to_string(v) + "}\n").ok();
+    };
+    const int64_t min = node["minimum"], max = node["maximum"];
+    EXPECT_TRUE(accepts(min) && accepts(max)) << key;
+    EXPECT_FALSE(accepts(min - 1) || accepts(max + 1)) << key;
+  }
+}
+
+std::string run(const std::string& command, int* exit_status) {
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  std::string out;
+  char buffer[4096];
+  while (size_t n = fread(buffer, 1, sizeof(buffer), pipe)) out.append(buffer, n);
+  *exit_status = pclose(pipe);
+  return out;
+}
+
+TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
+  int exit_status = 0;
+  run("/usr/bin/python3 -c 'import jsonschema, yaml'", &exit_status);
+  if (exit_status != 0) GTEST_SKIP() << "python3-jsonschema and python3-yaml are not installed";
+  const std::string dir = temp_dir();
+  struct Case {
+    std::string yaml;
+    bool good;
+  };
+  const Case cases[] = {
+      {kGood, true},
+      {kGood + "watch:\ncomposition: {modules: }\nthreads: auto\n", true},
+      {kGood + "serve: {endpoint: tcp://127.0.0.1:5555}\n", true},
+      {kGood + "composition: {modules: [{path: a, bias: -100, enabled: false}]}\n", true},
+      {"threads: 2\n", false},
+      {kGood + "serve: {max_sequences: 0}\n", false},
+      {kGood + "serve: {max_sequence: 1}\n", false},
+      {kGood + "serve: {max_sequences: \"4\"}\n", false},
+      {kGood + "serve: {endpoint: \"tcp://0.0.0.0:1\"}\n", false},
+      {kGood + "serve: {endpoint: \"tcp://*:1\"}\n", false},
+      {kGood + "threads: 0\n", false},
+      {kGood + "composition: {modules: [{bias: 1}]}\n", false},
+      {kGood + "composition: {modules: [{path: a, bias: 101}]}\n", false},
+      {"backbone: {path: m, precision: q8}\n", false},
+      {"backbone: {path: 5}\n", false},
+      {"chimera: deployment/2\n" + kGood, false}};
+  for (size_t i = 0; i < std::size(cases); ++i) {
+    std::ofstream(dir + "/" + std::to_string(i) + (cases[i].good ? ".good" : ".bad"))
+        << cases[i].yaml;
+    EXPECT_EQ(parse_status(cases[i].yaml).ok(), cases[i].good) << cases[i].yaml;
+  }
+  std::ofstream(dir + "/check.py") << R"(
+import glob, json, sys, jsonschema, yaml
+schema = json.load(open(sys.argv[1] + "/deployment.schema.json"))
+jsonschema.Draft7Validator.check_schema(schema)
+validator = jsonschema.Draft7Validator(schema)
+for name in glob.glob(sys.argv[1] + "/*.yaml") + glob.glob(sys.argv[2] + "/*.good"):
+    for error in validator.iter_errors(yaml.safe_load(open(name))):
+        sys.exit(f"{name}: {error.message}")
+bad = glob.glob(sys.argv[2] + "/*.bad")
+assert len(bad) > 5
+for name in bad:
+    if validator.is_valid(yaml.safe_load(open(name))):
+        sys.exit(f"{name}: accepted: {open(name).read()}")
+)";
+  const std::string out =
+      run("/usr/bin/python3 " + dir + "/check.py " + kConfigs + " " + dir, &exit_status);
+  EXPECT_EQ(exit_status, 0) << out;
+  fs::remove_all(dir);
+}
+
+TEST(Config, ShippedDeploymentsAreRead) {
+  size_t count = 0;
+  for (const auto& entry : fs::directory_iterator(kConfigs)) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++count;
+    const auto config = read_deployment(entry.path().string());
+    EXPECT_TRUE(config.ok()) << config.status().to_string();
+  }
+  EXPECT_GE(count, 3u);
+  const auto demo = read_deployment(kConfigs + "/demo.yaml");
+  ASSERT_TRUE(demo.ok());
+  EXPECT_EQ(demo->backbone.path,
+            fs::path(CHIMERA_SOURCE_DIR "/experts/backbone").lexically_normal());
+  EXPECT_TRUE(demo->composition.modules.empty());
+}
+
+TEST(Config, MissingFileIsNamed) {
+  const auto config = read_deployment("/nonexistent/x.yaml");
+  EXPECT_EQ(config.status().code(), Code::kNotFound);
+  EXPECT_THAT(config.status().message(), HasSubstr("/nonexistent/x.yaml"));
+}
+
+TEST(Config, DefaultsMeetInAPrivateDirectory) {
+  const std::string dir = temp_dir();
+  setenv("XDG_RUNTIME_DIR", dir.c_str(), 1);
+  setenv("XDG_STATE_HOME", dir.c_str(), 1);
+  DeploymentConfig config;
+  ASSERT_TRUE(fill_defaults(&config).ok());
+  EXPECT_EQ(config.serve.endpoint, "ipc://" + dir + "/chimera/serve.sock");
+  EXPECT_EQ(config.control.endpoint, "ipc://" + dir + "/chimera/control.sock");
+  EXPECT_EQ(config.state_dir, dir + "/chimera");
+  struct stat info {};
+  ASSERT_EQ(stat((dir + "/chimera").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+
+  chmod((dir + "/chimera").c_str(), 0755);
+  EXPECT_EQ(default_runtime_dir().status().code(), Code::kPermissionDenied);
+  fs::remove(dir + "/chimera");
+  fs::create_directory_symlink("/tmp", dir + "/chimera");
+  EXPECT_EQ(default_runtime_dir().status().code(), Code::kFailedPrecondition);
+  fs::remove(dir + "/chimera");
+  std::ofstream(dir + "/chimera") << "file";
+  EXPECT_EQ(default_runtime_dir().status().code(), Code::kFailedPrecondition);
+  fs::remove_all(dir);
+}
+
+// Random edits of a good file: any outcome but a crash or a hang, and errors keep their form.
+TEST(Config, SurvivesRandomEdits) {
+  std::ifstream in(kConfigs + "/server.yaml");
+  const std::string good((std::istreambuf_iterator<char>(in)), {});
+  uint64_t state = 20240607;
+  SCOPED_TRACE("seed 20240607");
+  const auto next = [&] {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return state;
+  };
+  const std::string marks = "{}[]:,&*!|>%@`\"'#-? \n\t0a~<\\\xff";
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = good;
+    for (uint64_t edits = next() % 6 + 1; edits > 0; --edits) {
+      const size_t at = next() % text.size();
+      switch (next() % 3) {
+        case 0:
+          text[at] = marks[next() % marks.size()];
+          break;
+        case 1:
+          text.insert(at, 1, marks[next() % marks.size()]);
+          break;
+        default:
+          text.erase(at, next() % 40 + 1);
+          break;
+      }
+    }
+    const auto config = parse_deployment(text, "d.yaml", "/base");
+    if (!config.ok()) {
+      EXPECT_EQ(config.status().message().rfind("d.yaml:", 0), 0u) << config.status().message();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chimera

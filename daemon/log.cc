@@ -1,0 +1,111 @@
+#include "daemon/log.h"
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <memory>
+
+namespace chimera::log {
+namespace {
+
+// Length of the well-formed UTF-8 sequence at the start of `s`, 0 when malformed (RFC 3629).
+size_t utf8_length(std::string_view s) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
+  const unsigned char c = byte(0);
+  if (c < 0x80) return 1;
+  const size_t n = c >= 0xC2 && c <= 0xDF   ? 2
+                   : (c & 0xF0) == 0xE0     ? 3
+                   : c >= 0xF0 && c <= 0xF4 ? 4
+                                            : 0;
+  if (n == 0 || s.size() < n) return 0;
+  for (size_t i = 1; i < n; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  if ((c == 0xE0 && byte(1) < 0xA0) || (c == 0xED && byte(1) > 0x9F)) return 0;
+  if ((c == 0xF0 && byte(1) < 0x90) || (c == 0xF4 && byte(1) > 0x8F)) return 0;
+  return n;
+}
+
+void append_value(std::string& out, std::string_view value) {
+  const bool quote = value.empty() || value.find_first_of(" =\"") != std::string_view::npos;
+  if (quote) out += '"';
+  for (size_t i = 0; i < value.size();) {
+    const auto c = static_cast<unsigned char>(value[i]);
+    const size_t n = utf8_length(value.substr(i));
+    // C1 controls (U+0080..U+009F) drive terminals just as C0 does.
+    const bool c1 = n == 2 && c == 0xC2 && static_cast<unsigned char>(value[i + 1]) < 0xA0;
+    if (n == 0 || c < 0x20 || c == 0x7F || c1) {
+      const size_t bad = c1 ? 2 : 1;
+      for (size_t j = 0; j < bad; ++j) {
+        out += fmt::format("\\x{:02x}", static_cast<unsigned char>(value[i + j]));
+      }
+      i += bad;
+      continue;
+    }
+    if (c == '"' || c == '\\') out += '\\';
+    out.append(value.substr(i, n));
+    i += n;
+  }
+  if (quote) out += '"';
+}
+
+void write(spdlog::level::level_enum level, std::string_view event, Fields fields) {
+  spdlog::logger* logger = spdlog::default_logger_raw();
+  if (logger == nullptr || !logger->should_log(level)) return;
+  logger->log(level, spdlog::string_view_t(format_line(event, fields)));
+}
+
+}  // namespace
+
+Field::Field(std::string_view k, double v) : key(k), value(fmt::format("{:.6g}", v)) {}
+
+Result<Level> parse_level(std::string_view text) {
+  if (text == "debug") return Level::kDebug;
+  if (text == "info") return Level::kInfo;
+  if (text == "warning") return Level::kWarning;
+  if (text == "error") return Level::kError;
+  return Status(Code::kInvalidArgument,
+                fmt::format("log level: found {} (expected debug, info, warning or error)", text));
+}
+
+void init(Level level) {
+  auto logger = std::make_shared<spdlog::logger>("chimerad",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  // UTC with milliseconds: sorts, and compares across machines.
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  switch (level) {
+    case Level::kDebug:
+      logger->set_level(spdlog::level::debug);
+      break;
+    case Level::kInfo:
+      logger->set_level(spdlog::level::info);
+      break;
+    case Level::kWarning:
+      logger->set_level(spdlog::level::warn);
+      break;
+    case Level::kError:
+      logger->set_level(spdlog::level::err);
+      break;
+  }
+  logger->flush_on(spdlog::level::debug);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void debug(std::string_view event, Fields fields) { write(spdlog::level::debug, event, fields); }
+void info(std::string_view event, Fields fields) { write(spdlog::level::info, event, fields); }
+void warning(std::string_view event, Fields fields) { write(spdlog::level::warn, event, fields); }
+void error(std::string_view event, Fields fields) { write(spdlog::level::err, event, fields); }
+
+std::string format_line(std::string_view event, Fields fields) {
+  std::string line(event);
+  for (const Field& field : fields) {
+    line += ' ';
+    line += field.key;
+    line += '=';
+    append_value(line, field.value);
+  }
+  return line;
+}
+
+}  // namespace chimera::log
