@@ -14,11 +14,14 @@
 #include "router/routing_table.h"
 
 namespace chimera {
+
+using namespace yaml;
+
 namespace {
 
 // Larger biases drown every gate: logits of real gates stay well below this.
 constexpr double kMaxBias = 100.0;
-constexpr int64_t kMaxTopK = 256;
+constexpr int64_t kTopKLimit = 64;
 constexpr size_t kMaxWatch = 64;
 constexpr size_t kMaxPath = 4095;  // PATH_MAX without the final NUL
 
@@ -46,7 +49,7 @@ class Reader {
     if (!map.valid()) return;
     if (map.find("top_k") != nullptr) {
       int64_t top_k = 0;
-      map.integer("top_k", 1, kMaxTopK, &top_k);
+      map.integer("top_k", 1, kTopKLimit, &top_k);
       if (top_k > 0) out->top_k = top_k;
     }
     const YamlNode* list = map.find("modules");

@@ -8,7 +8,7 @@
 
 #include "daemon/config_keys.h"
 
-namespace chimera {
+namespace chimera::yaml {
 namespace {
 
 bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && !node.quoted; }
@@ -140,4 +140,4 @@ bool MapReader::string(std::string_view key, std::string_view expected, std::str
   return true;
 }
 
-}  // namespace chimera
+}  // namespace chimera::yaml

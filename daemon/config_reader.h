@@ -11,7 +11,7 @@
 
 #include "daemon/yaml_tree.h"
 
-namespace chimera {
+namespace chimera::yaml {
 
 /// "16", "true", "\"text\"", "a list": what stands at a node, for messages. At most 80 bytes.
 std::string describe(const YamlNode& node);
@@ -49,4 +49,4 @@ class MapReader {
 /// True when the node is text and not a plain number, boolean or null.
 bool is_string(const YamlNode& node);
 
-}  // namespace chimera
+}  // namespace chimera::yaml

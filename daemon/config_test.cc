@@ -176,7 +176,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:25: composition.modules[0].path: missing (expected the directory of a "
                 "module)"},
         BadCase{"top_k", kGood + "composition: {top_k: 0}\n",
-                "d.yaml:2:22: composition.top_k: found 0 (expected 1..256)"},
+                "d.yaml:2:22: composition.top_k: found 0 (expected 1..64)"},
         BadCase{"threads", kGood + "threads: many\n",
                 "d.yaml:2:10: threads: found many (expected auto or 1..256)"},
         BadCase{"threads_range", kGood + "threads: 257\n",
@@ -199,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:3:1: found a second document (expected one)"},
         BadCase{"list_key", kGood + "serve: {[a]: 4}\n",
                 "d.yaml:2:9: found a key that is no text (expected a key name)"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 TEST(Config, AllProblemsAtOnceInFileOrder) {
   const Status status = parse_status(

@@ -30,6 +30,8 @@ struct EpochRecord {
 class StateStore {
  public:
   /// Creates `dir` (0700) if needed, takes the lock, reads the newest valid generation.
+  /// failed_precondition when another daemon holds the lock (naming its pid); data_corrupt when
+  /// there are generations but none can be read.
   static Result<std::unique_ptr<StateStore>> open(const std::string& dir, Env& env);
   ~StateStore();
 
@@ -39,6 +41,12 @@ class StateStore {
   /// `kHistory` records.
   Status append(EpochRecord record);
   static constexpr size_t kHistory = 64;
+  /// Takes the newest record back: it was written before publishing, and publishing was refused.
+  /// In memory always; ok when on disk as well (else the next append puts that right). Its epoch
+  /// stays used up.
+  Status retract();
+  /// What reading found amiss (a corrupt generation that an older one replaced); for the log.
+  const std::vector<std::string>& warnings() const;
   /// Highest epoch ever handed out; epochs continue above it after a restart.
   uint64_t last_epoch() const;
 

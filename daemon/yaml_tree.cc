@@ -10,7 +10,7 @@
 #include <exception>
 #include <sstream>
 
-namespace chimera {
+namespace chimera::yaml {
 namespace {
 
 YamlPosition position(const YAML::Mark& mark) {
@@ -219,4 +219,4 @@ std::optional<YamlNode> parse_yaml_tree(std::string_view text, YamlProblems& pro
   return std::nullopt;
 }
 
-}  // namespace chimera
+}  // namespace chimera::yaml

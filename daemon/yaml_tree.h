@@ -16,7 +16,7 @@
 
 #include "backbone/status.h"
 
-namespace chimera {
+namespace chimera::yaml {
 
 /// A place in a file; both count from 1, columns in bytes.
 struct YamlPosition {
@@ -57,4 +57,4 @@ std::optional<YamlNode> parse_yaml_tree(std::string_view text, YamlProblems& pro
 inline constexpr size_t kMaxYamlBytes = 1u << 20;
 inline constexpr int kMaxYamlDepth = 32;
 
-}  // namespace chimera
+}  // namespace chimera::yaml

@@ -1,0 +1,27 @@
+// The bytes of one generation of the state directory, apart from the files they are kept in.
+//
+//   chimera-state/1 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
+//   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}}, …]}
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backbone/status.h"
+#include "daemon/state_store.h"
+
+namespace chimera {
+
+struct StateImage {
+  uint64_t generation = 0;
+  uint64_t last_epoch = 0;
+  std::vector<EpochRecord> history;  // epochs strictly increase
+};
+
+std::string encode_state(const StateImage& image);
+/// data_corrupt with the reason when anything but the exact bytes of a generation is found.
+Result<StateImage> decode_state(std::string_view bytes);
+
+}  // namespace chimera

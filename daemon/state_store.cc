@@ -1,0 +1,204 @@
+#include "daemon/state_store.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+
+#include "daemon/file_lock.h"
+#include "daemon/state_format.h"
+
+namespace chimera {
+namespace {
+
+constexpr std::string_view kPrefix = "state-";
+// Kept on disk: the current generation and two to fall back on.
+constexpr size_t kGenerations = 3;
+// 64 records of 63 modules with the longest paths stay below this.
+constexpr size_t kMaxStateBytes = 64u << 20;
+
+std::string file_name(uint64_t generation) { return fmt::format("{}{:020}", kPrefix, generation); }
+
+// Generations in `dir`, newest first; `leftovers` receives temp files of killed writers.
+Result<std::vector<uint64_t>> list_generations(const std::string& dir,
+                                               std::vector<std::string>* leftovers) {
+  DIR* handle = opendir(dir.c_str());
+  if (handle == nullptr) return errno_status(dir, errno);
+  std::vector<uint64_t> found;
+  while (const dirent* entry = readdir(handle)) {
+    const std::string_view name = entry->d_name;
+    if (name.substr(0, 5) == ".tmp-") leftovers->push_back(dir + "/" + std::string(name));
+    if (name.substr(0, kPrefix.size()) != kPrefix) continue;
+    uint64_t generation = 0;
+    const char* end = name.data() + name.size();
+    const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, generation);
+    if (parsed.ec == std::errc() && parsed.ptr == end && file_name(generation) == name) {
+      found.push_back(generation);
+    }
+  }
+  closedir(handle);
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+Status make_directory(const std::string& dir) {
+  std::error_code error;
+  const std::filesystem::path parent = std::filesystem::path(dir).parent_path();
+  if (!parent.empty()) std::filesystem::create_directories(parent, error);
+  if (error) return errno_status("state directory " + dir, error.value());
+  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return errno_status("state directory " + dir, errno);
+  }
+  struct stat info {};
+  if (stat(dir.c_str(), &info) != 0) return errno_status("state directory " + dir, errno);
+  if (!S_ISDIR(info.st_mode)) {
+    return Status(Code::kInvalidArgument,
+                  "state: found the file " + dir + " (expected a directory)");
+  }
+  return Status();
+}
+
+}  // namespace
+
+struct StateStore::Impl {
+  Impl(std::string d, Env& e, FileLock l) : dir(std::move(d)), env(e), lock(std::move(l)) {}
+
+  std::string path(uint64_t generation) const { return dir + "/" + file_name(generation); }
+  Status load();
+  Status write(StateImage next);
+  void drop_old_generations();
+
+  const std::string dir;
+  Env& env;
+  const FileLock lock;
+  std::vector<std::string> warnings;
+  std::vector<uint64_t> on_disk;  // generations, newest first
+  mutable std::mutex mutex;       // guards image; writers are serial
+  StateImage image;
+};
+
+Status StateStore::Impl::load() {
+  std::vector<std::string> leftovers;
+  Result<std::vector<uint64_t>> found = list_generations(dir, &leftovers);
+  if (!found.ok()) return found.status();
+  for (const std::string& temp : leftovers) env.unlink(temp.c_str());
+  on_disk = *found;
+  std::optional<Status> unreadable;  // the newest one's reason
+  for (const uint64_t generation : on_disk) {
+    Result<std::string> bytes = read_file(env, path(generation), kMaxStateBytes);
+    Status why = bytes.status();
+    if (bytes.ok()) {
+      Result<StateImage> decoded = decode_state(*bytes);
+      if (decoded.ok() && decoded->generation == generation) {
+        image = std::move(*decoded);
+        // Later generations count on from the highest name, so that a corrupt file is never
+        // taken for a successor. The epochs it may have handed out are skipped with it.
+        if (unreadable) image.last_epoch += on_disk.front() - generation;
+        image.generation = on_disk.front();
+        return Status();
+      }
+      why = decoded.ok() ? Status(Code::kDataCorrupt, "found another generation inside")
+                         : decoded.status();
+    }
+    // A file that cannot be read now (EIO, EMFILE) may be the acknowledged one: falling back to
+    // an older one would silently lose changes.
+    if (why.code() != Code::kDataCorrupt) return why.with_context("state directory");
+    warnings.push_back(path(generation) + ": " + why.message());
+    if (!unreadable) unreadable = why.with_context(path(generation));
+  }
+  if (unreadable) {
+    return Status(Code::kDataCorrupt, unreadable->message(),
+                  "Move the files state-* out of " + dir + " to start from the deployment file");
+  }
+  return Status();
+}
+
+Status StateStore::Impl::write(StateImage next) {
+  next.generation = image.generation + 1;
+  const std::string target = path(next.generation);
+  const Status written = write_file_durably(env, target, encode_state(next), 0600);
+  if (!written.ok()) {
+    // The rename may have happened (only the directory's fsync failed): what is not
+    // acknowledged must not be found by the next start.
+    env.unlink(target.c_str());
+    return written.with_context("state not saved");
+  }
+  on_disk.insert(on_disk.begin(), next.generation);
+  {
+    const std::lock_guard guard(mutex);
+    image = std::move(next);
+  }
+  drop_old_generations();
+  return Status();
+}
+
+void StateStore::Impl::drop_old_generations() {
+  while (on_disk.size() > kGenerations) {
+    // A file that cannot be removed costs space, not correctness; the next start lists it again.
+    env.unlink(path(on_disk.back()).c_str());
+    on_disk.pop_back();
+  }
+}
+
+StateStore::StateStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+StateStore::~StateStore() = default;
+
+Result<std::unique_ptr<StateStore>> StateStore::open(const std::string& dir, Env& env) {
+  CHIMERA_RETURN_IF_ERROR(make_directory(dir));
+  Result<FileLock> lock = FileLock::take(dir + "/lock", "state directory " + dir);
+  if (!lock.ok()) return lock.status();
+  auto impl = std::make_unique<Impl>(dir, env, std::move(*lock));
+  CHIMERA_RETURN_IF_ERROR(impl->load());
+  return std::unique_ptr<StateStore>(new StateStore(std::move(impl)));
+}
+
+std::vector<EpochRecord> StateStore::history() const {
+  const std::lock_guard guard(impl_->mutex);
+  return impl_->image.history;
+}
+
+Status StateStore::append(EpochRecord record) {
+  StateImage next = impl_->image;
+  if (record.epoch <= next.last_epoch) {
+    return Status(Code::kInternal, fmt::format("epoch: found {} (expected above {})", record.epoch,
+                                               next.last_epoch));
+  }
+  next.last_epoch = record.epoch;
+  next.history.push_back(std::move(record));
+  if (next.history.size() > kHistory) {
+    // Restarts repeat a composition under a new epoch: forget such repetitions first, so that
+    // they do not push out what a rollback could still return to.
+    auto victim = std::adjacent_find(
+        next.history.begin(), next.history.end(),
+        [](const auto& a, const auto& b) { return a.composition == b.composition; });
+    if (victim == next.history.end()) victim = next.history.begin();
+    next.history.erase(victim);
+  }
+  return impl_->write(std::move(next));
+}
+
+Status StateStore::retract() {
+  StateImage next = impl_->image;
+  if (next.history.empty()) return Status(Code::kInternal, "no record to take back");
+  next.history.pop_back();
+  {
+    const std::lock_guard guard(impl_->mutex);
+    impl_->image.history.pop_back();
+  }
+  return impl_->write(std::move(next));
+}
+
+uint64_t StateStore::last_epoch() const {
+  const std::lock_guard guard(impl_->mutex);
+  return impl_->image.last_epoch;
+}
+
+const std::vector<std::string>& StateStore::warnings() const { return impl_->warnings; }
+
+}  // namespace chimera
