@@ -23,7 +23,9 @@ if(CHIMERA_SANITIZE)
   add_compile_options(-fsanitize=${CHIMERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${CHIMERA_SANITIZE})
   # GCC 12 reports false positives of these two inside instrumented standard headers.
-  add_compile_options(-Wno-maybe-uninitialized -Wno-tsan)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-Wno-maybe-uninitialized -Wno-tsan)
+  endif()
 endif()
 
 find_program(CCACHE_PROGRAM ccache)
