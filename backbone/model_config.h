@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backbone/status.h"
@@ -48,11 +49,19 @@ struct ModelConfig {
   QkNorm qk_norm = QkNorm::kNone;
   NormPlacement norm_placement = NormPlacement::kPre;
   std::vector<int32_t> eos_token_ids;  // from config.json and generation_config.json
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 /// Parses and checks config.json. Both the 4.x and the 5.x spelling are read. A key that asks for
 /// something not implemented is refused by name (key, value, what is supported).
+/// `label` names the file in messages. data_corrupt: no JSON object; invalid_argument: wrong type
+/// or value; unimplemented: a family or option that is not supported.
 Result<ModelConfig> parse_model_config(std::string_view config_json, std::string_view label);
+/// Adds the eos ids of generation_config.json to those of config.json.
+Status add_generation_config(std::string_view json, std::string_view label, ModelConfig& config);
+/// "flex_olmo, mixtral, olmoe", for messages.
+std::string supported_model_types();
 
 /// Tensor names of one family; `{}` parts are filled by the functions below.
 struct TensorNames {
@@ -63,6 +72,7 @@ struct TensorNames {
   std::string expert_prefix;     // "mlp.experts.{e}."
   std::string expert_gate, expert_up, expert_down;  // with ".weight"
   std::string fused_gate_up, fused_down;            // "" when the family has no fused layout
+  std::string fused_gate;  // the router's gate in the fused layout; often the same as `gate`
 };
 const TensorNames& tensor_names(const ModelConfig& config);
 std::string layer_tensor(const ModelConfig& config, int64_t layer, std::string_view tail);

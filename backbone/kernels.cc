@@ -1,0 +1,48 @@
+// Run-time choice among the kernel tables.
+#include "backbone/kernels.h"
+
+#include <cstdlib>
+
+#include "backbone/kernels_impl.h"
+
+namespace chimera {
+
+bool isa_supported(Isa isa) {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  switch (isa) {
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kAvx512:
+      return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  return false;
+}
+
+const Kernels& kernels_for(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2:
+      return kAvx2Kernels;
+    case Isa::kAvx512:
+      return kAvx512Kernels;
+    case Isa::kScalar:
+      break;
+  }
+  return kScalarKernels;
+}
+
+const Kernels& best_kernels() {
+  Isa most = Isa::kAvx512;
+  if (const char* wish = std::getenv("CHIMERA_ISA"); wish != nullptr) {
+    if (wish == kAvx2Kernels.name) most = Isa::kAvx2;
+    if (wish == kScalarKernels.name) most = Isa::kScalar;
+  }
+  for (Isa isa : {Isa::kAvx512, Isa::kAvx2})
+    if (isa <= most && isa_supported(isa)) return kernels_for(isa);
+  return kScalarKernels;
+}
+
+}  // namespace chimera

@@ -1,0 +1,467 @@
+// The kernels, written once over a small vector type V. Private to the kernels_*.cc files.
+//
+// Each instruction set supplies a V in its own anonymous namespace, so nothing compiled with
+// -mavx512f can be merged by the linker into code that runs on an older machine. Because every
+// variant runs these same lines, equal bits follow from two facts alone: V's operations are the
+// IEEE ones (fused multiply-add included), and V::fold adds the 16 partial sums in one order:
+//
+//   s8[i] = a[i] + a[i+8]   s4[i] = s8[i] + s8[i+4]   s2[i] = s4[i] + s4[i+2]   s2[0] + s2[1]
+//
+// What V provides: Reg (kWidth floats), the operations used below, kRows x kCols (register tile of
+// the matrix product) and kGemvCols (weight rows in flight for a single input row).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "backbone/kernels.h"
+
+namespace chimera::kernels_impl {
+
+constexpr int kLanes = 16;
+
+// Inputs handled per pass over a weight tile: 1024 floats x (3..4 weight rows + 2..4 input rows)
+// fill the smallest common L1 (32 KiB) without overflowing it.
+constexpr int64_t kDepthBlock = 1024;
+// Input rows that share one widened weight tile: 32 x 1024 floats stay within half of a 256 KiB L2.
+constexpr int64_t kRowBlock = 32;
+// From this many rows on, widening a BF16 tile once beats widening it for every register tile.
+constexpr int64_t kWidenFromRows = 8;
+
+template <class V>
+constexpr int kParts = kLanes / V::kWidth;
+
+template <class V>
+inline typename V::Reg load(const float* p) {
+  return V::load(p);
+}
+template <class V>
+inline typename V::Reg load(const uint16_t* p) {
+  return V::load_bf16(p);
+}
+
+/// Running sums of one register tile, and their place in memory between depth blocks.
+template <class V, int M, int N>
+struct Sums {
+  typename V::Reg s[M][N][kParts<V>];
+
+  [[gnu::always_inline]] void clear() {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p) s[m][n][p] = V::zero();
+  }
+  [[gnu::always_inline]] void restore(const float* from) {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p)
+          s[m][n][p] = V::load(from + (m * N + n) * kLanes + p * V::kWidth);
+  }
+  [[gnu::always_inline]] void save(float* to) const {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p)
+          V::store(to + (m * N + n) * kLanes + p * V::kWidth, s[m][n][p]);
+  }
+  [[gnu::always_inline]] void fold(float* y, int64_t ldy) const {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) y[m * ldy + n] = V::fold(s[m][n]);
+  }
+
+  /// Adds 16 inputs of M rows times N weight rows.
+  template <class W>
+  [[gnu::always_inline]] void step(const float* x, int64_t ldx, const W* w, int64_t ldw) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kParts<V>; ++p) {
+      typename V::Reg wr[N];
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        wr[n] = load<V>(w + n * ldw + p * V::kWidth);
+        // Loaded once for all M rows; the compiler would fold a load into every FMA instead, and
+        // loads, not FMAs, would set the pace.
+        if constexpr (M > 1) V::keep_in_register(wr[n]);
+      }
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        const typename V::Reg xr = V::load(x + m * ldx + p * V::kWidth);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) s[m][n][p] = V::fma(xr, wr[n], s[m][n][p]);
+      }
+    }
+  }
+
+  /// Adds `depth` inputs, the last incomplete group of 16 padded with zeros.
+  template <class W>
+  [[gnu::always_inline]] void add(const float* x, int64_t ldx, const W* w, int64_t ldw,
+                                  int64_t depth) {
+    int64_t k = 0;
+    for (; k + kLanes <= depth; k += kLanes) step(x + k, ldx, w + k, ldw);
+    if (k == depth) return;
+    alignas(64) float xt[M * kLanes] = {};
+    alignas(64) W wt[N * kLanes] = {};
+    const size_t left = static_cast<size_t>(depth - k);
+    for (int m = 0; m < M; ++m) std::memcpy(xt + m * kLanes, x + m * ldx + k, left * sizeof(float));
+    for (int n = 0; n < N; ++n) std::memcpy(wt + n * kLanes, w + n * ldw + k, left * sizeof(W));
+    step(xt, kLanes, wt, kLanes);
+  }
+};
+
+/// y[M, N] = x[M, depth] * w[N, depth]^T.
+template <class V, int M, int N, class W>
+void tile(const float* x, int64_t ldx, const W* w, int64_t ldw, int64_t depth, float* y,
+          int64_t ldy) {
+  Sums<V, M, N> sums;
+  sums.clear();
+  sums.add(x, ldx, w, ldw, depth);
+  sums.fold(y, ldy);
+}
+
+/// One depth block of a tile: `saved` carries the sums from block to block.
+template <class V, int M, int N>
+void tile_block(const float* x, int64_t ldx, const float* w, int64_t ldw, int64_t depth, bool first,
+                bool last, float* saved, float* y, int64_t ldy) {
+  Sums<V, M, N> sums;
+  if (first)
+    sums.clear();
+  else
+    sums.restore(saved);
+  sums.add(x, ldx, w, ldw, depth);
+  if (last)
+    sums.fold(y, ldy);
+  else
+    sums.save(saved);
+}
+
+/// A few rows: weights are read once, straight from memory.
+template <class V, int M, int N, class W>
+int64_t few_rows_step(const float* x, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1, float* y,
+                      int64_t ldy) {
+  const W* weights = static_cast<const W*>(w.data);
+  int64_t n = n0;
+  for (; n + N <= n1; n += N)
+    tile<V, M, N>(x, ldx, weights + n * w.cols, w.cols, w.cols, y + n, ldy);
+  for (; n < n1; ++n) tile<V, M, 1>(x, ldx, weights + n * w.cols, w.cols, w.cols, y + n, ldy);
+  return M;
+}
+
+template <class V, class W>
+void matmul_few_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+                     float* y, int64_t ldy) {
+  for (int64_t i = 0; i < m;) {
+    const float* xi = x + i * ldx;
+    float* yi = y + i * ldy;
+    if constexpr (V::kRows >= 4) {
+      if (m - i >= 4) {
+        i += few_rows_step<V, 4, V::kCols, W>(xi, ldx, w, n0, n1, yi, ldy);
+        continue;
+      }
+    }
+    if constexpr (V::kRows >= 2) {
+      if (m - i >= 2) {
+        i += few_rows_step<V, 2, V::kCols, W>(xi, ldx, w, n0, n1, yi, ldy);
+        continue;
+      }
+    }
+    i += few_rows_step<V, 1, V::kGemvCols, W>(xi, ldx, w, n0, n1, yi, ldy);
+  }
+}
+
+/// All rows of one block against N weight rows and one depth block.
+template <class V, int N>
+void rows_block(const float* x, int64_t m, int64_t ldx, const float* w, int64_t ldw, int64_t depth,
+                bool first, bool last, float* saved, float* y, int64_t ldy) {
+  int64_t i = 0;
+  float* state = saved;
+  if constexpr (V::kRows >= 4) {
+    for (; i + 4 <= m; i += 4, state += 4 * N * kLanes)
+      tile_block<V, 4, N>(x + i * ldx, ldx, w, ldw, depth, first, last, state, y + i * ldy, ldy);
+  }
+  if constexpr (V::kRows >= 2) {
+    for (; i + 2 <= m; i += 2, state += 2 * N * kLanes)
+      tile_block<V, 2, N>(x + i * ldx, ldx, w, ldw, depth, first, last, state, y + i * ldy, ldy);
+  }
+  for (; i < m; ++i, state += N * kLanes)
+    tile_block<V, 1, N>(x + i * ldx, ldx, w, ldw, depth, first, last, state, y + i * ldy, ldy);
+}
+
+/// Widens N rows of `depth` BF16 weights into `out` (row stride kDepthBlock).
+template <class V>
+void widen_rows(const uint16_t* w, int64_t ldw, int64_t rows, int64_t depth, float* out) {
+  for (int64_t n = 0; n < rows; ++n) {
+    const uint16_t* from = w + n * ldw;
+    float* to = out + n * kDepthBlock;
+    int64_t k = 0;
+    for (; k + V::kWidth <= depth; k += V::kWidth) V::store(to + k, V::load_bf16(from + k));
+    for (; k < depth; ++k) to[k] = V::widen(from[k]);
+  }
+}
+
+/// Many rows: N weight rows at a time, kept hot in L1 (widened once) for all rows of a block.
+template <class V, int N, class W>
+void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, float* y,
+                        int64_t ldy) {
+  alignas(64) float saved[kRowBlock * N * kLanes];
+  alignas(64) float widened[sizeof(W) == sizeof(float) ? 1 : N * kDepthBlock];
+  for (int64_t k = 0; k < ldw; k += kDepthBlock) {
+    const int64_t depth = std::min(kDepthBlock, ldw - k);
+    const bool first = k == 0;
+    const bool last = k + depth == ldw;
+    if constexpr (sizeof(W) == sizeof(float)) {
+      rows_block<V, N>(x + k, m, ldx, w + k, ldw, depth, first, last, saved, y, ldy);
+    } else {
+      widen_rows<V>(w + k, ldw, N, depth, widened);
+      rows_block<V, N>(x + k, m, ldx, widened, kDepthBlock, depth, first, last, saved, y, ldy);
+    }
+  }
+}
+
+template <class V, class W>
+void matmul_many_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0,
+                      int64_t n1, float* y, int64_t ldy) {
+  const W* weights = static_cast<const W*>(w.data);
+  for (int64_t i = 0; i < m; i += kRowBlock) {
+    const int64_t rows = std::min(kRowBlock, m - i);
+    const float* xi = x + i * ldx;
+    float* yi = y + i * ldy;
+    int64_t n = n0;
+    for (; n + V::kCols <= n1; n += V::kCols)
+      matmul_tile_column<V, V::kCols>(xi, rows, ldx, weights + n * w.cols, w.cols, yi + n, ldy);
+    for (; n < n1; ++n)
+      matmul_tile_column<V, 1>(xi, rows, ldx, weights + n * w.cols, w.cols, yi + n, ldy);
+  }
+}
+
+template <class V, class W>
+void matmul_of(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+               float* y, int64_t ldy) {
+  if (m < kWidenFromRows)
+    matmul_few_rows<V, W>(x, m, ldx, w, n0, n1, y, ldy);
+  else
+    matmul_many_rows<V, W>(x, m, ldx, w, n0, n1, y, ldy);
+}
+
+template <class V>
+void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+            float* y, int64_t ldy) {
+  if (w.dtype == DType::kF32)
+    matmul_of<V, float>(x, m, ldx, w, n0, n1, y, ldy);
+  else
+    matmul_of<V, uint16_t>(x, m, ldx, w, n0, n1, y, ldy);
+}
+
+/// e^x to 1 ulp over the normal range; 0 below it, infinity above, NaN for NaN. The polynomial is
+/// that of Cephes expf (S. Moshier): x = n ln 2 + r, |r| <= ln 2 / 2, e^x = 2^n p(r).
+template <class V>
+[[gnu::always_inline]] inline typename V::Reg exp_of(typename V::Reg x) {
+  using R = typename V::Reg;
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const R t = V::fma(x, V::set1(1.44269504088896341f), V::set1(kMagic));
+  const R n = V::sub(t, V::set1(kMagic));
+  R r = V::fma(n, V::set1(-0.693359375f), x);
+  r = V::fma(n, V::set1(2.12194440e-4f), r);
+  R p = V::set1(1.9875691500e-4f);
+  p = V::fma(p, r, V::set1(1.3981999507e-3f));
+  p = V::fma(p, r, V::set1(8.3334519073e-3f));
+  p = V::fma(p, r, V::set1(4.1665795894e-2f));
+  p = V::fma(p, r, V::set1(1.6666665459e-1f));
+  p = V::fma(p, r, V::set1(5.0000001201e-1f));
+  p = V::add(V::fma(p, V::mul(r, r), r), V::set1(1.0f));
+  R y = V::scale_by_pow2(p, t);
+  y = V::select_greater(x, V::set1(88.7228317f), V::set1(std::numeric_limits<float>::infinity()), y);
+  y = V::select_greater(V::set1(-87.3365402f), x, V::zero(), y);
+  return V::select_nan(x, x, y);
+}
+
+/// Calls op(offset, count) for groups of kWidth floats; the last may be short.
+template <class V, class Op>
+[[gnu::always_inline]] inline void for_each_group(int64_t n, Op op) {
+  for (int64_t i = 0; i < n; i += V::kWidth) op(i, std::min<int64_t>(V::kWidth, n - i));
+}
+
+template <class V>
+[[gnu::always_inline]] inline typename V::Reg load_some(const float* p, int64_t n, float fill) {
+  if (n == V::kWidth) return V::load(p);
+  alignas(64) float group[V::kWidth];
+  for (int64_t i = 0; i < V::kWidth; ++i) group[i] = i < n ? p[i] : fill;
+  return V::load(group);
+}
+template <class V>
+[[gnu::always_inline]] inline void store_some(float* p, int64_t n, typename V::Reg r) {
+  if (n == V::kWidth) return V::store(p, r);
+  alignas(64) float group[V::kWidth];
+  V::store(group, r);
+  for (int64_t i = 0; i < n; ++i) p[i] = group[i];
+}
+
+template <class V>
+void rms_norm(const float* x, const float* w, int64_t n, float eps, float* out) {
+  Sums<V, 1, 1> squares;
+  squares.clear();
+  squares.add(x, n, x, n, n);
+  float sum;
+  squares.fold(&sum, 1);
+  const float scale = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  const typename V::Reg s = V::set1(scale);
+  for_each_group<V>(n, [&](int64_t i, int64_t c) {
+    typename V::Reg r = V::mul(load_some<V>(x + i, c, 0.0f), s);
+    if (w != nullptr) r = V::mul(load_some<V>(w + i, c, 0.0f), r);
+    store_some<V>(out + i, c, r);
+  });
+}
+
+template <class V>
+void swiglu(float* gate, const float* up, int64_t n) {
+  for_each_group<V>(n, [&](int64_t i, int64_t c) {
+    const typename V::Reg g = load_some<V>(gate + i, c, 0.0f);
+    const typename V::Reg e = exp_of<V>(V::sub(V::zero(), g));
+    const typename V::Reg silu = V::div(g, V::add(V::set1(1.0f), e));
+    store_some<V>(gate + i, c, V::mul(silu, load_some<V>(up + i, c, 0.0f)));
+  });
+}
+
+template <class V>
+void axpy(float a, const float* x, float* y, int64_t n) {
+  const typename V::Reg av = V::set1(a);
+  for_each_group<V>(n, [&](int64_t i, int64_t c) {
+    store_some<V>(y + i, c,
+                  V::fma(av, load_some<V>(x + i, c, 0.0f), load_some<V>(y + i, c, 0.0f)));
+  });
+}
+
+/// Calls op(block, slot, run): the visible positions in order, cut at block boundaries.
+template <class Op>
+[[gnu::always_inline]] inline void for_each_run(const AttentionArgs& a, Op op) {
+  for (int64_t pos = a.first; pos < a.count;) {
+    const int64_t block = pos / a.block_tokens;
+    const int64_t slot = pos % a.block_tokens;
+    const int64_t run = std::min(a.block_tokens - slot, a.count - pos);
+    op(block, slot, run);
+    pos += run;
+  }
+}
+
+/// scores[i] = (q . k_{first+i}) * scale; returns their maximum.
+template <class V>
+float attention_scores(const AttentionArgs& a, const float* q, int64_t kv_head, float* scores) {
+  constexpr int kKeys = V::kGemvCols;
+  const int64_t stride = a.kv_heads * a.head_dim;
+  float* out = scores;
+  for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
+    const float* k = a.k[block] + slot * stride + kv_head * a.head_dim;
+    int64_t i = 0;
+    for (; i + kKeys <= run; i += kKeys)
+      tile<V, 1, kKeys>(q, 0, k + i * stride, stride, a.head_dim, out + i, 0);
+    for (; i < run; ++i) tile<V, 1, 1>(q, 0, k + i * stride, stride, a.head_dim, out + i, 0);
+    out += run;
+  });
+  const typename V::Reg scale = V::set1(a.scale);
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  typename V::Reg top = V::set1(kLowest);
+  for_each_group<V>(a.count - a.first, [&](int64_t i, int64_t c) {
+    const typename V::Reg s = V::mul(load_some<V>(scores + i, c, kLowest), scale);
+    store_some<V>(scores + i, c, s);
+    top = V::max(top, s);
+  });
+  alignas(64) float lanes[V::kWidth];
+  V::store(lanes, top);
+  return *std::max_element(lanes, lanes + V::kWidth);
+}
+
+/// scores[i] = e^(scores[i] - top); returns their sum, lane i mod 16 by lane.
+template <class V>
+float exponentials(float* scores, int64_t n, float top) {
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  const typename V::Reg shift = V::set1(top);
+  typename V::Reg sums[kParts<V>];
+  for (int p = 0; p < kParts<V>; ++p) sums[p] = V::zero();
+  for (int64_t i = 0; i < n; i += kLanes) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kParts<V>; ++p) {
+      const int64_t at = i + p * V::kWidth;
+      const int64_t c = std::clamp<int64_t>(n - at, 0, V::kWidth);
+      const typename V::Reg e =
+          exp_of<V>(V::sub(load_some<V>(scores + at, c, kLowest), shift));
+      store_some<V>(scores + at, c, e);
+      sums[p] = V::add(sums[p], e);
+    }
+  }
+  return V::fold(sums);
+}
+
+/// out[0..G*kWidth) = sum_i p[i] * v_i, in position order, over `sum`.
+template <class V, int G>
+void weighted_values(const AttentionArgs& a, const float* p, int64_t offset, float sum, float* out) {
+  typename V::Reg acc[G];
+#pragma GCC unroll 8
+  for (int g = 0; g < G; ++g) acc[g] = V::zero();
+  const int64_t stride = a.kv_heads * a.head_dim;
+  for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
+    const float* v = a.v[block] + slot * stride + offset;
+    for (int64_t i = 0; i < run; ++i, v += stride) {
+      const typename V::Reg weight = V::set1(*p++);
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) acc[g] = V::fma(weight, V::load(v + g * V::kWidth), acc[g]);
+    }
+  });
+  const typename V::Reg total = V::set1(sum);
+#pragma GCC unroll 8
+  for (int g = 0; g < G; ++g) V::store(out + g * V::kWidth, V::div(acc[g], total));
+}
+
+/// One channel, for widths that are no multiple of the vector's.
+template <class V>
+void weighted_values_one(const AttentionArgs& a, const float* p, int64_t offset, float sum,
+                         float* out) {
+  float acc = 0.0f;
+  const int64_t stride = a.kv_heads * a.head_dim;
+  for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
+    const float* v = a.v[block] + slot * stride + offset;
+    for (int64_t i = 0; i < run; ++i) acc = std::fma(*p++, v[i * stride], acc);
+  });
+  *out = acc / sum;
+}
+
+template <class V>
+void attention(const AttentionArgs& a, int64_t h0, int64_t h1) {
+  const int64_t group = a.heads / a.kv_heads;
+  for (int64_t h = h0; h < h1; ++h) {
+    const int64_t kv_head = h / group;
+    float* out = a.out + h * a.head_dim;
+    const float top = attention_scores<V>(a, a.q + h * a.head_dim, kv_head, a.scores);
+    const float sum = exponentials<V>(a.scores, a.count - a.first, top);
+    int64_t c = 0;
+    const int64_t base = kv_head * a.head_dim;
+    for (; c + 8 * V::kWidth <= a.head_dim; c += 8 * V::kWidth)
+      weighted_values<V, 8>(a, a.scores, base + c, sum, out + c);
+    for (; c + 2 * V::kWidth <= a.head_dim; c += 2 * V::kWidth)
+      weighted_values<V, 2>(a, a.scores, base + c, sum, out + c);
+    for (; c < a.head_dim; ++c) weighted_values_one<V>(a, a.scores, base + c, sum, out + c);
+  }
+}
+
+template <class V>
+constexpr Kernels make_kernels(Isa isa, std::string_view name) {
+  return Kernels{isa, name, matmul<V>, rms_norm<V>, swiglu<V>, axpy<V>, attention<V>};
+}
+
+}  // namespace chimera::kernels_impl
+
+namespace chimera {
+// One table per kernels_*.cc.
+extern const Kernels kScalarKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+}  // namespace chimera

@@ -1,0 +1,124 @@
+// config.json -> ModelConfig, and the tensor names that go with it.
+#include "backbone/model_config.h"
+
+#include <algorithm>
+
+#include "backbone/family.h"
+
+namespace chimera {
+namespace {
+
+/// Replaces the `{x}` of a pattern by a number.
+std::string fill(std::string_view pattern, int64_t number) {
+  const size_t open = pattern.find('{');
+  const size_t close = pattern.find('}', open);
+  std::string out(pattern.substr(0, open));
+  out += std::to_string(number);
+  out += pattern.substr(close + 1);
+  return out;
+}
+
+/// What follows the pattern in `name`, where its `{x}` is a decimal number; nothing if no match.
+std::optional<std::string_view> strip_pattern(std::string_view name, std::string_view pattern) {
+  const std::string_view head = pattern.substr(0, pattern.find('{'));
+  const std::string_view tail = pattern.substr(pattern.find('}') + 1);
+  if (!name.starts_with(head)) return std::nullopt;
+  name.remove_prefix(head.size());
+  const size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
+  if (digits == 0) return std::nullopt;
+  name.remove_prefix(digits);
+  if (!name.starts_with(tail)) return std::nullopt;
+  return name.substr(tail.size());
+}
+
+/// Checks that concern several keys, for all families.
+void check_consistency(ConfigReader& reader, const ModelConfig& c) {
+  if (c.head_dim % 2 != 0)
+    reader.fail(Code::kInvalidArgument, "head_dim is " + std::to_string(c.head_dim) +
+                                            ", expected an even number (rotary pairs)");
+  if (c.num_experts_per_tok > c.num_experts)
+    reader.fail(Code::kInvalidArgument,
+                "num_experts_per_tok is " + std::to_string(c.num_experts_per_tok) +
+                    ", more than the number of experts " + std::to_string(c.num_experts));
+  for (int32_t id : c.eos_token_ids)
+    if (id >= c.vocab_size)
+      reader.fail(Code::kInvalidArgument, "eos_token_id is " + std::to_string(id) +
+                                              ", expected less than vocab_size " +
+                                              std::to_string(c.vocab_size));
+}
+
+}  // namespace
+
+std::string supported_model_types() {
+  std::string list;
+  for (const Family& family : families()) {
+    if (!list.empty()) list += ", ";
+    list += family.model_type;
+  }
+  return list;
+}
+
+Result<ModelConfig> parse_model_config(std::string_view config_json, std::string_view label) {
+  ConfigReader reader(config_json, label);
+  ModelConfig config;
+  config.model_type = reader.text("model_type", "");
+  if (!reader.status().ok()) return reader.status();
+  const Family* family = find_family(config.model_type);
+  if (family == nullptr) {
+    if (config.model_type.empty())
+      reader.fail(Code::kInvalidArgument, "model_type is missing; supported: " + supported_model_types(),
+                  "expected the config.json of a checkpoint");
+    else
+      reader.fail(Code::kUnimplemented, "model_type is \"" + config.model_type +
+                                            "\"; supported: " + supported_model_types(),
+                  "use a checkpoint of one of these families");
+    return reader.status();
+  }
+  family->read(reader, config);
+  if (reader.status().ok()) check_consistency(reader, config);
+  if (!reader.status().ok()) return reader.status();
+  return config;
+}
+
+Status add_generation_config(std::string_view json, std::string_view label, ModelConfig& config) {
+  ConfigReader reader(json, label);
+  const std::vector<int32_t> ids = reader.ids("eos_token_id");
+  CHIMERA_RETURN_IF_ERROR(reader.status());
+  for (int32_t id : ids) {
+    if (id >= config.vocab_size)
+      return Status(Code::kInvalidArgument,
+                    std::string(label) + ": eos_token_id is " + std::to_string(id) +
+                        ", expected less than vocab_size " + std::to_string(config.vocab_size));
+    std::vector<int32_t>& known = config.eos_token_ids;
+    if (std::find(known.begin(), known.end(), id) == known.end()) known.push_back(id);
+  }
+  return Status();
+}
+
+const TensorNames& tensor_names(const ModelConfig& config) {
+  static const TensorNames none;
+  const Family* family = find_family(config.model_type);
+  return family == nullptr ? none : family->names();
+}
+
+std::string layer_tensor(const ModelConfig& config, int64_t layer, std::string_view tail) {
+  return fill(tensor_names(config).layer_prefix, layer) + std::string(tail);
+}
+
+std::string expert_tensor(const ModelConfig& config, int64_t layer, int64_t expert,
+                          std::string_view tail) {
+  return layer_tensor(config, layer, fill(tensor_names(config).expert_prefix, expert)) +
+         std::string(tail);
+}
+
+bool is_expert_tensor(const ModelConfig& config, std::string_view name) {
+  const TensorNames& names = tensor_names(config);
+  const std::optional<std::string_view> tail = strip_pattern(name, names.layer_prefix);
+  if (!tail) return false;
+  if (*tail == names.gate || *tail == names.fused_gate) return true;
+  if (!names.fused_gate_up.empty() && (*tail == names.fused_gate_up || *tail == names.fused_down))
+    return true;
+  return strip_pattern(*tail, names.expert_prefix).has_value();
+}
+
+}  // namespace chimera

@@ -1,0 +1,171 @@
+// Hand-over protocol: `ticket_` holds (job number << 32 | chunks not yet claimed). A thread claims
+// a chunk by decrementing it with compare-and-swap, so a late thread can never claim a chunk of a
+// job it did not see; the job's fields are read only after a successful claim, and the owner does
+// not touch them again until every claimed chunk has been counted off `unfinished_`.
+#include "backbone/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace chimera {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::microseconds;
+using std::chrono::nanoseconds;
+
+// A decode step hands over every 5-50 us; 80 us of spinning bridges the gaps without keeping an
+// idle pool hot. A worker that the kernel interrupts while spinning (other processes want its CPU)
+// halves its own budget, and earns it back when work arrives in time.
+constexpr nanoseconds kMostSpin = microseconds(80);
+constexpr nanoseconds kLeastSpin = microseconds(2);
+constexpr nanoseconds kInterrupted = microseconds(20);
+constexpr int kPausesPerClockRead = 32;
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+constexpr uint64_t job_of(uint64_t ticket) { return ticket >> 32; }
+constexpr uint64_t left_of(uint64_t ticket) { return ticket & 0xffffffffu; }
+
+}  // namespace
+
+struct ThreadPool::Impl {
+  struct Job {
+    int64_t count = 0;
+    int64_t grain = 1;
+    int64_t chunks = 0;
+    Invoke invoke = nullptr;
+    void* body = nullptr;
+  };
+
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int64_t> unfinished_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> stop_{false};
+  Job job_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+
+  void publish(const Job& job) {
+    job_ = job;
+    unfinished_.store(job.chunks, std::memory_order_relaxed);
+    const uint64_t number = job_of(ticket_.load(std::memory_order_relaxed)) + 1;
+    ticket_.store(number << 32 | static_cast<uint64_t>(job.chunks), std::memory_order_seq_cst);
+    wake_sleepers();
+  }
+
+  void wake_sleepers() {
+    if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
+    // Taking the mutex closes the gap between a worker's last look and its wait.
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    wake_.notify_all();
+  }
+
+  /// Runs chunks of the current job until none is left to claim.
+  void work() {
+    uint64_t seen = ticket_.load(std::memory_order_acquire);
+    while (left_of(seen) > 0) {
+      if (!ticket_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel,
+                                         std::memory_order_acquire))
+        continue;
+      const int64_t index = job_.chunks - static_cast<int64_t>(left_of(seen));
+      const int64_t begin = index * job_.grain;
+      job_.invoke(job_.body, begin, std::min(begin + job_.grain, job_.count));
+      unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+      seen = ticket_.load(std::memory_order_acquire);
+    }
+  }
+
+  bool has_work() const {
+    return left_of(ticket_.load(std::memory_order_seq_cst)) > 0 ||
+           stop_.load(std::memory_order_seq_cst);
+  }
+
+  /// Spins for at most `budget` and adapts it. True when there is work.
+  bool spin(nanoseconds& budget) const {
+    const Clock::time_point start = Clock::now();
+    Clock::time_point last = start;
+    for (;;) {
+      for (int i = 0; i < kPausesPerClockRead; ++i) {
+        if (has_work()) {
+          budget = std::min(budget * 2, kMostSpin);
+          return true;
+        }
+        pause();
+      }
+      const Clock::time_point now = Clock::now();
+      if (now - last > kInterrupted) {
+        budget = std::max(budget / 2, kLeastSpin);
+        return false;
+      }
+      if (now - start > budget) return false;
+      last = now;
+    }
+  }
+
+  void sleep() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [this] { return has_work(); });
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+  }
+
+  void worker_loop() {
+    nanoseconds budget = kMostSpin;
+    while (!stop_.load(std::memory_order_acquire)) {
+      work();
+      if (!spin(budget)) sleep();
+    }
+  }
+
+  /// The caller has no chunk left; others may still run theirs, or wait for a CPU to do so.
+  void wait_finished() const {
+    const auto finished = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
+    for (int i = 0; i < 2000; ++i) {
+      if (finished()) return;
+      pause();
+    }
+    while (!finished()) std::this_thread::yield();
+  }
+};
+
+ThreadPool::ThreadPool(int threads)
+    : impl_(std::make_unique<Impl>()), threads_(std::max(threads, 1)) {
+  for (int i = 1; i < threads_; ++i)
+    impl_->workers_.emplace_back([impl = impl_.get()] { impl->worker_loop(); });
+}
+
+ThreadPool::~ThreadPool() {
+  impl_->stop_.store(true, std::memory_order_seq_cst);
+  impl_->wake_sleepers();
+  for (std::thread& worker : impl_->workers_) worker.join();
+}
+
+void ThreadPool::run(int64_t count, int64_t grain, Invoke invoke, void* body) {
+  // The chunk number must fit the lower half of the ticket.
+  const int64_t most_chunks = int64_t{1} << 31;
+  grain = std::max(grain, (count + most_chunks - 1) / most_chunks);
+  const int64_t chunks = (count + grain - 1) / grain;
+  if (threads_ == 1 || chunks == 1) {
+    for (int64_t begin = 0; begin < count; begin += grain)
+      invoke(body, begin, std::min(begin + grain, count));
+    return;
+  }
+  impl_->publish({count, grain, chunks, invoke, body});
+  impl_->work();
+  impl_->wait_finished();
+}
+
+}  // namespace chimera
