@@ -57,7 +57,8 @@ ConfigReader::ConfigReader(std::string_view text, std::string_view label)
   if (json_->root.is_discarded())
     fail(Code::kDataCorrupt, "not valid JSON", "expected the config.json of a checkpoint");
   else if (!json_->root.is_object())
-    fail(Code::kDataCorrupt, "holds " + std::string(json_->root.type_name()) + ", expected an object");
+    fail(Code::kDataCorrupt,
+         "holds " + std::string(json_->root.type_name()) + ", expected an object");
   if (!json_->root.is_object()) json_->root = json::object();
 }
 
@@ -168,7 +169,8 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
   config.rope_theta = number("rope_theta", default_theta, 0.0, 1e30);
   json scaling = json::object();
   std::string_view where;
-  for (std::string_view key : {std::string_view("rope_scaling"), std::string_view("rope_parameters")}) {
+  for (std::string_view key :
+       {std::string_view("rope_scaling"), std::string_view("rope_parameters")}) {
     if (!has(key)) continue;
     const json& v = json_->root[std::string(key)];
     if (!v.is_object()) return wrong(key, "an object or null");
@@ -195,12 +197,14 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
   if (type.is_null()) {
     config.rope_type = RopeType::kDefault;
     if (const auto it = scaling.find("factor"); it != scaling.end() && !it->is_null())
-      return fail(Code::kInvalidArgument, prefix + "factor is " + shown(*it) + " without a rope_type",
+      return fail(Code::kInvalidArgument,
+                  prefix + "factor is " + shown(*it) + " without a rope_type",
                   "name the scaling in " + prefix + "rope_type");
     return;
   }
   for (RopeType candidate : supported) {
-    if (!type.is_string() || type.get_ref<const std::string&>() != rope_type_name(candidate)) continue;
+    if (!type.is_string() || type.get_ref<const std::string&>() != rope_type_name(candidate))
+      continue;
     config.rope_type = candidate;
     if (candidate == RopeType::kDefault) return;
     const json factor = scaling.value("factor", json());

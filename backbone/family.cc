@@ -35,8 +35,8 @@ void read_common(ConfigReader& r, const CommonDefaults& d, ModelConfig& c) {
   c.intermediate_size = r.required("intermediate_size", 1, kMostWidth);
   c.num_layers = r.required("num_hidden_layers", 1, kMostLayers);
   c.num_heads = r.required("num_attention_heads", 1, kMostHeads);
-  c.num_kv_heads = r.integer("num_key_value_heads", d.num_kv_heads > 0 ? d.num_kv_heads : c.num_heads,
-                             1, kMostHeads);
+  c.num_kv_heads = r.integer("num_key_value_heads",
+                             d.num_kv_heads > 0 ? d.num_kv_heads : c.num_heads, 1, kMostHeads);
   c.vocab_size = r.required("vocab_size", 1, kMostVocab);
   c.max_position_embeddings =
       r.integer("max_position_embeddings", d.max_position_embeddings, 1, kMostPositions);
@@ -54,8 +54,8 @@ void read_common(ConfigReader& r, const CommonDefaults& d, ModelConfig& c) {
 
   if (c.num_kv_heads > 0 && c.num_heads % c.num_kv_heads != 0)
     r.fail(Code::kInvalidArgument,
-           "num_attention_heads is " + std::to_string(c.num_heads) + ", which num_key_value_heads " +
-               std::to_string(c.num_kv_heads) + " does not divide",
+           "num_attention_heads is " + std::to_string(c.num_heads) +
+               ", which num_key_value_heads " + std::to_string(c.num_kv_heads) + " does not divide",
            "each key/value head serves a whole group of query heads");
 }
 

@@ -21,9 +21,9 @@ void read_mixtral(ConfigReader& r, ModelConfig& c) {
   if (c.num_heads > 0 && (r.has("head_dim") || c.hidden_size % c.num_heads == 0))
     c.head_dim = r.integer("head_dim", c.hidden_size / c.num_heads, 2, 4096);
   else
-    r.fail(Code::kInvalidArgument, "hidden_size is " + std::to_string(c.hidden_size) +
-                                       ", no multiple of num_attention_heads " +
-                                       std::to_string(c.num_heads),
+    r.fail(Code::kInvalidArgument,
+           "hidden_size is " + std::to_string(c.hidden_size) +
+               ", no multiple of num_attention_heads " + std::to_string(c.num_heads),
            "give head_dim");
   r.refuse_unless("attention_bias", {"0"}, "false (mixtral has no biases)");
   r.refuse_unless("clip_qkv", {}, "null (mixtral does not clip)");

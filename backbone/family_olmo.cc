@@ -11,8 +11,8 @@ void read_head_dim(ConfigReader& r, ModelConfig& c) {
   if (c.num_heads == 0) return;
   if (c.hidden_size % c.num_heads != 0 && !r.has("head_dim")) {
     r.fail(Code::kInvalidArgument,
-           "hidden_size is " + std::to_string(c.hidden_size) + ", no multiple of num_attention_heads " +
-               std::to_string(c.num_heads),
+           "hidden_size is " + std::to_string(c.hidden_size) +
+               ", no multiple of num_attention_heads " + std::to_string(c.num_heads),
            "give head_dim");
     return;
   }
@@ -35,7 +35,8 @@ void read_olmoe(ConfigReader& r, ModelConfig& c) {
   read_olmo(r, {.rms_norm_eps = 1e-5, .rope_theta = 1e4, .num_experts_per_tok = 8}, 64, c);
   c.norm_placement = NormPlacement::kPre;
   if (r.has("clip_qkv")) c.clip_qkv = static_cast<float>(r.number("clip_qkv", 0.0, 0.0, 1e30));
-  // Releases of the reference differ in whether they honour the key, so only the agreeing value runs.
+  // Releases of the reference differ in whether they honour the key, so only the agreeing value
+  // runs.
   if (c.num_heads > 0 && c.head_dim * c.num_heads != c.hidden_size)
     r.fail(Code::kUnimplemented,
            "head_dim is " + std::to_string(c.head_dim) + "; supported for olmoe is hidden_size / " +

@@ -19,16 +19,16 @@ namespace chimera {
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512 };
 
 struct AttentionArgs {
-  const float* q;              // [heads, head_dim], rotated, one query row
-  const float* const* k;       // block pointers: k[b] is [block_tokens, kv_heads, head_dim]
-  const float* const* v;       // same
+  const float* q;         // [heads, head_dim], rotated, one query row
+  const float* const* k;  // block pointers: k[b] is [block_tokens, kv_heads, head_dim]
+  const float* const* v;  // same
   int64_t block_tokens;
-  int64_t first;               // first visible position (sliding window), absolute
-  int64_t count;               // one past the last visible position, absolute
+  int64_t first;  // first visible position (sliding window), absolute
+  int64_t count;  // one past the last visible position, absolute
   int64_t heads, kv_heads, head_dim;
   float scale;
-  float* scores;               // scratch, [count]
-  float* out;                  // [heads, head_dim]
+  float* scores;  // scratch, [count]
+  float* out;     // [heads, head_dim]
 };
 
 /// Function table of one instruction set. Shapes: x [m, cols] with row stride ldx, y [m, rows]

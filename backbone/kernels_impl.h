@@ -147,8 +147,8 @@ void tile_block(const float* x, int64_t ldx, const float* w, int64_t ldw, int64_
 
 /// A few rows: weights are read once, straight from memory.
 template <class V, int M, int N, class W>
-int64_t few_rows_step(const float* x, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1, float* y,
-                      int64_t ldy) {
+int64_t few_rows_step(const float* x, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+                      float* y, int64_t ldy) {
   const W* weights = static_cast<const W*>(w.data);
   int64_t n = n0;
   for (; n + N <= n1; n += N)
@@ -158,8 +158,8 @@ int64_t few_rows_step(const float* x, int64_t ldx, const Matrix& w, int64_t n0, 
 }
 
 template <class V, class W>
-void matmul_few_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
-                     float* y, int64_t ldy) {
+void matmul_few_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0,
+                     int64_t n1, float* y, int64_t ldy) {
   for (int64_t i = 0; i < m;) {
     const float* xi = x + i * ldx;
     float* yi = y + i * ldy;
@@ -280,7 +280,8 @@ template <class V>
   p = V::fma(p, r, V::set1(5.0000001201e-1f));
   p = V::add(V::fma(p, V::mul(r, r), r), V::set1(1.0f));
   R y = V::scale_by_pow2(p, t);
-  y = V::select_greater(x, V::set1(88.7228317f), V::set1(std::numeric_limits<float>::infinity()), y);
+  y = V::select_greater(x, V::set1(88.7228317f), V::set1(std::numeric_limits<float>::infinity()),
+                        y);
   y = V::select_greater(V::set1(-87.3365402f), x, V::zero(), y);
   return V::select_nan(x, x, y);
 }
@@ -336,8 +337,7 @@ template <class V>
 void axpy(float a, const float* x, float* y, int64_t n) {
   const typename V::Reg av = V::set1(a);
   for_each_group<V>(n, [&](int64_t i, int64_t c) {
-    store_some<V>(y + i, c,
-                  V::fma(av, load_some<V>(x + i, c, 0.0f), load_some<V>(y + i, c, 0.0f)));
+    store_some<V>(y + i, c, V::fma(av, load_some<V>(x + i, c, 0.0f), load_some<V>(y + i, c, 0.0f)));
   });
 }
 
@@ -392,8 +392,7 @@ float exponentials(float* scores, int64_t n, float top) {
     for (int p = 0; p < kParts<V>; ++p) {
       const int64_t at = i + p * V::kWidth;
       const int64_t c = std::clamp<int64_t>(n - at, 0, V::kWidth);
-      const typename V::Reg e =
-          exp_of<V>(V::sub(load_some<V>(scores + at, c, kLowest), shift));
+      const typename V::Reg e = exp_of<V>(V::sub(load_some<V>(scores + at, c, kLowest), shift));
       store_some<V>(scores + at, c, e);
       sums[p] = V::add(sums[p], e);
     }
@@ -403,7 +402,8 @@ float exponentials(float* scores, int64_t n, float top) {
 
 /// out[0..G*kWidth) = sum_i p[i] * v_i, in position order, over `sum`.
 template <class V, int G>
-void weighted_values(const AttentionArgs& a, const float* p, int64_t offset, float sum, float* out) {
+void weighted_values(const AttentionArgs& a, const float* p, int64_t offset, float sum,
+                     float* out) {
   typename V::Reg acc[G];
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) acc[g] = V::zero();

@@ -66,12 +66,14 @@ Result<ModelConfig> parse_model_config(std::string_view config_json, std::string
   const Family* family = find_family(config.model_type);
   if (family == nullptr) {
     if (config.model_type.empty())
-      reader.fail(Code::kInvalidArgument, "model_type is missing; supported: " + supported_model_types(),
+      reader.fail(Code::kInvalidArgument,
+                  "model_type is missing; supported: " + supported_model_types(),
                   "expected the config.json of a checkpoint");
     else
-      reader.fail(Code::kUnimplemented, "model_type is \"" + config.model_type +
-                                            "\"; supported: " + supported_model_types(),
-                  "use a checkpoint of one of these families");
+      reader.fail(
+          Code::kUnimplemented,
+          "model_type is \"" + config.model_type + "\"; supported: " + supported_model_types(),
+          "use a checkpoint of one of these families");
     return reader.status();
   }
   family->read(reader, config);

@@ -65,11 +65,11 @@ std::string supported_model_types();
 
 /// Tensor names of one family; `{}` parts are filled by the functions below.
 struct TensorNames {
-  std::string layer_prefix;      // "model.layers.{L}."
-  std::string attention_norm;    // after the layer prefix; pre or post
+  std::string layer_prefix;    // "model.layers.{L}."
+  std::string attention_norm;  // after the layer prefix; pre or post
   std::string ffn_norm;
-  std::string gate;              // "mlp.gate.weight"
-  std::string expert_prefix;     // "mlp.experts.{e}."
+  std::string gate;                                 // "mlp.gate.weight"
+  std::string expert_prefix;                        // "mlp.experts.{e}."
   std::string expert_gate, expert_up, expert_down;  // with ".weight"
   std::string fused_gate_up, fused_down;            // "" when the family has no fused layout
   std::string fused_gate;  // the router's gate in the fused layout; often the same as `gate`

@@ -30,7 +30,8 @@ class ThreadPool {
   void parallel_for(int64_t count, int64_t grain, Body&& body) {
     if (count <= 0) return;
     using B = std::remove_reference_t<Body>;
-    run(count, grain < 1 ? 1 : grain,
+    run(
+        count, grain < 1 ? 1 : grain,
         [](void* b, int64_t begin, int64_t end) { (*static_cast<B*>(b))(begin, end); },
         const_cast<void*>(static_cast<const void*>(&body)));
   }

@@ -94,8 +94,8 @@ TEST(CpuCount, AutoIsAtLeastOneAndWithinTheMachine) {
 class CgroupFiles : public testing::Test {
  protected:
   void SetUp() override {
-    root_ = std::filesystem::temp_directory_path() /
-            ("chimera_cgroup_" + std::to_string(::getpid()));
+    root_ =
+        std::filesystem::temp_directory_path() / ("chimera_cgroup_" + std::to_string(::getpid()));
     std::filesystem::create_directories(root_);
   }
   void TearDown() override { std::filesystem::remove_all(root_); }

@@ -1,0 +1,352 @@
+// Every instruction set against the scalar reference, bit for bit, and the scalar reference
+// against double precision with bounds derived from the operands.
+#include "backbone/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace chimera {
+namespace {
+
+constexpr double kEps = std::numeric_limits<float>::epsilon();
+
+std::vector<Isa> vector_isas() {
+  std::vector<Isa> isas;
+  for (Isa isa : {Isa::kAvx2, Isa::kAvx512})
+    if (isa_supported(isa)) isas.push_back(isa);
+  return isas;
+}
+
+class KernelsTest : public testing::Test {
+ protected:
+  std::vector<float> normal(int64_t n, float scale = 1.0f) {
+    std::normal_distribution<float> d(0.0f, scale);
+    std::vector<float> v(static_cast<size_t>(n));
+    for (float& x : v) x = d(random_);
+    return v;
+  }
+  int64_t between(int64_t least, int64_t most) {
+    return std::uniform_int_distribution<int64_t>(least, most)(random_);
+  }
+  static constexpr uint32_t kSeed = 20261122;
+  std::mt19937 random_{kSeed};
+};
+
+uint16_t to_bf16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof(bits));
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+struct Weights {
+  std::vector<float> f32;
+  std::vector<uint16_t> bf16;  // same values when used
+  Matrix matrix;
+};
+
+Weights make_weights(std::vector<float> values, int64_t rows, int64_t cols, DType dtype) {
+  Weights w;
+  w.f32 = std::move(values);
+  w.matrix.rows = rows;
+  w.matrix.cols = cols;
+  w.matrix.dtype = dtype;
+  w.matrix.data = w.f32.data();
+  if (dtype == DType::kBF16) {
+    for (float& v : w.f32) {
+      w.bf16.push_back(to_bf16(v));
+      v = bf16_to_f32(w.bf16.back());
+    }
+    w.matrix.data = w.bf16.data();
+  }
+  return w;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+std::vector<Shape> matmul_shapes() {
+  std::vector<Shape> shapes;
+  for (int64_t m : {1, 2, 3, 4, 5, 7, 8, 9, 33})
+    for (int64_t n : {1, 2, 3, 4, 7, 13})
+      for (int64_t k : {1, 15, 16, 17, 48, 100}) shapes.push_back({m, n, k});
+  for (int64_t m : {1, 8, 37}) shapes.push_back({m, 9, 1024});  // one depth block exactly
+  for (int64_t m : {1, 8, 37}) shapes.push_back({m, 9, 2051});  // three, the last one short
+  return shapes;
+}
+
+TEST_F(KernelsTest, MatmulIsBitwiseEqualOnEveryInstructionSet) {
+  for (const Shape& s : matmul_shapes()) {
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      const int64_t ldx = s.k + between(0, 5);
+      const int64_t ldy = s.n + between(0, 5);
+      const std::vector<float> x = normal(s.m * ldx);
+      const Weights w = make_weights(normal(s.n * s.k), s.n, s.k, dtype);
+      const int64_t n0 = between(0, s.n - 1);
+      const int64_t n1 = between(n0 + 1, s.n);
+      const std::vector<float> untouched(static_cast<size_t>(s.m * ldy), -7.0f);
+      std::vector<float> expected = untouched;
+      kernels_for(Isa::kScalar).matmul(x.data(), s.m, ldx, w.matrix, n0, n1, expected.data(), ldy);
+      for (Isa isa : vector_isas()) {
+        std::vector<float> y = untouched;
+        kernels_for(isa).matmul(x.data(), s.m, ldx, w.matrix, n0, n1, y.data(), ldy);
+        ASSERT_TRUE(same_bits(y, expected))
+            << kernels_for(isa).name << " m=" << s.m << " n=" << s.n << " k=" << s.k << " [" << n0
+            << "," << n1 << ") " << (dtype == DType::kF32 ? "f32" : "bf16") << " seed " << kSeed;
+      }
+    }
+  }
+}
+
+TEST_F(KernelsTest, MatmulRowDependsOnItsOwnInputsAlone) {
+  for (DType dtype : {DType::kF32, DType::kBF16}) {
+    constexpr int64_t kRows = 64, kOut = 13, kIn = 1500;
+    const std::vector<float> x = normal(kRows * kIn);
+    const Weights w = make_weights(normal(kOut * kIn), kOut, kIn, dtype);
+    std::vector<Isa> isas = vector_isas();
+    isas.push_back(Isa::kScalar);
+    for (Isa isa : isas) {
+      const Kernels& kernels = kernels_for(isa);
+      std::vector<float> all(kRows * kOut);
+      kernels.matmul(x.data(), kRows, kIn, w.matrix, 0, kOut, all.data(), kOut);
+      std::vector<float> one_by_one(kRows * kOut);
+      for (int64_t r = 0; r < kRows; ++r)
+        for (int64_t n = 0; n < kOut; ++n)
+          kernels.matmul(x.data() + r * kIn, 1, kIn, w.matrix, n, n + 1,
+                         one_by_one.data() + r * kOut, kOut);
+      EXPECT_TRUE(same_bits(all, one_by_one)) << kernels.name;
+    }
+  }
+}
+
+TEST_F(KernelsTest, MatmulWithinTheErrorOfItsSummation) {
+  constexpr int64_t kOut = 5;
+  for (int64_t k : {1, 16, 31, 256, 3000}) {
+    const std::vector<float> x = normal(k);
+    const Weights w = make_weights(normal(kOut * k), kOut, k, DType::kBF16);
+    std::vector<float> y(kOut);
+    kernels_for(Isa::kScalar).matmul(x.data(), 1, k, w.matrix, 0, kOut, y.data(), kOut);
+    for (int64_t n = 0; n < kOut; ++n) {
+      double exact = 0;
+      double magnitude = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        const double term = static_cast<double>(x[static_cast<size_t>(i)]) *
+                            static_cast<double>(w.f32[static_cast<size_t>(n * k + i)]);
+        exact += term;
+        magnitude += std::fabs(term);
+      }
+      // k/16 additions per lane and 4 folds, each rounding by at most eps/2 of the running sum.
+      const double bound = (static_cast<double>(k) / 16 + 5) * kEps / 2 * magnitude;
+      EXPECT_NEAR(y[static_cast<size_t>(n)], exact, bound) << "k=" << k;
+    }
+  }
+}
+
+TEST_F(KernelsTest, RmsNorm) {
+  for (int64_t n : {1, 7, 16, 64, 100, 2048}) {
+    const std::vector<float> x = normal(n, 3.0f);
+    const std::vector<float> weight = normal(n);
+    constexpr float kNormEps = 1e-5f;
+    std::vector<float> expected(x.size());
+    const Kernels& scalar = kernels_for(Isa::kScalar);
+    scalar.rms_norm(x.data(), weight.data(), n, kNormEps, expected.data());
+    double squares = 0;
+    for (float v : x) squares += static_cast<double>(v) * static_cast<double>(v);
+    const double scale = 1.0 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double exact = static_cast<double>(weight[i]) * static_cast<double>(x[i]) * scale;
+      EXPECT_NEAR(expected[i], exact, std::fabs(exact) * kEps * (8 + static_cast<double>(n) / 32));
+    }
+    for (Isa isa : vector_isas()) {
+      std::vector<float> y = x;  // in place
+      kernels_for(isa).rms_norm(y.data(), weight.data(), n, kNormEps, y.data());
+      EXPECT_TRUE(same_bits(y, expected)) << kernels_for(isa).name << " n=" << n;
+      std::vector<float> bare(x.size()), bare_scalar(x.size());
+      kernels_for(isa).rms_norm(x.data(), nullptr, n, kNormEps, bare.data());
+      scalar.rms_norm(x.data(), nullptr, n, kNormEps, bare_scalar.data());
+      EXPECT_TRUE(same_bits(bare, bare_scalar)) << kernels_for(isa).name << " n=" << n;
+    }
+  }
+}
+
+TEST_F(KernelsTest, SwigluOverTheWholeRange) {
+  std::vector<float> gate;
+  for (float v = -95.0f; v <= 95.0f; v += 0.0137f) gate.push_back(v);
+  for (float v : normal(501)) gate.push_back(v);
+  for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 1e30f, -1e30f, -87.3365f, 88.7228f, -88.7229f})
+    gate.push_back(v);
+  const std::vector<float> up = normal(static_cast<int64_t>(gate.size()));
+  std::vector<float> expected = gate;
+  const int64_t n = static_cast<int64_t>(gate.size());
+  kernels_for(Isa::kScalar).swiglu(expected.data(), up.data(), n);
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double g = static_cast<double>(gate[i]);
+    const double exact = g / (1.0 + std::exp(-g)) * static_cast<double>(up[i]);
+    // 2 ulp of e^-x, one of each other operation; below e^-87 the engine gives 0.
+    EXPECT_NEAR(expected[i], exact, std::fabs(exact) * kEps * 3 + 1e-34) << "gate " << gate[i];
+  }
+  for (Isa isa : vector_isas()) {
+    for (int64_t offset : {0, 1, 5}) {  // other positions within a vector, short tails
+      std::vector<float> y(gate.begin() + offset, gate.end());
+      const std::vector<float> tail(expected.begin() + offset, expected.end());
+      kernels_for(isa).swiglu(y.data(), up.data() + offset, n - offset);
+      EXPECT_TRUE(same_bits(y, tail)) << kernels_for(isa).name << " offset " << offset;
+    }
+  }
+}
+
+TEST_F(KernelsTest, SwigluPassesNonFiniteValuesOn) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+    if (!isa_supported(isa)) continue;
+    std::vector<float> gate(9, 1.0f);
+    std::vector<float> up(9, 1.0f);
+    gate[3] = std::numeric_limits<float>::quiet_NaN();
+    gate[8] = std::numeric_limits<float>::infinity();
+    kernels_for(isa).swiglu(gate.data(), up.data(), 9);
+    EXPECT_TRUE(std::isnan(gate[3]));
+    EXPECT_TRUE(std::isinf(gate[8]));
+    EXPECT_TRUE(std::isfinite(gate[4]));
+  }
+}
+
+TEST_F(KernelsTest, AxpyIsOneFusedMultiplyAdd) {
+  for (int64_t n : {1, 8, 17, 100}) {
+    const std::vector<float> x = normal(n);
+    const std::vector<float> y = normal(n);
+    std::vector<float> expected = y;
+    for (size_t i = 0; i < y.size(); ++i) expected[i] = std::fma(0.37f, x[i], y[i]);
+    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+      if (!isa_supported(isa)) continue;
+      std::vector<float> out = y;
+      kernels_for(isa).axpy(0.37f, x.data(), out.data(), n);
+      EXPECT_TRUE(same_bits(out, expected)) << kernels_for(isa).name << " n=" << n;
+    }
+  }
+}
+
+struct AttentionCase {
+  int64_t block_tokens, first, count, heads, kv_heads, head_dim;
+};
+
+/// Keys and values by position, copied into blocks of any size.
+struct Cache {
+  std::vector<std::vector<float>> k, v;
+  std::vector<const float*> k_ptr, v_ptr;
+};
+
+Cache make_cache(const AttentionCase& c, const std::vector<float>& k, const std::vector<float>& v) {
+  const int64_t row = c.kv_heads * c.head_dim;
+  const int64_t blocks = (c.count + c.block_tokens - 1) / c.block_tokens;
+  Cache cache;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();  // reading past `count` shows
+    cache.k.emplace_back(static_cast<size_t>(c.block_tokens * row), nan);
+    cache.v.emplace_back(static_cast<size_t>(c.block_tokens * row), nan);
+    for (int64_t t = 0; t < c.block_tokens && b * c.block_tokens + t < c.count; ++t) {
+      const size_t from = static_cast<size_t>((b * c.block_tokens + t) * row);
+      const size_t bytes = static_cast<size_t>(row) * sizeof(float);
+      std::memcpy(cache.k.back().data() + t * row, k.data() + from, bytes);
+      std::memcpy(cache.v.back().data() + t * row, v.data() + from, bytes);
+    }
+  }
+  for (const auto& block : cache.k) cache.k_ptr.push_back(block.data());
+  for (const auto& block : cache.v) cache.v_ptr.push_back(block.data());
+  return cache;
+}
+
+std::vector<float> run_attention(const Kernels& kernels, const AttentionCase& c,
+                                 const std::vector<float>& q, const Cache& cache) {
+  std::vector<float> scores(static_cast<size_t>(c.count));
+  std::vector<float> out(static_cast<size_t>(c.heads * c.head_dim));
+  AttentionArgs args{q.data(),
+                     cache.k_ptr.data(),
+                     cache.v_ptr.data(),
+                     c.block_tokens,
+                     c.first,
+                     c.count,
+                     c.heads,
+                     c.kv_heads,
+                     c.head_dim,
+                     1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                     scores.data(),
+                     out.data()};
+  const int64_t half = c.heads / 2;
+  kernels.attention(args, 0, half);
+  kernels.attention(args, half, c.heads);
+  return out;
+}
+
+TEST_F(KernelsTest, AttentionEqualsSoftmaxAndIgnoresBlocksAndInstructionSet) {
+  const std::vector<AttentionCase> cases = {{16, 0, 1, 4, 4, 16},  {16, 0, 70, 4, 2, 16},
+                                            {16, 3, 70, 4, 1, 64}, {8, 0, 129, 8, 2, 72},
+                                            {16, 17, 18, 2, 2, 8}, {16, 100, 333, 2, 1, 6},
+                                            {4, 0, 47, 3, 1, 128}, {16, 0, 512, 1, 1, 66}};
+  for (const AttentionCase& c : cases) {
+    const int64_t row = c.kv_heads * c.head_dim;
+    const std::vector<float> q = normal(c.heads * c.head_dim, 2.0f);
+    const std::vector<float> k = normal(c.count * row);
+    const std::vector<float> v = normal(c.count * row);
+    const Cache cache = make_cache(c, k, v);
+    const std::vector<float> expected = run_attention(kernels_for(Isa::kScalar), c, q, cache);
+
+    for (int64_t h = 0; h < c.heads; ++h) {
+      const int64_t kv = h / (c.heads / c.kv_heads);
+      const auto at = [&](int64_t pos, int64_t d) {
+        return static_cast<size_t>(pos * row + kv * c.head_dim + d);
+      };
+      std::vector<double> p;
+      double top = -1e300;
+      for (int64_t pos = c.first; pos < c.count; ++pos) {
+        double s = 0;
+        for (int64_t d = 0; d < c.head_dim; ++d)
+          s += static_cast<double>(q[static_cast<size_t>(h * c.head_dim + d)]) *
+               static_cast<double>(k[at(pos, d)]);
+        p.push_back(s / std::sqrt(static_cast<double>(c.head_dim)));
+        top = std::max(top, p.back());
+      }
+      double total = 0;
+      for (double& s : p) total += s = std::exp(s - top);
+      for (int64_t d = 0; d < c.head_dim; ++d) {
+        double exact = 0;
+        for (int64_t pos = c.first; pos < c.count; ++pos)
+          exact +=
+              p[static_cast<size_t>(pos - c.first)] / total * static_cast<double>(v[at(pos, d)]);
+        EXPECT_NEAR(expected[static_cast<size_t>(h * c.head_dim + d)], exact, 2e-5);
+      }
+    }
+
+    AttentionCase other = c;
+    other.block_tokens = c.block_tokens == 16 ? 5 : 16;
+    const Cache other_cache = make_cache(other, k, v);
+    std::vector<Isa> isas = vector_isas();
+    isas.push_back(Isa::kScalar);
+    for (Isa isa : isas) {
+      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), c, q, cache), expected))
+          << kernels_for(isa).name << " count " << c.count << " head_dim " << c.head_dim;
+      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), other, q, other_cache), expected))
+          << kernels_for(isa).name << " other blocks, count " << c.count;
+    }
+  }
+}
+
+TEST(KernelChoice, EnvironmentLowersIt) {
+  ::setenv("CHIMERA_ISA", "scalar", 1);
+  EXPECT_EQ(best_kernels().isa, Isa::kScalar);
+  ::setenv("CHIMERA_ISA", "avx2", 1);
+  EXPECT_EQ(best_kernels().isa, isa_supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kScalar);
+  ::unsetenv("CHIMERA_ISA");
+  EXPECT_TRUE(isa_supported(best_kernels().isa));
+}
+
+}  // namespace
+}  // namespace chimera

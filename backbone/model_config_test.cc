@@ -1,0 +1,306 @@
+#include "backbone/model_config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace chimera {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::json;
+
+const fs::path kGolden = fs::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open/models";
+
+std::string read_text(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+json base(const std::string& model_type) {
+  return {{"model_type", model_type}, {"hidden_size", 64},        {"intermediate_size", 48},
+          {"num_hidden_layers", 3},   {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+          {"num_experts_per_tok", 2}, {"vocab_size", 320},        {"hidden_act", "silu"}};
+}
+
+Result<ModelConfig> parse(const json& j) { return parse_model_config(j.dump(), "config.json"); }
+
+ModelConfig parsed(const json& j) {
+  Result<ModelConfig> c = parse(j);
+  EXPECT_TRUE(c.ok()) << c.status().to_string();
+  return c.ok() ? *c : ModelConfig{};
+}
+
+class GoldenConfigs : public testing::TestWithParam<std::string> {};
+
+TEST_P(GoldenConfigs, AllSpellingsMeanTheSame) {
+  const fs::path dir = kGolden / GetParam();
+  if (!fs::exists(dir)) GTEST_SKIP() << dir << " is absent";
+  const json raw = json::parse(read_text(dir / "config.json"));
+  const ModelConfig config = parsed(raw);
+  EXPECT_EQ(config.hidden_size, raw["hidden_size"].get<int64_t>());
+  EXPECT_EQ(config.rope_theta, raw["rope_theta"].get<double>());
+  EXPECT_EQ(config.num_experts_per_tok, raw["num_experts_per_tok"].get<int64_t>());
+  EXPECT_EQ(config.head_dim, 16);
+  EXPECT_EQ(config.eos_token_ids, std::vector<int32_t>{raw["eos_token_id"].get<int32_t>()});
+  int compared = 0;
+  for (const auto& entry : fs::directory_iterator(dir / "alt_configs")) {
+    EXPECT_EQ(parsed(json::parse(read_text(entry.path()))), config) << entry.path();
+    ++compared;
+  }
+  EXPECT_EQ(compared, 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Open, GoldenConfigs,
+                         testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32",
+                                         "olmoe_bf16", "mixtral_f32", "mixtral_bf16"));
+
+TEST(ModelConfig, ClassDefaultsPerFamily) {
+  json j = base("flex_olmo");
+  j.erase("num_experts_per_tok");
+  j.erase("num_key_value_heads");
+  ModelConfig c = parsed(j);
+  EXPECT_EQ(c.num_experts, 7);
+  EXPECT_EQ(c.num_experts_per_tok, 5);
+  EXPECT_EQ(c.num_kv_heads, 4);
+  EXPECT_EQ(c.rope_theta, 5e5);
+  EXPECT_EQ(c.rms_norm_eps, 1e-6f);
+  EXPECT_EQ(c.norm_placement, NormPlacement::kPost);
+  EXPECT_EQ(c.qk_norm, QkNorm::kWholeVector);
+  EXPECT_FALSE(c.norm_topk_prob);
+
+  j["model_type"] = "olmoe";
+  c = parsed(j);
+  EXPECT_EQ(c.num_experts, 64);
+  EXPECT_EQ(c.num_experts_per_tok, 8);
+  EXPECT_EQ(c.rope_theta, 1e4);
+  EXPECT_EQ(c.rms_norm_eps, 1e-5f);
+  EXPECT_EQ(c.norm_placement, NormPlacement::kPre);
+
+  j["model_type"] = "mixtral";
+  j["num_attention_heads"] = 16;
+  c = parsed(j);
+  EXPECT_EQ(c.num_experts, 8);
+  EXPECT_EQ(c.num_experts_per_tok, 2);
+  EXPECT_EQ(c.num_kv_heads, 8);
+  EXPECT_EQ(c.rope_theta, 1e6);
+  EXPECT_TRUE(c.norm_topk_prob);
+  EXPECT_EQ(c.qk_norm, QkNorm::kNone);
+  EXPECT_EQ(c.max_position_embeddings, 131072);
+}
+
+TEST(ModelConfig, ToleratesOldSpellings) {
+  json j = base("olmoe");
+  j["norm_topk_prob"] = 1;
+  j["tie_word_embeddings"] = 0;
+  j["rms_norm_eps"] = 1e-5;
+  j["clip_qkv"] = 8;
+  j["hidden_size"] = 64.0;
+  j["eos_token_id"] = {3, 5};
+  j["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+  const ModelConfig c = parsed(j);
+  EXPECT_TRUE(c.norm_topk_prob);
+  EXPECT_FALSE(c.tie_word_embeddings);
+  EXPECT_EQ(c.clip_qkv, 8.0f);
+  EXPECT_EQ(c.eos_token_ids, (std::vector<int32_t>{3, 5}));
+  EXPECT_EQ(c.rope_type, RopeType::kLinear);
+  EXPECT_EQ(c.rope_factor, 4.0);
+}
+
+TEST(ModelConfig, RopeParametersWinOverTheTopLevel) {
+  json j = base("mixtral");
+  j["rope_theta"] = 1e4;
+  j["rope_parameters"] = {{"rope_theta", 7e5}, {"rope_type", "linear"}, {"factor", 2.0}};
+  const ModelConfig c = parsed(j);
+  EXPECT_EQ(c.rope_theta, 7e5);
+  EXPECT_EQ(c.rope_factor, 2.0);
+}
+
+TEST(ModelConfig, MixtralSlidingWindow) {
+  json j = base("mixtral");
+  j["sliding_window"] = 4096;
+  EXPECT_EQ(parsed(j).sliding_window, 4096);
+  j["sliding_window"] = nullptr;
+  EXPECT_FALSE(parsed(j).sliding_window.has_value());
+}
+
+TEST(ModelConfig, GenerationConfigAddsEndTokens) {
+  json j = base("olmoe");
+  j["eos_token_id"] = 3;
+  ModelConfig c = parsed(j);
+  ASSERT_TRUE(
+      add_generation_config(R"({"eos_token_id": [7, 3]})", "generation_config.json", c).ok());
+  EXPECT_EQ(c.eos_token_ids, (std::vector<int32_t>{3, 7}));
+  EXPECT_FALSE(add_generation_config(R"({"eos_token_id": 320})", "generation_config.json", c).ok());
+}
+
+struct Refusal {
+  const char* name;
+  const char* family;
+  json patch;  // merged into the base config
+  Code code;
+  std::vector<std::string> mentions;  // parts of the message
+};
+
+class RefusedConfigs : public testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusedConfigs, NamesKeyValueAndWhatIsSupported) {
+  json j = base(GetParam().family);
+  for (const auto& [key, value] : GetParam().patch.items()) j[key] = value;
+  const Result<ModelConfig> c = parse(j);
+  ASSERT_FALSE(c.ok());
+  EXPECT_EQ(c.status().code(), GetParam().code) << c.status().to_string();
+  for (const std::string& part : GetParam().mentions)
+    EXPECT_NE(c.status().to_string().find(part), std::string::npos)
+        << '"' << part << "\" in: " << c.status().to_string();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Config, RefusedConfigs,
+    testing::Values(
+        Refusal{"unknown_family",
+                "gpt_oss",
+                json::object(),
+                Code::kUnimplemented,
+                {"model_type", "gpt_oss", "flex_olmo, mixtral, olmoe"}},
+        Refusal{"activation",
+                "olmoe",
+                {{"hidden_act", "gelu"}},
+                Code::kUnimplemented,
+                {"hidden_act", "gelu", "silu"}},
+        Refusal{"rope_type",
+                "mixtral",
+                {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4}}}},
+                Code::kUnimplemented,
+                {"rope_scaling.rope_type", "yarn", "default, linear"}},
+        Refusal{"legacy_rope_type",
+                "olmoe",
+                {{"rope_scaling", {{"type", "dynamic"}, {"factor", 4}}}},
+                Code::kUnimplemented,
+                {"rope_scaling.type", "dynamic"}},
+        Refusal{"v5_rope_type",
+                "flex_olmo",
+                {{"rope_parameters", {{"rope_type", "llama3"}}}},
+                Code::kUnimplemented,
+                {"rope_parameters.rope_type", "llama3"}},
+        Refusal{"rope_per_layer_type",
+                "olmoe",
+                {{"rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}}},
+                Code::kUnimplemented,
+                {"rope_parameters.full_attention"}},
+        Refusal{"nameless_scaling",
+                "olmoe",
+                {{"rope_scaling", {{"factor", 2}}}},
+                Code::kInvalidArgument,
+                {"rope_scaling.factor", "rope_type"}},
+        Refusal{"linear_without_factor",
+                "olmoe",
+                {{"rope_scaling", {{"type", "linear"}}}},
+                Code::kInvalidArgument,
+                {"factor", "at least 1"}},
+        Refusal{"quantised",
+                "mixtral",
+                {{"quantization_config", {{"quant_method", "fp8"}}}},
+                Code::kUnimplemented,
+                {"quantization_config", "fp8"}},
+        Refusal{"olmo_window",
+                "olmoe",
+                {{"sliding_window", 128}},
+                Code::kUnimplemented,
+                {"sliding_window", "128"}},
+        Refusal{"flex_clip", "flex_olmo", {{"clip_qkv", 8.0}}, Code::kUnimplemented, {"clip_qkv"}},
+        Refusal{"mixtral_bias",
+                "mixtral",
+                {{"attention_bias", true}},
+                Code::kUnimplemented,
+                {"attention_bias", "true"}},
+        Refusal{"layer_types",
+                "olmoe",
+                {{"layer_types", {"full_attention", "linear_attention"}}},
+                Code::kUnimplemented,
+                {"layer_types", "linear_attention"}},
+        Refusal{"missing_size",
+                "olmoe",
+                {{"hidden_size", nullptr}},
+                Code::kInvalidArgument,
+                {"hidden_size is missing"}},
+        Refusal{"negative",
+                "olmoe",
+                {{"num_hidden_layers", -1}},
+                Code::kInvalidArgument,
+                {"num_hidden_layers is -1", "expected an integer"}},
+        Refusal{"text_for_number",
+                "olmoe",
+                {{"vocab_size", "many"}},
+                Code::kInvalidArgument,
+                {"vocab_size", "many"}},
+        Refusal{"bool_text",
+                "olmoe",
+                {{"norm_topk_prob", "yes"}},
+                Code::kInvalidArgument,
+                {"norm_topk_prob", "true or false"}},
+        Refusal{"heads",
+                "olmoe",
+                {{"num_key_value_heads", 3}},
+                Code::kInvalidArgument,
+                {"num_attention_heads is 4", "num_key_value_heads 3"}},
+        Refusal{"odd_head",
+                "mixtral",
+                {{"head_dim", 15}},
+                Code::kInvalidArgument,
+                {"head_dim is 15", "even"}},
+        Refusal{"olmoe_head_dim",
+                "olmoe",
+                {{"head_dim", 32}},
+                Code::kUnimplemented,
+                {"head_dim is 32", "16"}},
+        Refusal{"top_k",
+                "olmoe",
+                {{"num_experts", 4}, {"num_experts_per_tok", 5}},
+                Code::kInvalidArgument,
+                {"num_experts_per_tok is 5", "4"}},
+        Refusal{"eos",
+                "olmoe",
+                {{"eos_token_id", 320}},
+                Code::kInvalidArgument,
+                {"eos_token_id is 320", "vocab_size 320"}}),
+    [](const auto& refusal) { return std::string(refusal.param.name); });
+
+TEST(ModelConfig, NotAConfig) {
+  for (const char* text : {"", "{", "[1,2]", "null", "\xff\xfe", "{\"model_type\": 3}", "{}"})
+    EXPECT_FALSE(parse_model_config(text, "config.json").ok()) << text;
+}
+
+TEST(TensorNames, FollowTheFamily) {
+  const ModelConfig olmoe = parsed(base("olmoe"));
+  EXPECT_EQ(layer_tensor(olmoe, 2, tensor_names(olmoe).gate), "model.layers.2.mlp.gate.weight");
+  EXPECT_EQ(expert_tensor(olmoe, 2, 11, tensor_names(olmoe).expert_down),
+            "model.layers.2.mlp.experts.11.down_proj.weight");
+  const ModelConfig mixtral = parsed(base("mixtral"));
+  EXPECT_EQ(expert_tensor(mixtral, 0, 7, tensor_names(mixtral).expert_up),
+            "model.layers.0.block_sparse_moe.experts.7.w3.weight");
+}
+
+TEST(TensorNames, ExpertTensorsAreRoutedExpertsAndGates) {
+  const ModelConfig olmoe = parsed(base("olmoe"));
+  for (const char* name :
+       {"model.layers.0.mlp.experts.3.up_proj.weight", "model.layers.12.mlp.gate.weight",
+        "model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.down_proj"})
+    EXPECT_TRUE(is_expert_tensor(olmoe, name)) << name;
+  for (const char* name :
+       {"model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight",
+        "model.layers..mlp.gate.weight", "model.layers.0.mlp.experts.x.up_proj.weight",
+        "lm_head.weight", "model.layers.0.mlp.gate.weight.extra", ""})
+    EXPECT_FALSE(is_expert_tensor(olmoe, name)) << name;
+  const ModelConfig mixtral = parsed(base("mixtral"));
+  EXPECT_TRUE(is_expert_tensor(mixtral, "model.layers.1.block_sparse_moe.experts.0.w1.weight"));
+  EXPECT_TRUE(is_expert_tensor(mixtral, "model.layers.1.block_sparse_moe.gate.weight"));
+  EXPECT_TRUE(is_expert_tensor(mixtral, "model.layers.1.mlp.gate.weight"));
+}
+
+}  // namespace
+}  // namespace chimera
