@@ -79,10 +79,16 @@ class Backbone {
   std::vector<Layer> layers_;
 };
 
-/// Digest over names, shapes, dtypes and bytes of the backbone tensors: all tensors of the
-/// checkpoint but those of routed experts, gate rows of the base experts included, in name order.
-/// Modules name it so that they are never put on another backbone. Cached in `cache_dir` (empty:
-/// no cache) under device, inode, size and change time of every file.
+/// "sha256:…" of the backbone: name, dtype, shape and bytes of every tensor of the checkpoint in
+/// name order, gates as they are stored there, without the feed-forward weights of routed experts.
+/// So adding, removing or changing experts keeps it as long as the gate matrices stay, and a
+/// directory that `module split` wrote, with the gate rows of the base experts alone, has a
+/// fingerprint of its own: the one that the modules cut from it name, so that they are never put
+/// on another backbone. Sharding and the order of tensors do not matter.
+///
+/// Cached in `cache_dir` (made when missing; empty: no cache) under device, inode, size,
+/// modification and change time of every file. The cache is best effort and trusts whoever may
+/// write to that directory.
 Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint, const std::string& cache_dir);
 
 }  // namespace chimera

@@ -1,0 +1,84 @@
+// backbone_fingerprint: which backbone a module belongs to, and the cache that keeps a restart
+// from hashing gigabytes again.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "backbone/backbone.h"
+#include "backbone/digest.h"
+
+namespace chimera {
+namespace {
+
+// Part of every digest and cache name: a change of the definition must not match old results.
+constexpr std::string_view kDefinition = "chimera backbone fingerprint 1";
+constexpr size_t kMaxCacheBytes = 128;
+// A file written within this time could be written again without its time stamps moving, which
+// come in ticks of the kernel's clock or, on some file systems, of two seconds.
+constexpr int64_t kSettledNs = 3'000'000'000;
+
+/// The feed-forward weights of routed experts. is_expert_tensor counts the gates in as well; they
+/// belong to the backbone.
+bool is_routed_ffn(const ModelConfig& config, std::string_view name) {
+  return is_expert_tensor(config, name) && name.find(".experts.") != std::string_view::npos;
+}
+
+Result<std::string> compute(const Checkpoint& checkpoint) {
+  const auto config = parse_model_config(checkpoint.config_json(), checkpoint.dir());
+  if (!config.ok()) return config.status();
+  Sha256 hash;
+  hash.update_field(kDefinition);
+  for (const std::string& name : checkpoint.names()) {
+    if (is_routed_ffn(*config, name)) continue;
+    const TensorView& t = *checkpoint.find(name);
+    hash.update_field(name);
+    hash.update_field(dtype_name(t.dtype));
+    hash.update_u64(t.shape.size());
+    for (const int64_t dim : t.shape) hash.update_u64(static_cast<uint64_t>(dim));
+    hash.update_u64(t.bytes.size());
+    hash.update(t.bytes);
+  }
+  return hash.finish();
+}
+
+/// Path of the cache file for exactly these files in exactly this state; empty when they are too
+/// fresh to be told from a later state.
+std::string cache_path(const Checkpoint& checkpoint, const std::string& cache_dir) {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  const int64_t now_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  Sha256 hash;
+  hash.update_field(kDefinition);
+  hash.update_field(checkpoint.config_json());  // says which tensors are experts
+  for (const auto& file : checkpoint.files()) {
+    const FileIdentity& id = file->identity();
+    if (now_ns - std::max(id.modified_ns, id.changed_ns) < kSettledNs) return {};
+    for (const uint64_t part : {id.device, id.inode, id.size, static_cast<uint64_t>(id.modified_ns),
+                                static_cast<uint64_t>(id.changed_ns)}) {
+      hash.update_u64(part);
+    }
+  }
+  constexpr size_t kPrefix = 7;  // "sha256:"
+  return cache_dir + "/fingerprint-" + hash.finish().substr(kPrefix);
+}
+
+}  // namespace
+
+Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint,
+                                         const std::string& cache_dir) {
+  const std::string path = cache_dir.empty() ? "" : cache_path(checkpoint, cache_dir);
+  if (!path.empty()) {
+    auto cached = read_file(Env::system(), path, kMaxCacheBytes);
+    if (cached.ok() && is_sha256(*cached)) return cached;
+  }
+  auto fingerprint = compute(checkpoint);
+  if (fingerprint.ok() && !path.empty()) {
+    // Best effort: without the cache the next start computes it again.
+    ::mkdir(cache_dir.c_str(), 0700);
+    (void)write_file_durably(Env::system(), path, *fingerprint, 0600);
+  }
+  return fingerprint;
+}
+
+}  // namespace chimera
