@@ -1,0 +1,16 @@
+// The workloads of chimera-bench. Each returns the process exit status.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace chimera::bench {
+
+/// Kernels against the measured memory bandwidth and against Eigen, one thread, same run.
+int run_kernels(const std::vector<std::string>& args);
+/// Start to ready, time to first token, decode rate, health round trip of a deployment.
+int run_latency(const std::vector<std::string>& args);
+/// Inter-token times of streaming clients, quiet and under loads, unloads and swaps.
+int run_swap(const std::vector<std::string>& args);
+
+}  // namespace chimera::bench

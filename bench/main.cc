@@ -1,0 +1,46 @@
+// chimera-bench: one workload per question; every figure is a median with its spread, measured
+// against a physical limit or a quiet run of the same process.
+#include <fmt/format.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bench.h"
+
+namespace {
+
+struct Workload {
+  const char* name;
+  const char* what;
+  int (*run)(const std::vector<std::string>&);
+};
+
+const Workload kWorkloads[] = {
+    {"kernels", "matmul GFLOP/s and weight GB/s vs memory bandwidth and Eigen (one thread)",
+     chimera::bench::run_kernels},
+    {"latency", "ms to ready, to first token, per token; health round trip in us",
+     chimera::bench::run_latency},
+    {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
+     chimera::bench::run_swap},
+};
+
+int usage(std::FILE* out, int code) {
+  fmt::print(out, "Usage: chimera-bench WORKLOAD [OPTIONS]   (--help after a workload)\n\n");
+  for (const Workload& w : kWorkloads) fmt::print(out, "  {:<10}{}\n", w.name, w.what);
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  if (args.empty()) return usage(stderr, 2);
+  if (args[0] == "--help" || args[0] == "-h") return usage(stdout, 0);
+  for (const Workload& w : kWorkloads) {
+    if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
+  }
+  fmt::print(stderr, "chimera-bench: unknown workload '{}' (expected kernels, latency or swap)\n",
+             args[0]);
+  return 2;
+}

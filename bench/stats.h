@@ -1,0 +1,33 @@
+// Order statistics of repeated measurements: benches report median and spread, never one run.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <vector>
+
+namespace chimera::bench {
+
+inline double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Quantile q in [0, 1] by linear interpolation; 0 for no samples.
+inline double quantile(std::vector<double> samples, double q) {
+  if (samples.empty()) return 0.0;
+  std::sort(samples.begin(), samples.end());
+  const double at = q * static_cast<double>(samples.size() - 1);
+  const auto low = static_cast<size_t>(at);
+  const size_t high = std::min(low + 1, samples.size() - 1);
+  return samples[low] + (samples[high] - samples[low]) * (at - static_cast<double>(low));
+}
+
+struct Spread {
+  double min = 0, median = 0, max = 0;
+};
+
+inline Spread spread(const std::vector<double>& samples) {
+  return {quantile(samples, 0.0), quantile(samples, 0.5), quantile(samples, 1.0)};
+}
+
+}  // namespace chimera::bench

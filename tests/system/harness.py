@@ -1,0 +1,191 @@
+"""What the system tests share: the programs as a user runs them, in a private directory.
+
+The Python client is the independent peer: it shares no code with the daemon.
+"""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Iterator
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("CHIMERA_BUILD", SOURCE / "build"))
+BIN = BUILD / "bin"
+GOLDEN = SOURCE / "tests" / "golden"
+SHARED_GOLDEN = SOURCE.parent / "shared" / "golden" / "open"
+LONG = os.environ.get("CHIMERA_LONG") == "1"
+# Sanitizer builds run several times slower; only waiting times are stretched by this.
+SLOW = float(os.environ.get("CHIMERA_SLOW", "1"))
+
+sys.path.insert(0, str(SOURCE / "clients" / "python"))
+import chimera_client  # noqa: E402
+
+
+def run(*args: str | os.PathLike[str], check: bool = True, timeout: float = 120,
+        **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the build ("chimera", "chimerad") and returns its output as text."""
+    command = [str(BIN / args[0]), *map(str, args[1:])]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=timeout * SLOW, **kwargs)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def split(checkpoint: pathlib.Path, out: pathlib.Path, **modules: str) -> pathlib.Path:
+    """Cuts `checkpoint` into out/backbone and out/modules/NAME (NAME="slots"); returns `out`."""
+    args: list[str] = ["module", "split", str(checkpoint), "--backbone", str(out / "backbone"),
+                       "--modules-out", str(out / "modules")]
+    for name, slots in modules.items():
+        args += ["--module", f"{name}={slots}"]
+    out.mkdir(parents=True, exist_ok=True)
+    run("chimera", *args)
+    return out
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, list[Any]]:
+    """Tensors as flat lists (F32 and I64 only: what the goldens hold), with shapes under '#name'."""
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8:8 + length])
+    out: dict[str, list[Any]] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        code = {"F32": "f", "I64": "q"}[entry["dtype"]]
+        raw = data[8 + length + begin:8 + length + end]
+        out[name] = list(struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw))
+        out["#" + name] = entry["shape"]
+    return out
+
+
+class Daemon:
+    """A chimerad of its own: config, sockets and state under one temporary directory."""
+
+    def __init__(self, backbone: pathlib.Path, *, modules: list[dict[str, Any]] | None = None,
+                 precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
+                 serve: dict[str, Any] | None = None, watch: list[str] | None = None,
+                 top_k: int | None = None, start: bool = True) -> None:
+        self.own = work is None
+        self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
+        self.serve_endpoint = f"ipc://{self.work}/serve.sock"
+        self.control_endpoint = f"ipc://{self.work}/control.sock"
+        composition: dict[str, Any] = {"modules": modules or []}
+        if top_k is not None:
+            composition["top_k"] = top_k
+        config: dict[str, Any] = {
+            "chimera": "deployment/1",
+            "backbone": {"path": str(backbone), "precision": precision},
+            "composition": composition,
+            "serve": {"endpoint": self.serve_endpoint, "max_sequences": 32, "max_context": 512,
+                      **(serve or {})},
+            "control": {"endpoint": self.control_endpoint},
+            "state": str(self.work / "state"),
+            "threads": threads,
+        }
+        if watch:
+            config["watch"] = watch
+        self.config = self.work / "deployment.yaml"
+        self.config.write_text(json.dumps(config, indent=1))  # JSON is YAML
+        self.log = self.work / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        if start:
+            self.start()
+
+    def start(self, wait: bool = True) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([BIN / "chimerad", "--config", self.config],
+                                            stdout=log, stderr=log)
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, timeout: float = 20.0) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + timeout * SLOW
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"chimerad exited {self.process.returncode}\n{self.log_text()}")
+            try:
+                with self.client(connect_timeout=1.0) as client:
+                    client.health()
+                    return
+            except chimera_client.ChimeraError:
+                time.sleep(0.01)
+        raise AssertionError(f"chimerad not ready after {timeout * SLOW} s\n{self.log_text()}")
+
+    def client(self, **options: Any) -> chimera_client.Client:
+        return chimera_client.Client(serve=self.serve_endpoint, control=self.control_endpoint,
+                                     **options)
+
+    def cli(self, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        return run("chimera", "--endpoint", self.serve_endpoint, "--control", self.control_endpoint,
+                   *args, **kwargs)
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")[-8000:] if self.log.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise AssertionError(f"no exit 40 s after SIGTERM\n{self.log_text()}") from None
+        return self.process.returncode
+
+    def resources(self) -> dict[str, int]:
+        """Resident KiB, descriptors, mappings and threads of the daemon."""
+        proc = pathlib.Path("/proc") / str(self.pid)
+        rss = next(int(line.split()[1]) for line in (proc / "status").read_text().splitlines()
+                   if line.startswith("VmRSS"))
+        return {"rss_kib": rss, "fds": len(list((proc / "fd").iterdir())),
+                "maps": len((proc / "maps").read_text().splitlines()),
+                "threads": len(list((proc / "task").iterdir()))}
+
+    def __enter__(self) -> "Daemon":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            if exc[0] is None:
+                code = self.stop()
+                assert code == 0, f"exit status {code} after SIGTERM\n{self.log_text()}"
+            else:
+                self.kill()
+                print(self.log_text(), file=sys.stderr)
+        if self.own:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+def flat(logits: Any) -> list[float]:
+    """Logits as one list, whether the client gave a NumPy array or array('f')."""
+    return logits.ravel().tolist() if hasattr(logits, "ravel") else list(logits)
+
+
+def golden_cases(*families: str) -> Iterator[dict[str, Any]]:
+    """Model entries of the golden manifest of the given families."""
+    manifest = json.loads((SHARED_GOLDEN / "manifest.json").read_text())
+    for model in manifest["models"]:
+        if model["model_type"] in families and not model["optional"]:
+            yield model

@@ -1,0 +1,158 @@
+"""Design invariants 1, 2, 4, 6 and 7 through the wire, on every golden family in the project."""
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+import chimera_client
+from harness import GOLDEN, Daemon, flat, split
+
+PROMPT = [17, 250, 3, 99, 120, 121, 7, 45, 201, 8, 8, 300, 12]
+
+# Checkpoint, slots of the modules (expert counts differ), top_k of the whole.
+CASES = [
+    ("flex_olmo_f32", {"a": "4", "b": "5-6"}, 5),
+    ("flex_olmo_f32", {"a": "1", "b": "3,5"}, 5),  # from the middle
+    ("olmoe_bf16", {"a": "10-12", "b": "13-15"}, 6),
+    ("mixtral_bf16", {"a": "6", "b": "7"}, 2),
+]
+
+
+def logits(client, **options) -> list[float]:
+    return flat(client.score(tokens=PROMPT, logits=True, **options).logits)
+
+
+class Compositions(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="chimera-compose-"))
+
+    def tearDown(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def test_split_and_composed_is_bitwise_the_whole(self) -> None:  # invariant 1
+        for i, (name, slots, top_k) in enumerate(CASES):
+            with self.subTest(checkpoint=name, slots=slots):
+                with Daemon(GOLDEN / name) as daemon, daemon.client() as client:
+                    whole = logits(client)
+                parts = split(GOLDEN / name, self.scratch / str(i), **slots)
+                modules = [{"path": str(parts / "modules" / m)} for m in slots]
+                with Daemon(parts / "backbone", modules=modules, top_k=top_k) as daemon, \
+                        daemon.client() as client:
+                    self.assertEqual(logits(client), whole)
+                    # A different composition must differ, or the comparison above says nothing.
+                    self.assertNotEqual(logits(client, modules={"exclude": ["a"]}), whole)
+
+    def test_masked_is_bitwise_never_loaded(self) -> None:  # invariant 2
+        for attach in ("append", "replace"):
+            with self.subTest(attach=attach):
+                out = self.scratch / attach
+                parts = split(GOLDEN / "flex_olmo_f32", out, a="4", b="5")
+                module_b = parts / "modules" / "b"
+                if attach == "replace":
+                    other = split(GOLDEN / "flex_olmo_f32", out / "other", x="6")
+                    module_b = self.as_replacement(other / "modules" / "x", parts, slot=2)
+                a = {"path": str(parts / "modules" / "a")}
+                with Daemon(parts / "backbone", modules=[a]) as daemon, daemon.client() as client:
+                    without = logits(client)
+                    loaded = client.load(module_b)
+                    name = loaded["changes"][0]["module"]
+                    self.assertNotEqual(logits(client), without)
+                    self.assertEqual(logits(client, modules={"exclude": [name]}), without)
+                    self.assertEqual(logits(client, modules={"only": ["a"]}), without)
+                    client.unload(name)
+                    self.assertEqual(logits(client), without)
+
+    def as_replacement(self, module: Path, parts: Path, slot: int) -> Path:
+        """An appended one-expert module rewritten to override base slot `slot`."""
+        import hashlib
+        import json
+        import re
+        import struct
+        raw = (module / "weights.safetensors").read_bytes()
+        (length,) = struct.unpack_from("<Q", raw)
+        header = json.loads(raw[8:8 + length])
+        renamed = {k.replace(".experts.0.", f".experts.{slot}."): v for k, v in header.items()}
+        text = json.dumps(renamed).encode()
+        text += b" " * (-len(text) % 8)
+        data = struct.pack("<Q", len(text)) + text + raw[8 + length:]
+        target = self.scratch / "replacement"
+        target.mkdir()
+        (target / "weights.safetensors").write_bytes(data)
+        manifest = (module / "module.yaml").read_text()
+        fingerprint = (parts / "modules" / "a" / "module.yaml").read_text()
+        fingerprint = re.search(r"fingerprint: *\"?(sha256:[0-9a-f]+)", fingerprint).group(1)
+        manifest = re.sub(r"(fingerprint: *\"?)sha256:[0-9a-f]+", rf"\g<1>{fingerprint}", manifest)
+        manifest = re.sub(r"(sha256: *\"?)sha256:[0-9a-f]+",
+                          rf"\g<1>sha256:{hashlib.sha256(data).hexdigest()}", manifest)
+        manifest = manifest.replace("attach: append", "attach: replace")
+        manifest = re.sub(r"\n  slots:.*", "", manifest)
+        (target / "module.yaml").write_text(manifest)
+        return target
+
+    def test_revoked_is_gone_for_running_streams(self) -> None:  # invariant 4
+        parts = split(GOLDEN / "flex_olmo_f32", self.scratch / "revoke", a="4", b="5-6")
+        modules = [{"path": str(parts / "modules" / m)} for m in "ab"]
+        with Daemon(parts / "backbone", modules=modules) as daemon, daemon.client() as client:
+            generation = client.generate(tokens=PROMPT, max_tokens=400, temperature=0,
+                                         ignore_eos=True)
+            tokens = [next(generation).token for _ in range(20)]
+            with daemon.client() as control:
+                epoch = control.revoke("b")["epoch"]
+                before = {m: c for layer in control.routing()["layers"]
+                          for m, c in [(layer["layer"], layer["modules"].get("b"))]}
+                rest = list(generation)
+                after = {m: c for layer in control.routing()["layers"]
+                         for m, c in [(layer["layer"], layer["modules"].get("b"))]}
+            self.assertEqual(len(tokens) + len(rest), 400)
+            self.assertEqual(rest[-1].epoch, epoch)
+            self.assertEqual(before, after, "an expert of the revoked module was still counted")
+            self.assertNotIn("b", generation.done["provenance"]["modules"])
+
+    def test_failed_change_leaves_no_trace(self) -> None:  # invariant 6
+        parts = split(GOLDEN / "flex_olmo_f32", self.scratch / "failed", a="4", b="5")
+        broken = self.scratch / "broken"
+        shutil.copytree(parts / "modules" / "b", broken)
+        data = bytearray((broken / "weights.safetensors").read_bytes())
+        data[-1] ^= 1
+        (broken / "weights.safetensors").write_bytes(data)
+        with Daemon(parts / "backbone", modules=[{"path": str(parts / "modules" / "a")}]) as daemon, \
+                daemon.client() as client:
+            def state():
+                return logits(client), client.health()["epoch"], client.info()["composition"]
+
+            untouched = state()
+            for _ in range(20):  # allocator warm-up
+                self.assertRaises(chimera_client.DataCorrupt, client.load, broken)
+            before = daemon.resources()
+            for _ in range(50):
+                self.assertRaises(chimera_client.DataCorrupt, client.load, broken)
+            after = daemon.resources()
+            self.assertLessEqual(after["rss_kib"] - before["rss_kib"], 1024)
+            self.assertEqual(after["fds"], before["fds"])
+            self.assertEqual(state(), untouched)
+
+    def test_prefix_cache_never_crosses_masks(self) -> None:  # invariant 7
+        parts = split(GOLDEN / "flex_olmo_f32", self.scratch / "prefix", a="4", b="5-6")
+        modules = [{"path": str(parts / "modules" / m)} for m in "ab"]
+        prompt = [(11 * i) % 290 + 1 for i in range(70)]  # several full cache blocks
+
+        def greedy(client, **options):
+            done = client.complete(tokens=prompt, max_tokens=12, temperature=0, ignore_eos=True,
+                                   **options)
+            return done["tokens"], done["usage"]["cached_tokens"]
+
+        masked = {"modules": {"exclude": ["b"]}}
+        with Daemon(parts / "backbone", modules=modules, serve={"prefix_cache": False}) as daemon, \
+                daemon.client() as client:
+            plain, excluded = greedy(client)[0], greedy(client, **masked)[0]
+        self.assertNotEqual(plain, excluded)
+        with Daemon(parts / "backbone", modules=modules) as daemon, daemon.client() as client:
+            self.assertEqual(greedy(client), (plain, 0))
+            self.assertEqual(greedy(client, **masked), (excluded, 0))
+            again, cached = greedy(client)
+            self.assertEqual(again, plain)
+            self.assertGreater(cached, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

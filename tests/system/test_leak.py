@@ -1,0 +1,69 @@
+"""Load/unload cycles leave memory, descriptors, mappings and threads as they were.
+
+Short form 150 cycles, --long 1,000; at most +8 MiB resident. The negative control loads copies
+and never unloads them: the same measure must notice.
+"""
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+from harness import GOLDEN, LONG, Daemon, split
+
+CYCLES = 1000 if LONG else 150
+WARM_UP = 20
+ALLOWED_KIB = 8 * 1024
+
+
+class LoadUnloadCycles(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.scratch = Path(tempfile.mkdtemp(prefix="chimera-leak-"))
+        cls.parts = split(GOLDEN / "flex_olmo_f32", cls.scratch, legal="4-6")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        shutil.rmtree(cls.scratch, ignore_errors=True)
+
+    def growth(self, daemon: Daemon, cycle, cycles: int) -> dict[str, int]:
+        for i in range(WARM_UP):
+            cycle(i)
+        before = daemon.resources()
+        for i in range(WARM_UP, WARM_UP + cycles):
+            cycle(i)
+        after = daemon.resources()
+        return {key: after[key] - before[key] for key in before}
+
+    def test_flat(self) -> None:
+        module = self.parts / "modules" / "legal"
+        with Daemon(self.parts / "backbone") as daemon, daemon.client() as client:
+            def cycle(_: int) -> None:
+                client.load(module)
+                client.complete(tokens=[1, 2, 3], max_tokens=2, temperature=0)
+                client.unload("legal")
+            grown = self.growth(daemon, cycle, CYCLES)
+        print(f"{CYCLES} cycles: {grown}")
+        self.assertLessEqual(grown["rss_kib"], ALLOWED_KIB)
+        self.assertLessEqual(grown["fds"], 0)
+        self.assertLessEqual(grown["maps"], 0)
+        self.assertLessEqual(grown["threads"], 0)
+
+    def test_negative_control_is_noticed(self) -> None:
+        """Modules that stay loaded must exceed the same bound, scaled to their number."""
+        source = self.parts / "modules" / "legal"
+        weights = (source / "weights.safetensors").stat().st_size
+        kept = 40
+        with Daemon(self.parts / "backbone") as daemon, daemon.client() as client:
+            def keep(i: int) -> None:
+                copy = self.scratch / f"copy-{i}"
+                shutil.copytree(source, copy)
+                manifest = copy / "module.yaml"
+                manifest.write_text(manifest.read_text().replace("name: legal", f"name: m{i}"))
+                client.load(copy)
+            grown = self.growth(daemon, keep, kept)
+        print(f"negative control, {kept} modules of {weights} bytes: {grown}")
+        self.assertGreater(grown["rss_kib"], 0.5 * kept * weights / 1024)
+
+
+if __name__ == "__main__":
+    unittest.main()

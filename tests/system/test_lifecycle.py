@@ -1,0 +1,178 @@
+"""The daemon as an operator meets it: watch folder, plan/apply/rollback, restart, signals, files
+that change on disk, clients that vanish."""
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import chimera_client
+from harness import GOLDEN, SLOW, Daemon, flat, split
+
+PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
+
+
+def wait_for(condition, what: str, seconds: float = 10.0):
+    deadline = time.monotonic() + seconds * SLOW
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds * SLOW} s: {what}")
+
+
+class Lifecycle(unittest.TestCase):
+    def setUp(self) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="chimera-life-"))
+        self.parts = split(GOLDEN / "flex_olmo_f32", self.scratch, a="4", b="5", c="6")
+        self.path = {n: str(self.parts / "modules" / n) for n in "abc"}
+
+    def tearDown(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def names(self, client) -> list[str]:
+        return [m["name"] for m in client.modules()]
+
+    def test_plan_apply_rollback_and_restart(self) -> None:
+        with Daemon(self.parts / "backbone", modules=[{"path": self.path["a"]}]) as daemon:
+            with daemon.client() as client:
+                first = client.health()["epoch"]
+                spec = {"modules": [{"path": self.path["b"], "bias": 0.5}, {"path": self.path["a"]}]}
+                plan = client.plan(spec)
+                self.assertTrue(plan["accepted"])
+                self.assertGreater(plan["memory_bytes"], 0)
+                self.assertEqual(client.health()["epoch"], first)
+                applied = client.apply(spec)
+                self.assertEqual(applied["composition"], plan["composition"])
+                self.assertGreater(applied["epoch"], first)
+                self.assertEqual(self.names(client), ["b", "a"])
+                back = client.rollback()
+                self.assertGreater(back["epoch"], applied["epoch"])
+                self.assertEqual(self.names(client), ["a"])
+                client.rollback(applied["epoch"])
+                self.assertEqual(self.names(client), ["b", "a"])
+                last = client.health()["epoch"]
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+            with daemon.client() as client:
+                self.assertEqual(self.names(client), ["b", "a"])
+                self.assertGreaterEqual(client.health()["epoch"], last)
+                self.assertEqual(client.modules()[0]["bias"], 0.5)
+
+    def test_watch_folder(self) -> None:
+        drop = self.scratch / "drop"
+        drop.mkdir()
+        with Daemon(self.parts / "backbone", watch=[str(drop)]) as daemon, daemon.client() as client:
+            # Copied in place, slowly, file by file: never seen half-copied.
+            hidden = self.scratch / "outside"
+            shutil.copytree(self.path["b"], hidden)
+            os.rename(hidden, drop / "b")
+            wait_for(lambda: self.names(client) == ["b"], "module b loaded from the watch folder")
+            os.rename(drop / "b", self.scratch / "taken")
+            wait_for(lambda: self.names(client) == [], "module b retired with its folder")
+
+    def test_files_truncated_under_the_daemon(self) -> None:
+        checkpoint = self.scratch / "copy"
+        shutil.copytree(self.parts / "backbone", checkpoint)
+        module = self.scratch / "module"
+        shutil.copytree(self.path["a"], module)
+        with Daemon(checkpoint, modules=[{"path": str(module)}]) as daemon, daemon.client() as client:
+            before = flat(client.score(tokens=PROMPT, logits=True).logits)
+            for weights in (*checkpoint.glob("*.safetensors"), module / "weights.safetensors"):
+                os.truncate(weights, 100)
+            self.assertEqual(flat(client.score(tokens=PROMPT, logits=True).logits), before)
+            for weights in (*checkpoint.glob("*.safetensors"), module / "weights.safetensors"):
+                weights.write_bytes(b"\xff" * 5000)
+            self.assertEqual(flat(client.score(tokens=PROMPT, logits=True).logits), before)
+
+    def test_sigterm_drains_and_a_second_one_stops(self) -> None:
+        daemon = Daemon(self.parts / "backbone", serve={"max_context": 4096})
+        with daemon.client() as client:
+            generation = client.generate(tokens=PROMPT, max_tokens=40, temperature=0, ignore_eos=True)
+            next(generation)
+            daemon.process.send_signal(signal.SIGTERM)
+            tokens = 1 + sum(1 for _ in generation)
+            self.assertEqual(tokens, 40)
+        self.assertEqual(daemon.process.wait(10 * SLOW), 0)
+
+        daemon.start()
+        with daemon.client() as client:
+            generation = client.generate(tokens=PROMPT, max_tokens=4000, temperature=0,
+                                         ignore_eos=True)
+            next(generation)
+            daemon.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            daemon.process.send_signal(signal.SIGTERM)
+            begin = time.monotonic()
+            daemon.process.wait(10 * SLOW)
+            self.assertLess(time.monotonic() - begin, 2 * SLOW)
+        shutil.rmtree(daemon.work, ignore_errors=True)
+
+    def test_vanished_clients_release_their_slots(self) -> None:
+        with Daemon(self.parts / "backbone", serve={"max_context": 4096, "max_sequences": 2}) as daemon:
+            for _ in range(4):
+                client = daemon.client()
+                next(client.generate(tokens=PROMPT, max_tokens=4000, temperature=0, ignore_eos=True))
+                client.close()
+            with daemon.client() as client:
+                done = client.complete(tokens=PROMPT, max_tokens=4, temperature=0, timeout=20 * SLOW)
+                self.assertEqual(len(done["tokens"]), 4)
+
+    def test_cancel_deadline_and_busy(self) -> None:
+        serve = {"max_sequences": 1, "max_queue": 1, "max_context": 4096}
+        with Daemon(self.parts / "backbone", serve=serve) as daemon, daemon.client() as client:
+            running = client.generate(tokens=PROMPT, max_tokens=4000, temperature=0, ignore_eos=True)
+            next(running)
+            queued = client.generate(tokens=PROMPT, max_tokens=1, temperature=0)
+            time.sleep(0.1)
+            with daemon.client() as other:
+                self.assertRaises(chimera_client.ResourceExhausted, other.complete, tokens=PROMPT,
+                                  max_tokens=1)
+            running.cancel()
+            for _ in running:
+                pass
+            self.assertEqual(running.done["finish_reason"], "cancelled")
+            self.assertEqual(len(list(queued)), 1)
+            late = client.generate(tokens=PROMPT, max_tokens=4000, temperature=0, ignore_eos=True,
+                                   deadline_ms=50)
+            for _ in late:
+                pass
+            self.assertEqual(late.done["finish_reason"], "deadline")
+
+    def test_pinned_epochs_are_bounded_and_say_for_whom(self) -> None:
+        serve = {"max_context": 100000, "max_live_epochs": 2}
+        with Daemon(self.parts / "backbone", serve=serve) as daemon:
+            stop = threading.Event()
+
+            def hold() -> None:
+                with daemon.client() as client:
+                    generation = client.generate(tokens=PROMPT, max_tokens=90000, temperature=0,
+                                                 ignore_eos=True)
+                    for _ in generation:
+                        if stop.is_set():
+                            generation.cancel()
+
+            with daemon.client() as client:
+                holders = []
+                for name in "ab":
+                    holders.append(threading.Thread(target=hold))
+                    holders[-1].start()
+                    wait_for(lambda: client.stats()["engine"]["live"] == len(holders), "stream live")
+                    if name == "a":
+                        client.load(self.path["a"])
+                with self.assertRaises(chimera_client.FailedPrecondition) as caught:
+                    client.load(self.path["b"], timeout=60 * SLOW)
+                self.assertIn("epoch", str(caught.exception))
+                self.assertEqual(self.names(client), ["a"])
+                client.load(self.path["b"], in_flight="restart")
+                self.assertEqual(self.names(client), ["a", "b"])
+            stop.set()
+            for holder in holders:
+                holder.join()
+
+
+if __name__ == "__main__":
+    unittest.main()
