@@ -43,7 +43,9 @@ class FeedForward {
 class Workspace {
  public:
   std::vector<float> x, normed, q, k, v, attn, ffn, scores, logits;
-  std::vector<const float*> block_ptrs;
+  std::vector<float> rope;               // [rows, head_dim]: cosines, then sines
+  std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
+  std::vector<int64_t> row_segment, row_position, first_block;
 };
 
 class Backbone {

@@ -60,9 +60,10 @@ class KvCache {
   static std::string chain_key(std::string_view parent, const int32_t* tokens, int64_t n);
   /// A cached full block under `key` with one reference added, or -1.
   BlockId lookup(const std::string& key);
-  /// Makes a full block findable; no-op when prefix caching is off or the key is known.
+  /// Makes a full block of the caller's findable; no-op when prefix caching is off, the key is
+  /// known, or the block has a key already.
   void publish(BlockId block, const std::string& key);
-  /// Drops every cached block whose scope starts with `scope` (revoked compositions).
+  /// Empties the index: no later lookup finds a block published before. Blocks in use stay valid.
   void forget_all();
 
  private:

@@ -1,0 +1,192 @@
+#include "backbone/kv_cache.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+#include "backbone/digest.h"
+
+namespace chimera {
+
+struct KvCache::Impl {
+  /// One per block. A block is free (in free_), in use (refs > 0) or cached and unused (in lru_).
+  struct Block {
+    int32_t refs = 0;
+    bool in_lru = false;
+    std::string key;  // of the prefix index; empty when not published
+    std::list<BlockId>::iterator lru_at;
+  };
+
+  KvCacheOptions options;
+  int64_t row_floats = 0;    // kv_heads * head_dim
+  int64_t plane_floats = 0;  // keys or values of one layer of one block
+  int64_t block_floats = 0;
+  float* memory = nullptr;  // [blocks][layers][k|v][block_tokens][kv_heads][head_dim]
+  uint64_t bytes = 0;
+  std::vector<Block> blocks;
+  std::vector<BlockId> free_;
+  std::list<BlockId> lru_;  // front: unused for longest
+  std::unordered_map<std::string, BlockId> index_;
+
+  ~Impl() {
+    if (memory != nullptr) munmap(memory, bytes);
+  }
+  Block& at(BlockId id) { return blocks[static_cast<size_t>(id)]; }
+
+  void leave_lru(Block& block) {
+    lru_.erase(block.lru_at);
+    block.in_lru = false;
+  }
+  void unpublish(Block& block) {
+    index_.erase(block.key);
+    block.key.clear();
+  }
+};
+
+KvCache::KvCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+KvCache::~KvCache() = default;
+
+Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
+                                                 KvCacheOptions options) {
+  if (options.block_tokens < 1 || options.block_tokens > 4096)
+    return Status(Code::kInvalidArgument, "KV cache: block_tokens is " +
+                                              std::to_string(options.block_tokens) +
+                                              ", expected 1 to 4096");
+  if (options.blocks < 1 || options.blocks > std::numeric_limits<BlockId>::max())
+    return Status(Code::kInvalidArgument, "KV cache: " + std::to_string(options.blocks) +
+                                              " blocks, expected 1 to 2147483647");
+  auto impl = std::make_unique<Impl>();
+  impl->options = options;
+  impl->row_floats = config.num_kv_heads * config.head_dim;
+  impl->plane_floats = impl->row_floats * options.block_tokens;
+  impl->block_floats = impl->plane_floats * 2 * config.num_layers;
+  // Sizes of a checked ModelConfig keep one block far below 2^62 bytes; the pool may not.
+  const auto block_bytes = static_cast<uint64_t>(impl->block_floats) * sizeof(float);
+  if (__builtin_mul_overflow(block_bytes, static_cast<uint64_t>(options.blocks), &impl->bytes) ||
+      impl->bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+    return Status(Code::kResourceExhausted,
+                  "KV cache: " + std::to_string(options.blocks) + " blocks of " +
+                      std::to_string(block_bytes) + " bytes exceed the address space",
+                  "lower max_sequences or max_context");
+  void* memory = mmap(nullptr, impl->bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return Status(Code::kResourceExhausted,
+                  "KV cache: cannot reserve " + std::to_string(impl->bytes) +
+                      " bytes: " + std::strerror(errno),
+                  "lower max_sequences or max_context");
+  impl->memory = static_cast<float*>(memory);
+  impl->blocks.resize(static_cast<size_t>(options.blocks));
+  impl->free_.reserve(static_cast<size_t>(options.blocks));
+  // Handed out from the back: the lowest ids first, so that little memory is touched.
+  for (int64_t id = options.blocks; id-- > 0;) impl->free_.push_back(static_cast<BlockId>(id));
+  return std::unique_ptr<KvCache>(new KvCache(std::move(impl)));
+}
+
+int64_t KvCache::block_tokens() const { return impl_->options.block_tokens; }
+int64_t KvCache::total_blocks() const { return impl_->options.blocks; }
+int64_t KvCache::available_blocks() const {
+  return static_cast<int64_t>(impl_->free_.size() + impl_->lru_.size());
+}
+uint64_t KvCache::reserved_bytes() const { return impl_->bytes; }
+
+Result<KvCache::BlockId> KvCache::allocate() {
+  BlockId id = -1;
+  if (!impl_->free_.empty()) {
+    id = impl_->free_.back();
+    impl_->free_.pop_back();
+  } else if (!impl_->lru_.empty()) {
+    id = impl_->lru_.front();
+    Impl::Block& evicted = impl_->at(id);
+    impl_->leave_lru(evicted);
+    impl_->unpublish(evicted);
+  } else {
+    return Status(Code::kResourceExhausted,
+                  "KV cache: all " + std::to_string(total_blocks()) + " blocks of " +
+                      std::to_string(block_tokens()) + " tokens are in use",
+                  "wait for a sequence to finish, or raise max_sequences or max_context");
+  }
+  impl_->at(id).refs = 1;
+  return id;
+}
+
+void KvCache::add_ref(BlockId id) {
+  Impl::Block& block = impl_->at(id);
+  if (block.in_lru) impl_->leave_lru(block);
+  ++block.refs;
+}
+
+void KvCache::release(BlockId id) {
+  Impl::Block& block = impl_->at(id);
+  if (--block.refs > 0) return;
+  if (block.key.empty()) {
+    impl_->free_.push_back(id);
+    return;
+  }
+  block.lru_at = impl_->lru_.insert(impl_->lru_.end(), id);
+  block.in_lru = true;
+}
+
+float* KvCache::keys(BlockId block, int64_t layer) {
+  return impl_->memory + block * impl_->block_floats + layer * 2 * impl_->plane_floats;
+}
+
+float* KvCache::values(BlockId block, int64_t layer) {
+  return keys(block, layer) + impl_->plane_floats;
+}
+
+std::string KvCache::chain_key(std::string_view parent, const int32_t* tokens, int64_t n) {
+  Sha256 hash;
+  hash.update_field(parent);
+  hash.update_u64(static_cast<uint64_t>(n));
+  hash.update(std::as_bytes(std::span(tokens, static_cast<size_t>(n))));
+  return hash.finish();
+}
+
+KvCache::BlockId KvCache::lookup(const std::string& key) {
+  const auto it = impl_->index_.find(key);
+  if (it == impl_->index_.end()) return -1;
+  add_ref(it->second);
+  return it->second;
+}
+
+void KvCache::publish(BlockId id, const std::string& key) {
+  Impl::Block& block = impl_->at(id);
+  if (!impl_->options.prefix_cache || key.empty() || !block.key.empty()) return;
+  if (!impl_->index_.emplace(key, id).second) return;
+  block.key = key;
+}
+
+void KvCache::forget_all() {
+  for (Impl::Block& block : impl_->blocks) block.key.clear();
+  impl_->index_.clear();
+  for (BlockId id : impl_->lru_) {
+    impl_->at(id).in_lru = false;
+    impl_->free_.push_back(id);
+  }
+  impl_->lru_.clear();
+}
+
+Status KvSequence::reserve(int64_t tokens) {
+  const int64_t size = cache_->block_tokens();
+  const auto needed = static_cast<size_t>((tokens + size - 1) / size);
+  const size_t before = blocks_.size();
+  while (blocks_.size() < needed) {
+    Result<KvCache::BlockId> block = cache_->allocate();
+    if (!block.ok()) {
+      for (; blocks_.size() > before; blocks_.pop_back()) cache_->release(blocks_.back());
+      return block.status();
+    }
+    blocks_.push_back(*block);
+  }
+  return Status();
+}
+
+void KvSequence::clear() {
+  // Last block first: of a cached chain the tail is useless without its head, so it goes first.
+  for (; !blocks_.empty(); blocks_.pop_back()) cache_->release(blocks_.back());
+}
+
+}  // namespace chimera

@@ -1,0 +1,226 @@
+#include "backbone/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+namespace chimera {
+namespace {
+
+ModelConfig small_model() {
+  ModelConfig c;
+  c.num_layers = 3;
+  c.num_kv_heads = 2;
+  c.head_dim = 8;
+  return c;
+}
+
+std::unique_ptr<KvCache> make_cache(int64_t blocks, bool prefix_cache = true) {
+  auto cache = KvCache::create(small_model(), {4, blocks, prefix_cache});
+  EXPECT_TRUE(cache.ok()) << cache.status().to_string();
+  return std::move(*cache);
+}
+
+std::string key(int n) { return "key" + std::to_string(n); }
+
+TEST(KvCache, PlanesOfBlocksAndLayersDoNotOverlap) {
+  auto cache = make_cache(3);
+  constexpr int64_t kPlane = 4 * 2 * 8;
+  std::vector<float*> planes;
+  for (int b = 0; b < 3; ++b) {
+    const auto id = cache->allocate();
+    ASSERT_TRUE(id.ok());
+    for (int64_t l = 0; l < 3; ++l) {
+      planes.push_back(cache->keys(*id, l));
+      planes.push_back(cache->values(*id, l));
+    }
+  }
+  EXPECT_EQ(cache->reserved_bytes(), planes.size() * kPlane * sizeof(float));
+  for (size_t i = 0; i < planes.size(); ++i) std::fill_n(planes[i], kPlane, static_cast<float>(i));
+  for (size_t i = 0; i < planes.size(); ++i)
+    for (int64_t j = 0; j < kPlane; ++j) ASSERT_EQ(planes[i][j], static_cast<float>(i));
+}
+
+TEST(KvCache, ExhaustionIsAnErrorAndReleaseCuresIt) {
+  auto cache = make_cache(2);
+  const auto a = cache->allocate();
+  const auto b = cache->allocate();
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_EQ(cache->available_blocks(), 0);
+  EXPECT_EQ(cache->allocate().status().code(), Code::kResourceExhausted);
+  cache->add_ref(*a);
+  cache->release(*a);
+  EXPECT_FALSE(cache->allocate().ok()) << "one reference is left";
+  cache->release(*a);
+  EXPECT_EQ(cache->available_blocks(), 1);
+  EXPECT_TRUE(cache->allocate().ok());
+}
+
+TEST(KvCache, CachedBlocksAreFoundUntilEvictedLeastRecentlyUsedFirst) {
+  auto cache = make_cache(3);
+  std::vector<KvCache::BlockId> ids;
+  for (int i = 0; i < 3; ++i) {
+    ids.push_back(*cache->allocate());
+    cache->publish(ids.back(), key(i));
+  }
+  for (KvCache::BlockId id : ids) cache->release(id);  // 0 unused longest
+  EXPECT_EQ(cache->available_blocks(), 3);
+  EXPECT_EQ(cache->lookup(key(0)), ids[0]);
+  cache->release(ids[0]);  // now 1 is unused longest
+  const auto fresh = cache->allocate();
+  ASSERT_TRUE(fresh.ok());
+  EXPECT_EQ(*fresh, ids[1]);
+  EXPECT_EQ(cache->lookup(key(1)), -1) << "an evicted block must not be found";
+  EXPECT_EQ(cache->lookup(key(2)), ids[2]);
+  EXPECT_EQ(cache->lookup(key(0)), ids[0]);
+  EXPECT_EQ(cache->available_blocks(), 0);
+}
+
+TEST(KvCache, PublishedBlockInUseIsShared) {
+  auto cache = make_cache(2);
+  const auto a = *cache->allocate();
+  cache->publish(a, key(1));
+  EXPECT_EQ(cache->lookup(key(1)), a);
+  cache->release(a);
+  EXPECT_EQ(cache->available_blocks(), 1) << "the first owner still holds it";
+  cache->release(a);
+  EXPECT_EQ(cache->available_blocks(), 2);
+}
+
+TEST(KvCache, FirstPublisherOfAKeyWins) {
+  auto cache = make_cache(2);
+  const auto a = *cache->allocate();
+  const auto b = *cache->allocate();
+  cache->publish(a, key(1));
+  cache->publish(b, key(1));
+  cache->publish(a, key(2));  // has a key already
+  EXPECT_EQ(cache->lookup(key(1)), a);
+  EXPECT_EQ(cache->lookup(key(2)), -1);
+  cache->release(b);
+  EXPECT_EQ(cache->available_blocks(), 1);
+}
+
+TEST(KvCache, WithoutPrefixCacheNothingIsFound) {
+  auto cache = make_cache(1, false);
+  const auto a = *cache->allocate();
+  cache->publish(a, key(1));
+  EXPECT_EQ(cache->lookup(key(1)), -1);
+}
+
+TEST(KvCache, ForgetAllDropsTheIndexButNotBlocksInUse) {
+  auto cache = make_cache(3);
+  const auto used = *cache->allocate();
+  const auto idle = *cache->allocate();
+  cache->publish(used, key(1));
+  cache->publish(idle, key(2));
+  cache->release(idle);
+  cache->forget_all();
+  EXPECT_EQ(cache->lookup(key(1)), -1);
+  EXPECT_EQ(cache->lookup(key(2)), -1);
+  EXPECT_EQ(cache->available_blocks(), 2);
+  cache->release(used);
+  EXPECT_EQ(cache->available_blocks(), 3);
+}
+
+TEST(KvCache, ChainKeysDifferInScopeOrderAndHistory) {
+  const std::vector<int32_t> a = {1, 2, 3, 4};
+  const std::vector<int32_t> b = {1, 2, 4, 3};
+  const auto chain = [](std::string_view parent, const std::vector<int32_t>& tokens) {
+    return KvCache::chain_key(parent, tokens.data(), static_cast<int64_t>(tokens.size()));
+  };
+  std::set<std::string> keys = {chain("scope1", a),           chain("scope2", a),
+                                chain("scope1", b),           chain(chain("scope1", a), b),
+                                chain(chain("scope1", b), a), chain("scope1", {1, 2, 3})};
+  EXPECT_EQ(keys.size(), 6u);
+  EXPECT_EQ(chain("scope1", a), chain("scope1", a));
+}
+
+TEST(KvCache, ImpossibleSizesAreRefused) {
+  EXPECT_EQ(KvCache::create(small_model(), {16, 0, true}).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(KvCache::create(small_model(), {0, 4, true}).status().code(), Code::kInvalidArgument);
+  ModelConfig huge = small_model();
+  huge.num_layers = 4096;
+  huge.num_kv_heads = 4096;
+  huge.head_dim = 4096;
+  EXPECT_EQ(KvCache::create(huge, {4096, 2147483647, true}).status().code(),
+            Code::kResourceExhausted);
+}
+
+TEST(KvSequence, ReservesWholeBlocksOrNothing) {
+  auto cache = make_cache(4);
+  KvSequence first(cache.get());
+  ASSERT_TRUE(first.reserve(5).ok());  // two blocks of 4
+  EXPECT_EQ(first.blocks().size(), 2u);
+  ASSERT_TRUE(first.reserve(8).ok());
+  EXPECT_EQ(first.blocks().size(), 2u);
+  {
+    KvSequence second(cache.get());
+    ASSERT_TRUE(second.reserve(4).ok());
+    EXPECT_FALSE(second.reserve(13).ok());
+    EXPECT_EQ(second.blocks().size(), 1u) << "a failed reserve changes nothing";
+    EXPECT_EQ(cache->available_blocks(), 1);
+  }
+  EXPECT_EQ(cache->available_blocks(), 2);
+  first.clear();
+  EXPECT_EQ(cache->available_blocks(), 4);
+}
+
+/// Random operations against a model that knows only references and contents.
+TEST(KvCache, RandomOperationsKeepTheInvariants) {
+  constexpr uint32_t kSeed = 7;
+  std::mt19937 random(kSeed);
+  auto cache = make_cache(8);
+  std::map<KvCache::BlockId, int> refs;
+  std::map<KvCache::BlockId, std::string> published;
+  int next_key = 0;
+  const auto pick = [&] {
+    auto it = refs.begin();
+    std::advance(it, static_cast<int64_t>(random() % refs.size()));
+    return it->first;
+  };
+  for (int step = 0; step < 20000; ++step) {
+    switch (random() % 4) {
+      case 0: {
+        const auto id = cache->allocate();
+        ASSERT_EQ(id.ok(), refs.size() < 8) << "seed " << kSeed << " step " << step;
+        if (!id.ok()) break;
+        ASSERT_FALSE(refs.contains(*id)) << "a block in use was handed out";
+        refs[*id] = 1;
+        published.erase(*id);
+        cache->keys(*id, 0)[0] = -1.0f;
+        break;
+      }
+      case 1: {
+        if (refs.empty()) break;
+        const auto id = pick();
+        cache->release(id);
+        if (--refs[id] == 0) refs.erase(id);
+        break;
+      }
+      case 2: {
+        if (refs.empty()) break;
+        const auto id = pick();
+        if (published.contains(id)) break;
+        cache->keys(id, 0)[0] = static_cast<float>(next_key);
+        published[id] = std::to_string(next_key);
+        cache->publish(id, std::to_string(next_key++));
+        break;
+      }
+      case 3: {
+        if (next_key == 0) break;
+        const int wanted = next_key - 1 - static_cast<int>(random() % 12) % next_key;
+        const auto id = cache->lookup(std::to_string(wanted));
+        if (id < 0) break;
+        ASSERT_EQ(cache->keys(id, 0)[0], static_cast<float>(wanted)) << "stale contents found";
+        ++refs[id];
+        break;
+      }
+    }
+    ASSERT_EQ(cache->available_blocks(), 8 - static_cast<int64_t>(refs.size()));
+  }
+}
+
+}  // namespace
+}  // namespace chimera

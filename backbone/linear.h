@@ -1,0 +1,28 @@
+// Linear layers over the compute pool: one hand-over for one or several products.
+//
+// The work is cut along the outputs only, so every element is computed by one thread in the
+// kernels' fixed order and the result does not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+
+#include "backbone/kernels.h"
+#include "backbone/tensor.h"
+#include "backbone/thread_pool.h"
+
+namespace chimera {
+
+/// y[rows, w.rows] = x[rows, w.cols] * w^T; x and y dense. Pointers are borrowed for the call.
+struct LinearOp {
+  const float* x = nullptr;
+  const Matrix* weight = nullptr;
+  float* y = nullptr;
+};
+
+/// Computes all ops (independent of one another) for the same number of rows; returns when done.
+/// Small products run on the calling thread. Call from the pool's owner only.
+void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows,
+            std::initializer_list<LinearOp> ops);
+
+}  // namespace chimera
