@@ -1,0 +1,233 @@
+#include "backbone/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "backbone/env.h"
+#include "backbone/tokenizer_added_tokens.h"
+#include "backbone/tokenizer_decoder.h"
+#include "backbone/tokenizer_json.h"
+#include "backbone/tokenizer_model.h"
+#include "backbone/tokenizer_normalizer.h"
+#include "backbone/tokenizer_post_processor.h"
+#include "backbone/tokenizer_pre_tokenizer.h"
+#include "backbone/tokenizer_text.h"
+#include "backbone/tokenizer_vocabulary.h"
+
+namespace chimera {
+namespace {
+
+using tokenizer::Json;
+using tokenizer::kNoToken;
+
+// Symbol positions are 32 bit; texts of a request are far smaller.
+constexpr size_t kMaxText = size_t{256} * 1024 * 1024;
+
+// The member `key`, null when it is absent.
+const Json& member(const Json& document, const char* key) {
+  static const Json kNull;
+  const auto it = document.find(key);
+  return it == document.end() ? kNull : *it;
+}
+
+Status check_version(const Json& document) {
+  tokenizer::Fields fields(document, "top level");
+  const std::string version = fields.string_or("version", "1.0");
+  CHIMERA_RETURN_IF_ERROR(fields.status());
+  if (version == "1.0") return {};
+  return Status(Code::kUnimplemented, fmt::format("version is \"{}\"", version),
+                "supported: \"1.0\"");
+}
+
+template <class T>
+Status assign(Result<T> result, T& target) {
+  if (!result.ok()) return result.status();
+  target = std::move(result).value();
+  return {};
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  tokenizer::Vocabulary vocabulary;
+  tokenizer::Normalizer normalizer;
+  tokenizer::AddedTokens added_tokens;
+  tokenizer::PreTokenizer pre_tokenizer;
+  std::unique_ptr<tokenizer::TokenModel> model;
+  tokenizer::PostProcessor post_processor;
+  tokenizer::Decoder decoder;
+  std::vector<std::string> token_bytes;  // [vocabulary.size()]
+
+  Status read(const Json& document);
+  Status encode_text(std::string_view text, bool at_start, const EncodeOptions& options,
+                     std::vector<int32_t>& ids) const;
+  Status encode_normalized(std::string_view text, bool at_start, const EncodeOptions& options,
+                           std::vector<int32_t>& ids) const;
+  bool hidden(int32_t id, bool skip_special) const {
+    return skip_special && vocabulary.is_special(id);
+  }
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::~Tokenizer() = default;
+
+Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const std::string& path) {
+  Result<std::string> text = read_file(Env::system(), path, tokenizer::kMaxJsonBytes);
+  if (!text.ok()) return text.status();
+  return parse(*text, path);
+}
+
+Result<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view json,
+                                                          std::string_view label) {
+  Result<Json> document = tokenizer::parse_bounded_json(json);
+  if (!document.ok()) return document.status().with_context(label);
+  auto impl = std::make_unique<Impl>();
+  if (const Status status = impl->read(*document); !status.ok()) return status.with_context(label);
+  return std::shared_ptr<const Tokenizer>(new Tokenizer(std::move(impl)));
+}
+
+Status Tokenizer::Impl::read(const Json& document) {
+  CHIMERA_RETURN_IF_ERROR(check_version(document));
+  CHIMERA_RETURN_IF_ERROR(
+      assign(tokenizer::Normalizer::from_json(member(document, "normalizer")), normalizer));
+  const Json& model_json = member(document, "model");
+  CHIMERA_RETURN_IF_ERROR(tokenizer::read_model_tokens(model_json, vocabulary));
+  CHIMERA_RETURN_IF_ERROR(assign(tokenizer::AddedTokens::from_json(
+                                     member(document, "added_tokens"), normalizer, vocabulary),
+                                 added_tokens));
+  CHIMERA_RETURN_IF_ERROR(assign(
+      tokenizer::PreTokenizer::from_json(member(document, "pre_tokenizer")), pre_tokenizer));
+  if (!tokenizer::model_reads_bytes(model_json)) pre_tokenizer.write_byte_characters();
+  const auto form = pre_tokenizer.ends_with_bytes() ? tokenizer::PieceForm::kBytes
+                                                    : tokenizer::PieceForm::kCharacters;
+  CHIMERA_RETURN_IF_ERROR(
+      assign(tokenizer::make_token_model(model_json, form, vocabulary), model));
+  CHIMERA_RETURN_IF_ERROR(assign(
+      tokenizer::PostProcessor::from_json(member(document, "post_processor"), vocabulary),
+      post_processor));
+  CHIMERA_RETURN_IF_ERROR(
+      assign(tokenizer::Decoder::from_json(member(document, "decoder")), decoder));
+  token_bytes.resize(static_cast<size_t>(vocabulary.size()));
+  for (int32_t id = 0; id < vocabulary.size(); ++id) {
+    if (!vocabulary.contains(id)) continue;
+    token_bytes[static_cast<size_t>(id)] = decoder.bytes_of(vocabulary.decoded_form(id));
+  }
+  return {};
+}
+
+Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8,
+                                               EncodeOptions options) const {
+  if (utf8.size() > kMaxText) {
+    return Status(Code::kResourceExhausted,
+                  fmt::format("text of {} bytes; the limit is {}", utf8.size(), kMaxText),
+                  "send the text in smaller parts");
+  }
+  if (const auto bad = tokenizer::find_invalid_utf8(utf8)) {
+    return Status(Code::kInvalidArgument, fmt::format("text is not valid UTF-8 at byte {}", *bad),
+                  "send UTF-8");
+  }
+  std::vector<int32_t> ids;
+  const auto& post = impl_->post_processor;
+  if (options.add_special_tokens) ids = post.prefix();
+  std::vector<tokenizer::Segment> segments;
+  impl_->added_tokens.split(utf8, tokenizer::AddedTokens::Pass::kRaw, options.match_special,
+                            segments);
+  for (const tokenizer::Segment& segment : segments) {
+    if (segment.id != kNoToken) {
+      ids.push_back(segment.id);
+    } else {
+      CHIMERA_RETURN_IF_ERROR(impl_->encode_text(segment.text, segment.at_start, options, ids));
+    }
+  }
+  if (options.add_special_tokens) {
+    ids.insert(ids.end(), post.suffix().begin(), post.suffix().end());
+  }
+  return ids;
+}
+
+Status Tokenizer::Impl::encode_text(std::string_view text, bool at_start,
+                                    const EncodeOptions& options,
+                                    std::vector<int32_t>& ids) const {
+  if (normalizer.empty()) return encode_normalized(text, at_start, options, ids);
+  std::string normalized(text);
+  CHIMERA_RETURN_IF_ERROR(normalizer.apply(normalized));
+  return encode_normalized(normalized, at_start, options, ids);
+}
+
+Status Tokenizer::Impl::encode_normalized(std::string_view text, bool at_start,
+                                          const EncodeOptions& options,
+                                          std::vector<int32_t>& ids) const {
+  std::vector<tokenizer::Segment> segments;
+  tokenizer::Pieces pieces;
+  added_tokens.split(text, tokenizer::AddedTokens::Pass::kNormalized, options.match_special,
+                     segments);
+  for (const tokenizer::Segment& segment : segments) {
+    if (segment.id != kNoToken) {
+      ids.push_back(segment.id);
+      continue;
+    }
+    CHIMERA_RETURN_IF_ERROR(
+        pre_tokenizer.split(segment.text, at_start && segment.at_start, pieces));
+    for (const std::string_view piece : pieces.items) {
+      model->encode(piece, options.match_special, ids);
+    }
+  }
+  return {};
+}
+
+Result<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  const tokenizer::Vocabulary& vocabulary = impl_->vocabulary;
+  tokenizer::DecodeStream stream(impl_->decoder);
+  std::string text;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const int32_t id = ids[i];
+    if (!vocabulary.contains(id)) {
+      return Status(Code::kInvalidArgument,
+                    fmt::format("token id {} at position {} is not in the vocabulary of {}", id, i,
+                                vocabulary.size()),
+                    "decode ids that this tokenizer or its model produced");
+    }
+    if (!impl_->hidden(id, skip_special)) stream.take(vocabulary.decoded_form(id), text);
+  }
+  stream.finish(text);
+  return text;
+}
+
+int64_t Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
+
+std::string_view Tokenizer::token_bytes(int32_t id) const {
+  if (!impl_->vocabulary.contains(id)) return {};
+  return impl_->token_bytes[static_cast<size_t>(id)];
+}
+
+bool Tokenizer::is_special(int32_t id) const { return impl_->vocabulary.is_special(id); }
+
+int32_t Tokenizer::token_id(std::string_view token) const { return impl_->vocabulary.id(token); }
+
+StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
+    : tokenizer_(std::move(tokenizer)),
+      skip_special_(skip_special),
+      stream_(std::make_unique<tokenizer::DecodeStream>(tokenizer_->impl_->decoder)) {}
+
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+StreamDecoder::~StreamDecoder() = default;
+
+std::string StreamDecoder::push(int32_t id) {
+  std::string text;
+  const Tokenizer::Impl& impl = *tokenizer_->impl_;
+  if (impl.vocabulary.contains(id) && !impl.hidden(id, skip_special_)) {
+    stream_->take(impl.vocabulary.decoded_form(id), text);
+  }
+  return text;
+}
+
+std::string StreamDecoder::flush() {
+  std::string text;
+  stream_->finish(text);
+  *stream_ = tokenizer::DecodeStream(tokenizer_->impl_->decoder);
+  return text;
+}
+
+}  // namespace chimera

@@ -1,0 +1,106 @@
+// Byte pair encoding: the symbols of a piece are merged pair by pair in the order of the merge
+// list, always the earliest-ranked pair first and the leftmost among equals.
+//
+// Costs O(n log n) for a piece of n symbols: candidate pairs wait in a heap, symbols form a linked
+// list.
+//
+// Thread safety: immutable after from_json but for the word cache, which is lock-free.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "backbone/status.h"
+#include "backbone/tokenizer_json.h"
+#include "backbone/tokenizer_model.h"
+#include "backbone/tokenizer_word_cache.h"
+
+namespace chimera::tokenizer {
+
+class Bpe : public TokenModel {
+ public:
+  static Result<std::unique_ptr<TokenModel>> from_json(const Json& json, PieceForm form,
+                                                       const Vocabulary& vocabulary);
+  /// See model_reads_bytes.
+  static bool reads_bytes(const Json& json);
+
+  void encode(std::string_view piece, bool allow_special,
+              std::vector<int32_t>& ids) const override;
+
+  /// encode() past the word cache; returns how many heap entries were handled, for tests of the
+  /// cost.
+  size_t encode_uncached(std::string_view piece, bool allow_special,
+                         std::vector<int32_t>& ids) const;
+
+ private:
+  struct Merge {
+    uint64_t pair = kFree;  // left id << 32 | right id
+    uint32_t rank = 0;
+    int32_t result = 0;
+    static constexpr uint64_t kFree = ~uint64_t{0};
+  };
+  // Open addressing: a lookup per neighbouring pair is the hottest operation of merging.
+  class MergeTable {
+   public:
+    void reset(size_t count);
+    void put(int32_t left, int32_t right, uint32_t rank, int32_t result);  // later entries win
+    const Merge* find(int32_t left, int32_t right) const;
+
+   private:
+    size_t slot(uint64_t pair) const;
+    std::vector<Merge> slots_;
+    int shift_ = 0;
+  };
+  struct Symbol {
+    int32_t id;  // kNoToken once merged into its left neighbour
+    int32_t previous;
+    int32_t next;
+  };
+  struct Candidate {
+    uint64_t order;  // rank << 32 | position of the left symbol
+    int32_t result;
+    bool operator<(const Candidate& other) const { return order > other.order; }  // min-heap
+  };
+  struct Scratch {
+    std::vector<Symbol> symbols;
+    std::vector<Candidate> heap;
+  };
+
+  explicit Bpe(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
+
+  Status read_options(const Json& json, PieceForm form);
+  Status read_merges(const Json& json);
+  Status add_merge(std::string_view left, std::string_view right, size_t rank);
+  void read_alphabet(PieceForm form);
+
+  bool blocked(int32_t id, bool allow_special) const {
+    return !allow_special && vocabulary_.is_special(id);
+  }
+  int32_t whole_piece(std::string_view piece, bool allow_special) const;
+  void start_symbols(std::string_view piece, bool allow_special, Scratch& s) const;
+  int32_t symbol_id(std::string_view c, bool first, bool last) const;
+  bool add_byte_fallback(std::string_view c, Scratch& s) const;
+  bool add_candidate(size_t left, bool allow_special, Scratch& s) const;
+  size_t merge_all(bool allow_special, Scratch& s) const;
+
+  const Vocabulary& vocabulary_;
+  MergeTable merges_;
+  PieceForm form_ = PieceForm::kCharacters;
+  std::array<int32_t, 256> byte_ids_{};               // kBytes: id of each byte
+  std::unordered_map<std::string, int32_t> char_ids_;  // kCharacters: ids of one-character tokens
+  std::array<int32_t, 256> fallback_ids_{};           // "<0x00>" … "<0xFF>"
+  std::string subword_prefix_;
+  std::string word_suffix_;
+  int32_t unknown_ = kNoToken;
+  bool fuse_unknown_ = false;
+  bool byte_fallback_ = false;
+  bool ignore_merges_ = false;
+  WordCache cache_;
+};
+
+}  // namespace chimera::tokenizer

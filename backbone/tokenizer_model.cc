@@ -1,0 +1,37 @@
+#include "backbone/tokenizer_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include "backbone/tokenizer_bpe.h"
+
+namespace chimera::tokenizer {
+namespace {
+
+// Files from before 2021 leave "type" out; "merges" tells BPE from the others.
+std::string type_of(const Json& json) {
+  Fields fields(json, "model");
+  return fields.string_or("type", fields.has("merges") ? "BPE" : "");
+}
+
+}  // namespace
+
+bool model_reads_bytes(const Json& json) { return type_of(json) == "BPE" && Bpe::reads_bytes(json); }
+
+Status read_model_tokens(const Json& json, Vocabulary& vocabulary) {
+  Fields fields(json, "model");
+  CHIMERA_RETURN_IF_ERROR(fields.status());
+  const std::string type = type_of(json);
+  if (type != "BPE") return unsupported_component("model", type, "BPE");
+  const Json* vocab = fields.object("vocab");
+  CHIMERA_RETURN_IF_ERROR(fields.status());
+  return vocabulary.add_model_tokens(*vocab);
+}
+
+Result<std::unique_ptr<TokenModel>> make_token_model(const Json& json, PieceForm form,
+                                                     const Vocabulary& vocabulary) {
+  const std::string type = type_of(json);
+  if (type == "BPE") return Bpe::from_json(json, form, vocabulary);
+  return unsupported_component("model", type, "BPE");
+}
+
+}  // namespace chimera::tokenizer

@@ -1,0 +1,182 @@
+#include "backbone/tokenizer_normalizer.h"
+
+#include <fmt/format.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "backbone/tokenizer_pattern.h"
+#include "backbone/tokenizer_text.h"
+
+namespace chimera::tokenizer {
+namespace {
+
+// A hostile "Replace" could grow text without bound.
+constexpr size_t kMaxNormalized = size_t{256} * 1024 * 1024;
+
+constexpr std::string_view kSupported =
+    "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, ByteLevel, Sequence";
+
+Status too_large() {
+  return Status(Code::kResourceExhausted,
+                fmt::format("the normalized text exceeds {} bytes", kMaxNormalized),
+                "send the text in smaller parts");
+}
+
+bool is_ascii(std::string_view text) {
+  return std::none_of(text.begin(), text.end(),
+                      [](char c) { return (static_cast<unsigned char>(c) & 0x80u) != 0; });
+}
+
+uint32_t lower(uint32_t c) {
+  return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+}  // namespace
+
+Result<Normalizer> Normalizer::from_json(const Json& json) {
+  Normalizer normalizer;
+  CHIMERA_RETURN_IF_ERROR(read(json, "normalizer", normalizer.steps_));
+  return normalizer;
+}
+
+Status Normalizer::read(const Json& json, const std::string& where, std::vector<Step>& steps) {
+  if (json.is_null()) return {};
+  Fields fields(json, where);
+  const std::string type = fields.string("type");
+  CHIMERA_RETURN_IF_ERROR(fields.status());
+  if (type == "Sequence") {
+    const Json* members = fields.array("normalizers");
+    for (size_t i = 0; i < members->size(); ++i) {
+      CHIMERA_RETURN_IF_ERROR(
+          read((*members)[i], fmt::format("{}.normalizers[{}]", where, i), steps));
+    }
+  } else if (type == "NFC") {
+    steps.push_back(UnicodeForm{UTF8PROC_COMPOSE});
+  } else if (type == "NFD") {
+    steps.push_back(UnicodeForm{UTF8PROC_DECOMPOSE});
+  } else if (type == "NFKC") {
+    steps.push_back(UnicodeForm{UTF8PROC_COMPOSE | UTF8PROC_COMPAT});
+  } else if (type == "NFKD") {
+    steps.push_back(UnicodeForm{UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT});
+  } else if (type == "Prepend") {
+    steps.push_back(Prepend{fields.string("prepend")});
+  } else if (type == "Replace") {
+    Result<Regex> pattern = read_pattern(fields);
+    if (!pattern.ok()) return pattern.status();
+    steps.push_back(Replace{*pattern, fields.string("content")});
+  } else if (type == "Lowercase") {
+    steps.push_back(Lowercase{});
+  } else if (type == "Strip") {
+    steps.push_back(StripSpace{fields.boolean("strip_left"), fields.boolean("strip_right")});
+  } else if (type == "StripAccents") {
+    steps.push_back(StripAccents{});
+  } else if (type == "ByteLevel") {
+    steps.push_back(ByteLevel{});
+  } else {
+    return unsupported_component(where, type, kSupported);
+  }
+  return fields.status();
+}
+
+Status Normalizer::apply(std::string& text) const {
+  for (const Step& step : steps_) {
+    CHIMERA_RETURN_IF_ERROR(std::visit([&](const auto& s) { return run(s, text); }, step));
+    if (text.size() > kMaxNormalized) return too_large();
+  }
+  return {};
+}
+
+Status Normalizer::run(const UnicodeForm& step, std::string& text) {
+  if (is_ascii(text)) return {};  // every form leaves ASCII alone
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto n =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                   static_cast<utf8proc_option_t>(step.utf8proc_options | UTF8PROC_STABLE));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owned(mapped, &std::free);
+  if (n < 0) {
+    return Status(Code::kInternal,
+                  fmt::format("Unicode normalization failed: {}", utf8proc_errmsg(n)));
+  }
+  text.assign(reinterpret_cast<const char*>(mapped), static_cast<size_t>(n));
+  return {};
+}
+
+Status Normalizer::run(const Prepend& step, std::string& text) {
+  if (!text.empty()) text.insert(0, step.text);
+  return {};
+}
+
+Status Normalizer::run(const Replace& step, std::string& text) {
+  std::string out;
+  out.reserve(text.size());
+  size_t copied = 0;
+  bool oversized = false;
+  const Status matched = step.pattern.for_each_match(text, [&](size_t begin, size_t end) {
+    if (oversized) return;
+    out.append(text, copied, begin - copied);
+    out += step.content;
+    copied = end;
+    oversized = out.size() > kMaxNormalized;
+  });
+  CHIMERA_RETURN_IF_ERROR(matched);
+  if (oversized) return too_large();
+  out.append(text, copied);
+  text = std::move(out);
+  return {};
+}
+
+Status Normalizer::run(const Lowercase&, std::string& text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    if (c.code_point == 0x130) {
+      out += "i\xCC\x87";  // the one character whose lower case is two
+    } else {
+      append_char(lower(c.code_point), out);
+    }
+    pos += c.length;
+  }
+  text = std::move(out);
+  return {};
+}
+
+Status Normalizer::run(const StripSpace& step, std::string& text) {
+  size_t begin = text.size();
+  size_t end = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    if (!is_white_space(c.code_point)) {
+      begin = std::min(begin, pos);
+      end = pos + c.length;
+    }
+    pos += c.length;
+  }
+  if (step.right) text.erase(std::max(end, step.left ? begin : size_t{0}));
+  if (step.left) text.erase(0, std::min(begin, text.size()));
+  return {};
+}
+
+Status Normalizer::run(const StripAccents&, std::string& text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    if (!is_mark(c.code_point)) out.append(text, pos, c.length);
+    pos += c.length;
+  }
+  text = std::move(out);
+  return {};
+}
+
+Status Normalizer::run(const ByteLevel&, std::string& text) {
+  text = to_byte_level(text);
+  return {};
+}
+
+}  // namespace chimera::tokenizer

@@ -1,0 +1,12 @@
+// The "pattern" member that Split and Replace share: {"String": …} or {"Regex": …}.
+#pragma once
+
+#include "backbone/tokenizer_json.h"
+#include "backbone/tokenizer_regex.h"
+
+namespace chimera::tokenizer {
+
+/// Compiles the "pattern" member of `fields`.
+Result<Regex> read_pattern(Fields& fields);
+
+}  // namespace chimera::tokenizer
