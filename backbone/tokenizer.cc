@@ -93,19 +93,18 @@ Status Tokenizer::Impl::read(const Json& document) {
       assign(tokenizer::Normalizer::from_json(member(document, "normalizer")), normalizer));
   const Json& model_json = member(document, "model");
   CHIMERA_RETURN_IF_ERROR(tokenizer::read_model_tokens(model_json, vocabulary));
-  CHIMERA_RETURN_IF_ERROR(assign(tokenizer::AddedTokens::from_json(
-                                     member(document, "added_tokens"), normalizer, vocabulary),
-                                 added_tokens));
   CHIMERA_RETURN_IF_ERROR(assign(
-      tokenizer::PreTokenizer::from_json(member(document, "pre_tokenizer")), pre_tokenizer));
+      tokenizer::AddedTokens::from_json(member(document, "added_tokens"), normalizer, vocabulary),
+      added_tokens));
+  CHIMERA_RETURN_IF_ERROR(
+      assign(tokenizer::PreTokenizer::from_json(member(document, "pre_tokenizer")), pre_tokenizer));
   if (!tokenizer::model_reads_bytes(model_json)) pre_tokenizer.write_byte_characters();
   const auto form = pre_tokenizer.ends_with_bytes() ? tokenizer::PieceForm::kBytes
                                                     : tokenizer::PieceForm::kCharacters;
+  CHIMERA_RETURN_IF_ERROR(assign(tokenizer::make_token_model(model_json, form, vocabulary), model));
   CHIMERA_RETURN_IF_ERROR(
-      assign(tokenizer::make_token_model(model_json, form, vocabulary), model));
-  CHIMERA_RETURN_IF_ERROR(assign(
-      tokenizer::PostProcessor::from_json(member(document, "post_processor"), vocabulary),
-      post_processor));
+      assign(tokenizer::PostProcessor::from_json(member(document, "post_processor"), vocabulary),
+             post_processor));
   CHIMERA_RETURN_IF_ERROR(
       assign(tokenizer::Decoder::from_json(member(document, "decoder")), decoder));
   token_bytes.resize(static_cast<size_t>(vocabulary.size()));
@@ -116,8 +115,7 @@ Status Tokenizer::Impl::read(const Json& document) {
   return {};
 }
 
-Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8,
-                                               EncodeOptions options) const {
+Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8, EncodeOptions options) const {
   if (utf8.size() > kMaxText) {
     return Status(Code::kResourceExhausted,
                   fmt::format("text of {} bytes; the limit is {}", utf8.size(), kMaxText),
@@ -147,8 +145,7 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8,
 }
 
 Status Tokenizer::Impl::encode_text(std::string_view text, bool at_start,
-                                    const EncodeOptions& options,
-                                    std::vector<int32_t>& ids) const {
+                                    const EncodeOptions& options, std::vector<int32_t>& ids) const {
   if (normalizer.empty()) return encode_normalized(text, at_start, options, ids);
   std::string normalized(text);
   CHIMERA_RETURN_IF_ERROR(normalizer.apply(normalized));

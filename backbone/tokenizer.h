@@ -29,7 +29,8 @@ class Tokenizer {
   /// tokenizer.json is untrusted: at most 64 MiB, everything checked. data_corrupt when it is
   /// malformed, unimplemented when it names a component that is not supported.
   static Result<std::shared_ptr<const Tokenizer>> load(const std::string& tokenizer_json_path);
-  static Result<std::shared_ptr<const Tokenizer>> parse(std::string_view json, std::string_view label);
+  static Result<std::shared_ptr<const Tokenizer>> parse(std::string_view json,
+                                                        std::string_view label);
   ~Tokenizer();
 
   struct EncodeOptions {

@@ -60,8 +60,8 @@ Result<AddedTokens> AddedTokens::from_json(const Json& json, const Normalizer& n
     const bool normalized = fields.boolean_or("normalized", !token.special);
     CHIMERA_RETURN_IF_ERROR(fields.status());
     if (content.size() > kMaxContent) {
-      fields.fail(fmt::format("\"content\" has {} bytes; the limit is {}", content.size(),
-                              kMaxContent));
+      fields.fail(
+          fmt::format("\"content\" has {} bytes; the limit is {}", content.size(), kMaxContent));
       return fields.status();
     }
     if (content.empty()) continue;  // the reference ignores it as well

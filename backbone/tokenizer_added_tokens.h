@@ -23,7 +23,7 @@ namespace chimera::tokenizer {
 /// A run of the text between added tokens, or one of them.
 struct Segment {
   std::string_view text;
-  int32_t id;  // kNoToken for plain text
+  int32_t id;     // kNoToken for plain text
   bool at_start;  // begins at the start of the searched text
 };
 
@@ -39,8 +39,7 @@ class AddedTokens {
 
   /// Replaces `out` by the segments of `text`. Special tokens are looked for only when
   /// `match_special`.
-  void split(std::string_view text, Pass pass, bool match_special,
-             std::vector<Segment>& out) const;
+  void split(std::string_view text, Pass pass, bool match_special, std::vector<Segment>& out) const;
 
  private:
   struct Token {

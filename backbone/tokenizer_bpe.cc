@@ -120,8 +120,7 @@ Status Bpe::add_merge(std::string_view left, std::string_view right, size_t rank
   const int32_t right_id = vocabulary_.model_id(right);
   if (right_id == kNoToken) return refuse(right);
   if (right.size() < subword_prefix_.size()) return refuse(subword_prefix_);
-  const std::string joined =
-      std::string(left) + std::string(right.substr(subword_prefix_.size()));
+  const std::string joined = std::string(left) + std::string(right.substr(subword_prefix_.size()));
   const int32_t result = vocabulary_.model_id(joined);
   if (result == kNoToken) return refuse(joined);
   merges_.put(left_id, right_id, static_cast<uint32_t>(rank), result);

@@ -29,8 +29,7 @@ class Bpe : public TokenModel {
   /// See model_reads_bytes.
   static bool reads_bytes(const Json& json);
 
-  void encode(std::string_view piece, bool allow_special,
-              std::vector<int32_t>& ids) const override;
+  void encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const override;
 
   /// encode() past the word cache; returns how many heap entries were handled, for tests of the
   /// cost.
@@ -91,9 +90,9 @@ class Bpe : public TokenModel {
   const Vocabulary& vocabulary_;
   MergeTable merges_;
   PieceForm form_ = PieceForm::kCharacters;
-  std::array<int32_t, 256> byte_ids_{};               // kBytes: id of each byte
+  std::array<int32_t, 256> byte_ids_{};                // kBytes: id of each byte
   std::unordered_map<std::string, int32_t> char_ids_;  // kCharacters: ids of one-character tokens
-  std::array<int32_t, 256> fallback_ids_{};           // "<0x00>" … "<0xFF>"
+  std::array<int32_t, 256> fallback_ids_{};            // "<0x00>" … "<0xFF>"
   std::string subword_prefix_;
   std::string word_suffix_;
   int32_t unknown_ = kNoToken;

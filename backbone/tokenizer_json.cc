@@ -32,8 +32,8 @@ Status check_shape(std::string_view text) {
       case '[':
       case '{':
         if (++depth > kMaxJsonDepth) {
-          return Status(Code::kDataCorrupt, fmt::format("JSON nested deeper than {} at byte {}",
-                                                        kMaxJsonDepth, i));
+          return Status(Code::kDataCorrupt,
+                        fmt::format("JSON nested deeper than {} at byte {}", kMaxJsonDepth, i));
         }
         break;
       case ']':
@@ -163,8 +163,7 @@ const Json* Fields::object(const char* key) {
 
 Status unsupported_component(std::string_view where, std::string_view found,
                              std::string_view supported) {
-  return Status(Code::kUnimplemented,
-                fmt::format("{}: type \"{}\" is not supported", where, found),
+  return Status(Code::kUnimplemented, fmt::format("{}: type \"{}\" is not supported", where, found),
                 fmt::format("supported: {}", supported));
 }
 

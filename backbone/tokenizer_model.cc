@@ -15,7 +15,9 @@ std::string type_of(const Json& json) {
 
 }  // namespace
 
-bool model_reads_bytes(const Json& json) { return type_of(json) == "BPE" && Bpe::reads_bytes(json); }
+bool model_reads_bytes(const Json& json) {
+  return type_of(json) == "BPE" && Bpe::reads_bytes(json);
+}
 
 Status read_model_tokens(const Json& json, Vocabulary& vocabulary) {
   Fields fields(json, "model");

@@ -55,27 +55,27 @@ Status Normalizer::read(const Json& json, const std::string& where, std::vector<
           read((*members)[i], fmt::format("{}.normalizers[{}]", where, i), steps));
     }
   } else if (type == "NFC") {
-    steps.push_back(UnicodeForm{UTF8PROC_COMPOSE});
+    steps.emplace_back(UnicodeForm{UTF8PROC_COMPOSE});
   } else if (type == "NFD") {
-    steps.push_back(UnicodeForm{UTF8PROC_DECOMPOSE});
+    steps.emplace_back(UnicodeForm{UTF8PROC_DECOMPOSE});
   } else if (type == "NFKC") {
-    steps.push_back(UnicodeForm{UTF8PROC_COMPOSE | UTF8PROC_COMPAT});
+    steps.emplace_back(UnicodeForm{UTF8PROC_COMPOSE | UTF8PROC_COMPAT});
   } else if (type == "NFKD") {
-    steps.push_back(UnicodeForm{UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT});
+    steps.emplace_back(UnicodeForm{UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT});
   } else if (type == "Prepend") {
-    steps.push_back(Prepend{fields.string("prepend")});
+    steps.emplace_back(Prepend{fields.string("prepend")});
   } else if (type == "Replace") {
     Result<Regex> pattern = read_pattern(fields);
     if (!pattern.ok()) return pattern.status();
-    steps.push_back(Replace{*pattern, fields.string("content")});
+    steps.emplace_back(Replace{*pattern, fields.string("content")});
   } else if (type == "Lowercase") {
-    steps.push_back(Lowercase{});
+    steps.emplace_back(Lowercase{});
   } else if (type == "Strip") {
-    steps.push_back(StripSpace{fields.boolean("strip_left"), fields.boolean("strip_right")});
+    steps.emplace_back(StripSpace{fields.boolean("strip_left"), fields.boolean("strip_right")});
   } else if (type == "StripAccents") {
-    steps.push_back(StripAccents{});
+    steps.emplace_back(StripAccents{});
   } else if (type == "ByteLevel") {
-    steps.push_back(ByteLevel{});
+    steps.emplace_back(ByteLevel{});
   } else {
     return unsupported_component(where, type, kSupported);
   }

@@ -115,18 +115,18 @@ Status PreTokenizer::read(const Json& json, const std::string& where, std::vecto
     CHIMERA_RETURN_IF_ERROR(read_metaspace(fields, steps));
   } else if (type == "Digits") {
     const bool individual = fields.boolean_or("individual_digits", false);
-    steps.push_back(
+    steps.emplace_back(
         SplitChars{&is_numeric, individual ? Behavior::kIsolated : Behavior::kContiguous});
   } else if (type == "Punctuation") {
-    steps.push_back(SplitChars{&is_punctuation, read_behavior(fields, "Isolated")});
+    steps.emplace_back(SplitChars{&is_punctuation, read_behavior(fields, "Isolated")});
   } else if (type == "CharDelimiterSplit") {
-    steps.push_back(SplitDelimiter{fields.character("delimiter")});
+    steps.emplace_back(SplitDelimiter{fields.character("delimiter")});
   } else if (type == "WhitespaceSplit") {
-    steps.push_back(SplitChars{&is_white_space, Behavior::kRemoved});
+    steps.emplace_back(SplitChars{&is_white_space, Behavior::kRemoved});
   } else if (type == "Whitespace") {
     Result<Regex> pattern = Regex::compile("\\w+|[^\\w\\s]+");
     if (!pattern.ok()) return pattern.status();
-    steps.push_back(SplitRegex{*pattern, Behavior::kRemoved, /*invert=*/true});
+    steps.emplace_back(SplitRegex{*pattern, Behavior::kRemoved, /*invert=*/true});
   } else {
     return unsupported_component(where, type, kSupported);
   }
@@ -137,7 +137,7 @@ Status PreTokenizer::read_split(Fields& fields, std::vector<Step>& steps) {
   Result<Regex> pattern = read_pattern(fields);
   if (!pattern.ok()) return pattern.status();
   const Behavior behavior = read_behavior(fields, "");
-  steps.push_back(SplitRegex{*pattern, behavior, fields.boolean_or("invert", false)});
+  steps.emplace_back(SplitRegex{*pattern, behavior, fields.boolean_or("invert", false)});
   return fields.status();
 }
 
@@ -148,7 +148,7 @@ Status PreTokenizer::read_byte_level(Fields& fields, std::vector<Step>& steps) {
     if (!pattern.ok()) return pattern.status();
     step.words = SplitRegex{*pattern, Behavior::kIsolated, /*invert=*/false};
   }
-  steps.push_back(std::move(step));
+  steps.emplace_back(std::move(step));
   return fields.status();
 }
 
@@ -161,18 +161,18 @@ Status PreTokenizer::read_metaspace(Fields& fields, std::vector<Step>& steps) {
   } else if (scheme == "never") {
     step.prepend = Metaspace::Prepend::kNever;
   } else if (scheme != "always") {
-    fields.fail(fmt::format("\"prepend_scheme\" is \"{}\", expected always, first or never",
-                            scheme));
+    fields.fail(
+        fmt::format("\"prepend_scheme\" is \"{}\", expected always, first or never", scheme));
   }
   // Files older than prepend_scheme say it with add_prefix_space.
   if (!fields.boolean_or("add_prefix_space", true)) {
     if (fields.has("prepend_scheme") && scheme != "never") {
-      fields.fail(fmt::format("\"add_prefix_space\" is false but \"prepend_scheme\" is \"{}\"",
-                              scheme));
+      fields.fail(
+          fmt::format("\"add_prefix_space\" is false but \"prepend_scheme\" is \"{}\"", scheme));
     }
     step.prepend = Metaspace::Prepend::kNever;
   }
-  steps.push_back(step);
+  steps.emplace_back(step);
   return fields.status();
 }
 
@@ -184,9 +184,10 @@ PreTokenizer::Behavior PreTokenizer::read_behavior(Fields& fields, std::string_v
   if (name == "MergedWithNext") return Behavior::kMergedWithNext;
   if (name == "Contiguous") return Behavior::kContiguous;
   if (name != "Removed") {
-    fields.fail(fmt::format("\"behavior\" is \"{}\", expected Removed, Isolated, "
-                            "MergedWithPrevious, MergedWithNext or Contiguous",
-                            name));
+    fields.fail(
+        fmt::format("\"behavior\" is \"{}\", expected Removed, Isolated, "
+                    "MergedWithPrevious, MergedWithNext or Contiguous",
+                    name));
   }
   return Behavior::kRemoved;
 }
@@ -204,8 +205,8 @@ Status PreTokenizer::split(std::string_view text, bool at_start, Pieces& out) co
     out.items.reserve(previous.size());
     for (size_t k = 0; k < previous.size(); ++k) {
       Context context{at_start && k == 0, /*map_bytes=*/!(last && ends_with_bytes_), out};
-      CHIMERA_RETURN_IF_ERROR(std::visit(
-          [&](const auto& step) { return run(step, previous[k], context); }, steps_[i]));
+      CHIMERA_RETURN_IF_ERROR(
+          std::visit([&](const auto& step) { return run(step, previous[k], context); }, steps_[i]));
     }
   }
   return {};

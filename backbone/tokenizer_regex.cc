@@ -64,9 +64,9 @@ Result<Regex> Regex::literal(std::string_view text) { return build(text, /*is_li
 
 Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
   // Oniguruma's ^ and $ always match at lines.
-  const uint32_t options =
-      is_literal ? PCRE2_UTF | PCRE2_LITERAL
-                 : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  const uint32_t options = is_literal
+                               ? PCRE2_UTF | PCRE2_LITERAL
+                               : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
   std::unique_ptr<pcre2_compile_context, Deleter<pcre2_compile_context_free>> context(
       pcre2_compile_context_create(nullptr));
   if (!context) return Status(Code::kResourceExhausted, "no memory to compile an expression");
@@ -85,9 +85,8 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
   }
   // Without JIT (a system that forbids writable code pages) pcre2_match interprets.
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
-  return Regex(Compiled(code, [](const pcre2_code* c) {
-    pcre2_code_free(const_cast<pcre2_code*>(c));
-  }));
+  return Regex(
+      Compiled(code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }));
 }
 
 Regex::Found Regex::find(std::string_view text, size_t from, size_t& begin, size_t& end) const {

@@ -144,9 +144,7 @@ class Translator {
   char peek(size_t ahead = 0) const {
     return pos_ + ahead < source_.size() ? source_[pos_ + ahead] : '\0';
   }
-  bool looking_at(std::string_view text) const {
-    return source_.substr(pos_, text.size()) == text;
-  }
+  bool looking_at(std::string_view text) const { return source_.substr(pos_, text.size()) == text; }
   bool accept(std::string_view text) {
     if (!looking_at(text)) return false;
     pos_ += text.size();
@@ -155,16 +153,16 @@ class Translator {
   bool failed() const { return !error_.ok(); }
   void malformed(std::string_view what) {
     if (failed()) return;
-    error_ = Status(Code::kDataCorrupt,
-                    fmt::format("regular expression: {} at byte {}", what, pos_));
+    error_ =
+        Status(Code::kDataCorrupt, fmt::format("regular expression: {} at byte {}", what, pos_));
   }
   void unsupported(std::string_view construct) {
     if (failed()) return;
-    error_ = Status(Code::kUnimplemented,
-                    fmt::format("regular expression construct {} at byte {} is not supported",
-                                construct, pos_),
-                    "supported: alternatives, groups, look-around, greedy, lazy and possessive "
-                    "quantifiers, classes with && and nesting, \\p{...}, (?imx)");
+    error_ = Status(
+        Code::kUnimplemented,
+        fmt::format("regular expression construct {} at byte {} is not supported", construct, pos_),
+        "supported: alternatives, groups, look-around, greedy, lazy and possessive "
+        "quantifiers, classes with && and nesting, \\p{...}, (?imx)");
   }
 
   // Up to the closing parenthesis of this group or the end.
@@ -244,8 +242,8 @@ void Translator::alternatives(int depth) {
 }
 
 void Translator::group(int depth) {
-  static constexpr std::array<std::string_view, 7> kOpeners = {"(?:",  "(?=",  "(?!", "(?<=",
-                                                               "(?<!", "(?>", "("};
+  static constexpr std::array<std::string_view, 7> kOpeners = {
+      "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "("};
   const size_t start = out_.size();
   if (accept("(?#")) {
     while (!at_end() && peek() != ')') ++pos_;
@@ -456,8 +454,7 @@ CharSet Translator::property_named(const std::string& name, bool negated) {
   const auto category = look_up(kCategoryNames, lower);
   const char* letter = negated ? "\\P{" : "\\p{";
   // A bare script name means script extensions in PCRE2 and the script itself in Oniguruma.
-  for (const std::string& candidate :
-       {category ? std::string(*category) : "sc:" + name, name}) {
+  for (const std::string& candidate : {category ? std::string(*category) : "sc:" + name, name}) {
     std::string item = letter + candidate + "}";
     if (pcre2_accepts(item)) return {std::move(item), false};
   }
@@ -639,9 +636,8 @@ void Translator::posix_bracket(std::string& items, std::vector<std::string>& par
 
 Result<std::string> translate_oniguruma(std::string_view pattern) {
   if (pattern.size() > kMaxPattern) {
-    return Status(Code::kDataCorrupt,
-                  fmt::format("regular expression of {} bytes; the limit is {}", pattern.size(),
-                              kMaxPattern));
+    return Status(Code::kDataCorrupt, fmt::format("regular expression of {} bytes; the limit is {}",
+                                                  pattern.size(), kMaxPattern));
   }
   if (const auto bad = find_invalid_utf8(pattern)) {
     return Status(Code::kDataCorrupt,
