@@ -1,0 +1,65 @@
+#include "daemon/server.h"
+
+#include "daemon/server_calls.h"
+#include "daemon/server_loop.h"
+
+namespace chimera {
+
+CallContext::CallContext(ServerOptions server_options)
+    : options(std::move(server_options)),
+      score_prefix(score_prefix_token(options.tokenizer.get(), options.model)) {}
+
+void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call) {
+  std::visit(
+      [&](auto&& one) {
+        using T = std::decay_t<decltype(one)>;
+        // `cancel` is answered by the loop, which knows what is live.
+        if constexpr (!std::is_same_v<T, wire::Cancel>) {
+          handle(context, std::move(live), std::move(one));
+        }
+      },
+      std::move(call));
+}
+
+struct Server::Impl {
+  explicit Impl(ServerOptions options) : context(std::move(options)) {}
+
+  CallContext context;
+  std::unique_ptr<ServerLoop> loop;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
+  const DeploymentConfig& config = *options.config;
+  ServerLoop::Options loop_options;
+  loop_options.serve_endpoint = config.serve.endpoint;
+  loop_options.control_endpoint = config.control.endpoint;
+  loop_options.live_per_client = kMaxLivePerClient;
+  loop_options.queued_per_request = kMaxQueuedEvents;
+
+  auto impl = std::make_unique<Impl>(std::move(options));
+  auto loop =
+      ServerLoop::start(std::move(loop_options), impl->context.counters,
+                        [context = &impl->context](std::shared_ptr<Live> live, wire::Call call) {
+                          handle_call(*context, std::move(live), std::move(call));
+                        });
+  if (!loop.ok()) return loop.status();
+  impl->loop = std::move(loop).value();
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::~Server() {
+  CallContext& context = impl_->context;
+  context.draining = true;
+  context.stopping = true;
+  // Workers first: their last answers still go out through the loop.
+  for (Worker* worker : {&context.texts, &context.queries, &context.changes, &context.drains}) {
+    worker->stop();
+  }
+  impl_->loop->stop();
+}
+
+void Server::drain() { impl_->context.draining = true; }
+
+}  // namespace chimera

@@ -1,0 +1,67 @@
+// What each call of the protocol does. Runs on the IO thread unless a function posts to a worker.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "daemon/server.h"
+#include "daemon/server_live.h"
+#include "daemon/server_loop.h"
+#include "daemon/server_worker.h"
+#include "wire/protocol.h"
+
+namespace chimera {
+
+/// Everything the handlers share. The workers come last: they stop before the rest goes.
+struct CallContext {
+  explicit CallContext(ServerOptions server_options);
+
+  ServerOptions options;
+  std::optional<int32_t> score_prefix;  // token put before scored texts
+  std::atomic<bool> draining{false};
+  std::atomic<bool> stopping{false};
+  ServerCounters counters;  // kept by the loop, shown by `stats`
+
+  Worker texts{"chimera-text", 256};     // long texts to tokens
+  Worker queries{"chimera-query", 64};   // reads of the registry
+  Worker changes{"chimera-change", 64};  // one change after another, each may load from disk
+  Worker drains{"chimera-drain", 8};
+};
+
+/// Answers any call but `cancel`. `live` gets exactly one final event, now or later.
+void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call);
+
+// The calls of the serve endpoint (server_serve.cc).
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Chat call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Health call);
+
+// The calls of the control endpoint (server_control.cc).
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Apply call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown call);
+
+/// The object of `plan` and `apply`; module paths must be absolute (the daemon does not know the
+/// client's directory).
+Result<CompositionSpec> read_composition(const std::string& composition_json);
+
+/// The token put before scored texts: what the tokenizer starts texts with, else end of text.
+std::optional<int32_t> score_prefix_token(const Tokenizer* tokenizer, const ModelConfig& model);
+
+}  // namespace chimera

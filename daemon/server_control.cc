@@ -1,0 +1,197 @@
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "daemon/server_calls.h"
+#include "daemon/server_events.h"
+#include "wire/strict_json.h"
+
+namespace chimera {
+namespace {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr int64_t kDefaultDrainMs = 30'000;
+
+Status check_absolute(std::string_view what, std::string_view path) {
+  if (path.starts_with('/')) return {};
+  return Status(Code::kInvalidArgument,
+                fmt::format("{}: {} (expected an absolute path)", what, wire::quote(path)),
+                "the daemon does not know your directory; `chimera` makes paths absolute");
+}
+
+void reply(const std::shared_ptr<Live>& live, const Result<ChangeReport>& report) {
+  if (!report.ok()) return live->on_error(report.status());
+  live->answer(encode_reply(live->id(), to_json(report.value())));
+}
+
+InFlight in_flight(bool restart) { return restart ? InFlight::kRestart : InFlight::kPin; }
+
+/// Puts epoch and composition of the current table beside `fields`.
+json with_epoch(const CallContext& context, json fields) {
+  const auto table = context.options.engine->table();
+  fields["epoch"] = table->epoch();
+  fields["composition"] = table->digest();
+  return fields;
+}
+
+json server_stats(const CallContext& context) {
+  const ServerCounters& counters = context.counters;
+  return {{"requests", counters.requests.load()},
+          {"refused", counters.refused.load()},
+          {"slow_clients", counters.slow_clients.load()},
+          {"gone_clients", counters.gone_clients.load()},
+          {"live", counters.live.load()},
+          {"clients", counters.clients.load()},
+          {"draining", context.draining.load()}};
+}
+
+void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milliseconds timeout) {
+  // In slices, so that the end of the daemon does not wait for a day-long drain.
+  constexpr milliseconds kSlice{100};
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  bool drained = false;
+  while (!drained && !context.stopping) {
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(end - std::chrono::steady_clock::now());
+    drained = context.options.engine->drain(std::clamp(left, milliseconds(0), kSlice));
+    if (left <= milliseconds(0)) break;
+  }
+  live->answer(encode_reply(live->id(), with_epoch(context, {{"drained", drained}})));
+}
+
+}  // namespace
+
+Result<CompositionSpec> read_composition(const std::string& composition_json) {
+  const json spec = json::parse(composition_json, nullptr, /*allow_exceptions=*/false);
+  // What else is wrong is found by the reader of deployment files, with its messages.
+  if (spec.is_object() && spec.contains("modules") && spec["modules"].is_array()) {
+    for (const json& module : spec["modules"]) {
+      if (!module.is_object() || !module.contains("path") || !module["path"].is_string()) continue;
+      CHIMERA_RETURN_IF_ERROR(
+          check_absolute("composition.modules.path", module["path"].get<std::string>()));
+    }
+  }
+  return parse_composition(composition_json, "composition", "/");
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
+  context.queries.post(live, [&context, live] {
+    json modules = json::array();
+    for (const auto& module : context.options.registry->modules()) {
+      modules.push_back(to_json(module));
+    }
+    live->answer(encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)}})));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
+  const Status status = check_absolute("load.path", call.path);
+  if (!status.ok()) return live->on_error(status);
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    LoadArgs args{call.path, call.name.value_or(""), call.enabled, {}, in_flight(call.restart)};
+    if (call.bias) args.bias = static_cast<float>(*call.bias);
+    reply(live, context.options.registry->load(args));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    reply(live, context.options.registry->unload(call.name));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    reply(live, context.options.registry->revoke(call.name));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    reply(live, context.options.registry->set_bias(call.name, static_cast<float>(call.value)));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
+  context.queries.post(live, [&context, live, call = std::move(call)] {
+    const auto spec = read_composition(call.composition_json);
+    if (!spec.ok()) return live->on_error(spec.status());
+    json out = to_json(context.options.registry->plan(spec.value()));
+    out["epoch"] = context.options.engine->table()->epoch();
+    live->answer(encode_reply(live->id(), std::move(out)));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Apply call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    const auto spec = read_composition(call.composition_json);
+    if (!spec.ok()) return live->on_error(spec.status());
+    reply(live, context.options.registry->apply(spec.value(), in_flight(call.restart)));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback call) {
+  context.changes.post(live, [&context, live, call] {
+    reply(live, context.options.registry->rollback(call.epoch));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs) {
+  context.queries.post(live, [&context, live] {
+    json current = json::array(), history = json::array();
+    for (const auto& epoch : context.options.engine->epochs()) current.push_back(to_json(epoch));
+    for (const auto& record : context.options.registry->history()) {
+      history.push_back(to_json(record));
+    }
+    live->answer(encode_reply(live->id(), with_epoch(context, {{"live", std::move(current)},
+                                                               {"history", std::move(history)}})));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call) {
+  context.queries.post(live, [&context, live, call] {
+    const EngineStats stats = context.options.engine->stats();
+    const auto count = static_cast<int64_t>(stats.router.layers.size());
+    if (call.layer && *call.layer >= context.options.model.num_layers) {
+      return live->on_error(Status(Code::kNotFound,
+                                   fmt::format("routing.layer: {} (expected 0 to {})", *call.layer,
+                                               context.options.model.num_layers - 1),
+                                   "leave `layer` out to see all"));
+    }
+    json layers = json::array();
+    for (int64_t i = 0; i < count; ++i) {
+      if (call.layer && *call.layer != i) continue;
+      layers.push_back(to_json(stats.router.layers[static_cast<size_t>(i)], i));
+    }
+    live->answer(encode_reply(live->id(), with_epoch(context, {{"layers", std::move(layers)}})));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
+  context.queries.post(live, [&context, live] {
+    live->answer(encode_reply(
+        live->id(), with_epoch(context, {{"engine", to_json(context.options.engine->stats())},
+                                         {"server", server_stats(context)}})));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call) {
+  if (!context.draining.exchange(true)) {
+    spdlog::info("drain: new requests are refused");
+    if (context.options.on_drain) context.options.on_drain();
+  }
+  const milliseconds timeout(call.timeout_ms.value_or(kDefaultDrainMs));
+  context.drains.post(live, [&context, live, timeout] { drain_engine(context, live, timeout); });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown) {
+  spdlog::info("shutdown: asked for by a client");
+  live->answer(encode_reply(live->id(), with_epoch(context, json::object())));
+  // From a worker, so that the answer is on its way before the daemon begins to end.
+  context.queries.post(std::move(live), [&context] {
+    if (context.options.on_shutdown) context.options.on_shutdown();
+  });
+}
+
+}  // namespace chimera

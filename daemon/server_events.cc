@@ -1,0 +1,250 @@
+#include "daemon/server_events.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <span>
+
+#include "wire/protocol.h"
+#include "wire/strict_json.h"
+
+namespace chimera {
+namespace {
+
+using nlohmann::json;
+
+// Long number lists are printed by hand: a routing trace has half a million of them, and through
+// json values they would hold up the IO thread ten times as long.
+void append_float(fmt::memory_buffer& out, float value) {
+  if (std::isfinite(value)) {
+    fmt::format_to(std::back_inserter(out), "{}", value);
+  } else {
+    out.append(std::string_view("null"));
+  }
+}
+void append_item(fmt::memory_buffer& out, float value) { append_float(out, value); }
+void append_item(fmt::memory_buffer& out, int32_t value) {
+  fmt::format_to(std::back_inserter(out), "{}", value);
+}
+
+template <class T>
+void append_list(fmt::memory_buffer& out, std::span<const T> values) {
+  out.push_back('[');
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    append_item(out, values[i]);
+  }
+  out.push_back(']');
+}
+
+template <class T>
+void append_rows(fmt::memory_buffer& out, std::span<const T> values, size_t columns) {
+  out.push_back('[');
+  for (size_t at = 0; at < values.size(); at += columns) {
+    if (at > 0) out.push_back(',');
+    append_list(out, values.subspan(at, columns));
+  }
+  out.push_back(']');
+}
+
+/// `object` with `fields` ("\"name\":value,…") put in before its closing brace.
+std::string splice(const json& object, const std::string& fields) {
+  std::string text = wire::dump(object);
+  if (fields.empty()) return text;
+  text.pop_back();
+  return text + "," + fields + "}";
+}
+
+json provenance(const DoneEvent& event) {
+  json modules = json::object();
+  for (const auto& [name, share] : event.modules) {
+    modules[name] = {{"version", share.version}, {"digest", share.digest}, {"share", share.share}};
+  }
+  return {{"epoch", event.epoch},
+          {"composition", event.composition},
+          {"modules", std::move(modules)},
+          {"backbone", {{"share", event.backbone_share}}}};
+}
+
+json change_list(const std::vector<ChangeItem>& changes) {
+  json out = json::array();
+  for (const ChangeItem& change : changes) {
+    out.push_back(
+        {{"action", change.action}, {"module", change.module}, {"detail", change.detail}});
+  }
+  return out;
+}
+
+/// Fields of a score that are lists; `scored` is the JSON so far.
+std::string score_lists(const DoneEvent& event) {
+  fmt::memory_buffer logprobs;
+  append_list(logprobs, std::span<const float>(event.logprobs));
+  std::string fields = "\"logprobs\":" + fmt::to_string(logprobs);
+  if (event.routing) fields += ",\"routing\":" + encode_routing(*event.routing);
+  return fields;
+}
+
+}  // namespace
+
+Answer encode_token(std::string_view id, const TokenEvent& event) {
+  json out = {{"id", id},
+              {"event", "token"},
+              {"text", event.text},
+              {"token", event.token},
+              {"epoch", event.epoch}};
+  if (event.logprob) out["logprob"] = *event.logprob;
+  return {wire::dump(out), nullptr, /*final=*/false};
+}
+
+Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format) {
+  json out = {{"id", id},
+              {"event", "done"},
+              {"finish_reason", event.finish_reason},
+              {"usage",
+               {{"prompt_tokens", event.prompt_tokens},
+                {"completion_tokens", event.completion_tokens},
+                {"cached_tokens", event.cached_tokens}}},
+              {"timing",
+               {{"queue_ms", event.queue_ms},
+                {"prefill_ms", event.prefill_ms},
+                {"decode_ms", event.decode_ms}}},
+              {"provenance", provenance(event)}};
+  if (format.seed) out["seed"] = *format.seed;
+  if (!format.is_score) {
+    if (!format.stream) {
+      out["text"] = event.text;
+      out["tokens"] = event.tokens;
+    }
+    return {wire::dump(out), nullptr, /*final=*/true};
+  }
+  out["bits_per_byte"] = event.bits_per_byte ? json(*event.bits_per_byte) : json();
+  out["nats"] = event.nats;
+  out["count"] = event.count;
+  out["n_tokens"] = event.prompt_tokens;
+  if (event.logits && format.vocab > 0) {
+    const auto rows = event.logits->size() / static_cast<size_t>(format.vocab);
+    out["logits"] = {{"shape", {rows, format.vocab}}, {"dtype", "float32"}};
+  }
+  return {splice(out, score_lists(event)), event.logits, /*final=*/true};
+}
+
+Answer encode_status(std::string_view id, const Status& status) {
+  const wire::Error error{std::string(code_name(status.code())), status.message(), status.hint()};
+  return {wire::encode_error(id, error), nullptr, /*final=*/true};
+}
+
+std::string encode_reply(std::string_view id, json fields) {
+  fields["id"] = id;
+  fields["event"] = "done";
+  return wire::dump(fields);
+}
+
+std::string encode_routing(const RoutingTrace& trace) {
+  const size_t k = static_cast<size_t>(trace.k);
+  const size_t per_layer = static_cast<size_t>(trace.rows) * k;
+  const size_t layers = per_layer == 0 ? 0 : trace.ids.size() / per_layer;
+  fmt::memory_buffer out;
+  fmt::format_to(std::back_inserter(out), "{{\"k\":{},\"layers\":[", trace.k);
+  for (size_t layer = 0; layer < layers; ++layer) {
+    if (layer > 0) out.push_back(',');
+    out.append(std::string_view("{\"ids\":"));
+    append_rows(out, std::span(trace.ids).subspan(layer * per_layer, per_layer), k);
+    out.append(std::string_view(",\"weights\":"));
+    append_rows(out, std::span(trace.weights).subspan(layer * per_layer, per_layer), k);
+    out.push_back('}');
+  }
+  out.append(std::string_view("]}"));
+  return fmt::to_string(out);
+}
+
+json to_json(const Status& status) {
+  return {
+      {"code", code_name(status.code())}, {"message", status.message()}, {"hint", status.hint()}};
+}
+
+json to_json(const ChangeReport& report) {
+  return {{"epoch", report.epoch},
+          {"composition", report.composition},
+          {"changes", change_list(report.changes)}};
+}
+
+json to_json(const PlanReport& report) {
+  json refusals = json::array();
+  for (const Status& refusal : report.refusals) refusals.push_back(to_json(refusal));
+  return {{"accepted", report.refusals.empty()},
+          {"changes", change_list(report.changes)},
+          {"memory_bytes", report.memory_bytes},
+          {"refusals", std::move(refusals)},
+          {"composition", report.composition}};
+}
+
+json to_json(const ModuleStatus& module) {
+  return {{"name", module.name},       {"version", module.version},
+          {"domain", module.domain},   {"description", module.description},
+          {"digest", module.digest},   {"license", module.license},
+          {"kind", module.kind},       {"attach", module.attach},
+          {"enabled", module.enabled}, {"bias", module.bias},
+          {"experts", module.experts}, {"resident_bytes", module.resident_bytes},
+          {"state", module.state}};
+}
+
+json to_json(const EpochInfo& epoch) {
+  return {{"epoch", epoch.epoch},
+          {"composition", epoch.composition},
+          {"sequences", epoch.sequences},
+          {"current", epoch.current}};
+}
+
+json to_json(const EpochRecord& record) {
+  json modules = json::array();
+  for (const CompositionModule& module : record.composition.modules) {
+    modules.push_back({{"name", module.name},
+                       {"version", module.version},
+                       {"enabled", module.enabled},
+                       {"bias", module.bias}});
+  }
+  return {{"epoch", record.epoch},
+          {"time", record.time},
+          {"composition", record.composition.digest()},
+          {"modules", std::move(modules)}};
+}
+
+json to_json(const EngineStats& stats) {
+  return {{"live", stats.live},
+          {"waiting", stats.waiting},
+          {"admitted", stats.admitted},
+          {"finished", stats.finished},
+          {"failed", stats.failed},
+          {"cancelled", stats.cancelled},
+          {"rejected", stats.rejected},
+          {"restarted", stats.restarted},
+          {"prompt_tokens", stats.prompt_tokens},
+          {"generated_tokens", stats.generated_tokens},
+          {"cached_tokens", stats.cached_tokens},
+          {"steps", stats.steps},
+          {"step_ms_p50", stats.step_ms_p50},
+          {"step_ms_p99", stats.step_ms_p99},
+          {"kv_blocks_total", stats.kv_blocks_total},
+          {"kv_blocks_free", stats.kv_blocks_free}};
+}
+
+json to_json(const RouterStats::Layer& layer, int64_t index) {
+  double total = 0.0;
+  for (const auto& [name, mass] : layer.mass) total += mass;
+  json modules = json::object();
+  for (const auto& [name, counts] : layer.expert_tokens) modules[name]["experts"] = counts;
+  for (const auto& [name, mass] : layer.mass) {
+    modules[name]["share"] = total > 0.0 ? mass / total : 0.0;
+  }
+  for (auto& [name, entry] : modules.items()) {
+    if (!entry.contains("share")) entry["share"] = 0.0;
+    if (!entry.contains("experts")) entry["experts"] = json::array();
+  }
+  const double tokens = static_cast<double>(layer.tokens);
+  return {{"layer", index},
+          {"tokens", layer.tokens},
+          {"entropy", layer.tokens == 0 ? 0.0 : layer.entropy_sum / tokens},
+          {"modules", std::move(modules)}};
+}
+
+}  // namespace chimera

@@ -1,0 +1,45 @@
+// Answers of the daemon as JSON (clients/PROTOCOL.md). Pure functions of their arguments.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/engine.h"
+#include "daemon/registry.h"
+#include "daemon/request.h"
+#include "daemon/server_live.h"
+
+namespace chimera {
+
+struct DoneFormat {
+  bool is_score = false;
+  bool stream = false;
+  int64_t vocab = 0;
+  std::optional<uint64_t> seed;
+};
+
+Answer encode_token(std::string_view id, const TokenEvent& event);
+Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format);
+Answer encode_status(std::string_view id, const Status& status);
+
+/// {"id":…,"event":"done"} with `fields` added.
+std::string encode_reply(std::string_view id, nlohmann::json fields);
+
+nlohmann::json to_json(const Status& status);
+nlohmann::json to_json(const ChangeReport& report);
+nlohmann::json to_json(const PlanReport& report);
+nlohmann::json to_json(const ModuleStatus& module);
+nlohmann::json to_json(const EpochInfo& epoch);
+nlohmann::json to_json(const EpochRecord& record);
+nlohmann::json to_json(const EngineStats& stats);
+/// One layer of `routing`.
+nlohmann::json to_json(const RouterStats::Layer& layer, int64_t index);
+
+/// "routing" of a score: {"k":…,"layers":[{"ids":[[…]],"weights":[[…]]}]}. Floats are printed with
+/// the fewest digits that read back as the same float32.
+std::string encode_routing(const RoutingTrace& trace);
+
+}  // namespace chimera

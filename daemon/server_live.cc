@@ -1,0 +1,141 @@
+#include "daemon/server_live.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "daemon/server_events.h"
+
+namespace chimera {
+
+Ready::Ready() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+Ready::~Ready() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void Ready::wake() {
+  const uint64_t one = 1;
+  // The counter cannot overflow in practice, and a failed write means that it is readable already.
+  [[maybe_unused]] const auto written = write(fd_, &one, sizeof one);
+}
+
+void Ready::push(std::shared_ptr<Live> live) {
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    first = waiting_.empty();
+    waiting_.push_back(std::move(live));
+  }
+  if (first) wake();
+}
+
+std::vector<std::shared_ptr<Live>> Ready::take() {
+  uint64_t count = 0;
+  [[maybe_unused]] const auto got = read(fd_, &count, sizeof count);
+  const std::lock_guard lock(mutex_);
+  return std::exchange(waiting_, {});
+}
+
+Live::Live(std::string id, Peer peer, size_t max_queued, std::shared_ptr<Ready> ready)
+    : id_(std::move(id)),
+      peer_(std::move(peer)),
+      max_queued_(max_queued),
+      ready_(std::move(ready)) {}
+
+void Live::announce(std::unique_lock<std::mutex> lock) {
+  if (std::exchange(announced_, true)) return;
+  lock.unlock();
+  ready_->push(shared_from_this());
+}
+
+void Live::on_token(TokenEvent event) {
+  if (!stream) return;
+  std::unique_lock lock(mutex_);
+  if (ended_ || overflowed_ || abandoned_) return;
+  if (queue_.size() >= max_queued_) {
+    overflowed_ = true;
+  } else {
+    queue_.emplace_back(std::move(event));
+  }
+  announce(std::move(lock));
+}
+
+void Live::finish(Event event) {
+  std::unique_lock lock(mutex_);
+  if (ended_ || abandoned_) return;
+  ended_ = true;
+  if (overflowed_) {
+    event = Status(Code::kResourceExhausted, "request: answers were read too slowly",
+                   "read faster, or ask with \"stream\": false");
+  }
+  queue_.push_back(std::move(event));
+  canceller_ = nullptr;
+  announce(std::move(lock));
+}
+
+void Live::on_done(DoneEvent event) { finish(std::move(event)); }
+void Live::on_error(Status status) { finish(std::move(status)); }
+void Live::answer(std::string body) { finish(std::move(body)); }
+
+void Live::set_canceller(std::function<void()> canceller) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    if (!cancel_requested_) {
+      canceller_ = std::move(canceller);
+      return;
+    }
+  }
+  canceller();
+}
+
+void Live::cancel() {
+  std::function<void()> canceller;
+  {
+    const std::lock_guard lock(mutex_);
+    cancel_requested_ = true;
+    canceller = std::exchange(canceller_, nullptr);
+  }
+  if (canceller) canceller();
+}
+
+void Live::abandon() {
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    queue_.clear();
+  }
+  stalled_.reset();
+  cancel();
+}
+
+std::optional<Answer> Live::next() {
+  if (stalled_) return std::exchange(stalled_, std::nullopt);
+  std::optional<Event> event;
+  {
+    const std::lock_guard lock(mutex_);
+    if (queue_.empty()) {
+      announced_ = false;
+      return std::nullopt;
+    }
+    event = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  if (auto* token = std::get_if<TokenEvent>(&*event)) return encode_token(id_, *token);
+  if (auto* status = std::get_if<Status>(&*event)) return encode_status(id_, *status);
+  if (auto* body = std::get_if<std::string>(&*event)) {
+    return Answer{std::move(*body), nullptr, /*final=*/true};
+  }
+  const DoneFormat format{.is_score = is_score, .stream = stream, .vocab = vocab, .seed = seed};
+  return encode_done(id_, std::get<DoneEvent>(std::move(*event)), format);
+}
+
+void Live::put_back(Answer answer) { stalled_ = std::move(answer); }
+
+bool Live::take_overflow() {
+  const std::lock_guard lock(mutex_);
+  return overflowed_ && !std::exchange(overflow_reported_, true);
+}
+
+}  // namespace chimera

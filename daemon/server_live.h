@@ -1,0 +1,115 @@
+// Requests in progress as the server sees them: the bounded queue between whoever computes an
+// answer (engine thread, workers) and the IO thread that sends it.
+//
+// Thread safety: Live and Ready may be used from any thread unless a method says "IO thread".
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "daemon/request.h"
+
+namespace chimera {
+
+/// Who asked: a connection of one of the two sockets.
+struct Peer {
+  size_t port = 0;         // 0 serve, 1 control
+  std::string identity;    // ZeroMQ routing id
+  bool delimiter = false;  // a REQ socket: one answer, after an empty frame
+};
+
+/// A message to a client: JSON body and, for logits, one binary frame that is sent uncopied.
+struct Answer {
+  std::string body;
+  std::shared_ptr<const std::vector<float>> binary;
+  bool final = false;
+};
+
+class Live;
+
+/// Live requests with something to send; wakes the IO thread through an eventfd, once per batch.
+class Ready {
+ public:
+  Ready();
+  ~Ready();
+  Ready(const Ready&) = delete;
+  Ready& operator=(const Ready&) = delete;
+
+  int fd() const { return fd_; }  // readable while something waits; -1 when creation failed
+  void push(std::shared_ptr<Live> live);
+  /// Wakes the IO thread without a request, e.g. to stop.
+  void wake();
+  /// IO thread: everything pushed since the last call.
+  std::vector<std::shared_ptr<Live>> take();
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Live>> waiting_;  // guarded by mutex_
+  int fd_ = -1;
+};
+
+/// One request. Takes the engine's events without ever blocking: at most `max_queued` wait; one
+/// more and the request counts as read too slowly, later tokens are dropped and it ends with
+/// resource_exhausted whatever the engine says.
+class Live final : public EventSink, public std::enable_shared_from_this<Live> {
+ public:
+  Live(std::string id, Peer peer, size_t max_queued, std::shared_ptr<Ready> ready);
+
+  const std::string& id() const { return id_; }
+  const Peer& peer() const { return peer_; }
+
+  /// Set before the request is submitted.
+  bool stream = false;  // token events wanted
+  bool is_score = false;
+  int64_t vocab = 0;             // columns of logits
+  std::optional<uint64_t> seed;  // reported in `done`
+
+  void on_token(TokenEvent event) override;
+  void on_done(DoneEvent event) override;
+  void on_error(Status status) override;
+  /// Ends a request that is no generation: the finished JSON body.
+  void answer(std::string body);
+
+  /// How to end the work; called at once when cancel() came first.
+  void set_canceller(std::function<void()> canceller);
+  void cancel();
+  /// The client is gone: drops what waits and everything to come, and ends the work.
+  void abandon();
+
+  /// IO thread: the next message to send; nullopt when none waits.
+  std::optional<Answer> next();
+  /// IO thread: gives back a message that could not be sent yet; next() returns it first.
+  void put_back(Answer answer);
+  /// IO thread: true once, after the queue ran over.
+  bool take_overflow();
+
+ private:
+  using Event = std::variant<TokenEvent, DoneEvent, Status, std::string>;
+  void finish(Event event);
+  void announce(std::unique_lock<std::mutex> lock);
+
+  const std::string id_;
+  const Peer peer_;
+  const size_t max_queued_;
+  const std::shared_ptr<Ready> ready_;
+
+  std::mutex mutex_;
+  std::deque<Event> queue_;  // guarded by mutex_, as all below
+  std::function<void()> canceller_;
+  bool announced_ = false;  // in ready_ already
+  bool ended_ = false;      // the final event is queued
+  bool overflowed_ = false, overflow_reported_ = false;
+  bool cancel_requested_ = false, abandoned_ = false;
+
+  std::optional<Answer> stalled_;  // IO thread only
+};
+
+}  // namespace chimera

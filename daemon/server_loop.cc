@@ -1,0 +1,271 @@
+#include "daemon/server_loop.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <zmq.h>
+
+#include <algorithm>
+
+#include "daemon/server_events.h"
+#include "wire/strict_json.h"
+
+namespace chimera {
+namespace {
+
+// Requests taken from one socket before the queued answers get their turn.
+constexpr int kReceiveBatch = 64;
+// A full pipe does not announce that it has room again, so it is tried this often.
+constexpr int kRetryMs = 10;
+
+wire::Error frames_error(const Incoming& incoming) {
+  const auto count = incoming.frames.size();
+  if (count == 0 || incoming.frames[0] != wire::kMagic) {
+    const std::string found =
+        count == 0 ? "no frames"
+                   : fmt::format("first frame of {} bytes", incoming.frames[0].size());
+    return {"invalid_argument",
+            fmt::format("message: {} (expected the frame {} first)", found, wire::kMagic),
+            "speak chimera/1 as clients/PROTOCOL.md describes"};
+  }
+  return {"invalid_argument",
+          fmt::format("message: {} (expected {} and one JSON frame)",
+                      count < 2 ? "no JSON frame" : "too many frames", wire::kMagic),
+          "send one JSON object per message"};
+}
+
+}  // namespace
+
+ServerLoop::ServerLoop(Options options, ServerCounters& counters, Handler handler)
+    : options_(std::move(options)), counters_(counters), handler_(std::move(handler)) {}
+
+Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCounters& counters,
+                                                      Handler handler) {
+  auto loop =
+      std::unique_ptr<ServerLoop>(new ServerLoop(std::move(options), counters, std::move(handler)));
+  if (loop->ready_->fd() < 0) {
+    return Status(Code::kResourceExhausted, "server: no event descriptor",
+                  "raise the limit of open files");
+  }
+  loop->context_ = zmq_ctx_new();
+  if (loop->context_ == nullptr) {
+    return Status(Code::kResourceExhausted, "server: no ZeroMQ context",
+                  "raise the limit of open files");
+  }
+  const std::array endpoints = {loop->options_.serve_endpoint, loop->options_.control_endpoint};
+  for (size_t port = 0; port < endpoints.size(); ++port) {
+    auto socket = RouterSocket::bind(loop->context_, endpoints[port], port);
+    if (!socket.ok()) return socket.status();
+    loop->sockets_[port] = std::move(socket).value();
+  }
+  // Sockets may move between threads with a full fence; starting the thread is one.
+  loop->thread_ = std::thread([raw = loop.get()] { raw->run(); });
+  return loop;
+}
+
+ServerLoop::~ServerLoop() {
+  stop();
+  for (auto& socket : sockets_) socket.reset();
+  if (context_ != nullptr) zmq_ctx_term(context_);
+}
+
+void ServerLoop::stop() {
+  stopping_ = true;
+  ready_->wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ServerLoop::run() {
+  pthread_setname_np(pthread_self(), "chimera-io");
+  while (step()) {
+  }
+  // What ZeroMQ still holds may go out while the context ends.
+  for (auto& socket : sockets_) {
+    socket->set_linger(static_cast<int>(options_.flush.count()));
+    socket.reset();
+  }
+  for (auto& [key, client] : clients_) {
+    for (auto& [id, live] : client.live) live->abandon();
+  }
+  clients_.clear();
+  blocked_.clear();
+}
+
+bool ServerLoop::step() {
+  std::array<zmq_pollitem_t, 5> items = {{
+      {sockets_[0]->handle(), 0, ZMQ_POLLIN, 0},
+      {sockets_[1]->handle(), 0, ZMQ_POLLIN, 0},
+      {sockets_[0]->monitor_handle(), 0, ZMQ_POLLIN, 0},
+      {sockets_[1]->monitor_handle(), 0, ZMQ_POLLIN, 0},
+      {nullptr, ready_->fd(), ZMQ_POLLIN, 0},
+  }};
+  const long timeout = blocked_.empty() && !stopping_ ? -1 : kRetryMs;
+  zmq_poll(items.data(), static_cast<int>(items.size()), timeout);  // EINTR: just look around
+
+  if (stopping_ && !stop_at_) begin_stop();
+  for (const auto& live : ready_->take()) {
+    if (!pump(live)) blocked_.push_back({live, Clock::now()});
+  }
+  retry_blocked();
+  for (size_t port = 0; port < sockets_.size(); ++port) {
+    notice_disconnects(port);
+    receive(port);
+  }
+  return !stop_at_ || (!clients_.empty() && Clock::now() < *stop_at_);
+}
+
+void ServerLoop::begin_stop() {
+  stop_at_ = Clock::now() + options_.flush;
+  for (auto& [key, client] : clients_) {
+    for (auto& [id, live] : client.live) live->cancel();
+  }
+}
+
+void ServerLoop::receive(size_t port) {
+  for (int i = 0; i < kReceiveBatch; ++i) {
+    auto incoming = sockets_[port]->receive();
+    if (!incoming) return;
+    // A descriptor may be used again by the next connection. The end of the old one was reported
+    // before the new one could send, so taking reports first never hits the wrong client.
+    notice_disconnects(port);
+    handle(std::move(*incoming));
+  }
+}
+
+void ServerLoop::handle(Incoming incoming) {
+  const Peer& peer = incoming.peer;
+  if (incoming.frames.size() != 2 || incoming.frames[0] != wire::kMagic) {
+    return refuse(peer, "", frames_error(incoming));
+  }
+  const auto endpoint = peer.port == 0 ? wire::Endpoint::kServe : wire::Endpoint::kControl;
+  std::string id;
+  auto decoded = wire::decode_request(incoming.frames[1], endpoint, &id);
+  if (const auto* error = std::get_if<wire::Error>(&decoded)) return refuse(peer, id, *error);
+  ++counters_.requests;
+  auto& request = std::get<wire::Request>(decoded);
+  if (std::holds_alternative<wire::Cancel>(request.call)) return answer_cancel(peer, request);
+  if (stop_at_) {
+    return refuse(peer, id, {"unavailable", "daemon: shutting down", "try again when it is back"});
+  }
+  dispatch(peer, std::move(request));
+  const auto client = clients_.find({peer.port, peer.identity});
+  if (client != clients_.end()) client->second.fd = incoming.fd;
+}
+
+void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
+  const ClientKey key{peer.port, peer.identity};
+  const auto known = clients_.find(key);
+  if (known != clients_.end()) {
+    if (known->second.live.contains(request.id)) {
+      return refuse(
+          peer, request.id,
+          {"already_exists",
+           fmt::format("id: {} is still in progress (expected a new one)", wire::quote(request.id)),
+           "use another id, or wait for its done or error"});
+    }
+    if (known->second.live.size() >= options_.live_per_client) {
+      return refuse(peer, request.id,
+                    {"resource_exhausted",
+                     fmt::format("connection: {} requests in progress (expected at most that many)",
+                                 known->second.live.size()),
+                     "wait for one of them to end"});
+    }
+  }
+  auto live = std::make_shared<Live>(request.id, peer, options_.queued_per_request, ready_);
+  if (known == clients_.end()) ++counters_.clients;
+  ++counters_.live;
+  clients_[key].live.emplace(request.id, live);
+  handler_(std::move(live), std::move(request.call));
+}
+
+void ServerLoop::answer_cancel(const Peer& peer, const wire::Request& request) {
+  const auto& target = std::get<wire::Cancel>(request.call).target;
+  bool found = false;
+  if (const auto client = clients_.find({peer.port, peer.identity}); client != clients_.end()) {
+    if (const auto live = client->second.live.find(target); live != client->second.live.end()) {
+      found = true;
+      live->second->cancel();
+    }
+  }
+  const Answer answer{encode_reply(request.id, {{"target", target}, {"cancelled", found}}), nullptr,
+                      /*final=*/true};
+  sockets_[peer.port]->send(peer, answer);
+}
+
+void ServerLoop::refuse(const Peer& peer, std::string_view id, const wire::Error& error) {
+  ++counters_.refused;
+  // A client that sends without reading loses such answers, not our memory.
+  sockets_[peer.port]->send(peer, {wire::encode_error(id, error), nullptr, /*final=*/true});
+}
+
+void ServerLoop::notice_disconnects(size_t port) {
+  for (const int fd : sockets_[port]->take_disconnected()) {
+    const auto gone = std::find_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
+      return entry.first.first == port && entry.second.fd == fd;
+    });
+    if (gone != clients_.end()) drop_client(ClientKey(gone->first), counters_.gone_clients);
+  }
+}
+
+bool ServerLoop::pump(const std::shared_ptr<Live>& live) {
+  if (live->take_overflow()) {
+    ++counters_.slow_clients;
+    live->cancel();
+  }
+  const Peer& peer = live->peer();
+  while (auto answer = live->next()) {
+    switch (sockets_[peer.port]->send(peer, *answer)) {
+      case RouterSocket::Sent::kOk:
+        break;
+      case RouterSocket::Sent::kFull:
+        live->put_back(std::move(*answer));
+        return false;
+      case RouterSocket::Sent::kGone:
+        drop_client({peer.port, peer.identity}, counters_.gone_clients);
+        return true;
+    }
+    if (answer->final) forget(*live);
+  }
+  return true;
+}
+
+void ServerLoop::retry_blocked() {
+  if (blocked_.empty()) return;
+  std::vector<Blocked> waiting;
+  std::swap(waiting, blocked_);
+  for (Blocked& entry : waiting) {
+    if (pump(entry.live)) continue;
+    const Peer& peer = entry.live->peer();
+    if (Clock::now() - entry.since < options_.slow_cutoff) {
+      blocked_.push_back(std::move(entry));
+    } else {
+      drop_client({peer.port, peer.identity}, counters_.slow_clients);
+    }
+  }
+}
+
+void ServerLoop::forget(const Live& live) {
+  const auto client = clients_.find({live.peer().port, live.peer().identity});
+  if (client == clients_.end()) return;
+  const auto entry = client->second.live.find(live.id());
+  if (entry == client->second.live.end() || entry->second.get() != &live) return;
+  client->second.live.erase(entry);
+  --counters_.live;
+  if (!client->second.live.empty()) return;
+  clients_.erase(client);
+  --counters_.clients;
+}
+
+void ServerLoop::drop_client(const ClientKey& key, std::atomic<uint64_t>& counter) {
+  const auto client = clients_.find(key);
+  if (client == clients_.end()) return;
+  auto ended = std::move(client->second.live);
+  clients_.erase(client);
+  --counters_.clients;
+  ++counter;
+  for (auto& [id, live] : ended) {
+    --counters_.live;
+    live->abandon();
+  }
+}
+
+}  // namespace chimera

@@ -1,0 +1,97 @@
+// The IO thread: owns both ROUTER sockets and the table of live requests.
+//
+// It knows frames, ids and clients, and nothing of what a call means: that is the handler's.
+// Thread safety: public methods may be called from any thread; the handler runs on the IO thread
+// and must not block.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backbone/status.h"
+#include "daemon/server_live.h"
+#include "daemon/server_socket.h"
+#include "wire/protocol.h"
+
+namespace chimera {
+
+struct ServerCounters {
+  std::atomic<uint64_t> requests{0};      // decoded
+  std::atomic<uint64_t> refused{0};       // answered with an error before any work
+  std::atomic<uint64_t> slow_clients{0};  // requests ended because nobody read their answers
+  std::atomic<uint64_t> gone_clients{0};  // connections lost with requests in progress
+  std::atomic<uint64_t> live{0};          // now
+  std::atomic<uint64_t> clients{0};       // connections with requests in progress, now
+};
+
+class ServerLoop {
+ public:
+  struct Options {
+    std::string serve_endpoint, control_endpoint;
+    size_t live_per_client = 64;
+    size_t queued_per_request = 256;
+    std::chrono::milliseconds slow_cutoff{10'000};  // a full pipe for this long: cut off
+    std::chrono::milliseconds flush{1'000};         // for what is left at the end
+  };
+  /// `counters` outlives the loop.
+  /// Takes a decoded request; it ends when `live` got its done, error or answer.
+  using Handler = std::function<void(std::shared_ptr<Live> live, wire::Call call)>;
+
+  static Result<std::unique_ptr<ServerLoop>> start(Options options, ServerCounters& counters,
+                                                   Handler handler);
+  /// stop()
+  ~ServerLoop();
+
+  /// Cancels what is live, sends what is queued (at most options.flush) and closes the sockets.
+  void stop();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Client {
+    std::map<std::string, std::shared_ptr<Live>> live;  // by request id
+    int fd = -1;
+  };
+  using ClientKey = std::pair<size_t, std::string>;  // port, routing id
+  struct Blocked {
+    std::shared_ptr<Live> live;
+    Clock::time_point since;
+  };
+
+  ServerLoop(Options options, ServerCounters& counters, Handler handler);
+  void run();
+  bool step();  // false: time to end
+  void begin_stop();
+  void receive(size_t port);
+  void handle(Incoming incoming);
+  void dispatch(const Peer& peer, wire::Request request);
+  void answer_cancel(const Peer& peer, const wire::Request& request);
+  void refuse(const Peer& peer, std::string_view id, const wire::Error& error);
+  void notice_disconnects(size_t port);
+  bool pump(const std::shared_ptr<Live>& live);  // false: its pipe is full
+  void retry_blocked();
+  void forget(const Live& live);
+  void drop_client(const ClientKey& key, std::atomic<uint64_t>& counter);
+
+  const Options options_;
+  ServerCounters& counters_;
+  const Handler handler_;
+  const std::shared_ptr<Ready> ready_ = std::make_shared<Ready>();
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+
+  // IO thread only, from here on.
+  void* context_ = nullptr;
+  std::array<std::unique_ptr<RouterSocket>, 2> sockets_;
+  std::map<ClientKey, Client> clients_;
+  std::vector<Blocked> blocked_;
+  std::optional<Clock::time_point> stop_at_;
+};
+
+}  // namespace chimera

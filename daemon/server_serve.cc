@@ -1,0 +1,258 @@
+#include <fmt/format.h>
+
+#include <random>
+
+#include "daemon/server_calls.h"
+#include "daemon/server_events.h"
+
+namespace chimera {
+namespace {
+
+// Texts up to this size take less than a millisecond to encode, so a detour through a worker would
+// cost more than it saves the other clients.
+constexpr size_t kInlineText = 8 * 1024;
+
+// The largest logits frame; more belongs into several requests.
+constexpr int64_t kMaxLogitsBytes = int64_t{256} << 20;
+
+uint64_t random_seed() {
+  // 53 bits, so that every JSON reader gives the same number back.
+  thread_local std::random_device device;
+  return ((uint64_t{device()} << 32) | device()) >> 11;
+}
+
+Status no_tokenizer() {
+  return Status(Code::kUnimplemented, "text: the checkpoint has no tokenizer.json",
+                "send \"tokens\" instead");
+}
+
+Status draining() {
+  return Status(Code::kUnavailable, "daemon: draining, takes no new requests",
+                "send the request to another daemon or try later");
+}
+
+/// Runs `task` now or, for long texts, on the text worker.
+void run(CallContext& context, const std::shared_ptr<Live>& live, size_t bytes,
+         std::function<void()> task) {
+  if (bytes <= kInlineText) return task();
+  context.texts.post(live, std::move(task));
+}
+
+size_t text_size(const wire::Input& input) {
+  const auto* text = std::get_if<std::string>(&input);
+  return text == nullptr ? 0 : text->size();
+}
+
+ModuleSelection selection(wire::ModuleFilter filter) {
+  ModuleSelection out{std::move(filter.only), std::move(filter.exclude), {}};
+  for (const auto& [name, bias] : filter.bias) out.bias[name] = static_cast<float>(bias);
+  return out;
+}
+
+std::optional<std::chrono::steady_clock::time_point> deadline(
+    std::chrono::steady_clock::time_point arrived, std::optional<int64_t> deadline_ms) {
+  if (!deadline_ms) return std::nullopt;
+  return arrived + std::chrono::milliseconds(*deadline_ms);
+}
+
+void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
+  Engine* engine = context.options.engine;
+  const auto id = engine->submit(std::move(request), live);
+  if (!id.ok()) return live->on_error(id.status());
+  live->set_canceller([engine, request_id = id.value()] { engine->cancel(request_id); });
+}
+
+/// Prompt tokens: text with what the tokenizer's post-processor adds, ids as they are.
+Result<std::vector<int32_t>> prompt_tokens(const CallContext& context, wire::Input input) {
+  if (auto* tokens = std::get_if<std::vector<int32_t>>(&input)) return std::move(*tokens);
+  const Tokenizer* tokenizer = context.options.tokenizer.get();
+  if (tokenizer == nullptr) return no_tokenizer();
+  auto tokens = tokenizer->encode(std::get<std::string>(input),
+                                  {.add_special_tokens = true, .match_special = false});
+  // An empty prompt asks for a text from its beginning.
+  if (tokens.ok() && tokens->empty() && context.score_prefix) {
+    tokens->push_back(*context.score_prefix);
+  }
+  return tokens;
+}
+
+/// Tokens and scored bytes of a score.
+Status score_input(const CallContext& context, wire::Input input, EngineRequest& request) {
+  if (auto* tokens = std::get_if<std::vector<int32_t>>(&input)) {
+    request.tokens = std::move(*tokens);
+    return {};
+  }
+  const Tokenizer* tokenizer = context.options.tokenizer.get();
+  if (tokenizer == nullptr) return no_tokenizer();
+  const auto& text = std::get<std::string>(input);
+  auto tokens = tokenizer->encode(text, {.add_special_tokens = false, .match_special = false});
+  if (!tokens.ok()) return tokens.status();
+  if (tokens->empty()) {
+    return Status(Code::kInvalidArgument, "score.text: empty (expected at least one token)",
+                  "send some text");
+  }
+  request.text_bytes = static_cast<int64_t>(text.size());
+  if (context.score_prefix) {
+    request.tokens.push_back(*context.score_prefix);
+  } else {
+    request.text_bytes -= static_cast<int64_t>(tokenizer->token_bytes(tokens->front()).size());
+  }
+  request.tokens.insert(request.tokens.end(), tokens->begin(), tokens->end());
+  return {};
+}
+
+Status check_logits(const CallContext& context, size_t n_tokens) {
+  const int64_t row = context.options.model.vocab_size * int64_t{sizeof(float)};
+  const int64_t most = kMaxLogitsBytes / std::max<int64_t>(row, 1);
+  if (static_cast<int64_t>(n_tokens) <= most) return {};
+  return Status(Code::kInvalidArgument,
+                fmt::format("score.logits: {} tokens (expected at most {}, so that the frame stays "
+                            "within 256 MiB)",
+                            n_tokens, most),
+                "score the text in parts");
+}
+
+void start_generate(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
+                    wire::Input prompt) {
+  auto tokens = prompt_tokens(context, std::move(prompt));
+  if (!tokens.ok()) return live->on_error(tokens.status());
+  request.tokens = std::move(tokens).value();
+  submit(context, live, std::move(request));
+}
+
+void start_score(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
+                 wire::Input input) {
+  Status status = score_input(context, std::move(input), request);
+  if (status.ok() && request.want_logits) status = check_logits(context, request.tokens.size());
+  if (!status.ok()) return live->on_error(std::move(status));
+  submit(context, live, std::move(request));
+}
+
+std::string spelling(Precision precision) {
+  return std::string(precision_name(precision));
+}
+
+}  // namespace
+
+std::optional<int32_t> score_prefix_token(const Tokenizer* tokenizer, const ModelConfig& model) {
+  if (tokenizer != nullptr) {
+    const auto start = tokenizer->encode("", {.add_special_tokens = true, .match_special = false});
+    if (start.ok() && !start->empty()) return start->front();
+  }
+  if (!model.eos_token_ids.empty()) return model.eos_token_ids.front();
+  if (tokenizer == nullptr) return std::nullopt;
+  const int32_t end_of_text = tokenizer->token_id("<|endoftext|>");
+  return end_of_text < 0 ? std::nullopt : std::optional(end_of_text);
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
+  if (context.draining) return live->on_error(draining());
+  EngineRequest request;
+  request.kind = EngineRequest::Kind::kGenerate;
+  request.arrived = std::chrono::steady_clock::now();
+  request.deadline = deadline(request.arrived, call.deadline_ms);
+  request.max_tokens = call.max_tokens;
+  request.sampling = {.temperature = call.temperature,
+                      .top_p = call.top_p,
+                      .top_k = call.top_k,
+                      .min_p = call.min_p,
+                      .repetition_penalty = call.repetition_penalty,
+                      .seed = call.seed ? *call.seed : random_seed()};
+  request.stop = std::move(call.stop);
+  request.ignore_eos = call.ignore_eos;
+  request.want_logprobs = call.logprobs;
+  request.modules = selection(std::move(call.modules));
+  // A REQ socket can take one answer only.
+  live->stream = call.stream && !live->peer().delimiter;
+  live->seed = request.sampling.seed;
+  const size_t bytes = text_size(call.prompt);
+  run(context, live, bytes,
+      [&context, live, request = std::move(request), prompt = std::move(call.prompt)]() mutable {
+        start_generate(context, live, std::move(request), std::move(prompt));
+      });
+}
+
+void handle(CallContext&, std::shared_ptr<Live> live, wire::Chat) {
+  live->on_error(Status(Code::kUnimplemented, "chat: the checkpoint has no chat template",
+                        "use generate and write the turns into the prompt"));
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) {
+  if (context.draining) return live->on_error(draining());
+  EngineRequest request;
+  request.kind = EngineRequest::Kind::kScore;
+  request.arrived = std::chrono::steady_clock::now();
+  request.deadline = deadline(request.arrived, call.deadline_ms);
+  request.want_logprobs = true;
+  request.want_logits = call.logits;
+  request.want_routing = call.routing;
+  request.modules = selection(std::move(call.modules));
+  live->is_score = true;
+  live->vocab = context.options.model.vocab_size;
+  const size_t bytes = text_size(call.input);
+  run(context, live, bytes,
+      [&context, live, request = std::move(request), input = std::move(call.input)]() mutable {
+        start_score(context, live, std::move(request), std::move(input));
+      });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call) {
+  const auto tokenizer = context.options.tokenizer;
+  if (!tokenizer) return live->on_error(no_tokenizer());
+  const size_t bytes = call.text.size();
+  run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
+    const auto tokens = tokenizer->encode(
+        call.text, {.add_special_tokens = call.add_special, .match_special = false});
+    if (!tokens.ok()) return live->on_error(tokens.status());
+    live->answer(encode_reply(live->id(), {{"tokens", tokens.value()}}));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize call) {
+  const auto tokenizer = context.options.tokenizer;
+  if (!tokenizer) return live->on_error(no_tokenizer());
+  const size_t bytes = call.tokens.size() * sizeof(int32_t);
+  run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
+    const auto text = tokenizer->decode(call.tokens, call.skip_special);
+    if (!text.ok()) return live->on_error(text.status());
+    live->answer(encode_reply(live->id(), {{"text", text.value()}}));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
+  context.queries.post(live, [&context, live] {
+    const ServerOptions& options = context.options;
+    nlohmann::json modules = nlohmann::json::array();
+    for (const ModuleStatus& module : options.registry->modules()) {
+      modules.push_back(
+          {{"name", module.name}, {"version", module.version}, {"enabled", module.enabled}});
+    }
+    const auto table = options.engine->table();
+    nlohmann::json out = {{"protocol", "chimera/1"},
+                          {"version", CHIMERA_VERSION},
+                          {"model_type", options.model.model_type},
+                          {"family", options.model.model_type},
+                          {"vocab", options.model.vocab_size},
+                          {"hidden_size", options.model.hidden_size},
+                          {"layers", options.model.num_layers},
+                          {"context", options.config->serve.max_context},
+                          {"max_sequences", options.config->serve.max_sequences},
+                          {"precision", spelling(options.config->backbone.precision)},
+                          {"has_tokenizer", options.tokenizer != nullptr},
+                          {"has_chat_template", false},
+                          {"fingerprint", options.fingerprint},
+                          {"epoch", table->epoch()},
+                          {"composition", table->digest()},
+                          {"modules", std::move(modules)}};
+    out["score_prefix_token"] =
+        context.score_prefix ? nlohmann::json(*context.score_prefix) : nlohmann::json();
+    live->answer(encode_reply(live->id(), std::move(out)));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Health) {
+  live->answer(encode_reply(live->id(), {{"status", context.draining ? "draining" : "ok"},
+                                         {"epoch", context.options.engine->table()->epoch()}}));
+}
+
+}  // namespace chimera
