@@ -1,0 +1,418 @@
+// The IO loop against raw ZeroMQ peers, with a handler that stands in for the engine.
+#include "daemon/server_loop.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "daemon/server_events.h"
+
+namespace chimera {
+namespace {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+template <class Condition>
+bool eventually(Condition condition, milliseconds patience = milliseconds(5000)) {
+  const auto end = steady_clock::now() + patience;
+  while (!condition()) {
+    if (steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  return true;
+}
+
+/// A client socket that sends and receives raw frames.
+class Raw {
+ public:
+  Raw(void* context, int type, const std::string& endpoint) : socket_(zmq_socket(context, type)) {
+    const int linger = 0;
+    zmq_setsockopt(socket_, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_connect(socket_, endpoint.c_str());
+  }
+  ~Raw() { close(); }
+  void close() {
+    if (socket_ != nullptr) zmq_close(socket_);
+    socket_ = nullptr;
+  }
+  void set(int option, int value) { zmq_setsockopt(socket_, option, &value, sizeof value); }
+  void send(const std::vector<std::string>& frames) {
+    for (size_t i = 0; i < frames.size(); ++i) {
+      zmq_send(socket_, frames[i].data(), frames[i].size(),
+               i + 1 < frames.size() ? ZMQ_SNDMORE : 0);
+    }
+  }
+  void request(const json& body) { send({"CHIMERA/1", body.dump()}); }
+  /// Empty when nothing came in time.
+  std::vector<std::string> receive(int timeout_ms = 3000) {
+    std::vector<std::string> frames;
+    set(ZMQ_RCVTIMEO, timeout_ms);
+    bool more = true;
+    while (more) {
+      zmq_msg_t message;
+      zmq_msg_init(&message);
+      if (zmq_msg_recv(&message, socket_, 0) < 0) return {};
+      frames.emplace_back(static_cast<const char*>(zmq_msg_data(&message)), zmq_msg_size(&message));
+      more = zmq_msg_more(&message) != 0;
+      zmq_msg_close(&message);
+    }
+    return frames;
+  }
+  json answer(int timeout_ms = 3000) {
+    const auto frames = receive(timeout_ms);
+    return frames.size() < 2 ? json() : json::parse(frames[1]);
+  }
+
+ private:
+  void* socket_;
+};
+
+class Loop : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::filesystem::temp_directory_path() / ("chimera-loop-" + std::to_string(getpid()));
+    std::filesystem::create_directories(dir_);
+    context_ = zmq_ctx_new();
+    options_.serve_endpoint = "ipc://" + (dir_ / "serve").string();
+    options_.control_endpoint = "ipc://" + (dir_ / "control").string();
+  }
+  void TearDown() override {
+    loop_.reset();
+    zmq_ctx_term(context_);
+    std::filesystem::remove_all(dir_);
+  }
+  void start(ServerLoop::Handler handler) {
+    auto loop = ServerLoop::start(options_, counters_, std::move(handler));
+    ASSERT_TRUE(loop.ok()) << loop.status().to_string();
+    loop_ = std::move(loop).value();
+  }
+  /// Answers health at once and keeps every generate in progress.
+  ServerLoop::Handler keeping() {
+    return [this](std::shared_ptr<Live> live, wire::Call call) {
+      if (std::holds_alternative<wire::Health>(call)) {
+        return live->answer(encode_reply(live->id(), {{"status", "ok"}}));
+      }
+      live->stream = true;
+      live->set_canceller([this, id = live->id()] {
+        ++cancelled_;
+        const std::lock_guard lock(mutex_);
+        if (const auto it = kept_.find(id); it != kept_.end()) {
+          DoneEvent done;
+          done.finish_reason = "cancelled";
+          it->second->on_done(done);
+        }
+      });
+      const std::lock_guard lock(mutex_);
+      kept_[live->id()] = std::move(live);
+    };
+  }
+  std::shared_ptr<Live> kept(const std::string& id) {
+    std::shared_ptr<Live> live;
+    EXPECT_TRUE(eventually([&] {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = kept_.find(id); it != kept_.end()) live = it->second;
+      return live != nullptr;
+    }));
+    return live;
+  }
+
+  std::filesystem::path dir_;
+  void* context_ = nullptr;
+  ServerLoop::Options options_;
+  ServerCounters counters_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Live>> kept_;
+  std::atomic<int> cancelled_{0};
+  std::unique_ptr<ServerLoop> loop_;
+};
+
+json health(const std::string& id) { return {{"id", id}, {"call", "health"}}; }
+json generate(const std::string& id) { return {{"id", id}, {"call", "generate"}, {"prompt", "x"}}; }
+TokenEvent token(int32_t id) { return {id, "t", std::nullopt, 1}; }
+
+TEST_F(Loop, DealerAndReqGetTheirFrames) {
+  start(keeping());
+  Raw dealer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  dealer.request(health("h1"));
+  EXPECT_EQ(dealer.receive().at(0), "CHIMERA/1");
+  Raw req(context_, ZMQ_REQ, options_.serve_endpoint);  // its socket adds and wants the delimiter
+  req.request(health("h2"));
+  const auto frames = req.receive();
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(json::parse(frames[1]).at("id"), "h2");
+}
+
+TEST_F(Loop, SocketsAreForTheirOwnerOnly) {
+  start(keeping());
+  for (const char* name : {"serve", "control"}) {
+    struct stat found {};
+    ASSERT_EQ(::stat((dir_ / name).c_str(), &found), 0);
+    EXPECT_EQ(found.st_mode & 07777u, 0600u);
+  }
+}
+
+TEST_F(Loop, MalformedMessagesGetExactlyOneErrorAndTheLoopLivesOn) {
+  start(keeping());
+  const std::string good = health("a").dump();
+  const std::vector<std::vector<std::string>> bad = {
+      {"x"},
+      {""},
+      {"", ""},
+      {"CHIMERA/1"},
+      {"", "CHIMERA/1"},
+      {"CHIMERA/2", good},
+      {good},
+      {"CHIMERA/1", good, "extra"},
+      {"CHIMERA/1", good, "a", "b", "c", "d"},
+      {"CHIMERA/1", "{"},
+      {"CHIMERA/1", ""},
+      {"CHIMERA/1", "\xff\xfe"},
+      {"CHIMERA/1", R"({"id":"a","call":"load","path":"/x"})"},
+      {"", "", "CHIMERA/1", good},
+      {"CHIMERA/1", "", good}};
+  for (const auto& frames : bad) {
+    Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+    peer.send(frames);
+    auto answer = peer.receive();
+    ASSERT_FALSE(answer.empty()) << "no answer to " << frames[0];
+    const json error = json::parse(answer.back());
+    EXPECT_EQ(error.at("event"), "error");
+    EXPECT_EQ(error.at("code"), "invalid_argument");
+    peer.request(health("after"));
+    EXPECT_EQ(peer.answer().value("id", ""), "after") << "a second error came";
+  }
+  EXPECT_EQ(counters_.refused, bad.size());
+}
+
+TEST_F(Loop, WrongMagicNamesTheExpectedOne) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.send({"HELLO", "{}"});
+  EXPECT_NE(peer.answer().at("message").get<std::string>().find("CHIMERA/1"), std::string::npos);
+}
+
+TEST_F(Loop, AFrameBeyondTheLimitEndsThatConnectionOnly) {
+  start(keeping());
+  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  other.request(health("h"));
+  EXPECT_EQ(other.answer().value("id", ""), "h");
+  Raw big(context_, ZMQ_DEALER, options_.serve_endpoint);
+  big.send({"CHIMERA/1", std::string(wire::kMaxMessageBytes + 1, ' ')});
+  EXPECT_TRUE(big.receive(200).empty());
+  other.request(health("h2"));
+  EXPECT_EQ(other.answer().value("id", ""), "h2");
+}
+
+TEST_F(Loop, TokensThenDoneInOrder) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(generate("g"));
+  const auto live = kept("g");
+  std::thread engine([&] {
+    for (int32_t i = 0; i < 100; ++i) live->on_token(token(i));
+    live->on_done({});
+  });
+  for (int32_t i = 0; i < 100; ++i) ASSERT_EQ(peer.answer().value("token", -1), i);
+  EXPECT_EQ(peer.answer().value("event", ""), "done");
+  engine.join();
+  EXPECT_TRUE(eventually([&] { return counters_.live == 0 && counters_.clients == 0; }));
+}
+
+TEST_F(Loop, OnlyTheFirstFinalEventCounts) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(generate("g"));
+  const auto live = kept("g");
+  live->on_done({});
+  live->on_done({});
+  live->on_error(Status(Code::kInternal, "late"));
+  live->on_token(token(1));
+  EXPECT_EQ(peer.answer().value("event", ""), "done");
+  EXPECT_TRUE(peer.receive(100).empty());
+}
+
+TEST_F(Loop, AnIdInProgressIsRefusedAndMayBeUsedAgainLater) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(generate("g"));
+  const auto live = kept("g");
+  peer.request(generate("g"));
+  EXPECT_EQ(peer.answer().value("code", ""), "already_exists");
+  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  other.request(generate("g"));  // ids are per connection
+  EXPECT_TRUE(eventually([&] { return counters_.live == 2; }));
+  live->on_done({});
+  EXPECT_EQ(peer.answer().value("event", ""), "done");
+  peer.request(generate("g"));
+  EXPECT_TRUE(peer.receive(100).empty());
+  EXPECT_EQ(counters_.live, 2u);
+}
+
+TEST_F(Loop, RequestsPerConnectionAreBounded) {
+  options_.live_per_client = 3;
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  for (const char* id : {"a", "b", "c", "d"}) peer.request(generate(id));
+  const json refused = peer.answer();
+  EXPECT_EQ(refused.value("id", ""), "d");
+  EXPECT_EQ(refused.value("code", ""), "resource_exhausted");
+}
+
+TEST_F(Loop, CancelEndsTheTargetOfTheSameConnectionOnly) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(generate("g"));
+  kept("g");
+  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  other.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
+  EXPECT_FALSE(other.answer().at("cancelled").get<bool>());
+  EXPECT_EQ(cancelled_, 0);
+  peer.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
+  std::map<std::string, json> answers;
+  for (int i = 0; i < 2; ++i) {
+    const json answer = peer.answer();
+    answers[answer.at("id")] = answer;
+  }
+  EXPECT_TRUE(answers["c"].at("cancelled").get<bool>());
+  EXPECT_EQ(answers["g"].at("finish_reason"), "cancelled");
+}
+
+TEST_F(Loop, ClosingAConnectionCancelsItsRequestsEvenWhenNothingIsSent) {
+  start(keeping());
+  Raw survivor(context_, ZMQ_DEALER, options_.serve_endpoint);
+  survivor.request(generate("s"));
+  kept("s");
+  for (int i = 0; i < 20; ++i) {
+    auto peer = std::make_unique<Raw>(context_, ZMQ_DEALER, options_.serve_endpoint);
+    peer->request(generate("g" + std::to_string(i)));
+    kept("g" + std::to_string(i));
+    peer.reset();
+    ASSERT_TRUE(eventually([&] { return cancelled_ == i + 1; })) << i;
+  }
+  EXPECT_EQ(counters_.gone_clients, 20u);
+  EXPECT_EQ(counters_.live, 1u) << "the one that stayed keeps its request";
+}
+
+TEST_F(Loop, AClientThatDoesNotReadLosesItsRequestAndHoldsUpNobody) {
+  options_.slow_cutoff = milliseconds(300);
+  start(keeping());
+  Raw slow(context_, ZMQ_DEALER, options_.serve_endpoint);
+  slow.set(ZMQ_RCVHWM, 4);
+  slow.request(generate("slow"));
+  Raw quick(context_, ZMQ_DEALER, options_.serve_endpoint);
+  const auto live = kept("slow");
+  // Without a bound this would be 2 GB.
+  const TokenEvent big{1, std::string(1 << 16, 'x'), std::nullopt, 1};
+  for (int i = 0; i < 32'000 && counters_.slow_clients == 0; ++i) {
+    live->on_token(big);
+    if (i % 1000 == 0) {
+      quick.request(health("h" + std::to_string(i)));
+      ASSERT_EQ(quick.answer().value("id", ""), "h" + std::to_string(i));
+    }
+  }
+  EXPECT_TRUE(eventually([&] { return cancelled_ == 1; }));
+  EXPECT_TRUE(eventually([&] { return counters_.live == 0; })) << "cut off in time";
+  EXPECT_GE(counters_.slow_clients, 1u);
+}
+
+TEST_F(Loop, AnOverflowEndsWithResourceExhausted) {
+  options_.queued_per_request = 8;
+  const auto ready = std::make_shared<Ready>();
+  const auto live = std::make_shared<Live>("a", Peer{}, options_.queued_per_request, ready);
+  live->stream = true;
+  for (int32_t i = 0; i < 20; ++i) live->on_token(token(i));
+  EXPECT_TRUE(live->take_overflow());
+  EXPECT_FALSE(live->take_overflow()) << "told once";
+  live->on_done({});
+  int tokens = 0;
+  std::optional<Answer> last;
+  while (auto answer = live->next()) {
+    last = answer;
+    if (!answer->final) ++tokens;
+  }
+  EXPECT_EQ(tokens, 8);
+  EXPECT_EQ(json::parse(last->body).at("code"), "resource_exhausted");
+}
+
+TEST_F(Loop, ACancelBeforeTheWorkBeganIsNotLost) {
+  const auto live = std::make_shared<Live>("a", Peer{}, 8, std::make_shared<Ready>());
+  live->cancel();
+  int calls = 0;
+  live->set_canceller([&] { ++calls; });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(Loop, BinaryFrameArrivesBitwise) {
+  start([](std::shared_ptr<Live> live, wire::Call) {
+    live->is_score = true;
+    live->vocab = 3;
+    DoneEvent done;
+    done.logits = std::make_shared<std::vector<float>>(std::vector<float>{1, -2, 0.5f, 4, 5, 6});
+    live->on_done(std::move(done));
+  });
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request({{"id", "s"}, {"call", "score"}, {"tokens", {1, 2}}});
+  const auto frames = peer.receive();
+  ASSERT_EQ(frames.size(), 3u);
+  EXPECT_EQ(json::parse(frames[1]).at("logits").at("shape"), (json{2, 3}));
+  const std::vector<float> expected{1, -2, 0.5f, 4, 5, 6};
+  ASSERT_EQ(frames[2].size(), expected.size() * sizeof(float));
+  EXPECT_EQ(std::memcmp(frames[2].data(), expected.data(), frames[2].size()), 0);
+}
+
+TEST_F(Loop, StoppingCancelsAndStillTellsTheClients) {
+  start(keeping());
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(generate("g"));
+  kept("g");
+  loop_.reset();
+  EXPECT_EQ(peer.answer().value("finish_reason", ""), "cancelled");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "serve")) << "the socket file goes with the daemon";
+}
+
+TEST_F(Loop, ASecondDaemonIsRefusedAndAStaleSocketIsNot) {
+  start(keeping());
+  ServerCounters others;
+  const auto second = ServerLoop::start(options_, others, keeping());
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.status().code(), Code::kFailedPrecondition);
+  EXPECT_NE(second.status().message().find("another daemon answers"), std::string::npos);
+  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  peer.request(health("h"));
+  EXPECT_EQ(peer.answer().value("id", ""), "h") << "the first one is untouched";
+
+  // A socket file whose owner was killed.
+  std::filesystem::rename(dir_ / "serve", dir_ / "aside");
+  loop_.reset();
+  std::filesystem::rename(dir_ / "aside", dir_ / "serve");
+  start(keeping());
+}
+
+TEST_F(Loop, EndpointsThatWouldDoHarmAreRefused) {
+  std::ofstream(dir_ / "file") << "precious";
+  for (const std::string& endpoint :
+       {std::string("tcp://0.0.0.0:5555"), std::string("tcp://*:5555"),
+        std::string("tcp://192.168.1.1:5555"), std::string("inproc://x"), std::string("pgm://x"),
+        std::string("ipc://relative"), std::string("ipc://@abstract"),
+        "ipc://" + std::string(200, '/'), "ipc://" + (dir_ / "file").string(),
+        "ipc://" + (dir_ / "missing" / "s").string()}) {
+    auto options = options_;
+    options.serve_endpoint = endpoint;
+    const auto loop = ServerLoop::start(options, counters_, keeping());
+    ASSERT_FALSE(loop.ok()) << endpoint;
+    EXPECT_NE(loop.status().message().find(endpoint), std::string::npos);
+    EXPECT_FALSE(loop.status().hint().empty());
+  }
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "file"));
+}
+
+}  // namespace
+}  // namespace chimera
