@@ -129,7 +129,7 @@ void start_score(CallContext& context, const std::shared_ptr<Live>& live, Engine
 }
 
 std::string spelling(Precision precision) {
-  return std::string(precision_name(precision));
+  return precision == Precision::kF32 ? "f32" : "bf16";
 }
 
 }  // namespace
