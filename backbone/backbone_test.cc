@@ -1,0 +1,380 @@
+// The forward pass against the golden logits, with a plain mixture of experts of the test's own in
+// double precision, so that nothing of the router takes part; and the exactness promises: chunks,
+// decode steps, batch mates, threads and instruction sets change no bit.
+#include "backbone/backbone.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "backbone/env.h"
+
+namespace chimera {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kOpen = fs::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open";
+
+using Doubles = std::vector<double>;
+
+/// Softmax over all experts, the k best, SwiGLU in double precision.
+class SlowMoe final : public FeedForward {
+ public:
+  static Result<std::unique_ptr<SlowMoe>> load(const Checkpoint& checkpoint,
+                                               const ModelConfig& config) {
+    auto moe = std::make_unique<SlowMoe>();
+    moe->c_ = config;
+    const TensorNames& names = tensor_names(config);
+    for (int64_t l = 0; l < config.num_layers; ++l) {
+      Layer layer;
+      const auto read = [&](const std::string& name, Doubles& into) {
+        const TensorView* t = checkpoint.find(name);
+        EXPECT_NE(t, nullptr) << name;
+        const Result<std::vector<float>> values = checkpoint_values(*t);
+        EXPECT_TRUE(values.ok()) << values.status().to_string();
+        into.assign(values->begin(), values->end());
+      };
+      read(layer_tensor(config, l, names.gate), layer.gate);
+      layer.experts.resize(static_cast<size_t>(config.num_experts));
+      for (int64_t e = 0; e < config.num_experts; ++e) {
+        Expert& expert = layer.experts[static_cast<size_t>(e)];
+        read(expert_tensor(config, l, e, names.expert_gate), expert.gate);
+        read(expert_tensor(config, l, e, names.expert_up), expert.up);
+        read(expert_tensor(config, l, e, names.expert_down), expert.down);
+      }
+      moe->layers_.push_back(std::move(layer));
+    }
+    return moe;
+  }
+
+  Status forward(int64_t layer, const float* x, int64_t rows, float* y) override {
+    for (int64_t r = 0; r < rows; ++r)
+      row(layers_[static_cast<size_t>(layer)], x + r * c_.hidden_size, y + r * c_.hidden_size);
+    return Status();
+  }
+
+ private:
+  struct Expert {
+    Doubles gate, up, down;
+  };
+  struct Layer {
+    Doubles gate;
+    std::vector<Expert> experts;
+  };
+
+  static Result<std::vector<float>> checkpoint_values(const TensorView& t) {
+    TensorView flat = t;
+    flat.shape = {t.elements()};
+    return to_f32(flat, t.elements());
+  }
+
+  static Doubles product(const Doubles& w, const Doubles& x) {
+    Doubles y(w.size() / x.size());
+    for (size_t n = 0; n < y.size(); ++n)
+      y[n] = std::inner_product(x.begin(), x.end(), w.begin() + static_cast<int64_t>(n * x.size()),
+                                0.0);
+    return y;
+  }
+
+  void row(const Layer& layer, const float* x_in, float* y_out) const {
+    const Doubles x(x_in, x_in + c_.hidden_size);
+    Doubles p = product(layer.gate, x);
+    const double top = *std::max_element(p.begin(), p.end());
+    double total = 0;
+    for (double& v : p) total += v = std::exp(v - top);
+    for (double& v : p) v /= total;
+    std::vector<size_t> order(p.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
+    order.resize(static_cast<size_t>(c_.num_experts_per_tok));
+    double kept = 0;
+    for (size_t e : order) kept += p[e];
+    Doubles y(x.size(), 0.0);
+    for (size_t e : order) {
+      const Expert& expert = layer.experts[e];
+      Doubles h = product(expert.gate, x);
+      const Doubles up = product(expert.up, x);
+      for (size_t i = 0; i < h.size(); ++i) h[i] = h[i] / (1.0 + std::exp(-h[i])) * up[i];
+      const Doubles out = product(expert.down, h);
+      const double weight = c_.norm_topk_prob ? p[e] / kept : p[e];
+      for (size_t i = 0; i < y.size(); ++i) y[i] += weight * out[i];
+    }
+    for (size_t i = 0; i < y.size(); ++i) y_out[i] = static_cast<float>(y[i]);
+  }
+
+  ModelConfig c_;
+  std::vector<Layer> layers_;
+};
+
+struct Prompt {
+  std::vector<int32_t> ids;
+  std::vector<float> logits;  // [ids, vocab]
+};
+
+/// A golden model ready to run.
+struct Model {
+  std::shared_ptr<const Backbone> backbone;
+  std::unique_ptr<SlowMoe> moe;
+  std::vector<Prompt> prompts;
+};
+
+std::vector<Prompt> read_prompts(const fs::path& file) {
+  const Result<SafetensorsFile> golden = SafetensorsFile::open(file.string(), Residency::kCopied);
+  EXPECT_TRUE(golden.ok()) << golden.status().to_string();
+  std::vector<Prompt> prompts;
+  for (int i = 0;; ++i) {
+    const std::string prefix = "prompt." + std::to_string(i);
+    const TensorView* ids = golden->find(prefix + ".input_ids");
+    const TensorView* logits = golden->find(prefix + ".logits");
+    if (ids == nullptr || logits == nullptr) return prompts;
+    Prompt prompt;
+    for (int64_t t = 0; t < ids->elements(); ++t) {
+      int64_t id = 0;
+      std::memcpy(&id, ids->bytes.data() + t * 8, 8);
+      prompt.ids.push_back(static_cast<int32_t>(id));
+    }
+    prompt.logits.resize(static_cast<size_t>(logits->elements()));
+    std::memcpy(prompt.logits.data(), logits->bytes.data(), logits->bytes.size());
+    prompts.push_back(std::move(prompt));
+  }
+}
+
+Model load_model(const std::string& name, Precision precision = Precision::kF32) {
+  const fs::path dir = kOpen / "models" / name;
+  const Result<Checkpoint> checkpoint = Checkpoint::open(dir.string(), Residency::kCopied);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+  Model model;
+  auto backbone = Backbone::load(*checkpoint, precision);
+  EXPECT_TRUE(backbone.ok()) << backbone.status().to_string();
+  model.backbone = *backbone;
+  auto moe = SlowMoe::load(*checkpoint, model.backbone->config());
+  model.moe = std::move(*moe);
+  model.prompts = read_prompts(dir / "golden.safetensors");
+  return model;
+}
+
+/// Runs segments on a cache and pool of its own.
+class Runner {
+ public:
+  explicit Runner(const Model& model, int threads = 1, int64_t block_tokens = 16,
+                  const Kernels& kernels = best_kernels())
+      : model_(model), kernels_(kernels), pool_(threads) {
+    auto cache = KvCache::create(model.backbone->config(), {block_tokens, 400, true});
+    EXPECT_TRUE(cache.ok()) << cache.status().to_string();
+    cache_ = std::move(*cache);
+  }
+
+  KvCache* cache() { return cache_.get(); }
+
+  std::vector<float> run(std::vector<BatchSegment> segments) {
+    for (BatchSegment& s : segments) {
+      const Status room = s.kv->reserve(s.position + static_cast<int64_t>(s.tokens.size()));
+      EXPECT_TRUE(room.ok()) << room.to_string();
+    }
+    const Status status =
+        model_.backbone->forward(segments, *model_.moe, kernels_, pool_, workspace_);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return workspace_.logits;
+  }
+
+  /// Logits of all positions in one pass.
+  std::vector<float> whole(const std::vector<int32_t>& ids) {
+    KvSequence kv(cache());
+    return run({{ids, 0, &kv, BatchSegment::Logits::kAll}});
+  }
+
+  /// The same, `chunk` tokens at a time.
+  std::vector<float> chunked(const std::vector<int32_t>& ids, size_t chunk) {
+    KvSequence kv(cache());
+    std::vector<float> all;
+    for (size_t at = 0; at < ids.size(); at += chunk) {
+      const std::span<const int32_t> part =
+          std::span(ids).subspan(at, std::min(chunk, ids.size() - at));
+      const std::vector<float> logits =
+          run({{part, static_cast<int64_t>(at), &kv, BatchSegment::Logits::kAll}});
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  }
+
+ private:
+  const Model& model_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  std::unique_ptr<KvCache> cache_;
+  Workspace workspace_;
+};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+double worst(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double most = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    most = std::max(most, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  return most;
+}
+
+double tolerance() {
+  const Result<std::string> text =
+      read_file(Env::system(), (kOpen / "manifest.json").string(), 16 << 20);
+  EXPECT_TRUE(text.ok()) << text.status().to_string();
+  return nlohmann::json::parse(*text)["tolerances"]["logits_abs_f32"].get<double>();
+}
+
+class GoldenModels : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(kOpen)) GTEST_SKIP() << kOpen << " is absent";
+  }
+};
+
+TEST_P(GoldenModels, LogitsMatchTheReference) {
+  const Model model = load_model(GetParam());
+  const double bound = tolerance();
+  ASSERT_EQ(model.prompts.size(), 6u);
+  Runner runner(model, 2);
+  for (const Prompt& p : model.prompts) {
+    const double error = worst(runner.whole(p.ids), p.logits);
+    EXPECT_LT(error, bound) << "prompt of " << p.ids.size();
+    RecordProperty("worst_" + std::to_string(p.ids.size()), std::to_string(error));
+  }
+}
+
+TEST_P(GoldenModels, Bf16WeightsStayWithinTwoPercent) {
+  const Model model = load_model(GetParam(), Precision::kBF16);
+  Runner runner(model);
+  for (const Prompt& p : model.prompts) {
+    if (p.ids.size() > 5) break;  // later prompts meet router choices nearer than bf16 resolves
+    double most = 0;
+    for (float v : p.logits) most = std::max(most, std::fabs(static_cast<double>(v)));
+    EXPECT_LT(worst(runner.whole(p.ids), p.logits), 2e-2 * most) << p.ids.size();
+  }
+}
+
+TEST_P(GoldenModels, ChunksDecodeStepsAndBlockSizesChangeNoBit) {
+  const Model model = load_model(GetParam());
+  const std::vector<int32_t>& ids = model.prompts.back().ids;
+  ASSERT_EQ(ids.size(), 70u);
+  Runner runner(model);
+  const std::vector<float> whole = runner.whole(ids);
+  for (size_t chunk : {1u, 7u, 16u, 33u})
+    EXPECT_TRUE(same_bits(runner.chunked(ids, chunk), whole)) << "chunks of " << chunk;
+  Runner other_blocks(model, 1, 5);
+  EXPECT_TRUE(same_bits(other_blocks.whole(ids), whole));
+}
+
+TEST_P(GoldenModels, ThreadsAndInstructionSetsChangeNoBit) {
+  const Model model = load_model(GetParam());
+  const std::vector<int32_t>& ids = model.prompts.back().ids;
+  const std::vector<float> reference = Runner(model, 1, 16, kernels_for(Isa::kScalar)).whole(ids);
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+    if (!isa_supported(isa)) continue;
+    for (int threads : {1, 3})
+      EXPECT_TRUE(same_bits(Runner(model, threads, 16, kernels_for(isa)).whole(ids), reference))
+          << kernels_for(isa).name << " on " << threads;
+  }
+}
+
+TEST_P(GoldenModels, BatchMatesChangeNoBit) {
+  const Model model = load_model(GetParam());
+  Runner runner(model, 2);
+  const auto vocab = static_cast<size_t>(model.backbone->config().vocab_size);
+
+  // All prompts in one batch, the last one in the middle of its decoding.
+  std::vector<std::unique_ptr<KvSequence>> kvs;
+  for (size_t i = 0; i < model.prompts.size(); ++i)
+    kvs.push_back(std::make_unique<KvSequence>(runner.cache()));
+  const std::vector<int32_t>& last = model.prompts.back().ids;
+  const std::span<const int32_t> all_but_one = std::span(last).first(last.size() - 1);
+  runner.run({{all_but_one, 0, kvs.back().get(), BatchSegment::Logits::kNone}});
+  std::vector<BatchSegment> batch;
+  for (size_t i = 0; i + 1 < model.prompts.size(); ++i)
+    batch.push_back({model.prompts[i].ids, 0, kvs[i].get(), BatchSegment::Logits::kAll});
+  batch.push_back({std::span(last).last(1), static_cast<int64_t>(last.size()) - 1, kvs.back().get(),
+                   BatchSegment::Logits::kLast});
+  const std::vector<float> together = runner.run(batch);
+
+  size_t at = 0;
+  for (size_t i = 0; i < model.prompts.size(); ++i) {
+    std::vector<float> alone = runner.whole(model.prompts[i].ids);
+    if (i + 1 == model.prompts.size())
+      alone.erase(alone.begin(), alone.end() - static_cast<int64_t>(vocab));
+    ASSERT_LE(at + alone.size(), together.size());
+    const auto from = together.begin() + static_cast<int64_t>(at);
+    EXPECT_TRUE(same_bits({from, from + static_cast<int64_t>(alone.size())}, alone))
+        << "prompt " << i;
+    at += alone.size();
+  }
+  EXPECT_EQ(at, together.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Open, GoldenModels,
+                         testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32",
+                                         "olmoe_bf16", "mixtral_f32", "mixtral_bf16"));
+
+class OneModel : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(kOpen)) GTEST_SKIP() << kOpen << " is absent";
+    model_ = load_model("mixtral_bf16");
+  }
+  Model model_;
+};
+
+TEST_F(OneModel, BadTokensAndPositionsAreRefused) {
+  Runner runner(model_);
+  KvSequence kv(runner.cache());
+  ASSERT_TRUE(kv.reserve(16).ok());
+  ThreadPool pool(1);
+  Workspace workspace;
+  const auto code = [&](std::vector<int32_t> ids, int64_t position, KvSequence* sequence) {
+    std::vector<BatchSegment> batch = {{ids, position, sequence, BatchSegment::Logits::kLast}};
+    return model_.backbone->forward(batch, *model_.moe, best_kernels(), pool, workspace).code();
+  };
+  EXPECT_EQ(code({5}, 15, &kv), Code::kOk);
+  EXPECT_EQ(code({320}, 0, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({-1}, 0, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({}, 0, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({5}, 16, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({5, 6}, 15, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({5}, -1, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({5}, INT64_MAX, &kv), Code::kInvalidArgument);
+  EXPECT_EQ(code({5}, 0, nullptr), Code::kInvalidArgument);
+}
+
+TEST_F(OneModel, AFailingFeedForwardEndsThePass) {
+  class Failing final : public FeedForward {
+    Status forward(int64_t, const float*, int64_t, float*) override {
+      return Status(Code::kUnavailable, "expert gone");
+    }
+  };
+  Failing failing;
+  Runner runner(model_);
+  KvSequence kv(runner.cache());
+  ASSERT_TRUE(kv.reserve(1).ok());
+  ThreadPool pool(1);
+  Workspace workspace;
+  const std::vector<int32_t> ids = {1};
+  std::vector<BatchSegment> batch = {{ids, 0, &kv, BatchSegment::Logits::kLast}};
+  EXPECT_EQ(model_.backbone->forward(batch, failing, best_kernels(), pool, workspace).code(),
+            Code::kUnavailable);
+}
+
+TEST_F(OneModel, ResidentBytesCountTheWeights) {
+  // Embedding and head 320 x 64, three layers of q, o 64 x 64 and k, v 32 x 64, in BF16; norms f32.
+  const uint64_t matrices = 2 * (2 * 320 * 64 + 3 * (2 * 64 * 64 + 2 * 32 * 64));
+  const uint64_t norms = 4 * 64 * (1 + 3 * 2);
+  EXPECT_EQ(model_.backbone->resident_bytes(), matrices + norms);
+}
+
+}  // namespace
+}  // namespace chimera
