@@ -1,0 +1,66 @@
+// Sampling: logits of one position to the next token.
+//
+// Order of the steps, that of Hugging Face generate(): repetition penalty, temperature, top-k,
+// top-p, min-p, draw. vLLM differs in one place: it applies min-p before top-k and top-p.
+// Ties are broken by the lower id everywhere, so top-k keeps exactly k tokens.
+//
+// The draw uses a counter-based generator keyed by (seed, step): the tokens of a request depend
+// on its own logits and seed only, never on the batch, and survive a restart of the sequence.
+//
+// Thread safety: a Sampler belongs to one sequence; distinct ones may run concurrently.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backbone/status.h"
+#include "daemon/request.h"
+
+namespace chimera {
+
+/// Index of the largest logit (ties: the lowest index); -1 when `logits` is empty or holds a NaN,
+/// +infinity, or nothing but -infinity.
+int32_t argmax(std::span<const float> logits);
+
+/// log softmax(logits)[token], in double and in one fixed order, so equal logits give equal bits.
+/// REQUIRES: 0 <= token < logits.size().
+double token_logprob(std::span<const float> logits, int32_t token);
+
+/// Uniform in [0, 1): the `step`-th number of the stream of `seed`.
+double counter_uniform(uint64_t seed, uint64_t step);
+
+/// Ok when every field is inside its range; otherwise invalid_argument naming the field.
+Status check_sampling(const SamplingParams& params);
+
+class Sampler {
+ public:
+  explicit Sampler(const SamplingParams& params) : params_(params) {}
+
+  /// Tells the repetition penalty of ids in the history (prompt, then each token).
+  void observe(std::span<const int32_t> ids);
+  /// The token of step `step` (0 = first generated), or -1 when the logits are not finite.
+  int32_t sample(std::span<const float> logits, uint64_t step);
+
+ private:
+  struct Candidate {
+    double score;  // penalised logit / temperature; later the unnormalised probability
+    int32_t id;
+  };
+  static bool before(const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score > b.score : a.id < b.id;
+  }
+  void load(std::span<const float> logits);
+  void keep_top_k();
+  void to_weights(double max_score);
+  void keep_top_p();
+  void keep_min_p();
+  int32_t draw(double uniform) const;
+
+  SamplingParams params_;
+  std::vector<bool> seen_;        // by id; empty while the penalty is off
+  std::vector<int32_t> history_;  // the distinct ids seen
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace chimera
