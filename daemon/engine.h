@@ -25,7 +25,7 @@
 namespace chimera {
 
 struct EngineOptions {
-  int threads = 1;                // compute pool incl. the engine thread
+  int threads = 1;  // compute pool incl. the engine thread
   int64_t max_sequences = 16;
   int64_t max_context = 2048;
   int64_t max_queue = 64;
@@ -57,10 +57,10 @@ class Engine {
  public:
   using RequestId = uint64_t;
 
-  static Result<std::unique_ptr<Engine>> create(std::shared_ptr<const Backbone> backbone,
-                                                std::shared_ptr<const Tokenizer> tokenizer,  // may be null
-                                                std::shared_ptr<const RoutingTable> table,
-                                                EngineOptions options);
+  static Result<std::unique_ptr<Engine>> create(
+      std::shared_ptr<const Backbone> backbone,
+      std::shared_ptr<const Tokenizer> tokenizer,  // may be null
+      std::shared_ptr<const RoutingTable> table, EngineOptions options);
   ~Engine();  // stops at once; live requests end with `cancelled`
 
   /// Queues a request. resource_exhausted when the queue is full, unavailable when draining,

@@ -1,0 +1,437 @@
+// The engine as a client of it sees it: continuations, text, scores, limits, ends.
+#include "daemon/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <gmock/gmock.h>
+
+#include "daemon/engine_testing.h"
+
+namespace chimera {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+
+class EngineTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    CHIMERA_NEEDS_GOLDEN();
+    world = std::make_unique<World>();
+    all = world->table(1, {world->module("a"), world->module("b"), world->module("c")});
+  }
+  std::unique_ptr<Engine> make(EngineOptions options = {},
+                               std::shared_ptr<const Tokenizer> tokenizer = nullptr) {
+    return must(Engine::create(world->backbone, std::move(tokenizer), all, options));
+  }
+  static std::shared_ptr<const Tokenizer> tiny_tokenizer() {
+    return must(Tokenizer::load(kGolden + "/tokenizers/tiny312/tokenizer.json"));
+  }
+  /// Greedy text of the prompt with an engine that has a tokenizer.
+  static EngineRequest text_request(int64_t n) { return greedy(prompt(3, 9), n); }
+
+  std::unique_ptr<World> world;
+  std::shared_ptr<const RoutingTable> all;
+};
+
+template <class T>
+std::vector<T> values(const SafetensorsFile& file, const std::string& name) {
+  const TensorView* t = file.find(name);
+  if (!t) throw std::runtime_error("no tensor " + name);
+  std::vector<T> out(static_cast<size_t>(t->elements()));
+  std::memcpy(out.data(), t->bytes.data(), t->bytes.size());
+  return out;
+}
+
+class EngineGolden : public testing::TestWithParam<std::string> {};
+
+TEST_P(EngineGolden, GreedyContinuationsAndScoresMatchTheReference) {
+  CHIMERA_NEEDS_GOLDEN();
+  const World world(GetParam(), 3);
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (int64_t e = 3; e < world.config.num_experts; ++e)
+    modules.push_back(world.module(std::string(1, static_cast<char>('a' + e - 3))));
+  EngineOptions options;
+  options.prefill_chunk = 7;  // so that prompts of 13, 33 and 70 tokens run in several chunks
+  options.threads = 2;
+  auto engine = must(Engine::create(world.backbone, nullptr, world.table(1, modules), options));
+  const auto golden = must(SafetensorsFile::open(
+      kGolden + "/models/" + GetParam() + "/golden.safetensors", Residency::kCopied));
+
+  std::vector<std::shared_ptr<Collector>> sinks, scores;  // all at once: batched together
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 6; ++i) {
+    const auto ids = values<int64_t>(golden, fmt::format("prompt.{}.input_ids", i));
+    prompts.emplace_back(ids.begin(), ids.end());
+    sinks.push_back(submit(*engine, greedy(prompts.back(), 16)));
+    EngineRequest score = greedy(prompts.back(), 1);
+    score.kind = EngineRequest::Kind::kScore;
+    score.text_bytes = 100;
+    score.want_logits = score.want_routing = true;
+    scores.push_back(submit(*engine, score));
+  }
+  for (int i = 0; i < 6; ++i) {
+    SCOPED_TRACE(i);
+    const auto want = values<int64_t>(golden, fmt::format("prompt.{}.greedy_ids", i));
+    const DoneEvent done = sinks[static_cast<size_t>(i)]->done();
+    EXPECT_EQ(done.tokens, std::vector<int32_t>(want.begin(), want.end()));
+    EXPECT_EQ(done.finish_reason, "length");
+
+    const DoneEvent score = scores[static_cast<size_t>(i)]->done();
+    const auto& tokens = prompts[static_cast<size_t>(i)];
+    const auto logits = values<float>(golden, fmt::format("prompt.{}.logits", i));
+    ASSERT_EQ(score.finish_reason, "scored");
+    ASSERT_EQ(score.logits->size(), logits.size());
+    for (size_t j = 0; j < logits.size(); ++j) ASSERT_NEAR((*score.logits)[j], logits[j], 1e-3);
+    double nats = 0;
+    const auto vocab = static_cast<size_t>(world.config.vocab_size);
+    for (size_t t = 0; t + 1 < tokens.size(); ++t) {
+      double sum = 0;
+      for (size_t v = 0; v < vocab; ++v) sum += std::exp(double{logits[t * vocab + v]});
+      const double lp =
+          double{logits[t * vocab + static_cast<size_t>(tokens[t + 1])]} - std::log(sum);
+      EXPECT_NEAR(score.logprobs[t], lp, 2e-3);
+      nats -= lp;
+    }
+    EXPECT_EQ(score.count, static_cast<int64_t>(tokens.size()) - 1);
+    EXPECT_NEAR(score.nats, nats, 1e-3 * static_cast<double>(tokens.size()));
+    EXPECT_NEAR(score.bits_per_byte.value(), score.nats / std::log(2.0) / 100, 1e-12);
+    // Routing, all rows and layers; the appended experts follow the base in their old order.
+    const RoutingTrace& trace = *score.routing;
+    ASSERT_EQ(trace.rows, static_cast<int64_t>(tokens.size()));
+    for (int64_t layer = 0; layer < world.config.num_layers; ++layer) {
+      const auto ids = values<int64_t>(golden, fmt::format("prompt.{}.router.{}.ids", i, layer));
+      const auto weights =
+          values<float>(golden, fmt::format("prompt.{}.router.{}.weights", i, layer));
+      const auto at = static_cast<size_t>(layer * trace.rows * trace.k);
+      for (size_t j = 0; j < ids.size(); ++j) {
+        ASSERT_EQ(trace.ids[at + j], ids[j]) << "layer " << layer;
+        ASSERT_NEAR(trace.weights[at + j], weights[j], 1e-4);
+      }
+    }
+    double total = score.backbone_share;
+    for (const auto& [name, module] : score.modules) total += module.share;
+    EXPECT_NEAR(total, 1.0, 1e-6);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, EngineGolden,
+                         testing::Values("flex_olmo_f32", "olmoe_f32", "mixtral_f32"),
+                         [](const auto& family) { return family.param; });
+
+TEST_F(EngineTest, ReportsWhatARequestCostAndWhoAnswered) {
+  auto engine = make();
+  EngineRequest request = greedy(prompt(1, 20), 12);
+  request.modules.only = {"a", "b"};
+  const auto sink = submit(*engine, request);
+  const DoneEvent done = sink->done();
+  EXPECT_EQ(done.prompt_tokens, 20);
+  EXPECT_EQ(done.completion_tokens, 12);
+  EXPECT_EQ(done.cached_tokens, 0);
+  EXPECT_EQ(done.epoch, 1u);
+  EXPECT_EQ(done.composition, all->digest());
+  EXPECT_GT(done.prefill_ms, 0);
+  EXPECT_GT(done.decode_ms, 0);
+  EXPECT_GE(done.queue_ms, 0);
+  ASSERT_EQ(done.modules.size(), 2u);  // c is not permitted
+  EXPECT_EQ(done.modules.at("a").digest, "sha256:a-1");
+  EXPECT_EQ(done.modules.at("b").version, "1");
+  EXPECT_NEAR(done.backbone_share + done.modules.at("a").share + done.modules.at("b").share, 1.0,
+              1e-6);
+  EXPECT_GT(done.modules.at("a").share, 0.0);
+  ASSERT_EQ(sink->tokens().size(), 12u);
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(sink->tokens()[i].token, done.tokens[i]);
+    EXPECT_EQ(sink->tokens()[i].logprob, done.logprobs[i]);
+    EXPECT_EQ(sink->tokens()[i].epoch, 1u);
+  }
+  const EngineStats stats = engine->stats();
+  EXPECT_EQ(stats.admitted, 1u);
+  EXPECT_EQ(stats.finished, 1u);
+  EXPECT_EQ(stats.prompt_tokens, 20u);
+  EXPECT_EQ(stats.generated_tokens, 12u);
+  EXPECT_EQ(stats.steps, 12u);
+  EXPECT_GT(stats.step_ms_p50, 0.0);
+  EXPECT_GE(stats.step_ms_p99, stats.step_ms_p50);
+  ASSERT_EQ(stats.router.layers.size(), 3u);
+  EXPECT_EQ(stats.router.layers[0].tokens, 31u);  // the last sampled token is never run
+  EXPECT_EQ(stats.live, 0);
+}
+
+TEST_F(EngineTest, EosEndsUnlessIgnored) {
+  auto engine = make();
+  const DoneEvent free_run = submit(*engine, greedy(prompt(2, 8), 20))->done();
+  // Makes the fifth token of that run the end: same model, its config names that id as eos.
+  auto config = world->config;
+  const int32_t eos = free_run.tokens[4];
+  const auto first =
+      std::find(free_run.tokens.begin(), free_run.tokens.end(), eos) - free_run.tokens.begin();
+  const std::string dir = testing::TempDir() + "/engine_eos";
+  std::filesystem::remove_all(dir);
+  std::filesystem::create_directories(dir);
+  const std::string from = kGolden + "/models/flex_olmo_f32";
+  std::filesystem::copy(from + "/model.safetensors", dir + "/model.safetensors");
+  std::ifstream in(from + "/config.json");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  const std::string key = "\"eos_token_id\": 257";
+  ASSERT_NE(text.find(key), std::string::npos);
+  text.replace(text.find(key), key.size(), fmt::format("\"eos_token_id\": {}", eos));
+  std::ofstream(dir + "/config.json") << text;
+  const auto files = must(Checkpoint::open(dir, Residency::kCopied));
+  auto other = must(Engine::create(must(Backbone::load(files, Precision::kF32)), nullptr, all, {}));
+  EngineRequest request = greedy(prompt(2, 8), 20);
+  EXPECT_EQ(submit(*other, request)->done().finish_reason, "length");
+  request.ignore_eos = false;
+  const DoneEvent stopped = submit(*other, request)->done();
+  EXPECT_EQ(stopped.finish_reason, "stop");
+  EXPECT_EQ(stopped.tokens,
+            std::vector<int32_t>(free_run.tokens.begin(), free_run.tokens.begin() + first + 1));
+  std::filesystem::remove_all(dir);
+}
+
+TEST_F(EngineTest, TextOfTheEventsIsTheTextOfTheTokens) {
+  const auto tokenizer = tiny_tokenizer();
+  auto engine = make({}, tokenizer);
+  const auto sink = submit(*engine, text_request(40));
+  const DoneEvent done = sink->done();
+  std::string joined;
+  for (const TokenEvent& event : sink->tokens()) joined += event.text;
+  EXPECT_EQ(joined, done.text);
+  // The model's vocabulary is padded past the tokenizer's; ids up there have no text.
+  std::vector<int32_t> known = done.tokens;
+  std::erase_if(known, [&](int32_t id) { return id >= tokenizer->vocab_size(); });
+  EXPECT_EQ(done.text, must(tokenizer->decode(known, true)));
+  EXPECT_FALSE(done.text.empty());
+}
+
+TEST_F(EngineTest, StopStringsEndTheTextInFrontOfThem) {
+  auto engine = make({}, tiny_tokenizer());
+  const std::string full = submit(*engine, text_request(40))->done().text;
+  ASSERT_GT(full.size(), 12u);
+  int tried = 0;
+  for (size_t at = 1; at + 4 < full.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(full[at]);
+    if ((byte & 0xC0) == 0x80) continue;  // not the first byte of a character
+    EngineRequest request = text_request(40);
+    request.stop = {"never found", full.substr(at, 4)};
+    const auto sink = submit(*engine, request);
+    const DoneEvent done = sink->done();
+    EXPECT_EQ(done.text, full.substr(0, full.find(full.substr(at, 4))));
+    std::string joined;
+    for (const TokenEvent& event : sink->tokens()) joined += event.text;
+    EXPECT_EQ(joined, done.text);
+    EXPECT_EQ(done.finish_reason, "stop");
+    if (++tried == 12) break;
+  }
+  EXPECT_GT(tried, 0);
+}
+
+TEST_F(EngineTest, SampledTokensDoNotDependOnTheBatch) {
+  EngineRequest request = greedy(prompt(4, 11), 24);
+  request.sampling = {0.9, 0.95, 40, 0.0, 1.1, 77};
+  Stream alone;
+  {
+    auto engine = make();
+    alone = stream_of(submit(*engine, request)->done());
+  }
+  auto engine = make();
+  std::vector<std::shared_ptr<Collector>> crowd;
+  for (int i = 0; i < 10; ++i)
+    crowd.push_back(submit(*engine, greedy(prompt(i, 5 + static_cast<size_t>(i) * 7), 30)));
+  EXPECT_EQ(stream_of(submit(*engine, request)->done()), alone);
+  request.sampling.seed = 78;
+  EXPECT_NE(stream_of(submit(*engine, request)->done()).tokens, alone.tokens);
+  for (auto& sink : crowd) sink->done();
+}
+
+TEST_F(EngineTest, RefusesWhatCanNeverRun) {
+  EngineOptions options;
+  options.max_context = 32;
+  auto engine = make(options);
+  const auto refuse = [&](auto change) {
+    EngineRequest request = greedy(prompt(1, 4), 4);
+    change(request);
+    auto sink = std::make_shared<Collector>();
+    const Status status = engine->submit(request, sink).status();
+    EXPECT_EQ(sink->terminals(), 0);
+    EXPECT_FALSE(status.hint().empty());
+    return fmt::format("{}: {}", code_name(status.code()), status.message());
+  };
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.tokens.clear(); }),
+              HasSubstr("invalid_argument: the request has no tokens"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.tokens[2] = 320; }),
+              HasSubstr("tokens[2] is 320 (expected 0 to 319"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.tokens[0] = -1; }), HasSubstr("tokens[0] is -1"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.tokens = prompt(1, 32); }),
+              HasSubstr("the prompt has 32 tokens (expected fewer than 32"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.max_tokens = 0; }), HasSubstr("max_tokens is 0"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.sampling.top_p = 2; }), HasSubstr("top_p is 2"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.stop = {"x"}; }), HasSubstr("no tokenizer"));
+  EXPECT_THAT(
+      refuse([](EngineRequest& r) {
+        r.modules.only = {"a", "legal"};
+      }),
+      HasSubstr(
+          "not_found: modules.only: module \"legal\" is not loaded (loaded: backbone, a, b, c)"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.modules.exclude = {"x"}; }),
+              HasSubstr("not_found: modules.exclude"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.modules.bias["x"] = 1; }),
+              HasSubstr("not_found: modules.bias"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.modules.bias["a"] = std::nanf(""); }),
+              HasSubstr("finite"));
+  EXPECT_THAT(refuse([](EngineRequest& r) { r.modules.exclude = {"backbone"}; }),
+              HasSubstr("invalid_argument"));
+  EXPECT_THAT(refuse([](EngineRequest& r) {
+                r.kind = EngineRequest::Kind::kScore;
+                r.tokens = prompt(1, 33);
+              }),
+              HasSubstr("33 tokens (expected at most 32"));
+  EXPECT_EQ(engine->stats().rejected, 13u);
+  // The longest prompt that fits is answered, cut to the context.
+  const DoneEvent done = submit(*engine, greedy(prompt(1, 30), 100))->done();
+  EXPECT_EQ(done.completion_tokens, 2);
+  EXPECT_EQ(done.finish_reason, "length");
+}
+
+TEST_F(EngineTest, FullQueueIsAnsweredAtOnce) {
+  EngineOptions options;
+  options.max_sequences = 1;
+  options.max_queue = 2;
+  auto engine = make(options);
+  const auto busy = submit(*engine, greedy(prompt(1, 4), 1500));
+  ASSERT_TRUE(busy->wait_tokens(1));  // it left the queue
+  const auto w1 = submit(*engine, greedy(prompt(2, 4), 2));
+  Engine::RequestId second = 0;
+  const auto w2 = submit(*engine, greedy(prompt(3, 4), 2), &second);
+  const Status full =
+      engine->submit(greedy(prompt(4, 4), 2), std::make_shared<Collector>()).status();
+  EXPECT_EQ(full.code(), Code::kResourceExhausted);
+  EXPECT_THAT(full.message(), HasSubstr("2 requests wait (limit 2"));
+  engine->cancel(second);  // waiting ones can be cancelled, too
+  EXPECT_EQ(w2->done().finish_reason, "cancelled");
+  EXPECT_EQ(w1->done().finish_reason, "length");
+  EXPECT_EQ(busy->done().completion_tokens, 1500);
+}
+
+TEST_F(EngineTest, CancelAndDeadlineEndARequestEarly) {
+  EngineOptions options;
+  options.max_sequences = 1;
+  auto engine = make(options);
+  Engine::RequestId id = 0;
+  const auto cancelled = submit(*engine, greedy(prompt(1, 4), 2000), &id);
+  ASSERT_TRUE(cancelled->wait_tokens(3));
+  EngineRequest late = greedy(prompt(2, 4), 2000);
+  late.deadline = std::chrono::steady_clock::now() + 20ms;  // passes while it waits
+  const auto waiting = submit(*engine, late);
+  EXPECT_EQ(waiting->done().finish_reason, "deadline");
+  EXPECT_EQ(waiting->done().completion_tokens, 0);
+  engine->cancel(id);
+  const DoneEvent done = cancelled->done();
+  EXPECT_EQ(done.finish_reason, "cancelled");
+  EXPECT_LT(done.completion_tokens, 2000);
+  EXPECT_EQ(done.tokens.size(), cancelled->tokens().size());
+  late.deadline = std::chrono::steady_clock::now() + 50ms;  // passes while it runs
+  const DoneEvent running = submit(*engine, late)->done();
+  EXPECT_EQ(running.finish_reason, "deadline");
+  EXPECT_GT(running.completion_tokens, 0);
+  engine->cancel(id);      // long over
+  engine->cancel(999999);  // never was
+  const EngineStats stats = engine->stats();
+  EXPECT_EQ(stats.cancelled, 1u);
+  EXPECT_EQ(stats.kv_blocks_free, stats.kv_blocks_total);
+}
+
+TEST_F(EngineTest, DrainWaitsForTheLiveAndRefusesTheNew) {
+  auto engine = make();
+  const auto sink = submit(*engine, greedy(prompt(1, 4), 300));
+  EXPECT_FALSE(engine->drain(0ms));
+  const Status refused =
+      engine->submit(greedy(prompt(1, 4), 1), std::make_shared<Collector>()).status();
+  EXPECT_EQ(refused.code(), Code::kUnavailable);
+  EXPECT_TRUE(engine->drain(60s));
+  EXPECT_EQ(sink->terminals(), 1);
+  EXPECT_EQ(sink->done().completion_tokens, 300);
+}
+
+TEST_F(EngineTest, DestructionEndsEverybodyWithCancelled) {
+  EngineOptions options;
+  options.max_sequences = 2;
+  auto engine = make(options);
+  std::vector<std::shared_ptr<Collector>> sinks;
+  for (int i = 0; i < 6; ++i) sinks.push_back(submit(*engine, greedy(prompt(i, 4), 1900)));
+  ASSERT_TRUE(sinks[0]->wait_tokens(2));
+  engine.reset();
+  for (auto& sink : sinks) {
+    EXPECT_EQ(sink->terminals(), 1);
+    EXPECT_EQ(sink->error().code(), Code::kCancelled);
+  }
+}
+
+TEST_F(EngineTest, ScoreStartsOverIsWholeAndBounded) {
+  auto engine = make();
+  EngineRequest score = greedy({5}, 1);
+  score.kind = EngineRequest::Kind::kScore;
+  const DoneEvent one = submit(*engine, score)->done();  // nothing to score
+  EXPECT_EQ(one.count, 0);
+  EXPECT_EQ(one.nats, 0.0);
+  EXPECT_FALSE(one.bits_per_byte.has_value());
+  score.tokens = prompt(8, 100);
+  Engine::RequestId id = 0;
+  const DoneEvent first = submit(*engine, score)->done();
+  const DoneEvent again = submit(*engine, score, &id)->done();
+  EXPECT_EQ(first.nats, again.nats);  // bitwise
+  EXPECT_EQ(first.logprobs, again.logprobs);
+  EXPECT_EQ(again.cached_tokens, 0);
+  EXPECT_EQ(first.logprobs.size(), 99u);
+  const ProbeResult probe = must(probe_score(*world->backbone, all, score.tokens));
+  EXPECT_TRUE(probe.finite);
+  EXPECT_NEAR(probe.nats, first.nats, 1e-9);
+  EXPECT_EQ(probe.logits_digest,
+            must(probe_score(*world->backbone, all, score.tokens)).logits_digest);
+  score.tokens[50] += 1;
+  EXPECT_NE(probe.logits_digest,
+            must(probe_score(*world->backbone, all, score.tokens)).logits_digest);
+}
+
+TEST_F(EngineTest, PoisonedExpertEndsOnlyTheRequestsThatUseIt) {
+  const auto poison = [](int64_t layer, size_t, ExpertPtr inner) -> ExpertPtr {
+    if (layer != 1) return inner;
+    return std::make_shared<HookedExpert>(inner, nullptr, [](int64_t rows, float* y) {
+      for (int64_t r = 0; r < rows; ++r) y[r * 64 + 3] = std::nanf("");
+    });
+  };
+  const auto bad = world->module("a", "bad", 50.0f, poison);
+  auto engine = must(
+      Engine::create(world->backbone, nullptr, world->table(1, {bad, world->module("b")}), {}));
+  EngineRequest clean = greedy(prompt(6, 20), 60);
+  clean.modules.exclude = {"a"};
+  const Stream alone = stream_of(submit(*engine, clean)->done());
+  std::vector<std::shared_ptr<Collector>> good, poisoned;
+  for (int i = 0; i < 5; ++i) {
+    good.push_back(submit(*engine, clean));
+    poisoned.push_back(submit(*engine, greedy(prompt(6, 20), 60)));
+  }
+  for (auto& sink : poisoned) {
+    const Status status = sink->error();
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(status.message(), HasSubstr("a"));
+  }
+  for (auto& sink : good) EXPECT_EQ(stream_of(sink->done()), alone);
+  EXPECT_EQ(engine->stats().failed, 5u);
+  EXPECT_FALSE(must(probe_score(*world->backbone, engine->table(), prompt(6, 20))).finite);
+}
+
+TEST_F(EngineTest, RefusesBadOptions) {
+  EngineOptions options;
+  options.prefill_chunk = 0;
+  const auto engine = Engine::create(world->backbone, nullptr, all, options);
+  EXPECT_THAT(engine.status().message(), HasSubstr("prefill_chunk is 0"));
+}
+
+}  // namespace
+}  // namespace chimera

@@ -1,0 +1,28 @@
+// What a request's modules {only, exclude, bias} mean on one routing table.
+//
+// Module indexes are those of one table, so a selection is resolved again for every table that a
+// sequence moves to. Thread safety: free functions over values.
+#pragma once
+
+#include <vector>
+
+#include "backbone/status.h"
+#include "daemon/request.h"
+#include "router/routing_table.h"
+
+namespace chimera {
+
+struct ResolvedModules {
+  ModuleMask mask = 1;      // bit 0, the backbone's experts, is always permitted
+  std::vector<float> bias;  // per module of the table
+  bool exhausted = false;   // `only` named modules, and none of them is in the table any more
+};
+
+/// Ok when every name is in the table; otherwise not_found naming the module and those there are,
+/// or invalid_argument for what can never hold (excluding the backbone, a bias that is no number).
+Status check_modules(const ModuleSelection& selection, const RoutingTable& table);
+
+/// Names that are not in the table have no effect.
+ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table);
+
+}  // namespace chimera

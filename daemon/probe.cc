@@ -1,0 +1,69 @@
+// probe_score: a module's probe text, scored outside the engine.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "backbone/digest.h"
+#include "daemon/engine.h"
+#include "daemon/sampler.h"
+
+namespace chimera {
+namespace {
+
+/// Tokens per pass: bounds the scratch memory of a probe beside a running engine.
+constexpr int64_t kProbeChunk = 64;
+
+}  // namespace
+
+Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const RoutingTable> table,
+                                std::span<const int32_t> tokens) {
+  if (!table || tokens.empty())
+    return Status(Code::kInvalidArgument, "a probe needs a routing table and at least one token");
+  const ModelConfig& config = backbone.config();
+  const auto n = static_cast<int64_t>(tokens.size());
+  KvCacheOptions options;
+  options.prefix_cache = false;
+  options.blocks = (n + options.block_tokens - 1) / options.block_tokens;
+  Result<std::unique_ptr<KvCache>> cache = KvCache::create(config, options);
+  if (!cache.ok()) return cache.status();
+  const ModuleMask all = table->all();
+  std::vector<float> bias(table->modules().size(), 0.0f);
+  Result<std::shared_ptr<const RouteView>> view =
+      make_route_view(std::move(table), all, std::move(bias));
+  if (!view.ok()) return view.status();
+
+  KvSequence kv(cache->get());
+  CHIMERA_RETURN_IF_ERROR(kv.reserve(n));
+  ThreadPool pool(1);
+  MoeRouter router(config, best_kernels(), pool);
+  Workspace workspace;
+  Sha256 digest;
+  ProbeResult result;
+  const auto vocab = static_cast<size_t>(config.vocab_size);
+  for (int64_t at = 0; at < n; at += kProbeChunk) {
+    const int64_t rows = std::min(kProbeChunk, n - at);
+    BatchSegment segment{tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), at,
+                         &kv, BatchSegment::Logits::kAll};
+    RoutedSegment routed;
+    routed.view = view->get();
+    routed.rows = rows;
+    router.begin_pass({&routed, 1}, nullptr);
+    CHIMERA_RETURN_IF_ERROR(
+        backbone.forward({&segment, 1}, router, best_kernels(), pool, workspace));
+    const std::span<const float> logits =
+        std::span<const float>(workspace.logits).first(static_cast<size_t>(rows) * vocab);
+    digest.update(std::as_bytes(logits));
+    result.finite =
+        result.finite && !routed.poisoned &&
+        std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
+    if (!result.finite) break;
+    for (int64_t r = 0; r < rows && at + r + 1 < n; ++r) {
+      const auto row = logits.subspan(static_cast<size_t>(r) * vocab, vocab);
+      result.nats -= token_logprob(row, tokens[static_cast<size_t>(at + r + 1)]);
+    }
+  }
+  result.logits_digest = digest.finish();
+  return result;
+}
+
+}  // namespace chimera

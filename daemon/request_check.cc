@@ -1,0 +1,81 @@
+#include "daemon/request_check.h"
+
+#include <fmt/format.h>
+
+#include "daemon/sampler.h"
+
+namespace chimera {
+namespace {
+
+Status check_tokens(const EngineRequest& request, const ModelConfig& config) {
+  if (request.tokens.empty())
+    return {Code::kInvalidArgument, "the request has no tokens (expected at least one)",
+            "give a text that is not empty, or at least one token id"};
+  for (size_t i = 0; i < request.tokens.size(); ++i) {
+    const int32_t id = request.tokens[i];
+    if (id < 0 || id >= config.vocab_size)
+      return {Code::kInvalidArgument,
+              fmt::format("tokens[{}] is {} (expected 0 to {}, the vocabulary)", i, id,
+                          config.vocab_size - 1),
+              "encode the text with the tokenizer of this checkpoint"};
+  }
+  return {};
+}
+
+Status check_score(const EngineRequest& request, const ModelConfig& config,
+                   const EngineOptions& options) {
+  const auto n = static_cast<int64_t>(request.tokens.size());
+  if (n > options.max_context)
+    return {Code::kInvalidArgument,
+            fmt::format("the text has {} tokens (expected at most {}, max_context)", n,
+                        options.max_context),
+            "score it in parts, or raise serve.max_context"};
+  const int64_t bytes = n * config.vocab_size * static_cast<int64_t>(sizeof(float));
+  if (request.want_logits && bytes > kMaxLogitsBytes)
+    return {Code::kResourceExhausted,
+            fmt::format("the logits of {} tokens take {} bytes (expected at most {})", n, bytes,
+                        kMaxLogitsBytes),
+            fmt::format("score at most {} tokens at once, or leave logits out",
+                        kMaxLogitsBytes / (config.vocab_size * 4))};
+  return {};
+}
+
+Status check_generate(const EngineRequest& request, const EngineOptions& options,
+                      bool has_tokenizer) {
+  const auto n = static_cast<int64_t>(request.tokens.size());
+  if (n >= options.max_context)
+    return {Code::kInvalidArgument,
+            fmt::format("the prompt has {} tokens (expected fewer than {}, max_context)", n,
+                        options.max_context),
+            "shorten the prompt, or raise serve.max_context"};
+  if (request.max_tokens < 1)
+    return {Code::kInvalidArgument,
+            fmt::format("max_tokens is {} (expected at least 1)", request.max_tokens),
+            "ask for at least one token"};
+  CHIMERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  if (!request.stop.empty() && !has_tokenizer)
+    return {Code::kInvalidArgument, "stop strings need text, and this checkpoint has no tokenizer",
+            "leave stop out and compare token ids on the client's side"};
+  for (size_t i = 0; i < request.stop.size(); ++i) {
+    const std::string& stop = request.stop[i];
+    // A continuation byte in front could match in the middle of a character and split it.
+    if (stop.empty() || (static_cast<unsigned char>(stop.front()) & 0xC0) == 0x80)
+      return {Code::kInvalidArgument,
+              fmt::format("stop[{}] {} (expected UTF-8 text that is not empty)", i,
+                          stop.empty() ? "is empty" : "starts inside a character"),
+              "leave it out"};
+  }
+  return {};
+}
+
+}  // namespace
+
+Status check_request(const EngineRequest& request, const ModelConfig& config,
+                     const EngineOptions& options, bool has_tokenizer) {
+  CHIMERA_RETURN_IF_ERROR(check_tokens(request, config));
+  return request.kind == EngineRequest::Kind::kScore
+             ? check_score(request, config, options)
+             : check_generate(request, options, has_tokenizer);
+}
+
+}  // namespace chimera

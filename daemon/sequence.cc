@@ -1,0 +1,177 @@
+#include "daemon/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace chimera {
+namespace {
+
+double ms_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+int64_t clipped_new_tokens(const EngineRequest& request, int64_t max_context) {
+  if (request.kind == EngineRequest::Kind::kScore) return 0;
+  return std::min(request.max_tokens, max_context - static_cast<int64_t>(request.tokens.size()));
+}
+
+}  // namespace
+
+TextStream::TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops)
+    : stops_(std::move(stops)) {
+  if (tokenizer) decoder_.emplace(std::move(tokenizer), /*skip_special=*/true);
+}
+
+TextStream::Piece TextStream::push(int32_t id) {
+  return decoder_ ? match(decoder_->push(id)) : Piece{};
+}
+
+TextStream::Piece TextStream::finish() {
+  if (!decoder_) return {};
+  Piece piece = match(decoder_->flush());
+  if (!piece.stopped) {
+    const std::string held = stops_.flush();
+    text_ += held;
+    piece.text += held;
+  }
+  return piece;
+}
+
+TextStream::Piece TextStream::match(const std::string& decoded) {
+  StopMatcher::Piece piece = stops_.push(decoded);
+  text_ += piece.text;
+  return {std::move(piece.text), piece.matched};
+}
+
+Sequence::Sequence(PendingRequest pending, KvCache* cache,
+                   std::shared_ptr<const Tokenizer> tokenizer, int64_t max_context)
+    : id(pending.id),
+      request(std::move(pending.request)),
+      ticket(std::move(pending.ticket)),
+      tokens(request.tokens),
+      prompt_tokens(static_cast<int64_t>(tokens.size())),
+      max_new(clipped_new_tokens(request, max_context)),
+      kv(cache),
+      sampler(request.sampling),
+      admitted(Clock::now()),
+      text_(std::move(tokenizer), request.stop) {
+  sampler.observe(tokens);
+  tokens.reserve(static_cast<size_t>(max_positions()));
+  if (scoring()) start_score();
+}
+
+RouteViewPtr Sequence::set_view(RouteViewPtr next) {
+  const auto& modules = next->table->modules();
+  for (size_t i = 1; i < modules.size(); ++i) {
+    if ((next->mask >> i & 1) == 0) continue;
+    const Manifest& manifest = modules[i]->manifest;
+    modules_[manifest.name] = {manifest.version, manifest.digest, 0.0};
+  }
+  return std::exchange(view, std::move(next));
+}
+
+void Sequence::restart() {
+  kv.clear();
+  block_keys.clear();
+  computed = 0;
+  if (scoring()) start_score();
+}
+
+/// A score is an answer about one composition: after a restart nothing of the old one may be left.
+void Sequence::start_score() {
+  nats = 0.0;
+  logprobs.clear();
+  usage = {};
+  logits = request.want_logits ? std::make_shared<std::vector<float>>() : nullptr;
+  routing = request.want_routing ? std::make_shared<RoutingTrace>() : nullptr;
+}
+
+void Sequence::ran(int64_t n) {
+  computed += n;
+  if (epoch == view->table->epoch() && !composition.empty()) return;
+  epoch = view->table->epoch();
+  composition = view->table->digest();
+}
+
+std::string Sequence::accept(int32_t token, float logprob, bool is_eos) {
+  if (!first_result) first_result = Clock::now();
+  tokens.push_back(token);
+  sampler.observe({&token, 1});
+  if (request.want_logprobs) logprobs.push_back(logprob);
+  const bool eos = is_eos && !request.ignore_eos;
+  const bool last = generated() >= max_new;
+  TextStream::Piece piece;
+  if (!eos) piece = text_.push(token);
+  if ((eos || last) && !piece.stopped) {
+    TextStream::Piece rest = text_.finish();
+    piece.text += rest.text;
+    piece.stopped = rest.stopped;
+  }
+  TokenEvent event{token, std::move(piece.text), std::nullopt, epoch};
+  if (request.want_logprobs) event.logprob = logprob;
+  ticket.token(std::move(event));
+  return eos || piece.stopped ? "stop" : last ? "length" : "";
+}
+
+DoneEvent Sequence::finish(const std::string& reason) {
+  const Clock::time_point now = Clock::now();
+  DoneEvent event;
+  event.finish_reason = reason;
+  event.prompt_tokens = prompt_tokens;
+  event.completion_tokens = generated();
+  event.cached_tokens = cached;
+  event.queue_ms = ms_between(request.arrived, admitted);
+  event.prefill_ms = ms_between(admitted, first_result.value_or(now));
+  event.decode_ms = ms_between(first_result.value_or(now), now);
+  event.epoch = !composition.empty() ? epoch : view->table->epoch();
+  event.composition = !composition.empty() ? composition : view->table->digest();
+  fill_provenance(event);
+  if (scoring()) {
+    fill_score(event);
+    return event;
+  }
+  if (reason != "stop" && reason != "length") text_.finish();
+  event.text = text_.text();
+  event.tokens.assign(tokens.begin() + static_cast<ptrdiff_t>(prompt_tokens), tokens.end());
+  event.logprobs = std::move(logprobs);
+  return event;
+}
+
+/// The modules that are permitted now, and those gone meanwhile that had a share.
+void Sequence::fill_provenance(DoneEvent& event) const {
+  event.backbone_share = usage.share("backbone");
+  for (const auto& [name, module] : modules_) {
+    const int index = view->table->module_index(name);
+    const bool permitted = index > 0 && (view->mask >> index & 1) != 0;
+    const double share = usage.share(name);
+    if (!permitted && share <= 0.0) continue;
+    event.modules[name] = {module.version, module.digest, share};
+  }
+}
+
+/// Only a complete score has results: part of one would be taken for the whole.
+void Sequence::fill_score(DoneEvent& event) {
+  if (event.finish_reason != "scored") return;
+  event.nats = nats;
+  event.count = prompt_tokens - 1;
+  if (request.text_bytes > 0) {
+    constexpr double kLn2 = 0.693147180559945309417;
+    event.bits_per_byte = nats / kLn2 / static_cast<double>(request.text_bytes);
+  }
+  event.logprobs = std::move(logprobs);
+  event.logits = std::move(logits);
+  event.routing = std::move(routing);
+}
+
+DoneEvent finish_waiting(const PendingRequest& pending, const std::string& reason,
+                         const RoutingTable& table) {
+  DoneEvent event;
+  event.finish_reason = reason;
+  event.prompt_tokens = static_cast<int64_t>(pending.request.tokens.size());
+  event.queue_ms = ms_between(pending.request.arrived, Clock::now());
+  event.epoch = table.epoch();
+  event.composition = table.digest();
+  return event;
+}
+
+}  // namespace chimera

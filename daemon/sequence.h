@@ -1,0 +1,125 @@
+// Sequence: one request in progress, and how its tokens become events.
+//
+// A generating sequence always holds one token more than its KV cache: `tokens` ends with the
+// token that was sampled last and not yet run. So prefill, decode and the recomputation after a
+// restart are one thing, "run the tokens from `computed` on", and a restart loses and repeats
+// nothing.
+//
+// Thread safety: engine thread only.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backbone/kv_cache.h"
+#include "backbone/tokenizer.h"
+#include "daemon/engine.h"
+#include "daemon/request.h"
+#include "daemon/sampler.h"
+#include "daemon/stop_matcher.h"
+#include "daemon/ticket.h"
+#include "router/moe.h"
+
+namespace chimera {
+
+using RouteViewPtr = std::shared_ptr<const RouteView>;
+using Clock = std::chrono::steady_clock;
+
+/// A request as it waits in the queue.
+struct PendingRequest {
+  Engine::RequestId id = 0;
+  EngineRequest request;
+  Ticket ticket;
+};
+
+/// The text of a growing token list: whole characters, stop strings cut off.
+class TextStream {
+ public:
+  TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops);
+  struct Piece {
+    std::string text;
+    bool stopped = false;  // by a stop string
+  };
+  Piece push(int32_t id);
+  /// What was held back, once no token will follow.
+  Piece finish();
+  /// All text handed out so far.
+  const std::string& text() const { return text_; }
+
+ private:
+  Piece match(const std::string& decoded);
+
+  std::optional<StreamDecoder> decoder_;  // none without a tokenizer: all text is ""
+  StopMatcher stops_;
+  std::string text_;
+};
+
+class Sequence {
+ public:
+  /// `max_context`: tokens of prompt and answer together; max_tokens is clipped to it.
+  Sequence(PendingRequest pending, KvCache* cache, std::shared_ptr<const Tokenizer> tokenizer,
+           int64_t max_context);
+
+  bool scoring() const { return request.kind == EngineRequest::Kind::kScore; }
+  /// Tokens not yet in the KV cache.
+  int64_t uncomputed() const { return static_cast<int64_t>(tokens.size()) - computed; }
+  int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_tokens; }
+  /// One token per step, outside the prefill budget.
+  bool decoding() const { return generated() > 0 && uncomputed() == 1; }
+  /// KV positions it can ever need.
+  int64_t max_positions() const { return prompt_tokens + max_new; }
+
+  /// Puts the sequence on `next` and remembers the modules it permits; returns the view it left.
+  RouteViewPtr set_view(RouteViewPtr next);
+  /// Forgets the KV cache. Scores start over; generated tokens stay.
+  void restart();
+
+  /// A pass over the next `n` tokens on the current view succeeded.
+  void ran(int64_t n);
+  /// Appends a sampled token, sends its event and says whether it ends the sequence: "stop",
+  /// "length" or "" to go on.
+  std::string accept(int32_t token, float logprob, bool is_eos);
+  /// Everything of the answer. `reason` as in DoneEvent::finish_reason.
+  DoneEvent finish(const std::string& reason);
+
+  const Engine::RequestId id;
+  EngineRequest request;
+  Ticket ticket;
+  std::vector<int32_t> tokens;  // prompt, then generated
+  const int64_t prompt_tokens;
+  const int64_t max_new;  // generated tokens at most; 0 when scoring
+  int64_t computed = 0;   // positions in the KV cache
+  int64_t cached = 0;     // of them found in the prefix cache at admission
+  KvSequence kv;
+  std::vector<std::string> block_keys;  // chain keys of the full blocks so far
+
+  RouteViewPtr view;
+  uint64_t epoch = 0;       // of the last forward pass
+  std::string composition;  // its digest
+  SequenceUsage usage;
+  Sampler sampler;
+  std::vector<float> logprobs;  // per generated or scored token
+  std::shared_ptr<std::vector<float>> logits;
+  std::shared_ptr<RoutingTrace> routing;
+  double nats = 0.0;
+
+  Clock::time_point admitted;
+  std::optional<Clock::time_point> first_result;
+  bool ended = false;
+
+ private:
+  void start_score();
+  void fill_provenance(DoneEvent& event) const;
+  void fill_score(DoneEvent& event);
+
+  TextStream text_;
+  std::map<std::string, ModuleShare> modules_;  // ever permitted; shares are filled in at the end
+};
+
+/// The answer to a request that ended before it was admitted.
+DoneEvent finish_waiting(const PendingRequest& pending, const std::string& reason,
+                         const RoutingTable& table);
+
+}  // namespace chimera
