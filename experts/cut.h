@@ -10,6 +10,9 @@
 
 namespace chimera {
 
+/// Largest weights file that is written, bytes: what Hugging Face's own writer uses.
+inline constexpr uint64_t kShardBytes = 5'000'000'000;
+
 struct SplitModule {
   std::string name;
   std::map<int64_t, std::vector<int64_t>> slots;  // layer -> slots; key -1 = every MoE layer
@@ -22,19 +25,40 @@ struct SplitOptions {
   std::vector<SplitModule> modules;  // disjoint
   Attach attach = Attach::kAppend;   // append cuts experts out; replace copies them
   std::string license = "unknown";
+  uint64_t shard_bytes = kShardBytes;
 };
 
-/// Tensors are moved bit for bit. Existing output directories are refused, never overwritten.
-Status split_checkpoint(const SplitOptions& options);
+struct SplitReport {
+  std::string fingerprint;                   // of the backbone that was written
+  int64_t experts_left = 0;                  // per layer
+  int64_t num_experts_per_tok = 0;           // of the written backbone
+  int64_t original_num_experts_per_tok = 0;  // above it when too few experts are left; give it as
+                                             // top_k to the composition then
+  std::vector<std::string> module_dirs;
+};
+
+/// Tensors are moved bit for bit. Existing output directories are refused, never overwritten; on
+/// failure none of the outputs exists. `append` takes the same number of experts out of every
+/// layer (config.json has one count for all) and leaves at least one; `replace` takes any.
+Result<SplitReport> split_checkpoint(const SplitOptions& options);
 
 struct GraftOptions {
   std::string backbone_dir;
   std::vector<std::string> module_dirs;  // in composition order
   std::string out_dir;
+  uint64_t shard_bytes = kShardBytes;
+};
+
+struct GraftReport {
+  int64_t experts = 0;  // per layer
+  int64_t num_experts_per_tok = 0;
+  bool original_slots = false;  // every appended expert went back to where `split` found it
 };
 
 /// Writes a checkpoint that Hugging Face loads. Appended experts return to the slots recorded by
-/// `split` when every module records them, else they follow the base experts in order.
-Status graft_checkpoint(const GraftOptions& options);
+/// `split` when every module records them, else they follow the base experts in order. Gate rows
+/// of different dtypes become F32, which is exact. What a checkpoint cannot express (a gate bias,
+/// experts of another width, a module for some layers only) is refused.
+Result<GraftReport> graft_checkpoint(const GraftOptions& options);
 
 }  // namespace chimera

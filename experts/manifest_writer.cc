@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experts/manifest.h"
+#include "experts/yaml_tree.h"
 
 namespace chimera {
 namespace {
@@ -12,6 +13,14 @@ namespace {
 /// A YAML scalar that every reader takes for this very text: JSON strings are YAML.
 std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Whether `text` is what the reader made of a map, rather than a text that begins like one.
+bool is_flow_map(const std::string& text) {
+  YamlProblems problems("");
+  const Result<YamlNode> node = parse_yaml(text, "", problems);
+  return node.ok() && problems.empty() && node->kind == YamlNode::Kind::kMap &&
+         node->flow() == text;
 }
 
 std::string slot_list(const std::vector<int64_t>& slots) {
@@ -23,8 +32,7 @@ std::string provenance_yaml(const Manifest& m) {
   if (!m.data_sources.empty()) {
     out += "  data:\n";
     for (const std::string& source : m.data_sources) {
-      const bool flow_map = source.starts_with("{\"") && source.ends_with("}");
-      out += fmt::format("    - {}\n", flow_map ? source : quoted(source));
+      out += fmt::format("    - {}\n", is_flow_map(source) ? source : quoted(source));
     }
   }
   if (!m.parents.empty()) {

@@ -1,0 +1,151 @@
+#include "experts/cut_output.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "backbone/env.h"
+#include "backbone/safetensors.h"
+
+namespace chimera {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Hugging Face's own names; weights are written anew and never copied.
+constexpr std::array kSideFiles{"generation_config.json",
+                                "tokenizer.json",
+                                "tokenizer_config.json",
+                                "tokenizer.model",
+                                "special_tokens_map.json",
+                                "added_tokens.json",
+                                "vocab.json",
+                                "merges.txt",
+                                "chat_template.jinja",
+                                "chat_template.json"};
+
+constexpr std::array kExpertCountKeys{"num_experts", "num_local_experts", "n_routed_experts"};
+
+Status file_error(const std::string& what, const std::error_code& error) {
+  return errno_status(what, error.value());
+}
+
+Status write_shard(const std::string& path, const std::vector<TensorView>& tensors) {
+  return write_safetensors(path, tensors, {{"format", "pt"}});
+}
+
+}  // namespace
+
+Result<OutputDirectory> OutputDirectory::create(const std::string& path) {
+  std::string clean = path;
+  while (clean.size() > 1 && clean.back() == '/') clean.pop_back();
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(clean, error))) {
+    return Status(Code::kAlreadyExists, clean + ": already exists (expected a new directory)",
+                  "Name another directory, or remove this one.");
+  }
+  const std::string partial = clean + ".partial";
+  fs::create_directories(fs::path(clean).parent_path(), error);
+  if (!fs::create_directory(partial, error)) {
+    if (error) return file_error(partial, error);
+    return Status(Code::kAlreadyExists, partial + ": left by an earlier run (expected nothing)",
+                  "Remove it and run again.");
+  }
+  return OutputDirectory(std::move(clean), partial);
+}
+
+OutputDirectory::OutputDirectory(OutputDirectory&& other) noexcept
+    : path_(std::move(other.path_)), partial_(std::exchange(other.partial_, {})) {}
+
+OutputDirectory::~OutputDirectory() {
+  if (partial_.empty()) return;
+  std::error_code ignored;
+  fs::remove_all(partial_, ignored);
+}
+
+Status OutputDirectory::commit() {
+  CHIMERA_RETURN_IF_ERROR(sync_directory(Env::system(), partial_));
+  if (Env::system().rename(partial_.c_str(), path_.c_str()) != 0) {
+    return errno_status(path_, errno);
+  }
+  partial_.clear();
+  return sync_directory(Env::system(), parent_directory(path_));
+}
+
+Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& tensors,
+                                uint64_t shard_bytes) {
+  std::vector<std::vector<TensorView>> shards(1);
+  uint64_t used = 0;
+  uint64_t total = 0;
+  for (const TensorView& tensor : tensors) {
+    if (!shards.back().empty() && used + tensor.bytes.size() > shard_bytes) {
+      shards.emplace_back();
+      used = 0;
+    }
+    shards.back().push_back(tensor);
+    used += tensor.bytes.size();
+    total += tensor.bytes.size();
+  }
+  if (shards.size() == 1) return write_shard(dir + "/model.safetensors", shards.front());
+
+  nlohmann::ordered_json index;
+  index["metadata"]["total_size"] = total;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    CHIMERA_RETURN_IF_ERROR(write_shard(dir + "/" + name, shards[i]));
+    for (const TensorView& tensor : shards[i]) index["weight_map"][tensor.name] = name;
+  }
+  return write_file_durably(Env::system(), dir + "/model.safetensors.index.json",
+                            index.dump(2) + "\n", 0644);
+}
+
+Status copy_side_files(const std::string& from, const std::string& to) {
+  for (const char* name : kSideFiles) {
+    const std::string source = from + "/" + name;
+    std::error_code error;
+    if (!fs::is_regular_file(source, error)) continue;
+    fs::copy_file(source, to + "/" + name, error);
+    if (error) return file_error(to + "/" + name, error);
+  }
+  return {};
+}
+
+Result<std::string> edit_config(const std::string& config_json, const std::string& label,
+                                int64_t num_experts, int64_t num_experts_per_tok) {
+  auto config = nlohmann::ordered_json::parse(config_json, nullptr, false);
+  if (!config.is_object()) {
+    return Status(Code::kDataCorrupt, label + ": found no JSON object (expected config.json)");
+  }
+  bool found = false;
+  for (const char* key : kExpertCountKeys) {
+    if (!config.contains(key)) continue;
+    config[key] = num_experts;
+    found = true;
+  }
+  if (!found) {
+    const bool mixtral = config.value("model_type", "") == "mixtral";
+    config[mixtral ? "num_local_experts" : "num_experts"] = num_experts;
+  }
+  config["num_experts_per_tok"] = num_experts_per_tok;
+  return config.dump(2) + "\n";
+}
+
+TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                       std::byte** bytes) {
+  TensorView view;
+  view.name = std::move(name);
+  view.dtype = dtype;
+  view.shape = std::move(shape);
+  const size_t size =
+      static_cast<size_t>(view.elements()) * static_cast<size_t>(dtype_bits(dtype)) / 8;
+  auto memory = std::make_shared<std::vector<std::byte>>(size);
+  *bytes = memory->data();
+  view.bytes = {memory->data(), size};
+  view.owner = memory;
+  return view;
+}
+
+}  // namespace chimera

@@ -1,0 +1,50 @@
+// What split and graft write: directories that appear complete or not at all, checkpoints as
+// Hugging Face stores them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backbone/status.h"
+#include "backbone/tensor.h"
+
+namespace chimera {
+
+/// A directory built under "PATH.partial" and renamed into place by commit(); removed otherwise.
+class OutputDirectory {
+ public:
+  /// already_exists when `path` exists.
+  static Result<OutputDirectory> create(const std::string& path);
+  OutputDirectory(OutputDirectory&& other) noexcept;
+  OutputDirectory& operator=(OutputDirectory&&) = delete;
+  ~OutputDirectory();
+
+  /// Where to write meanwhile.
+  const std::string& partial() const { return partial_; }
+  Status commit();
+
+ private:
+  OutputDirectory(std::string path, std::string partial)
+      : path_(std::move(path)), partial_(std::move(partial)) {}
+  std::string path_;
+  std::string partial_;  // empty once committed
+};
+
+/// Writes `dir`/model.safetensors, or shards of at most `shard_bytes` (a larger tensor gets its
+/// own) with model.safetensors.index.json. Tensors keep their order.
+Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& tensors,
+                                uint64_t shard_bytes);
+
+/// Copies what a checkpoint has beside weights and config.json: tokenizer and generation files.
+Status copy_side_files(const std::string& from, const std::string& to);
+
+/// config.json with another number of experts and experts per token, every other key as it was.
+Result<std::string> edit_config(const std::string& config_json, const std::string& label,
+                                int64_t num_experts, int64_t num_experts_per_tok);
+
+/// A tensor with memory of its own, `shape` of `dtype`, zeroed. `bytes` writes into it.
+TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                       std::byte** bytes);
+
+}  // namespace chimera

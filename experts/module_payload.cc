@@ -1,0 +1,96 @@
+#include "experts/module_payload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "experts/module_files.h"
+
+namespace chimera {
+namespace {
+
+Status check_fit(const Manifest& manifest, const std::string& dir, const ModelConfig& config,
+                 const std::string& fingerprint) {
+  if (manifest.kind == ModuleKind::kLibrary) {
+    return {Code::kUnimplemented,
+            fmt::format("module {}: found kind library (expected weights)", manifest.name),
+            "This version loads modules of kind weights only."};
+  }
+  if (manifest.backbone_fingerprint != fingerprint) {
+    return {Code::kFailedPrecondition,
+            fmt::format("module {}: found backbone fingerprint {} (expected {})", manifest.name,
+                        manifest.backbone_fingerprint, fingerprint),
+            "This module was trained against another backbone."};
+  }
+  if (manifest.hidden_size != config.hidden_size) {
+    return {Code::kFailedPrecondition,
+            fmt::format("module {}: found backbone.hidden_size {} (expected {})", manifest.name,
+                        manifest.hidden_size, config.hidden_size),
+            "This module was trained against another backbone."};
+  }
+  if (manifest.layers && !manifest.layers->empty() &&
+      manifest.layers->back() >= config.num_layers) {
+    return {Code::kFailedPrecondition,
+            fmt::format("module {}: found layer {} in layers (expected 0 to {})", manifest.name,
+                        manifest.layers->back(), config.num_layers - 1)};
+  }
+  const bool has_weights =
+      std::any_of(manifest.files.begin(), manifest.files.end(),
+                  [](const ManifestFile& f) { return f.path.ends_with(".safetensors"); });
+  if (!has_weights) {
+    return {Code::kInvalidArgument,
+            fmt::format("{}/module.yaml: files: found no .safetensors file (expected one or more)",
+                        dir)};
+  }
+  return {};
+}
+
+Status check_digest(const std::string& path, const std::string& found,
+                    const std::string& expected) {
+  if (found == expected) return {};
+  return {Code::kDataCorrupt,
+          fmt::format("{}: found {} (expected {}, as module.yaml says)", path, found, expected),
+          "Copy the module again; if the change is meant, run chimera-module seal."};
+}
+
+/// Opens every file of the manifest, compares digests, and keeps the tensors.
+Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m) {
+  std::vector<SafetensorsFile> payload;
+  for (const ManifestFile& entry : m.files) {
+    const std::string path = dir + "/" + entry.path;
+    Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    if (!entry.path.ends_with(".safetensors")) {
+      const Result<std::string> digest = file->sha256();
+      if (!digest.ok()) return digest.status();
+      CHIMERA_RETURN_IF_ERROR(check_digest(path, *digest, entry.sha256));
+      continue;
+    }
+    Result<SafetensorsFile> weights = file->safetensors();
+    if (!weights.ok()) return weights.status();
+    CHIMERA_RETURN_IF_ERROR(check_digest(path, weights->sha256(), entry.sha256));
+    payload.push_back(std::move(*weights));
+  }
+  return payload;
+}
+
+}  // namespace
+
+Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
+                                          const std::string& fingerprint) {
+  Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  CHIMERA_RETURN_IF_ERROR(check_fit(*manifest, dir, config, fingerprint));
+  Result<std::vector<SafetensorsFile>> files = open_payload(dir, *manifest);
+  if (!files.ok()) return files.status();
+  ModulePayload payload{std::move(*manifest), std::move(*files), {}};
+  const std::string label = "module " + payload.manifest.name;
+  Result<ModuleTensors> tensors = sort_module_tensors(payload.files);
+  if (!tensors.ok()) return tensors.status().with_context(label);
+  payload.tensors = std::move(*tensors);
+  CHIMERA_RETURN_IF_ERROR(
+      check_module_tensors(payload.tensors, payload.manifest, config).with_context(label));
+  return payload;
+}
+
+}  // namespace chimera

@@ -1,0 +1,27 @@
+// A module directory opened, compared with its manifest and with a backbone, and sorted: what both
+// loading and grafting start from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backbone/model_config.h"
+#include "backbone/safetensors.h"
+#include "backbone/status.h"
+#include "experts/manifest.h"
+#include "experts/module_tensors.h"
+
+namespace chimera {
+
+struct ModulePayload {
+  Manifest manifest;
+  std::vector<SafetensorsFile> files;
+  ModuleTensors tensors;  // points into `files`
+};
+
+/// Manifest, kind, fingerprint, sizes, file digests over the very bytes that are kept, tensor
+/// names, shapes and finite numbers; in that order, so that cheap checks come first.
+Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
+                                          const std::string& fingerprint);
+
+}  // namespace chimera

@@ -1,0 +1,214 @@
+#include "experts/module_report.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "backbone/backbone.h"
+#include "backbone/checkpoint.h"
+#include "backbone/env.h"
+#include "backbone/model_config.h"
+#include "experts/manifest.h"
+#include "experts/module_files.h"
+#include "experts/module_payload.h"
+#include "experts/yaml_tree.h"
+
+namespace chimera {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+bool exists(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0;
+}
+
+/// "BF16", or "BF16, F32" when tensors differ.
+std::string dtypes_of(const std::map<std::string, uint64_t>& bytes_by_dtype) {
+  std::string text;
+  for (const auto& [dtype, bytes] : bytes_by_dtype) text += (text.empty() ? "" : ", ") + dtype;
+  return text;
+}
+
+void add_tensors(const SafetensorsFile& file, std::map<std::string, uint64_t>& by_dtype,
+                 uint64_t& count, uint64_t& bytes) {
+  for (const TensorView& tensor : file.tensors()) {
+    by_dtype[std::string(dtype_name(tensor.dtype))] += tensor.bytes.size();
+    bytes += tensor.bytes.size();
+    ++count;
+  }
+}
+
+Json manifest_json(const Manifest& m) {
+  Json out;
+  out["type"] = "module";
+  out["name"] = m.name;
+  out["version"] = m.version;
+  if (!m.domain.empty()) out["domain"] = m.domain;
+  if (!m.description.empty()) out["description"] = m.description;
+  if (!m.license.empty()) out["license"] = m.license;
+  out["kind"] = m.kind == ModuleKind::kLibrary ? "library" : "weights";
+  out["attach"] = m.attach == Attach::kReplace ? "replace" : "append";
+  out["backbone"] = m.backbone_fingerprint;
+  out["hidden_size"] = m.hidden_size;
+  out["digest"] = m.digest;
+  if (m.layers) {
+    out["layers"] = *m.layers;
+  } else {
+    out["layers"] = "all";
+  }
+  if (m.probe_max_bits_per_byte) out["probe_max_bits_per_byte"] = *m.probe_max_bits_per_byte;
+  return out;
+}
+
+/// Number of experts, or the range when layers differ.
+Json experts_per_layer(const ModuleTensors& tensors) {
+  size_t least = SIZE_MAX;
+  size_t most = 0;
+  for (const auto& [layer, part] : tensors) {
+    least = std::min(least, part.experts.size());
+    most = std::max(most, part.experts.size());
+  }
+  if (least == most) return most;
+  return fmt::format("{} to {}", most == 0 ? 0 : least, most);
+}
+
+Result<Json> inspect_module(const std::string& dir) {
+  const Result<Manifest> manifest = read_manifest(dir, Sealing::kUnsealed);
+  if (!manifest.ok()) return manifest.status();
+  Json out = manifest_json(*manifest);
+  if (manifest->kind == ModuleKind::kLibrary) return out;
+  std::vector<SafetensorsFile> files;
+  std::map<std::string, uint64_t> by_dtype;
+  uint64_t count = 0;
+  uint64_t bytes = 0;
+  for (const ManifestFile& entry : manifest->files) {
+    if (!entry.path.ends_with(".safetensors")) continue;
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    Result<SafetensorsFile> weights = file->safetensors();
+    if (!weights.ok()) return weights.status();
+    add_tensors(*weights, by_dtype, count, bytes);
+    files.push_back(std::move(*weights));
+  }
+  const Result<ModuleTensors> tensors = sort_module_tensors(files);
+  if (!tensors.ok()) return tensors.status();
+  out["moe_layers"] = tensors->size();
+  out["experts_per_layer"] = experts_per_layer(*tensors);
+  out["tensors"] = count;
+  out["dtype"] = dtypes_of(by_dtype);
+  out["bytes"] = bytes;
+  return out;
+}
+
+Result<Json> inspect_checkpoint(const std::string& dir) {
+  const Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kMapped);
+  if (!checkpoint.ok()) return checkpoint.status();
+  const Result<ModelConfig> config =
+      parse_model_config(checkpoint->config_json(), dir + "/config.json");
+  if (!config.ok()) return config.status();
+  const Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, "");
+  if (!fingerprint.ok()) return fingerprint.status();
+  std::map<std::string, uint64_t> by_dtype;
+  uint64_t count = 0;
+  uint64_t bytes = 0;
+  for (const auto& file : checkpoint->files()) add_tensors(*file, by_dtype, count, bytes);
+  Json out;
+  out["type"] = "checkpoint";
+  out["model_type"] = config->model_type;
+  out["fingerprint"] = *fingerprint;
+  out["layers"] = config->num_layers;
+  out["hidden_size"] = config->hidden_size;
+  out["experts_per_layer"] = config->num_experts;
+  out["experts_per_token"] = config->num_experts_per_tok;
+  out["expert_width"] = config->intermediate_size;
+  out["vocab_size"] = config->vocab_size;
+  out["max_positions"] = config->max_position_embeddings;
+  out["tokenizer"] = checkpoint->has_tokenizer();
+  out["files"] = checkpoint->files().size();
+  out["tensors"] = count;
+  out["dtype"] = dtypes_of(by_dtype);
+  out["bytes"] = bytes;
+  return out;
+}
+
+/// Stands in for a backbone's configuration when none is given: it lets through what only a
+/// backbone could contradict.
+ModelConfig permissive_config(const Manifest& manifest) {
+  ModelConfig config;
+  config.hidden_size = manifest.hidden_size;
+  config.num_layers = manifest.layers ? manifest.layers->back() + 1 : 0;
+  config.num_experts = INT64_MAX;
+  return config;
+}
+
+/// Without a backbone nobody knows how many layers `all` are: those that the payload has.
+Result<int64_t> count_layers(const std::string& dir, const Manifest& manifest) {
+  int64_t layers = 0;
+  for (const ManifestFile& entry : manifest.files) {
+    if (!entry.path.ends_with(".safetensors")) continue;
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    std::vector<SafetensorsFile> files;
+    Result<SafetensorsFile> weights = file->safetensors();
+    if (!weights.ok()) return weights.status();
+    files.push_back(std::move(*weights));
+    const Result<ModuleTensors> tensors = sort_module_tensors(files);
+    if (!tensors.ok()) return tensors.status();
+    if (!tensors->empty()) layers = std::max(layers, tensors->rbegin()->first + 1);
+  }
+  return layers;
+}
+
+}  // namespace
+
+Result<Json> inspect_directory(const std::string& dir) {
+  if (exists(dir + "/module.yaml")) return inspect_module(dir);
+  if (exists(dir + "/config.json")) return inspect_checkpoint(dir);
+  return Status(Code::kNotFound,
+                dir + ": found neither module.yaml nor config.json (expected one of them)",
+                "Point to a module directory or to a Hugging Face checkpoint.");
+}
+
+Result<Json> verify_module(const std::string& dir, const std::string& backbone_dir) {
+  const Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  ModelConfig config = permissive_config(*manifest);
+  std::string fingerprint = manifest->backbone_fingerprint;
+  Json checks = {"manifest", "digests", "tensors", "finite"};
+  if (!backbone_dir.empty()) {
+    const Result<Checkpoint> checkpoint = Checkpoint::open(backbone_dir, Residency::kMapped);
+    if (!checkpoint.ok()) return checkpoint.status();
+    Result<ModelConfig> parsed =
+        parse_model_config(checkpoint->config_json(), backbone_dir + "/config.json");
+    if (!parsed.ok()) return parsed.status();
+    Result<std::string> computed = backbone_fingerprint(*checkpoint, "");
+    if (!computed.ok()) return computed.status();
+    config = std::move(*parsed);
+    fingerprint = std::move(*computed);
+    checks.push_back("fingerprint");
+    checks.push_back("fit");
+  } else if (!manifest->layers) {
+    const Result<int64_t> layers = count_layers(dir, *manifest);
+    if (!layers.ok()) return layers.status();
+    config.num_layers = *layers;
+  }
+  const Result<ModulePayload> payload = open_module_payload(dir, config, fingerprint);
+  if (!payload.ok()) return payload.status();
+  Json out;
+  out["module"] = manifest->name;
+  out["version"] = manifest->version;
+  out["digest"] = manifest->digest;
+  out["verified"] = checks;
+  return out;
+}
+
+Result<std::string> checkpoint_fingerprint(const std::string& dir) {
+  const Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kMapped);
+  if (!checkpoint.ok()) return checkpoint.status();
+  return backbone_fingerprint(*checkpoint, "");
+}
+
+}  // namespace chimera

@@ -1,0 +1,28 @@
+// What `chimera-module inspect` and `verify` say of a directory, as JSON; the program prints it.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+/// A module directory (module.yaml) or a checkpoint directory (config.json): what it is and what
+/// it holds, read without judging more than needed. not_found for any other directory.
+Result<nlohmann::ordered_json> inspect_directory(const std::string& dir);
+
+/// Checks a module: manifest, file digests, tensor names and shapes, finite numbers; with
+/// `backbone_dir` also the fingerprint and the fit. Lists the checks that were made.
+Result<nlohmann::ordered_json> verify_module(const std::string& dir,
+                                             const std::string& backbone_dir);
+
+/// Fingerprint of the checkpoint in `dir`.
+Result<std::string> checkpoint_fingerprint(const std::string& dir);
+
+/// Writes the fingerprint of `backbone_dir` and the digests of the files into `dir`/module.yaml,
+/// changing those values and nothing else. Keys that are absent are not added: not_found names
+/// them.
+Status seal_module(const std::string& dir, const std::string& backbone_dir);
+
+}  // namespace chimera

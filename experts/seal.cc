@@ -1,0 +1,107 @@
+// seal_module: fills fingerprint and digests into a hand-written module.yaml.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "backbone/env.h"
+#include "experts/manifest.h"
+#include "experts/module_files.h"
+#include "experts/module_report.h"
+#include "experts/yaml_tree.h"
+
+namespace chimera {
+namespace {
+
+/// One value of the text that is to become another one.
+struct Edit {
+  const YamlNode* at = nullptr;
+  std::string value;
+};
+
+const YamlNode* find(const YamlNode& map, std::string_view key) {
+  for (const auto& [name, value] : map.entries) {
+    if (name.text == key) return &value;
+  }
+  return nullptr;
+}
+
+size_t offset_of(std::string_view text, int line, int column) {
+  size_t at = 0;
+  for (int l = 1; l < line && at < text.size(); ++l) {
+    at = std::min(text.find('\n', at), text.size() - 1) + 1;
+  }
+  return std::min(at + static_cast<size_t>(column - 1), text.size());
+}
+
+/// Replaces a plain or quoted one-line scalar. An absent value has no place to write to.
+bool apply(std::string& text, const Edit& edit) {
+  if (edit.at == nullptr || edit.at->kind != YamlNode::Kind::kScalar) return false;
+  const size_t begin = offset_of(text, edit.at->line, edit.at->column);
+  if (begin >= text.size()) return false;
+  const char quote = text[begin];
+  size_t end = begin;
+  if (quote == '"' || quote == '\'') {
+    end = text.find(quote, begin + 1);
+    if (end == std::string::npos || text.substr(begin, end - begin).find('\n') != std::string::npos)
+      return false;
+    ++end;
+  } else {
+    if (text.compare(begin, edit.at->text.size(), edit.at->text) != 0) return false;
+    end = begin + edit.at->text.size();
+  }
+  text.replace(begin, end - begin, edit.value);
+  return true;
+}
+
+Status no_place(const std::string& dir, const std::string& key) {
+  return {Code::kNotFound,
+          fmt::format("{}/module.yaml: found no value of {} (expected one to fill)", dir, key),
+          "Write " + key + ": \"\" there and run again."};
+}
+
+}  // namespace
+
+Status seal_module(const std::string& dir, const std::string& backbone_dir) {
+  const Result<ModuleFile> file = ModuleFile::open(dir, "module.yaml");
+  if (!file.ok()) return file.status();
+  Result<std::string> text = file->text(kMaxManifestBytes);
+  if (!text.ok()) return text.status();
+  const std::string label = dir + "/module.yaml";
+  const Result<Manifest> manifest = parse_manifest(*text, label, Sealing::kUnsealed);
+  if (!manifest.ok()) return manifest.status();
+  const Result<std::string> fingerprint = checkpoint_fingerprint(backbone_dir);
+  if (!fingerprint.ok()) return fingerprint.status();
+
+  YamlProblems problems(label);
+  const Result<YamlNode> root = parse_yaml(*text, label, problems);
+  if (!root.ok()) return root.status();
+  // From the end to the front, so that earlier positions stay right.
+  const YamlNode* files = find(*root, "files");
+  std::vector<std::pair<Edit, std::string>> edits;
+  edits.push_back(
+      {{find(*find(*root, "backbone"), "fingerprint"), *fingerprint}, "backbone.fingerprint"});
+  for (const YamlNode& entry : files->items) {
+    const Result<ModuleFile> payload = ModuleFile::open(dir, find(entry, "path")->text);
+    if (!payload.ok()) return payload.status();
+    const Result<std::string> digest = payload->sha256();
+    if (!digest.ok()) return digest.status();
+    edits.push_back({{find(entry, "sha256"), *digest}, "files.sha256"});
+  }
+  for (const auto& [edit, key] : edits) {
+    if (edit.at == nullptr) return no_place(dir, key);
+  }
+  std::sort(edits.begin(), edits.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first.at->line, a.first.at->column) >
+           std::pair(b.first.at->line, b.first.at->column);
+  });
+  for (const auto& [edit, key] : edits) {
+    if (!apply(*text, edit)) return no_place(dir, key);
+  }
+  const Result<Manifest> sealed = parse_manifest(*text, label);
+  if (!sealed.ok()) return sealed.status();
+  return write_file_durably(Env::system(), label, *text, 0644);
+}
+
+}  // namespace chimera
