@@ -128,9 +128,7 @@ void start_score(CallContext& context, const std::shared_ptr<Live>& live, Engine
   submit(context, live, std::move(request));
 }
 
-std::string spelling(Precision precision) {
-  return precision == Precision::kF32 ? "f32" : "bf16";
-}
+std::string spelling(Precision precision) { return precision == Precision::kF32 ? "f32" : "bf16"; }
 
 }  // namespace
 

@@ -1,0 +1,65 @@
+// The commands of `chimera`. Each takes its arguments as parsed and returns the exit status;
+// what went wrong comes back as an Error, printed by main.
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "chimera_client/client.h"
+#include "output.h"
+
+namespace chimera::cli {
+
+using Error = wire::Error;
+
+struct Invocation {
+  client::Client& client;
+  const Output& out;
+  std::vector<std::string> arguments;  // positional, after the command's name
+  const boost::program_options::variables_map& options;
+};
+
+/// Exit status, or what to tell on standard error (exit status 1).
+using Outcome = std::variant<int, Error>;
+
+struct Command {
+  std::string name;
+  std::string usage;    // after the name, e.g. "PROMPT [options]"
+  std::string summary;  // one line
+  size_t min_arguments = 0, max_arguments = 0;
+  std::function<void(boost::program_options::options_description&)> add_options;  // may be empty
+  std::function<Outcome(const Invocation&)> run;
+};
+
+/// generate, chat (generate.cc).
+void add_generation_commands(std::vector<Command>& commands);
+/// score (score.cc).
+void add_score_command(std::vector<Command>& commands);
+/// modules, load, unload, revoke, bias, plan, apply, rollback, epochs (control.cc).
+void add_control_commands(std::vector<Command>& commands);
+/// routing, stats, health, info, drain, shutdown (status.cc).
+void add_status_commands(std::vector<Command>& commands);
+
+/// Set by Ctrl-C.
+bool interrupted();
+/// Exit status after Ctrl-C: 128 + SIGINT.
+inline constexpr int kInterruptedStatus = 130;
+
+/// How long calls that only look may take.
+inline constexpr client::Milliseconds kAnswerWait{10'000};
+
+/// "a,b" -> {"a","b"}; empty text gives an empty list.
+std::vector<std::string> split_names(const std::string& text);
+/// --modules, --no-modules, --exclude and --bias of generate and score.
+void add_module_options(boost::program_options::options_description& options);
+std::variant<wire::ModuleFilter, Error> module_filter(
+    const boost::program_options::variables_map& options);
+/// A whole file, or standard input for "-".
+std::variant<std::string, Error> read_whole(const std::string& file, size_t max_bytes);
+/// "legal 31.0 %, backbone 69.0 %".
+std::string shares(const client::Provenance& provenance);
+
+}  // namespace chimera::cli

@@ -1,0 +1,96 @@
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "commands.h"
+#include "wire/ranges.h"
+
+namespace chimera::cli {
+
+namespace po = boost::program_options;
+
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  size_t start = 0;
+  while (start < text.size()) {
+    const size_t comma = std::min(text.find(',', start), text.size());
+    if (comma > start) names.push_back(text.substr(start, comma - start));
+    start = comma + 1;
+  }
+  return names;
+}
+
+void add_module_options(po::options_description& options) {
+  auto add = options.add_options();
+  add("modules", po::value<std::string>()->value_name("A,B"), "use these modules only");
+  add("no-modules", po::bool_switch(), "use the backbone alone");
+  add("exclude", po::value<std::string>()->value_name("A,B"), "do without these modules");
+  add("bias", po::value<std::vector<std::string>>()->value_name("NAME=X"),
+      "add X to the gate of module NAME (may be repeated)");
+}
+
+std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& options) {
+  wire::ModuleFilter filter;
+  if (options.count("modules") > 0) filter.only = split_names(options["modules"].as<std::string>());
+  if (options["no-modules"].as<bool>()) filter.only.emplace();
+  if (options.count("exclude") > 0) {
+    filter.exclude = split_names(options["exclude"].as<std::string>());
+  }
+  if (options.count("bias") == 0) return filter;
+  for (const auto& item : options["bias"].as<std::vector<std::string>>()) {
+    const size_t equals = item.find('=');
+    double value = 0.0;
+    const char* end = item.data() + item.size();
+    const auto parsed = equals == std::string::npos
+                            ? std::from_chars_result{end, std::errc::invalid_argument}
+                            : std::from_chars(item.data() + equals + 1, end, value);
+    if (parsed.ec != std::errc() || parsed.ptr != end || equals == 0) {
+      return Error{"invalid_argument", "--bias: " + item + " (expected NAME=NUMBER)",
+                   "for instance --bias legal=0.5"};
+    }
+    filter.bias[item.substr(0, equals)] = value;
+  }
+  return filter;
+}
+
+std::variant<std::string, Error> read_whole(const std::string& file, size_t max_bytes) {
+  std::ifstream opened;
+  if (file != "-") {
+    opened.open(file, std::ios::binary);
+    if (!opened) {
+      return Error{"not_found", fmt::format("{}: {}", file, std::strerror(errno)),
+                   "check the path"};
+    }
+  }
+  std::istream& in = file == "-" ? std::cin : opened;
+  std::string text;
+  std::string part(size_t{64} << 10, '\0');
+  while (in.read(part.data(), static_cast<std::streamsize>(part.size())) || in.gcount() > 0) {
+    text.append(part, 0, static_cast<size_t>(in.gcount()));
+    if (text.size() > max_bytes) {
+      return Error{"invalid_argument",
+                   fmt::format("{}: more than {} bytes (expected fewer)", file, max_bytes),
+                   "is it the right file?"};
+    }
+  }
+  if (in.bad() || (file != "-" && !in.eof())) {
+    return Error{"invalid_argument", file + ": cannot be read (expected a file)", "check the path"};
+  }
+  return text;
+}
+
+std::string shares(const client::Provenance& provenance) {
+  std::string text;
+  for (const auto& [name, module] : provenance.modules) {
+    text += fmt::format("{} {}, ", name, percent(module.share));
+  }
+  return text + "backbone " + percent(provenance.backbone_share);
+}
+
+}  // namespace chimera::cli

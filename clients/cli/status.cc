@@ -1,0 +1,167 @@
+// Commands that show how the daemon does, and those that end it.
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "commands.h"
+
+namespace chimera::cli {
+namespace {
+
+namespace po = boost::program_options;
+using client::Milliseconds;
+
+std::string text_of(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+/// Shows an answer as names and values, nested objects with a dot.
+void show_pairs(const Output& out, const Json& body) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const auto& [name, value] : body.items()) {
+    if (name == "id" || name == "event") continue;
+    if (value.is_object()) {
+      for (const auto& [inner, number] : value.items()) {
+        pairs.emplace_back(name + "." + inner, text_of(number));
+      }
+    } else if (!value.is_array()) {
+      pairs.emplace_back(name, text_of(value));
+    }
+  }
+  out.pairs(pairs);
+}
+
+Outcome show(const Invocation& run, const wire::Call& call, Milliseconds wait = kAnswerWait) {
+  const auto event = run.client.call(call, wait);
+  if (!event.ok()) return event.error();
+  run.out.json() ? run.out.object(event->body) : show_pairs(run.out, event->body);
+  return 0;
+}
+
+Outcome health(const Invocation& run) {
+  const auto event = run.client.call(wire::Health{}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  if (run.out.json()) {
+    run.out.object(event->body);
+  } else {
+    const std::string status = event->body.value("status", "");
+    run.out.line(fmt::format("{}  epoch {}",
+                             run.out.styled(status, status == "ok" ? Style::kGood : Style::kBad),
+                             event->body.value("epoch", uint64_t{0})));
+  }
+  return 0;
+}
+
+std::string layer_shares(const Json& modules) {
+  std::string text;
+  for (const auto& [name, module] : modules.items()) {
+    text +=
+        fmt::format("{}{} {}", text.empty() ? "" : "  ", name, percent(module.value("share", 0.0)));
+  }
+  return text;
+}
+
+void show_layers(const Output& out, const Json& layers) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& layer : layers) {
+    rows.push_back({text_of(layer.at("layer")), text_of(layer.at("tokens")),
+                    fmt::format("{:.3f}", layer.value("entropy", 0.0)),
+                    layer_shares(layer.at("modules"))});
+  }
+  out.table({"layer", "tokens", "entropy", "shares"}, rows, {0, 1, 2});
+}
+
+/// One layer with the tokens of every expert.
+void show_experts(const Output& out, const Json& layer) {
+  uint64_t total = 0;
+  for (const auto& [name, module] : layer.at("modules").items()) {
+    for (const Json& count : module.at("experts")) total += count.get<uint64_t>();
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [name, module] : layer.at("modules").items()) {
+    size_t expert = 0;
+    for (const Json& count : module.at("experts")) {
+      const double fraction = total == 0 ? 0.0 : count.get<double>() / static_cast<double>(total);
+      rows.push_back(
+          {name, std::to_string(expert++), count.dump(), percent(fraction), bar(fraction, 30)});
+    }
+  }
+  out.table({"module", "expert", "tokens", "part", ""}, rows, {1, 2, 3});
+}
+
+Outcome routing(const Invocation& run) {
+  wire::Routing call;
+  if (run.options.count("layer") > 0) call.layer = run.options["layer"].as<int64_t>();
+  const auto event = run.client.call(call, kAnswerWait);
+  if (!event.ok()) return event.error();
+  const Json& layers = event->body.at("layers");
+  if (run.out.json()) {
+    for (const Json& layer : layers) run.out.object(layer);
+  } else if (layers.empty()) {
+    run.out.line("No tokens have been routed yet.");
+  } else if (call.layer) {
+    show_experts(run.out, layers.at(0));
+  } else {
+    show_layers(run.out, layers);
+  }
+  return 0;
+}
+
+Outcome drain(const Invocation& run) {
+  const auto seconds = run.options["timeout"].as<int64_t>();
+  const wire::Drain call{seconds * 1000};
+  const auto event = run.client.call(call, Milliseconds(seconds * 1000) + kAnswerWait);
+  if (!event.ok()) return event.error();
+  const bool drained = event->body.value("drained", false);
+  if (run.out.json()) {
+    run.out.object(event->body);
+  } else if (drained) {
+    run.out.line("drained: no request is in progress, new ones are refused");
+  }
+  if (drained) return 0;
+  return Error{"deadline_exceeded",
+               fmt::format("drain: requests still in progress after {} s (expected none)", seconds),
+               "wait longer with --timeout, or end the daemon with `chimera shutdown`"};
+}
+
+Outcome shutdown(const Invocation& run) {
+  const auto event = run.client.call(wire::Shutdown{}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  run.out.json() ? run.out.object(event->body) : run.out.line("shutting down");
+  return 0;
+}
+
+Outcome top(const Invocation&) {
+  return Error{"unimplemented", "top: not available in this version",
+               "use `chimera stats` and `chimera routing`"};
+}
+
+}  // namespace
+
+void add_status_commands(std::vector<Command>& commands) {
+  commands.push_back({"routing", "[--layer L]", "where tokens went", 0, 0,
+                      [](po::options_description& options) {
+                        options.add_options()("layer", po::value<int64_t>()->value_name("L"),
+                                              "this layer, expert by expert");
+                      },
+                      routing});
+  commands.push_back(
+      {"stats", "", "counters of engine and server", 0, 0, {}, [](const Invocation& run) {
+         return show(run, wire::Stats{});
+       }});
+  commands.push_back({"info", "", "model, limits, versions", 0, 0, {}, [](const Invocation& run) {
+                        return show(run, wire::Info{});
+                      }});
+  commands.push_back({"health", "", "is it there?", 0, 0, {}, health});
+  commands.push_back({"top", "", "live view (not available yet)", 0, 0, {}, top});
+  commands.push_back({"drain", "[--timeout S]", "refuse new requests, wait for live ones", 0, 0,
+                      [](po::options_description& options) {
+                        options.add_options()(
+                            "timeout", po::value<int64_t>()->default_value(30)->value_name("S"),
+                            "seconds to wait");
+                      },
+                      drain});
+  commands.push_back({"shutdown", "", "drain and end the daemon", 0, 0, {}, shutdown});
+}
+
+}  // namespace chimera::cli

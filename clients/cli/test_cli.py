@@ -1,0 +1,340 @@
+"""`chimera` against a scripted daemon: what it sends, prints and returns.
+
+usage: test_cli.py PATH_OF_CHIMERA
+"""
+
+import json
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import zmq
+
+CHIMERA = ""
+
+
+def done(**fields):
+    return {"event": "done", **fields}
+
+
+def provenance(**shares):
+    return {"epoch": 3, "composition": "sha256:" + "ab" * 32, "backbone": {"share": 1 - sum(shares.values())},
+            "modules": {n: {"version": "1.0.0", "digest": "sha256:1", "share": s} for n, s in shares.items()}}
+
+
+GENERATED = done(finish_reason="length", usage={"prompt_tokens": 1, "completion_tokens": 2, "cached_tokens": 0},
+                 timing={"queue_ms": 0, "prefill_ms": 1, "decode_ms": 2}, provenance=provenance(legal=0.25))
+INFO = done(context=16, score_prefix_token=0, has_chat_template=False, model_type="flex_olmo")
+
+
+class Daemon(threading.Thread):
+    """Two ROUTERs; `script(request)` yields the answers of a request."""
+
+    def __init__(self, directory, script):
+        super().__init__()
+        self.context = zmq.Context()
+        self.requests, self.script, self.ending = [], script, threading.Event()
+        self.endpoints = [f"ipc://{directory}/{name}" for name in ("serve", "control")]
+        self.sockets = []
+        for endpoint in self.endpoints:
+            socket = self.context.socket(zmq.ROUTER)
+            socket.linger = 0
+            socket.bind(endpoint)
+            self.sockets.append(socket)
+        self.start()
+
+    def run(self):
+        poller = zmq.Poller()
+        for socket in self.sockets:
+            poller.register(socket, zmq.POLLIN)
+        while not self.ending.is_set():
+            for socket, _ in poller.poll(20):
+                identity, magic, body = socket.recv_multipart()
+                request = json.loads(body)
+                assert magic == b"CHIMERA/1"
+                self.requests.append(request)
+                for answer in self.script(request):
+                    answer = {"id": request["id"], **answer}
+                    socket.send_multipart([identity, magic, json.dumps(answer).encode()])
+        self.context.destroy(0)
+
+    def stop(self):
+        self.ending.set()
+        self.join()
+
+
+class CliTest(unittest.TestCase):
+    def daemon(self, script):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        self.peer = Daemon(self.directory.name, script)
+        self.addCleanup(self.peer.stop)
+        return self.peer
+
+    def command(self, *arguments):
+        return [CHIMERA, "--endpoint", self.peer.endpoints[0], "--control", self.peer.endpoints[1],
+                *arguments]
+
+    def run_cli(self, *arguments, stdin=""):
+        return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True,
+                              timeout=30)
+
+    def path(self, name, text):
+        path = Path(self.directory.name, name)
+        path.write_text(text)
+        return str(path)
+
+    def test_generate_streams_and_sends_its_options(self):
+        def script(request):
+            yield {"event": "token", "text": " a", "token": 1, "epoch": 3}
+            yield {"event": "token", "text": "é", "token": 2, "epoch": 3}
+            yield GENERATED
+
+        self.daemon(script)
+        ran = self.run_cli("generate", "once upon", "--max-tokens", "2", "--temperature=0", "--seed", "7",
+                           "--modules", "legal,bio", "--exclude", "finance", "--bias", "legal=-0.5")
+        self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (0, " aé\n", ""))
+        sent = self.peer.requests[0]
+        self.assertEqual((sent["prompt"], sent["max_tokens"], sent["temperature"], sent["seed"]),
+                         ("once upon", 2, 0.0, 7))
+        self.assertEqual(sent["modules"], {"only": ["legal", "bio"], "exclude": ["finance"],
+                                           "bias": {"legal": -0.5}})
+
+    def test_no_modules_means_the_backbone_alone(self):
+        self.daemon(lambda r: [GENERATED])
+        self.assertEqual(self.run_cli("generate", "x", "--no-modules").returncode, 0)
+        self.assertEqual(self.peer.requests[0]["modules"], {"only": []})
+
+    def test_json_prints_one_object_per_line(self):
+        self.daemon(lambda r: [{"event": "token", "text": "a", "token": 1, "epoch": 3}, GENERATED])
+        ran = self.run_cli("--json", "generate", "x")
+        lines = [json.loads(line) for line in ran.stdout.splitlines()]
+        self.assertEqual([line["event"] for line in lines], ["token", "done"])
+
+    def test_no_stream_prints_the_whole(self):
+        self.daemon(lambda r: [{**GENERATED, "text": "whole", "tokens": [1, 2]}])
+        ran = self.run_cli("generate", "x", "--no-stream")
+        self.assertEqual(ran.stdout, "whole\n")
+        self.assertIs(self.peer.requests[0]["stream"], False)
+
+    def test_prompt_from_standard_input(self):
+        self.daemon(lambda r: [GENERATED])
+        self.run_cli("generate", "-", stdin="from a pipe")
+        self.assertEqual(self.peer.requests[0]["prompt"], "from a pipe")
+
+    def test_errors_go_to_standard_error_with_status_1(self):
+        self.daemon(lambda r: [{"event": "error", "code": "not_found",
+                                "message": "module: \"x\" (expected a loaded one)\x1b[31m", "hint": "see modules"}])
+        ran = self.run_cli("unload", "x")
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+        self.assertEqual(ran.stderr, "chimera: module: \"x\" (expected a loaded one)?[31m. see modules\n")
+
+    def test_ctrl_c_cancels_and_exits_130(self):
+        first = []
+
+        def script(request):
+            if request["call"] == "generate":
+                first.append(request["id"])
+                yield {"event": "token", "text": "a", "token": 1, "epoch": 3}
+            if request["call"] == "cancel":
+                yield done(target=request["target"], cancelled=True)
+                yield {**GENERATED, "finish_reason": "cancelled", "id": first[0]}
+
+        self.daemon(script)
+        process = subprocess.Popen(self.command("generate", "x"), stdout=subprocess.PIPE, text=True)
+        self.assertEqual(process.stdout.read(1), "a")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(self.peer.requests[1]["target"], first[0])
+
+    def test_no_daemon_is_told_within_two_seconds(self):
+        self.daemon(lambda r: [])
+        start = time.monotonic()
+        ran = subprocess.run([CHIMERA, "--endpoint", "ipc:///nonexistent/s", "health"], capture_output=True,
+                             text=True, timeout=30)
+        self.assertLess(time.monotonic() - start, 4)
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("ipc:///nonexistent/s", ran.stderr)
+        self.assertIn("chimerad --config", ran.stderr)
+
+    def test_a_daemon_that_dies_is_noticed(self):
+        self.daemon(lambda r: [{"event": "token", "text": "a", "token": 1, "epoch": 3}])
+        process = subprocess.Popen(self.command("generate", "x"), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        process.stdout.read(1)
+        self.peer.stop()
+        _, err = process.communicate(timeout=10)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("was lost", err)
+
+    def test_score_covers_every_byte_of_documents_short_and_long(self):
+        """Two nats per token and one token per two bytes: one nat per byte, however it is cut."""
+        scored = []
+
+        def script(request):
+            if request["call"] == "info":
+                yield INFO
+            elif request["call"] == "tokenize":
+                yield done(tokens=[7] * math.ceil(len(request["text"].encode()) / 2))
+            else:
+                tokens = request.get("tokens") or [0] + [7] * math.ceil(len(request["text"].encode()) / 2)
+                scored.append(len(tokens))
+                n = len(tokens) - 1
+                yield done(bits_per_byte=None, nats=2.0 * n, count=n, logprobs=[-2.0] * n,
+                           provenance=provenance(legal=0.25))
+
+        self.daemon(script)
+        lengths = [2, 10, 14, 16, 30, 400, 4000]
+        lines = "".join(json.dumps({"text": "x" * n, "source": "s"}) + "\n" for n in lengths)
+        ran = self.run_cli("--json", "score", self.path("d.jsonl", lines), "--modules", "legal")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        result = json.loads(ran.stdout)
+        self.assertEqual((result["bytes"], result["documents"]), (sum(lengths), len(lengths)))
+        self.assertEqual(result["tokens"], sum(lengths) // 2)
+        self.assertAlmostEqual(result["bits_per_byte"], 1 / math.log(2), places=9)
+        self.assertAlmostEqual(result["modules"]["legal"]["share"], 0.25)
+        self.assertAlmostEqual(result["backbone"]["share"], 0.75)
+        self.assertLessEqual(max(scored), 16)
+        self.assertTrue(all(r["modules"] == {"only": ["legal"]} for r in self.peer.requests if r["call"] == "score"))
+
+        limited = self.run_cli("--json", "score", self.path("d.jsonl", lines), "--limit-bytes", "100")
+        self.assertEqual(json.loads(limited.stdout)["bytes"], 100)
+
+        compressed = Path(self.directory.name, "d.jsonl.zst")
+        subprocess.run(["zstd", "-q", "-o", compressed, Path(self.directory.name, "d.jsonl")], check=True)
+        ran = self.run_cli("--json", "score", str(compressed))
+        self.assertEqual(json.loads(ran.stdout)["bytes"], sum(lengths))
+
+        ran = self.run_cli("--json", "score", "-", stdin="é" * 1000)
+        self.assertEqual(json.loads(ran.stdout)["bytes"], 2000)
+        human = self.run_cli("score", self.path("t.txt", "y" * 50))
+        self.assertIn("bits per byte  1.4427", human.stdout)
+        self.assertIn("legal", human.stdout)
+
+    def test_score_refuses_what_is_no_text(self):
+        self.daemon(lambda r: [INFO])
+        Path(self.directory.name, "bad").write_bytes(b"abc\xff")
+        for name, text in (("empty", ""), ("d.jsonl", "{\"txt\": 1}\n")):
+            self.path(name, text)
+        Path(self.directory.name, "e.jsonl.zst").write_bytes(b"no zstd")
+        for name in ("bad", "empty", "d.jsonl", "e.jsonl.zst", "missing", "."):
+            ran = self.run_cli("score", f"{self.directory.name}/{name}")
+            self.assertEqual(ran.returncode, 1, name)
+            self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
+
+    def test_apply_makes_paths_absolute_from_the_file(self):
+        self.daemon(lambda r: [done(epoch=5, composition="sha256:ab", changes=[
+            {"action": "load", "module": "legal", "detail": "1.0.0"}])])
+        block = "top_k: 2\nmodules:\n  - path: mods/legal\n    bias: 0.2\n  - path: /abs/bio\n    enabled: false\n"
+        expected = {"top_k": 2, "modules": [{"path": f"{self.directory.name}/mods/legal", "bias": 0.2},
+                                            {"path": "/abs/bio", "enabled": False}]}
+        ran = self.run_cli("apply", self.path("c.yaml", block), "--in-flight", "restart")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertIn("epoch 5", ran.stdout)
+        whole = "chimera: deployment/1\nbackbone: {path: b}\ncomposition:\n" + "".join(
+            "  " + line + "\n" for line in block.splitlines())
+        self.assertEqual(self.run_cli("apply", self.path("d.yaml", whole)).returncode, 0)
+        self.assertEqual([r["composition"] for r in self.peer.requests], [expected, expected])
+        self.assertEqual([r["in_flight"] for r in self.peer.requests], ["restart", "pin"])
+        for bad in ("a: [", "a: 1\na: 2\n", "- 1\n", "a: &x [1]\nb: " + "[*x, " * 40 + "1" + "]" * 40):
+            ran = self.run_cli("apply", self.path("bad.yaml", bad))
+            self.assertEqual(ran.returncode, 1, bad)
+            self.assertIn("bad.yaml", ran.stderr)
+
+    def test_plan_shows_refusals_and_fails(self):
+        self.daemon(lambda r: [done(accepted=False, epoch=1, composition="sha256:ab", memory_bytes=1 << 20,
+                                    changes=[], refusals=[{"code": "not_found", "message": "module.yaml missing",
+                                                           "hint": "check"}])])
+        ran = self.run_cli("plan", self.path("c.yaml", "modules: []\n"))
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("module.yaml missing", ran.stdout)
+        self.assertIn("1.0 MiB", ran.stdout)
+
+    def test_control_commands_send_their_fields(self):
+        self.daemon(lambda r: [done(epoch=2, composition="sha256:ab", changes=[], drained=True)])
+        os.chdir(self.directory.name)
+        for arguments, expected in (
+                (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin"}),
+                (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
+                 {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin"}),
+                (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a"}),
+                (["bias", "a", "-0.5"], {"name": "a", "value": -0.5}), (["rollback"], {}),
+                (["rollback", "4"], {"epoch": 4}), (["drain", "--timeout", "3"], {"timeout_ms": 3000}),
+                (["shutdown"], {}), (["stats"], {})):
+            ran = self.run_cli(*arguments)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            sent = self.peer.requests[-1]
+            self.assertEqual({k: v for k, v in sent.items() if k not in ("id", "call")}, expected)
+            self.assertEqual(sent["call"], arguments[0])
+
+    def test_tables(self):
+        answers = {
+            "modules": done(modules=[{"name": "legal", "version": "1.2.0", "state": "active", "bias": 0.5, "experts": 16,
+                                      "resident_bytes": 3 << 20, "description": "Contracts " * 20}]),
+            "routing": done(layers=[{"layer": 0, "tokens": 10, "entropy": 0.5, "modules": {
+                "backbone": {"share": 0.75, "experts": [5, 5]}, "legal": {"share": 0.25, "experts": [10]}}}]),
+            "epochs": done(epoch=2, live=[{"epoch": 2, "sequences": 4, "composition": "sha256:ab", "current": True}],
+                           history=[{"epoch": 2, "time": "2026-01-01T00:00:00Z", "composition": "sha256:ab",
+                                     "modules": [{"name": "legal", "version": "1.2.0", "enabled": True}]}]),
+            "health": done(status="ok", epoch=2), "info": INFO}
+        self.daemon(lambda r: [answers[r["call"]]])
+        self.assertIn("3.0 MiB", self.run_cli("modules").stdout)
+        self.assertIn("legal 25.0 %", self.run_cli("routing").stdout)
+        self.assertIn("50.0 %", self.run_cli("routing", "--layer", "0").stdout)
+        self.assertIn("2 *", self.run_cli("epochs").stdout)
+        self.assertEqual(self.run_cli("health").stdout, "ok  epoch 2\n")
+        self.assertIn("model_type", self.run_cli("info").stdout)
+        self.assertNotIn("\x1b", self.run_cli("modules").stdout)
+
+    def test_lines_fit_a_terminal_and_have_colour_there_only(self):
+        self.daemon(lambda r: [done(modules=[{"name": "legal", "version": "1.2.0", "state": "active", "bias": 0,
+                                              "experts": 16, "resident_bytes": 1, "description": "é" * 200}])])
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(self.command("modules"), stdout=theirs)
+        process.wait(timeout=10)
+        os.close(theirs)
+        shown = os.read(ours, 1 << 16).decode()
+        os.close(ours)
+        self.assertIn("\x1b[1m", shown)
+        plain = shown.replace("\x1b[1m", "").replace("\x1b[0m", "")
+        self.assertTrue(all(len(line) <= 80 for line in plain.splitlines()), plain)
+
+    def test_chat_without_a_template_keeps_the_transcript(self):
+        def script(request):
+            if request["call"] == "info":
+                yield INFO
+            else:
+                yield {"event": "token", "text": " Hello.", "token": 1, "epoch": 3}
+                yield GENERATED
+
+        self.daemon(script)
+        ran = self.run_cli("chat", "--temperature", "0", stdin="Hi\nMore\n/reset\nNew\n")
+        self.assertEqual(ran.stdout, " Hello.\n" * 3)
+        prompts = [r["prompt"] for r in self.peer.requests if r["call"] == "generate"]
+        self.assertEqual(prompts, ["User: Hi\nAssistant:",
+                                   "User: Hi\nAssistant: Hello.\nUser: More\nAssistant:",
+                                   "User: New\nAssistant:"])
+
+    def test_wrong_usage_is_told(self):
+        self.daemon(lambda r: [])
+        for arguments in ([], ["helth"], ["bias", "a"], ["bias", "a", "x"], ["rollback", "0"], ["health", "extra"],
+                          ["generate", "x", "--max-token", "3"], ["generate", "x", "--bias", "legal"],
+                          ["load", "/m", "--in-flight", "later"], ["top"]):
+            ran = self.run_cli(*arguments)
+            self.assertEqual(ran.returncode, 1, arguments)
+            self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
+        self.assertEqual(self.peer.requests, [])
+
+
+if __name__ == "__main__":
+    CHIMERA = sys.argv.pop(1)
+    unittest.main()

@@ -1,0 +1,242 @@
+#include "text_source.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+extern char** environ;
+
+namespace chimera::cli {
+namespace {
+
+// Pieces of a plain file: long enough that the token put before each does not matter.
+constexpr size_t kPieceBytes = size_t{64} << 10;
+constexpr size_t kMaxLineBytes = size_t{64} << 20;
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, FileCloser>;
+
+/// Largest n <= limit such that text[0, n) ends on a character boundary.
+size_t boundary(std::string_view text, size_t limit) {
+  size_t n = std::min(limit, text.size());
+  while (n > 0 && n < text.size() && (static_cast<unsigned char>(text[n]) & 0xC0) == 0x80) --n;
+  return n;
+}
+
+Error not_utf8(const std::string& label, size_t at) {
+  return {"invalid_argument",
+          fmt::format("{}: byte {} is not UTF-8 (expected UTF-8 text)", label, at),
+          "convert it, for instance with iconv"};
+}
+
+/// Counts the text handed out and cuts it at the limit.
+class Limited : public TextSource {
+ public:
+  Limited(std::string label, uint64_t limit) : label_(std::move(label)), left_(limit) {}
+  std::variant<std::optional<std::string>, Error> next() final {
+    if (left_ == 0) return std::nullopt;
+    auto piece = read();
+    auto* text = std::get_if<std::optional<std::string>>(&piece);
+    if (text == nullptr || !*text) return piece;
+    if (const auto at = invalid_utf8(**text)) return not_utf8(label_, given_ + *at);
+    if ((*text)->size() > left_) (*text)->resize(boundary(**text, static_cast<size_t>(left_)));
+    left_ = (*text)->empty() ? 0 : left_ - (*text)->size();
+    given_ += (*text)->size();
+    if ((*text)->empty()) return std::nullopt;
+    return piece;
+  }
+
+ protected:
+  virtual std::variant<std::optional<std::string>, Error> read() = 0;
+  const std::string label_;
+
+ private:
+  uint64_t left_;
+  uint64_t given_ = 0;
+};
+
+class Plain final : public Limited {
+ public:
+  Plain(std::string label, File file, uint64_t size, uint64_t limit)
+      : Limited(std::move(label), limit), file_(std::move(file)), size_(size) {}
+
+  double fraction() const override {
+    return size_ == 0 ? 0.0 : static_cast<double>(read_) / static_cast<double>(size_);
+  }
+
+ protected:
+  std::variant<std::optional<std::string>, Error> read() override {
+    std::string part(kPieceBytes, '\0');
+    while (!ended_ && buffer_.size() < kPieceBytes) {
+      const size_t got = std::fread(part.data(), 1, part.size(), file_.get());
+      buffer_.append(part, 0, got);
+      read_ += got;
+      ended_ = got == 0;
+    }
+    if (std::ferror(file_.get()) != 0) {
+      return Error{"invalid_argument", label_ + ": cannot be read (expected a file)",
+                   "check the path"};
+    }
+    if (buffer_.empty()) return std::nullopt;
+    size_t cut = buffer_.size();
+    if (!ended_) {
+      const size_t line = buffer_.rfind('\n', kPieceBytes - 1);
+      cut = line == std::string::npos ? boundary(buffer_, kPieceBytes) : line + 1;
+      if (cut == 0) cut = buffer_.size();  // not UTF-8 at all; the check will say so
+    }
+    std::string piece = buffer_.substr(0, cut);
+    buffer_.erase(0, cut);
+    return piece;
+  }
+
+ private:
+  File file_;
+  const uint64_t size_;
+  uint64_t read_ = 0;
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+/// One JSON object with "text" per line, perhaps through `zstd -dc`.
+class Documents final : public Limited {
+ public:
+  Documents(std::string label, File file, pid_t child, uint64_t limit)
+      : Limited(std::move(label), limit), file_(std::move(file)), child_(child) {}
+  ~Documents() override {
+    std::free(line_);
+    file_.reset();  // a child that still writes ends by its broken pipe
+    if (child_ > 0) waitpid(child_, nullptr, 0);
+  }
+  double fraction() const override { return 0.0; }
+
+ protected:
+  std::variant<std::optional<std::string>, Error> read() override {
+    while (true) {
+      const ssize_t length = getline(&line_, &capacity_, file_.get());
+      if (length < 0) return at_end();
+      ++number_;
+      const auto size = static_cast<size_t>(length);
+      if (size > kMaxLineBytes) return problem("longer than 64 MiB");
+      if (std::string_view(line_, size).find_first_not_of(" \t\r\n") == std::string_view::npos) {
+        continue;
+      }
+      const Json document = Json::parse(line_, line_ + size, nullptr, /*allow_exceptions=*/false);
+      if (!document.is_object() || !document.contains("text") || !document["text"].is_string()) {
+        return problem("no JSON object with a \"text\"");
+      }
+      auto text = document["text"].get<std::string>();
+      if (!text.empty()) return text;
+    }
+  }
+
+ private:
+  std::variant<std::optional<std::string>, Error> at_end() {
+    int status = 0;
+    if (child_ > 0) {
+      waitpid(child_, &status, 0);
+      child_ = 0;
+    }
+    if (status == 0) return std::nullopt;
+    return Error{"invalid_argument", label_ + ": zstd failed (expected a zstd file)",
+                 "is the package zstd installed, and the file whole?"};
+  }
+  Error problem(std::string_view what) const {
+    return {"invalid_argument",
+            fmt::format("{}:{}: {} (expected {{\"text\": …}})", label_, number_, what),
+            "one document per line"};
+  }
+
+  File file_;
+  pid_t child_;
+  char* line_ = nullptr;
+  size_t capacity_ = 0;
+  uint64_t number_ = 0;
+};
+
+/// Starts `zstd -dc FILE`; the read end of its output and its process id.
+std::variant<std::pair<File, pid_t>, Error> decompress(const std::string& file) {
+  int ends[2];
+  const Error failed{"unavailable", fmt::format("{}: zstd cannot be started", file),
+                     "install the package zstd, or decompress the file first"};
+  if (pipe2(ends, O_CLOEXEC) != 0) return failed;
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  // What it would say is said here, in the form of every other error.
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  std::string program = "zstd", flags = "-dcq", stop = "--", name = file;
+  char* const arguments[] = {program.data(), flags.data(), stop.data(), name.data(), nullptr};
+  pid_t child = 0;
+  const int rc = posix_spawnp(&child, "zstd", &actions, nullptr, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  if (rc != 0) {
+    close(ends[0]);
+    return failed;
+  }
+  return std::pair(File(fdopen(ends[0], "rb")), child);
+}
+
+}  // namespace
+
+std::optional<size_t> invalid_utf8(std::string_view text) {
+  size_t i = 0;
+  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
+  while (i < text.size()) {
+    const unsigned char first = byte(i);
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xC2 ? 0
+                          : first < 0xE0 ? 2
+                          : first < 0xF0 ? 3
+                          : first < 0xF5 ? 4
+                                         : 0;
+    if (length == 0 || i + length > text.size()) return i;
+    for (size_t k = 1; k < length; ++k) {
+      if ((byte(i + k) & 0xC0) != 0x80) return i;
+    }
+    // Overlong forms, surrogates and what lies beyond U+10FFFF.
+    if ((first == 0xE0 && byte(i + 1) < 0xA0) || (first == 0xED && byte(i + 1) > 0x9F) ||
+        (first == 0xF0 && byte(i + 1) < 0x90) || (first == 0xF4 && byte(i + 1) > 0x8F)) {
+      return i;
+    }
+    i += length;
+  }
+  return std::nullopt;
+}
+
+std::variant<std::unique_ptr<TextSource>, Error> open_text(const std::string& file,
+                                                           uint64_t limit_bytes) {
+  using Source = std::unique_ptr<TextSource>;
+  if (file == "-")
+    return Source(std::make_unique<Plain>(file, File(fdopen(dup(0), "rb")), 0, limit_bytes));
+  struct stat found {};
+  File opened(stat(file.c_str(), &found) == 0 ? std::fopen(file.c_str(), "rbe") : nullptr);
+  if (!opened || S_ISDIR(found.st_mode)) {
+    return Error{"not_found",
+                 fmt::format("{}: {} (expected a text file)", file,
+                             opened ? "a directory" : std::strerror(errno)),
+                 "check the path"};
+  }
+  if (file.ends_with(".jsonl.zst")) {
+    auto stream = decompress(file);
+    if (auto* error = std::get_if<Error>(&stream)) return *error;
+    auto& [out, child] = std::get<0>(stream);
+    return Source(std::make_unique<Documents>(file, std::move(out), child, limit_bytes));
+  }
+  if (file.ends_with(".jsonl")) {
+    return Source(std::make_unique<Documents>(file, std::move(opened), 0, limit_bytes));
+  }
+  const auto size = static_cast<uint64_t>(std::max<off_t>(found.st_size, 0));
+  return Source(std::make_unique<Plain>(file, std::move(opened), size, limit_bytes));
+}
+
+}  // namespace chimera::cli
