@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "backbone/kernels_impl.h"
+#include "backbone/kernels_x86.h"
 
 namespace chimera {
 namespace {
@@ -43,11 +44,10 @@ struct Avx2 {
     const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n));
   }
-  static float fold(const Reg (&a)[2]) {
-    const __m256 s8 = _mm256_add_ps(a[0], a[1]);
-    const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-    const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+  static float fold(const Reg (&a)[2]) { return fold_s8(_mm256_add_ps(a[0], a[1])); }
+  static void fold4(const Reg (*a)[2], float* out) {
+    fold4_s8(_mm256_add_ps(a[0][0], a[0][1]), _mm256_add_ps(a[1][0], a[1][1]),
+             _mm256_add_ps(a[2][0], a[2][1]), _mm256_add_ps(a[3][0], a[3][1]), out);
   }
 };
 

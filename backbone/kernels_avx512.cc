@@ -8,6 +8,7 @@
 #pragma GCC diagnostic pop
 
 #include "backbone/kernels_impl.h"
+#include "backbone/kernels_x86.h"
 
 namespace chimera {
 namespace {
@@ -48,11 +49,12 @@ struct Avx512 {
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), n));
   }
-  static float fold(const Reg (&a)[1]) {
-    const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a[0]), _mm512_extractf32x8_ps(a[0], 1));
-    const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-    const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+  static __m256 s8(Reg a) {
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  }
+  static float fold(const Reg (&a)[1]) { return fold_s8(s8(a[0])); }
+  static void fold4(const Reg (*a)[1], float* out) {
+    fold4_s8(s8(a[0][0]), s8(a[1][0]), s8(a[2][0]), s8(a[3][0]), out);
   }
 };
 

@@ -76,9 +76,15 @@ struct Sums {
   }
   [[gnu::always_inline]] void fold(float* y, int64_t ldy) const {
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
+    for (int m = 0; m < M; ++m) {
+      if constexpr (N % 4 == 0) {
+#pragma GCC unroll 2
+        for (int n = 0; n < N; n += 4) V::fold4(&s[m][n], y + m * ldy + n);
+      } else {
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) y[m * ldy + n] = V::fold(s[m][n]);
+        for (int n = 0; n < N; ++n) y[m * ldy + n] = V::fold(s[m][n]);
+      }
+    }
   }
 
   /// Adds 16 inputs of M rows times N weight rows.
@@ -387,15 +393,21 @@ float exponentials(float* scores, int64_t n, float top) {
   const typename V::Reg shift = V::set1(top);
   typename V::Reg sums[kParts<V>];
   for (int p = 0; p < kParts<V>; ++p) sums[p] = V::zero();
-  for (int64_t i = 0; i < n; i += kLanes) {
-#pragma GCC unroll 16
+  const auto add_lanes = [&](float* lanes) {
+#pragma GCC unroll 2
     for (int p = 0; p < kParts<V>; ++p) {
-      const int64_t at = i + p * V::kWidth;
-      const int64_t c = std::clamp<int64_t>(n - at, 0, V::kWidth);
-      const typename V::Reg e = exp_of<V>(V::sub(load_some<V>(scores + at, c, kLowest), shift));
-      store_some<V>(scores + at, c, e);
+      const typename V::Reg e = exp_of<V>(V::sub(V::load(lanes + p * V::kWidth), shift));
+      V::store(lanes + p * V::kWidth, e);
       sums[p] = V::add(sums[p], e);
     }
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) add_lanes(scores + i);
+  if (i < n) {
+    alignas(64) float tail[kLanes];
+    for (int64_t j = 0; j < kLanes; ++j) tail[j] = i + j < n ? scores[i + j] : kLowest;
+    add_lanes(tail);
+    std::copy_n(tail, n - i, scores + i);
   }
   return V::fold(sums);
 }
@@ -446,8 +458,10 @@ void attention(const AttentionArgs& a, int64_t h0, int64_t h1) {
     const int64_t base = kv_head * a.head_dim;
     for (; c + 8 * V::kWidth <= a.head_dim; c += 8 * V::kWidth)
       weighted_values<V, 8>(a, a.scores, base + c, sum, out + c);
-    for (; c + 2 * V::kWidth <= a.head_dim; c += 2 * V::kWidth)
-      weighted_values<V, 2>(a, a.scores, base + c, sum, out + c);
+    for (; c + 4 * V::kWidth <= a.head_dim; c += 4 * V::kWidth)
+      weighted_values<V, 4>(a, a.scores, base + c, sum, out + c);
+    for (; c + V::kWidth <= a.head_dim; c += V::kWidth)
+      weighted_values<V, 1>(a, a.scores, base + c, sum, out + c);
     for (; c < a.head_dim; ++c) weighted_values_one<V>(a, a.scores, base + c, sum, out + c);
   }
 }
