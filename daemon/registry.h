@@ -2,12 +2,17 @@
 //
 // All changes go through one serial worker: spec -> manifests -> load (background, low priority)
 // -> probe -> table built aside -> state written and synced -> published -> acknowledged. Any
-// failure unwinds and the current epoch is untouched.
+// failure unwinds and the current epoch is untouched: when publishing itself is refused, the
+// record written just before is taken back. Only a revocation does not queue: it overtakes loads
+// and waiting publications, and a change that was prepared before it is refused.
+//
+// A change that changes nothing is acknowledged with the current epoch and makes no new one.
 //
 // Thread safety: all methods may be called from any thread; changes are serialised, readers are
 // not held up by a running change.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,9 +45,9 @@ struct ChangeItem {
 
 struct PlanReport {
   std::vector<ChangeItem> changes;
-  int64_t memory_bytes = 0;         // additional resident bytes while both tables live
-  std::vector<Status> refusals;     // empty: apply would be accepted
-  std::string composition;          // digest that would result
+  int64_t memory_bytes = 0;      // additional resident bytes while both tables live
+  std::vector<Status> refusals;  // empty: apply would be accepted
+  std::string composition;       // digest that would result
 };
 
 struct ChangeReport {
@@ -67,6 +72,8 @@ class Registry {
     std::shared_ptr<const Module> base;
     std::string fingerprint;
     StateStore* store = nullptr;  // outlives the registry
+    /// How long a change waits for sequences on old epochs before it is refused.
+    std::chrono::milliseconds publish_timeout{30'000};
   };
   explicit Registry(Options options);
   ~Registry();
@@ -75,18 +82,28 @@ class Registry {
   /// one, else the deployment's. A module that no longer loads is left out with a warning naming
   /// it; the daemon still starts.
   Result<std::shared_ptr<const RoutingTable>> start(const CompositionSpec& deployment);
-  /// Must be called once before any change; the engine outlives all changes.
+  /// Must be called once before any change; the engine outlives all changes, i.e. stop().
   void attach_engine(Engine* engine);
+  /// Ends the running change (a publication that waits is given up) and refuses further ones with
+  /// `unavailable`. Before the engine is destroyed.
+  void stop();
 
   Result<ChangeReport> load(const LoadArgs& args);
   Result<ChangeReport> unload(const std::string& name);
+  /// Unloads the module that was loaded from directory `path`, whatever its name; not_found when
+  /// none was.
+  Result<ChangeReport> unload_from(const std::string& path);
   Result<ChangeReport> revoke(const std::string& name);
   Result<ChangeReport> set_bias(const std::string& name, float value);
   PlanReport plan(const CompositionSpec& spec);
   Result<ChangeReport> apply(const CompositionSpec& spec, InFlight in_flight);
-  /// To the composition of `epoch`, or the one before the current.
+  /// To the composition of `epoch`, or to the latest recorded one that differs from the current.
+  /// Refused when one of its modules is gone or has changed on disk.
   Result<ChangeReport> rollback(std::optional<uint64_t> epoch);
 
+  Composition composition() const;
+  /// Active and disabled ones in order, then the one being loaded, then those that sequences on
+  /// older epochs still use.
   std::vector<ModuleStatus> modules() const;
   std::vector<EpochRecord> history() const;
 

@@ -1,0 +1,130 @@
+#include "daemon/composer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+namespace chimera {
+namespace {
+
+std::string top_k_text(const std::optional<int64_t>& top_k) {
+  return top_k ? std::to_string(*top_k) : "the checkpoint's own";
+}
+
+// What happened to a module that is in both.
+void compare(const CompositionModule& from, const CompositionModule& to,
+             std::vector<ChangeItem>* out) {
+  if (from.digest != to.digest || from.path != to.path) {
+    std::string detail = fmt::format("{} -> {}", from.version, to.version);
+    if (from.digest == to.digest) detail = "same content, from another directory";
+    out->push_back({"replace", to.name, std::move(detail)});
+  }
+  if (from.enabled != to.enabled) {
+    out->push_back({to.enabled ? "enable" : "disable", to.name, ""});
+  }
+  if (from.bias != to.bias) {
+    out->push_back({"bias", to.name, fmt::format("{} -> {}", from.bias, to.bias)});
+  }
+}
+
+std::vector<std::string> common_order(const Composition& of, const Composition& other) {
+  std::vector<std::string> names;
+  for (const CompositionModule& m : of.modules) {
+    if (other.find(m.name) != nullptr) names.push_back(m.name);
+  }
+  return names;
+}
+
+}  // namespace
+
+void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
+                float bias) {
+  CompositionModule entry{module->name(),
+                          module->manifest.version,
+                          module->manifest.digest,
+                          module->dir,
+                          enabled,
+                          bias};
+  auto& entries = target->composition.modules;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].name != entry.name) continue;
+    entries[i] = std::move(entry);
+    target->modules[i] = std::move(module);
+    return;
+  }
+  entries.push_back(std::move(entry));
+  target->modules.push_back(std::move(module));
+}
+
+void remove_module(LoadedComposition* target, const std::string& name) {
+  auto& entries = target->composition.modules;
+  const auto it =
+      std::find_if(entries.begin(), entries.end(), [&](const auto& m) { return m.name == name; });
+  if (it == entries.end()) return;
+  target->modules.erase(target->modules.begin() + (it - entries.begin()));
+  entries.erase(it);
+}
+
+std::vector<ChangeItem> difference(const Composition& from, const Composition& to) {
+  std::vector<ChangeItem> out;
+  for (const CompositionModule& m : from.modules) {
+    if (to.find(m.name) == nullptr) out.push_back({"unload", m.name, m.version});
+  }
+  for (const CompositionModule& m : to.modules) {
+    if (const CompositionModule* before = from.find(m.name)) {
+      compare(*before, m, &out);
+    } else {
+      out.push_back({"load", m.name, m.enabled ? m.version : m.version + ", disabled"});
+    }
+  }
+  const std::vector<std::string> order = common_order(to, from);
+  if (order != common_order(from, to)) {
+    out.push_back({"reorder", "", fmt::format("{}", fmt::join(order, ", "))});
+  }
+  if (from.top_k != to.top_k) {
+    out.push_back(
+        {"top_k", "", fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
+  }
+  return out;
+}
+
+Status check_bias(const std::string& module, float bias) {
+  if (std::isfinite(bias) && std::abs(bias) <= kMaxModuleBias) return {};
+  return {Code::kInvalidArgument, fmt::format("module {}: bias: found {} (expected -{}..{})",
+                                              module, bias, kMaxModuleBias, kMaxModuleBias)};
+}
+
+Result<std::string> normal_module_path(const std::string& path) {
+  if (path.empty() || path.front() != '/' || path.size() > 4095 ||
+      path.find('\0') != std::string::npos) {
+    return Status(Code::kInvalidArgument,
+                  fmt::format("path: found {} (expected the absolute path of a module directory)",
+                              path.empty() ? "nothing" : path.substr(0, 200)));
+  }
+  std::string normal = std::filesystem::path(path).lexically_normal().string();
+  while (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+  return normal;
+}
+
+Status unknown_module(const Composition& composition, const std::string& name) {
+  std::vector<std::string> names;
+  for (const CompositionModule& m : composition.modules) names.push_back(m.name);
+  const std::string loaded =
+      names.empty() ? "a loaded module; none is loaded"
+                    : fmt::format("one of the loaded modules: {}", fmt::join(names, ", "));
+  return {Code::kNotFound,
+          fmt::format("module: found {} (expected {})", name.empty() ? "no name" : name, loaded)};
+}
+
+bool same_wish(const CompositionSpec& spec, const Composition& composition) {
+  if (spec.top_k != composition.top_k) return false;
+  return std::equal(spec.modules.begin(), spec.modules.end(), composition.modules.begin(),
+                    composition.modules.end(), [](const auto& wish, const CompositionModule& is) {
+                      return wish.path == is.path && wish.enabled == is.enabled &&
+                             wish.bias == is.bias;
+                    });
+}
+
+}  // namespace chimera

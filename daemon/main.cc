@@ -1,0 +1,129 @@
+// chimerad: options -> deployment -> objects in dependency order -> run -> destroy in reverse.
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <boost/program_options.hpp>
+#include <chrono>
+#include <iostream>
+#include <optional>
+
+#include "daemon/log.h"
+#include "daemon/server.h"
+#include "daemon/signals.h"
+#include "daemon/startup.h"
+#include "daemon/watch.h"
+
+namespace chimera {
+namespace {
+
+namespace po = boost::program_options;
+using Clock = std::chrono::steady_clock;
+
+// Together at most 30 s from the first signal to the exit (reliability R15).
+constexpr std::chrono::seconds kDrainLimit{27};
+constexpr std::chrono::seconds kStopLimit{2};
+
+int fail(const Status& status) {
+  std::cerr << "chimerad: " << status.to_string() << '\n';
+  return 1;
+}
+
+/// Lets live requests finish. False when a second signal or the limit came first.
+bool drain(Server& server, Engine& engine, StopSignals& signals) {
+  server.drain();
+  const auto deadline = Clock::now() + kDrainLimit;
+  while (!engine.drain(std::chrono::milliseconds(50))) {
+    if (signals.wait_for(std::chrono::milliseconds(0))) return false;
+    if (Clock::now() >= deadline) return true;  // what is left is told by the server
+  }
+  return true;
+}
+
+Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point started) {
+  CHIMERA_RETURN_IF_ERROR(fill_defaults(&config));
+  const auto locks = lock_endpoints(config);
+  if (!locks.ok()) return locks.status();
+  const auto store = StateStore::open(config.state_dir, Env::system());
+  if (!store.ok()) return store.status();
+  for (const std::string& warning : (*store)->warnings()) {
+    log::warning("state_generation_skipped", {{"reason", warning}});
+  }
+  const auto model = load_backbone(config, config.state_dir);
+  if (!model.ok()) return model.status();
+  Registry registry(
+      {model->backbone, model->tokenizer, model->base, model->fingerprint, store->get()});
+  const auto table = registry.start(config.composition);
+  if (!table.ok()) return table.status();
+  auto engine = Engine::create(model->backbone, model->tokenizer, *table, engine_options(config));
+  if (!engine.ok()) return engine.status();
+  registry.attach_engine(engine->get());
+  auto server = Server::start({&config,
+                               engine->get(),
+                               &registry,
+                               model->tokenizer,
+                               model->backbone->config(),
+                               model->fingerprint,
+                               [&signals] { signals.request_stop(); },
+                               {}});
+  if (!server.ok()) return server.status();
+  auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));
+  if (!watcher.ok()) return watcher.status();
+
+  const std::chrono::duration<double, std::milli> took = Clock::now() - started;
+  log::info("ready", {{"ms", took.count()},
+                      {"serve", config.serve.endpoint},
+                      {"control", config.control.endpoint},
+                      {"epoch", (*table)->epoch()},
+                      {"composition", (*table)->digest()}});
+  log::info("draining", {{"signal", signals.wait()}});
+  const bool drained = drain(**server, **engine, signals);
+  signals.exit_within(drained ? kStopLimit : std::chrono::seconds(1), drained ? 0 : 1);
+  registry.stop();  // first, so that no change runs on the engine while it goes
+  watcher->reset();
+  server->reset();
+  log::info("stopped", {{"drained", drained}});
+  return {};
+}
+
+int run(int argc, char** argv) {
+  const auto started = Clock::now();
+  po::options_description options("chimerad --config FILE [--check] [--log-level LEVEL]");
+  options.add_options()("config", po::value<std::string>(), "deployment file (YAML)")(
+      "check", "check the deployment and what it names, print a summary and exit")(
+      "log-level", po::value<std::string>()->default_value("info"),
+      "debug, info, warning or error; the log goes to standard error")(
+      "version", "print the version and exit")("help", "print this text and exit");
+  po::variables_map given;
+  try {
+    po::store(po::parse_command_line(argc, argv, options), given);
+  } catch (const po::error& e) {
+    return fail({Code::kInvalidArgument, e.what(), "chimerad --help lists the options"});
+  }
+  if (given.contains("help")) return std::cout << options << '\n', 0;
+  if (given.contains("version")) return std::cout << "chimerad " CHIMERA_VERSION "\n", 0;
+  if (!given.contains("config")) {
+    return fail({Code::kInvalidArgument, "--config: missing (expected a deployment file)",
+                 "For example: chimerad --config configs/demo.yaml"});
+  }
+  const auto level = log::parse_level(given["log-level"].as<std::string>());
+  if (!level.ok()) return fail(level.status());
+  auto config = read_deployment(given["config"].as<std::string>());
+  if (!config.ok()) return fail(config.status());
+  if (given.contains("check")) {
+    std::string summary;
+    const Status status = check_deployment(*config, &summary);
+    std::cout << summary;
+    return status.ok() ? 0 : fail(status);
+  }
+  // Weights go back to the system when a module is released, instead of into a fragmented heap.
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  StopSignals signals;
+  log::init(*level);
+  const Status status = serve(std::move(*config), signals, started);
+  return status.ok() ? 0 : fail(status);
+}
+
+}  // namespace
+}  // namespace chimera
+
+int main(int argc, char** argv) { return chimera::run(argc, argv); }

@@ -1,0 +1,189 @@
+#include "daemon/module_loader.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include "daemon/engine.h"
+#include "daemon/log.h"
+#include "router/routing_table.h"
+
+namespace chimera {
+namespace {
+
+// Remembered directories and verdicts: more than a busy daemon cycles through.
+constexpr size_t kRemembered = 256;
+// Length of the probe of a module that brings no text: enough for every expert to see some.
+constexpr int64_t kTokenProbe = 32;
+// A second run shows repeatability; it is left out when the first took longer than this, because
+// a load should not take twice as long for it.
+constexpr std::chrono::milliseconds kCheapProbe{500};
+
+template <class T>
+void bound(std::list<T>* list) {
+  while (list->size() > kRemembered) list->pop_back();
+}
+
+}  // namespace
+
+ModuleLoader::ModuleLoader(Options options)
+    : options_(std::move(options)),
+      info_{options_.backbone->config(), options_.fingerprint, options_.backbone->precision()} {}
+
+Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
+  Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  std::vector<Stamp> stamps = stamps_of(dir, *manifest);
+  if (auto module = reusable(dir, *manifest, stamps)) return module;
+
+  set_loading(std::make_shared<const Manifest>(*manifest));
+  Result<std::shared_ptr<const Module>> module = load_module(dir, info_);
+  Status status = module.status();
+  if (status.ok()) status = probe(*module);
+  set_loading(nullptr);
+  if (!status.ok()) return status;
+  // Only when nothing changed while it was read do the stamps stand for these bytes.
+  if ((*module)->manifest.digest == manifest->digest && stamps_of(dir, *manifest) == stamps) {
+    remember(dir, *module, std::move(stamps));
+  }
+  return module;
+}
+
+std::shared_ptr<const Manifest> ModuleLoader::loading() const {
+  const std::lock_guard guard(mutex_);
+  return loading_;
+}
+
+void ModuleLoader::set_loading(std::shared_ptr<const Manifest> manifest) {
+  const std::lock_guard guard(mutex_);
+  loading_ = std::move(manifest);
+}
+
+std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
+                                                         const Manifest& manifest) {
+  std::vector<Stamp> stamps;
+  const auto add = [&](const std::string& path) {
+    struct stat s {};
+    if (lstat(path.c_str(), &s) != 0) return stamps.push_back({});
+    const auto ns = [](const timespec& t) { return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec; };
+    stamps.push_back(
+        {s.st_dev, s.st_ino, static_cast<uint64_t>(s.st_size), ns(s.st_ctim), ns(s.st_mtim)});
+  };
+  add(dir + "/module.yaml");
+  for (const ManifestFile& file : manifest.files) add(dir + "/" + file.path);
+  return stamps;
+}
+
+std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
+                                                     const Manifest& manifest,
+                                                     const std::vector<Stamp>& stamps) const {
+  for (const Known& known : known_) {
+    if (known.dir == dir && known.digest == manifest.digest && known.stamps == stamps) {
+      return known.module.lock();
+    }
+  }
+  return nullptr;
+}
+
+void ModuleLoader::remember(const std::string& dir, const std::shared_ptr<const Module>& module,
+                            std::vector<Stamp> stamps) {
+  known_.remove_if([&](const Known& k) { return k.dir == dir || k.module.expired(); });
+  known_.push_front({dir, module->manifest.digest, std::move(stamps), module});
+  bound(&known_);
+}
+
+Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
+  // load_module compared the digests of the very bytes in use with the manifest, so its digest
+  // stands for the content; backbone and precision are this process's own.
+  const std::string& digest = module->manifest.digest;
+  const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
+  if (known != verdicts_.end()) {
+    verdicts_.splice(verdicts_.begin(), verdicts_, known);
+    return {};
+  }
+  CHIMERA_RETURN_IF_ERROR(run_probe(module));
+  verdicts_.push_front(digest);
+  bound(&verdicts_);
+  return {};
+}
+
+Result<std::vector<int32_t>> ModuleLoader::probe_tokens(const Manifest& manifest,
+                                                        bool* is_text) const {
+  const ModelConfig& config = info_.config;
+  *is_text = false;
+  if (!manifest.probe_text.empty() && options_.tokenizer != nullptr) {
+    Result<std::vector<int32_t>> tokens = options_.tokenizer->encode(manifest.probe_text, {});
+    if (!tokens.ok()) return tokens.status().with_context("probe.text");
+    const auto n = static_cast<int64_t>(tokens->size());
+    if (n > config.max_position_embeddings) {
+      return Status(Code::kInvalidArgument,
+                    fmt::format("probe.text: found {} tokens (expected at most {}, the context of "
+                                "the backbone)",
+                                n, config.max_position_embeddings));
+    }
+    if (n >= 2) {
+      *is_text = true;
+      return tokens;
+    }
+  }
+  std::vector<int32_t> tokens;
+  const int64_t n = std::min(kTokenProbe, config.max_position_embeddings);
+  // Spread over the vocabulary; 7919 is prime, so ids do not repeat early.
+  for (int64_t i = 0; i < n; ++i) {
+    tokens.push_back(static_cast<int32_t>((i * 7919 + 1) % config.vocab_size));
+  }
+  return tokens;
+}
+
+Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
+  ++probes_run_;
+  const Manifest& manifest = module->manifest;
+  const std::string context = "module " + manifest.name + ": probe";
+  bool is_text = false;
+  const Result<std::vector<int32_t>> tokens = probe_tokens(manifest, &is_text);
+  if (!tokens.ok()) return tokens.status().with_context(context);
+
+  Composition alone;
+  alone.backbone_fingerprint = options_.fingerprint;
+  alone.modules.push_back(
+      {manifest.name, manifest.version, manifest.digest, module->dir, true, 0.0f});
+  const RoutingTableBuilder builder(info_.config, options_.base);
+  const auto table = builder.build(0, alone, std::span(&module, 1));
+  if (!table.ok()) return table.status();
+
+  const auto start = std::chrono::steady_clock::now();
+  const Result<ProbeResult> first = probe_score(*options_.backbone, *table, *tokens);
+  if (!first.ok()) return first.status().with_context(context);
+  if (!first->finite) {
+    return {Code::kDataCorrupt, context + ": found values that are not finite (expected numbers)",
+            "Its weights overflow on this backbone; load a corrected version"};
+  }
+  if (std::chrono::steady_clock::now() - start < kCheapProbe) {
+    const Result<ProbeResult> second = probe_score(*options_.backbone, *table, *tokens);
+    if (!second.ok()) return second.status().with_context(context);
+    if (second->logits_digest != first->logits_digest) {
+      return {Code::kDataCorrupt,
+              context + ": found another result on repetition (expected the same bits)",
+              "Check the memory of this machine"};
+    }
+  }
+  if (!manifest.probe_max_bits_per_byte) return {};
+  if (!is_text) {
+    log::warning("probe_bound_not_checked",
+                 {{"module", manifest.name}, {"reason", "the backbone has no tokenizer"}});
+    return {};
+  }
+  const double bits =
+      first->nats / std::numbers::ln2 / static_cast<double>(manifest.probe_text.size());
+  if (bits <= *manifest.probe_max_bits_per_byte) return {};
+  return {Code::kFailedPrecondition,
+          fmt::format("{}: found {:.3f} bits per byte (expected at most {}, as module.yaml says)",
+                      context, bits, *manifest.probe_max_bits_per_byte),
+          "The module does not do on this backbone what it promises; ask its owner"};
+}
+
+}  // namespace chimera

@@ -1,0 +1,74 @@
+// From a module directory to a module that may enter a routing table: loaded, verified, probed.
+//
+// What was verified is remembered by content, so that loading the same bytes again is quick: an
+// unchanged directory whose module is still in memory gives that object back, and a content that
+// passed its probe is not probed again. Nothing is remembered of failures, and the memory holds no
+// module alive.
+//
+// Thread safety: load() from one thread at a time; loading() from any.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "backbone/backbone.h"
+#include "backbone/tokenizer.h"
+#include "experts/module.h"
+
+namespace chimera {
+
+class ModuleLoader {
+ public:
+  struct Options {
+    std::shared_ptr<const Backbone> backbone;
+    std::shared_ptr<const Tokenizer> tokenizer;  // may be null
+    std::shared_ptr<const Module> base;
+    std::string fingerprint;
+  };
+  explicit ModuleLoader(Options options);
+
+  /// `dir` is absolute and normal. On failure nothing is kept.
+  Result<std::shared_ptr<const Module>> load(const std::string& dir);
+  /// Manifest of the module being loaded right now, null when none.
+  std::shared_ptr<const Manifest> loading() const;
+
+  /// Modules that passed a probe so far (for tests).
+  uint64_t probes_run() const { return probes_run_; }
+
+ private:
+  // Identity of one file as far as the kernel tells: same stamp, same bytes.
+  struct Stamp {
+    uint64_t device = 0, inode = 0, size = 0;
+    int64_t changed_ns = 0, modified_ns = 0;
+    bool operator==(const Stamp&) const = default;
+  };
+  struct Known {
+    std::string dir, digest;
+    std::vector<Stamp> stamps;
+    std::weak_ptr<const Module> module;
+  };
+
+  static std::vector<Stamp> stamps_of(const std::string& dir, const Manifest& manifest);
+  std::shared_ptr<const Module> reusable(const std::string& dir, const Manifest& manifest,
+                                         const std::vector<Stamp>& stamps) const;
+  void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
+                std::vector<Stamp> stamps);
+  Status probe(const std::shared_ptr<const Module>& module);
+  Status run_probe(const std::shared_ptr<const Module>& module);
+  Result<std::vector<int32_t>> probe_tokens(const Manifest& manifest, bool* is_text) const;
+  void set_loading(std::shared_ptr<const Manifest> manifest);
+
+  const Options options_;
+  const BackboneInfo info_;
+  std::list<Known> known_;           // most recent first, bounded
+  std::list<std::string> verdicts_;  // manifest digests that passed, most recent first, bounded
+  uint64_t probes_run_ = 0;
+  mutable std::mutex mutex_;  // guards loading_
+  std::shared_ptr<const Manifest> loading_;
+};
+
+}  // namespace chimera

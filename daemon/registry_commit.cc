@@ -1,0 +1,154 @@
+// How a prepared composition becomes durable and current.
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "daemon/log.h"
+#include "daemon/registry_impl.h"
+
+namespace chimera {
+namespace {
+
+// One attempt to publish. Short, so that a revocation that arrives meanwhile waits no longer.
+constexpr std::chrono::milliseconds kAttempt{100};
+
+// Counts revocations that want the commit lock.
+class Announcement {
+ public:
+  explicit Announcement(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~Announcement() { --count_; }
+  Announcement(const Announcement&) = delete;
+  Announcement& operator=(const Announcement&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
+
+Status overtaken() {
+  return {Code::kUnavailable,
+          "found the composition changed by a revocation meanwhile (expected it unchanged)",
+          "Try again on the new composition"};
+}
+
+void log_change(const ChangeReport& report) {
+  for (const ChangeItem& item : report.changes) {
+    log::info("changed", {{"epoch", report.epoch},
+                          {"action", item.action},
+                          {"module", item.module},
+                          {"detail", item.detail}});
+  }
+  log::info("published", {{"epoch", report.epoch}, {"composition", report.composition}});
+}
+
+}  // namespace
+
+std::string utc_now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+Status join(const std::vector<Status>& refusals) {
+  if (refusals.empty()) return {};
+  std::string text;
+  for (const Status& refusal : refusals) {
+    if (!text.empty()) text += '\n';
+    text += refusal.message();
+  }
+  return {refusals.front().code(), std::move(text), refusals.front().hint()};
+}
+
+Registry::Impl::Current Registry::Impl::current() const {
+  const std::lock_guard guard(state_mutex);
+  return now;
+}
+
+Result<std::shared_ptr<const RoutingTable>> Registry::Impl::next_table(
+    const LoadedComposition& next, uint64_t* epoch) const {
+  *epoch = std::max(options.store->last_epoch(), now.epoch) + 1;
+  return builder.build(*epoch, next.composition, next.modules);
+}
+
+Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch,
+                                   const std::function<Status()>& publish) {
+  // Durable before visible: nobody may see an epoch that a crash could make unsaid.
+  CHIMERA_RETURN_IF_ERROR(options.store->append({epoch, utc_now(), next.composition}));
+  Status published = publish();
+  if (published.ok()) return {};
+  const Status taken_back = options.store->retract();
+  if (taken_back.ok()) return published;
+  // Still true in memory; the next record that can be written corrects the disk as well.
+  log::error("state_ahead", {{"epoch", epoch}, {"reason", taken_back.message()}});
+  return {published.code(),
+          fmt::format("{}; and {}: a restart now would take the refused composition",
+                      published.message(), taken_back.message()),
+          published.hint()};
+}
+
+Status Registry::Impl::publish_patiently(const std::shared_ptr<const RoutingTable>& table,
+                                         InFlight in_flight) {
+  const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
+  for (;;) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - start);
+    const auto attempt = std::clamp(left, std::chrono::milliseconds(0), kAttempt);
+    Status status = engine->publish(table, in_flight, attempt);
+    // An answer before its time was up is final; it was not for want of a free epoch.
+    const bool waited = std::chrono::steady_clock::now() - start >= attempt;
+    if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
+    if (revokes_waiting > 0) return overtaken();
+    if (stopping) return {Code::kUnavailable, "the daemon is stopping"};
+  }
+}
+
+ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next,
+                                          const std::string& digest,
+                                          std::vector<ChangeItem> changes) {
+  Current old;
+  {
+    const std::lock_guard guard(state_mutex);
+    old = std::exchange(now, Current{epoch, std::move(next)});
+    std::erase_if(retiring, [](const auto& module) { return module.expired(); });
+    for (const auto& module : old.loaded.modules) {
+      const auto& kept = now.loaded.modules;
+      if (std::find(kept.begin(), kept.end(), module) == kept.end()) retiring.push_back(module);
+    }
+  }
+  ChangeReport report{epoch, digest, std::move(changes)};
+  log_change(report);
+  return report;
+}
+
+Result<ChangeReport> Registry::Impl::commit(const Current& from, LoadedComposition next,
+                                            InFlight in_flight) {
+  const std::lock_guard guard(commit_mutex);
+  if (now.epoch != from.epoch) return overtaken();
+  if (engine == nullptr) return Status(Code::kInternal, "no engine to publish to");
+  std::vector<ChangeItem> changes = difference(from.loaded.composition, next.composition);
+  const std::string digest = next.composition.digest();
+  if (changes.empty()) return ChangeReport{now.epoch, digest, {}};
+  uint64_t epoch = 0;
+  auto table = next_table(next, &epoch);
+  if (!table.ok()) return table.status();
+  CHIMERA_RETURN_IF_ERROR(
+      persist_and(next, epoch, [&] { return publish_patiently(*table, in_flight); }));
+  return make_current(epoch, std::move(next), digest, std::move(changes));
+}
+
+Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
+  const Announcement announcement(revokes_waiting);
+  const std::lock_guard guard(commit_mutex);
+  if (engine == nullptr) return Status(Code::kInternal, "no engine to publish to");
+  LoadedComposition next = current().loaded;
+  if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
+  const Composition before = next.composition;
+  remove_module(&next, name);
+  uint64_t epoch = 0;
+  auto table = next_table(next, &epoch);
+  if (!table.ok()) return table.status();
+  CHIMERA_RETURN_IF_ERROR(persist_and(next, epoch, [&] { return engine->revoke(name, *table); }));
+  const std::string digest = next.composition.digest();
+  return make_current(epoch, std::move(next), digest, difference(before, (*table)->composition()));
+}
+
+}  // namespace chimera

@@ -1,0 +1,71 @@
+// One background thread of low priority that runs jobs one after the other.
+//
+// Thread safety: run() may be called from any thread but the worker's own.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+class SerialWorker {
+ public:
+  /// More callers than this get resource_exhausted: each of them holds a thread while it waits.
+  static constexpr size_t kMaxWaiting = 256;
+
+  SerialWorker();
+  ~SerialWorker() { stop(); }
+  SerialWorker(const SerialWorker&) = delete;
+  SerialWorker& operator=(const SerialWorker&) = delete;
+
+  /// Finishes the running job; waiting and later ones answer unavailable. From one thread.
+  void stop();
+
+  /// Runs `job` (returning a Result or Status) after all earlier ones and gives its answer. What
+  /// it throws becomes a Status.
+  template <class Job, class Answer = std::invoke_result_t<Job>>
+  Answer run(Job job) {
+    auto promise = std::make_shared<std::promise<Answer>>();
+    std::future<Answer> answer = promise->get_future();
+    const Status queued = enqueue([promise, job = std::move(job)](bool stopping) mutable {
+      promise->set_value(stopping ? Answer(stopped()) : guarded<Answer>(job));
+    });
+    if (!queued.ok()) return Answer(queued);
+    return answer.get();
+  }
+
+ private:
+  static Status stopped();
+  template <class Answer, class Job>
+  static Answer guarded(Job& job) {
+    try {
+      return job();
+    } catch (const std::bad_alloc&) {
+      return Answer(Status(Code::kResourceExhausted, "out of memory", "Free memory and retry"));
+    } catch (const std::exception& e) {
+      return Answer(Status(Code::kInternal, e.what()));
+    }
+  }
+  Status enqueue(std::function<void(bool stopping)> job);
+  void loop();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void(bool)>> jobs_;  // guarded by mutex_
+  bool stopping_ = false;                       // guarded by mutex_
+  std::thread thread_;
+};
+
+}  // namespace chimera

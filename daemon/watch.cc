@@ -1,0 +1,258 @@
+#include "daemon/watch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "backbone/env.h"
+#include "daemon/log.h"
+
+namespace chimera {
+namespace {
+
+constexpr uint32_t kRootMask = IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | IN_DELETE | IN_ONLYDIR;
+constexpr uint32_t kModuleMask = IN_MOVED_TO | IN_ONLYDIR | IN_DONT_FOLLOW | IN_MASK_CREATE;
+constexpr std::string_view kManifest = "module.yaml";
+
+bool ignored(std::string_view name) {
+  return name.empty() || name.front() == '.' || name.ends_with(".tmp") || name.ends_with(".part");
+}
+
+bool is_directory(const std::string& path) {
+  struct stat info {};
+  return lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool exists(const std::string& path) {
+  struct stat info {};
+  return lstat(path.c_str(), &info) == 0;
+}
+
+}  // namespace
+
+// Two threads: one reads events and keeps the watches up to date without delay - the time between
+// mkdir and the watch on the new directory is the time in which a rename could be missed - and one
+// carries out what they mean, which may take as long as a load.
+class Watcher::Impl {
+ public:
+  explicit Impl(Actions actions) : actions_(std::move(actions)) {}
+  ~Impl() {
+    if (stop_fd_ >= 0) {
+      const uint64_t one = 1;
+      (void)!write(stop_fd_, &one, sizeof(one));
+    }
+    {
+      const std::lock_guard guard(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    if (reader_.joinable()) reader_.join();
+    if (doer_.joinable()) doer_.join();
+    for (const int fd : {inotify_, stop_fd_}) {
+      if (fd >= 0) close(fd);
+    }
+  }
+
+  Status start(const std::vector<std::string>& dirs) {
+    inotify_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (inotify_ < 0) return errno_status("watch: inotify", errno);
+    stop_fd_ = eventfd(0, EFD_CLOEXEC);
+    if (stop_fd_ < 0) return errno_status("watch: eventfd", errno);
+    for (const std::string& dir : dirs) {
+      const int wd = inotify_add_watch(inotify_, dir.c_str(), kRootMask);
+      if (wd < 0) return errno_status("watch: " + dir, errno);
+      roots_[wd] = dir;
+    }
+    for (const std::string& dir : dirs) scan(dir);
+    reader_ = std::thread([this] { read_events(); });
+    doer_ = std::thread([this] { carry_out(); });
+    return {};
+  }
+
+ private:
+  // What is there counts as complete. Watches come before the look, so nothing falls between.
+  void scan(const std::string& root) {
+    std::vector<std::string> found;
+    std::error_code error;
+    for (std::filesystem::directory_iterator it(root, error), end; !error && it != end;
+         it.increment(error)) {
+      const std::string name = it->path().filename().string();
+      if (!ignored(name) && is_directory(it->path().string())) found.push_back(it->path().string());
+    }
+    if (error) log::warning("watch_unreadable", {{"dir", root}, {"reason", error.message()}});
+    std::sort(found.begin(), found.end());
+    for (const std::string& dir : found) {
+      watch_module(dir);
+      if (exists(dir + "/" + std::string(kManifest))) want(dir);
+    }
+  }
+
+  void watch_module(const std::string& dir) {
+    const int wd = inotify_add_watch(inotify_, dir.c_str(), kModuleMask);
+    if (wd >= 0) {
+      modules_[wd] = dir;
+    } else if (errno != EEXIST && errno != ENOENT && errno != ENOTDIR) {
+      log::warning("watch_incomplete", {{"dir", dir}, {"reason", std::strerror(errno)}});
+    }
+  }
+
+  // A directory renamed away keeps its watch; events from it would carry the old name.
+  void forget_module(const std::string& dir) {
+    for (auto it = modules_.begin(); it != modules_.end(); ++it) {
+      if (it->second != dir) continue;
+      inotify_rm_watch(inotify_, it->first);
+      modules_.erase(it);
+      return;
+    }
+  }
+
+  void read_events() {
+    alignas(inotify_event) char buffer[16384];
+    for (;;) {
+      pollfd fds[2] = {{inotify_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+      if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
+      if (fds[1].revents != 0) return;
+      const ssize_t n = read(inotify_, buffer, sizeof(buffer));
+      for (ssize_t at = 0; at < n;) {
+        const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
+        handle(*event, event->len > 0 ? std::string_view(event->name) : std::string_view());
+        at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+      }
+    }
+  }
+
+  void handle(const inotify_event& event, std::string_view name) {
+    if ((event.mask & IN_Q_OVERFLOW) != 0) return rescan();
+    if ((event.mask & IN_IGNORED) != 0) {
+      if (roots_.contains(event.wd)) {
+        log::error("watch_lost",
+                   {{"dir", roots_[event.wd]}, {"hint", "restart to watch it again"}});
+      }
+      roots_.erase(event.wd);
+      modules_.erase(event.wd);
+      return;
+    }
+    if (const auto module = modules_.find(event.wd); module != modules_.end()) {
+      if (name == kManifest) want(module->second);
+      return;
+    }
+    const auto root = roots_.find(event.wd);
+    if (root == roots_.end() || (event.mask & IN_ISDIR) == 0 || ignored(name)) return;
+    const std::string dir = root->second + "/" + std::string(name);
+    if ((event.mask & (IN_MOVED_FROM | IN_DELETE)) != 0) {
+      forget_module(dir);
+      unwant(dir);
+    } else if ((event.mask & IN_MOVED_TO) != 0) {
+      watch_module(dir);
+      if (exists(dir + "/" + std::string(kManifest))) want(dir);
+    } else if ((event.mask & IN_CREATE) != 0) {
+      watch_module(dir);
+      // Whether a manifest that is there already came by rename cannot be told any more.
+      if (exists(dir + "/" + std::string(kManifest))) {
+        log::warning(
+            "watch_filled_in_place",
+            {{"dir", dir}, {"hint", "move the finished directory in, or rename module.yaml last"}});
+      }
+    }
+  }
+
+  // Events were lost: look at everything again.
+  void rescan() {
+    log::warning("watch_overflow", {{"hint", "looking at all watched directories again"}});
+    std::set<std::string> gone;
+    {
+      const std::lock_guard guard(mutex_);
+      for (const std::string& dir : seen_) {
+        if (!is_directory(dir)) gone.insert(dir);
+      }
+    }
+    for (const std::string& dir : gone) {
+      forget_module(dir);
+      unwant(dir);
+    }
+    for (const auto& [wd, root] : roots_) scan(root);
+  }
+
+  void want(const std::string& dir) { queue(dir, true); }
+  void unwant(const std::string& dir) { queue(dir, false); }
+  void queue(const std::string& dir, bool wanted) {
+    {
+      const std::lock_guard guard(mutex_);
+      if (wanted) {
+        seen_.insert(dir);
+      } else if (seen_.erase(dir) == 0) {
+        return;  // never loaded from here
+      }
+      // Only the last wish for a directory counts, which also bounds the queue.
+      std::erase_if(todo_, [&](const auto& pending) { return pending.first == dir; });
+      todo_.emplace_back(dir, wanted);
+    }
+    wake_.notify_one();
+  }
+
+  void carry_out() {
+    for (;;) {
+      std::pair<std::string, bool> next;
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [this] { return stopping_ || !todo_.empty(); });
+        if (stopping_) return;
+        next = std::move(todo_.front());
+        todo_.pop_front();
+      }
+      const auto& [dir, wanted] = next;
+      const Status status = wanted ? actions_.load(dir) : actions_.unload(dir);
+      if (status.ok() || (!wanted && status.code() == Code::kNotFound)) continue;
+      log::warning(wanted ? "watch_not_loaded" : "watch_not_retired",
+                   {{"dir", dir}, {"reason", status.message()}, {"hint", status.hint()}});
+    }
+  }
+
+  const Actions actions_;
+  int inotify_ = -1;
+  int stop_fd_ = -1;
+  std::map<int, std::string> roots_;    // by watch descriptor; reader thread only
+  std::map<int, std::string> modules_;  // same
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::pair<std::string, bool>> todo_;  // guarded by mutex_: directory, load or unload
+  std::set<std::string> seen_;                     // guarded by mutex_: directories to be loaded
+  bool stopping_ = false;                          // guarded by mutex_
+  std::thread reader_, doer_;
+};
+
+Watcher::Actions Watcher::actions_of(Registry* registry) {
+  return {[registry](const std::string& dir) {
+            LoadArgs args;
+            args.path = dir;
+            return registry->load(args).status();
+          },
+          [registry](const std::string& dir) { return registry->unload_from(dir).status(); }};
+}
+
+Watcher::Watcher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Watcher::~Watcher() = default;
+
+Result<std::unique_ptr<Watcher>> Watcher::start(const std::vector<std::string>& dirs,
+                                                Actions actions) {
+  auto impl = std::make_unique<Impl>(std::move(actions));
+  CHIMERA_RETURN_IF_ERROR(impl->start(dirs));
+  return std::unique_ptr<Watcher>(new Watcher(std::move(impl)));
+}
+
+}  // namespace chimera
