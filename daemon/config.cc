@@ -10,18 +10,17 @@
 #include "daemon/config_endpoint.h"
 #include "daemon/config_keys.h"
 #include "daemon/config_reader.h"
-#include "daemon/yaml_tree.h"
+#include "experts/yaml_tree.h"
 #include "router/routing_table.h"
 
 namespace chimera {
-
-using namespace yaml;
 
 namespace {
 
 // Larger biases drown every gate: logits of real gates stay well below this.
 constexpr double kMaxBias = 100.0;
 constexpr int64_t kTopKLimit = 64;
+constexpr size_t kMaxBytes = 1u << 20;  // of the file
 constexpr size_t kMaxWatch = 64;
 constexpr size_t kMaxPath = 4095;  // PATH_MAX without the final NUL
 
@@ -54,14 +53,14 @@ class Reader {
     }
     const YamlNode* list = map.find("modules");
     if (list == nullptr) return;
-    if (list->kind != YamlNode::Kind::kSequence) {
+    if (list->kind != YamlNode::Kind::kList) {
       // `modules:` with every entry commented out means none.
       if (list->kind != YamlNode::Kind::kNull) map.bad("modules", *list, "a list of modules");
       return;
     }
     if (list->items.size() > static_cast<size_t>(kMaxModules)) {
-      problems_.add(list->at, fmt::format("{}: found {} modules (expected at most {})",
-                                          map.path_of("modules"), list->items.size(), kMaxModules));
+      problems_.add(*list, fmt::format("{}: found {} modules (expected at most {})",
+                                       map.path_of("modules"), list->items.size(), kMaxModules));
       return;
     }
     std::set<std::string> seen;
@@ -98,7 +97,7 @@ class Reader {
     } else if (text == "bf16") {
       *precision = Precision::kBF16;
     } else if (text == "q8" || text == "q4") {
-      problems_.add(map.find("precision")->at,
+      problems_.add(*map.find("precision"),
                     fmt::format("backbone.precision: found {0} (expected {1}; {0} is not available "
                                 "in this build)",
                                 text, kExpected));
@@ -151,7 +150,7 @@ class Reader {
     if (checked.ok()) {
       *out = std::move(*checked);
     } else {
-      problems_.add(map.find("endpoint")->at,
+      problems_.add(*map.find("endpoint"),
                     map.path_of("endpoint") + ": " + checked.status().message());
     }
   }
@@ -163,7 +162,7 @@ class Reader {
   void watch(const MapReader& top, DeploymentConfig* out) {
     const YamlNode* list = top.find("watch");
     if (list == nullptr || list->kind == YamlNode::Kind::kNull) return;
-    if (list->kind != YamlNode::Kind::kSequence || list->items.size() > kMaxWatch) {
+    if (list->kind != YamlNode::Kind::kList || list->items.size() > kMaxWatch) {
       top.bad("watch", *list, fmt::format("a list of at most {} directories", kMaxWatch));
       return;
     }
@@ -202,7 +201,7 @@ class Reader {
                std::string* out) {
     if (!is_string(node) || node.text.empty() || node.text.size() > kMaxPath ||
         node.text.find('\0') != std::string::npos) {
-      problems_.add(node.at,
+      problems_.add(node,
                     fmt::format("{}: found {} (expected {})", name, describe(node), expected));
       return false;
     }
@@ -210,7 +209,7 @@ class Reader {
     if (path.is_relative()) {
       if (base_dir_.empty()) {
         problems_.add(
-            node.at, fmt::format("{}: found {} (expected an absolute path)", name, describe(node)));
+            node, fmt::format("{}: found {} (expected an absolute path)", name, describe(node)));
         return false;
       }
       path = std::filesystem::path(base_dir_) / path;
@@ -225,50 +224,57 @@ class Reader {
   std::string base_dir_;
 };
 
+Result<YamlNode> parse(std::string_view text, const std::string& label, YamlProblems& problems) {
+  if (text.size() > kMaxBytes) {
+    return Status(
+        Code::kInvalidArgument,
+        fmt::format("{}:1:1: found {} bytes (expected at most {})", label, text.size(), kMaxBytes));
+  }
+  return parse_yaml(text, label, problems);
+}
+
 }  // namespace
 
 Result<DeploymentConfig> parse_deployment(std::string_view yaml, const std::string& label,
                                           const std::string& base_dir) {
   YamlProblems problems(label);
+  const Result<YamlNode> root = parse(yaml, label, problems);
+  if (!root.ok()) return root.status();
   DeploymentConfig config;
   config.source = label;
-  if (const auto root = parse_yaml_tree(yaml, problems)) {
-    Reader(problems, base_dir).deployment(*root, &config);
-  }
-  if (!problems.empty()) return problems.status();
+  Reader(problems, base_dir).deployment(*root, &config);
+  if (!problems.empty()) return problems.status("");
   return config;
 }
 
 Result<CompositionSpec> parse_composition(std::string_view text, const std::string& label,
                                           const std::string& base_dir) {
   YamlProblems problems(label);
+  const Result<YamlNode> root = parse(text, label, problems);
+  if (!root.ok()) return root.status();
+  const auto has = [&](std::string_view key) {
+    return std::any_of(root->entries.begin(), root->entries.end(),
+                       [&](const auto& entry) { return entry.first.text == key; });
+  };
   CompositionSpec spec;
-  if (const auto root = parse_yaml_tree(text, problems)) {
-    Reader reader(problems, base_dir);
-    const auto has = [&](std::string_view key) {
-      for (const auto& entry : root->entries) {
-        if (entry.first == key) return true;
-      }
-      return false;
-    };
-    if (has("backbone") || has("chimera")) {
-      DeploymentConfig whole;
-      reader.deployment(*root, &whole);
-      spec = std::move(whole.composition);
-    } else if (has("composition")) {
-      constexpr std::string_view kKeys[] = {"composition"};
-      const MapReader map(*root, "", kKeys, problems);
-      reader.composition(*map.find("composition"), "composition", &spec);
-    } else {
-      reader.composition(*root, "", &spec);
-    }
+  Reader reader(problems, base_dir);
+  if (has("backbone") || has("chimera")) {
+    DeploymentConfig whole;
+    reader.deployment(*root, &whole);
+    spec = std::move(whole.composition);
+  } else if (has("composition")) {
+    constexpr std::string_view kKeys[] = {"composition"};
+    const MapReader map(*root, "", kKeys, problems);
+    reader.composition(*map.find("composition"), "composition", &spec);
+  } else {
+    reader.composition(*root, "", &spec);
   }
-  if (!problems.empty()) return problems.status();
+  if (!problems.empty()) return problems.status("");
   return spec;
 }
 
 Result<DeploymentConfig> read_deployment(const std::string& file) {
-  Result<std::string> text = read_file(Env::system(), file, kMaxYamlBytes);
+  Result<std::string> text = read_file(Env::system(), file, kMaxBytes);
   if (!text.ok()) return text.status();
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(file, error);

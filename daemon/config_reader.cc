@@ -8,10 +8,10 @@
 
 #include "daemon/config_keys.h"
 
-namespace chimera::yaml {
+namespace chimera {
 namespace {
 
-bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && !node.quoted; }
+bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && node.plain; }
 
 // Decimal digits with an optional sign; other YAML spellings (0x, 1_000) surprise people.
 bool looks_integer(std::string_view text) {
@@ -37,7 +37,7 @@ std::string describe(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kNull:
       return "nothing";
-    case YamlNode::Kind::kSequence:
+    case YamlNode::Kind::kList:
       return "a list";
     case YamlNode::Kind::kMap:
       return "a map";
@@ -45,12 +45,12 @@ std::string describe(const YamlNode& node) {
       break;
   }
   std::string text = node.text.size() <= kMax ? node.text : node.text.substr(0, kMax) + "…";
-  return node.quoted ? "\"" + text + "\"" : text;
+  return node.plain ? text : "\"" + text + "\"";
 }
 
 bool is_string(const YamlNode& node) {
   if (node.kind != YamlNode::Kind::kScalar) return false;
-  if (node.quoted) return true;
+  if (!node.plain) return true;
   double ignored;
   return !looks_boolean(node.text) && !looks_integer(node.text) &&
          !parse_double(node.text, &ignored);
@@ -58,30 +58,28 @@ bool is_string(const YamlNode& node) {
 
 MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std::string_view> keys,
                      YamlProblems& problems)
-    : name_(std::move(name)), at_(node.at), problems_(problems) {
+    : at_(node), name_(std::move(name)), problems_(problems) {
   if (node.kind != YamlNode::Kind::kMap) {
     const std::string what = name_.empty() ? "" : name_ + ": ";
     problems_.add(at_, what + "found " + describe(node) + " (expected a map of keys)");
     return;
   }
-  node_ = &node;
   valid_ = true;
-  for (size_t i = 0; i < node.entries.size(); ++i) {
-    const std::string& key = node.entries[i].first;
+  for (const auto& [key_node, value] : node.entries) {
+    const std::string& key = key_node.text;
     if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
     const std::string_view near = nearest_key(key, keys);
     const std::string shown = key.size() <= 80 ? key : key.substr(0, 80) + "…";
-    problems_.add(node.key_at[i], near.empty() ? fmt::format("{}: unknown key (expected {})",
-                                                             path_of(shown), fmt::join(keys, ", "))
-                                               : fmt::format("{}: unknown key (did you mean {}?)",
-                                                             path_of(shown), near));
+    problems_.add(key_node, near.empty() ? fmt::format("{}: unknown key (expected {})",
+                                                       path_of(shown), fmt::join(keys, ", "))
+                                         : fmt::format("{}: unknown key (did you mean {}?)",
+                                                       path_of(shown), near));
   }
 }
 
 const YamlNode* MapReader::find(std::string_view key) const {
-  if (node_ == nullptr) return nullptr;
-  for (const auto& [name, value] : node_->entries) {
-    if (name == key) return &value;
+  for (const auto& [name, value] : at_.entries) {
+    if (name.text == key) return &value;
   }
   return nullptr;
 }
@@ -91,7 +89,7 @@ std::string MapReader::path_of(std::string_view key) const {
 }
 
 void MapReader::bad(std::string_view key, const YamlNode& node, std::string_view expected) const {
-  problems_.add(node.at,
+  problems_.add(node,
                 fmt::format("{}: found {} (expected {})", path_of(key), describe(node), expected));
 }
 
@@ -140,4 +138,4 @@ bool MapReader::string(std::string_view key, std::string_view expected, std::str
   return true;
 }
 
-}  // namespace chimera::yaml
+}  // namespace chimera

@@ -9,9 +9,9 @@
 #include <string>
 #include <string_view>
 
-#include "daemon/yaml_tree.h"
+#include "experts/yaml_tree.h"
 
-namespace chimera::yaml {
+namespace chimera {
 
 /// "16", "true", "\"text\"", "a list": what stands at a node, for messages. At most 80 bytes.
 std::string describe(const YamlNode& node);
@@ -20,14 +20,15 @@ std::string describe(const YamlNode& node);
 class MapReader {
  public:
   /// `name` is the dotted path of the map, empty at the top. A node that is no map is noted; the
-  /// reader is then empty.
+  /// reader is then empty. `node` outlives the reader.
   MapReader(const YamlNode& node, std::string name, std::span<const std::string_view> keys,
             YamlProblems& problems);
 
   /// The value of `key`, or null when absent.
   const YamlNode* find(std::string_view key) const;
   std::string path_of(std::string_view key) const;
-  YamlPosition at() const { return at_; }
+  /// Where the map stands.
+  const YamlNode& at() const { return at_; }
   /// False when the node was no map at all (already noted).
   bool valid() const { return valid_; }
 
@@ -39,9 +40,8 @@ class MapReader {
   void bad(std::string_view key, const YamlNode& node, std::string_view expected) const;
 
  private:
-  const YamlNode* node_ = nullptr;
+  const YamlNode& at_;
   std::string name_;
-  YamlPosition at_;
   bool valid_ = false;
   YamlProblems& problems_;
 };
@@ -49,4 +49,4 @@ class MapReader {
 /// True when the node is text and not a plain number, boolean or null.
 bool is_string(const YamlNode& node);
 
-}  // namespace chimera::yaml
+}  // namespace chimera

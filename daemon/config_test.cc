@@ -115,7 +115,7 @@ const std::string kGood = "backbone: {path: m}\n";
 INSTANTIATE_TEST_SUITE_P(
     Table, BadConfig,
     ::testing::Values(
-        BadCase{"empty", "", "d.yaml:1:1: found nothing (expected a map of keys)"},
+        BadCase{"empty", "", "d.yaml:1:1: found an empty file (expected a map)"},
         BadCase{"list", "- a\n", "d.yaml:1:1: found a list (expected a map of keys)"},
         BadCase{"no_backbone", "threads: 2\n",
                 "d.yaml:1:1: backbone.path: missing (expected the directory of a checkpoint)"},
@@ -158,7 +158,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:9: serve.<<: unknown key (expected endpoint, max_sequences, max_context, "
                 "max_queue, prefill_chunk, max_live_epochs, prefix_cache)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
-                "d.yaml:3:1: threads: found twice (first on line 2; expected once)"},
+                "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
         BadCase{"quantised", "backbone: {path: m, precision: q8}\n",
                 "d.yaml:1:32: backbone.precision: found q8 (expected f32 or bf16; q8 is not "
                 "available in this build)"},
@@ -188,17 +188,17 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:3:21: control.endpoint: found \"ipc:///a\" (expected another endpoint than "
                 "serve.endpoint)"},
         BadCase{"anchor", "backbone: &b {path: m}\n",
-                "d.yaml:1:11: found an anchor (expected a plain value; anchors are refused)"},
+                "d.yaml:1:11: found an anchor (expected none)"},
         BadCase{"tag", kGood + "threads: !!int 4\n",
-                "d.yaml:2:10: found tag tag:yaml.org,2002:int (expected a value without a tag)"},
+                "d.yaml:2:10: found the tag \"tag:yaml.org,2002:int\" (expected none)"},
         BadCase{"tab", "backbone:\n\tpath: m\n",
                 "d.yaml:2:1: found a tab in the indentation (expected spaces)"},
         BadCase{"control_byte", "backbone: {path: \"a\x01\"}\n",
-                "d.yaml:1:20: found control byte 0x01 (expected text)"},
+                "d.yaml:1:20: found byte 0x01 (expected UTF-8 text without control characters)"},
         BadCase{"two_documents", kGood + "---\nthreads: 1\n",
                 "d.yaml:3:1: found a second document (expected one)"},
         BadCase{"list_key", kGood + "serve: {[a]: 4}\n",
-                "d.yaml:2:9: found a key that is no text (expected a key name)"}),
+                "d.yaml:2:9: found a list as a key (expected a word)"}),
     [](const auto& tested) { return tested.param.name; });
 
 TEST(Config, AllProblemsAtOnceInFileOrder) {
@@ -224,7 +224,7 @@ TEST(Config, AllProblemsAtOnceInFileOrder) {
 
 TEST(Config, SyntaxErrorsCarryAPosition) {
   const Status status = parse_status("backbone: {path: m\nthreads: 2\n");
-  EXPECT_THAT(status.message(), HasSubstr("found text that is not YAML"));
+  EXPECT_THAT(status.message(), HasSubstr("not YAML: "));
   EXPECT_EQ(status.message().rfind("d.yaml:", 0), 0u);
 }
 
@@ -237,15 +237,20 @@ TEST(Config, AliasBombIsRefusedAtOnce) {
   }
   const auto start = std::chrono::steady_clock::now();
   const Status status = parse_status(bomb);
-  EXPECT_THAT(status.message(), HasSubstr("found an alias"));
+  EXPECT_THAT(status.message(), HasSubstr("(expected none)"));
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
 }
 
 TEST(Config, DepthAndSizeAreBounded) {
   EXPECT_THAT(parse_status("backbone: " + std::string(100000, '[')).message(),
-              HasSubstr("found nesting deeper than 32 levels"));
+              HasSubstr("found nesting deeper than 32"));
   EXPECT_THAT(parse_status(std::string((1u << 20) + 1, ' ')).message(),
               HasSubstr("found 1048577 bytes (expected at most 1048576)"));
+  std::string wide = "backbone: {";
+  for (int i = 0; i < 100000; ++i) wide += "k" + std::to_string(i) + ": 1, ";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_THAT(parse_status(wide.substr(0, 1000000)).message(), HasSubstr("found more than"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
   // Exactly 32 levels: the complaint is about the value, not the depth.
   const std::string deep = "backbone: " + std::string(31, '[') + std::string(31, ']') + "\n";
   EXPECT_THAT(parse_status(deep).message(), HasSubstr("backbone: found a list"));

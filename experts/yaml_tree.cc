@@ -15,6 +15,7 @@ namespace chimera {
 namespace {
 
 constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxEntries = 4096;   // of a map: finding duplicates is quadratic
 constexpr size_t kMaxProblems = 50;    // more help nobody
 constexpr size_t kMaxShownBytes = 60;  // of a value in a message
 
@@ -130,6 +131,12 @@ class TreeBuilder final : public YAML::EventHandler {
                                      key.found(), first->first.line));
       return;
     }
+    if (frame.node.entries.size() >= kMaxEntries) {
+      YAML::Mark mark;
+      mark.line = key.line - 1;
+      mark.column = key.column - 1;
+      throw Refused{mark, fmt::format("found more than {} keys (expected fewer)", kMaxEntries)};
+    }
     frame.node.entries.emplace_back(std::move(key), std::move(value));
   }
 
@@ -162,10 +169,12 @@ size_t utf8_length(std::string_view text) {
   return overlong || out_of_range ? 0 : length;
 }
 
-/// The first character that no configuration needs: a control character or broken UTF-8.
+/// The first character that no configuration needs: a control character, broken UTF-8, or a tab
+/// in the indentation, which YAML forbids and every editor shows differently.
 std::optional<std::string> bad_character(std::string_view text) {
   int line = 1;
   int column = 1;
+  bool indentation = true;
   for (size_t i = 0; i < text.size();) {
     const auto c = static_cast<unsigned char>(text[i]);
     const size_t length = utf8_length(text.substr(i));
@@ -176,6 +185,11 @@ std::optional<std::string> bad_character(std::string_view text) {
           "characters)",
           line, column, c);
     }
+    if (c == '\t' && indentation &&
+        text.find_first_not_of(" \t", i) < text.find_first_of("\r\n", i)) {
+      return fmt::format("{}:{}: found a tab in the indentation (expected spaces)", line, column);
+    }
+    indentation = c == '\n' || (indentation && c == ' ');
     column = c == '\n' ? 1 : column + 1;
     line += c == '\n' ? 1 : 0;
     i += length;
@@ -221,11 +235,11 @@ std::string YamlNode::flow() const {
 }
 
 void YamlProblems::add(const YamlNode& at, const std::string& text) {
-  if (lines_.size() >= kMaxProblems) {
+  if (problems_.size() >= kMaxProblems) {
     ++dropped_;
     return;
   }
-  lines_.push_back(fmt::format("{}:{}:{}: {}", label_, at.line, at.column, text));
+  problems_.push_back({at.line, at.column, text});
 }
 
 void YamlProblems::add(const YamlNode& at, std::string_view key, std::string_view expected) {
@@ -233,8 +247,16 @@ void YamlProblems::add(const YamlNode& at, std::string_view key, std::string_vie
 }
 
 Status YamlProblems::status(std::string hint) const {
-  if (lines_.empty()) return {};
-  std::string text = fmt::format("{}", fmt::join(lines_, "\n"));
+  if (problems_.empty()) return {};
+  std::vector<Problem> sorted = problems_;
+  std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
+    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+  });
+  std::string text;
+  for (const Problem& problem : sorted) {
+    text += fmt::format("{}{}:{}:{}: {}", text.empty() ? "" : "\n", label_, problem.line,
+                        problem.column, problem.text);
+  }
   if (dropped_ > 0) text += fmt::format("\n{}: and {} more problems", label_, dropped_);
   return {Code::kInvalidArgument, std::move(text), std::move(hint)};
 }

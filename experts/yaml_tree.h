@@ -41,13 +41,18 @@ class YamlProblems {
   void add(const YamlNode& at, const std::string& text);
   /// "label:line:column: KEY: found X (expected Y)".
   void add(const YamlNode& at, std::string_view key, std::string_view expected);
-  bool empty() const { return lines_.empty(); }
-  /// invalid_argument with one line per problem; ok when there is none.
+  bool empty() const { return problems_.empty(); }
+  /// invalid_argument with one line per problem, in the order of the document; ok when there is
+  /// none.
   Status status(std::string hint) const;
 
  private:
   std::string label_;
-  std::vector<std::string> lines_;
+  struct Problem {
+    int line, column;
+    std::string text;
+  };
+  std::vector<Problem> problems_;
   size_t dropped_ = 0;
 };
 
