@@ -1,0 +1,606 @@
+#include "daemon/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+#include "daemon/module_loader.h"
+#include "daemon/registry_testing.h"
+
+namespace chimera {
+namespace {
+
+using namespace testing_support;
+using ::testing::AnyOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<std::string> actions(const std::vector<ChangeItem>& changes) {
+  std::vector<std::string> out;
+  for (const ChangeItem& item : changes) {
+    out.push_back(item.action + (item.module.empty() ? "" : " " + item.module));
+  }
+  return out;
+}
+
+class RegistryTest : public ::testing::Test {
+ protected:
+  void SetUp() override { CHIMERA_NEEDS_GOLDEN(); }
+
+  std::string state() const { return temp_.path + "/state"; }
+  std::unique_ptr<Daemon> start(Daemon::Settings settings = {}) {
+    return std::make_unique<Daemon>(state(), std::move(settings));
+  }
+  /// A copy of a module that the test may damage.
+  std::string copy(const std::string& name, const std::string& as = "copy") {
+    const std::string to = temp_.path + "/" + as;
+    fs::remove_all(to);
+    fs::copy(Fixture::get().module(name), to, fs::copy_options::recursive);
+    return to;
+  }
+  static std::string at(const std::string& name) { return Fixture::get().module(name); }
+
+  TempDir temp_;
+};
+
+TEST_F(RegistryTest, LoadPublishesRecordsAndAcknowledges) {
+  const auto daemon = start();
+  EXPECT_EQ(daemon->epoch(), 1u);
+  const Stream before = daemon->run();
+  const auto report = daemon->load(at("legal"));
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_EQ(report->epoch, 2u);
+  EXPECT_THAT(actions(report->changes), ElementsAre("load legal"));
+  EXPECT_EQ(daemon->epoch(), 2u);
+  EXPECT_EQ(daemon->digest(), report->composition);
+  EXPECT_NE(daemon->run(), before);  // the expert is really used
+
+  const auto modules = daemon->registry->modules();
+  ASSERT_EQ(modules.size(), 1u);
+  EXPECT_EQ(modules[0].name, "legal");
+  EXPECT_EQ(modules[0].state, "active");
+  EXPECT_EQ(modules[0].attach, "append");
+  EXPECT_EQ(modules[0].experts, 3);  // one in each of three layers
+  EXPECT_GT(modules[0].resident_bytes, 0u);
+  ASSERT_EQ(daemon->registry->history().size(), 2u);
+  EXPECT_EQ(daemon->registry->history().back().composition.modules[0].path, at("legal"));
+
+  const auto unloaded = daemon->registry->unload("legal");
+  ASSERT_TRUE(unloaded.ok());
+  EXPECT_EQ(unloaded->epoch, 3u);
+  EXPECT_EQ(daemon->run(), before);
+}
+
+TEST_F(RegistryTest, LoadingTheSameAgainMakesNoEpoch) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const auto again = daemon->load(at("legal") + "/../legal/");
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->epoch, 2u);
+  EXPECT_TRUE(again->changes.empty());
+}
+
+TEST_F(RegistryTest, ReplaceKeepsPlaceAndOptions) {
+  const auto daemon = start();
+  LoadArgs legal;
+  legal.path = at("legal");
+  legal.bias = 0.5f;
+  legal.enabled = false;
+  ASSERT_TRUE(daemon->registry->load(legal).ok());
+  EXPECT_EQ(daemon->registry->modules()[0].state, "disabled");
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+
+  const std::string next = copy("legal");
+  const Manifest old = must(read_manifest(next));
+  edit(next + "/module.yaml", old.version, "9.9.9");
+  const auto report = daemon->load(next);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_THAT(actions(report->changes), ElementsAre("replace legal"));
+  EXPECT_THAT(report->changes[0].detail, HasSubstr("-> 9.9.9"));
+  const Composition is = daemon->registry->composition();
+  EXPECT_EQ(daemon->names(), "legal,bio");
+  EXPECT_EQ(is.modules[0].bias, 0.5f);
+  EXPECT_FALSE(is.modules[0].enabled);
+
+  legal.path = next;
+  legal.enabled = true;
+  const auto enabled = daemon->registry->load(legal);
+  ASSERT_TRUE(enabled.ok());
+  EXPECT_THAT(actions(enabled->changes), ElementsAre("enable legal"));
+}
+
+TEST_F(RegistryTest, UnknownModulesAreListed) {
+  const auto daemon = start();
+  EXPECT_THAT(daemon->registry->unload("legal").status().message(), HasSubstr("none is loaded"));
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  for (const Status& status :
+       {daemon->registry->unload("lgal").status(), daemon->registry->revoke("lgal").status(),
+        daemon->registry->set_bias("lgal", 0).status()}) {
+    EXPECT_EQ(status.code(), Code::kNotFound);
+    EXPECT_THAT(status.message(), HasSubstr("found lgal"));
+    EXPECT_THAT(status.message(), HasSubstr("legal, bio"));
+  }
+  EXPECT_EQ(daemon->epoch(), 3u);
+}
+
+TEST_F(RegistryTest, BiasIsCheckedAndPublished) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const Stream plain = daemon->run();
+  for (const float bad : {101.0f, -101.0f, std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    const auto report = daemon->registry->set_bias("legal", bad);
+    EXPECT_EQ(report.status().code(), Code::kInvalidArgument);
+    EXPECT_THAT(report.status().message(), HasSubstr("(expected -100..100)"));
+  }
+  ASSERT_TRUE(daemon->registry->set_bias("legal", -100.0f).ok());
+  EXPECT_NE(daemon->run(), plain);
+  ASSERT_TRUE(daemon->registry->set_bias("legal", 0.0f).ok());
+  EXPECT_EQ(daemon->run(), plain);
+}
+
+TEST_F(RegistryTest, PlanTellsAndTouchesNothing) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const size_t descriptors = open_descriptors();
+  CompositionSpec wish = spec_of({at("bio"), at("legal")});
+  wish.top_k = 5;
+  const PlanReport good = daemon->registry->plan(wish);
+  EXPECT_TRUE(good.refusals.empty());
+  EXPECT_THAT(actions(good.changes), ElementsAre("load bio", "top_k"));
+  EXPECT_GT(good.memory_bytes, 0);
+
+  wish.modules.push_back({at("nowhere"), true, 0.0f});
+  wish.modules.push_back({at("bio"), true, 0.0f});
+  wish.modules.push_back({"relative", true, 0.0f});
+  wish.modules.push_back({at("finance"), true, 1000.0f});
+  const PlanReport bad = daemon->registry->plan(wish);
+  ASSERT_EQ(bad.refusals.size(), 4u);
+  EXPECT_EQ(bad.refusals[0].code(), Code::kNotFound);
+  EXPECT_EQ(bad.refusals[1].code(), Code::kAlreadyExists);
+  EXPECT_EQ(bad.refusals[2].code(), Code::kInvalidArgument);
+  EXPECT_EQ(bad.refusals[3].code(), Code::kInvalidArgument);
+
+  EXPECT_EQ(daemon->epoch(), 2u);
+  EXPECT_EQ(daemon->registry->history().size(), 2u);
+  EXPECT_EQ(open_descriptors(), descriptors);
+  wish.modules.resize(2);
+  const auto applied = daemon->registry->apply(wish, InFlight::kPin);
+  ASSERT_TRUE(applied.ok());
+  EXPECT_EQ(applied->composition, good.composition);
+}
+
+TEST_F(RegistryTest, ApplyIsAllOrNothing) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const std::string digest = daemon->digest();
+  const auto refused =
+      daemon->registry->apply(spec_of({at("finance"), at("nowhere"), "x"}), InFlight::kPin);
+  EXPECT_FALSE(refused.ok());
+  EXPECT_THAT(refused.status().message(), HasSubstr("nowhere"));
+  EXPECT_THAT(refused.status().message(), HasSubstr("absolute path"));
+  EXPECT_EQ(daemon->digest(), digest);
+  const auto twice = daemon->registry->apply(spec_of({at("bio"), copy("bio")}), InFlight::kPin);
+  EXPECT_THAT(twice.status().message(), HasSubstr("names to be distinct"));
+
+  const auto all =
+      daemon->registry->apply(spec_of({at("bio"), at("legal"), at("finance")}), InFlight::kPin);
+  ASSERT_TRUE(all.ok()) << all.status().to_string();
+  EXPECT_EQ(daemon->names(), "bio,legal,finance");
+  const auto reordered =
+      daemon->registry->apply(spec_of({at("finance"), at("legal")}), InFlight::kRestart);
+  ASSERT_TRUE(reordered.ok());
+  EXPECT_THAT(actions(reordered->changes), ElementsAre("unload bio", "reorder"));
+}
+
+TEST_F(RegistryTest, RollbackFollowsTheHistory) {
+  const auto daemon = start();
+  EXPECT_EQ(daemon->registry->rollback(std::nullopt).status().code(), Code::kFailedPrecondition);
+  const std::string dir = copy("legal");
+  ASSERT_TRUE(daemon->load(dir).ok());        // 2
+  ASSERT_TRUE(daemon->load(at("bio")).ok());  // 3
+  const std::string both = daemon->digest();
+  ASSERT_TRUE(daemon->registry->rollback(std::nullopt).ok());  // 4 = 2
+  EXPECT_EQ(daemon->names(), "legal");
+  ASSERT_TRUE(daemon->registry->rollback(3).ok());  // 5 = 3
+  EXPECT_EQ(daemon->digest(), both);
+  EXPECT_EQ(daemon->epoch(), 5u);
+  ASSERT_TRUE(daemon->registry->rollback(1).ok());
+  EXPECT_EQ(daemon->names(), "");
+  const auto unknown = daemon->registry->rollback(77);
+  EXPECT_EQ(unknown.status().code(), Code::kNotFound);
+  EXPECT_THAT(unknown.status().message(), HasSubstr("1..6"));
+
+  edit(dir + "/module.yaml", must(read_manifest(dir)).version, "2.0.0");
+  const auto changed = daemon->registry->rollback(2);
+  EXPECT_EQ(changed.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(changed.status().message(), HasSubstr("epoch 2: module legal"));
+  fs::remove_all(dir);
+  EXPECT_EQ(daemon->registry->rollback(2).status().code(), Code::kNotFound);
+  EXPECT_EQ(daemon->epoch(), 6u);
+}
+
+TEST_F(RegistryTest, UnloadFromTakesOnlyWhatCameFromThere) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_EQ(daemon->registry->unload_from(copy("legal")).status().code(), Code::kNotFound);
+  EXPECT_EQ(daemon->names(), "legal");
+  ASSERT_TRUE(daemon->registry->unload_from(at("legal")).ok());
+  EXPECT_EQ(daemon->names(), "");
+}
+
+// --- invariant 6: a failed change leaves no trace ----------------------------------------------
+
+struct BadModule {
+  const char* name;
+  Code code;
+  const char* message;
+  void (*damage)(const std::string& dir);
+};
+
+void set_weights(const std::string& dir, float value) {
+  const std::string path = dir + "/weights.safetensors";
+  const std::string old = must(sha256_of_file(path));
+  std::string bytes = slurp(path);
+  for (size_t i = 1; i <= 64; ++i) memcpy(&bytes[bytes.size() - 4 * i], &value, 4);
+  spill(path, bytes);
+  reseal(dir, old);
+}
+
+const BadModule kBadModules[] = {
+    {"missing", Code::kNotFound, "copy", [](const std::string& d) { fs::remove_all(d); }},
+    {"no_manifest", Code::kNotFound, "module.yaml",
+     [](const std::string& d) { fs::remove(d + "/module.yaml"); }},
+    {"broken_manifest", Code::kInvalidArgument,
+     "module.yaml:", [](const std::string& d) { edit(d + "/module.yaml", "kind:", "kin:"); }},
+    {"library", Code::kUnimplemented, "library",
+     [](const std::string& d) { edit(d + "/module.yaml", "weights\n", "library\n"); }},
+    {"fingerprint", Code::kFailedPrecondition, "found backbone fingerprint",
+     [](const std::string& d) {
+       edit(d + "/module.yaml", Fixture::get().loaded().fingerprint,
+            "sha256:" + std::string(64, '0'));
+     }},
+    {"hidden_size", Code::kFailedPrecondition, "found backbone.hidden_size",
+     [](const std::string& d) { edit(d + "/module.yaml", "hidden_size: 64", "hidden_size: 65"); }},
+    {"flipped_bit", Code::kDataCorrupt, "weights.safetensors",
+     [](const std::string& d) {
+       std::string bytes = slurp(d + "/weights.safetensors");
+       bytes.back() = static_cast<char>(bytes.back() ^ 1);
+       spill(d + "/weights.safetensors", bytes);
+     }},
+    {"truncated", Code::kDataCorrupt, "weights.safetensors",
+     [](const std::string& d) { fs::resize_file(d + "/weights.safetensors", 1000); }},
+    {"nan", Code::kDataCorrupt, "",
+     [](const std::string& d) { set_weights(d, std::numeric_limits<float>::quiet_NaN()); }},
+    {"overflow", Code::kDataCorrupt, "probe", [](const std::string& d) { set_weights(d, 3e38f); }},
+    {"link", Code::kPermissionDenied, "",
+     [](const std::string& d) {
+       fs::rename(d + "/weights.safetensors", d + "/../elsewhere");
+       fs::create_symlink(d + "/../elsewhere", d + "/weights.safetensors");
+     }},
+};
+
+TEST_F(RegistryTest, FailedLoadsLeaveNoTrace) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  const Stream stream = daemon->run();
+  const std::string digest = daemon->digest();
+  const auto once = [&](const BadModule& bad) {
+    const std::string dir = copy("legal");
+    bad.damage(dir);
+    const auto loaded = daemon->load(dir);
+    ASSERT_FALSE(loaded.ok()) << bad.name;
+    EXPECT_EQ(loaded.status().code(), bad.code) << bad.name << loaded.status().to_string();
+    EXPECT_THAT(loaded.status().message(), HasSubstr(bad.message)) << bad.name;
+    EXPECT_FALSE(daemon->registry->apply(spec_of({at("bio"), dir}), InFlight::kPin).ok());
+    EXPECT_EQ(daemon->registry->plan(spec_of({dir})).refusals.size(), 1u) << bad.name;
+    EXPECT_EQ(daemon->digest(), digest) << bad.name;
+    EXPECT_EQ(daemon->epoch(), 2u) << bad.name;
+  };
+  for (int i = 0; i < 3; ++i) {  // buffers grow to their size
+    for (const BadModule& bad : kBadModules) once(bad);
+  }
+  const size_t descriptors = open_descriptors();
+  const int64_t threads = process_status("Threads"), memory = process_status("VmRSS");
+  for (int i = 0; i < 10; ++i) {
+    for (const BadModule& bad : kBadModules) once(bad);
+  }
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_LT(std::abs(process_status("VmRSS") - memory), 1024) << "KiB";
+  EXPECT_EQ(daemon->run(), stream);
+  EXPECT_EQ(daemon->registry->history().size(), 2u);
+  EXPECT_EQ(daemon->registry->modules().size(), 1u);
+}
+
+TEST_F(RegistryTest, WrongArgumentsOfLoad) {
+  const auto daemon = start();
+  LoadArgs args;
+  args.path = at("legal");
+  args.name = "bio";
+  EXPECT_THAT(daemon->registry->load(args).status().message(),
+              HasSubstr("name: found bio (expected legal"));
+  args.name = "legal";
+  args.bias = 1e9f;
+  EXPECT_EQ(daemon->registry->load(args).status().code(), Code::kInvalidArgument);
+  args.bias = 1.0f;
+  EXPECT_TRUE(daemon->registry->load(args).ok());
+  EXPECT_EQ(daemon->load("legal").status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(daemon->load("").status().code(), Code::kInvalidArgument);
+}
+
+// The state directory cannot be written: nothing changes, and later it works again.
+TEST_F(RegistryTest, FullDiskRefusesTheChange) {
+  class FullEnv : public Env {
+   public:
+    ssize_t write(int fd, const void* b, size_t n) override {
+      if (!full) return Env::write(fd, b, n);
+      errno = ENOSPC;
+      return -1;
+    }
+    bool full = false;
+  };
+  FullEnv env;
+  Daemon::Settings settings;
+  settings.env = &env;
+  const auto daemon = start(settings);
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  env.full = true;
+  for (const Status& status :
+       {daemon->load(at("legal")).status(), daemon->registry->unload("bio").status(),
+        daemon->registry->revoke("bio").status()}) {
+    EXPECT_EQ(status.code(), Code::kResourceExhausted);
+    EXPECT_THAT(status.to_string(), HasSubstr("No space left"));
+  }
+  EXPECT_EQ(daemon->epoch(), 2u);
+  env.full = false;
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_EQ(daemon->names(), "bio,legal");
+}
+
+// --- publishing refused, revoked meanwhile -----------------------------------------------------
+
+TEST_F(RegistryTest, RefusedPublicationIsNotRemembered) {
+  uint64_t used = 0;
+  {
+    Daemon::Settings settings;
+    settings.engine.max_live_epochs = 1;
+    settings.publish_timeout = std::chrono::milliseconds(250);
+    const auto daemon = start(settings);
+    const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+    ASSERT_TRUE(sink->wait_tokens(1));
+    const auto refused = daemon->load(at("legal"));
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+    EXPECT_THAT(refused.status().message(), HasSubstr("sequence"));
+    EXPECT_EQ(daemon->registry->history().size(), 1u);
+    EXPECT_EQ(daemon->epoch(), 1u);
+    used = daemon->store->last_epoch();
+    EXPECT_EQ(used, 2u);
+  }
+  const auto daemon = start();
+  EXPECT_EQ(daemon->names(), "");
+  EXPECT_GT(daemon->epoch(), used);
+}
+
+TEST_F(RegistryTest, RevocationOvertakesAWaitingPublication) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  const auto daemon = start(settings);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  Status waiting;
+  std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const auto start_time = std::chrono::steady_clock::now();
+  const auto revoked = daemon->registry->revoke("legal");
+  const auto took = std::chrono::steady_clock::now() - start_time;
+  loader.join();
+  ASSERT_TRUE(revoked.ok()) << revoked.status().to_string();
+  EXPECT_LT(took, std::chrono::seconds(10));  // not the 30 s that the publication may wait
+  EXPECT_THAT(waiting.code(), AnyOf(Code::kUnavailable, Code::kOk));
+  EXPECT_EQ(daemon->registry->composition().find("legal"), nullptr);
+}
+
+TEST_F(RegistryTest, StopGivesUpAWaitingPublication) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  const auto daemon = start(settings);
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  Status waiting;
+  std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  daemon->registry->stop();
+  loader.join();
+  EXPECT_THAT(waiting.code(), AnyOf(Code::kUnavailable, Code::kOk));
+  EXPECT_EQ(daemon->load(at("bio")).status().code(), Code::kUnavailable);
+}
+
+TEST_F(RegistryTest, RevokeLetsGoOfTheMemory) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const std::weak_ptr<const Module> module = daemon->engine->table()->modules().at(1);
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 500));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  ASSERT_TRUE(daemon->registry->revoke("legal").ok());
+  EXPECT_TRUE(module.expired());
+  EXPECT_TRUE(daemon->registry->modules().empty());
+  sink->done();
+}
+
+// --- restart -----------------------------------------------------------------------------------
+
+TEST_F(RegistryTest, RestartTakesTheLastAcknowledgedComposition) {
+  const std::string dir = copy("legal");
+  Daemon::Settings settings;
+  settings.deployment = spec_of({at("finance")});
+  std::string digest;
+  Stream stream;
+  {
+    const auto daemon = start(settings);
+    EXPECT_EQ(daemon->names(), "finance");  // first start: the deployment
+    ASSERT_TRUE(daemon->load(dir).ok());
+    ASSERT_TRUE(daemon->registry->set_bias("legal", 0.7f).ok());
+    digest = daemon->digest();
+    stream = daemon->run();
+  }
+  {
+    const auto daemon = start(settings);  // the state wins over the deployment
+    EXPECT_EQ(daemon->names(), "finance,legal");
+    EXPECT_EQ(daemon->digest(), digest);
+    EXPECT_EQ(daemon->run(), stream);
+    EXPECT_EQ(daemon->epoch(), 4u);  // strictly increasing across restarts
+  }
+  fs::remove_all(dir);
+  {
+    const auto daemon = start(settings);  // what no longer loads is left out
+    EXPECT_EQ(daemon->names(), "finance");
+  }
+  fs::copy(at("legal"), dir, fs::copy_options::recursive);
+  const auto daemon = start(settings);
+  EXPECT_EQ(daemon->names(), "finance");
+  ASSERT_TRUE(daemon->registry->rollback(4).ok());  // and comes back by rollback
+  EXPECT_EQ(daemon->digest(), digest);
+}
+
+TEST_F(RegistryTest, ChangedModuleIsNotTakenSilently) {
+  const std::string dir = copy("legal");
+  { ASSERT_TRUE(start()->load(dir).ok()); }
+  edit(dir + "/module.yaml", must(read_manifest(dir)).version, "6.6.6");
+  EXPECT_EQ(start()->names(), "");
+}
+
+TEST_F(RegistryTest, BrokenDeploymentModulesDoNotKeepTheDaemonFromStarting) {
+  Daemon::Settings settings;
+  settings.deployment = spec_of({at("legal"), at("nowhere"), copy("legal"), at("bio")});
+  EXPECT_EQ(start(settings)->names(), "legal,bio");
+}
+
+// --- many callers ------------------------------------------------------------------------------
+
+TEST_F(RegistryTest, ConflictingCallersGetOnlyListedErrors) {
+  const auto daemon = start();
+  std::vector<std::thread> callers;
+  std::atomic<int> loads{0}, unloads{0}, unexpected{0};
+  for (int t = 0; t < 8; ++t) {
+    callers.emplace_back([&, t] {
+      for (int i = 0; i < 12; ++i) {
+        const Status status = (t + i) % 2 == 0 ? daemon->load(at("legal")).status()
+                              : i % 5 == 0     ? daemon->registry->revoke("legal").status()
+                                               : daemon->registry->unload("legal").status();
+        if (status.ok()) {
+          ++((t + i) % 2 == 0 ? loads : unloads);
+        } else if (status.code() != Code::kNotFound && status.code() != Code::kUnavailable) {
+          ++unexpected;
+        }
+        (void)daemon->registry->modules();
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(unexpected, 0);
+  EXPECT_GT(loads, 0);
+  EXPECT_GT(unloads, 0);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_EQ(daemon->names(), "legal");
+  EXPECT_EQ(daemon->registry->history().back().composition, daemon->registry->composition());
+  EXPECT_EQ(daemon->registry->history().back().epoch, daemon->epoch());
+}
+
+TEST_F(RegistryTest, LoadUnloadCyclesStayFlat) {
+  const auto daemon = start();
+  const auto cycle = [&] {
+    ASSERT_TRUE(daemon->load(at("legal")).ok());
+    ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  };
+  for (int i = 0; i < 80; ++i) cycle();  // the history fills up to its 64 records
+  const size_t descriptors = open_descriptors(), maps = mappings();
+  const int64_t memory = process_status("VmRSS"), threads = process_status("Threads");
+  for (int i = 0; i < 100; ++i) cycle();
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_LE(mappings(), maps + 2);  // the allocator may split its own
+  EXPECT_LT(process_status("VmRSS") - memory, 1024) << "KiB";
+}
+
+// --- probe ---------------------------------------------------------------------------------------
+
+// One token per byte, in the byte-level alphabet of GPT-2.
+std::shared_ptr<const Tokenizer> byte_tokenizer() {
+  std::string vocab;
+  int shifted = 0;
+  for (int b = 0; b < 256; ++b) {
+    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    const int point = printable ? b : 256 + shifted++;
+    std::string key;
+    if (point == '"' || point == '\\') {
+      key = std::string("\\") + static_cast<char>(point);
+    } else {
+      key = fmt::format("\\u{:04x}", point);
+    }
+    vocab += fmt::format("{}\"{}\": {}", b == 0 ? "" : ", ", key, b);
+  }
+  return must(Tokenizer::parse(
+      R"({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+          "normalizer": null, "post_processor": null,
+          "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                            "use_regex": true},
+          "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                      "use_regex": true},
+          "model": {"type": "BPE", "dropout": null, "unk_token": null,
+                    "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                    "fuse_unk": false, "byte_fallback": false, "vocab": {)" +
+          vocab + R"(}, "merges": []}})",
+      "bytes"));
+}
+
+TEST_F(RegistryTest, ProbeBoundOfTheManifestIsHeld) {
+  Daemon::Settings settings;
+  settings.tokenizer = byte_tokenizer();
+  const auto daemon = start(settings);
+  const std::string dir = copy("legal");
+  std::ofstream(dir + "/module.yaml", std::ios::app)
+      << "probe:\n  text: \"The parties agree that\"\n  max_bits_per_byte: 1.5\n";
+  const auto refused = daemon->load(dir);  // random weights: about log2(320) bits
+  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(refused.status().message(),
+              HasSubstr("bits per byte (expected at most 1.5, as module.yaml says)"));
+  edit(dir + "/module.yaml", "1.5", "50");
+  EXPECT_TRUE(daemon->load(dir).ok()) << daemon->load(dir).status().to_string();
+}
+
+TEST_F(RegistryTest, KnownContentIsNotProbedAgain) {
+  const LoadedBackbone& model = Fixture::get().loaded();
+  ModuleLoader loader({model.backbone, nullptr, model.base, model.fingerprint});
+  const std::string dir = copy("legal");
+  auto first = must(loader.load(dir));
+  EXPECT_EQ(loader.probes_run(), 1u);
+  EXPECT_EQ(must(loader.load(dir)), first);  // the very object
+  const std::string other = copy("legal", "other");
+  auto second = must(loader.load(other));
+  EXPECT_NE(second, first);
+  EXPECT_EQ(loader.probes_run(), 1u);  // other files, same content
+
+  // Damage behind an unchanged manifest is still noticed.
+  std::string bytes = slurp(dir + "/weights.safetensors");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  spill(dir + "/weights.safetensors", bytes);
+  EXPECT_EQ(loader.load(dir).status().code(), Code::kDataCorrupt);
+
+  const std::weak_ptr<const Module> weak = first;
+  first.reset();
+  EXPECT_TRUE(weak.expired());  // the loader keeps nothing alive
+  EXPECT_EQ(loader.loading(), nullptr);
+}
+
+}  // namespace
+}  // namespace chimera

@@ -1,0 +1,160 @@
+// For tests of registry and watcher: a golden checkpoint cut on disk into a backbone directory and
+// the modules legal, bio and finance, and a daemon's inside (store, registry, engine) over it.
+#pragma once
+
+#include <dirent.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "backbone/digest.h"
+#include "daemon/engine_testing.h"
+#include "daemon/registry.h"
+#include "daemon/startup.h"
+#include "experts/cut.h"
+
+namespace chimera::testing_support {
+
+namespace fs = std::filesystem;
+
+/// A directory that goes with the object.
+struct TempDir {
+  TempDir() : path((fs::temp_directory_path() / "chimera-test-XXXXXX").string()) {
+    if (mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp");
+  }
+  ~TempDir() { fs::remove_all(path); }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  std::string path;
+};
+
+inline std::string slurp(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+inline void spill(const std::string& path, const std::string& contents) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << contents;
+}
+/// Replaces the first `from` in a file; a failed test when it is not there.
+inline void edit(const std::string& path, const std::string& from, const std::string& to) {
+  std::string text = slurp(path);
+  const size_t at = text.find(from);
+  ASSERT_NE(at, std::string::npos) << from << " not in " << path;
+  text.replace(at, from.size(), to);
+  spill(path, text);
+}
+/// Puts the digest of the changed weights into module.yaml.
+inline void reseal(const std::string& dir, const std::string& old_digest) {
+  edit(dir + "/module.yaml", old_digest, must(sha256_of_file(dir + "/weights.safetensors")));
+}
+
+/// The cut checkpoint, made once per test program.
+class Fixture {
+ public:
+  static const Fixture& get() {
+    static const Fixture fixture;
+    return fixture;
+  }
+  std::string backbone() const { return dir_.path + "/backbone"; }
+  std::string module(const std::string& name) const { return dir_.path + "/modules/" + name; }
+  /// The backbone as a daemon loads it.
+  const LoadedBackbone& loaded() const { return loaded_; }
+
+ private:
+  Fixture() {
+    SplitOptions split;
+    split.checkpoint_dir = kGolden + "/models/flex_olmo_f32";
+    split.backbone_out = backbone();
+    split.modules_out = dir_.path + "/modules";
+    split.modules = {{"legal", {{-1, {4}}}}, {"bio", {{-1, {5}}}}, {"finance", {{-1, {6}}}}};
+    must(split_checkpoint(split));
+    DeploymentConfig config;
+    config.backbone.path = backbone();
+    config.backbone.precision = Precision::kF32;
+    loaded_ = must(load_backbone(config, ""));
+  }
+  TempDir dir_;
+  LoadedBackbone loaded_;
+};
+
+inline CompositionSpec spec_of(const std::vector<std::string>& paths) {
+  CompositionSpec spec;
+  for (const std::string& path : paths) spec.modules.push_back({path, true, 0.0f});
+  return spec;
+}
+
+/// Store, registry and engine over a state directory, as main puts them together.
+class Daemon {
+ public:
+  struct Settings {
+    CompositionSpec deployment;
+    EngineOptions engine;
+    std::chrono::milliseconds publish_timeout{30'000};
+    std::shared_ptr<const Tokenizer> tokenizer;
+    Env* env = &Env::system();
+  };
+  Daemon(const std::string& state_dir, Settings settings) {
+    const LoadedBackbone& model = Fixture::get().loaded();
+    store = must(StateStore::open(state_dir, *settings.env));
+    registry = std::make_unique<Registry>(Registry::Options{model.backbone, settings.tokenizer,
+                                                            model.base, model.fingerprint,
+                                                            store.get(), settings.publish_timeout});
+    auto table = must(registry->start(settings.deployment));
+    engine = must(Engine::create(model.backbone, nullptr, std::move(table), settings.engine));
+    registry->attach_engine(engine.get());
+  }
+  ~Daemon() { registry->stop(); }
+
+  uint64_t epoch() const { return engine->table()->epoch(); }
+  std::string digest() const { return engine->table()->digest(); }
+  /// "legal,bio" of the published table.
+  std::string names() const {
+    std::string out;
+    for (const CompositionModule& m : engine->table()->composition().modules) {
+      out += (out.empty() ? "" : ",") + m.name;
+    }
+    return out;
+  }
+  Result<ChangeReport> load(const std::string& path) const {
+    LoadArgs args;
+    args.path = path;
+    return registry->load(args);
+  }
+  Stream run(int32_t seed = 3, int64_t n = 12) const {
+    return stream_of(submit(*engine, greedy(prompt(seed, 9), n))->done());
+  }
+
+  std::unique_ptr<StateStore> store;
+  std::unique_ptr<Registry> registry;
+  std::unique_ptr<Engine> engine;
+};
+
+inline size_t open_descriptors() {
+  size_t n = 0;
+  DIR* handle = opendir("/proc/self/fd");
+  while (readdir(handle) != nullptr) ++n;
+  closedir(handle);
+  return n;
+}
+
+/// "VmRSS", "Threads": a number of /proc/self/status.
+inline int64_t process_status(const std::string& key) {
+  std::istringstream in(slurp("/proc/self/status"));
+  for (std::string word; in >> word;) {
+    if (word == key + ":" && in >> word) return std::stoll(word);
+  }
+  return -1;
+}
+
+inline size_t mappings() {
+  const std::string maps = slurp("/proc/self/maps");
+  return static_cast<size_t>(std::count(maps.begin(), maps.end(), '\n'));
+}
+
+}  // namespace chimera::testing_support
