@@ -2,12 +2,11 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
-#include <boost/program_options.hpp>
 #include <chrono>
 #include <iostream>
-#include <optional>
 
 #include "daemon/log.h"
+#include "daemon/options.h"
 #include "daemon/server.h"
 #include "daemon/signals.h"
 #include "daemon/startup.h"
@@ -16,7 +15,6 @@
 namespace chimera {
 namespace {
 
-namespace po = boost::program_options;
 using Clock = std::chrono::steady_clock;
 
 // Together at most 30 s from the first signal to the exit (reliability R15).
@@ -87,29 +85,12 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
 
 int run(int argc, char** argv) {
   const auto started = Clock::now();
-  po::options_description options("chimerad --config FILE [--check] [--log-level LEVEL]");
-  options.add_options()("config", po::value<std::string>(), "deployment file (YAML)")(
-      "check", "check the deployment and what it names, print a summary and exit")(
-      "log-level", po::value<std::string>()->default_value("info"),
-      "debug, info, warning or error; the log goes to standard error")(
-      "version", "print the version and exit")("help", "print this text and exit");
-  po::variables_map given;
-  try {
-    po::store(po::parse_command_line(argc, argv, options), given);
-  } catch (const po::error& e) {
-    return fail({Code::kInvalidArgument, e.what(), "chimerad --help lists the options"});
-  }
-  if (given.contains("help")) return std::cout << options << '\n', 0;
-  if (given.contains("version")) return std::cout << "chimerad " CHIMERA_VERSION "\n", 0;
-  if (!given.contains("config")) {
-    return fail({Code::kInvalidArgument, "--config: missing (expected a deployment file)",
-                 "For example: chimerad --config configs/demo.yaml"});
-  }
-  const auto level = log::parse_level(given["log-level"].as<std::string>());
-  if (!level.ok()) return fail(level.status());
-  auto config = read_deployment(given["config"].as<std::string>());
+  const auto options = parse_options(argc, argv);
+  if (!options.ok()) return fail(options.status());
+  if (!options->answer.empty()) return std::cout << options->answer, 0;
+  auto config = read_deployment(options->config);
   if (!config.ok()) return fail(config.status());
-  if (given.contains("check")) {
+  if (options->check) {
     std::string summary;
     const Status status = check_deployment(*config, &summary);
     std::cout << summary;
@@ -118,7 +99,7 @@ int run(int argc, char** argv) {
   // Weights go back to the system when a module is released, instead of into a fragmented heap.
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
   StopSignals signals;
-  log::init(*level);
+  log::init(options->log_level);
   const Status status = serve(std::move(*config), signals, started);
   return status.ok() ? 0 : fail(status);
 }

@@ -102,7 +102,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call)
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call) {
-  context.changes.post(live, [&context, live, call = std::move(call)] {
+  // Not behind a running load: a revocation overtakes it in the registry.
+  context.queries.post(live, [&context, live, call = std::move(call)] {
     reply(live, context.options.registry->revoke(call.name));
   });
 }
@@ -114,7 +115,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
-  context.queries.post(live, [&context, live, call = std::move(call)] {
+  // It loads and probes aside, one after the other with the changes.
+  context.changes.post(live, [&context, live, call = std::move(call)] {
     const auto spec = read_composition(call.composition_json);
     if (!spec.ok()) return live->on_error(spec.status());
     json out = to_json(context.options.registry->plan(spec.value()));

@@ -1,0 +1,21 @@
+// The command line of chimerad.
+#pragma once
+
+#include <string>
+
+#include "backbone/status.h"
+#include "daemon/log.h"
+
+namespace chimera {
+
+struct Options {
+  std::string answer;  // of --help or --version: print it and exit
+  std::string config;
+  bool check = false;
+  log::Level log_level = log::Level::kInfo;
+};
+
+/// invalid_argument naming the option, what was found and what was expected.
+Result<Options> parse_options(int argc, const char* const* argv);
+
+}  // namespace chimera
