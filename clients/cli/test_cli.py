@@ -85,7 +85,7 @@ class CliTest(unittest.TestCase):
 
     def run_cli(self, *arguments, stdin=""):
         return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True,
-                              timeout=30)
+                              timeout=30, cwd=self.directory.name)
 
     def path(self, name, text):
         path = Path(self.directory.name, name)
@@ -261,7 +261,6 @@ class CliTest(unittest.TestCase):
 
     def test_control_commands_send_their_fields(self):
         self.daemon(lambda r: [done(epoch=2, composition="sha256:ab", changes=[], drained=True)])
-        os.chdir(self.directory.name)
         for arguments, expected in (
                 (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin"}),
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
@@ -336,5 +335,5 @@ class CliTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    CHIMERA = sys.argv.pop(1)
+    CHIMERA = os.path.abspath(sys.argv.pop(1))
     unittest.main()
