@@ -1,6 +1,6 @@
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
+#include "daemon/log.h"
 #include "daemon/server_calls.h"
 #include "daemon/server_events.h"
 #include "wire/strict_json.h"
@@ -180,7 +180,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call) {
   if (!context.draining.exchange(true)) {
-    spdlog::info("drain: new requests are refused");
+    log::info("drain_requested", {});
     if (context.options.on_drain) context.options.on_drain();
   }
   const milliseconds timeout(call.timeout_ms.value_or(kDefaultDrainMs));
@@ -188,7 +188,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call) 
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown) {
-  spdlog::info("shutdown: asked for by a client");
+  log::info("shutdown_requested", {});
   live->answer(encode_reply(live->id(), with_epoch(context, json::object())));
   // From a worker, so that the answer is on its way before the daemon begins to end.
   context.queries.post(std::move(live), [&context] {

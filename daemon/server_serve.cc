@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 
 #include "daemon/server_calls.h"
@@ -128,6 +129,13 @@ void start_score(CallContext& context, const std::shared_ptr<Live>& live, Engine
   submit(context, live, std::move(request));
 }
 
+/// Most tokens of one sequence: the deployment's limit, within the model's.
+int64_t context_tokens(const ServerOptions& options) {
+  const int64_t limit = options.config->serve.max_context;
+  const int64_t positions = options.model.max_position_embeddings;
+  return positions > 0 ? std::min(limit, positions) : limit;
+}
+
 std::string spelling(Precision precision) { return precision == Precision::kF32 ? "f32" : "bf16"; }
 
 }  // namespace
@@ -233,7 +241,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                           {"vocab", options.model.vocab_size},
                           {"hidden_size", options.model.hidden_size},
                           {"layers", options.model.num_layers},
-                          {"context", options.config->serve.max_context},
+                          {"context", context_tokens(options)},
                           {"max_sequences", options.config->serve.max_sequences},
                           {"precision", spelling(options.config->backbone.precision)},
                           {"has_tokenizer", options.tokenizer != nullptr},

@@ -1,0 +1,121 @@
+#include "daemon/server_events.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+namespace chimera {
+namespace {
+
+using nlohmann::json;
+
+DoneEvent done_event() {
+  DoneEvent event;
+  event.finish_reason = "length";
+  event.text = "ab";
+  event.tokens = {1, 2};
+  event.prompt_tokens = 3;
+  event.completion_tokens = 2;
+  event.cached_tokens = 1;
+  event.queue_ms = 0.5;
+  event.epoch = 7;
+  event.composition = "sha256:c";
+  event.modules["legal"] = {"1.2.0", "sha256:d", 0.25};
+  event.backbone_share = 0.75;
+  return event;
+}
+
+TEST(ServerEvents, TokenHasTheFieldsOfTheContract) {
+  const Answer answer = encode_token("r", {5, " é", -0.5f, 7});
+  EXPECT_FALSE(answer.final);
+  EXPECT_EQ(json::parse(answer.body), (json{{"id", "r"},
+                                            {"event", "token"},
+                                            {"text", " é"},
+                                            {"token", 5},
+                                            {"logprob", -0.5},
+                                            {"epoch", 7}}));
+  EXPECT_FALSE(json::parse(encode_token("r", {5, "", std::nullopt, 7}).body).contains("logprob"));
+}
+
+TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {
+  const json streamed =
+      json::parse(encode_done("r", done_event(), {.stream = true, .seed = 9}).body);
+  EXPECT_EQ(streamed, json::parse(R"({"id":"r","event":"done","finish_reason":"length","seed":9,
+      "usage":{"prompt_tokens":3,"completion_tokens":2,"cached_tokens":1},
+      "timing":{"queue_ms":0.5,"prefill_ms":0.0,"decode_ms":0.0},
+      "provenance":{"epoch":7,"composition":"sha256:c","backbone":{"share":0.75},
+        "modules":{"legal":{"version":"1.2.0","digest":"sha256:d","share":0.25}}}})"));
+  const json whole = json::parse(encode_done("r", done_event(), {.stream = false}).body);
+  EXPECT_EQ(whole.at("text"), "ab");
+  EXPECT_EQ(whole.at("tokens"), (json{1, 2}));
+}
+
+TEST(ServerEvents, ScoreOfTokensHasNullBitsPerByte) {
+  DoneEvent event = done_event();
+  event.nats = 2.5;
+  event.count = 2;
+  event.logprobs = {-1.0f, -1.5f};
+  json body = json::parse(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_TRUE(body.at("bits_per_byte").is_null());
+  EXPECT_EQ(body.at("logprobs"), (json{-1.0, -1.5}));
+  EXPECT_EQ(body.at("count"), 2);
+  EXPECT_FALSE(body.contains("tokens"));
+  event.bits_per_byte = 1.5;
+  body = json::parse(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_EQ(body.at("bits_per_byte"), 1.5);
+}
+
+TEST(ServerEvents, NumbersThatJsonCannotHoldBecomeNull) {
+  DoneEvent event = done_event();
+  event.logprobs = {-INFINITY, NAN, -1.0f};
+  const json body = json::parse(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_EQ(body.at("logprobs"), (json{nullptr, nullptr, -1.0}));
+}
+
+TEST(ServerEvents, RoutingReadsBackAsTheSameFloats) {
+  constexpr unsigned kSeed = 20260;
+  std::mt19937 random(kSeed);
+  RoutingTrace trace;
+  trace.k = 2;
+  trace.rows = 3;
+  for (int i = 0; i < 2 * 3 * 2; ++i) {
+    trace.ids.push_back(i % 5 == 4 ? -1 : i);
+    trace.weights.push_back(
+        std::ldexp(static_cast<float>(random() % 16777216u), -static_cast<int>(random() % 60u)));
+  }
+  const json body = json::parse(encode_routing(trace));
+  EXPECT_EQ(body.at("k"), 2);
+  ASSERT_EQ(body.at("layers").size(), 2u);
+  size_t at = 0;
+  for (const json& layer : body.at("layers")) {
+    ASSERT_EQ(layer.at("ids").size(), 3u);
+    for (size_t row = 0; row < 3; ++row) {
+      for (size_t k = 0; k < 2; ++k, ++at) {
+        EXPECT_EQ(layer.at("ids")[row][k], trace.ids[at]);
+        EXPECT_EQ(layer.at("weights")[row][k].get<float>(), trace.weights[at]) << "seed " << kSeed;
+      }
+    }
+  }
+}
+
+TEST(ServerEvents, TextThatIsNoUtf8StillMakesJson) {
+  EXPECT_EQ(json::parse(encode_token("r", {5, "\xff", std::nullopt, 7}).body).at("text"), "\uFFFD");
+  EXPECT_TRUE(json::accept(encode_status("r", Status(Code::kInternal, "\xff\x01", "h")).body));
+}
+
+TEST(ServerEvents, SharesOfALayerSumToOne) {
+  RouterStats::Layer layer;
+  layer.expert_tokens["backbone"] = {3, 4};
+  layer.mass = {{"backbone", 3.0}, {"legal", 1.0}};
+  layer.entropy_sum = 8.0;
+  layer.tokens = 4;
+  const json body = to_json(layer, 2);
+  EXPECT_EQ(body.at("layer"), 2);
+  EXPECT_EQ(body.at("entropy"), 2.0);
+  EXPECT_EQ(body.at("modules").at("backbone"), (json{{"share", 0.75}, {"experts", {3, 4}}}));
+  EXPECT_EQ(body.at("modules").at("legal"), (json{{"share", 0.25}, {"experts", json::array()}}));
+}
+
+}  // namespace
+}  // namespace chimera
