@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <random>
 
@@ -12,9 +10,6 @@ namespace {
 // Texts up to this size take less than a millisecond to encode, so a detour through a worker would
 // cost more than it saves the other clients.
 constexpr size_t kInlineText = 8 * 1024;
-
-// The largest logits frame; more belongs into several requests.
-constexpr int64_t kMaxLogitsBytes = int64_t{256} << 20;
 
 uint64_t random_seed() {
   // 53 bits, so that every JSON reader gives the same number back.
@@ -102,17 +97,6 @@ Status score_input(const CallContext& context, wire::Input input, EngineRequest&
   return {};
 }
 
-Status check_logits(const CallContext& context, size_t n_tokens) {
-  const int64_t row = context.options.model.vocab_size * int64_t{sizeof(float)};
-  const int64_t most = kMaxLogitsBytes / std::max<int64_t>(row, 1);
-  if (static_cast<int64_t>(n_tokens) <= most) return {};
-  return Status(Code::kInvalidArgument,
-                fmt::format("score.logits: {} tokens (expected at most {}, so that the frame stays "
-                            "within 256 MiB)",
-                            n_tokens, most),
-                "score the text in parts");
-}
-
 void start_generate(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
                     wire::Input prompt) {
   auto tokens = prompt_tokens(context, std::move(prompt));
@@ -124,7 +108,6 @@ void start_generate(CallContext& context, const std::shared_ptr<Live>& live, Eng
 void start_score(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
                  wire::Input input) {
   Status status = score_input(context, std::move(input), request);
-  if (status.ok() && request.want_logits) status = check_logits(context, request.tokens.size());
   if (!status.ok()) return live->on_error(std::move(status));
   submit(context, live, std::move(request));
 }

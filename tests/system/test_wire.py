@@ -105,13 +105,6 @@ class WireTest(unittest.TestCase):
             self.assertEqual(len(layer["ids"]), 4)
             self.assertTrue(all(len(ids) == score.routing["k"] for ids in layer["ids"]))
 
-    def test_logits_beyond_the_largest_frame_are_refused(self) -> None:
-        vocab = self.client.info()["vocab"]
-        tokens = [1] * ((256 << 20) // (vocab * 4) + 1)
-        if len(tokens) <= 50_000:
-            with self.assertRaises(chimera_client.InvalidArgument):
-                self.client.score(tokens=tokens, logits=True)
-
     def test_cancel(self) -> None:
         generation = self.client.generate(tokens=[1, 2, 3], **LONG_RUN)
         next(generation)
