@@ -13,7 +13,6 @@
 namespace chimera {
 namespace {
 
-constexpr size_t kMaxRank = 8;
 // Real files hold a handful. A map node costs ten times the shortest entry, so without a limit
 // metadata alone would break the memory bound.
 constexpr size_t kMaxMetadataEntries = 4096;
@@ -59,7 +58,7 @@ class HeaderParser {
 
   Result<SafetensorsHeader> run() {
     out_.tensors.reserve(std::min(count_entries(), text_.size() / kMinEntryBytes));
-    if (!parse_header() || !index_names() || !check_layout()) return std::move(error_);
+    if (!parse_header() || !check_layout() || !index_names()) return std::move(error_);
     return std::move(out_);
   }
 
@@ -320,13 +319,13 @@ class HeaderParser {
   }
 
   bool parse_shape(std::vector<int64_t>& shape) {
-    std::array<int64_t, kMaxRank> dims;
+    std::array<int64_t, kMaxSafetensorsRank> dims;
     size_t rank = 0;
     if (!expect('[', "an array of dimensions")) return false;
     if (!next_is(']')) {
       do {
-        if (rank == kMaxRank) {
-          return fail(where() + "more than " + std::to_string(kMaxRank) + " dimensions");
+        if (rank == kMaxSafetensorsRank) {
+          return fail(where() + "more than " + std::to_string(kMaxSafetensorsRank) + " dimensions");
         }
         if (!parse_integer(dims[rank++])) return false;
       } while (next_is(','));
@@ -372,7 +371,18 @@ class HeaderParser {
     return static_cast<size_t>(t.bytes.data() - data_.data());
   }
 
+  /// An empty tensor stands before the one that starts at the same byte.
+  void sort_by_data() {
+    const auto before = [&](const TensorView& a, const TensorView& b) {
+      return std::tuple(begin_of(a), a.bytes.size(), std::string_view(a.name)) <
+             std::tuple(begin_of(b), b.bytes.size(), std::string_view(b.name));
+    };
+    std::vector<TensorView>& all = out_.tensors;
+    if (!std::is_sorted(all.begin(), all.end(), before)) std::sort(all.begin(), all.end(), before);
+  }
+
   bool check_layout() {
+    sort_by_data();
     size_t expected = 0;
     for (const TensorView& t : out_.tensors) {
       const size_t begin = begin_of(t);
@@ -390,12 +400,6 @@ class HeaderParser {
   }
 
   bool index_names() {
-    // Data order; an empty tensor stands before the one that starts at the same byte.
-    std::sort(out_.tensors.begin(), out_.tensors.end(),
-              [&](const TensorView& a, const TensorView& b) {
-                return std::tuple(begin_of(a), a.bytes.size(), std::string_view(a.name)) <
-                       std::tuple(begin_of(b), b.bytes.size(), std::string_view(b.name));
-              });
     const auto name = [&](uint32_t i) -> const std::string& { return out_.tensors[i].name; };
     out_.by_name.resize(out_.tensors.size());
     std::iota(out_.by_name.begin(), out_.by_name.end(), 0u);

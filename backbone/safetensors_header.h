@@ -20,6 +20,9 @@
 
 namespace chimera {
 
+/// More dimensions are refused, by the reader and by the writer.
+inline constexpr size_t kMaxSafetensorsRank = 8;
+
 struct SafetensorsHeader {
   std::vector<TensorView> tensors;  // in data order
   std::vector<uint32_t> by_name;    // indices into `tensors`, in name order

@@ -11,7 +11,7 @@ using Json = nlohmann::ordered_json;
 
 Status check_tensor(const TensorView& t, const std::string& path) {
   int64_t bits = dtype_bits(t.dtype);
-  bool good = true;
+  bool good = t.shape.size() <= kMaxSafetensorsRank;
   for (const int64_t dim : t.shape) {
     good = good && dim >= 0 && !__builtin_mul_overflow(bits, dim, &bits);
   }
