@@ -18,7 +18,7 @@ struct DoneFormat {
   bool is_score = false;
   bool stream = false;
   int64_t vocab = 0;
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> seed = std::nullopt;
 };
 
 Answer encode_token(std::string_view id, const TokenEvent& event);
