@@ -94,12 +94,16 @@ uint64_t vector_bytes(const std::vector<float>& v) { return v.size() * sizeof(fl
 
 }  // namespace
 
-Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpoint, Precision p) {
+Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpoint,
+                                                       Precision precision) {
+  // The backbone stays as stored whatever the precision of the experts: it decides the routing,
+  // and one flipped choice costs far more accuracy than a few wide matrices cost memory.
+  constexpr Precision p = Precision::kF32;
   Result<ModelConfig> config = read_config(checkpoint);
   if (!config.ok()) return config.status();
   auto backbone = std::make_shared<Backbone>();
   backbone->config_ = std::move(*config);
-  backbone->precision_ = p;
+  backbone->precision_ = precision;
   const ModelConfig& c = backbone->config_;
   CHIMERA_RETURN_IF_ERROR(
       take(checkpoint.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, p),

@@ -53,7 +53,8 @@ struct Matrix {
   }
 };
 
-/// How weights are kept in memory. kF32 keeps BF16 tensors as BF16 (lossless) and widens F16.
+/// How the weights of experts are kept in memory. kF32 keeps BF16 tensors as BF16 (lossless) and
+/// widens F16; kBF16 rounds wider ones. The backbone's own matrices are kept as kF32 says.
 enum class Precision : uint8_t { kF32, kBF16 };
 
 /// Exact widening and round-to-nearest-even narrowing.

@@ -53,6 +53,7 @@ void Engine::Impl::run_table_commands() {
   if (answers.empty()) return;
   router.begin_pass({}, nullptr);  // it holds nothing of the last pass either
   flush_endings();
+  router_copied = {};  // once a change is acknowledged, what was counted before it is visible
   refresh_snapshot();
   for (auto& [command, status] : answers) {
     for (auto& [id, view] : command->views) {

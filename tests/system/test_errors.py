@@ -9,9 +9,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import chimera_client
 import zmq
-from harness import BIN, GOLDEN, Daemon, run, split
+from harness import BIN, GOLDEN, Daemon, chimera_client, run, split
 
 
 def rewrite_f32(path: Path, value: float) -> None:

@@ -2,7 +2,10 @@
 checkpoint of the supported families, in every config spelling, at f32 and bf16.
 
 Tolerances: those of the golden manifest at f32 (1e-3 on logits, 1e-4 on router weights, ids
-exact); at bf16 2e-2 of the largest |logit|, where weights stored as f32 are rounded.
+exact); at bf16 2e-2 of the largest |logit|. There the experts of checkpoints stored as f32 are
+rounded to 8 bits of mantissa, which moves router logits (of size 1 to 3) by up to about 2^-9 of
+their size: a token whose choice has a smaller margin may be routed elsewhere, so tokens from the
+first such one on are not compared, as the golden manifest advises.
 """
 import pathlib
 import shutil
@@ -40,7 +43,10 @@ class GoldenThroughTheWire(unittest.TestCase):
         done = client.score(tokens=ids, logits=True, routing=True)
         found = flat(done.logits)
         self.assertEqual(len(found), len(expected))
-        worst = max(abs(a - b) for a, b in zip(found, expected))
+        if precision == "bf16":
+            comparable = self.tokens_before_a_tight_choice(golden, i, len(done.routing["layers"]))
+            found = found[:comparable * len(expected) // len(ids)]
+        worst = max((abs(a - b) for a, b in zip(found, expected)), default=0.0)
         if precision == "bf16":
             self.assertLessEqual(worst, 2e-2 * max(map(abs, expected)))
             return
@@ -48,6 +54,11 @@ class GoldenThroughTheWire(unittest.TestCase):
         self.check_routing(done.routing, golden, i)
         greedy = client.complete(tokens=ids, max_tokens=16, temperature=0, ignore_eos=True)
         self.assertEqual(greedy["tokens"], golden[f"prompt.{i}.greedy_ids"])
+
+    def tokens_before_a_tight_choice(self, golden, i: int, layers: int) -> int:
+        margins = [golden[f"prompt.{i}.router.{layer}.margin"] for layer in range(layers)]
+        tight = [t for t, row in enumerate(zip(*margins)) if min(row) < 3 * 2**-9]
+        return tight[0] if tight else len(margins[0])
 
     def check_routing(self, routing, golden, i: int) -> None:
         for layer, found in enumerate(routing["layers"]):

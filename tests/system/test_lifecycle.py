@@ -9,8 +9,7 @@ import time
 import unittest
 from pathlib import Path
 
-import chimera_client
-from harness import GOLDEN, SLOW, Daemon, flat, split
+from harness import GOLDEN, SLOW, Daemon, chimera_client, flat, split
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
 
