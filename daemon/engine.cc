@@ -110,7 +110,9 @@ Status Engine::publish(std::shared_ptr<const RoutingTable> table, InFlight in_fl
   auto command = std::make_shared<TableCommand>();
   command->table = std::move(table);
   command->in_flight = in_flight;
-  command->deadline = Clock::now() + timeout;
+  // A day stands for "as long as it takes" and keeps the sum in range.
+  command->deadline =
+      Clock::now() + std::min<std::chrono::milliseconds>(timeout, std::chrono::hours(24));
   return impl_->execute(std::move(command));
 }
 

@@ -48,9 +48,9 @@ struct EngineRequest {
 
 struct TokenEvent {
   int32_t token = 0;
-  std::string text;
-  std::optional<float> logprob;
-  uint64_t epoch = 0;
+  std::string text;              // whole characters that became certain; often "" (stop strings)
+  std::optional<float> logprob;  // of the model's own distribution, before sampling parameters
+  uint64_t epoch = 0;            // of the pass that gave it
 };
 
 struct ModuleShare {
@@ -58,21 +58,25 @@ struct ModuleShare {
   double share = 0.0;
 };
 
+/// The answer. For `stop` and `length`, `text` is the token events' texts joined; when the end came
+/// from elsewhere it may go on with text that was held back for a stop string.
 struct DoneEvent {
   std::string finish_reason;     // stop | length | cancelled | revoked | deadline; score: "scored"
-  std::string text;              // whole generated text
-  std::vector<int32_t> tokens;   // generated ids
+  std::string text;              // whole generated text, without stop string
+  std::vector<int32_t> tokens;   // generated ids, with the eos or those of the stop string
   int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
   double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
   uint64_t epoch = 0;            // of the last forward pass
   std::string composition;       // its digest
-  std::map<std::string, ModuleShare> modules;  // permitted modules by name
+  // By name: the permitted modules, and those taken out meanwhile that had a share.
+  std::map<std::string, ModuleShare> modules;
   double backbone_share = 0.0;
-  // score
+  // of each scored token; of each generated one if want_logprobs
+  std::vector<float> logprobs;
+  // score; only filled when the reason is "scored"
   double nats = 0.0;
   int64_t count = 0;             // scored tokens: all but the first
   std::optional<double> bits_per_byte;
-  std::vector<float> logprobs;   // of each scored token
   std::shared_ptr<std::vector<float>> logits;  // [n_tokens, vocab]
   std::shared_ptr<RoutingTrace> routing;
 };
