@@ -6,14 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <functional>
-#include <nlohmann/json.hpp>
-#include <set>
-
-#include "daemon/config_keys.h"
 
 namespace chimera {
 namespace {
@@ -311,123 +307,6 @@ TEST(Config, CompositionAlone) {
       HasSubstr("composition:1:23: modules[0].path: found \"rel\" (expected an absolute path)"));
   EXPECT_THAT(parse_composition("moduls: []", "c", "").status().message(),
               HasSubstr("did you mean modules?"));
-}
-
-// --- the schema says the same as the reader --------------------------------------------------
-
-// Collects dotted keys of a JSON Schema, following local references.
-void schema_keys(const nlohmann::json& root, nlohmann::json node, const std::string& prefix,
-                 std::map<std::string, nlohmann::json>* out) {
-  if (node.contains("$ref")) {
-    const std::string ref = node["$ref"];
-    node = root.at(nlohmann::json::json_pointer(ref.substr(1)));
-  }
-  if (node.contains("properties")) {
-    for (const auto& [key, child] : node["properties"].items()) {
-      (*out)[prefix + key] = child;
-      schema_keys(root, child, prefix + key + ".", out);
-    }
-  }
-  if (node.contains("items")) {
-    schema_keys(root, node["items"], prefix.substr(0, prefix.size() - 1) + "[].", out);
-  }
-}
-
-nlohmann::json schema() {
-  std::ifstream in(kConfigs + "/deployment.schema.json");
-  return nlohmann::json::parse(in);
-}
-
-TEST(ConfigSchema, HasExactlyTheKeysOfTheReader) {
-  const nlohmann::json root = schema();
-  std::map<std::string, nlohmann::json> found;
-  schema_keys(root, root, "", &found);
-  std::set<std::string> names;
-  for (const auto& [name, node] : found) names.insert(name);
-  const auto keys = deployment_keys();
-  EXPECT_EQ(names, std::set<std::string>(keys.begin(), keys.end()));
-}
-
-TEST(ConfigSchema, RangesAndDefaultsAreThoseOfTheReader) {
-  const nlohmann::json root = schema();
-  const auto config = parse_deployment(kGood, "d.yaml", "/b");
-  ASSERT_TRUE(config.ok());
-  const std::map<std::string, int64_t> defaults = {
-      {"max_sequences", config->serve.max_sequences},
-      {"max_context", config->serve.max_context},
-      {"max_queue", config->serve.max_queue},
-      {"prefill_chunk", config->serve.prefill_chunk},
-      {"max_live_epochs", config->serve.max_live_epochs}};
-  for (const auto& [key, value] : defaults) {
-    const auto& node = root["properties"]["serve"]["properties"][key];
-    EXPECT_EQ(node["default"].get<int64_t>(), value) << key;
-    const auto accepts = [&](int64_t v) {
-      return parse_status(kGood + "serve: {" + key + ": " + std::to_string(v) + "}\n").ok();
-    };
-    const int64_t min = node["minimum"], max = node["maximum"];
-    EXPECT_TRUE(accepts(min) && accepts(max)) << key;
-    EXPECT_FALSE(accepts(min - 1) || accepts(max + 1)) << key;
-  }
-}
-
-std::string run(const std::string& command, int* exit_status) {
-  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
-  std::string out;
-  char buffer[4096];
-  while (size_t n = fread(buffer, 1, sizeof(buffer), pipe)) out.append(buffer, n);
-  *exit_status = pclose(pipe);
-  return out;
-}
-
-TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
-  int exit_status = 0;
-  run("/usr/bin/python3 -c 'import jsonschema, yaml'", &exit_status);
-  if (exit_status != 0) GTEST_SKIP() << "python3-jsonschema and python3-yaml are not installed";
-  const std::string dir = temp_dir();
-  struct Case {
-    std::string yaml;
-    bool good;
-  };
-  const Case cases[] = {
-      {kGood, true},
-      {kGood + "watch:\ncomposition: {modules: }\nthreads: auto\n", true},
-      {kGood + "serve: {endpoint: tcp://127.0.0.1:5555}\n", true},
-      {kGood + "composition: {modules: [{path: a, bias: -100, enabled: false}]}\n", true},
-      {"threads: 2\n", false},
-      {kGood + "serve: {max_sequences: 0}\n", false},
-      {kGood + "serve: {max_sequence: 1}\n", false},
-      {kGood + "serve: {max_sequences: \"4\"}\n", false},
-      {kGood + "serve: {endpoint: \"tcp://0.0.0.0:1\"}\n", false},
-      {kGood + "serve: {endpoint: \"tcp://*:1\"}\n", false},
-      {kGood + "threads: 0\n", false},
-      {kGood + "composition: {modules: [{bias: 1}]}\n", false},
-      {kGood + "composition: {modules: [{path: a, bias: 101}]}\n", false},
-      {"backbone: {path: m, precision: q8}\n", false},
-      {"backbone: {path: 5}\n", false},
-      {"chimera: deployment/2\n" + kGood, false}};
-  for (size_t i = 0; i < std::size(cases); ++i) {
-    std::ofstream(dir + "/" + std::to_string(i) + (cases[i].good ? ".good" : ".bad"))
-        << cases[i].yaml;
-    EXPECT_EQ(parse_status(cases[i].yaml).ok(), cases[i].good) << cases[i].yaml;
-  }
-  std::ofstream(dir + "/check.py") << R"(
-import glob, json, sys, jsonschema, yaml
-schema = json.load(open(sys.argv[1] + "/deployment.schema.json"))
-jsonschema.Draft7Validator.check_schema(schema)
-validator = jsonschema.Draft7Validator(schema)
-for name in glob.glob(sys.argv[1] + "/*.yaml") + glob.glob(sys.argv[2] + "/*.good"):
-    for error in validator.iter_errors(yaml.safe_load(open(name))):
-        sys.exit(f"{name}: {error.message}")
-bad = glob.glob(sys.argv[2] + "/*.bad")
-assert len(bad) > 5
-for name in bad:
-    if validator.is_valid(yaml.safe_load(open(name))):
-        sys.exit(f"{name}: accepted: {open(name).read()}")
-)";
-  const std::string out =
-      run("/usr/bin/python3 " + dir + "/check.py " + kConfigs + " " + dir, &exit_status);
-  EXPECT_EQ(exit_status, 0) << out;
-  fs::remove_all(dir);
 }
 
 TEST(Config, ShippedDeploymentsAreRead) {

@@ -157,4 +157,24 @@ inline size_t mappings() {
   return static_cast<size_t>(std::count(maps.begin(), maps.end(), '\n'));
 }
 
+class RegistryTest : public ::testing::Test {
+ protected:
+  void SetUp() override { CHIMERA_NEEDS_GOLDEN(); }
+
+  std::string state() const { return temp_.path + "/state"; }
+  std::unique_ptr<Daemon> start(Daemon::Settings settings = {}) {
+    return std::make_unique<Daemon>(state(), std::move(settings));
+  }
+  /// A copy of a module that the test may damage.
+  std::string copy(const std::string& name, const std::string& as = "copy") {
+    const std::string to = temp_.path + "/" + as;
+    fs::remove_all(to);
+    fs::copy(Fixture::get().module(name), to, fs::copy_options::recursive);
+    return to;
+  }
+  static std::string at(const std::string& name) { return Fixture::get().module(name); }
+
+  TempDir temp_;
+};
+
 }  // namespace chimera::testing_support

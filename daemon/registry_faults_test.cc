@@ -1,0 +1,271 @@
+// Changes that fail, wait, are overtaken or collide: nothing of them stays (invariant 6).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+#include "daemon/registry.h"
+#include "daemon/registry_testing.h"
+
+namespace chimera {
+namespace {
+
+using namespace testing_support;
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
+
+// --- invariant 6: a failed change leaves no trace ----------------------------------------------
+
+struct BadModule {
+  const char* name;
+  Code code;
+  const char* message;
+  void (*damage)(const std::string& dir);
+};
+
+void set_weights(const std::string& dir, float value) {
+  const std::string path = dir + "/weights.safetensors";
+  const std::string old = must(sha256_of_file(path));
+  std::string bytes = slurp(path);
+  for (size_t i = 1; i <= 64; ++i) memcpy(&bytes[bytes.size() - 4 * i], &value, 4);
+  spill(path, bytes);
+  reseal(dir, old);
+}
+
+const BadModule kBadModules[] = {
+    {"missing", Code::kNotFound, "copy", [](const std::string& d) { fs::remove_all(d); }},
+    {"no_manifest", Code::kNotFound, "module.yaml",
+     [](const std::string& d) { fs::remove(d + "/module.yaml"); }},
+    {"broken_manifest", Code::kInvalidArgument,
+     "module.yaml:", [](const std::string& d) { edit(d + "/module.yaml", "kind:", "kin:"); }},
+    {"library", Code::kUnimplemented, "library",
+     [](const std::string& d) { edit(d + "/module.yaml", "weights\n", "library\n"); }},
+    {"fingerprint", Code::kFailedPrecondition, "found backbone fingerprint",
+     [](const std::string& d) {
+       edit(d + "/module.yaml", Fixture::get().loaded().fingerprint,
+            "sha256:" + std::string(64, '0'));
+     }},
+    {"hidden_size", Code::kFailedPrecondition, "found backbone.hidden_size",
+     [](const std::string& d) { edit(d + "/module.yaml", "hidden_size: 64", "hidden_size: 65"); }},
+    {"flipped_bit", Code::kDataCorrupt, "weights.safetensors",
+     [](const std::string& d) {
+       std::string bytes = slurp(d + "/weights.safetensors");
+       bytes.back() = static_cast<char>(bytes.back() ^ 1);
+       spill(d + "/weights.safetensors", bytes);
+     }},
+    {"truncated", Code::kDataCorrupt, "weights.safetensors",
+     [](const std::string& d) { fs::resize_file(d + "/weights.safetensors", 1000); }},
+    {"nan", Code::kDataCorrupt, "",
+     [](const std::string& d) { set_weights(d, std::numeric_limits<float>::quiet_NaN()); }},
+    {"overflow", Code::kDataCorrupt, "probe", [](const std::string& d) { set_weights(d, 3e38f); }},
+    {"link", Code::kPermissionDenied, "",
+     [](const std::string& d) {
+       fs::rename(d + "/weights.safetensors", d + "/../elsewhere");
+       fs::create_symlink(d + "/../elsewhere", d + "/weights.safetensors");
+     }},
+};
+
+TEST_F(RegistryTest, FailedLoadsLeaveNoTrace) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  const Stream stream = daemon->run();
+  const std::string digest = daemon->digest();
+  const auto once = [&](const BadModule& bad) {
+    const std::string dir = copy("legal");
+    bad.damage(dir);
+    const auto loaded = daemon->load(dir);
+    ASSERT_FALSE(loaded.ok()) << bad.name;
+    EXPECT_EQ(loaded.status().code(), bad.code) << bad.name << loaded.status().to_string();
+    EXPECT_THAT(loaded.status().message(), HasSubstr(bad.message)) << bad.name;
+    EXPECT_FALSE(daemon->registry->apply(spec_of({at("bio"), dir}), InFlight::kPin).ok());
+    EXPECT_EQ(daemon->registry->plan(spec_of({dir})).refusals.size(), 1u) << bad.name;
+    EXPECT_EQ(daemon->digest(), digest) << bad.name;
+    EXPECT_EQ(daemon->epoch(), 2u) << bad.name;
+  };
+  for (int i = 0; i < 3; ++i) {  // buffers grow to their size
+    for (const BadModule& bad : kBadModules) once(bad);
+  }
+  const size_t descriptors = open_descriptors();
+  const int64_t threads = process_status("Threads"), memory = process_status("VmRSS");
+  for (int i = 0; i < 10; ++i) {
+    for (const BadModule& bad : kBadModules) once(bad);
+  }
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_LT(std::abs(process_status("VmRSS") - memory), 1024) << "KiB";
+  EXPECT_EQ(daemon->run(), stream);
+  EXPECT_EQ(daemon->registry->history().size(), 2u);
+  EXPECT_EQ(daemon->registry->modules().size(), 1u);
+}
+
+TEST_F(RegistryTest, WrongArgumentsOfLoad) {
+  const auto daemon = start();
+  LoadArgs args;
+  args.path = at("legal");
+  args.name = "bio";
+  EXPECT_THAT(daemon->registry->load(args).status().message(),
+              HasSubstr("name: found bio (expected legal"));
+  args.name = "legal";
+  args.bias = 1e9f;
+  EXPECT_EQ(daemon->registry->load(args).status().code(), Code::kInvalidArgument);
+  args.bias = 1.0f;
+  EXPECT_TRUE(daemon->registry->load(args).ok());
+  EXPECT_EQ(daemon->load("legal").status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(daemon->load("").status().code(), Code::kInvalidArgument);
+}
+
+// The state directory cannot be written: nothing changes, and later it works again.
+TEST_F(RegistryTest, FullDiskRefusesTheChange) {
+  class FullEnv : public Env {
+   public:
+    ssize_t write(int fd, const void* b, size_t n) override {
+      if (!full) return Env::write(fd, b, n);
+      errno = ENOSPC;
+      return -1;
+    }
+    bool full = false;
+  };
+  FullEnv env;
+  Daemon::Settings settings;
+  settings.env = &env;
+  const auto daemon = start(settings);
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  env.full = true;
+  for (const Status& status :
+       {daemon->load(at("legal")).status(), daemon->registry->unload("bio").status(),
+        daemon->registry->revoke("bio").status()}) {
+    EXPECT_EQ(status.code(), Code::kResourceExhausted);
+    EXPECT_THAT(status.to_string(), HasSubstr("No space left"));
+  }
+  EXPECT_EQ(daemon->epoch(), 2u);
+  env.full = false;
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_EQ(daemon->names(), "bio,legal");
+}
+
+// --- publishing refused, revoked meanwhile -----------------------------------------------------
+
+TEST_F(RegistryTest, RefusedPublicationIsNotRemembered) {
+  uint64_t used = 0;
+  {
+    Daemon::Settings settings;
+    settings.engine.max_live_epochs = 1;
+    settings.publish_timeout = std::chrono::milliseconds(250);
+    const auto daemon = start(settings);
+    const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+    ASSERT_TRUE(sink->wait_tokens(1));
+    const auto refused = daemon->load(at("legal"));
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+    EXPECT_THAT(refused.status().message(), HasSubstr("sequence"));
+    EXPECT_EQ(daemon->registry->history().size(), 1u);
+    EXPECT_EQ(daemon->epoch(), 1u);
+    used = daemon->store->last_epoch();
+    EXPECT_EQ(used, 2u);
+  }
+  const auto daemon = start();
+  EXPECT_EQ(daemon->names(), "");
+  EXPECT_GT(daemon->epoch(), used);
+}
+
+TEST_F(RegistryTest, RevocationOvertakesAWaitingPublication) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  const auto daemon = start(settings);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  Status waiting;
+  std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const auto start_time = std::chrono::steady_clock::now();
+  const auto revoked = daemon->registry->revoke("legal");
+  const auto took = std::chrono::steady_clock::now() - start_time;
+  loader.join();
+  ASSERT_TRUE(revoked.ok()) << revoked.status().to_string();
+  EXPECT_LT(took, std::chrono::seconds(10));  // not the 30 s that the publication may wait
+  EXPECT_THAT(waiting.code(), AnyOf(Code::kUnavailable, Code::kOk));
+  EXPECT_EQ(daemon->registry->composition().find("legal"), nullptr);
+}
+
+TEST_F(RegistryTest, StopGivesUpAWaitingPublication) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  const auto daemon = start(settings);
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  Status waiting;
+  std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  daemon->registry->stop();
+  loader.join();
+  EXPECT_THAT(waiting.code(), AnyOf(Code::kUnavailable, Code::kOk));
+  EXPECT_EQ(daemon->load(at("bio")).status().code(), Code::kUnavailable);
+}
+
+TEST_F(RegistryTest, RevokeLetsGoOfTheMemory) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const std::weak_ptr<const Module> module = daemon->engine->table()->modules().at(1);
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 500));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  ASSERT_TRUE(daemon->registry->revoke("legal").ok());
+  EXPECT_TRUE(module.expired());
+  EXPECT_TRUE(daemon->registry->modules().empty());
+  sink->done();
+}
+
+// --- many callers ------------------------------------------------------------------------------
+
+TEST_F(RegistryTest, ConflictingCallersGetOnlyListedErrors) {
+  const auto daemon = start();
+  std::vector<std::thread> callers;
+  std::atomic<int> loads{0}, unloads{0}, unexpected{0};
+  for (int t = 0; t < 8; ++t) {
+    callers.emplace_back([&, t] {
+      for (int i = 0; i < 12; ++i) {
+        const Status status = (t + i) % 2 == 0 ? daemon->load(at("legal")).status()
+                              : i % 5 == 0     ? daemon->registry->revoke("legal").status()
+                                               : daemon->registry->unload("legal").status();
+        if (status.ok()) {
+          ++((t + i) % 2 == 0 ? loads : unloads);
+        } else if (status.code() != Code::kNotFound && status.code() != Code::kUnavailable) {
+          ++unexpected;
+        }
+        (void)daemon->registry->modules();
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(unexpected, 0);
+  EXPECT_GT(loads, 0);
+  EXPECT_GT(unloads, 0);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_EQ(daemon->names(), "legal");
+  EXPECT_EQ(daemon->registry->history().back().composition, daemon->registry->composition());
+  EXPECT_EQ(daemon->registry->history().back().epoch, daemon->epoch());
+}
+
+TEST_F(RegistryTest, LoadUnloadCyclesStayFlat) {
+  const auto daemon = start();
+  const auto cycle = [&] {
+    ASSERT_TRUE(daemon->load(at("legal")).ok());
+    ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  };
+  for (int i = 0; i < 80; ++i) cycle();  // the history fills up to its 64 records
+  const size_t descriptors = open_descriptors(), maps = mappings();
+  const int64_t memory = process_status("VmRSS"), threads = process_status("Threads");
+  for (int i = 0; i < 100; ++i) cycle();
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_LE(mappings(), maps + 2);  // the allocator may split its own
+  EXPECT_LT(process_status("VmRSS") - memory, 1024) << "KiB";
+}
+
+}  // namespace
+}  // namespace chimera
