@@ -13,6 +13,10 @@
 namespace chimera {
 namespace {
 
+constexpr const char* kShapeHint =
+    "Matrices are stored as [outputs, inputs] for the hidden size of the backbone; `chimera module "
+    "inspect` shows both";
+
 constexpr std::array<std::string_view, 3> kProjections{"gate_proj", "up_proj", "down_proj"};
 constexpr std::string_view kNames =
     "layers.{L}.gate.weight, layers.{L}.gate.bias or "
@@ -63,8 +67,10 @@ Status missing(int64_t layer, const std::string& tail) {
 
 Status check_tensor(const TensorView& t, std::span<const int64_t> shape) {
   if (!std::equal(t.shape.begin(), t.shape.end(), shape.begin(), shape.end())) {
-    return {Code::kInvalidArgument, fmt::format("tensor {}: found shape {} (expected {})", t.name,
-                                                shape_string(t.shape), shape_string(shape))};
+    return {Code::kInvalidArgument,
+            fmt::format("tensor {}: found shape {} (expected {})", t.name, shape_string(t.shape),
+                        shape_string(shape)),
+            kShapeHint};
   }
   if (t.dtype != DType::kF32 && t.dtype != DType::kF16 && t.dtype != DType::kBF16) {
     return {Code::kUnimplemented,
@@ -107,8 +113,10 @@ Status check_expert(int64_t layer, int64_t e, const std::array<const TensorView*
   }
   const TensorView& gate = *expert[0];
   if (gate.shape.size() != 2 || gate.shape[0] < 1) {
-    return {Code::kInvalidArgument, fmt::format("tensor {}: found shape {} (expected [width, {}])",
-                                                gate.name, shape_string(gate.shape), hidden)};
+    return {Code::kInvalidArgument,
+            fmt::format("tensor {}: found shape {} (expected [width, {}])", gate.name,
+                        shape_string(gate.shape), hidden),
+            kShapeHint};
   }
   const int64_t width = gate.shape[0];
   CHIMERA_RETURN_IF_ERROR(check_tensor(gate, std::array{width, hidden}));

@@ -58,9 +58,10 @@ class LoadUnloadCycles(unittest.TestCase):
                 copy = self.scratch / f"copy-{i}"
                 shutil.copytree(source, copy)
                 manifest = copy / "module.yaml"
-                manifest.write_text(manifest.read_text().replace("name: legal", f"name: m{i}"))
+                manifest.write_text(manifest.read_text().replace('name: "legal"', f"name: m{i}"))
                 client.load(copy)
             grown = self.growth(daemon, keep, kept)
+            self.assertEqual(len(client.modules()), WARM_UP + kept)
         print(f"negative control, {kept} modules of {weights} bytes: {grown}")
         self.assertGreater(grown["rss_kib"], 0.5 * kept * weights / 1024)
 

@@ -1,5 +1,6 @@
 """The daemon as an operator meets it: watch folder, plan/apply/rollback, restart, signals, files
 that change on disk, clients that vanish."""
+import json
 import os
 import shutil
 import signal
@@ -142,7 +143,11 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(late.done["finish_reason"], "deadline")
 
     def test_pinned_epochs_are_bounded_and_say_for_whom(self) -> None:
-        serve = {"max_context": 100000, "max_live_epochs": 2}
+        # A context so long that no stream ends by itself while the change waits for 30 s.
+        config = self.parts / "backbone" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()),
+                                      "max_position_embeddings": 1 << 17}))
+        serve = {"max_context": 100000, "max_live_epochs": 2, "max_sequences": 2}
         with Daemon(self.parts / "backbone", serve=serve) as daemon:
             stop = threading.Event()
 
