@@ -91,6 +91,7 @@ class Backbone {
 /// Cached in `cache_dir` (made when missing; empty: no cache) under device, inode, size,
 /// modification and change time of every file. The cache is best effort and trusts whoever may
 /// write to that directory.
-Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint, const std::string& cache_dir);
+Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint,
+                                         const std::string& cache_dir);
 
 }  // namespace chimera
