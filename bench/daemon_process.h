@@ -1,0 +1,40 @@
+// A chimerad of the bench's own: private directory, sockets and state, ended with the object.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+namespace chimera::bench {
+
+struct DeploymentOptions {
+  std::string backbone;              // checkpoint directory
+  std::string precision = "bf16";    // f32 | bf16
+  std::vector<std::string> modules;  // directories loaded at start
+  int max_sequences = 16;
+  int max_context = 1024;
+  int threads = 0;  // 0 = auto
+};
+
+class DaemonProcess {
+ public:
+  /// Starts the chimerad beside this program; throws std::runtime_error when it cannot.
+  explicit DaemonProcess(const DeploymentOptions& options);
+  ~DaemonProcess();
+  DaemonProcess(const DaemonProcess&) = delete;
+  DaemonProcess& operator=(const DaemonProcess&) = delete;
+
+  std::string serve_endpoint() const { return "ipc://" + dir_ + "/serve.sock"; }
+  std::string control_endpoint() const { return "ipc://" + dir_ + "/control.sock"; }
+  /// Seconds since the epoch of bench::now_s at which the process was started.
+  double started_at() const { return started_at_; }
+  pid_t pid() const { return pid_; }
+
+ private:
+  std::string dir_;
+  pid_t pid_ = -1;
+  double started_at_ = 0;
+};
+
+}  // namespace chimera::bench
