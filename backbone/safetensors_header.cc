@@ -58,7 +58,10 @@ class HeaderParser {
 
   Result<SafetensorsHeader> run() {
     out_.tensors.reserve(std::min(count_entries(), text_.size() / kMinEntryBytes));
-    if (!parse_header() || !check_layout() || !index_names()) return std::move(error_);
+    if (!parse_header()) return std::move(error_);
+    sort_by_data();
+    // Names first: a tensor that is there twice would else be reported as an overlap.
+    if (!index_names() || !check_layout()) return std::move(error_);
     return std::move(out_);
   }
 
@@ -382,7 +385,6 @@ class HeaderParser {
   }
 
   bool check_layout() {
-    sort_by_data();
     size_t expected = 0;
     for (const TensorView& t : out_.tensors) {
       const size_t begin = begin_of(t);
