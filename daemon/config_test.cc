@@ -366,7 +366,7 @@ TEST(Config, SurvivesRandomEdits) {
     return state;
   };
   const std::string marks = "{}[]:,&*!|>%@`\"'#-? \n\t0a~<\\\xff";
-  for (int i = 0; i < 3000; ++i) {
+  for (int i = 0; i < 500; ++i) {
     std::string text = good;
     for (uint64_t edits = next() % 6 + 1; edits > 0; --edits) {
       const size_t at = next() % text.size();

@@ -87,12 +87,12 @@ TEST_F(RegistryTest, FailedLoadsLeaveNoTrace) {
     EXPECT_EQ(daemon->digest(), digest) << bad.name;
     EXPECT_EQ(daemon->epoch(), 2u) << bad.name;
   };
-  for (int i = 0; i < 3; ++i) {  // buffers grow to their size
+  for (int i = 0; i < 2; ++i) {  // buffers grow to their size
     for (const BadModule& bad : kBadModules) once(bad);
   }
   const size_t descriptors = open_descriptors();
   const int64_t threads = process_status("Threads"), memory = process_status("VmRSS");
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 3; ++i) {
     for (const BadModule& bad : kBadModules) once(bad);
   }
   EXPECT_EQ(open_descriptors(), descriptors);
@@ -257,10 +257,10 @@ TEST_F(RegistryTest, LoadUnloadCyclesStayFlat) {
     ASSERT_TRUE(daemon->load(at("legal")).ok());
     ASSERT_TRUE(daemon->registry->unload("legal").ok());
   };
-  for (int i = 0; i < 80; ++i) cycle();  // the history fills up to its 64 records
+  for (int i = 0; i < 70; ++i) cycle();  // the history fills up to its 64 records
   const size_t descriptors = open_descriptors(), maps = mappings();
   const int64_t memory = process_status("VmRSS"), threads = process_status("Threads");
-  for (int i = 0; i < 100; ++i) cycle();
+  for (int i = 0; i < 50; ++i) cycle();
   EXPECT_EQ(open_descriptors(), descriptors);
   EXPECT_EQ(process_status("Threads"), threads);
   EXPECT_LE(mappings(), maps + 2);  // the allocator may split its own
