@@ -13,6 +13,13 @@ namespace {
 // Scratch of one thread is kept between calls up to this many symbols, about 1 MiB.
 constexpr size_t kKeptSymbols = 32 * 1024;
 
+// Where the last character of `text`, which is not empty, begins.
+size_t last_char(std::string_view text) {
+  size_t pos = text.size() - 1;
+  while (pos > 0 && (static_cast<unsigned char>(text[pos]) & 0xC0u) == 0x80u) --pos;
+  return pos;
+}
+
 }  // namespace
 
 void Bpe::MergeTable::reset(size_t count) {
@@ -124,6 +131,10 @@ Status Bpe::add_merge(std::string_view left, std::string_view right, size_t rank
   const int32_t result = vocabulary_.model_id(joined);
   if (result == kNoToken) return refuse(joined);
   merges_.put(left_id, right_id, static_cast<uint32_t>(rank), result);
+  if (form_ == PieceForm::kCharacters && !left.empty() && !right.empty()) {
+    const uint64_t last = decode_char(left, last_char(left)).code_point;
+    joints_.insert(last << 32 | decode_char(right, 0).code_point);
+  }
   return {};
 }
 
@@ -136,17 +147,46 @@ void Bpe::read_alphabet(PieceForm form) {
   }
   if (form == PieceForm::kBytes) return;
   for (int32_t id = 0; id < vocabulary_.size(); ++id) {
-    const std::string content(vocabulary_.contains(id) ? vocabulary_.content(id) : "");
+    const std::string_view content = vocabulary_.contains(id) ? vocabulary_.content(id) : "";
     const bool single = !content.empty() && char_length(content[0]) == content.size();
-    if (single && vocabulary_.model_id(content) == id) char_ids_.emplace(content, id);
+    if (single && vocabulary_.model_id(content) == id) {
+      char_ids_.emplace(decode_char(content, 0).code_point, id);
+    }
   }
+  // Where a symbol depends on its place in the piece, on the request (special characters) or the
+  // piece as a whole is looked up, a part does not encode as it would inside the piece.
+  const bool special_chars =
+      std::any_of(char_ids_.begin(), char_ids_.end(),
+                  [this](const auto& entry) { return vocabulary_.is_special(entry.second); });
+  cut_ = subword_prefix_.empty() && word_suffix_.empty() && !ignore_merges_ && !special_chars;
+}
+
+bool Bpe::may_join(uint32_t left, uint32_t right) const {
+  return joints_.contains(uint64_t{left} << 32 | right) || !char_ids_.contains(left) ||
+         !char_ids_.contains(right);
 }
 
 void Bpe::encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const {
-  if (cache_.find(piece, allow_special, ids)) return;
+  if (!cut_) return encode_word(piece, allow_special, ids);
+  size_t begin = 0;
+  uint32_t previous = 0;
+  for (size_t pos = 0; pos < piece.size();) {
+    const DecodedChar c = decode_char(piece, pos);
+    if (pos > begin && !may_join(previous, c.code_point)) {
+      encode_word(piece.substr(begin, pos - begin), allow_special, ids);
+      begin = pos;
+    }
+    previous = c.code_point;
+    pos += c.length;
+  }
+  encode_word(piece.substr(begin), allow_special, ids);
+}
+
+void Bpe::encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const {
+  if (cache_.find(word, allow_special, ids)) return;
   const size_t before = ids.size();
-  encode_uncached(piece, allow_special, ids);
-  cache_.insert(piece, allow_special, std::span(ids).subspan(before));
+  encode_uncached(word, allow_special, ids);
+  cache_.insert(word, allow_special, std::span(ids).subspan(before));
 }
 
 size_t Bpe::encode_uncached(std::string_view piece, bool allow_special,
@@ -210,7 +250,7 @@ int32_t Bpe::symbol_id(std::string_view c, bool first, bool last) const {
     return vocabulary_.model_id(token);
   }
   if (form_ == PieceForm::kBytes) return byte_ids_[static_cast<uint8_t>(c[0])];
-  const auto it = char_ids_.find(std::string(c));
+  const auto it = char_ids_.find(decode_char(c, 0).code_point);
   return it == char_ids_.end() ? kNoToken : it->second;
 }
 

@@ -2,7 +2,8 @@
 // list, always the earliest-ranked pair first and the leftmost among equals.
 //
 // Costs O(n log n) for a piece of n symbols: candidate pairs wait in a heap, symbols form a linked
-// list.
+// list. Pieces of whole texts (no pre-tokenizer) are first cut wherever no merge can join the two
+// characters: merging cannot cross such a place, so the parts are words that the cache knows.
 //
 // Thread safety: immutable after from_json but for the word cache, which is lock-free.
 #pragma once
@@ -13,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "backbone/status.h"
@@ -31,8 +33,8 @@ class Bpe : public TokenModel {
 
   void encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const override;
 
-  /// encode() past the word cache; returns how many heap entries were handled, for tests of the
-  /// cost.
+  /// encode() past the cuts and the word cache; returns how many heap entries were handled, for
+  /// tests of the cost.
   size_t encode_uncached(std::string_view piece, bool allow_special,
                          std::vector<int32_t>& ids) const;
 
@@ -83,6 +85,8 @@ class Bpe : public TokenModel {
   int32_t whole_piece(std::string_view piece, bool allow_special) const;
   void start_symbols(std::string_view piece, bool allow_special, Scratch& s) const;
   int32_t symbol_id(std::string_view c, bool first, bool last) const;
+  void encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const;
+  bool may_join(uint32_t left, uint32_t right) const;
   bool add_byte_fallback(std::string_view c, Scratch& s) const;
   bool add_candidate(size_t left, bool allow_special, Scratch& s) const;
   size_t merge_all(bool allow_special, Scratch& s) const;
@@ -90,9 +94,12 @@ class Bpe : public TokenModel {
   const Vocabulary& vocabulary_;
   MergeTable merges_;
   PieceForm form_ = PieceForm::kCharacters;
-  std::array<int32_t, 256> byte_ids_{};                // kBytes: id of each byte
-  std::unordered_map<std::string, int32_t> char_ids_;  // kCharacters: ids of one-character tokens
-  std::array<int32_t, 256> fallback_ids_{};            // "<0x00>" … "<0xFF>"
+  std::array<int32_t, 256> byte_ids_{};             // kBytes: id of each byte
+  std::unordered_map<uint32_t, int32_t> char_ids_;  // kCharacters: ids of one-character tokens
+  // kCharacters: left << 32 | right for the characters that meet in some merge.
+  std::unordered_set<uint64_t> joints_;
+  bool cut_ = false;                         // whether pieces are cut where no joint is
+  std::array<int32_t, 256> fallback_ids_{};  // "<0x00>" … "<0xFF>"
   std::string subword_prefix_;
   std::string word_suffix_;
   int32_t unknown_ = kNoToken;

@@ -76,7 +76,7 @@ Result<Json> parse_bounded_json(std::string_view text) {
   try {
     return Json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::exception& e) {
-    return Status(Code::kDataCorrupt, fmt::format("not valid JSON: {}", e.what()));
+    return Status(Code::kDataCorrupt, fmt::format("not valid JSON: {}", lossy(e.what())));
   }
 }
 

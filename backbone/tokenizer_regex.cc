@@ -7,6 +7,7 @@
 #include <array>
 
 #include "backbone/tokenizer_regex_syntax.h"
+#include "backbone/tokenizer_text.h"
 
 namespace chimera::tokenizer {
 namespace {
@@ -81,7 +82,8 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
     return Status(
         Code::kDataCorrupt,
         fmt::format("regular expression rejected: {} (at byte {} of its PCRE2 form \"{}\")",
-                    reinterpret_cast<const char*>(text.data()), offset, pattern.substr(0, 200)));
+                    reinterpret_cast<const char*>(text.data()), offset,
+                    lossy(pattern.substr(0, 200))));
   }
   // Without JIT (a system that forbids writable code pages) pcre2_match interprets.
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);

@@ -1,14 +1,13 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "backbone/tokenizer_regex_syntax.h"
 
 #include <fmt/format.h>
-#include <pcre2.h>
 
 #include <array>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "backbone/tokenizer_regex_names.h"
 #include "backbone/tokenizer_text.h"
 
 namespace chimera::tokenizer {
@@ -19,104 +18,8 @@ constexpr size_t kMaxPattern = 64 * 1024;
 constexpr size_t kMaxTranslated = 1024 * 1024;
 constexpr int kMaxDepth = 64;
 
-// Contents of bracket classes. Word is Alphabetic + M + Nd + Pc; the three ranges are the symbols
-// with Other_Alphabetic.
-constexpr std::string_view kSpace =
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
-    "\\x{205f}\\x{3000}";
-constexpr std::string_view kNotSpace =
-    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"
-    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"
-    "\\x{3001}-\\x{10ffff}";
-constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
-    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
-constexpr std::string_view kHex = "0-9a-fA-F";
-constexpr std::string_view kNotHex =
-    "\\x{0}-\\x{2f}\\x{3a}-\\x{40}\\x{47}-\\x{60}\\x{67}-\\x{10ffff}";
-constexpr std::string_view kAny = "\\x{0}-\\x{10ffff}";
-
-using Named = std::pair<std::string_view, std::string_view>;
-
-// Names that both \p{…} and [:…:] take, in lower case.
-constexpr std::array<Named, 14> kPosixNames = {{
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"ascii", "\\x{0}-\\x{7f}"},
-    {"blank", "\\p{Zs}\\x{9}"},
-    {"cntrl", "\\p{Cc}"},
-    {"digit", "\\p{Nd}"},
-    {"lower", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>^`|~"},
-    {"space", kSpace},
-    {"upper", "\\p{Uppercase}"},
-    {"word", kWord},
-    {"xdigit", kHex},
-    {"any", kAny},
-    {"whitespace", kSpace},
-}};
-
-// Long names of general categories, lower case without separators.
-constexpr std::array<Named, 37> kCategoryNames = {{
-    {"letter", "L"},
-    {"casedletter", "L&"},
-    {"uppercaseletter", "Lu"},
-    {"lowercaseletter", "Ll"},
-    {"titlecaseletter", "Lt"},
-    {"modifierletter", "Lm"},
-    {"otherletter", "Lo"},
-    {"mark", "M"},
-    {"combiningmark", "M"},
-    {"nonspacingmark", "Mn"},
-    {"spacingmark", "Mc"},
-    {"enclosingmark", "Me"},
-    {"number", "N"},
-    {"decimalnumber", "Nd"},
-    {"letternumber", "Nl"},
-    {"othernumber", "No"},
-    {"punctuation", "P"},
-    {"connectorpunctuation", "Pc"},
-    {"dashpunctuation", "Pd"},
-    {"openpunctuation", "Ps"},
-    {"closepunctuation", "Pe"},
-    {"initialpunctuation", "Pi"},
-    {"finalpunctuation", "Pf"},
-    {"otherpunctuation", "Po"},
-    {"symbol", "S"},
-    {"mathsymbol", "Sm"},
-    {"currencysymbol", "Sc"},
-    {"modifiersymbol", "Sk"},
-    {"othersymbol", "So"},
-    {"separator", "Z"},
-    {"spaceseparator", "Zs"},
-    {"lineseparator", "Zl"},
-    {"paragraphseparator", "Zp"},
-    {"other", "C"},
-    {"control", "Cc"},
-    {"format", "Cf"},
-    {"privateuse", "Co"},
-}};
-
-template <size_t N>
-std::optional<std::string_view> look_up(const std::array<Named, N>& table, std::string_view name) {
-  for (const auto& [key, value] : table) {
-    if (key == name) return value;
-  }
-  return std::nullopt;
-}
-
 bool is_letter_or_digit(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-bool pcre2_accepts(const std::string& pattern) {
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                   PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-  const bool accepted = code != nullptr;
-  pcre2_code_free(code);
-  return accepted;
 }
 
 // Part of a bracket class: `set` is class content, `complement` says that it stands for every
@@ -135,7 +38,7 @@ class Translator {
   Result<std::string> run() {
     alternatives(0);
     if (error_.ok() && !at_end()) malformed("unmatched ')'");
-    if (!error_.ok()) return error_;
+    if (failed()) return Status(error_.code(), lossy(error_.message()), error_.hint());
     return std::move(out_);
   }
 
@@ -446,18 +349,8 @@ CharSet Translator::property(bool negated) {
 }
 
 CharSet Translator::property_named(const std::string& name, bool negated) {
-  std::string lower = name;
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  if (const auto set = look_up(kPosixNames, lower)) return {std::string(*set), negated};
-  const auto category = look_up(kCategoryNames, lower);
-  const char* letter = negated ? "\\P{" : "\\p{";
-  // A bare script name means script extensions in PCRE2 and the script itself in Oniguruma.
-  for (const std::string& candidate : {category ? std::string(*category) : "sc:" + name, name}) {
-    std::string item = letter + candidate + "}";
-    if (pcre2_accepts(item)) return {std::move(item), false};
-  }
+  if (const auto set = posix_set(lower_ascii(name))) return {std::string(*set), negated};
+  if (auto set = property_set(name, negated)) return {std::move(*set), false};
   unsupported(fmt::format("\"\\p{{{}}}\"", name));
   return {};
 }
@@ -622,7 +515,7 @@ void Translator::posix_bracket(std::string& items, std::vector<std::string>& par
   std::string_view name = source_.substr(pos_ + 2, close - pos_ - 2);
   const bool negated = !name.empty() && name.front() == '^';
   if (negated) name.remove_prefix(1);
-  const auto set = look_up(kPosixNames, name);
+  const auto set = posix_set(name);
   if (!set) return unsupported(fmt::format("\"[:{}:]\"", name));
   pos_ = close + 2;
   if (negated) {

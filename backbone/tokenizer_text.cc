@@ -128,6 +128,13 @@ void drain_lossy(std::string& pending, bool final, std::string& out) {
   pending.erase(0, pos);
 }
 
+std::string lossy(std::string_view bytes) {
+  std::string pending(bytes);
+  std::string text;
+  drain_lossy(pending, true, text);
+  return text;
+}
+
 bool is_white_space(uint32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 0x09 && c <= 0x0D);
   return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||

@@ -32,6 +32,9 @@ void append_char(uint32_t code_point, std::string& out);
 /// may complete; with `final` it becomes U+FFFD as well.
 void drain_lossy(std::string& pending, bool final, std::string& out);
 
+/// `bytes` with every ill-formed part as U+FFFD, for messages.
+std::string lossy(std::string_view bytes);
+
 bool is_white_space(uint32_t c);  // Unicode White_Space
 bool is_numeric(uint32_t c);      // general categories Nd, Nl, No
 bool is_punctuation(uint32_t c);  // general categories P*, and the ASCII symbols

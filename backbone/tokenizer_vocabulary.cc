@@ -79,7 +79,7 @@ Status Vocabulary::add_added_token(const std::string& content, int32_t id, bool 
 }
 
 int32_t Vocabulary::look_up(const Ids& ids, std::string_view content) {
-  const auto it = ids.find(std::string(content));
+  const auto it = ids.find(content);
   return it == ids.end() ? kNoToken : it->second;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -46,7 +47,11 @@ class Vocabulary {
     bool present = false;
     bool special = false;
   };
-  using Ids = std::unordered_map<std::string, int32_t>;
+  struct Hash {
+    using is_transparent = void;  // looks up string views without copying them
+    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  using Ids = std::unordered_map<std::string, int32_t, Hash, std::equal_to<>>;
 
   const Entry& at(int32_t id) const { return entries_[static_cast<size_t>(id)]; }
   static int32_t look_up(const Ids& ids, std::string_view content);

@@ -1,0 +1,115 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "backbone/tokenizer_regex_names.h"
+
+#include <pcre2.h>
+
+#include <array>
+#include <utility>
+
+namespace chimera::tokenizer {
+namespace {
+
+using Named = std::pair<std::string_view, std::string_view>;
+
+// Names that both \p{…} and [:…:] take, in lower case.
+constexpr std::array<Named, 14> kPosixNames = {{
+    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"alpha", "\\p{Alphabetic}"},
+    {"ascii", "\\x{0}-\\x{7f}"},
+    {"blank", "\\p{Zs}\\x{9}"},
+    {"cntrl", "\\p{Cc}"},
+    {"digit", "\\p{Nd}"},
+    {"lower", "\\p{Lowercase}"},
+    {"punct", "\\p{P}$+<=>^`|~"},
+    {"space", kSpace},
+    {"upper", "\\p{Uppercase}"},
+    {"word", kWord},
+    {"xdigit", kHex},
+    {"any", kAny},
+    {"whitespace", kSpace},
+}};
+
+// Long names of general categories, lower case without separators.
+constexpr std::array<Named, 37> kCategoryNames = {{
+    {"letter", "L"},
+    {"casedletter", "L&"},
+    {"uppercaseletter", "Lu"},
+    {"lowercaseletter", "Ll"},
+    {"titlecaseletter", "Lt"},
+    {"modifierletter", "Lm"},
+    {"otherletter", "Lo"},
+    {"mark", "M"},
+    {"combiningmark", "M"},
+    {"nonspacingmark", "Mn"},
+    {"spacingmark", "Mc"},
+    {"enclosingmark", "Me"},
+    {"number", "N"},
+    {"decimalnumber", "Nd"},
+    {"letternumber", "Nl"},
+    {"othernumber", "No"},
+    {"punctuation", "P"},
+    {"connectorpunctuation", "Pc"},
+    {"dashpunctuation", "Pd"},
+    {"openpunctuation", "Ps"},
+    {"closepunctuation", "Pe"},
+    {"initialpunctuation", "Pi"},
+    {"finalpunctuation", "Pf"},
+    {"otherpunctuation", "Po"},
+    {"symbol", "S"},
+    {"mathsymbol", "Sm"},
+    {"currencysymbol", "Sc"},
+    {"modifiersymbol", "Sk"},
+    {"othersymbol", "So"},
+    {"separator", "Z"},
+    {"spaceseparator", "Zs"},
+    {"lineseparator", "Zl"},
+    {"paragraphseparator", "Zp"},
+    {"other", "C"},
+    {"control", "Cc"},
+    {"format", "Cf"},
+    {"privateuse", "Co"},
+}};
+
+template <size_t N>
+std::optional<std::string_view> look_up(const std::array<Named, N>& table, std::string_view name) {
+  for (const auto& [key, value] : table) {
+    if (key == name) return value;
+  }
+  return std::nullopt;
+}
+
+bool pcre2_accepts(const std::string& pattern) {
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
+  const bool accepted = code != nullptr;
+  pcre2_code_free(code);
+  return accepted;
+}
+
+}  // namespace
+
+std::string lower_ascii(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
+std::optional<std::string_view> posix_set(std::string_view name) {
+  return look_up(kPosixNames, name);
+}
+
+std::optional<std::string> property_set(const std::string& name, bool negated) {
+  const auto category = look_up(kCategoryNames, lower_ascii(name));
+  const char* letter = negated ? "\\P{" : "\\p{";
+  // A bare script name means script extensions in PCRE2 and the script itself in Oniguruma.
+  for (const std::string& candidate : {category ? std::string(*category) : "sc:" + name, name}) {
+    std::string item = letter + candidate + "}";
+    if (pcre2_accepts(item)) return item;
+  }
+  return std::nullopt;
+}
+
+}  // namespace chimera::tokenizer

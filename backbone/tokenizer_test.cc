@@ -1,0 +1,414 @@
+// Behaviour of the tokenizer beyond the reference outputs: what is refused and how, protection
+// from injected special tokens, added-token flags, pre-tokenizers, expressions, lossy decoding.
+#include "backbone/tokenizer.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "backbone/tokenizer_regex.h"
+#include "backbone/tokenizer_text.h"
+
+namespace chimera {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A tokenizer whose vocabulary is the printable ASCII characters and "▁" (ids 0..95), "ab" (96).
+struct Sketch {
+  std::string normalizer = "null";
+  std::string pre_tokenizer = "null";
+  std::string added_tokens = "[]";
+  std::string post_processor = "null";
+  std::string decoder = R"({"type":"Fuse"})";
+  std::string model_extra;
+  std::string merges = R"(["a b"])";
+
+  std::string json() const {
+    std::string vocab;
+    for (int c = 0x20; c < 0x7F; ++c) {
+      const std::string text = c == '"' || c == '\\' ? fmt::format("\\{}", static_cast<char>(c))
+                                                     : std::string(1, static_cast<char>(c));
+      vocab += fmt::format("\"{}\":{},", text, c - 0x20);
+    }
+    vocab += "\"\xE2\x96\x81\":95,\"ab\":96";
+    return fmt::format(
+        R"({{"version":"1.0","normalizer":{},"pre_tokenizer":{},"added_tokens":{},)"
+        R"("post_processor":{},"decoder":{},"model":{{"type":"BPE",{}"vocab":{{{}}},"merges":{}}}}})",
+        normalizer, pre_tokenizer, added_tokens, post_processor, decoder, model_extra, vocab,
+        merges);
+  }
+
+  std::shared_ptr<const Tokenizer> build() const {
+    auto parsed = Tokenizer::parse(json(), "sketch");
+    EXPECT_TRUE(parsed.ok()) << parsed.status().to_string();
+    return parsed.ok() ? *parsed : nullptr;
+  }
+};
+
+std::string added(int id, std::string_view content, std::string_view flags = "") {
+  return fmt::format(R"({{"id":{},"content":"{}","normalized":false{}}})", id, content, flags);
+}
+
+// The tokens of `text`, each by its own decoding.
+std::vector<std::string> tokens(const Tokenizer& tokenizer, std::string_view text,
+                                bool match_special = true) {
+  const auto ids = tokenizer.encode(text, {.match_special = match_special});
+  EXPECT_TRUE(ids.ok()) << ids.status().to_string();
+  std::vector<std::string> out;
+  for (const int32_t id : ids.ok() ? *ids : std::vector<int32_t>()) {
+    out.emplace_back(tokenizer.token_bytes(id));
+  }
+  return out;
+}
+
+TEST(TokenizerTest, MalformedFilesAreRefusedByName) {
+  struct Bad {
+    std::string json;
+    Code code;
+    std::string says;
+  };
+  const auto with = [](auto change) {
+    Sketch s;
+    change(s);
+    return s.json();
+  };
+  const std::vector<Bad> table = {
+      {"", Code::kDataCorrupt, "not valid JSON"},
+      {"[]", Code::kDataCorrupt, "expected an object"},
+      {"{\"model\":", Code::kDataCorrupt, "not valid JSON"},
+      {"{}", Code::kDataCorrupt, "model: expected an object, found null"},
+      {std::string(100, '['), Code::kDataCorrupt, "nested deeper"},
+      {"{\"a\":\"\xFF\"}", Code::kDataCorrupt, "not valid JSON"},
+      {R"({"version":"2.0"})", Code::kUnimplemented, "version is \"2.0\""},
+      {R"({"version":7})", Code::kDataCorrupt, "\"version\" is of type number"},
+      {R"({"model":{"type":"Unigram"}})", Code::kUnimplemented, "\"Unigram\""},
+      {R"({"model":{"type":"BPE"}})", Code::kDataCorrupt, "\"vocab\" is missing"},
+      {R"({"model":{"type":"BPE","vocab":[],"merges":[]}})", Code::kDataCorrupt, "type array"},
+      {R"({"model":{"type":"BPE","vocab":{"a":-1},"merges":[]}})", Code::kDataCorrupt, "id -1"},
+      {R"({"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}})", Code::kDataCorrupt, "id 1.5"},
+      {R"({"model":{"type":"BPE","vocab":{"a":"0"},"merges":[]}})", Code::kDataCorrupt, "id \"0\""},
+      {R"({"model":{"type":"BPE","vocab":{"a":16777216},"merges":[]}})", Code::kDataCorrupt,
+       "16777216"},
+      {R"({"model":{"type":"BPE","vocab":{"a":16777215},"merges":[]}})", Code::kDataCorrupt,
+       "only"},
+      {R"({"model":{"type":"BPE","vocab":{"a":18446744073709551615},"merges":[]}})",
+       Code::kDataCorrupt, "not in 0.."},
+      {R"({"model":{"type":"BPE","vocab":{"a":0,"b":0},"merges":[]}})", Code::kDataCorrupt,
+       "belongs to both"},
+      {with([](Sketch& s) {
+    s.merges = R"(["ab"])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) {
+    s.merges = R"(["a b","a b c"])"; }), Code::kDataCorrupt, "merges[1]"},
+      {with([](Sketch& s) {
+    s.merges = R"([["a"]])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) {
+    s.merges = R"([7])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) {
+    s.merges = R"(["a c"])"; }), Code::kDataCorrupt, "\"ac\" is not in"},
+      {with([](Sketch& s) {
+    s.merges = "{}"; }), Code::kDataCorrupt, "\"merges\" is of type"},
+      {with([](Sketch& s) {
+    s.model_extra = R"("dropout":0.1,)"; }), Code::kUnimplemented,
+       "dropout"},
+      {with([](Sketch& s) {
+    s.model_extra = R"("unk_token":"<no>",)"; }), Code::kDataCorrupt,
+       "<no>"},
+      {with([](Sketch& s) {
+    s.model_extra = R"("byte_fallback":1,)"; }), Code::kDataCorrupt,
+       "byte_fallback"},
+      {with([](Sketch& s) {
+    s.normalizer = R"({"type":"Nmt"})"; }), Code::kUnimplemented, "Nmt"},
+      {with([](Sketch& s) {
+    s.normalizer = R"({"type":"Replace","content":""})"; }),
+       Code::kDataCorrupt, "pattern"},
+      {with([](Sketch& s) {
+    s.pre_tokenizer = R"({"type":"BertPreTokenizer"})"; }),
+       Code::kUnimplemented, "BertPreTokenizer"},
+      {with([](Sketch& s) {
+    s.pre_tokenizer = R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"Odd"}]})";
+       }),
+       Code::kUnimplemented, "pre_tokenizer.pretokenizers[1]: type \"Odd\""},
+      {with([](Sketch& s) {
+    s.pre_tokenizer =
+        R"({"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated","invert":false})";
+       }),
+       Code::kDataCorrupt, "group without ')'"},
+      {with([](Sketch& s) {
+    s.pre_tokenizer = R"({"type":"Split","pattern":{"Regex":"(?~a)"},"behavior":"Isolated"})";
+       }),
+       Code::kUnimplemented, "(?~a"
+}
+,
+    {with([](Sketch& s) {
+       s.pre_tokenizer = R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})";
+     }),
+     Code::kDataCorrupt, "\"behavior\" is \"Odd\""},
+    {with([](Sketch& s) { s.decoder = R"({"type":"CTC"})"; }), Code::kUnimplemented, "CTC"},
+    {with([](Sketch& s) {
+       s.decoder = R"({"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})";
+     }),
+     Code::kUnimplemented, "after the tokens were fused"},
+    {with([](Sketch& s) { s.post_processor = R"({"type":"Odd"})"; }), Code::kUnimplemented, "Odd"},
+    {with([](Sketch& s) {
+       s.post_processor = R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},)"
+                          R"({"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[5000]}}})";
+     }),
+     Code::kDataCorrupt, "token id 5000"},
+    {with([](Sketch& s) { s.added_tokens = "{}"; }), Code::kDataCorrupt, "added_tokens"},
+    {with([](Sketch& s) { s.added_tokens = "[" + added(3, "zz") + "]"; }), Code::kDataCorrupt,
+     "belongs to"},
+    {with([](Sketch& s) { s.added_tokens = "[" + added(98, "a") + "]"; }), Code::kDataCorrupt,
+     "but 65 in model.vocab"},
+    {with([](Sketch& s) { s.added_tokens = "[" + added(97, "x1") + "," + added(98, "x1") + "]"; }),
+     Code::kDataCorrupt, "listed twice"},
+    {with([](Sketch& s) { s.added_tokens = R"([{"id":97}])"; }), Code::kDataCorrupt,
+     "\"content\" is missing"},
+    {with([](Sketch& s) { s.added_tokens = R"([{"id":-4,"content":"q1"}])"; }), Code::kDataCorrupt,
+     "\"id\""},
+};
+for (const Bad& bad : table) {
+  SCOPED_TRACE(bad.json.substr(0, 120));
+  const auto parsed = Tokenizer::parse(bad.json, "file");
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.status().code(), bad.code) << parsed.status().to_string();
+  EXPECT_THAT(parsed.status().message(), HasSubstr(bad.says));
+  EXPECT_THAT(parsed.status().message(), testing::StartsWith("file: "));
+}
+}
+
+TEST(TokenizerTest, InvalidUtf8IsRefusedWithItsOffset) {
+  const auto tokenizer = Sketch().build();
+  const std::vector<std::pair<std::string, std::string>> table = {{"\xFF", "byte 0"},
+                                                                  {"ab\xC3", "byte 2"},
+                                                                  {"a\xED\xA0\x80", "byte 1"},
+                                                                  {"a\xC0\xAF", "byte 1"},
+                                                                  {"a\xF5\x80\x80\x80", "byte 1"},
+                                                                  {"\x80", "byte 0"},
+                                                                  {"\xE2\x82\xAC\xE2", "byte 3"}};
+  for (const auto& [text, says] : table) {
+    const auto ids = tokenizer->encode(text, {});
+    ASSERT_FALSE(ids.ok());
+    EXPECT_EQ(ids.status().code(), Code::kInvalidArgument);
+    EXPECT_THAT(ids.status().message(), HasSubstr(says));
+  }
+}
+
+TEST(TokenizerTest, UnknownIdsAreRefused) {
+  const auto tokenizer = Sketch().build();
+  for (const int32_t id : {-1, 97, 1 << 30}) {
+    const auto text = tokenizer->decode(std::vector<int32_t>{1, id}, false);
+    ASSERT_FALSE(text.ok());
+    EXPECT_EQ(text.status().code(), Code::kInvalidArgument);
+    EXPECT_THAT(text.status().message(), HasSubstr(fmt::format("id {} at position 1", id)));
+    EXPECT_EQ(tokenizer->token_bytes(id), "");
+    EXPECT_FALSE(tokenizer->is_special(id));
+    EXPECT_EQ(StreamDecoder(tokenizer, false).push(id), "");
+  }
+  EXPECT_EQ(tokenizer->token_id("ab"), 96);
+  EXPECT_EQ(tokenizer->token_id("absent"), -1);
+}
+
+TEST(TokenizerTest, UserTextCannotInjectSpecialTokens) {
+  Sketch s;
+  s.added_tokens = "[" + added(97, "<|end|>", R"(,"special":true)") + "," +
+                   added(98, "<|tool|>", R"(,"special":false)") + "]";
+  const auto tokenizer = s.build();
+  EXPECT_THAT(tokens(*tokenizer, "a<|end|><|tool|>", true),
+              ElementsAre("a", "<|end|>", "<|tool|>"));
+  EXPECT_THAT(tokens(*tokenizer, "a<|end|><|tool|>", false),
+              ElementsAre("a", "<", "|", "e", "n", "d", "|", ">", "<|tool|>"));
+}
+
+TEST(TokenizerTest, NoSpecialOfARealVocabularyComesOutOfUserText) {
+  const auto dir = std::filesystem::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open/tokenizers";
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden material at " << dir;
+  for (const char* name : {"dolma2", "tiny312", "mixtral_v1"}) {
+    SCOPED_TRACE(name);
+    auto loaded = Tokenizer::load((dir / name / "tokenizer.json").string());
+    ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+    const Tokenizer& tokenizer = **loaded;
+    int specials = 0;
+    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+      if (!tokenizer.is_special(id)) continue;
+      ++specials;
+      const auto single = tokenizer.decode(std::vector<int32_t>{id}, false);
+      for (const std::string& text : {*single, "x" + *single + "y", *single + *single}) {
+        const auto ids = tokenizer.encode(text, {.match_special = false});
+        ASSERT_TRUE(ids.ok());
+        for (const int32_t result : *ids) EXPECT_FALSE(tokenizer.is_special(result)) << text;
+        EXPECT_NE(*ids, *tokenizer.encode(text, {.match_special = true}));
+      }
+    }
+    EXPECT_GT(specials, 0);
+  }
+}
+
+TEST(TokenizerTest, AddedTokenFlags) {
+  Sketch s;
+  s.added_tokens = "[" + added(97, "<m>", R"(,"lstrip":true,"rstrip":true)") + "," +
+                   added(98, "wo", R"(,"single_word":true)") + "," + added(99, "<m>+") + "]";
+  const auto tokenizer = s.build();
+  EXPECT_THAT(tokens(*tokenizer, "a  <m> \tb"), ElementsAre("a", "<m>", "b"));
+  EXPECT_THAT(tokens(*tokenizer, "a <m>+ b"), ElementsAre("a", " ", "<m>+", " ", "b"));
+  EXPECT_THAT(tokens(*tokenizer, "wo two wo!"),
+              ElementsAre("wo", " ", "t", "w", "o", " ", "wo", "!"));
+}
+
+TEST(TokenizerTest, NormalizedAddedTokensMatchNormalizedText) {
+  Sketch s;
+  s.normalizer = R"({"type":"Lowercase"})";
+  s.added_tokens = R"([{"id":97,"content":"DAY","normalized":true},)"
+                   R"({"id":98,"content":"RAW","normalized":false}])";
+  const auto tokenizer = s.build();
+  EXPECT_EQ(*tokenizer->encode("DayRAWraw", {}),
+            (std::vector<int32_t>{97, 98, 'r' - 32, 'a' - 32, 'w' - 32}));
+}
+
+TEST(TokenizerTest, SplitBehaviors) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> table = {
+      {"Removed", {"a", "ab", "b"}},
+      {"Isolated", {"a", "-", "ab", "-", "-", "b"}},
+      {"MergedWithPrevious", {"a-", "ab-", "-", "b"}},
+      {"MergedWithNext", {"a", "-ab", "-", "-b"}},
+      {"Contiguous", {"a", "-", "ab", "--", "b"}},
+  };
+  for (const auto& [behavior, expected] : table) {
+    SCOPED_TRACE(behavior);
+    // ignore_merges looks pieces up whole, so pieces show as tokens.
+    Sketch s;
+    s.pre_tokenizer = fmt::format(
+        R"({{"type":"Split","pattern":{{"String":"-"}},"behavior":"{}","invert":false}})",
+        behavior);
+    s.model_extra = R"("ignore_merges":true,)";
+    std::string json = s.json();
+    const std::string extra = R"(,"a-":97,"ab-":98,"-ab":99,"-b":100,"--":101)";
+    json.insert(json.find("\"ab\":96") + 7, extra);
+    const auto parsed = Tokenizer::parse(json, "split");
+    ASSERT_TRUE(parsed.ok()) << parsed.status().to_string();
+    EXPECT_EQ(tokens(**parsed, "a-ab--b"), expected);
+  }
+}
+
+TEST(TokenizerTest, MetaspaceAndDecoderOfSentencePiece) {
+  Sketch s;
+  s.pre_tokenizer =
+      "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"first\"}";
+  s.decoder = "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\"}";
+  s.added_tokens = "[" + added(97, "<m>") + "]";
+  const auto tokenizer = s.build();
+  const auto ids = tokenizer->encode("a b<m>c", {});
+  EXPECT_EQ(*ids, (std::vector<int32_t>{95, 'a' - 32, 95, 'b' - 32, 97, 'c' - 32}));
+  EXPECT_EQ(*tokenizer->decode(*ids, false), "a b<m>c");
+}
+
+TEST(TokenizerTest, StripHoldsBackWhatMayBeTheEnd) {
+  Sketch s;
+  s.decoder =
+      R"({"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"_"},)"
+      R"("content":" "},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":1}]})";
+  const auto tokenizer = s.build();
+  StreamDecoder stream(tokenizer, false);
+  std::string text;
+  for (const char c : std::string("__a_b__")) text += stream.push(c - 32);
+  EXPECT_EQ(text, " a b ");
+  EXPECT_EQ(stream.flush(), "");
+  EXPECT_EQ(*tokenizer->decode(*tokenizer->encode("__a_b__", {}), false), " a b ");
+}
+
+TEST(TokenizerTextTest, LossyDecodingFollowsMaximalSubparts) {
+  const std::string r(tokenizer::kReplacementCharacter);
+  const std::vector<std::pair<std::string, std::string>> table = {
+      // Unicode 15, tables 3-8 to 3-11.
+      {"\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", r + r + r + r + r + r + r + r + "A"},
+      {"\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41", r + r + r + r + r + r + r + r + "A"},
+      {"\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42", r + r + r + r + r + "A" + r + r + "B"},
+      {"\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41", r + r + r + r + "A"},
+      {"\xF0\x9F\x98", r},
+  };
+  for (const auto& [bytes, expected] : table) {
+    std::string pending;
+    std::string text;
+    for (const char b : bytes) {  // byte by byte as a stream brings them
+      pending += b;
+      tokenizer::drain_lossy(pending, false, text);
+      EXPECT_LT(pending.size(), 4u);
+    }
+    tokenizer::drain_lossy(pending, true, text);
+    EXPECT_EQ(text, expected);
+  }
+}
+
+TEST(TokenizerRegexTest, OnigurumaMeaning) {
+  struct Case {
+    std::string pattern;
+    std::string text;
+    std::vector<std::string> matches;
+  };
+  const std::vector<Case> table = {
+      {"\\s+", "a\xE1\xA0\x8E b", {" "}},  // U+180E is no white space
+      {"\\h+", "xyz09afg", {"09af"}},      // hexadecimal, not horizontal space
+      {"\\w+", "a\xCC\x81_1-b", {"a\xCC\x81_1", "b"}},
+      {"[^\\W_]+", "ab_c-d", {"ab", "c", "d"}},
+      {"[a-z&&[^aeiou]]+", "abcde", {"bcd"}},
+      {"[a-c[x-z]]+", "abxq", {"abx"}},
+      {"[[:alpha:]\\d]+", "a1-b", {"a1", "b"}},
+      {"a{,2}b", "aaab", {"aab"}},
+      {"(?:ab){2}+", "ababababab", {"abababab"}},  // greedy of {2}, not possessive
+      {"x{2}?", "xxx", {"xx", ""}},                // optional, not lazy
+      {"(?m:a.b)", "a\nb", {"a\nb"}},              // dot matches newline
+      {"a.b", "a\nb", {}},
+      {"^b$", "a\nb\nc", {"b"}},
+      {"a(?i)b|c", "aB aC", {"aB", "aC"}},  // holds across the alternative
+      {"\\p{^L}+", "a12b", {"12"}},
+      {"\\p{Han}+", "\xE6\xBC\xA2\xE5\xAD\x97 kana", {"\xE6\xBC\xA2\xE5\xAD\x97"}},
+      {"\\p{Uppercase_Letter}", "aBc", {"B"}},
+      {"\\bab\\b", "ab cab ab", {"ab", "ab"}},
+      {"[\\u3040-\\u309F]", "a\xE3\x81\x82", {"\xE3\x81\x82"}},
+      {"[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+", " word", {" word"}},
+      {"\\s+(?!\\S)|\\s+", "a   b", {"  ", " "}},
+      {"[-a]+", "-a-", {"-a-"}},
+      {"[a\\-z]+", "a-zb", {"a-z"}},
+      {"\\v", "a\n\x0B", {"\x0B"}},
+      {"", "ab", {"", "", ""}},
+  };
+  for (const Case& c : table) {
+    SCOPED_TRACE(c.pattern);
+    const auto regex = tokenizer::Regex::compile(c.pattern);
+    ASSERT_TRUE(regex.ok()) << regex.status().to_string();
+    std::vector<std::string> matches;
+    const Status status = regex->for_each_match(c.text, [&](size_t begin, size_t end) {
+      matches.push_back(c.text.substr(begin, end - begin));
+    });
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    EXPECT_EQ(matches, c.matches);
+  }
+}
+
+TEST(TokenizerRegexTest, WhatPcre2LacksIsRefused) {
+  for (const char* pattern : {"\\G", "\\y", "(?~x)", "(*FAIL)", "(?W:a)", "\\p{NoSuchThing}",
+                              "[\\R]", "(?|a|b)", "\\K"}) {
+    const auto regex = tokenizer::Regex::compile(pattern);
+    ASSERT_FALSE(regex.ok()) << pattern;
+    EXPECT_EQ(regex.status().code(), Code::kUnimplemented) << regex.status().to_string();
+  }
+  for (const char* pattern :
+       {"(", ")", "[a", "[z-a]", "*", "\\x{110000}", "\\p{L", "(?<n", "a**"}) {
+    const auto regex = tokenizer::Regex::compile(pattern);
+    ASSERT_FALSE(regex.ok()) << pattern;
+    EXPECT_EQ(regex.status().code(), Code::kDataCorrupt) << regex.status().to_string();
+  }
+}
+
+TEST(TokenizerRegexTest, RunawayExpressionsStop) {
+  const auto regex = tokenizer::Regex::compile("(a+a+)+b");
+  ASSERT_TRUE(regex.ok());
+  const Status status = regex->for_each_match(std::string(64, 'a'), [](size_t, size_t) {});
+  EXPECT_EQ(status.code(), Code::kResourceExhausted) << status.to_string();
+}
+
+}  // namespace
+}  // namespace chimera
