@@ -99,85 +99,76 @@ TEST(TokenizerTest, MalformedFilesAreRefusedByName) {
        Code::kDataCorrupt, "not in 0.."},
       {R"({"model":{"type":"BPE","vocab":{"a":0,"b":0},"merges":[]}})", Code::kDataCorrupt,
        "belongs to both"},
-      {with([](Sketch& s) {
-    s.merges = R"(["ab"])"; }), Code::kDataCorrupt, "merges[0]"},
-      {with([](Sketch& s) {
-    s.merges = R"(["a b","a b c"])"; }), Code::kDataCorrupt, "merges[1]"},
-      {with([](Sketch& s) {
-    s.merges = R"([["a"]])"; }), Code::kDataCorrupt, "merges[0]"},
-      {with([](Sketch& s) {
-    s.merges = R"([7])"; }), Code::kDataCorrupt, "merges[0]"},
-      {with([](Sketch& s) {
-    s.merges = R"(["a c"])"; }), Code::kDataCorrupt, "\"ac\" is not in"},
-      {with([](Sketch& s) {
-    s.merges = "{}"; }), Code::kDataCorrupt, "\"merges\" is of type"},
-      {with([](Sketch& s) {
-    s.model_extra = R"("dropout":0.1,)"; }), Code::kUnimplemented,
+      {with([](Sketch& s) { s.merges = R"(["ab"])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) { s.merges = R"(["a b","a b c"])"; }), Code::kDataCorrupt, "merges[1]"},
+      {with([](Sketch& s) { s.merges = R"([["a"]])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) { s.merges = R"([7])"; }), Code::kDataCorrupt, "merges[0]"},
+      {with([](Sketch& s) { s.merges = R"(["a c"])"; }), Code::kDataCorrupt, "\"ac\" is not in"},
+      {with([](Sketch& s) { s.merges = "{}"; }), Code::kDataCorrupt, "\"merges\" is of type"},
+      {with([](Sketch& s) { s.model_extra = R"("dropout":0.1,)"; }), Code::kUnimplemented,
        "dropout"},
-      {with([](Sketch& s) {
-    s.model_extra = R"("unk_token":"<no>",)"; }), Code::kDataCorrupt,
+      {with([](Sketch& s) { s.model_extra = R"("unk_token":"<no>",)"; }), Code::kDataCorrupt,
        "<no>"},
-      {with([](Sketch& s) {
-    s.model_extra = R"("byte_fallback":1,)"; }), Code::kDataCorrupt,
+      {with([](Sketch& s) { s.model_extra = R"("byte_fallback":1,)"; }), Code::kDataCorrupt,
        "byte_fallback"},
-      {with([](Sketch& s) {
-    s.normalizer = R"({"type":"Nmt"})"; }), Code::kUnimplemented, "Nmt"},
-      {with([](Sketch& s) {
-    s.normalizer = R"({"type":"Replace","content":""})"; }),
+      {with([](Sketch& s) { s.normalizer = R"({"type":"Nmt"})"; }), Code::kUnimplemented, "Nmt"},
+      {with([](Sketch& s) { s.normalizer = R"({"type":"Replace","content":""})"; }),
        Code::kDataCorrupt, "pattern"},
-      {with([](Sketch& s) {
-    s.pre_tokenizer = R"({"type":"BertPreTokenizer"})"; }),
+      {with([](Sketch& s) { s.pre_tokenizer = R"({"type":"BertPreTokenizer"})"; }),
        Code::kUnimplemented, "BertPreTokenizer"},
       {with([](Sketch& s) {
-    s.pre_tokenizer = R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"Odd"}]})";
+         s.pre_tokenizer =
+             R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"Odd"}]})";
        }),
        Code::kUnimplemented, "pre_tokenizer.pretokenizers[1]: type \"Odd\""},
       {with([](Sketch& s) {
-    s.pre_tokenizer =
-        R"({"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated","invert":false})";
+         s.pre_tokenizer =
+             R"({"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated","invert":false})";
        }),
        Code::kDataCorrupt, "group without ')'"},
       {with([](Sketch& s) {
-    s.pre_tokenizer = R"({"type":"Split","pattern":{"Regex":"(?~a)"},"behavior":"Isolated"})";
+         s.pre_tokenizer =
+             R"json({"type":"Split","pattern":{"Regex":"(?~a)"},"behavior":"Isolated"})json";
        }),
-       Code::kUnimplemented, "(?~a"
-}
-,
-    {with([](Sketch& s) {
-       s.pre_tokenizer = R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})";
-     }),
-     Code::kDataCorrupt, "\"behavior\" is \"Odd\""},
-    {with([](Sketch& s) { s.decoder = R"({"type":"CTC"})"; }), Code::kUnimplemented, "CTC"},
-    {with([](Sketch& s) {
-       s.decoder = R"({"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})";
-     }),
-     Code::kUnimplemented, "after the tokens were fused"},
-    {with([](Sketch& s) { s.post_processor = R"({"type":"Odd"})"; }), Code::kUnimplemented, "Odd"},
-    {with([](Sketch& s) {
-       s.post_processor = R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},)"
-                          R"({"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[5000]}}})";
-     }),
-     Code::kDataCorrupt, "token id 5000"},
-    {with([](Sketch& s) { s.added_tokens = "{}"; }), Code::kDataCorrupt, "added_tokens"},
-    {with([](Sketch& s) { s.added_tokens = "[" + added(3, "zz") + "]"; }), Code::kDataCorrupt,
-     "belongs to"},
-    {with([](Sketch& s) { s.added_tokens = "[" + added(98, "a") + "]"; }), Code::kDataCorrupt,
-     "but 65 in model.vocab"},
-    {with([](Sketch& s) { s.added_tokens = "[" + added(97, "x1") + "," + added(98, "x1") + "]"; }),
-     Code::kDataCorrupt, "listed twice"},
-    {with([](Sketch& s) { s.added_tokens = R"([{"id":97}])"; }), Code::kDataCorrupt,
-     "\"content\" is missing"},
-    {with([](Sketch& s) { s.added_tokens = R"([{"id":-4,"content":"q1"}])"; }), Code::kDataCorrupt,
-     "\"id\""},
-};
-for (const Bad& bad : table) {
-  SCOPED_TRACE(bad.json.substr(0, 120));
-  const auto parsed = Tokenizer::parse(bad.json, "file");
-  ASSERT_FALSE(parsed.ok());
-  EXPECT_EQ(parsed.status().code(), bad.code) << parsed.status().to_string();
-  EXPECT_THAT(parsed.status().message(), HasSubstr(bad.says));
-  EXPECT_THAT(parsed.status().message(), testing::StartsWith("file: "));
-}
+       Code::kUnimplemented, "(?~a"},
+      {with([](Sketch& s) {
+         s.pre_tokenizer = R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})";
+       }),
+       Code::kDataCorrupt, "\"behavior\" is \"Odd\""},
+      {with([](Sketch& s) { s.decoder = R"({"type":"CTC"})"; }), Code::kUnimplemented, "CTC"},
+      {with([](Sketch& s) {
+         s.decoder = R"({"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"ByteFallback"}]})";
+       }),
+       Code::kUnimplemented, "after the tokens were fused"},
+      {with([](Sketch& s) { s.post_processor = R"({"type":"Odd"})"; }), Code::kUnimplemented,
+       "Odd"},
+      {with([](Sketch& s) {
+         s.post_processor =
+             R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},)"
+             R"({"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[5000]}}})";
+       }),
+       Code::kDataCorrupt, "token id 5000"},
+      {with([](Sketch& s) { s.added_tokens = "{}"; }), Code::kDataCorrupt, "added_tokens"},
+      {with([](Sketch& s) { s.added_tokens = "[" + added(3, "zz") + "]"; }), Code::kDataCorrupt,
+       "belongs to"},
+      {with([](Sketch& s) { s.added_tokens = "[" + added(98, "a") + "]"; }), Code::kDataCorrupt,
+       "but 65 in model.vocab"},
+      {with(
+           [](Sketch& s) { s.added_tokens = "[" + added(97, "x1") + "," + added(98, "x1") + "]"; }),
+       Code::kDataCorrupt, "listed twice"},
+      {with([](Sketch& s) { s.added_tokens = R"([{"id":97}])"; }), Code::kDataCorrupt,
+       "\"content\" is missing"},
+      {with([](Sketch& s) { s.added_tokens = R"([{"id":-4,"content":"q1"}])"; }),
+       Code::kDataCorrupt, "\"id\""},
+  };
+  for (const Bad& bad : table) {
+    SCOPED_TRACE(bad.json.substr(0, 120));
+    const auto parsed = Tokenizer::parse(bad.json, "file");
+    ASSERT_FALSE(parsed.ok());
+    EXPECT_EQ(parsed.status().code(), bad.code) << parsed.status().to_string();
+    EXPECT_THAT(parsed.status().message(), HasSubstr(bad.says));
+    EXPECT_THAT(parsed.status().message(), testing::StartsWith("file: "));
+  }
 }
 
 TEST(TokenizerTest, InvalidUtf8IsRefusedWithItsOffset) {
@@ -404,9 +395,9 @@ TEST(TokenizerRegexTest, WhatPcre2LacksIsRefused) {
 }
 
 TEST(TokenizerRegexTest, RunawayExpressionsStop) {
-  const auto regex = tokenizer::Regex::compile("(a+a+)+b");
+  const auto regex = tokenizer::Regex::compile("(a+a+)+[bd]");
   ASSERT_TRUE(regex.ok());
-  const Status status = regex->for_each_match(std::string(64, 'a'), [](size_t, size_t) {});
+  const Status status = regex->for_each_match(std::string(64, 'a') + "c", [](size_t, size_t) {});
   EXPECT_EQ(status.code(), Code::kResourceExhausted) << status.to_string();
 }
 

@@ -57,8 +57,9 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, scale, chunk):
-        dhidden = torch.empty_like(hidden)
-        need_weight = weight.requires_grad
+        need_hidden = hidden.requires_grad  # false in evaluation: then only the loss is computed
+        dhidden = torch.empty_like(hidden) if need_hidden else None
+        need_weight = need_hidden and weight.requires_grad
         dweight = torch.zeros_like(weight) if need_weight else None
         total = 0.0
         for at in range(0, hidden.shape[0], chunk):
@@ -69,6 +70,8 @@ class HeadLoss(torch.autograd.Function):
             logits.sub_(top).exp_()
             norm = logits.sum(1, keepdim=True)
             total += float((norm.log() + top - picked).double().sum())
+            if not need_hidden:
+                continue
             logits.mul_(scale / norm)
             logits.scatter_add_(1, want, torch.full_like(picked, -scale))
             torch.mm(logits, weight, out=dhidden[at:at + chunk])

@@ -35,7 +35,7 @@ class Config:
     num_experts_per_tok: int = 1
     rope_theta: float = 500000.0
     rms_norm_eps: float = 1e-6
-    max_position_embeddings: int = 2048
+    max_position_embeddings: int = 1024
     norm_topk_prob: bool = False
     eos_token_id: int = 0
     pad_token_id: int = 1

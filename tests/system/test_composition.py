@@ -87,8 +87,9 @@ class Compositions(unittest.TestCase):
     def test_revoked_is_gone_for_running_streams(self) -> None:  # invariant 4
         parts = split(GOLDEN / "flex_olmo_f32", self.scratch / "revoke", a="4", b="5-6")
         modules = [{"path": str(parts / "modules" / m)} for m in "ab"]
-        with Daemon(parts / "backbone", modules=modules) as daemon, daemon.client() as client:
-            generation = client.generate(tokens=PROMPT, max_tokens=400, temperature=0,
+        with Daemon(parts / "backbone", modules=modules, serve={"max_context": 4096}) as daemon, \
+                daemon.client() as client:
+            generation = client.generate(tokens=PROMPT, max_tokens=4000, temperature=0,
                                          ignore_eos=True)
             tokens = [next(generation).token for _ in range(20)]
             with daemon.client() as control:
@@ -97,7 +98,7 @@ class Compositions(unittest.TestCase):
                 rest = list(generation)
                 time.sleep(0.3)  # the counters are copied for readers every 100 ms at most
                 after = [layer["modules"]["b"]["experts"] for layer in control.routing()["layers"]]
-            self.assertEqual(len(tokens) + len(rest), 400)
+            self.assertEqual(len(tokens) + len(rest), 4000)
             self.assertEqual(rest[-1].epoch, epoch)
             self.assertEqual(before, after, "an expert of the revoked module was still counted")
             # It was used before: its owner still sees how much.
