@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <exception>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -150,6 +151,7 @@ int run_swap(const std::vector<std::string>& args) {
                             "length of all swapping phases together");
   if (const auto exit = parse(description, args)) return *exit;
   o.deployment.max_sequences = o.clients;
+  for (std::string& path : o.swapped) path = std::filesystem::absolute(path).string();
   try {
     return run(o);
   } catch (const std::exception& error) {
