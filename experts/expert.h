@@ -8,6 +8,7 @@
 // passes (the engine and a probe) may run concurrently with their own Scratch.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "backbone/status.h"
 #include "backbone/tensor.h"
 #include "backbone/thread_pool.h"
+#include "experts/manifest.h"
 
 namespace chimera {
 
@@ -24,6 +26,9 @@ struct ExpertContext {
   const Kernels& kernels;
   ThreadPool& pool;
   std::vector<float>& scratch;  // grows as needed; contents undefined between calls
+  uint64_t deadline_ns = 0;     // steady clock; 0: none. For experts that can give up
+  const std::atomic<uint32_t>* cancel = nullptr;  // not 0: give up
+  uint64_t epoch = 0;                             // of the table, for logs only
 };
 
 class Expert {
@@ -33,6 +38,8 @@ class Expert {
   /// of x alone, bitwise, whatever `rows` is. A failure concerns all rows.
   virtual Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const = 0;
   virtual uint64_t resident_bytes() const = 0;
+  /// What the router does with rows that chose this expert when forward failed.
+  virtual FailurePolicy on_failure() const { return FailurePolicy::kFail; }
 };
 
 /// down(silu(gate x) * up x), the SwiGLU expert of every supported family (Shazeer 2020,

@@ -23,6 +23,9 @@ constexpr int64_t kMaxHidden = 1 << 20;
 constexpr size_t kMaxFiles = 64;
 constexpr size_t kMaxText = 4096;
 constexpr size_t kMaxProbeBytes = 16384;
+constexpr size_t kMaxConfig = 65536;
+constexpr int64_t kMaxDeadlineMs = 3'600'000;
+constexpr int64_t kMaxMemoryMib = 1 << 20;
 
 constexpr std::string_view kHint = "experts/legal/module.yaml is a complete example.";
 
@@ -41,6 +44,7 @@ class ManifestReader {
 
   Manifest read(const YamlNode& root) {
     Manifest m;
+    const YamlNode* library = nullptr;
     fields(root, "module.yaml",
            {"chimera", "name", "version", "kind", "attach", "backbone", "files"},
            {{"chimera", [&](const YamlNode& n) { choice(n, "chimera", {"module/1"}); }},
@@ -62,9 +66,13 @@ class ManifestReader {
              }},
             {"backbone", [&](const YamlNode& n) { read_backbone(n, m); }},
             {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
+            {"library", [&](const YamlNode& n) { library = &n; }},
             {"files", [&](const YamlNode& n) { read_files(n, m); }},
             {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
             {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
+    // Last: it is checked against kind, attach and files.
+    if (library != nullptr) read_library(*library, m);
+    check_library(root, library, m);
     return m;
   }
 
@@ -235,11 +243,99 @@ class ManifestReader {
     return node.text;
   }
 
+  void read_library(const YamlNode& node, Manifest& m) {
+    LibrarySpec spec;
+    fields(node, "library", {},
+           {{"file", [&](const YamlNode& n) { spec.file = listed(n, "library.file", m); }},
+            {"id", [&](const YamlNode& n) { spec.id = plugin_id(n); }},
+            {"isolation",
+             [&](const YamlNode& n) {
+               spec.isolation = choice(n, "library.isolation", {"process", "in-process"}) == 1
+                                    ? Isolation::kInProcess
+                                    : Isolation::kProcess;
+             }},
+            {"on_failure",
+             [&](const YamlNode& n) {
+               spec.on_failure = choice(n, "library.on_failure", {"fail", "drop"}) == 1
+                                     ? FailurePolicy::kDrop
+                                     : FailurePolicy::kFail;
+             }},
+            {"gate", [&](const YamlNode& n) { spec.gate = listed(n, "library.gate", m); }},
+            {"config",
+             [&](const YamlNode& n) { spec.config = text(n, "library.config", kMaxConfig); }},
+            {"deadline_ms",
+             [&](const YamlNode& n) {
+               spec.deadline_ms = integer(n, "library.deadline_ms", 1, kMaxDeadlineMs);
+             }},
+            {"memory_mib",
+             [&](const YamlNode& n) {
+               spec.memory_mib = integer(n, "library.memory_mib", 0, kMaxMemoryMib);
+             }},
+            {"slots", [&](const YamlNode& n) { read_slots(n, "library.slots", &spec.slots); }}});
+    m.library = std::move(spec);
+  }
+
+  /// A path that `files` lists.
+  std::string listed(const YamlNode& node, const std::string& key, const Manifest& m) {
+    const bool is = node.kind == YamlNode::Kind::kScalar &&
+                    std::any_of(m.files.begin(), m.files.end(),
+                                [&](const ManifestFile& f) { return f.path == node.text; });
+    if (is) return node.text;
+    problems_.add(node, key, "the path of one of `files`");
+    return {};
+  }
+
+  std::string plugin_id(const YamlNode& node) {
+    if (node.kind == YamlNode::Kind::kScalar && is_plugin_id(node.text)) return node.text;
+    problems_.add(node, "library.id",
+                  "1 to 127 of a-z, 0-9, . _ and -, first a letter or digit, e.g. com.example.law");
+    return {};
+  }
+
+  /// What depends on more than one key; fills in what follows from `files`.
+  void check_library(const YamlNode& root, const YamlNode* node, Manifest& m) {
+    if (m.kind != ModuleKind::kLibrary) {
+      if (node != nullptr) {
+        problems_.add(*node,
+                      "library: found it in a module of kind weights (expected no such key)");
+      }
+      return;
+    }
+    const YamlNode& at = node != nullptr ? *node : root;
+    if (!m.library) m.library.emplace();
+    LibrarySpec& spec = *m.library;
+    const auto lists = [&](const std::string& path) {
+      return std::any_of(m.files.begin(), m.files.end(),
+                         [&](const auto& f) { return f.path == path; });
+    };
+    const auto is_library = [](const ManifestFile& f) { return f.path.ends_with(".so"); };
+    const auto first = std::find_if(m.files.begin(), m.files.end(), is_library);
+    if (spec.file.empty() && std::count_if(m.files.begin(), m.files.end(), is_library) == 1) {
+      spec.file = first->path;
+    }
+    if (spec.file.empty()) {
+      problems_.add(at,
+                    "library.file: found nothing (expected the .so among `files`, as there is "
+                    "not exactly one)");
+    }
+    if (spec.gate.empty() && lists("gate.safetensors")) spec.gate = "gate.safetensors";
+    if (!spec.gate.empty() && !spec.gate.ends_with(".safetensors")) {
+      problems_.add(at, "library.gate: found " + spec.gate + " (expected a .safetensors file)");
+    }
+    if ((m.attach == Attach::kReplace) == spec.slots.empty()) {
+      problems_.add(at, spec.slots.empty()
+                            ? "library.slots: found nothing (expected the slots of each layer, as "
+                              "attach: replace)"
+                            : "library.slots: found it (expected it beside attach: replace only)");
+    }
+  }
+
   void read_provenance(const YamlNode& node, Manifest& m) {
     fields(node, "provenance", {},
            {{"data", [&](const YamlNode& n) { read_data(n, m); }},
             {"parents", [&](const YamlNode& n) { read_parents(n, m); }},
-            {"slots", [&](const YamlNode& n) { read_slots(n, m); }},
+            {"slots",
+             [&](const YamlNode& n) { read_slots(n, "provenance.slots", &m.original_slots); }},
             {"num_experts_per_tok", [&](const YamlNode& n) {
                m.original_top_k = integer(n, "provenance.num_experts_per_tok", 1, kMaxSlots);
              }}});
@@ -263,14 +359,15 @@ class ManifestReader {
     for (const YamlNode& item : node.items) m.parents.push_back(item.flow());
   }
 
-  void read_slots(const YamlNode& node, Manifest& m) {
+  void read_slots(const YamlNode& node, const std::string& name,
+                  std::map<int64_t, std::vector<int64_t>>* slots) {
     if (node.kind != YamlNode::Kind::kMap) {
-      problems_.add(node, "provenance.slots", "a map from layer to a list of slots");
+      problems_.add(node, name, "a map from layer to a list of slots");
       return;
     }
     for (const auto& [key, value] : node.entries) {
-      const int64_t layer = integer(key, "provenance.slots", 0, kMaxLayers - 1);
-      m.original_slots[layer] = integers(value, "provenance.slots", kMaxSlots);
+      const int64_t layer = integer(key, name, 0, kMaxLayers - 1);
+      (*slots)[layer] = integers(value, name, kMaxSlots);
     }
   }
 
@@ -312,6 +409,14 @@ bool is_module_name(std::string_view name) {
   return letter_or_digit(name.front()) && std::all_of(name.begin(), name.end(), [&](char c) {
            return letter_or_digit(c) || c == '_' || c == '-';
          });
+}
+
+bool is_plugin_id(std::string_view id) {
+  const auto inner = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+  };
+  return !id.empty() && id.size() <= 127 && std::all_of(id.begin(), id.end(), inner) &&
+         id.front() != '.' && id.front() != '_' && id.front() != '-';
 }
 
 bool is_module_path(std::string_view path) {

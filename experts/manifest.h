@@ -15,6 +15,25 @@ namespace chimera {
 enum class ModuleKind : uint8_t { kWeights, kLibrary };
 enum class Attach : uint8_t { kAppend, kReplace };
 
+/// Where the code of a `library` module runs.
+enum class Isolation : uint8_t { kProcess, kInProcess };
+/// What happens to a row whose expert failed: the request ends with an error, or the expert counts
+/// as not chosen and the weights of the others are scaled up to the same sum.
+enum class FailurePolicy : uint8_t { kFail, kDrop };
+
+/// The block `library` of a module of kind library; every key has a default.
+struct LibrarySpec {
+  std::string file;  // one of `files`; default: the only one that ends in .so
+  std::string id;    // of the plugin inside it; default (empty): the one its ELF note names
+  Isolation isolation = Isolation::kProcess;
+  FailurePolicy on_failure = FailurePolicy::kFail;
+  std::string gate;    // file with the gate rows; default: gate.safetensors if `files` lists it
+  std::string config;  // handed to the plugin's prepare
+  int64_t deadline_ms = 2000;                     // of one forward call
+  int64_t memory_mib = 1024;                      // cap of chimera.memory/1
+  std::map<int64_t, std::vector<int64_t>> slots;  // replace: slots of the experts of each layer
+};
+
 struct ManifestFile {
   std::string path;    // plain relative path inside the module directory; no "..", no links out
   std::string sha256;  // "sha256:…"
@@ -32,6 +51,7 @@ struct Manifest {
   int64_t hidden_size = 0;
   std::optional<std::vector<int64_t>> layers;  // nullopt = all MoE layers
   std::vector<ManifestFile> files;
+  std::optional<LibrarySpec> library;     // kind library: set
   std::vector<std::string> data_sources;  // provenance.data: texts, or maps as flow YAML
   std::vector<std::string> parents;       // provenance.parents, as flow YAML
   // provenance.slots: where `split` found the experts of each layer; empty when not split.
@@ -58,6 +78,8 @@ Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label,
                                 Sealing sealing = Sealing::kSealed);
 /// True for [a-z0-9][a-z0-9_-]{0,62} that is not reserved.
 bool is_module_name(std::string_view name);
+/// True for [a-z0-9][a-z0-9._-]{0,126}, the ids of plugins.
+bool is_plugin_id(std::string_view id);
 /// True for a plain relative path: ASCII letters, digits and "._-", no empty, "." or ".." part.
 bool is_module_path(std::string_view path);
 /// The YAML text of a manifest (split and later pack write it).

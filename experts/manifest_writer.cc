@@ -61,6 +61,23 @@ std::string probe_yaml(const Manifest& m) {
   return out.empty() ? out : "probe:\n" + out;
 }
 
+std::string library_yaml(const LibrarySpec& spec) {
+  std::string out = fmt::format("library:\n  file: {}\n", quoted(spec.file));
+  if (!spec.id.empty()) out += fmt::format("  id: {}\n", quoted(spec.id));
+  out += fmt::format("  isolation: {}\n  on_failure: {}\n",
+                     spec.isolation == Isolation::kInProcess ? "in-process" : "process",
+                     spec.on_failure == FailurePolicy::kDrop ? "drop" : "fail");
+  if (!spec.gate.empty()) out += fmt::format("  gate: {}\n", quoted(spec.gate));
+  if (!spec.config.empty()) out += fmt::format("  config: {}\n", quoted(spec.config));
+  out += fmt::format("  deadline_ms: {}\n  memory_mib: {}\n", spec.deadline_ms, spec.memory_mib);
+  if (spec.slots.empty()) return out;
+  out += "  slots:\n";
+  for (const auto& [layer, slots] : spec.slots) {
+    out += fmt::format("    {}: {}\n", layer, slot_list(slots));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string manifest_yaml(const Manifest& m) {
@@ -79,6 +96,7 @@ std::string manifest_yaml(const Manifest& m) {
   for (const ManifestFile& file : m.files) {
     out += fmt::format("  - path: {}\n    sha256: {}\n", file.path, file.sha256);
   }
+  if (m.library) out += library_yaml(*m.library);
   return out + provenance_yaml(m) + probe_yaml(m);
 }
 

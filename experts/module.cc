@@ -1,6 +1,7 @@
 #include "experts/module.h"
 
 #include "experts/base_tensors.h"
+#include "experts/library_backend.h"
 #include "experts/module_payload.h"
 
 namespace chimera {

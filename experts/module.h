@@ -17,6 +17,9 @@
 
 namespace chimera {
 
+class LibraryBackend;
+class LibraryRuntime;
+
 /// The experts that a module brings to one layer. `n` = experts.size().
 struct ModuleLayer {
   std::vector<std::shared_ptr<const Expert>> experts;
@@ -28,8 +31,9 @@ struct ModuleLayer {
 class Module {
  public:
   Manifest manifest;
-  std::map<int64_t, ModuleLayer> layers;  // by layer index
-  std::string dir;                        // where it was read from (not shown on the wire)
+  std::map<int64_t, ModuleLayer> layers;    // by layer index
+  std::string dir;                          // where it was read from (not shown on the wire)
+  std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
 
   const std::string& name() const { return manifest.name; }
   uint64_t resident_bytes() const;
@@ -41,11 +45,12 @@ struct BackboneInfo {
   ModelConfig config;
   std::string fingerprint;
   Precision precision = Precision::kBF16;
+  std::shared_ptr<LibraryRuntime> libraries;  // null: modules of kind library are refused
 };
 
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
 /// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
-/// the engine thread. `kind: library` answers unimplemented.
+/// the engine thread. For `kind: library` see library_module.h.
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
                                                   const BackboneInfo& backbone);
 

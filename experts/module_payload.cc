@@ -14,7 +14,7 @@ Status check_fit(const Manifest& manifest, const std::string& dir, const ModelCo
   if (manifest.kind == ModuleKind::kLibrary) {
     return {Code::kUnimplemented,
             fmt::format("module {}: found kind library (expected weights)", manifest.name),
-            "This version loads modules of kind weights only."};
+            "The experts of a library module are code; it has no weights to cut or graft."};
   }
   if (manifest.backbone_fingerprint != fingerprint) {
     return {Code::kFailedPrecondition,

@@ -1,0 +1,34 @@
+// Modules of kind library: from a directory to a Module whose experts are code.
+//
+// The order of plugin-abi §4.8: manifest, digests over the very bytes that are used, ELF note, gate
+// rows; only then is the verified copy loaded - in this process or in one of its own -, activated
+// and put through a self-test. Any failure unwinds in reverse.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backbone/status.h"
+#include "experts/library_backend.h"
+#include "experts/module.h"
+
+namespace chimera {
+
+/// Everything up to the point where code would run. Used by load_library_module and by programs
+/// that only look.
+struct LibraryPackage {
+  Manifest manifest;
+  LibrarySource source;
+  std::map<int64_t, ModuleLayer> layers;  // gate rows and slots; `experts` still empty
+};
+Result<LibraryPackage> open_library_package(const std::string& dir, const ModelConfig& config,
+                                            const std::string& fingerprint);
+
+/// load_module for kind library. unimplemented without backbone.libraries.
+Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,
+                                                          const BackboneInfo& backbone);
+
+/// A batch of every expert: finite, every value written, the same again.
+Status self_test(LibraryBackend& backend, const LibrarySource& source);
+
+}  // namespace chimera

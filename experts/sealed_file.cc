@@ -1,0 +1,51 @@
+#include "experts/sealed_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "backbone/env.h"
+
+namespace chimera {
+namespace {
+
+Status write_all(int fd, std::span<const std::byte> bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return errno_status("copying a library into memory", n < 0 ? errno : ENOSPC);
+    done += static_cast<size_t>(n);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<SealedFile> SealedFile::create(const std::string& name, std::span<const std::byte> bytes) {
+  const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return errno_status("memory file for a library", errno);
+  SealedFile file(fd, bytes.size(), name);
+  CHIMERA_RETURN_IF_ERROR(write_all(fd, bytes));
+  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
+    return errno_status("sealing a library in memory", errno);
+  }
+  return file;
+}
+
+SealedFile::~SealedFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+// "/proc/self/fd/" and the number, with the generation spelled in between as one "./" or "/" per
+// bit: the kernel ignores both, the loader's comparison of names does not. Two generations differ
+// in a bit, or in length, whatever the descriptor.
+std::string SealedFile::unique_path(uint64_t generation) const {
+  std::string path = "/proc/self/fd/";
+  for (; generation != 0; generation >>= 1) path += (generation & 1) != 0 ? "./" : "/";
+  return path + std::to_string(fd_);
+}
+
+}  // namespace chimera

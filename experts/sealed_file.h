@@ -1,0 +1,46 @@
+// Bytes that were verified, in a memory file that nobody can change any more.
+//
+// A library is loaded from here and never from its install path: the dynamic loader takes the same
+// path (or the same inode) for the same library and serves old code, and a file replaced between
+// the check and the load would run unchecked.
+//
+// Thread safety: immutable after create.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "backbone/status.h"
+
+namespace chimera {
+
+class SealedFile {
+ public:
+  /// Copies `bytes` into a memory file with the seals write, grow, shrink and seal. `name` shows up
+  /// in /proc/PID/maps.
+  static Result<SealedFile> create(const std::string& name, std::span<const std::byte> bytes);
+  SealedFile(SealedFile&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), size_(other.size_), name_(std::move(other.name_)) {}
+  SealedFile& operator=(SealedFile&&) = delete;
+  ~SealedFile();
+
+  int fd() const { return fd_; }
+  uint64_t size() const { return size_; }
+  const std::string& name() const { return name_; }
+
+  /// A path that opens this file and that was never used before in this process as long as
+  /// `generation` was not: the dynamic loader compares names, and descriptor numbers come again.
+  std::string unique_path(uint64_t generation) const;
+
+ private:
+  SealedFile(int fd, uint64_t size, std::string name)
+      : fd_(fd), size_(size), name_(std::move(name)) {}
+  int fd_;
+  uint64_t size_;
+  std::string name_;
+};
+
+}  // namespace chimera
