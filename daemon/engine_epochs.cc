@@ -120,6 +120,7 @@ Status Engine::Impl::revoke_now(TableCommand& command) {
       restart(*sequence, view);
   }
   set_current(command.table);
+  end_exhausted();
   return {};
 }
 

@@ -63,6 +63,9 @@ struct Engine::Impl {
   void expire_deadlines();
   void admit();
   void start(PendingRequest pending);
+  template <class Match>
+  void end_waiting_if(const std::string& reason, const Match& match);
+  void end_exhausted();
   void end_waiting(PendingRequest pending, const std::string& reason);
   void end(Sequence& sequence, const std::string& reason);
   void fail(Sequence& sequence, Status status);

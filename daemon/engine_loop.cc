@@ -1,5 +1,6 @@
 // The engine thread: queue, admission and the ends of requests.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -67,21 +68,28 @@ bool Engine::Impl::wait_for_work() {
   return !stopping;
 }
 
-void Engine::Impl::apply_cancels() {
+/// Takes the requests for which `match` holds out of the queue and ends them.
+template <class Match>
+void Engine::Impl::end_waiting_if(const std::string& reason, const Match& match) {
   std::vector<PendingRequest> ended;
+  {
+    const std::lock_guard lock(mutex);
+    const auto keep = std::stable_partition(waiting.begin(), waiting.end(),
+                                            [&](const PendingRequest& p) { return !match(p); });
+    std::move(keep, waiting.end(), std::back_inserter(ended));
+    waiting.erase(keep, waiting.end());
+  }
+  for (PendingRequest& pending : ended) end_waiting(std::move(pending), reason);
+}
+
+void Engine::Impl::apply_cancels() {
   std::unordered_set<RequestId> ids;
   {
     const std::lock_guard lock(mutex);
     if (cancels.empty()) return;
     ids.swap(cancels);
-    const auto keep = std::stable_partition(
-        waiting.begin(), waiting.end(), [&](const PendingRequest& p) { return !ids.count(p.id); });
-    std::move(keep, waiting.end(), std::back_inserter(ended));
-    waiting.erase(keep, waiting.end());
   }
-  for (PendingRequest& pending : ended) {
-    end_waiting(std::move(pending), "cancelled");
-  }
+  end_waiting_if("cancelled", [&](const PendingRequest& p) { return ids.count(p.id) > 0; });
   for (const auto& sequence : live) {
     if (ids.count(sequence->id)) end(*sequence, "cancelled");
   }
@@ -90,20 +98,17 @@ void Engine::Impl::apply_cancels() {
 void Engine::Impl::expire_deadlines() {
   const Clock::time_point now = Clock::now();
   const auto late = [&](const EngineRequest& r) { return r.deadline && *r.deadline <= now; };
-  std::vector<PendingRequest> ended;
-  {
-    const std::lock_guard lock(mutex);
-    const auto keep = std::stable_partition(
-        waiting.begin(), waiting.end(), [&](const PendingRequest& p) { return !late(p.request); });
-    std::move(keep, waiting.end(), std::back_inserter(ended));
-    waiting.erase(keep, waiting.end());
-  }
-  for (PendingRequest& pending : ended) {
-    end_waiting(std::move(pending), "deadline");
-  }
+  end_waiting_if("deadline", [&](const PendingRequest& p) { return late(p.request); });
   for (const auto& sequence : live) {
     if (late(sequence->request)) end(*sequence, "deadline");
   }
+}
+
+/// After a revocation: requests that asked for nothing but what is gone need not wait for a slot.
+void Engine::Impl::end_exhausted() {
+  end_waiting_if("revoked", [this](const PendingRequest& p) {
+    return resolve_modules(p.request.modules, *table).exhausted;
+  });
 }
 
 void Engine::Impl::admit() {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -152,14 +153,14 @@ class Collector final : public EventSink {
     changed_.notify_all();
   }
 
-  /// False after 60 s without an end.
+  /// False after 100 s without an end.
   bool wait() {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 60s, [this] { return terminals_ > 0; });
+    return changed_.wait_for(lock, 100s, [this] { return terminals_ > 0; });
   }
   bool wait_tokens(size_t n) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 60s, [&] { return tokens_.size() >= n || terminals_ > 0; }) &&
+    return changed_.wait_for(lock, 100s, [&] { return tokens_.size() >= n || terminals_ > 0; }) &&
            tokens_.size() >= n;
   }
   /// The end; a failed test when it is an error or never comes.
@@ -216,13 +217,19 @@ inline std::vector<int32_t> prompt(int32_t seed, size_t n) {
 }
 
 inline std::shared_ptr<Collector> submit(Engine& engine, EngineRequest request,
-                                         Engine::RequestId* id = nullptr) {
+                                         Engine::RequestId* id = nullptr,
+                                         std::function<void(const TokenEvent&)> hook = {}) {
   auto sink = std::make_shared<Collector>();
+  sink->hook = std::move(hook);
   Result<Engine::RequestId> result = engine.submit(std::move(request), sink);
   EXPECT_TRUE(result.ok()) << result.status().to_string();
   if (id && result.ok()) *id = *result;
   return sink;
 }
+
+/// A hook that holds the engine up a little at every token, so that what a test does meanwhile
+/// falls into the life of the sequence however busy the machine is.
+inline void slowly(const TokenEvent&) { std::this_thread::sleep_for(2ms); }
 
 /// Tokens and logprobs, bit for bit.
 struct Stream {
