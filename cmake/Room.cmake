@@ -25,7 +25,8 @@ function(chimera_test name)
     CHIMERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CHIMERA_BINARY_DIR="${CMAKE_BINARY_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT}
+    ENVIRONMENT "${CHIMERA_TEST_ENVIRONMENT}")
 endfunction()
 
 # chimera_room_tests(LINKS …): registers every *_test.cc of the current folder as its own test

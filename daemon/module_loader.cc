@@ -111,41 +111,37 @@ Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
   return {};
 }
 
-Result<std::vector<int32_t>> ModuleLoader::probe_tokens(const Manifest& manifest,
-                                                        bool* is_text) const {
+Result<ScoreText> ModuleLoader::probe_input(const Manifest& manifest) const {
   const ModelConfig& config = info_.config;
-  *is_text = false;
-  if (!manifest.probe_text.empty() && options_.tokenizer != nullptr) {
-    Result<std::vector<int32_t>> tokens = options_.tokenizer->encode(manifest.probe_text, {});
-    if (!tokens.ok()) return tokens.status().with_context("probe.text");
-    const auto n = static_cast<int64_t>(tokens->size());
+  const Tokenizer* tokenizer = options_.tokenizer.get();
+  if (!manifest.probe_text.empty() && tokenizer != nullptr) {
+    Result<ScoreText> text = score_text(*tokenizer, score_prefix_token(tokenizer, config),
+                                        manifest.probe_text, "probe.text");
+    if (!text.ok()) return text;
+    const auto n = static_cast<int64_t>(text->tokens.size());
     if (n > config.max_position_embeddings) {
       return Status(Code::kInvalidArgument,
                     fmt::format("probe.text: found {} tokens (expected at most {}, the context of "
                                 "the backbone)",
                                 n, config.max_position_embeddings));
     }
-    if (n >= 2) {
-      *is_text = true;
-      return tokens;
-    }
+    if (n >= 2) return text;
   }
-  std::vector<int32_t> tokens;
+  ScoreText ids;
   const int64_t n = std::min(kTokenProbe, config.max_position_embeddings);
   // Spread over the vocabulary; 7919 is prime, so ids do not repeat early.
   for (int64_t i = 0; i < n; ++i) {
-    tokens.push_back(static_cast<int32_t>((i * 7919 + 1) % config.vocab_size));
+    ids.tokens.push_back(static_cast<int32_t>((i * 7919 + 1) % config.vocab_size));
   }
-  return tokens;
+  return ids;
 }
 
 Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   ++probes_run_;
   const Manifest& manifest = module->manifest;
   const std::string context = "module " + manifest.name + ": probe";
-  bool is_text = false;
-  const Result<std::vector<int32_t>> tokens = probe_tokens(manifest, &is_text);
-  if (!tokens.ok()) return tokens.status().with_context(context);
+  const Result<ScoreText> input = probe_input(manifest);
+  if (!input.ok()) return input.status().with_context(context);
 
   Composition alone;
   alone.backbone_fingerprint = options_.fingerprint;
@@ -156,14 +152,14 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   if (!table.ok()) return table.status();
 
   const auto start = std::chrono::steady_clock::now();
-  const Result<ProbeResult> first = probe_score(*options_.backbone, *table, *tokens);
+  const Result<ProbeResult> first = probe_score(*options_.backbone, *table, input->tokens);
   if (!first.ok()) return first.status().with_context(context);
   if (!first->finite) {
     return {Code::kDataCorrupt, context + ": found values that are not finite (expected numbers)",
             "Its weights overflow on this backbone; load a corrected version"};
   }
   if (std::chrono::steady_clock::now() - start < kCheapProbe) {
-    const Result<ProbeResult> second = probe_score(*options_.backbone, *table, *tokens);
+    const Result<ProbeResult> second = probe_score(*options_.backbone, *table, input->tokens);
     if (!second.ok()) return second.status().with_context(context);
     if (second->logits_digest != first->logits_digest) {
       return {Code::kDataCorrupt,
@@ -172,13 +168,12 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
     }
   }
   if (!manifest.probe_max_bits_per_byte) return {};
-  if (!is_text) {
+  if (input->bytes == 0) {
     log::warning("probe_bound_not_checked",
                  {{"module", manifest.name}, {"reason", "the backbone has no tokenizer"}});
     return {};
   }
-  const double bits =
-      first->nats / std::numbers::ln2 / static_cast<double>(manifest.probe_text.size());
+  const double bits = first->nats / std::numbers::ln2 / static_cast<double>(input->bytes);
   if (bits <= *manifest.probe_max_bits_per_byte) return {};
   return {Code::kFailedPrecondition,
           fmt::format("{}: found {:.3f} bits per byte (expected at most {}, as module.yaml says)",

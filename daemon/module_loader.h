@@ -17,6 +17,7 @@
 
 #include "backbone/backbone.h"
 #include "backbone/tokenizer.h"
+#include "daemon/score_text.h"
 #include "experts/module.h"
 
 namespace chimera {
@@ -59,7 +60,7 @@ class ModuleLoader {
                 std::vector<Stamp> stamps);
   Status probe(const std::shared_ptr<const Module>& module);
   Status run_probe(const std::shared_ptr<const Module>& module);
-  Result<std::vector<int32_t>> probe_tokens(const Manifest& manifest, bool* is_text) const;
+  Result<ScoreText> probe_input(const Manifest& manifest) const;
   void set_loading(std::shared_ptr<const Manifest> manifest);
 
   const Options options_;

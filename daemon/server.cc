@@ -1,5 +1,6 @@
 #include "daemon/server.h"
 
+#include "daemon/score_text.h"
 #include "daemon/server_calls.h"
 #include "daemon/server_loop.h"
 

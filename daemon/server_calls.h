@@ -61,7 +61,4 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown cal
 /// client's directory).
 Result<CompositionSpec> read_composition(const std::string& composition_json);
 
-/// The token put before scored texts: what the tokenizer starts texts with, else end of text.
-std::optional<int32_t> score_prefix_token(const Tokenizer* tokenizer, const ModelConfig& model);
-
 }  // namespace chimera

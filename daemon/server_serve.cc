@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <random>
 
+#include "daemon/score_text.h"
 #include "daemon/server_calls.h"
 #include "daemon/server_events.h"
 
@@ -80,20 +81,11 @@ Status score_input(const CallContext& context, wire::Input input, EngineRequest&
   }
   const Tokenizer* tokenizer = context.options.tokenizer.get();
   if (tokenizer == nullptr) return no_tokenizer();
-  const auto& text = std::get<std::string>(input);
-  auto tokens = tokenizer->encode(text, {.add_special_tokens = false, .match_special = false});
-  if (!tokens.ok()) return tokens.status();
-  if (tokens->empty()) {
-    return Status(Code::kInvalidArgument, "score.text: empty (expected at least one token)",
-                  "send some text");
-  }
-  request.text_bytes = static_cast<int64_t>(text.size());
-  if (context.score_prefix) {
-    request.tokens.push_back(*context.score_prefix);
-  } else {
-    request.text_bytes -= static_cast<int64_t>(tokenizer->token_bytes(tokens->front()).size());
-  }
-  request.tokens.insert(request.tokens.end(), tokens->begin(), tokens->end());
+  auto scored =
+      score_text(*tokenizer, context.score_prefix, std::get<std::string>(input), "score.text");
+  if (!scored.ok()) return scored.status();
+  request.text_bytes = scored->bytes;
+  request.tokens = std::move(scored->tokens);
   return {};
 }
 
@@ -122,17 +114,6 @@ int64_t context_tokens(const ServerOptions& options) {
 std::string spelling(Precision precision) { return precision == Precision::kF32 ? "f32" : "bf16"; }
 
 }  // namespace
-
-std::optional<int32_t> score_prefix_token(const Tokenizer* tokenizer, const ModelConfig& model) {
-  if (tokenizer != nullptr) {
-    const auto start = tokenizer->encode("", {.add_special_tokens = true, .match_special = false});
-    if (start.ok() && !start->empty()) return start->front();
-  }
-  if (!model.eos_token_ids.empty()) return model.eos_token_ids.front();
-  if (tokenizer == nullptr) return std::nullopt;
-  const int32_t end_of_text = tokenizer->token_id("<|endoftext|>");
-  return end_of_text < 0 ? std::nullopt : std::optional(end_of_text);
-}
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
   if (context.draining) return live->on_error(draining());

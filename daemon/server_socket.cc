@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -140,16 +141,30 @@ class Message {
 
 using Floats = std::shared_ptr<const std::vector<float>>;
 
+/// Keeps a binary frame alive until ZeroMQ has sent it, and then ends on a thread of ZeroMQ's. The
+/// order of the two threads is libzmq's own business, so `handed` states it once more where both
+/// ends are ours.
+struct HeldFrame {
+  Floats floats;
+  std::atomic<bool> handed{false};
+};
+
+void release_frame(void*, void* hint) {
+  auto* held = static_cast<HeldFrame*>(hint);
+  if (held->handed.load(std::memory_order_acquire)) delete held;
+}
+
 int send_floats(void* socket, const Floats& floats) {
-  auto held = std::make_unique<Floats>(floats);
+  auto held = std::make_unique<HeldFrame>();
+  held->floats = floats;
   zmq_msg_t message;
   // ZeroMQ promises not to write; the frame is float32 little-endian as this machine stores it.
   void* data = const_cast<float*>(floats->data());
-  const auto release = [](void*, void* hint) { delete static_cast<Floats*>(hint); };
-  if (zmq_msg_init_data(&message, data, floats->size() * sizeof(float), release, held.get()) != 0) {
+  if (zmq_msg_init_data(&message, data, floats->size() * sizeof(float), release_frame,
+                        held.get()) != 0) {
     return -1;
   }
-  static_cast<void>(held.release());
+  held.release()->handed.store(true, std::memory_order_release);
   const int rc = zmq_msg_send(&message, socket, ZMQ_DONTWAIT);
   if (rc < 0) zmq_msg_close(&message);
   return rc;

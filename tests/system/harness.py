@@ -152,7 +152,14 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise AssertionError(f"no exit 40 s after SIGTERM\n{self.log_text()}") from None
+        self.check_sanitizers()
         return self.process.returncode
+
+    def check_sanitizers(self) -> None:
+        """A sanitizer's report is a failure whatever the exit status says."""
+        text = self.log.read_text(errors="replace")
+        for report in ("ThreadSanitizer", "AddressSanitizer", "LeakSanitizer", "runtime error:"):
+            assert report not in text, text[max(0, text.index(report) - 200):][:12000]
 
     def resources(self) -> dict[str, int]:
         """Resident KiB, descriptors, mappings and threads of the daemon."""
