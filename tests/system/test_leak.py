@@ -1,14 +1,15 @@
 """Load/unload cycles leave memory, descriptors, mappings and threads as they were.
 
 Short form 150 cycles, --long 1,000; at most +8 MiB resident. The negative control loads copies
-and never unloads them: the same measure must notice.
+and never unloads them: the same measure must notice. A sanitizer keeps freed memory and shadow
+pages of its own, so in such a build only descriptors and threads are compared.
 """
 import shutil
 import tempfile
 import unittest
 from pathlib import Path
 
-from harness import GOLDEN, LONG, Daemon, split
+from harness import GOLDEN, LONG, SLOW, Daemon, split
 
 CYCLES = 1000 if LONG else 150
 WARM_UP = 20
@@ -43,9 +44,10 @@ class LoadUnloadCycles(unittest.TestCase):
                 client.unload("legal")
             grown = self.growth(daemon, cycle, CYCLES)
         print(f"{CYCLES} cycles: {grown}")
-        self.assertLessEqual(grown["rss_kib"], ALLOWED_KIB)
+        if SLOW == 1:
+            self.assertLessEqual(grown["rss_kib"], ALLOWED_KIB)
+            self.assertLessEqual(grown["maps"], 0)
         self.assertLessEqual(grown["fds"], 0)
-        self.assertLessEqual(grown["maps"], 0)
         self.assertLessEqual(grown["threads"], 0)
 
     def test_negative_control_is_noticed(self) -> None:
