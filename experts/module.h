@@ -45,7 +45,7 @@ struct BackboneInfo {
   ModelConfig config;
   std::string fingerprint;
   Precision precision = Precision::kBF16;
-  std::shared_ptr<LibraryRuntime> libraries;  // null: modules of kind library are refused
+  std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
 };
 
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
