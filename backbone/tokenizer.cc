@@ -21,8 +21,18 @@ namespace {
 using tokenizer::Json;
 using tokenizer::kNoToken;
 
+// Messages quote this many bytes of a piece.
+constexpr size_t kShownPiece = 64;
 // Symbol positions are 32 bit; texts of a request are far smaller.
 constexpr size_t kMaxText = size_t{256} * 1024 * 1024;
+
+Status inexpressible(std::string_view piece) {
+  return Status(Code::kInvalidArgument,
+                fmt::format("\"{}\" holds a character that the vocabulary lacks, and the model has "
+                            "no unknown token",
+                            tokenizer::lossy(piece.substr(0, kShownPiece))),
+                "leave the character out, or add an unknown token to tokenizer.json");
+}
 
 // The member `key`, null when it is absent.
 const Json& member(const Json& document, const char* key) {
@@ -58,6 +68,7 @@ struct Tokenizer::Impl {
   tokenizer::PostProcessor post_processor;
   tokenizer::Decoder decoder;
   std::vector<std::string> token_bytes;  // [vocabulary.size()]
+  std::vector<bool> skipped;             // [vocabulary.size()], see Vocabulary::is_skipped
 
   Status read(const Json& document);
   Status encode_text(std::string_view text, bool at_start, const EncodeOptions& options,
@@ -65,7 +76,7 @@ struct Tokenizer::Impl {
   Status encode_normalized(std::string_view text, bool at_start, const EncodeOptions& options,
                            std::vector<int32_t>& ids) const;
   bool hidden(int32_t id, bool skip_special) const {
-    return skip_special && vocabulary.is_special(id);
+    return skip_special && skipped[static_cast<size_t>(id)];
   }
 };
 
@@ -108,9 +119,11 @@ Status Tokenizer::Impl::read(const Json& document) {
   CHIMERA_RETURN_IF_ERROR(
       assign(tokenizer::Decoder::from_json(member(document, "decoder")), decoder));
   token_bytes.resize(static_cast<size_t>(vocabulary.size()));
+  skipped.resize(token_bytes.size());
   for (int32_t id = 0; id < vocabulary.size(); ++id) {
     if (!vocabulary.contains(id)) continue;
     token_bytes[static_cast<size_t>(id)] = decoder.bytes_of(vocabulary.decoded_form(id));
+    skipped[static_cast<size_t>(id)] = vocabulary.is_skipped(id);
   }
   return {};
 }
@@ -148,8 +161,9 @@ Status Tokenizer::Impl::encode_text(std::string_view text, bool at_start,
                                     const EncodeOptions& options, std::vector<int32_t>& ids) const {
   if (normalizer.empty()) return encode_normalized(text, at_start, options, ids);
   std::string normalized(text);
-  CHIMERA_RETURN_IF_ERROR(normalizer.apply(normalized));
-  return encode_normalized(normalized, at_start, options, ids);
+  bool keeps_start = true;
+  CHIMERA_RETURN_IF_ERROR(normalizer.apply(normalized, &keeps_start));
+  return encode_normalized(normalized, at_start && keeps_start, options, ids);
 }
 
 Status Tokenizer::Impl::encode_normalized(std::string_view text, bool at_start,
@@ -167,7 +181,7 @@ Status Tokenizer::Impl::encode_normalized(std::string_view text, bool at_start,
     CHIMERA_RETURN_IF_ERROR(
         pre_tokenizer.split(segment.text, at_start && segment.at_start, pieces));
     for (const std::string_view piece : pieces.items) {
-      model->encode(piece, options.match_special, ids);
+      if (!model->encode(piece, options.match_special, ids)) return inexpressible(piece);
     }
   }
   return {};
@@ -179,13 +193,13 @@ Result<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_sp
   std::string text;
   for (size_t i = 0; i < ids.size(); ++i) {
     const int32_t id = ids[i];
-    if (!vocabulary.contains(id)) {
+    if (id < 0) {
       return Status(Code::kInvalidArgument,
-                    fmt::format("token id {} at position {} is not in the vocabulary of {}", id, i,
-                                vocabulary.size()),
+                    fmt::format("token id {} at position {} is negative", id, i),
                     "decode ids that this tokenizer or its model produced");
     }
-    if (!impl_->hidden(id, skip_special)) stream.take(vocabulary.decoded_form(id), text);
+    if (!vocabulary.contains(id) || impl_->hidden(id, skip_special)) continue;
+    stream.take(vocabulary.decoded_form(id), text);
   }
   stream.finish(text);
   return text;

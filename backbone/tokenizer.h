@@ -1,6 +1,6 @@
-// Text to token ids and back, from a Hugging Face tokenizer.json: byte-level BPE and
-// SentencePiece-style BPE with byte fallback, with their normalizers, pre-tokenizers (PCRE2),
-// added tokens, post-processors and decoders. Unknown components are refused by name.
+// Text to token ids and back, from a Hugging Face tokenizer.json: byte-level BPE,
+// SentencePiece-style BPE with byte fallback, and Unigram, with their normalizers, pre-tokenizers
+// (PCRE2), added tokens, post-processors and decoders. Unknown components are refused by name.
 //
 // The parts are in tokenizer_*.h; text flows added tokens -> normalizer -> added tokens ->
 // pre-tokenizer -> model -> post-processor, ids flow through the decoder. "truncation" and
@@ -38,11 +38,11 @@ class Tokenizer {
     bool match_special = false;       // let special tokens in the text become control tokens;
                                       // off for user text so that nobody injects them
   };
-  /// invalid_argument names the byte offset where `utf8` is not UTF-8; resource_exhausted when it
-  /// is too large or runs away in a pre-tokenizer expression.
+  /// invalid_argument names the byte offset where `utf8` is not UTF-8, or what the vocabulary
+  /// cannot express; resource_exhausted when it is too large or runs away in an expression.
   Result<std::vector<int32_t>> encode(std::string_view utf8, EncodeOptions options) const;
-  /// Invalid UTF-8 becomes U+FFFD per the standard's maximal-subpart rule. Unknown ids:
-  /// invalid_argument.
+  /// Invalid UTF-8 becomes U+FFFD per the standard's maximal-subpart rule. Ids without a token
+  /// (models pad their vocabularies) stand for nothing; negative ones are invalid_argument.
   Result<std::string> decode(std::span<const int32_t> ids, bool skip_special) const;
 
   /// One more than the largest id, added tokens included.

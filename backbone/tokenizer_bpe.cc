@@ -85,9 +85,8 @@ Status Bpe::read_options(const Json& json, PieceForm form) {
     const std::string token = fields.string("unk_token");
     unknown_ = vocabulary_.model_id(token);
     if (unknown_ == kNoToken) unknown_ = vocabulary_.id(token);
-    if (unknown_ == kNoToken) {
-      fields.fail(fmt::format("\"unk_token\" is \"{}\", which is not in the vocabulary", token));
-    }
+    // Byte-level vocabularies never need it, and some published files name one they lack.
+    unknown_missing_ = unknown_ == kNoToken;
   }
   return fields.status();
 }
@@ -99,6 +98,8 @@ Status Bpe::read_merges(const Json& json) {
   merges_.reset(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Json& merge = merges[rank];
+    // The first line of a merges.txt, which old converters carried over.
+    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       CHIMERA_RETURN_IF_ERROR(add_merge(merge[0].get_ref<const std::string&>(),
                                         merge[1].get_ref<const std::string&>(), rank));
@@ -166,47 +167,49 @@ bool Bpe::may_join(uint32_t left, uint32_t right) const {
          !char_ids_.contains(right);
 }
 
-void Bpe::encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const {
+bool Bpe::encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const {
   if (!cut_) return encode_word(piece, allow_special, ids);
   size_t begin = 0;
   uint32_t previous = 0;
   for (size_t pos = 0; pos < piece.size();) {
     const DecodedChar c = decode_char(piece, pos);
     if (pos > begin && !may_join(previous, c.code_point)) {
-      encode_word(piece.substr(begin, pos - begin), allow_special, ids);
+      if (!encode_word(piece.substr(begin, pos - begin), allow_special, ids)) return false;
       begin = pos;
     }
     previous = c.code_point;
     pos += c.length;
   }
-  encode_word(piece.substr(begin), allow_special, ids);
+  return encode_word(piece.substr(begin), allow_special, ids);
 }
 
-void Bpe::encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const {
-  if (cache_.find(word, allow_special, ids)) return;
+bool Bpe::encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const {
+  if (cache_.find(word, allow_special, ids)) return true;
   const size_t before = ids.size();
-  encode_uncached(word, allow_special, ids);
+  if (!encode_uncached(word, allow_special, ids)) return false;
   cache_.insert(word, allow_special, std::span(ids).subspan(before));
+  return true;
 }
 
-size_t Bpe::encode_uncached(std::string_view piece, bool allow_special,
-                            std::vector<int32_t>& ids) const {
+bool Bpe::encode_uncached(std::string_view piece, bool allow_special, std::vector<int32_t>& ids,
+                          size_t* handled) const {
   if (ignore_merges_) {
     const int32_t id = whole_piece(piece, allow_special);
     if (id != kNoToken) {
       ids.push_back(id);
-      return 0;
+      return true;
     }
   }
   thread_local Scratch scratch;
   scratch.symbols.clear();
-  start_symbols(piece, allow_special, scratch);
-  const size_t handled = merge_all(allow_special, scratch);
+  if (!start_symbols(piece, allow_special, scratch)) return false;
+  const size_t entries = merge_all(allow_special, scratch);
+  if (handled != nullptr) *handled = entries;
   for (const Symbol& symbol : scratch.symbols) {
     if (symbol.id != kNoToken) ids.push_back(symbol.id);
   }
   if (scratch.symbols.capacity() > kKeptSymbols) scratch = Scratch();
-  return handled;
+  return true;
 }
 
 int32_t Bpe::whole_piece(std::string_view piece, bool allow_special) const {
@@ -217,14 +220,18 @@ int32_t Bpe::whole_piece(std::string_view piece, bool allow_special) const {
 
 // One symbol per byte or character. Unknown ones become byte tokens where the vocabulary has
 // them, else the unknown token, else nothing. As in the reference, an unknown token that waits to
-// be fused is placed before the next known character, not before byte tokens.
-void Bpe::start_symbols(std::string_view piece, bool allow_special, Scratch& s) const {
+// be fused is placed before the next known character, not before byte tokens. False when an
+// unknown token is called for that the vocabulary lacks.
+bool Bpe::start_symbols(std::string_view piece, bool allow_special, Scratch& s) const {
   const auto add = [&s](int32_t id) { s.symbols.push_back(Symbol{id, 0, 0}); };
   bool unknown_waits = false;
   for (size_t pos = 0; pos < piece.size();) {
     const size_t length = form_ == PieceForm::kBytes ? 1 : char_length(piece[pos]);
     const std::string_view c = piece.substr(pos, length);
-    const int32_t id = symbol_id(c, pos == 0, pos + length == piece.size());
+    const bool first = pos == 0;
+    const bool last = pos + length == piece.size();
+    const std::string spelled = has_affix(first, last) ? with_affixes(c, first, last) : "";
+    const int32_t id = spelled.empty() ? symbol_id(c) : vocabulary_.model_id(spelled);
     pos += length;
     if (id != kNoToken && !blocked(id, allow_special)) {
       if (unknown_waits) add(unknown_);
@@ -232,23 +239,24 @@ void Bpe::start_symbols(std::string_view piece, bool allow_special, Scratch& s) 
       add(id);
       continue;
     }
-    if (byte_fallback_ && add_byte_fallback(c, s)) continue;
+    if (byte_fallback_ && add_byte_fallback(spelled.empty() ? c : spelled, s)) continue;
+    if (unknown_missing_) return false;
     if (unknown_ == kNoToken) continue;
     if (unknown_waits && !fuse_unknown_) add(unknown_);
     unknown_waits = true;
   }
   if (unknown_waits) add(unknown_);
+  return true;
 }
 
-int32_t Bpe::symbol_id(std::string_view c, bool first, bool last) const {
-  const bool prefixed = !first && !subword_prefix_.empty();
-  const bool suffixed = last && !word_suffix_.empty();
-  if (prefixed || suffixed) {
-    std::string token = prefixed ? subword_prefix_ : "";
-    token += c;
-    if (suffixed) token += word_suffix_;
-    return vocabulary_.model_id(token);
-  }
+std::string Bpe::with_affixes(std::string_view c, bool first, bool last) const {
+  std::string token = first ? "" : subword_prefix_;
+  token += c;
+  if (last) token += word_suffix_;
+  return token;
+}
+
+int32_t Bpe::symbol_id(std::string_view c) const {
   if (form_ == PieceForm::kBytes) return byte_ids_[static_cast<uint8_t>(c[0])];
   const auto it = char_ids_.find(decode_char(c, 0).code_point);
   return it == char_ids_.end() ? kNoToken : it->second;

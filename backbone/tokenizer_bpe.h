@@ -31,12 +31,12 @@ class Bpe : public TokenModel {
   /// See model_reads_bytes.
   static bool reads_bytes(const Json& json);
 
-  void encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const override;
+  bool encode(std::string_view piece, bool allow_special, std::vector<int32_t>& ids) const override;
 
-  /// encode() past the cuts and the word cache; returns how many heap entries were handled, for
-  /// tests of the cost.
-  size_t encode_uncached(std::string_view piece, bool allow_special,
-                         std::vector<int32_t>& ids) const;
+  /// encode() past the cuts and the word cache. `handled` receives how many heap entries were
+  /// handled, for tests of the cost.
+  [[nodiscard]] bool encode_uncached(std::string_view piece, bool allow_special,
+                                     std::vector<int32_t>& ids, size_t* handled = nullptr) const;
 
  private:
   struct Merge {
@@ -83,9 +83,13 @@ class Bpe : public TokenModel {
     return !allow_special && vocabulary_.is_special(id);
   }
   int32_t whole_piece(std::string_view piece, bool allow_special) const;
-  void start_symbols(std::string_view piece, bool allow_special, Scratch& s) const;
-  int32_t symbol_id(std::string_view c, bool first, bool last) const;
-  void encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const;
+  bool start_symbols(std::string_view piece, bool allow_special, Scratch& s) const;
+  bool has_affix(bool first, bool last) const {
+    return (!first && !subword_prefix_.empty()) || (last && !word_suffix_.empty());
+  }
+  std::string with_affixes(std::string_view c, bool first, bool last) const;
+  int32_t symbol_id(std::string_view c) const;
+  bool encode_word(std::string_view word, bool allow_special, std::vector<int32_t>& ids) const;
   bool may_join(uint32_t left, uint32_t right) const;
   bool add_byte_fallback(std::string_view c, Scratch& s) const;
   bool add_candidate(size_t left, bool allow_special, Scratch& s) const;
@@ -103,6 +107,7 @@ class Bpe : public TokenModel {
   std::string subword_prefix_;
   std::string word_suffix_;
   int32_t unknown_ = kNoToken;
+  bool unknown_missing_ = false;  // the file names an unknown token that "vocab" lacks
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;
   bool ignore_merges_ = false;

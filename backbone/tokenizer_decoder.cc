@@ -13,7 +13,8 @@ namespace chimera::tokenizer {
 namespace {
 
 constexpr std::string_view kSupported =
-    "ByteLevel, ByteFallback, Fuse, Metaspace, Replace (String pattern), Strip, Sequence";
+    "ByteLevel, ByteFallback, BPEDecoder, Fuse, Metaspace, Replace (String pattern), Strip, "
+    "Sequence";
 
 // fresh() by copying the settings, which Derived keeps in its constructor arguments.
 template <class Derived>
@@ -165,7 +166,9 @@ class Strip : public Stage<Strip> {
     if (begin < held_.size()) left_ = 0;  // another character: the beginning is over
     size_t end = held_.size();
     for (size_t n = 0; n < stop_ && ends_with_content(begin, end); ++n) end -= content_.size();
-    if (begin < end) next(std::string_view(held_).substr(begin, end - begin));
+    // A token that is stripped to nothing still is a token for what follows.
+    if (begin < end || !fused_)
+      next(std::string_view(held_).substr(begin, std::max(begin, end) - begin));
     held_.erase(0, end);
     if (!fused_) held_.clear();
   }
@@ -227,6 +230,39 @@ class Metaspace : public Stage<Metaspace> {
   bool first_ = true;
 };
 
+// The end-of-word suffix of the original BPE becomes a space, and nothing in the last token, which
+// is known only when the next one comes.
+class WordSuffix : public Stage<WordSuffix> {
+ public:
+  explicit WordSuffix(std::string suffix) : suffix_(std::move(suffix)) {}
+
+  void take(std::string_view token, const Next& next) override {
+    if (held_) next(replaced(*held_, " "));
+    held_ = token;
+  }
+  void finish(const Next& next) override {
+    if (held_) next(replaced(*held_, ""));
+    held_.reset();
+  }
+  std::string bytes_of(std::string token) const override { return replaced(token, " "); }
+
+ private:
+  std::string replaced(std::string_view token, std::string_view by) const {
+    std::string out;
+    size_t done = 0;
+    for (size_t at = token.find(suffix_); at != std::string_view::npos;
+         at = token.find(suffix_, done)) {
+      out += token.substr(done, at - done);
+      out += by;
+      done = at + suffix_.size();
+    }
+    return out.append(token.substr(done));
+  }
+
+  std::string suffix_;  // not empty
+  std::optional<std::string> held_;
+};
+
 std::string read_character(Fields& fields, const char* key) {
   std::string c;
   append_char(fields.character(key), c);
@@ -279,7 +315,7 @@ Status Decoder::read(const Json& json, const std::string& where, bool& fused, St
   Fields fields(json, where);
   const std::string type = fields.string("type");
   CHIMERA_RETURN_IF_ERROR(fields.status());
-  const bool needs_tokens = type == "ByteLevel" || type == "ByteFallback";
+  const bool needs_tokens = type == "ByteLevel" || type == "ByteFallback" || type == "BPEDecoder";
   if (needs_tokens && fused) {
     return Status(Code::kUnimplemented,
                   fmt::format("{}: {} after the tokens were fused is not supported", where, type),
@@ -305,6 +341,10 @@ Status Decoder::read(const Json& json, const std::string& where, bool& fused, St
     const auto stop = static_cast<size_t>(fields.integer("stop", kMaxStrip));
     stages.push_back(
         std::make_shared<Strip>(read_character(fields, "content"), start, stop, fused));
+  } else if (type == "BPEDecoder") {
+    const std::string suffix = fields.string_or("suffix", "</w>");
+    if (suffix.empty()) fields.fail("\"suffix\" is empty");
+    stages.push_back(std::make_shared<WordSuffix>(suffix));
   } else if (type == "Metaspace") {
     const bool prepended = fields.boolean_or("add_prefix_space", true) &&
                            fields.string_or("prepend_scheme", "always") != "never";

@@ -3,14 +3,19 @@
 #include <nlohmann/json.hpp>
 
 #include "backbone/tokenizer_bpe.h"
+#include "backbone/tokenizer_unigram.h"
 
 namespace chimera::tokenizer {
 namespace {
 
-// Files from before 2021 leave "type" out; "merges" tells BPE from the others.
+constexpr std::string_view kSupported = "BPE, Unigram";
+
+// Files from before 2021 leave "type" out; "merges" tells BPE from the others, "unk_id" Unigram.
 std::string type_of(const Json& json) {
   Fields fields(json, "model");
-  return fields.string_or("type", fields.has("merges") ? "BPE" : "");
+  return fields.string_or("type", fields.has("merges")   ? "BPE"
+                                  : fields.has("unk_id") ? "Unigram"
+                                                         : "");
 }
 
 }  // namespace
@@ -23,17 +28,18 @@ Status read_model_tokens(const Json& json, Vocabulary& vocabulary) {
   Fields fields(json, "model");
   CHIMERA_RETURN_IF_ERROR(fields.status());
   const std::string type = type_of(json);
-  if (type != "BPE") return unsupported_component("model", type, "BPE");
-  const Json* vocab = fields.object("vocab");
+  if (type != "BPE" && type != "Unigram") return unsupported_component("model", type, kSupported);
+  const Json* vocab = type == "BPE" ? fields.object("vocab") : fields.array("vocab");
   CHIMERA_RETURN_IF_ERROR(fields.status());
-  return vocabulary.add_model_tokens(*vocab);
+  return type == "BPE" ? vocabulary.add_model_tokens(*vocab) : vocabulary.add_listed_tokens(*vocab);
 }
 
 Result<std::unique_ptr<TokenModel>> make_token_model(const Json& json, PieceForm form,
                                                      const Vocabulary& vocabulary) {
   const std::string type = type_of(json);
   if (type == "BPE") return Bpe::from_json(json, form, vocabulary);
-  return unsupported_component("model", type, "BPE");
+  if (type == "Unigram") return Unigram::from_json(json, vocabulary);
+  return unsupported_component("model", type, kSupported);
 }
 
 }  // namespace chimera::tokenizer

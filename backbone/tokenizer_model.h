@@ -1,5 +1,5 @@
-// TokenModel: the "model" of tokenizer.json, which turns one piece of text into ids. BPE is one;
-// Unigram and WordPiece would be others.
+// TokenModel: the "model" of tokenizer.json, which turns one piece of text into ids: BPE or
+// Unigram.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,10 @@ class TokenModel {
  public:
   virtual ~TokenModel() = default;
   /// Appends the ids of `piece` (not empty). Unless `allow_special`, no special token results,
-  /// whatever the piece spells; the unknown token is the exception.
-  virtual void encode(std::string_view piece, bool allow_special,
-                      std::vector<int32_t>& ids) const = 0;
+  /// whatever the piece spells; the unknown token is the exception. False when the piece has a
+  /// character that the vocabulary cannot express and no unknown token stands for it.
+  [[nodiscard]] virtual bool encode(std::string_view piece, bool allow_special,
+                                    std::vector<int32_t>& ids) const = 0;
 };
 
 /// Enters the tokens of the model described by `json` into `vocabulary`. unimplemented names an

@@ -18,7 +18,8 @@ namespace {
 constexpr size_t kMaxNormalized = size_t{256} * 1024 * 1024;
 
 constexpr std::string_view kSupported =
-    "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, ByteLevel, Sequence";
+    "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, Nmt, Precompiled, "
+    "ByteLevel, Sequence";
 
 Status too_large() {
   return Status(Code::kResourceExhausted,
@@ -33,6 +34,18 @@ bool is_ascii(std::string_view text) {
 
 uint32_t lower(uint32_t c) {
   return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+// The two lists of SentencePiece's "nmt" rule: what is dropped, and what becomes a space.
+bool is_nmt_control(uint32_t c) {
+  return (c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F ||
+         c == 0x8F || c == 0x9F;
+}
+
+bool is_nmt_space(uint32_t c) {
+  return c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 ||
+         (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF ||
+         c == 0xFFFD;
 }
 
 }  // namespace
@@ -74,6 +87,10 @@ Status Normalizer::read(const Json& json, const std::string& where, std::vector<
     steps.emplace_back(StripSpace{fields.boolean("strip_left"), fields.boolean("strip_right")});
   } else if (type == "StripAccents") {
     steps.emplace_back(StripAccents{});
+  } else if (type == "Nmt") {
+    steps.emplace_back(Nmt{});
+  } else if (type == "Precompiled") {
+    CHIMERA_RETURN_IF_ERROR(read_precompiled(fields, steps));
   } else if (type == "ByteLevel") {
     steps.emplace_back(ByteLevel{});
   } else {
@@ -82,15 +99,28 @@ Status Normalizer::read(const Json& json, const std::string& where, std::vector<
   return fields.status();
 }
 
-Status Normalizer::apply(std::string& text) const {
-  for (const Step& step : steps_) {
-    CHIMERA_RETURN_IF_ERROR(std::visit([&](const auto& s) { return run(s, text); }, step));
-    if (text.size() > kMaxNormalized) return too_large();
-  }
+Status Normalizer::read_precompiled(Fields& fields, std::vector<Step>& steps) {
+  // Some converters write null for SentencePiece's "identity".
+  if (!fields.has("precompiled_charsmap")) return fields.status();
+  const std::string base64 = fields.string("precompiled_charsmap");
+  CHIMERA_RETURN_IF_ERROR(fields.status());
+  Result<Charsmap> map = Charsmap::from_base64(base64);
+  if (!map.ok()) return map.status();
+  steps.emplace_back(Precompiled{std::make_shared<const Charsmap>(std::move(*map))});
   return {};
 }
 
-Status Normalizer::run(const UnicodeForm& step, std::string& text) {
+Status Normalizer::apply(std::string& text, bool* keeps_start) const {
+  bool start = true;
+  for (const Step& step : steps_) {
+    CHIMERA_RETURN_IF_ERROR(std::visit([&](const auto& s) { return run(s, text, start); }, step));
+    if (text.size() > kMaxNormalized) return too_large();
+  }
+  if (keeps_start != nullptr) *keeps_start = start;
+  return {};
+}
+
+Status Normalizer::run(const UnicodeForm& step, std::string& text, bool&) {
   if (is_ascii(text)) return {};  // every form leaves ASCII alone
   utf8proc_uint8_t* mapped = nullptr;
   const auto n =
@@ -106,18 +136,20 @@ Status Normalizer::run(const UnicodeForm& step, std::string& text) {
   return {};
 }
 
-Status Normalizer::run(const Prepend& step, std::string& text) {
+Status Normalizer::run(const Prepend& step, std::string& text, bool&) {
   if (!text.empty()) text.insert(0, step.text);
   return {};
 }
 
-Status Normalizer::run(const Replace& step, std::string& text) {
+Status Normalizer::run(const Replace& step, std::string& text, bool& start) {
   std::string out;
   out.reserve(text.size());
   size_t copied = 0;
   bool oversized = false;
   const Status matched = step.pattern.for_each_match(text, [&](size_t begin, size_t end) {
     if (oversized) return;
+    // What replaces several characters counts as the last of them.
+    if (begin == 0 && end > char_length(text[0])) start = false;
     out.append(text, copied, begin - copied);
     out += step.content;
     copied = end;
@@ -130,7 +162,7 @@ Status Normalizer::run(const Replace& step, std::string& text) {
   return {};
 }
 
-Status Normalizer::run(const Lowercase&, std::string& text) {
+Status Normalizer::run(const Lowercase&, std::string& text, bool&) {
   std::string out;
   out.reserve(text.size());
   for (size_t pos = 0; pos < text.size();) {
@@ -146,7 +178,7 @@ Status Normalizer::run(const Lowercase&, std::string& text) {
   return {};
 }
 
-Status Normalizer::run(const StripSpace& step, std::string& text) {
+Status Normalizer::run(const StripSpace& step, std::string& text, bool& start) {
   size_t begin = text.size();
   size_t end = 0;
   for (size_t pos = 0; pos < text.size();) {
@@ -158,23 +190,52 @@ Status Normalizer::run(const StripSpace& step, std::string& text) {
     pos += c.length;
   }
   if (step.right) text.erase(std::max(end, step.left ? begin : size_t{0}));
-  if (step.left) text.erase(0, std::min(begin, text.size()));
+  if (step.left && begin > 0) {
+    text.erase(0, std::min(begin, text.size()));
+    start = false;
+  }
   return {};
 }
 
-Status Normalizer::run(const StripAccents&, std::string& text) {
+Status Normalizer::run(const StripAccents&, std::string& text, bool& start) {
   std::string out;
   out.reserve(text.size());
   for (size_t pos = 0; pos < text.size();) {
     const DecodedChar c = decode_char(text, pos);
-    if (!is_mark(c.code_point)) out.append(text, pos, c.length);
+    if (!is_mark(c.code_point)) {
+      out.append(text, pos, c.length);
+    } else if (pos == 0) {
+      start = false;
+    }
     pos += c.length;
   }
   text = std::move(out);
   return {};
 }
 
-Status Normalizer::run(const ByteLevel&, std::string& text) {
+Status Normalizer::run(const Nmt&, std::string& text, bool& start) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    if (is_nmt_space(c.code_point)) {
+      out += ' ';
+    } else if (!is_nmt_control(c.code_point)) {
+      out.append(text, pos, c.length);
+    } else if (pos == 0) {
+      start = false;
+    }
+    pos += c.length;
+  }
+  text = std::move(out);
+  return {};
+}
+
+Status Normalizer::run(const Precompiled& step, std::string& text, bool&) {
+  return step.map->apply(text, kMaxNormalized);
+}
+
+Status Normalizer::run(const ByteLevel&, std::string& text, bool&) {
   text = to_byte_level(text);
   return {};
 }

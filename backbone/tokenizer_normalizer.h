@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "backbone/status.h"
+#include "backbone/tokenizer_charsmap.h"
 #include "backbone/tokenizer_json.h"
 #include "backbone/tokenizer_regex.h"
 
@@ -21,8 +23,9 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
   /// Rewrites `text`, which is and stays valid UTF-8. resource_exhausted when it would grow beyond
-  /// 256 MiB.
-  Status apply(std::string& text) const;
+  /// 256 MiB. `keeps_start` (may be null) becomes false when characters at the beginning were
+  /// dropped or joined into one, so that the result no longer begins where the text did.
+  Status apply(std::string& text, bool* keeps_start = nullptr) const;
 
  private:
   struct UnicodeForm {
@@ -41,18 +44,26 @@ class Normalizer {
     bool right;
   };
   struct StripAccents {};
+  struct Nmt {};
+  struct Precompiled {
+    std::shared_ptr<const Charsmap> map;
+  };
   struct ByteLevel {};
-  using Step =
-      std::variant<UnicodeForm, Prepend, Replace, Lowercase, StripSpace, StripAccents, ByteLevel>;
+  using Step = std::variant<UnicodeForm, Prepend, Replace, Lowercase, StripSpace, StripAccents, Nmt,
+                            Precompiled, ByteLevel>;
 
   static Status read(const Json& json, const std::string& where, std::vector<Step>& steps);
-  static Status run(const UnicodeForm& step, std::string& text);
-  static Status run(const Prepend& step, std::string& text);
-  static Status run(const Replace& step, std::string& text);
-  static Status run(const Lowercase& step, std::string& text);
-  static Status run(const StripSpace& step, std::string& text);
-  static Status run(const StripAccents& step, std::string& text);
-  static Status run(const ByteLevel& step, std::string& text);
+  static Status read_precompiled(Fields& fields, std::vector<Step>& steps);
+  // Each clears `start` when the text no longer begins where it did, see apply.
+  static Status run(const UnicodeForm& step, std::string& text, bool& start);
+  static Status run(const Prepend& step, std::string& text, bool& start);
+  static Status run(const Replace& step, std::string& text, bool& start);
+  static Status run(const Lowercase& step, std::string& text, bool& start);
+  static Status run(const StripSpace& step, std::string& text, bool& start);
+  static Status run(const StripAccents& step, std::string& text, bool& start);
+  static Status run(const Nmt& step, std::string& text, bool& start);
+  static Status run(const Precompiled& step, std::string& text, bool& start);
+  static Status run(const ByteLevel& step, std::string& text, bool& start);
 
   std::vector<Step> steps_;
 };

@@ -12,11 +12,19 @@ namespace chimera::tokenizer {
 namespace {
 
 constexpr std::string_view kSupported =
-    "ByteLevel, CharDelimiterSplit, Digits, Metaspace, Punctuation, Sequence, Split, Whitespace, "
-    "WhitespaceSplit";
+    "ByteLevel, CharDelimiterSplit, Digits, FixedLength, Metaspace, Punctuation, Sequence, Split, "
+    "Whitespace, WhitespaceSplit";
 // GPT-2's expression, which ByteLevel uses with use_regex.
 constexpr std::string_view kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+// Whitespace's words and what is between them. Its \w is that of Rust's regex library, which has
+// the two joiners besides Oniguruma's.
+constexpr std::string_view kWhitespacePattern =
+    "[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+";
+// FixedLength without a length.
+constexpr int64_t kDefaultLength = 5;
+constexpr int64_t kMaxLength = 1 << 20;
 
 }  // namespace
 
@@ -124,9 +132,14 @@ Status PreTokenizer::read(const Json& json, const std::string& where, std::vecto
   } else if (type == "WhitespaceSplit") {
     steps.emplace_back(SplitChars{&is_white_space, Behavior::kRemoved});
   } else if (type == "Whitespace") {
-    Result<Regex> pattern = Regex::compile("\\w+|[^\\w\\s]+");
+    Result<Regex> pattern = Regex::compile(kWhitespacePattern);
     if (!pattern.ok()) return pattern.status();
     steps.emplace_back(SplitRegex{*pattern, Behavior::kRemoved, /*invert=*/true});
+  } else if (type == "FixedLength") {
+    const int64_t length =
+        fields.has("length") ? fields.integer("length", kMaxLength) : kDefaultLength;
+    if (length == 0) fields.fail("\"length\" is 0, expected at least 1");
+    steps.emplace_back(FixedLength{static_cast<size_t>(length)});
   } else {
     return unsupported_component(where, type, kSupported);
   }
@@ -198,21 +211,29 @@ Status PreTokenizer::split(std::string_view text, bool at_start, Pieces& out) co
   if (text.empty()) return {};
   out.items.push_back(text);
   std::vector<std::string_view> previous;
+  bool start = at_start;  // the first piece begins where the text did
   for (size_t i = 0; i < steps_.size(); ++i) {
     const bool last = i + 1 == steps_.size();
     previous.clear();
     previous.swap(out.items);
     out.items.reserve(previous.size());
     for (size_t k = 0; k < previous.size(); ++k) {
-      Context context{at_start && k == 0, /*map_bytes=*/!(last && ends_with_bytes_), out};
+      Context context{start && k == 0, /*map_bytes=*/!(last && ends_with_bytes_), out};
       CHIMERA_RETURN_IF_ERROR(
           std::visit([&](const auto& step) { return run(step, previous[k], context); }, steps_[i]));
+      if (k == 0) start = start && !out.items.empty() && !context.drops_start;
     }
   }
   return {};
 }
 
+// Whether the pieces from `first` on begin with something else than `whole` did.
+bool PreTokenizer::start_dropped(const Pieces& pieces, size_t first, std::string_view whole) {
+  return first == pieces.items.size() || pieces.items[first].data() != whole.data();
+}
+
 Status PreTokenizer::run(const SplitRegex& step, std::string_view piece, Context& context) {
+  const size_t first = context.pieces.items.size();
   Collector collector(piece, step.behavior, context.pieces.items);
   size_t covered = 0;
   CHIMERA_RETURN_IF_ERROR(step.pattern.for_each_match(piece, [&](size_t begin, size_t end) {
@@ -222,10 +243,12 @@ Status PreTokenizer::run(const SplitRegex& step, std::string_view piece, Context
   }));
   if (covered != piece.size()) collector.segment(covered, piece.size(), step.invert);
   collector.finish();
+  context.drops_start = start_dropped(context.pieces, first, piece);
   return {};
 }
 
 Status PreTokenizer::run(const SplitChars& step, std::string_view piece, Context& context) {
+  const size_t first = context.pieces.items.size();
   Collector collector(piece, step.behavior, context.pieces.items);
   size_t covered = 0;
   for (size_t pos = 0; pos < piece.size();) {
@@ -239,6 +262,22 @@ Status PreTokenizer::run(const SplitChars& step, std::string_view piece, Context
   }
   if (covered != piece.size()) collector.segment(covered, piece.size(), false);
   collector.finish();
+  context.drops_start = start_dropped(context.pieces, first, piece);
+  return {};
+}
+
+Status PreTokenizer::run(const FixedLength& step, std::string_view piece, Context& context) {
+  size_t begin = 0;
+  size_t characters = 0;
+  for (size_t pos = 0; pos < piece.size(); pos += char_length(piece[pos])) {
+    if (characters == step.length) {
+      context.pieces.items.push_back(piece.substr(begin, pos - begin));
+      begin = pos;
+      characters = 0;
+    }
+    ++characters;
+  }
+  context.pieces.items.push_back(piece.substr(begin));
   return {};
 }
 
@@ -251,6 +290,7 @@ Status PreTokenizer::run(const SplitDelimiter& step, std::string_view piece, Con
     if (begin < end) context.pieces.items.push_back(piece.substr(begin, end - begin));
     begin = end + delimiter.size();
   }
+  context.drops_start = piece.starts_with(delimiter);
   return {};
 }
 

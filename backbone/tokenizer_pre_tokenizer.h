@@ -57,6 +57,9 @@ class PreTokenizer {
   struct SplitDelimiter {
     uint32_t delimiter;
   };
+  struct FixedLength {
+    size_t length;  // characters, at least 1
+  };
   struct ByteLevel {
     bool add_prefix_space;
     std::optional<SplitRegex> words;  // with use_regex
@@ -66,7 +69,8 @@ class PreTokenizer {
     enum class Prepend { kAlways, kFirst, kNever } prepend;
     bool split;
   };
-  using Step = std::variant<SplitRegex, SplitChars, SplitDelimiter, ByteLevel, Metaspace>;
+  using Step =
+      std::variant<SplitRegex, SplitChars, SplitDelimiter, FixedLength, ByteLevel, Metaspace>;
 
   static Status read(const Json& json, const std::string& where, std::vector<Step>& steps);
   static Status read_split(Fields& fields, std::vector<Step>& steps);
@@ -78,10 +82,13 @@ class PreTokenizer {
     bool at_start;
     bool map_bytes;
     Pieces& pieces;
+    bool drops_start = false;  // set by run: the pieces do not begin where the piece did
   };
+  static bool start_dropped(const Pieces& pieces, size_t first, std::string_view whole);
   static Status run(const SplitRegex& step, std::string_view piece, Context& context);
   static Status run(const SplitChars& step, std::string_view piece, Context& context);
   static Status run(const SplitDelimiter& step, std::string_view piece, Context& context);
+  static Status run(const FixedLength& step, std::string_view piece, Context& context);
   static Status run(const ByteLevel& step, std::string_view piece, Context& context);
   static Status run(const Metaspace& step, std::string_view piece, Context& context);
 

@@ -79,8 +79,9 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
   if (code == nullptr) {
     std::array<PCRE2_UCHAR, 160> text{};
     pcre2_get_error_message(error, text.data(), text.size());
+    const bool lacking = error == PCRE2_ERROR_LOOKBEHIND_NOT_FIXED_LENGTH;
     return Status(
-        Code::kDataCorrupt,
+        lacking ? Code::kUnimplemented : Code::kDataCorrupt,
         fmt::format("regular expression rejected: {} (at byte {} of its PCRE2 form \"{}\")",
                     reinterpret_cast<const char*>(text.data()), offset,
                     lossy(pattern.substr(0, 200))));

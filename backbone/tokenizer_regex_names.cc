@@ -11,16 +11,18 @@ namespace {
 
 using Named = std::pair<std::string_view, std::string_view>;
 
-// Names that both \p{…} and [:…:] take, in lower case.
-constexpr std::array<Named, 14> kPosixNames = {{
+// Names that both \p{…} and [:…:] take, in lower case. (\p{Punct} is another set than [:punct:].)
+constexpr std::array<Named, 16> kPosixNames = {{
     {"alnum", "\\p{Alphabetic}\\p{Nd}"},
     {"alpha", "\\p{Alphabetic}"},
     {"ascii", "\\x{0}-\\x{7f}"},
     {"blank", "\\p{Zs}\\x{9}"},
     {"cntrl", "\\p{Cc}"},
     {"digit", "\\p{Nd}"},
+    {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}"},
     {"lower", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>^`|~"},
+    {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}"},
+    {"punct", "\\p{P}\\p{S}"},
     {"space", kSpace},
     {"upper", "\\p{Uppercase}"},
     {"word", kWord},
@@ -30,7 +32,7 @@ constexpr std::array<Named, 14> kPosixNames = {{
 }};
 
 // Long names of general categories, lower case without separators.
-constexpr std::array<Named, 37> kCategoryNames = {{
+constexpr std::array<Named, 38> kCategoryNames = {{
     {"letter", "L"},
     {"casedletter", "L&"},
     {"uppercaseletter", "Lu"},
@@ -48,6 +50,7 @@ constexpr std::array<Named, 37> kCategoryNames = {{
     {"letternumber", "Nl"},
     {"othernumber", "No"},
     {"punctuation", "P"},
+    {"punct", "P"},
     {"connectorpunctuation", "Pc"},
     {"dashpunctuation", "Pd"},
     {"openpunctuation", "Ps"},

@@ -22,6 +22,9 @@ inline constexpr std::string_view kNotSpace =
 inline constexpr std::string_view kWord =
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+// \w by itself takes Oniguruma's Latin-1 table, which counts superscript digits and fractions as
+// word characters; [\w] and \p{Word} do not.
+inline constexpr std::string_view kWordInLatin1 = "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 inline constexpr std::string_view kHex = "0-9a-fA-F";
 inline constexpr std::string_view kNotHex =
     "\\x{0}-\\x{2f}\\x{3a}-\\x{40}\\x{47}-\\x{60}\\x{67}-\\x{10ffff}";

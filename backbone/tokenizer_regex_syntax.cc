@@ -3,12 +3,10 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <optional>
-#include <utility>
-#include <vector>
 
+#include "backbone/tokenizer_regex_fold.h"
 #include "backbone/tokenizer_regex_names.h"
-#include "backbone/tokenizer_text.h"
+#include "backbone/tokenizer_regex_translator.h"
 
 namespace chimera::tokenizer {
 namespace {
@@ -16,96 +14,15 @@ namespace {
 // The longest expression in use (o200k) has about 600 bytes.
 constexpr size_t kMaxPattern = 64 * 1024;
 constexpr size_t kMaxTranslated = 1024 * 1024;
-constexpr int kMaxDepth = 64;
 
-bool is_letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
+}  // namespace
 
-// Part of a bracket class: `set` is class content, `complement` says that it stands for every
-// character outside it.
-struct CharSet {
-  std::string set;
-  bool complement = false;
-
-  std::string expression() const { return (complement ? "[^" : "[") + set + "]"; }
-};
-
-class Translator {
- public:
-  explicit Translator(std::string_view source) : source_(source) {}
-
-  Result<std::string> run() {
-    alternatives(0);
-    if (error_.ok() && !at_end()) malformed("unmatched ')'");
-    if (failed()) return Status(error_.code(), lossy(error_.message()), error_.hint());
-    return std::move(out_);
-  }
-
- private:
-  bool at_end() const { return pos_ >= source_.size(); }
-  char peek(size_t ahead = 0) const {
-    return pos_ + ahead < source_.size() ? source_[pos_ + ahead] : '\0';
-  }
-  bool looking_at(std::string_view text) const { return source_.substr(pos_, text.size()) == text; }
-  bool accept(std::string_view text) {
-    if (!looking_at(text)) return false;
-    pos_ += text.size();
-    return true;
-  }
-  bool failed() const { return !error_.ok(); }
-  void malformed(std::string_view what) {
-    if (failed()) return;
-    error_ =
-        Status(Code::kDataCorrupt, fmt::format("regular expression: {} at byte {}", what, pos_));
-  }
-  void unsupported(std::string_view construct) {
-    if (failed()) return;
-    error_ = Status(
-        Code::kUnimplemented,
-        fmt::format("regular expression construct {} at byte {} is not supported", construct, pos_),
-        "supported: alternatives, groups, look-around, greedy, lazy and possessive "
-        "quantifiers, classes with && and nesting, \\p{...}, (?imx)");
-  }
-
-  // Up to the closing parenthesis of this group or the end.
-  void alternatives(int depth);
-  void group(int depth);
-  void inline_flags(int depth, int& open_flag_groups);
-  void escape();
-  void quantifier();
-  bool interval();
-  void atom(std::string text) {
-    atom_ = out_.size();
-    out_ += text;
-  }
-  void wrap_atom() {
-    out_.insert(*atom_, "(?:");
-    out_ += ')';
-  }
-
-  std::string bracket_class(int depth);
-  std::string class_union(int depth, bool& more);
-  void class_item(std::string& items, std::vector<std::string>& parts);
-  void posix_bracket(std::string& items, std::vector<std::string>& parts);
-  std::optional<uint32_t> class_char();
-  std::optional<CharSet> set_escape();
-  CharSet property(bool negated);
-  CharSet property_named(const std::string& name, bool negated);
-  std::optional<uint32_t> char_escape();
-  std::optional<uint32_t> hex_digits(size_t min, size_t max);
-
-  std::string_view source_;
-  size_t pos_ = 0;
-  std::string out_;
-  std::optional<size_t> atom_;  // where in out_ the expression a quantifier applies to begins
-  Status error_;
-};
-
-void Translator::alternatives(int depth) {
+void RegexTranslator::alternatives(int depth) {
   if (depth > kMaxDepth) return malformed("groups nested deeper than 64");
   int open_flag_groups = 0;
+  const bool ignore_case_outside = ignore_case_;
   atom_.reset();
+  literal_.reset();
   while (!failed() && !at_end() && peek() != ')') {
     if (out_.size() > kMaxTranslated) return malformed("expression too large");
     switch (peek()) {
@@ -113,6 +30,7 @@ void Translator::alternatives(int depth) {
         ++pos_;
         out_ += '|';
         atom_.reset();
+        literal_.reset();
         break;
       case '(':
         if (looking_at("(?") && (is_letter_or_digit(peek(2)) || peek(2) == '-')) {
@@ -135,16 +53,41 @@ void Translator::alternatives(int depth) {
         quantifier();
         break;
       default: {
-        const size_t n = char_length(peek());
-        atom(std::string(source_.substr(pos_, n)));
-        pos_ += n;
+        const DecodedChar c = decode_char(source_, pos_);
+        literal(c.code_point);
+        pos_ += c.length;
       }
     }
   }
   out_.append(static_cast<size_t>(open_flag_groups), ')');
+  ignore_case_ = ignore_case_outside;
+  literal_.reset();
 }
 
-void Translator::group(int depth) {
+// A character as it stands, which includes '.', '^' and '$' with their meaning.
+void RegexTranslator::literal(uint32_t c) {
+  refuse_folding(c);
+  if (ignore_case_ && literal_ && is_folding_of_one(*literal_, c)) {
+    std::string both;
+    append_char(*literal_, both);
+    append_char(c, both);
+    return unsupported(fmt::format("\"{}\" with case ignored", both));
+  }
+  std::string text;
+  append_char(c, text);
+  atom(std::move(text));
+  literal_ = c;
+}
+
+// Oniguruma matches these characters with sequences, too, when case is ignored.
+void RegexTranslator::refuse_folding(uint32_t c) {
+  if (!ignore_case_ || !folds_to_several(c)) return;
+  std::string text;
+  append_char(c, text);
+  unsupported(fmt::format("\"{}\" with case ignored", text));
+}
+
+void RegexTranslator::group(int depth) {
   static constexpr std::array<std::string_view, 7> kOpeners = {
       "(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "("};
   const size_t start = out_.size();
@@ -178,13 +121,20 @@ void Translator::group(int depth) {
 
 // (?i) holds to the end of the enclosing group, across '|', so it opens a group that is closed
 // there. Oniguruma's m is "dot matches newline", which PCRE2 calls s.
-void Translator::inline_flags(int depth, int& open_flag_groups) {
+void RegexTranslator::inline_flags(int depth, int& open_flag_groups) {
   const size_t start = out_.size();
   pos_ += 2;
   std::string flags;
   while (peek() == 'i' || peek() == 'm' || peek() == 'x' || peek() == '-') {
     flags += peek() == 'm' ? 's' : peek();
     ++pos_;
+  }
+  const bool ignore_case_outside = ignore_case_;
+  const size_t minus = flags.find('-');
+  if (flags.find('i', minus == std::string::npos ? 0 : minus) != std::string::npos) {
+    ignore_case_ = minus == std::string::npos;
+  } else if (flags.find('i') != std::string::npos) {
+    ignore_case_ = true;
   }
   if (accept(")")) {
     out_ += "(?" + flags + ":";
@@ -196,13 +146,14 @@ void Translator::inline_flags(int depth, int& open_flag_groups) {
   if (!accept(":")) return unsupported(fmt::format("flag '{}'", peek()));
   out_ += "(?" + flags + ":";
   alternatives(depth + 1);
+  ignore_case_ = ignore_case_outside;
   if (failed()) return;
   if (!accept(")")) return malformed("group without ')'");
   out_ += ')';
   atom_ = start;
 }
 
-void Translator::quantifier() {
+void RegexTranslator::quantifier() {
   if (peek() == '{') {
     if (interval()) return;
     ++pos_;
@@ -210,6 +161,7 @@ void Translator::quantifier() {
     return;
   }
   if (!atom_) return malformed("quantifier without a target");
+  literal_.reset();
   out_ += peek();
   ++pos_;
   if (peek() == '?' || peek() == '+') {
@@ -220,7 +172,7 @@ void Translator::quantifier() {
 
 // {n}, {n,}, {n,m}, {,m}. A '+' after it repeats the whole (it is not possessive as in PCRE2), and
 // so does '?' after {n}.
-bool Translator::interval() {
+bool RegexTranslator::interval() {
   size_t p = pos_ + 1;
   const auto number = [&] {
     std::string digits;
@@ -247,15 +199,19 @@ bool Translator::interval() {
   return true;
 }
 
-void Translator::escape() {
+void RegexTranslator::escape() {
   const size_t start = pos_;
-  if (std::optional<CharSet> set = set_escape()) return atom(set->expression());
+  const bool word_set = peek(1) == 'w' || peek(1) == 'W';
+  if (std::optional<CharSet> set = set_escape()) {
+    if (word_set) set->set += kWordInLatin1;
+    return atom(set->expression());
+  }
   if (failed()) return;
   if (std::optional<uint32_t> c = char_escape()) return atom(fmt::format("\\x{{{:x}}}", *c));
   if (failed()) return;
   pos_ = start + 1;
   const char c = peek();
-  const std::string word = "[" + std::string(kWord) + "]";
+  const std::string word = fmt::format("[{}{}]", kWord, kWordInLatin1);
   switch (c) {
     case 'b':
       ++pos_;
@@ -273,7 +229,6 @@ void Translator::escape() {
     case 'Z':
     case 'z':
     case 'R':
-    case 'X':
       ++pos_;
       return atom(std::string("\\") + c);
     default:
@@ -286,247 +241,6 @@ void Translator::escape() {
   unsupported(fmt::format("\"\\{}\"", at_end() ? '\\' : c));
 }
 
-// \d \s \w \h \p and their complements; nothing consumed when the escape is another.
-std::optional<CharSet> Translator::set_escape() {
-  const char c = peek(1);
-  const auto take = [&](std::string_view set, bool complement) {
-    pos_ += 2;
-    return CharSet{std::string(set), complement};
-  };
-  switch (c) {
-    case 'd':
-      return take("\\p{Nd}", false);
-    case 'D':
-      return take("\\P{Nd}", false);
-    case 's':
-      return take(kSpace, false);
-    case 'S':
-      return take(kNotSpace, false);
-    case 'w':
-      return take(kWord, false);
-    case 'W':
-      return take(kWord, true);
-    case 'h':
-      return take(kHex, false);
-    case 'H':
-      return take(kNotHex, false);
-    case 'p':
-    case 'P':
-      pos_ += 2;
-      return property(c == 'P');
-    default:
-      return std::nullopt;
-  }
-}
-
-CharSet Translator::property(bool negated) {
-  if (!accept("{")) {
-    malformed("\\p without '{'");
-    return {};
-  }
-  const size_t close = source_.find('}', pos_);
-  if (close == std::string_view::npos || close - pos_ > 64) {
-    malformed("property name without '}'");
-    return {};
-  }
-  std::string_view name = source_.substr(pos_, close - pos_);
-  if (!name.empty() && name.front() == '^') {
-    negated = !negated;
-    name.remove_prefix(1);
-  }
-  std::string plain;  // as it was, without the separators that names may contain
-  for (const char c : name) {
-    if (c == ' ' || c == '-' || c == '_') continue;
-    if (!is_letter_or_digit(c) && c != '&') {
-      malformed("property name with an unexpected character");
-      return {};
-    }
-    plain += c;
-  }
-  CharSet set = property_named(plain, negated);
-  pos_ = close + 1;
-  return set;
-}
-
-CharSet Translator::property_named(const std::string& name, bool negated) {
-  if (const auto set = posix_set(lower_ascii(name))) return {std::string(*set), negated};
-  if (auto set = property_set(name, negated)) return {std::move(*set), false};
-  unsupported(fmt::format("\"\\p{{{}}}\"", name));
-  return {};
-}
-
-// Escapes that denote one character; nothing consumed when the escape is another.
-std::optional<uint32_t> Translator::char_escape() {
-  const char c = peek(1);
-  static constexpr std::array<std::pair<char, uint32_t>, 7> kControls = {
-      {{'n', 10}, {'r', 13}, {'t', 9}, {'f', 12}, {'v', 11}, {'a', 7}, {'e', 27}}};
-  for (const auto& [letter, value] : kControls) {
-    if (c == letter) {
-      pos_ += 2;
-      return value;
-    }
-  }
-  if (c == 'x' || c == 'u') {
-    pos_ += 2;
-    const bool braces = c == 'x' && accept("{");
-    const auto value = c == 'u' ? hex_digits(4, 4) : hex_digits(1, braces ? 8 : 2);
-    if (!value || (braces && !accept("}")) || *value > 0x10FFFF ||
-        (*value >= 0xD800 && *value <= 0xDFFF)) {
-      malformed("character escape that names no character");
-      return std::nullopt;
-    }
-    return value;
-  }
-  if (c == '0') {
-    pos_ += 2;
-    uint32_t value = 0;
-    for (int i = 0; i < 2 && peek() >= '0' && peek() <= '7'; ++i, ++pos_) {
-      value = value * 8 + static_cast<uint32_t>(peek() - '0');
-    }
-    return value;
-  }
-  if (is_letter_or_digit(c) || pos_ + 1 >= source_.size()) return std::nullopt;
-  ++pos_;
-  const DecodedChar literal = decode_char(source_, pos_);
-  pos_ += literal.length;
-  return literal.code_point;
-}
-
-std::optional<uint32_t> Translator::hex_digits(size_t min, size_t max) {
-  uint32_t value = 0;
-  size_t n = 0;
-  for (; n < max; ++n, ++pos_) {
-    const char c = peek();
-    uint32_t digit = 0;
-    if (c >= '0' && c <= '9') {
-      digit = static_cast<uint32_t>(c - '0');
-    } else if ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')) {
-      digit = static_cast<uint32_t>((c | 0x20) - 'a') + 10;
-    } else {
-      break;
-    }
-    value = value * 16 + digit;
-  }
-  if (n < min) return std::nullopt;
-  return value;
-}
-
-// After '['. The result matches one character and is a single atom.
-std::string Translator::bracket_class(int depth) {
-  if (depth > kMaxDepth) {
-    malformed("classes nested deeper than 64");
-    return {};
-  }
-  const bool negated = accept("^");
-  bool more = true;
-  std::string intersection = class_union(depth, more);
-  bool simple = !intersection.empty() && intersection.front() == '[' && !more;
-  while (more && !failed()) {
-    intersection = "(?:(?=" + intersection + ")" + class_union(depth, more) + ")";
-  }
-  if (failed()) return {};
-  if (!negated) return intersection;
-  if (simple && intersection.compare(0, 2, "[^") != 0) return "[^" + intersection.substr(1);
-  return fmt::format("(?:(?!{})[{}])", intersection, kAny);
-}
-
-// One operand of '&&', up to ']' (more = false) or the next '&&' (more = true).
-std::string Translator::class_union(int depth, bool& more) {
-  std::string items;
-  std::vector<std::string> parts;  // alternatives that class content cannot express
-  bool first = true;
-  more = false;
-  while (!failed()) {
-    if (at_end()) {
-      malformed("class without ']'");
-      return {};
-    }
-    if (peek() == ']' && !first) {
-      ++pos_;
-      break;
-    }
-    if (accept("&&")) {
-      more = true;
-      break;
-    }
-    if (looking_at("[:")) {
-      posix_bracket(items, parts);
-    } else if (peek() == '[') {
-      ++pos_;
-      parts.push_back(bracket_class(depth + 1));
-    } else {
-      class_item(items, parts);
-    }
-    first = false;
-  }
-  if (parts.empty()) return items.empty() ? "(?!)" : "[" + items + "]";
-  std::string joined = items.empty() ? "" : "[" + items + "]";
-  for (const std::string& part : parts) joined += (joined.empty() ? "" : "|") + part;
-  return "(?:" + joined + ")";
-}
-
-// A character, a range, or an escape that stands for a set.
-void Translator::class_item(std::string& items, std::vector<std::string>& parts) {
-  if (peek() == '\\') {
-    if (std::optional<CharSet> set = set_escape()) {
-      if (set->complement) {
-        parts.push_back(set->expression());
-      } else {
-        items += set->set;
-      }
-      return;
-    }
-  }
-  const std::optional<uint32_t> low = class_char();
-  if (!low) return;
-  items += fmt::format("\\x{{{:x}}}", *low);
-  const bool range = peek() == '-' && peek(1) != ']' && peek(1) != '[' && pos_ + 1 < source_.size();
-  if (!range) return;
-  const size_t dash = pos_++;
-  if (peek() == '\\' && std::string_view("dDsSwWhHpP").find(peek(1)) != std::string_view::npos) {
-    pos_ = dash + 1;
-    items += "\\x{2d}";  // [a-\d]: the dash is itself
-    return;
-  }
-  const std::optional<uint32_t> high = class_char();
-  if (!high) return;
-  if (*high < *low) return malformed("range out of order");
-  items += fmt::format("-\\x{{{:x}}}", *high);
-}
-
-std::optional<uint32_t> Translator::class_char() {
-  if (peek() != '\\') {
-    const DecodedChar c = decode_char(source_, pos_);
-    pos_ += c.length;
-    return c.code_point;
-  }
-  if (peek(1) == 'b') {
-    pos_ += 2;
-    return 8;
-  }
-  std::optional<uint32_t> c = char_escape();
-  if (!c && !failed()) unsupported(fmt::format("\"\\{}\" in a class", peek(1)));
-  return c;
-}
-
-void Translator::posix_bracket(std::string& items, std::vector<std::string>& parts) {
-  const size_t close = source_.find(":]", pos_ + 2);
-  if (close == std::string_view::npos) return malformed("'[:' without ':]'");
-  std::string_view name = source_.substr(pos_ + 2, close - pos_ - 2);
-  const bool negated = !name.empty() && name.front() == '^';
-  if (negated) name.remove_prefix(1);
-  const auto set = posix_set(name);
-  if (!set) return unsupported(fmt::format("\"[:{}:]\"", name));
-  pos_ = close + 2;
-  if (negated) {
-    parts.push_back("[^" + std::string(*set) + "]");
-  } else {
-    items += *set;
-  }
-}
-
-}  // namespace
-
 Result<std::string> translate_oniguruma(std::string_view pattern) {
   if (pattern.size() > kMaxPattern) {
     return Status(Code::kDataCorrupt, fmt::format("regular expression of {} bytes; the limit is {}",
@@ -536,7 +250,7 @@ Result<std::string> translate_oniguruma(std::string_view pattern) {
     return Status(Code::kDataCorrupt,
                   fmt::format("regular expression is not UTF-8 at byte {}", *bad));
   }
-  return Translator(pattern).run();
+  return RegexTranslator(pattern).run();
 }
 
 }  // namespace chimera::tokenizer

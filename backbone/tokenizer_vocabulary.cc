@@ -56,6 +56,26 @@ Status Vocabulary::add_model_tokens(const Json& vocab) {
   return {};
 }
 
+Status Vocabulary::add_listed_tokens(const Json& vocab) {
+  if (vocab.size() > size_t{kMaxTokenId} + 1) {
+    return corrupt(fmt::format("model.vocab: {} tokens; the limit is {}", vocab.size(),
+                               int64_t{kMaxTokenId} + 1));
+  }
+  entries_.resize(vocab.size());
+  model_ids_.reserve(vocab.size());
+  for (size_t id = 0; id < vocab.size(); ++id) {
+    const Json& entry = vocab[id];
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string()) {
+      return corrupt(fmt::format("model.vocab[{}]: expected [token, score]", id));
+    }
+    entries_[id].content = entry[0].get_ref<const std::string&>();
+    entries_[id].present = true;
+    model_ids_[entries_[id].content] = static_cast<int32_t>(id);
+  }
+  count_ = vocab.size();
+  return {};
+}
+
 Status Vocabulary::add_added_token(const std::string& content, int32_t id, bool special) {
   const int32_t in_model = model_id(content);
   if (in_model != kNoToken && in_model != id) {
@@ -86,6 +106,10 @@ int32_t Vocabulary::look_up(const Ids& ids, std::string_view content) {
 int32_t Vocabulary::id(std::string_view content) const {
   const int32_t added = look_up(added_ids_, content);
   return added != kNoToken ? added : model_id(content);
+}
+
+bool Vocabulary::is_skipped(int32_t id) const {
+  return contains(id) && is_special(look_up(added_ids_, decoded_form(id)));
 }
 
 void Vocabulary::set_decoded_form(int32_t id, std::string form) {

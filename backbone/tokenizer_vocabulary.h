@@ -23,6 +23,9 @@ class Vocabulary {
   /// Reads the object token -> id of the model. data_corrupt for ids that are no whole number,
   /// twice used, above kMaxTokenId or so sparse that a table of them would be mostly holes.
   Status add_model_tokens(const Json& vocab);
+  /// Reads the array of [token, …] of the model; a token's place is its id. A token may stand there
+  /// twice: its text then means the last of them. data_corrupt when it is another shape.
+  Status add_listed_tokens(const Json& vocab);
   /// An added token; it may repeat an entry of the model with the same id. data_corrupt when
   /// content and id contradict what is known.
   Status add_added_token(const std::string& content, int32_t id, bool special);
@@ -33,6 +36,9 @@ class Vocabulary {
   /// REQUIRES: contains(id).
   std::string_view content(int32_t id) const { return at(id).content; }
   bool is_special(int32_t id) const { return contains(id) && at(id).special; }
+  /// Whether decoding leaves `id` out when it skips special tokens. As in the reference, what the
+  /// decoder reads decides: a special token whose decoded form is another text stays.
+  bool is_skipped(int32_t id) const;
   /// Id within the model's own vocabulary, which is all that merging may produce.
   int32_t model_id(std::string_view content) const { return look_up(model_ids_, content); }
   /// Id of an added token, else of the model's.
