@@ -12,5 +12,7 @@ int run_kernels(const std::vector<std::string>& args);
 int run_latency(const std::vector<std::string>& args);
 /// Inter-token times of streaming clients, quiet and under loads, unloads and swaps.
 int run_swap(const std::vector<std::string>& args);
+/// Text to ids and back on one core, against memcpy and a bare regular expression.
+int run_tokenizer(const std::vector<std::string>& args);
 
 }  // namespace chimera::bench

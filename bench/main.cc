@@ -23,6 +23,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_latency},
     {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
      chimera::bench::run_swap},
+    {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare expression (one thread)",
+     chimera::bench::run_tokenizer},
 };
 
 int usage(std::FILE* out, int code) {
@@ -40,7 +42,9 @@ int main(int argc, char** argv) {
   for (const Workload& w : kWorkloads) {
     if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
   }
-  fmt::print(stderr, "chimera-bench: unknown workload '{}' (expected kernels, latency or swap)\n",
-             args[0]);
+  fmt::print(
+      stderr,
+      "chimera-bench: unknown workload '{}' (expected kernels, latency, swap or tokenizer)\n",
+      args[0]);
   return 2;
 }

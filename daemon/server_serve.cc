@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <random>
 
@@ -21,6 +23,19 @@ uint64_t random_seed() {
 Status no_tokenizer() {
   return Status(Code::kUnimplemented, "text: the checkpoint has no tokenizer.json",
                 "send \"tokens\" instead");
+}
+
+/// Ids below `count`. The model's vocabulary may be padded past the tokenizer's; ids up there are
+/// fine and have no text.
+Status check_ids(const std::vector<int32_t>& ids, int64_t count) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < count) continue;
+    return Status(
+        Code::kInvalidArgument,
+        fmt::format("tokens[{}] is {} (expected 0 to {}, the vocabulary)", i, ids[i], count - 1),
+        "decode ids that this checkpoint's tokenizer or model produced");
+  }
+  return {};
 }
 
 Status draining() {
@@ -172,7 +187,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize cal
   const size_t bytes = call.text.size();
   run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
     const auto tokens = tokenizer->encode(
-        call.text, {.add_special_tokens = call.add_special, .match_special = false});
+        call.text, {.add_special_tokens = call.add_special, .match_special = call.match_special});
     if (!tokens.ok()) return live->on_error(tokens.status());
     live->answer(encode_reply(live->id(), {{"tokens", tokens.value()}}));
   });
@@ -181,6 +196,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize cal
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize call) {
   const auto tokenizer = context.options.tokenizer;
   if (!tokenizer) return live->on_error(no_tokenizer());
+  const int64_t ids = std::max(context.options.model.vocab_size, tokenizer->vocab_size());
+  if (const Status status = check_ids(call.tokens, ids); !status.ok()) {
+    return live->on_error(status);
+  }
   const size_t bytes = call.tokens.size() * sizeof(int32_t);
   run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
     const auto text = tokenizer->decode(call.tokens, call.skip_special);

@@ -41,7 +41,8 @@ void Scorer::add_document(std::string text) {
     score.modules = filter_;
     waiting_.push_back({std::move(score), bytes});
   } else {
-    waiting_.push_back({wire::Tokenize{std::move(text), /*add_special=*/false}, bytes});
+    waiting_.push_back(
+        {wire::Tokenize{std::move(text), /*add_special=*/false, /*match_special=*/false}, bytes});
   }
 }
 

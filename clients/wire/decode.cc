@@ -130,6 +130,7 @@ void read(Fields& fields, Score& out) {
 void read(Fields& fields, Tokenize& out) {
   fields.text(range::text, out.text);
   fields.boolean("add_special", out.add_special);
+  fields.boolean("match_special", out.match_special);
 }
 
 void read(Fields& fields, Detokenize& out) {

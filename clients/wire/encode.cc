@@ -68,6 +68,7 @@ void write(json& out, const Score& call) {
 void write(json& out, const Tokenize& call) {
   out["text"] = call.text;
   out["add_special"] = call.add_special;
+  out["match_special"] = call.match_special;
 }
 
 void write(json& out, const Detokenize& call) {

@@ -72,7 +72,10 @@ struct Score {
 };
 struct Tokenize {
   std::string text;
-  bool add_special = false;
+  bool add_special = false;  // run the tokenizer's post-processor (bos and the like)
+  // Special tokens spelled in the text become those tokens, as the tokenizer's own library reads
+  // it. False shows what `generate` and `score` make of a prompt: plain characters.
+  bool match_special = true;
 };
 struct Detokenize {
   std::vector<int32_t> tokens;

@@ -211,8 +211,12 @@ class Client:
         return Score(body["bits_per_byte"], body["nats"], body["count"], body["logprobs"],
                      body["provenance"], body.get("routing"), shape, values, body)
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
-        return self.call("tokenize", text=text, add_special=add_special)["tokens"]
+    def tokenize(self, text: str, *, add_special: bool = False,
+                 match_special: bool = True) -> list[int]:
+        """Ids of `text`. `match_special`: special tokens spelled in it become those tokens; False
+        shows what `generate` makes of a prompt."""
+        return self.call("tokenize", text=text, add_special=add_special,
+                         match_special=match_special)["tokens"]
 
     def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
         return self.call("detokenize", tokens=list(tokens), skip_special=skip_special)["text"]
