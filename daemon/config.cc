@@ -40,6 +40,7 @@ class Reader {
     serve(top, out);
     state(top, out);
     watch(top, out);
+    libraries(top, out);
     threads(top, out);
   }
 
@@ -75,6 +76,20 @@ class Reader {
     if (top.string("chimera", "deployment/1", &format) && format != "deployment/1") {
       top.bad("chimera", *top.find("chimera"), "deployment/1");
     }
+  }
+
+  void libraries(const MapReader& top, DeploymentConfig* out) {
+    const YamlNode* node = top.find("libraries");
+    if (node == nullptr) return;
+    const MapReader map(*node, "libraries", kLibrariesKeys, problems_);
+    std::string text;
+    constexpr std::string_view kExpected = "allow or refuse";
+    if (!map.valid() || !map.string("in_process", kExpected, &text)) return;
+    if (text != "allow" && text != "refuse") {
+      map.bad("in_process", *map.find("in_process"), kExpected);
+      return;
+    }
+    out->libraries.in_process = text == "allow";
   }
 
   void backbone(const MapReader& top, std::string* path, Precision* precision) {

@@ -46,6 +46,9 @@ struct DeploymentConfig {
   } control;
   std::string state_dir;
   std::vector<std::string> watch;
+  struct {
+    bool in_process = true;  // may modules of kind library ask to run inside the daemon?
+  } libraries;
   int threads = 0;     // 0 = auto
   std::string source;  // the file it was read from
 };

@@ -35,6 +35,7 @@ std::vector<std::string> deployment_keys() {
   add("composition.modules[].", kModuleKeys);
   add("serve.", kServeKeys);
   add("control.", kControlKeys);
+  add("libraries.", kLibrariesKeys);
   std::sort(all.begin(), all.end());
   return all;
 }

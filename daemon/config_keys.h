@@ -9,8 +9,9 @@
 
 namespace chimera {
 
-inline constexpr std::string_view kDeploymentKeys[] = {
-    "chimera", "backbone", "composition", "serve", "control", "state", "watch", "threads"};
+inline constexpr std::string_view kDeploymentKeys[] = {"chimera", "backbone",  "composition",
+                                                       "serve",   "control",   "state",
+                                                       "watch",   "libraries", "threads"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
 inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias"};
@@ -18,6 +19,7 @@ inline constexpr std::string_view kServeKeys[] = {"endpoint",    "max_sequences"
                                                   "max_queue",   "prefill_chunk", "max_live_epochs",
                                                   "prefix_cache"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
+inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
 
 /// Every key as a dotted path, list items as "[]": "composition.modules[].bias".
 std::vector<std::string> deployment_keys();

@@ -20,6 +20,8 @@ using Clock = std::chrono::steady_clock;
 // Together at most 30 s from the first signal to the exit (reliability R15).
 constexpr std::chrono::seconds kDrainLimit{27};
 constexpr std::chrono::seconds kStopLimit{2};
+// How long a change waits for sequences on old epochs.
+constexpr std::chrono::seconds kPublishTimeout{30};
 
 int fail(const Status& status) {
   std::cerr << "chimerad: " << status.to_string() << '\n';
@@ -48,8 +50,8 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
   }
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
-  Registry registry(
-      {model->backbone, model->tokenizer, model->base, model->fingerprint, store->get()});
+  Registry registry({model->backbone, model->tokenizer, model->base, model->fingerprint,
+                     store->get(), kPublishTimeout, library_runtime(config)});
   const auto table = registry.start(config.composition);
   if (!table.ok()) return table.status();
   auto engine = Engine::create(model->backbone, model->tokenizer, *table, engine_options(config));

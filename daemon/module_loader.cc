@@ -32,7 +32,8 @@ void bound(std::list<T>* list) {
 
 ModuleLoader::ModuleLoader(Options options)
     : options_(std::move(options)),
-      info_{options_.backbone->config(), options_.fingerprint, options_.backbone->precision()} {}
+      info_{options_.backbone->config(), options_.fingerprint, options_.backbone->precision(),
+            options_.libraries} {}
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
   Result<Manifest> manifest = read_manifest(dir);

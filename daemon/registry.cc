@@ -28,6 +28,10 @@ ModuleStatus describe(const Module& module, std::string state) {
   ModuleStatus status = describe(module.manifest, std::move(state));
   status.experts = module.expert_count();
   status.resident_bytes = module.resident_bytes();
+  if (module.library != nullptr) {
+    status.library = {module.library->isolation() == Isolation::kProcess ? "process" : "in-process",
+                      module.library->info(), module.library->status()};
+  }
   return status;
 }
 
@@ -36,7 +40,8 @@ ModuleStatus describe(const Module& module, std::string state) {
 Registry::Impl::Impl(Options o)
     : options(std::move(o)),
       builder(options.backbone->config(), options.base),
-      loader({options.backbone, options.tokenizer, options.base, options.fingerprint}) {}
+      loader({options.backbone, options.tokenizer, options.base, options.fingerprint,
+              options.libraries}) {}
 
 LoadedComposition Registry::Impl::prepare(const CompositionSpec& spec,
                                           std::vector<Status>* refusals) {
@@ -264,6 +269,10 @@ std::vector<ModuleStatus> Registry::modules() const {
     if (const auto module = weak.lock()) out.push_back(describe(*module, "retiring"));
   }
   return out;
+}
+
+LibraryStats Registry::library_stats() const {
+  return impl_->options.libraries ? impl_->options.libraries->stats() : LibraryStats{};
 }
 
 std::vector<EpochRecord> Registry::history() const { return impl_->options.store->history(); }

@@ -24,6 +24,7 @@
 #include "daemon/config.h"
 #include "daemon/engine.h"
 #include "daemon/state_store.h"
+#include "experts/library_backend.h"
 #include "experts/module.h"
 
 namespace chimera {
@@ -35,6 +36,12 @@ struct ModuleStatus {
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
   std::string state;  // "active" | "disabled" | "loading" | "retiring"
+  struct Library {
+    std::string isolation;  // "process" | "in-process"
+    LibraryInfo info;
+    LibraryStatus status;
+  };
+  std::optional<Library> library;  // of a loaded module of kind library
 };
 
 struct ChangeItem {
@@ -74,6 +81,7 @@ class Registry {
     StateStore* store = nullptr;  // outlives the registry
     /// How long a change waits for sequences on old epochs before it is refused.
     std::chrono::milliseconds publish_timeout{30'000};
+    std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: library modules are refused
   };
   explicit Registry(Options options);
   ~Registry();
@@ -106,6 +114,7 @@ class Registry {
   /// older epochs still use.
   std::vector<ModuleStatus> modules() const;
   std::vector<EpochRecord> history() const;
+  LibraryStats library_stats() const;
 
  private:
   struct Impl;

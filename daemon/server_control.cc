@@ -173,8 +173,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
   context.queries.post(live, [&context, live] {
     live->answer(encode_reply(
-        live->id(), with_epoch(context, {{"engine", to_json(context.options.engine->stats())},
-                                         {"server", server_stats(context)}})));
+        live->id(),
+        with_epoch(context, {{"engine", to_json(context.options.engine->stats())},
+                             {"server", server_stats(context)},
+                             {"libraries", to_json(context.options.registry->library_stats())}})));
   });
 }
 

@@ -178,14 +178,58 @@ json to_json(const PlanReport& report) {
           {"composition", report.composition}};
 }
 
+namespace {
+
+json library_json(const ModuleStatus::Library& library) {
+  const LibraryInfo& info = library.info;
+  const LibraryStatus& status = library.status;
+  json out = {{"id", info.id},
+              {"abi", info.abi},
+              {"build", info.build},
+              {"isolation", library.isolation},
+              {"determinism", info.bitwise ? "bitwise" : "tolerance"},
+              {"unload_clean", info.unload_clean},
+              {"state", status.state},
+              {"calls", status.calls},
+              {"failures", status.failures},
+              {"restarts", status.restarts},
+              {"metrics", status.counters}};
+  if (!status.sandbox.empty()) out["sandbox"] = status.sandbox;
+  if (!status.last_error.empty()) out["last_error"] = status.last_error;
+  return out;
+}
+
+}  // namespace
+
+json to_json(const LibraryStats& stats) {
+  json images = json::array();
+  for (const KeptImage& image : stats.kept_images) {
+    images.push_back({{"module", image.module},
+                      {"version", image.version},
+                      {"id", image.id},
+                      {"bytes", image.bytes},
+                      {"reason", image.reason}});
+  }
+  return {{"loaded", stats.loaded},
+          {"unloaded", stats.unloaded},
+          {"kept", stats.kept},
+          {"kept_bytes", stats.kept_bytes},
+          {"kept_limit", stats.kept_limit},
+          {"kept_bytes_limit", stats.kept_bytes_limit},
+          {"log_lines_dropped", stats.log_lines_dropped},
+          {"kept_images", std::move(images)}};
+}
+
 json to_json(const ModuleStatus& module) {
-  return {{"name", module.name},       {"version", module.version},
-          {"domain", module.domain},   {"description", module.description},
-          {"digest", module.digest},   {"license", module.license},
-          {"kind", module.kind},       {"attach", module.attach},
-          {"enabled", module.enabled}, {"bias", module.bias},
-          {"experts", module.experts}, {"resident_bytes", module.resident_bytes},
-          {"state", module.state}};
+  json out = {{"name", module.name},       {"version", module.version},
+              {"domain", module.domain},   {"description", module.description},
+              {"digest", module.digest},   {"license", module.license},
+              {"kind", module.kind},       {"attach", module.attach},
+              {"enabled", module.enabled}, {"bias", module.bias},
+              {"experts", module.experts}, {"resident_bytes", module.resident_bytes},
+              {"state", module.state}};
+  if (module.library) out["library"] = library_json(*module.library);
+  return out;
 }
 
 json to_json(const EpochInfo& epoch) {

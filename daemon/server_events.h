@@ -32,6 +32,7 @@ nlohmann::json to_json(const Status& status);
 nlohmann::json to_json(const ChangeReport& report);
 nlohmann::json to_json(const PlanReport& report);
 nlohmann::json to_json(const ModuleStatus& module);
+nlohmann::json to_json(const LibraryStats& stats);
 nlohmann::json to_json(const EpochInfo& epoch);
 nlohmann::json to_json(const EpochRecord& record);
 nlohmann::json to_json(const EngineStats& stats);

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "backbone/env.h"
+#include "daemon/log.h"
 #include "experts/manifest.h"
 #include "wire/endpoints.h"
 
@@ -124,6 +125,23 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   if (!tokenizer.ok()) return tokenizer.status();
   out.tokenizer = std::move(*tokenizer);
   return out;
+}
+
+std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config) {
+  LibraryRuntime::Options options;
+  options.allow_in_process = config.libraries.in_process;
+  options.worker_count = static_cast<uint32_t>(config.threads);
+  options.state_dir = config.state_dir;
+  options.log = [](LibraryRuntime::Severity severity, const std::string& module,
+                   const std::string& line) {
+    using Severity = LibraryRuntime::Severity;
+    const auto write = severity == Severity::kDebug     ? log::debug
+                       : severity == Severity::kInfo    ? log::info
+                       : severity == Severity::kWarning ? log::warning
+                                                        : log::error;
+    write("library", {{"module", module}, {"line", line}});
+  };
+  return std::make_shared<LibraryRuntime>(std::move(options));
 }
 
 EngineOptions engine_options(const DeploymentConfig& config) {

@@ -32,6 +32,9 @@ struct LoadedBackbone {
 /// `cache_dir` keeps the fingerprint between starts.
 Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir);
 
+/// What library modules share: limits, and their lines in the daemon's log.
+std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config);
+
 EngineOptions engine_options(const DeploymentConfig& config);
 
 }  // namespace chimera

@@ -121,18 +121,19 @@ class Reader {
     return {};
   }
 
-  /// Notes: three words, the owner and the payload, each padded to 4 bytes (8 in segments that are
-  /// aligned so).
+  /// Notes: three words and the owner, then the payload, each padded so that payload and next note
+  /// begin at a multiple of 4 bytes from the note's begin (8 in segments that are aligned so).
   Status read_notes(const Elf64_Phdr& segment) {
     const uint64_t align = segment.p_align == 8 ? 8 : 4;
+    const auto up = [&](uint64_t n) { return (n + align - 1) / align * align; };
     const uint64_t end = segment.p_offset + segment.p_filesz;  // inside the file
     uint64_t at = segment.p_offset;
     while (end - at >= sizeof(Elf64_Nhdr)) {
       const Elf64_Nhdr header = *file_.at<Elf64_Nhdr>(at);
       const uint64_t owner = at + sizeof(Elf64_Nhdr);
       // 32-bit sizes in 64-bit sums cannot wrap.
-      const uint64_t payload = owner + (uint64_t{header.n_namesz} + align - 1) / align * align;
-      const uint64_t next = payload + (uint64_t{header.n_descsz} + align - 1) / align * align;
+      const uint64_t payload = at + up(sizeof(Elf64_Nhdr) + uint64_t{header.n_namesz});
+      const uint64_t next = payload + up(header.n_descsz);
       if (payload > end || header.n_descsz > end - payload) {
         return corrupt("a note that leaves its segment", "it inside");
       }

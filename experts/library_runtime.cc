@@ -15,6 +15,11 @@ LibraryRuntime::LibraryRuntime(Options options)
                                                         : static_cast<uint32_t>(auto_threads()),
                              CHIMERA_MAX_WORKERS)) {}
 
+uint64_t LibraryRuntime::next_generation() {
+  static std::atomic<uint64_t> last{0};
+  return last.fetch_add(1) + 1;
+}
+
 LibraryStats LibraryRuntime::stats() const {
   LibraryStats stats;
   stats.loaded = loaded_.load();

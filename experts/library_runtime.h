@@ -59,8 +59,9 @@ class LibraryRuntime {
 
   /// Held around every control call of every plugin: loads, retirements.
   std::unique_lock<std::mutex> control() { return std::unique_lock(control_); }
-  /// A number that never comes again in this process.
-  uint64_t next_generation() { return generation_.fetch_add(1) + 1; }
+  /// A number that never comes again in this process, from whichever runtime: the dynamic loader's
+  /// table of names is the process's.
+  static uint64_t next_generation();
 
   /// ok, or resource_exhausted when the cap of kept images is reached.
   Status admit(const std::string& module) const;
@@ -74,7 +75,7 @@ class LibraryRuntime {
   const Options options_;
   const uint32_t worker_count_;
   std::mutex control_;
-  std::atomic<uint64_t> generation_{0}, loaded_{0}, unloaded_{0}, dropped_lines_{0};
+  std::atomic<uint64_t> loaded_{0}, unloaded_{0}, dropped_lines_{0};
   mutable std::mutex mutex_;  // guards kept_ and kept_bytes_
   std::vector<KeptImage> kept_;
   uint64_t kept_bytes_ = 0;

@@ -2,6 +2,7 @@
 
 #include "experts/base_tensors.h"
 #include "experts/library_backend.h"
+#include "experts/library_module.h"
 #include "experts/module_payload.h"
 
 namespace chimera {
@@ -62,7 +63,7 @@ Result<ModuleLayer> build_base_layer(const BaseLayer& tensors, const ModelConfig
 }  // namespace
 
 uint64_t Module::resident_bytes() const {
-  uint64_t bytes = 0;
+  uint64_t bytes = library ? library->resident_bytes() : 0;
   for (const auto& [index, layer] : layers) {
     bytes += (layer.gate_weight.size() + layer.gate_bias.size()) * sizeof(float);
     for (const auto& expert : layer.experts) bytes += expert->resident_bytes();
@@ -78,6 +79,9 @@ int64_t Module::expert_count() const {
 
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
                                                   const BackboneInfo& backbone) {
+  const Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  if (manifest->kind == ModuleKind::kLibrary) return load_library_module(dir, backbone);
   Result<ModulePayload> payload = open_module_payload(dir, backbone.config, backbone.fingerprint);
   if (!payload.ok()) return payload.status();
   auto module = std::make_shared<Module>();

@@ -88,6 +88,12 @@ Result<std::string> ModuleFile::sha256() const {
   return result;
 }
 
+Result<uint32_t> ModuleFile::mode() const {
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0) return errno_status(label_, errno);
+  return info.st_mode;
+}
+
 Result<SafetensorsFile> ModuleFile::safetensors() const {
   Result<SafetensorsFile> result = SafetensorsFile::open(descriptor_path(), Residency::kCopied);
   if (!result.ok()) return relabel(result.status());

@@ -4,6 +4,7 @@
 // Thread safety: a ModuleFile is a value for one thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -29,6 +30,10 @@ class ModuleFile {
   Result<std::string> text(size_t max_bytes) const;
   /// Digest of the whole file.
   Result<std::string> sha256() const;
+  /// Type and permission bits (st_mode).
+  Result<uint32_t> mode() const;
+  /// "dir/path", for messages.
+  const std::string& label() const { return label_; }
   /// A copy in private memory (reliability R21); its sha256() is over the very bytes it shows.
   Result<SafetensorsFile> safetensors() const;
 

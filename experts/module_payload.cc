@@ -9,13 +9,48 @@
 namespace chimera {
 namespace {
 
-Status check_fit(const Manifest& manifest, const std::string& dir, const ModelConfig& config,
-                 const std::string& fingerprint) {
+Status check_weights(const Manifest& manifest, const std::string& dir) {
   if (manifest.kind == ModuleKind::kLibrary) {
     return {Code::kUnimplemented,
             fmt::format("module {}: found kind library (expected weights)", manifest.name),
             "The experts of a library module are code; it has no weights to cut or graft."};
   }
+  const bool has_weights =
+      std::any_of(manifest.files.begin(), manifest.files.end(),
+                  [](const ManifestFile& f) { return f.path.ends_with(".safetensors"); });
+  if (!has_weights) {
+    return {Code::kInvalidArgument,
+            fmt::format("{}/module.yaml: files: found no .safetensors file (expected one or more)",
+                        dir)};
+  }
+  return {};
+}
+
+/// Opens every file of the manifest, compares digests, and keeps the tensors.
+Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m) {
+  std::vector<SafetensorsFile> payload;
+  for (const ManifestFile& entry : m.files) {
+    const std::string path = dir + "/" + entry.path;
+    Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    if (!entry.path.ends_with(".safetensors")) {
+      const Result<std::string> digest = file->sha256();
+      if (!digest.ok()) return digest.status();
+      CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, *digest, entry.sha256));
+      continue;
+    }
+    Result<SafetensorsFile> weights = file->safetensors();
+    if (!weights.ok()) return weights.status();
+    CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, weights->sha256(), entry.sha256));
+    payload.push_back(std::move(*weights));
+  }
+  return payload;
+}
+
+}  // namespace
+
+Status check_module_fit(const Manifest& manifest, const ModelConfig& config,
+                        const std::string& fingerprint) {
   if (manifest.backbone_fingerprint != fingerprint) {
     return {Code::kFailedPrecondition,
             fmt::format("module {}: found backbone fingerprint {} (expected {})", manifest.name,
@@ -34,53 +69,23 @@ Status check_fit(const Manifest& manifest, const std::string& dir, const ModelCo
             fmt::format("module {}: found layer {} in layers (expected 0 to {})", manifest.name,
                         manifest.layers->back(), config.num_layers - 1)};
   }
-  const bool has_weights =
-      std::any_of(manifest.files.begin(), manifest.files.end(),
-                  [](const ManifestFile& f) { return f.path.ends_with(".safetensors"); });
-  if (!has_weights) {
-    return {Code::kInvalidArgument,
-            fmt::format("{}/module.yaml: files: found no .safetensors file (expected one or more)",
-                        dir)};
-  }
   return {};
 }
 
-Status check_digest(const std::string& path, const std::string& found,
-                    const std::string& expected) {
+Status check_payload_digest(const std::string& path, const std::string& found,
+                            const std::string& expected) {
   if (found == expected) return {};
   return {Code::kDataCorrupt,
           fmt::format("{}: found {} (expected {}, as module.yaml says)", path, found, expected),
           "Copy the module again; if the change is meant, run chimera-module seal."};
 }
 
-/// Opens every file of the manifest, compares digests, and keeps the tensors.
-Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m) {
-  std::vector<SafetensorsFile> payload;
-  for (const ManifestFile& entry : m.files) {
-    const std::string path = dir + "/" + entry.path;
-    Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
-    if (!file.ok()) return file.status();
-    if (!entry.path.ends_with(".safetensors")) {
-      const Result<std::string> digest = file->sha256();
-      if (!digest.ok()) return digest.status();
-      CHIMERA_RETURN_IF_ERROR(check_digest(path, *digest, entry.sha256));
-      continue;
-    }
-    Result<SafetensorsFile> weights = file->safetensors();
-    if (!weights.ok()) return weights.status();
-    CHIMERA_RETURN_IF_ERROR(check_digest(path, weights->sha256(), entry.sha256));
-    payload.push_back(std::move(*weights));
-  }
-  return payload;
-}
-
-}  // namespace
-
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
                                           const std::string& fingerprint) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  CHIMERA_RETURN_IF_ERROR(check_fit(*manifest, dir, config, fingerprint));
+  CHIMERA_RETURN_IF_ERROR(check_weights(*manifest, dir));
+  CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
   Result<std::vector<SafetensorsFile>> files = open_payload(dir, *manifest);
   if (!files.ok()) return files.status();
   ModulePayload payload{std::move(*manifest), std::move(*files), {}};

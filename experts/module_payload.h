@@ -24,4 +24,11 @@ struct ModulePayload {
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
                                           const std::string& fingerprint);
 
+/// Fingerprint, hidden size and layers of a module of any kind against a backbone.
+Status check_module_fit(const Manifest& manifest, const ModelConfig& config,
+                        const std::string& fingerprint);
+/// data_corrupt when the digests differ.
+Status check_payload_digest(const std::string& path, const std::string& found,
+                            const std::string& expected);
+
 }  // namespace chimera

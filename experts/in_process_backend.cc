@@ -1,0 +1,174 @@
+// open_in_process: the plugin inside this process, for trusted code.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "experts/library_backend.h"
+#include "experts/plugin_image.h"
+#include "experts/plugin_instance.h"
+
+namespace chimera {
+namespace {
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t) &&
+                  std::atomic<uint32_t>::is_always_lock_free,
+              "a cancel flag is read by plugins as a plain uint32_t");
+
+uint64_t now_ns() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
+}
+
+class InProcessBackend final : public LibraryBackend {
+ public:
+  InProcessBackend(LibrarySource source, std::shared_ptr<LibraryRuntime> runtime)
+      : label_(fmt::format("plugin {}", source.note.id)),
+        hidden_(source.hidden_size),
+        limit_ns_(static_cast<uint64_t>(source.spec.deadline_ms) * 1'000'000),
+        runtime_(std::move(runtime)) {}
+
+  Status open(const LibrarySource& source) {
+    const auto control = runtime_->control();
+    Result<std::unique_ptr<PluginImage>> image = PluginImage::load(source, *runtime_);
+    if (!image.ok()) return image.status();
+    Result<std::unique_ptr<PluginInstance>> instance =
+        PluginInstance::open(**image, source, *runtime_);
+    if (!instance.ok()) return instance.status();
+    image_ = std::move(*image);
+    instance_ = std::move(*instance);
+    return {};
+  }
+
+  ~InProcessBackend() override {
+    const auto control = runtime_->control();
+    instance_.reset();
+    image_.reset();
+  }
+
+  Isolation isolation() const override { return Isolation::kInProcess; }
+  const LibraryInfo& info() const override { return instance_->info(); }
+
+  LibraryStatus status() const override {
+    LibraryStatus status;
+    status.state = instance_->poisoned() ? "poisoned" : "active";
+    status.calls = calls_.load();
+    status.failures = failures_.load();
+    status.counters = instance_->counters();
+    const std::lock_guard guard(mutex_);
+    status.last_error = last_error_;
+    return status;
+  }
+
+  uint64_t resident_bytes() const override {
+    return image_->mapped_bytes() + instance_->resident_bytes();
+  }
+
+  Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
+                 ExpertContext& ctx) override {
+    calls_.fetch_add(1, std::memory_order_relaxed);
+    Status status = run(layer, expert, x, rows, y, ctx);
+    if (!status.ok()) note_failure(status);
+    return status;
+  }
+
+ private:
+  struct Buffers {
+    std::byte *x, *y, *scratch;
+  };
+
+  Status run(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
+             ExpertContext& ctx) {
+    const int64_t most = std::min(rows, info().max_rows);
+    const uint64_t started = now_ns();
+    uint64_t deadline = started + limit_ns_;
+    if (ctx.deadline_ns != 0) deadline = std::min(deadline, ctx.deadline_ns);
+    const Buffers buffers = lend(most, ctx);
+    PluginCompute compute{&ctx.pool, buffers.scratch, deadline,
+                          reinterpret_cast<const uint32_t*>(ctx.cancel), ctx.epoch};
+    for (int64_t at = 0; at < rows; at += most) {
+      const int64_t n = std::min(most, rows - at);
+      CHIMERA_RETURN_IF_ERROR(
+          run_part(layer, expert, x + at * hidden_, n, y + at * hidden_, buffers, compute));
+    }
+    if (now_ns() <= deadline) return {};
+    return {Code::kDeadlineExceeded,
+            fmt::format("{}: took {} ms (expected at most {})", label_,
+                        (now_ns() - started) / 1'000'000, limit_ns_ / 1'000'000),
+            "Raise library.deadline_ms, or run it with isolation: process."};
+  }
+
+  /// Aligned room for rows and scratch inside ctx.scratch.
+  Buffers lend(int64_t rows, ExpertContext& ctx) const {
+    const uint64_t alignment = instance_->alignment();
+    const auto up = [&](uint64_t n) { return (n + alignment - 1) / alignment * alignment; };
+    const uint64_t block = up(static_cast<uint64_t>(rows) * instance_->row_stride());
+    const uint64_t total = 2 * block + instance_->scratch_bytes(ctx.pool.threads()) + alignment;
+    if (ctx.scratch.size() < total / sizeof(float) + 1) {
+      ctx.scratch.resize(total / sizeof(float) + 1);
+    }
+    auto* base = reinterpret_cast<std::byte*>(up(reinterpret_cast<uintptr_t>(ctx.scratch.data())));
+    return {base, base + block, base + 2 * block};
+  }
+
+  Status run_part(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
+                  const Buffers& buffers, const PluginCompute& compute) {
+    const uint64_t stride = instance_->row_stride();
+    const uint64_t width = static_cast<uint64_t>(hidden_) * sizeof(float);
+    const auto n = static_cast<uint64_t>(rows);
+    PluginRows part{x, y, stride, stride, static_cast<uint32_t>(rows)};
+    const auto aligned = [&](const void* p) {
+      return stride == width && reinterpret_cast<uintptr_t>(p) % instance_->alignment() == 0;
+    };
+    if (!aligned(x)) {
+      for (uint64_t r = 0; r < n; ++r) {
+        std::memcpy(buffers.x + r * stride, x + r * static_cast<uint64_t>(hidden_), width);
+        std::memset(buffers.x + r * stride + width, 0, stride - width);
+      }
+      part.x = buffers.x;
+    }
+    if (!aligned(y)) part.y = buffers.y;
+    CHIMERA_RETURN_IF_ERROR(instance_->forward(layer, expert, part, compute));
+    if (part.y == y) return {};
+    for (uint64_t r = 0; r < n; ++r) {
+      std::memcpy(y + r * static_cast<uint64_t>(hidden_), buffers.y + r * stride, width);
+    }
+    return {};
+  }
+
+  void note_failure(const Status& status) {
+    failures_.fetch_add(1, std::memory_order_relaxed);
+    const std::lock_guard guard(mutex_);
+    last_error_ = status.message();
+  }
+
+  const std::string label_;
+  const int64_t hidden_;
+  const uint64_t limit_ns_;
+  const std::shared_ptr<LibraryRuntime> runtime_;
+  std::unique_ptr<PluginImage> image_;
+  std::unique_ptr<PluginInstance> instance_;
+  std::atomic<uint64_t> calls_{0}, failures_{0};
+  mutable std::mutex mutex_;  // guards last_error_
+  std::string last_error_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<LibraryBackend>> open_in_process(LibrarySource source,
+                                                        std::shared_ptr<LibraryRuntime> runtime) {
+  if (!runtime->options().allow_in_process) {
+    return Status(Code::kPermissionDenied,
+                  fmt::format("module {}: found isolation in-process (expected process: this "
+                              "deployment runs no plugin code in the daemon)",
+                              source.module),
+                  "Set libraries.in_process: allow in the deployment if the code is trusted.");
+  }
+  auto backend = std::make_shared<InProcessBackend>(source, std::move(runtime));
+  CHIMERA_RETURN_IF_ERROR(backend->open(source));
+  return std::shared_ptr<LibraryBackend>(std::move(backend));
+}
+
+}  // namespace chimera
