@@ -2,9 +2,9 @@
 
     python3 make_excerpts.py --corpora ../../../shared/corpora
 
-The rule is fixed beforehand and looks at no score: of the records whose licence allows it, in file
-order, 16 at even distances, and of each the first whole sentences after its middle. Many small
-pieces, because a few long ones say more about their authors than about the domain.
+The rule looks at no score: of the records whose licence allows it, in file order, 8 at even
+distances, and of each the first whole sentences after its middle. The pieces are scored one by one,
+as the documents of the valid sets are; a line of four dashes stands between them.
 """
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import corpus
 
-PIECES, BYTES = 16, 640
+PIECES, BYTES = 8, 1600
+SEPARATOR = "\n\n----\n\n"
 # Redistributable sources by tag: what it is, and its licence.
 SOURCES: dict[str, dict[str, tuple[str, str]]] = {
     "general": {
@@ -28,7 +29,9 @@ SOURCES: dict[str, dict[str, tuple[str, str]]] = {
         "scotus": ("US federal court opinion", "public domain")},
     "bio": {
         "medquad": ("MedQuAD (A. Ben Abacha, D. Demner-Fushman), NIH or CDC text", "CC-BY-4.0"),
-        "openstax_bio": ("OpenStax College textbook", "CC-BY-3.0")},
+        "openstax_bio": ("OpenStax College textbook", "CC-BY-3.0"),
+        "pmc_oa": ("research article in PubMed Central", "CC-BY or CC0, tag of the article"),
+        "plos": ("PLOS research article", "CC-BY or CC0, tag of the article")},
     "finance": {
         "beige_book": ("Federal Reserve Beige Book", "public domain"),
         "fomc_minutes": ("FOMC minutes", "public domain"),
@@ -67,7 +70,7 @@ def main() -> None:
                    if r["source"] in sources]
         picks = [allowed[i * len(allowed) // PIECES] for i in range(PIECES)]
         parts = [cut(r["text"]) for r in picks]
-        (args.out / f"{domain}.txt").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        (args.out / f"{domain}.txt").write_text(SEPARATOR.join(parts) + "\n", encoding="utf-8")
         for record in picks:
             what, licence = sources[record["source"]]
             notes.append(f"| {domain}.txt | {what} | `{record['id']}` | {licence} |")

@@ -1,10 +1,9 @@
 """The shipped demo model on short excerpts: each module helps its own domain, all three together
-keep that, general text is left alone, and withdrawing gives back the first scores bit for bit.
-
-The figures of the whole valid sets are in experts/EVALUATION.md; excerpts of 8 KB scatter around
-them, so the bounds below are not those goals: they were
-set under what these excerpts measured and guard against regressions only.
+keep that, general text is left alone, each domain's own module is used most, and withdrawing gives
+back the first scores bit for bit. The same inequalities as the table of experts/EVALUATION.md,
+which holds the figures of the whole valid sets.
 """
+import math
 import unittest
 
 from harness import SOURCE, Daemon
@@ -12,10 +11,27 @@ from harness import SOURCE, Daemon
 DOMAINS = ("general", "legal", "bio", "finance")
 MODULES = DOMAINS[1:]
 EXPERTS = SOURCE / "experts"
-TEXT = {d: (EXPERTS / "train" / "excerpts" / f"{d}.txt").read_text()[:2400] for d in DOMAINS}
-# The goals on the valid sets are 12 %, 90 % and 2 %; on these excerpts 6 to 18 %, 60 to 92 % and 2.6 %
-# were measured.
-MIN_GAIN, MIN_KEPT, MAX_GENERAL_LOSS = 0.04, 0.50, 0.03
+MIN_KEPT, MAX_GENERAL_LOSS = 0.90, 0.02
+# The goal is 12 % for each. Bio falls short of it on its excerpts (9.0 % measured): the bound there
+# guards against regressions only.
+MIN_GAIN = {"legal": 0.12, "bio": 0.08, "finance": 0.12}
+SEPARATOR = "\n\n----\n\n"  # as experts/train/make_excerpts.py writes it
+TEXT = {d: (EXPERTS / "train" / "excerpts" / f"{d}.txt").read_text().split(SEPARATOR)
+        for d in DOMAINS}
+
+
+class Scores:
+    """The scores of all pieces of one excerpt."""
+
+    def __init__(self, client, domain: str) -> None:
+        done = [client.score(text) for text in TEXT[domain]]
+        self.nats = [d.nats for d in done]
+        self.logprobs = [d.logprobs for d in done]
+        size = sum(len(text.encode()) for text in TEXT[domain])
+        self.bits = sum(self.nats) / math.log(2) / size
+        tokens = sum(d.count for d in done)
+        self.share = {m: sum(d.provenance["modules"][m]["share"] * d.count for d in done) / tokens
+                      for m in done[0].provenance["modules"]}
 
 
 class DemoModel(unittest.TestCase):
@@ -28,7 +44,7 @@ class DemoModel(unittest.TestCase):
             cls.alone = {}
             for m in MODULES:
                 cls.compose(client, m)
-                cls.alone[m] = cls.scores(client)
+                cls.alone[m] = {d: Scores(client, d) for d in ("general", m)}
             cls.compose(client, *MODULES)
             cls.together = cls.scores(client)
             cls.compose(client)
@@ -43,35 +59,38 @@ class DemoModel(unittest.TestCase):
         client.apply({"top_k": 2, "modules": [{"path": str(EXPERTS / m)} for m in modules]})
 
     @classmethod
-    def scores(cls, client) -> dict:
-        return {d: client.score(TEXT[d]) for d in DOMAINS}
+    def scores(cls, client) -> dict[str, Scores]:
+        return {d: Scores(client, d) for d in DOMAINS}
 
     def test_each_module_helps_its_own_domain(self) -> None:
         for m in MODULES:
-            gain = 1 - self.alone[m][m].bits_per_byte / self.base[m].bits_per_byte
-            print(f"{m}: {100 * gain:.1f} % fewer bits per byte")
-            self.assertGreaterEqual(gain, MIN_GAIN, m)
+            with self.subTest(m):
+                self.check_gain(m)
+
+    def check_gain(self, m: str) -> None:
+        gain = 1 - self.alone[m][m].bits / self.base[m].bits
+        print(f"{m}: {100 * gain:.1f} % fewer bits per byte")
+        self.assertGreaterEqual(gain, MIN_GAIN[m])
 
     def test_all_three_keep_the_gain(self) -> None:
         for m in MODULES:
-            base = self.base[m].bits_per_byte
-            kept = ((base - self.together[m].bits_per_byte) /
-                    (base - self.alone[m][m].bits_per_byte))
+            base = self.base[m].bits
+            kept = (base - self.together[m].bits) / (base - self.alone[m][m].bits)
             print(f"{m}: {100 * kept:.0f} % of the gain kept")
             self.assertGreaterEqual(kept, MIN_KEPT, m)
 
     def test_general_text_is_left_alone(self) -> None:
-        base = self.base["general"].bits_per_byte
+        base = self.base["general"].bits
         for scores in (*self.alone.values(), self.together):
-            loss = scores["general"].bits_per_byte / base - 1
+            loss = scores["general"].bits / base - 1
             print(f"general: {100 * loss:+.1f} %")
             self.assertLessEqual(loss, MAX_GENERAL_LOSS)
 
     def test_own_module_has_the_largest_share(self) -> None:
         for m in MODULES:
-            shares = {n: s["share"] for n, s in self.together[m].provenance["modules"].items()}
-            print(m, shares)
-            self.assertEqual(max(shares, key=shares.get), m)
+            share = self.together[m].share
+            print(m, {n: round(s, 3) for n, s in share.items()})
+            self.assertEqual(max(MODULES, key=lambda n: share[n]), m)
 
     def test_withdrawing_is_bitwise(self) -> None:
         for d in DOMAINS:
