@@ -81,7 +81,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
     for (const auto& module : context.options.registry->modules()) {
       modules.push_back(to_json(module));
     }
-    live->answer(encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)}})));
+    json kept = to_json(context.options.registry->library_stats())["kept_images"];
+    live->answer(
+        encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)},
+                                                      {"kept_libraries", std::move(kept)}})));
   });
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +11,7 @@
 #include "backbone/checkpoint.h"
 #include "backbone/env.h"
 #include "backbone/model_config.h"
+#include "experts/library_module.h"
 #include "experts/manifest.h"
 #include "experts/module_files.h"
 #include "experts/module_payload.h"
@@ -58,6 +60,13 @@ Json manifest_json(const Manifest& m) {
     out["layers"] = *m.layers;
   } else {
     out["layers"] = "all";
+  }
+  if (m.library) {
+    out["library"] = {
+        {"file", m.library->file},
+        {"id", m.library->id},
+        {"isolation", m.library->isolation == Isolation::kProcess ? "process" : "in-process"},
+        {"on_failure", m.library->on_failure == FailurePolicy::kFail ? "fail" : "drop"}};
   }
   if (m.probe_max_bits_per_byte) out["probe_max_bits_per_byte"] = *m.probe_max_bits_per_byte;
   return out;
@@ -144,6 +153,20 @@ ModelConfig permissive_config(const Manifest& manifest) {
   return config;
 }
 
+/// The layers that the gate rows or the slots of a library module name.
+Result<int64_t> count_library_layers(const std::string& dir, const Manifest& manifest) {
+  int64_t layers =
+      manifest.library->slots.empty() ? 0 : manifest.library->slots.rbegin()->first + 1;
+  if (manifest.library->gate.empty()) return layers;
+  const Result<ModuleFile> file = ModuleFile::open(dir, manifest.library->gate);
+  if (!file.ok()) return file.status();
+  const Result<SafetensorsFile> gate = file->safetensors();
+  if (!gate.ok()) return gate.status();
+  const auto rows = std::count_if(gate->tensors().begin(), gate->tensors().end(),
+                                  [](const auto& t) { return t.name.ends_with(".gate.weight"); });
+  return std::max<int64_t>(layers, rows);
+}
+
 /// Without a backbone nobody knows how many layers `all` are: those that the payload has.
 Result<int64_t> count_layers(const std::string& dir, const Manifest& manifest) {
   int64_t layers = 0;
@@ -191,12 +214,21 @@ Result<Json> verify_module(const std::string& dir, const std::string& backbone_d
     checks.push_back("fingerprint");
     checks.push_back("fit");
   } else if (!manifest->layers) {
-    const Result<int64_t> layers = count_layers(dir, *manifest);
+    const Result<int64_t> layers =
+        manifest->library ? count_library_layers(dir, *manifest) : count_layers(dir, *manifest);
     if (!layers.ok()) return layers.status();
     config.num_layers = *layers;
   }
-  const Result<ModulePayload> payload = open_module_payload(dir, config, fingerprint);
-  if (!payload.ok()) return payload.status();
+  if (manifest->library) {
+    // What can be known without running its code; chimera-plugin-check does the rest.
+    const Result<LibraryPackage> package = open_library_package(dir, config, fingerprint);
+    if (!package.ok()) return package.status();
+    checks[2] = "elf note";
+    checks[3] = "gate rows";
+  } else {
+    const Result<ModulePayload> payload = open_module_payload(dir, config, fingerprint);
+    if (!payload.ok()) return payload.status();
+  }
   Json out;
   out["module"] = manifest->name;
   out["version"] = manifest->version;

@@ -55,7 +55,7 @@ std::vector<std::pair<int, std::string>> open_files() {
         ::readlink((std::string("/proc/self/fd/") + name).c_str(), target, sizeof(target));
     if (fd == own || n <= 0) return;
     const std::string_view text(target, static_cast<size_t>(n));
-    if (text.starts_with('/')) files.emplace_back(fd, text);
+    if (text.starts_with('/') && !text.starts_with("/memfd:")) files.emplace_back(fd, text);
   });
   std::sort(files.begin(), files.end());
   return files;

@@ -2,8 +2,9 @@
 // floating-point control, threads, descriptors, working directory, locale, environment.
 //
 // Other threads of the daemon open sockets and files meanwhile. So only what can be told apart is
-// compared: descriptors of sockets, pipes and kernel objects are left out, and threads count when
-// they carry the name that the control thread has while it is inside a plugin (threads inherit it).
+// compared: descriptors of sockets, pipes, memory files and kernel objects are left out, and
+// threads count when they carry the name that the control thread has while it is inside a plugin
+// (threads inherit it).
 //
 // Thread safety: values.
 #pragma once

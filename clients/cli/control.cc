@@ -33,6 +33,16 @@ std::string fixed(const Json& value) {
   return value.is_number() ? fmt::format("{:g}", value.get<double>()) : "";
 }
 
+/// Retired libraries that are still mapped: the operator should know before the cap is reached.
+void show_kept_libraries(const Invocation& run, const Json& kept) {
+  if (!kept.is_array() || kept.empty()) return;
+  double bytes = 0.0;
+  for (const Json& image : kept) bytes += image.value("bytes", 0.0);
+  run.out.line(
+      fmt::format("{} retired librar{} ({}) could not be unmapped; `chimera stats` says why",
+                  kept.size(), kept.size() == 1 ? "y" : "ies", human_bytes(bytes)));
+}
+
 Outcome modules(const Invocation& run) {
   const auto event = run.client.call(wire::Modules{}, kAnswerWait);
   if (!event.ok()) return event.error();
@@ -48,10 +58,12 @@ Outcome modules(const Invocation& run) {
   }
   if (rows.empty()) {
     run.out.line("No modules are loaded; `chimera load PATH` loads one.");
+    show_kept_libraries(run, event->body.value("kept_libraries", Json()));
     return 0;
   }
   run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
                 {3, 4, 5});
+  show_kept_libraries(run, event->body.value("kept_libraries", Json()));
   return 0;
 }
 
