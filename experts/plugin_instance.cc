@@ -44,6 +44,7 @@ PluginInstance::PluginInstance(const LibrarySource& source, LibraryRuntime& runt
       memory_limit_(static_cast<uint64_t>(source.spec.memory_mib) << 20),
       hidden_(static_cast<uint64_t>(source.hidden_size)),
       max_workers_(runtime.worker_count()) {
+  for (const TensorView& tensor : tensors_) tensor_bytes_ += tensor.bytes.size();
   PluginHost::Options options;
   options.module = source.module;
   options.tensors = &tensors_;

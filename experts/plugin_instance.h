@@ -66,7 +66,8 @@ class PluginInstance {
   Status reset();
 
   bool poisoned() const { return poisoned_.load(std::memory_order_relaxed); }
-  uint64_t resident_bytes() const { return host_->used_bytes() + own_bytes_; }
+  /// Memory of the host's services and of the module's tensors, and what the plugin tells of.
+  uint64_t resident_bytes() const { return host_->used_bytes() + tensor_bytes_ + own_bytes_; }
   std::map<std::string, uint64_t> counters() const { return host_->counters(); }
 
  private:
@@ -78,6 +79,7 @@ class PluginInstance {
 
   const std::string label_, id_, config_;
   const std::vector<TensorView> tensors_;
+  uint64_t tensor_bytes_ = 0;
   const uint64_t memory_limit_;
   const uint64_t hidden_;
   const uint32_t max_workers_;

@@ -20,26 +20,33 @@ __attribute__((target("avx2,fma"))) inline __m256 weights(const int8_t* q) {
 }
 
 /// Tiles x Rows accumulators in registers: a fused multiply-add takes 4 cycles and two start per
-/// cycle, so 8 independent sums keep the units busy.
+/// cycle, so 8 independent sums keep the units busy. Without the unrolling, -O2 leaves the
+/// accumulators in memory and takes three times as long.
 template <int Tiles, int Rows>
 __attribute__((target("avx2,fma"))) void block(const Packed& w, int64_t tile, const float* x,
                                                int64_t x_stride, float* y, int64_t y_stride) {
   __m256 sum[Tiles][Rows];
   const int8_t* q[Tiles];
+#pragma GCC unroll 8
   for (int t = 0; t < Tiles; ++t) {
     q[t] = w.q + (tile + t) * w.inputs * kTile;
+#pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) sum[t][r] = _mm256_setzero_ps();
   }
   for (int64_t j = 0; j < w.inputs; ++j) {
+#pragma GCC unroll 8
     for (int t = 0; t < Tiles; ++t) {
       const __m256 v = weights(q[t] + j * kTile);
+#pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         sum[t][r] = _mm256_fmadd_ps(v, _mm256_broadcast_ss(x + r * x_stride + j), sum[t][r]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < Tiles; ++t) {
     const __m256 scale = _mm256_loadu_ps(w.scale + (tile + t) * kTile);
+#pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       _mm256_storeu_ps(y + r * y_stride + (tile + t) * kTile, _mm256_mul_ps(scale, sum[t][r]));
     }
