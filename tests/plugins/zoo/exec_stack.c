@@ -1,0 +1,2 @@
+/* Asks for an executable stack. (Linked with -z execstack.) */
+#include "zoo.h"

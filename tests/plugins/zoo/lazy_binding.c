@@ -1,0 +1,2 @@
+/* Bound lazily. (Linked with -z lazy.) */
+#include "zoo.h"

@@ -1,0 +1,2 @@
+/* Looks for libraries in /opt. (Linked with -rpath.) */
+#include "zoo.h"
