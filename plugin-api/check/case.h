@@ -54,7 +54,7 @@ struct Context {
 };
 
 struct Case {
-  int number;           // of the list in docs/plugins.md
+  int number;           // of the list in docs/plugin-checker.md
   char group;           // 'A' … 'F'
   const char* name;     // kebab-case
   Level level;          // the lowest that runs it

@@ -211,7 +211,8 @@ Finding check_allocation_failure(Context& context) {
 Finding check_bad_tensors(Context& context) {
   const Subject& subject = context.subject;
   if (!subject.tensor_problem.empty()) return fail("{}.", subject.tensor_problem);
-  if (subject.tensor_files.empty()) return skip("no module directory with .safetensors was given.");
+  if (subject.tensor_files.empty())
+    return skip("no module with tensors other than gate rows was given.");
   Plugin plugin(context);
   if (auto problem = plugin.open()) return *problem;
   const auto& d = plugin.descriptor();

@@ -37,7 +37,7 @@ Levels: gate      what a daemon may ask before it loads a plugin; seconds
 Exit status: 0 it conforms, 1 it does not, 2 the call was wrong.
 JSON: one object per line, {"type":"case","case","group","name","verdict",
 "text","promise","seconds","reproduce","output"} for each case, then
-{"type":"summary","conforms",...}. docs/plugins.md explains every case.
+{"type":"summary","conforms",...}. docs/plugin-checker.md explains every case.
 )";
 
 struct Options {

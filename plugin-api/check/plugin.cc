@@ -166,7 +166,7 @@ Plugin::~Plugin() {
   deinit();
   // Like a host: what does not claim to be unload-clean stays, so that a thread it left behind does
   // not run into unmapped code in every case that is about something else.
-  if (entry_ != nullptr && unload_clean()) close();
+  if (unload_clean()) close();
 }
 
 std::string Plugin::map(const std::string& bytes) {
@@ -189,6 +189,7 @@ std::string Plugin::map(const std::string& bytes) {
   }
   entry_ = static_cast<const chimera_expert_entry*>(dlsym(handle_, CHIMERA_EXPERT_ENTRY_SYMBOL));
   if (entry_ == nullptr) return "it has no symbol " CHIMERA_EXPERT_ENTRY_SYMBOL;
+  unload_clean_ = (entry_->flags & CHIMERA_ENTRY_UNLOAD_CLEAN) != 0;
   return entry_problem(*entry_);
 }
 
@@ -255,6 +256,7 @@ bool Plugin::close() {
   if (handle_ == nullptr) return true;
   guarded_call(context_, "closing (destructors)", [&] { return dlclose(handle_); });
   handle_ = nullptr;
+  entry_ = nullptr;
   std::error_code error;
   std::filesystem::remove(path_, error);
   return !is_mapped(path_);

@@ -50,7 +50,8 @@ class Plugin {
   const chimera_expert_factory& factory() const { return *factory_; }
   /// The plugin that is checked: the one that module.yaml names, else the first.
   const chimera_expert_descriptor& descriptor() const { return *descriptor_; }
-  bool unload_clean() const { return (entry_->flags & CHIMERA_ENTRY_UNLOAD_CLEAN) != 0; }
+  /// What entry.flags claims; known as long as this object lives.
+  bool unload_clean() const { return unload_clean_; }
   Context& context() const { return context_; }
 
  private:
@@ -60,7 +61,7 @@ class Plugin {
   const chimera_expert_entry* entry_ = nullptr;
   const chimera_expert_factory* factory_ = nullptr;
   const chimera_expert_descriptor* descriptor_ = nullptr;
-  bool ready_ = false;
+  bool ready_ = false, unload_clean_ = false;
   uint64_t copy_ns_ = 0;
 };
 
