@@ -129,6 +129,12 @@ std::string_view level_name(Level level) {
   return kNames[static_cast<size_t>(level)];
 }
 
+uint64_t Context::affordable(uint64_t wanted, uint64_t done, double seconds) const {
+  const double each = std::max(seconds / static_cast<double>(std::max<uint64_t>(done, 1)), 1e-9);
+  const double fitting = std::max(limit_s / 2 / each, 8.0);
+  return fitting < static_cast<double>(wanted) ? static_cast<uint64_t>(fitting) : wanted;
+}
+
 void Context::phase(std::string_view what) {
   if (what == board.phase) return;  // overlapping forward calls do not race for it
   const size_t n = std::min(what.size(), sizeof(board.phase) - 1);

@@ -5,6 +5,7 @@
 // F unloading.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <random>
 #include <span>
@@ -42,9 +43,19 @@ struct Context {
   std::mt19937_64 random;               // depends on seed and case alone
   std::vector<std::string> exceptions;  // that crossed the boundary: "std::bad_alloc from create"
   uint64_t copies = 0;                  // of the library made so far: part of their names
+  double limit_s = 0;                   // of this case
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 
   /// Says what is going on, for the verdict after a crash. Allocates nothing.
   void phase(std::string_view what);
+  double elapsed_s() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  /// Half of the time limit is over: loops end, so that a slow plugin is tried less and not failed.
+  bool late() const { return elapsed_s() > limit_s / 2; }
+  /// As many rounds as fit into half of the limit, at least 8, at most `wanted`, when `done` of
+  /// them took `seconds`.
+  uint64_t affordable(uint64_t wanted, uint64_t done, double seconds) const;
   /// One of four amounts, by level.
   template <class T>
   T amount(T gate, T normal, T strict, T soak) const {

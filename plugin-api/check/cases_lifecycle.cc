@@ -32,9 +32,11 @@ std::string listed(const std::vector<std::string>& all) {
 Finding check_create_destroy(Context& context) {
   Plugin plugin(context);
   if (auto problem = plugin.open()) return *problem;
-  const uint64_t rounds = context.amount(20, 100, 1000, 10000);
+  uint64_t rounds = context.amount<uint64_t>(20, 100, 1000, 10000);
+  const double started = context.elapsed_s();
   MemoryUse before;
   for (uint64_t i = 0; i < 2 * rounds; ++i) {
+    if (i == 2) rounds = context.affordable(rounds, 1, context.elapsed_s() - started);
     if (i == rounds) before = memory_use();
     Host host(context);
     Instance instance(plugin, host);
@@ -85,9 +87,11 @@ Finding check_activate_cycles(Context& context) {
   if (auto problem = instance.start(rows)) return *problem;
   instance.deactivate();
   const uint64_t used = host.accounts().used_bytes;
-  const uint64_t rounds = context.amount<uint64_t>(0, 100, 1000, 10000);
+  uint64_t rounds = context.amount<uint64_t>(0, 100, 1000, 10000);
+  const double started = context.elapsed_s();
   MemoryUse before;
   for (uint64_t i = 0; i < rounds; ++i) {
+    if (i == 2) rounds = context.affordable(rounds, i, context.elapsed_s() - started);
     if (i == rounds / 4) before = memory_use();
     if (const int32_t status = instance.activate(rows); status != CHIMERA_OK) {
       return fail("activate number {} returned {}.", i + 2, status_text(status, host));

@@ -206,7 +206,7 @@ Finding check_repeatable(Context& context) {
     const Matrix x = random_rows(context, rows, d.d_model);
     const Outcome want = instance.run(x, shape);
     if (want.status != CHIMERA_OK) return skip("forward failed, see case 26.");
-    for (int i = 0; i < context.amount(3, 5, 20, 200); ++i) {
+    for (int i = 0; i < context.amount(3, 5, 20, 200) && (i == 0 || !context.late()); ++i) {
       if (auto text = difference(d, want.y, instance.run(x, shape).y); !text.empty()) {
         return fail("{}: the same batch gives another output: {}.", place(shape), text);
       }

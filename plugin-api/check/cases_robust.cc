@@ -169,7 +169,7 @@ uint64_t exhaust_heap(Plugin& plugin, const Matrix& x, const Shape& shape) {
       fail_plugin_allocation(nth, from_then_on);
       provoke(plugin, x, shape);
       fail_plugin_allocation(0);
-      if (!context.exceptions.empty()) return total;
+      if (!context.exceptions.empty() || context.late()) return total;
     }
   }
   return total;
@@ -202,10 +202,13 @@ Finding check_allocation_failure(Context& context) {
   }
   if (total == 0) return skip("it takes no memory from the host.");
   const auto points = spread(total, context.amount<uint64_t>(0, 50, 500, 5000));
+  uint64_t tried = 0;
   for (const uint64_t nth : points) {
+    if (context.late()) break;
+    ++tried;
     if (auto problem = with_failing_allocation(plugin, nth, x, shape, want)) return *problem;
   }
-  return pass("{} of {} host allocations failed in turn and were endured.", points.size(), total);
+  return pass("{} of {} host allocations failed in turn and were endured.", tried, total);
 }
 
 Finding check_bad_tensors(Context& context) {
@@ -229,15 +232,16 @@ Finding check_bad_tensors(Context& context) {
   uint64_t optional = 0, tried = 0;
   const uint64_t most = context.amount<uint64_t>(0, 6, 24, 1000);
   for (const std::string& name : used) {
-    if (tried++ == most) break;
+    if (tried == most || context.late()) break;
+    ++tried;
     for (const auto& [fault, what] : kFaults) {
       if (auto p = with_bad_tensor(plugin, name, fault, what, x, shape, optional)) return *p;
     }
   }
-  const uint64_t missing = std::min<uint64_t>(most, used.size());
-  if (optional == missing)
-    return fail("no missing tensor is refused ({} were left out in turn).", missing);
-  return pass("{} tensors missing, cut and of another dtype were refused.", missing);
+  if (optional == tried) {
+    return fail("no missing tensor is refused ({} were left out in turn).", tried);
+  }
+  return pass("{} tensors missing, cut and of another dtype were refused.", tried);
 }
 
 Finding check_config_fuzz(Context& context) {
@@ -246,7 +250,8 @@ Finding check_config_fuzz(Context& context) {
   const std::string base = context.subject.manifest ? context.subject.manifest->config : "";
   const int rounds = context.amount(0, 100, 1000, 20000);
   int refused = 0;
-  for (int i = 0; i < rounds; ++i) {
+  int tried = 0;
+  for (; tried < rounds && !context.late(); ++tried) {
     Host host(context);
     Instance instance(plugin, host);
     if (!instance.create()) return skip("create gave null, see case 26.");
@@ -261,7 +266,7 @@ Finding check_config_fuzz(Context& context) {
     if (host.accounts().blocks != 0)
       return fail("a text of {} bytes leaves memory behind.", text.size());
   }
-  return pass("{} texts, {} refused.", rounds, refused);
+  return pass("{} texts, {} refused.", tried, refused);
 }
 
 Finding check_exceptions(Context& context) {

@@ -119,14 +119,16 @@ Finding check_unmapped(Context& context) {
 }
 
 Finding check_load_cycles(Context& context) {
-  const uint64_t rounds = context.amount<uint64_t>(0, 20, 100, 1000);
+  uint64_t rounds = context.amount<uint64_t>(0, 20, 100, 1000);
   Plugin plugin(context);
   if (auto problem = plugin.open()) return *problem;
   const bool clean = plugin.unload_clean();
   plugin.deinit();
   if (clean) plugin.close();
+  const double started = context.elapsed_s();
   MemoryUse before;
   for (uint64_t i = 0; i < rounds; ++i) {
+    if (i == 2) rounds = context.affordable(rounds, i, context.elapsed_s() - started);
     if (i == rounds / 4) before = memory_use();
     if (auto problem = cycle(context, clean ? nullptr : &plugin)) return *problem;
   }

@@ -30,8 +30,17 @@ Context make_context(const Case& which, const Subject& subject, const RunOptions
   std::seed_seq seeds{static_cast<uint32_t>(options.seed),
                       static_cast<uint32_t>(options.seed >> 32),
                       static_cast<uint32_t>(which.number)};
-  return Context{subject, options.level, which.number,           options.seed, work_dir,
-                 board,   output_fd,     std::mt19937_64(seeds), {},           0};
+  return {subject,
+          options.level,
+          which.number,
+          options.seed,
+          work_dir,
+          board,
+          output_fd,
+          std::mt19937_64(seeds),
+          {},
+          0,
+          which.limit_s * options.time_factor};
 }
 
 void post(Board& board, const Finding& finding) {
@@ -133,9 +142,8 @@ CaseResult run_case(const Case& which, const Subject& subject, const RunOptions&
   std::error_code error;
   std::filesystem::create_directory(dir, error);
   Context context = make_context(which, subject, options, dir, *board, output);
-  result.finding = options.in_process
-                       ? which.run(context)
-                       : run_forked(which, context, which.limit_s * options.time_factor);
+  result.finding =
+      options.in_process ? which.run(context) : run_forked(which, context, context.limit_s);
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   result.output = printed(output);
   close(output);

@@ -40,7 +40,7 @@ static std::atomic<uint64_t> g_live_bytes{0};
 namespace {
 
 /// Counts an allocation; true when it shall fail.
-bool count_allocation() {
+[[maybe_unused]] bool count_allocation() {
   if (!t_inside) return false;
   const uint64_t number = g_allocations.fetch_add(1, std::memory_order_relaxed) + 1;
   const uint64_t fail_at = g_fail_at.load(std::memory_order_relaxed);
@@ -109,6 +109,7 @@ void conclude(Board& board, Verdict verdict, const char* text) {
 
 #define CHIMERA_CHECK_EXPORT extern "C" __attribute__((visibility("default")))
 
+#if !CHIMERA_CHECK_SANITIZED
 // Registered exit handlers: atexit() of a library ends up in __cxa_atexit with a null argument,
 // the destructor of a static object with its address. Only the former outlives a dlclose in spirit:
 // code that somebody asked to run when the process ends.
@@ -127,7 +128,6 @@ CHIMERA_CHECK_EXPORT int on_exit(void (*handler)(int, void*), void* argument) no
   return real(handler, argument);
 }
 
-#if !CHIMERA_CHECK_SANITIZED
 // glibc exports its allocator under these names too, for programs that wrap it.
 extern "C" {
 void* __libc_malloc(size_t);

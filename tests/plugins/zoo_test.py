@@ -10,11 +10,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+
+import zoo_modules
 
 
 def read_expected(path: pathlib.Path) -> dict[str, dict[str, set[int]]]:
-    """Lines "name: fail 3 45; skip 37": cases that do not pass. Skips are listed only for plugins
-    that keep the contract ("level strict" in front); for the others any skip is fine."""
+    """Lines "name: fail 3 45" or "name: strict; skip 8 32": the cases that do not pass. Skips count
+    only for plugins that keep the contract; for the others any skip is fine."""
     out: dict[str, dict[str, set[int]]] = {}
     for line in path.read_text().splitlines():
         line = line.split("#")[0].strip()
@@ -29,49 +32,77 @@ def read_expected(path: pathlib.Path) -> dict[str, dict[str, set[int]]]:
     return out
 
 
-def run_checker(checker: str, library: pathlib.Path, level: str) -> tuple[int, list[dict]]:
-    done = subprocess.run([checker, str(library), "--json", "--seed", "1", "--level", level],
-                          text=True, capture_output=True, timeout=240)
+def problems_of(name: str, command: list[str], want: dict[str, set[int]]) -> list[str]:
+    """What is otherwise than wanted; a skip counts when `want` has an entry for skips."""
+    done = subprocess.run([*command, "--json", "--seed", "1"], text=True, capture_output=True,
+                          timeout=240)
     if done.returncode not in (0, 1):
-        raise AssertionError(f"{library.name}: exit status {done.returncode}: {done.stderr}")
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def problems_of(checker: str, library: pathlib.Path, want: dict[str, set[int]]) -> list[str]:
-    good = "strict" in want
-    status, lines = run_checker(checker, library, "strict" if good else "normal")
-    cases, summary = lines[:-1], lines[-1]
+        return [f"{name}: exit status {done.returncode}: {done.stderr}"]
+    *cases, summary = [json.loads(line) for line in done.stdout.splitlines()]
     if [c["case"] for c in cases] != list(range(1, 48)) or summary["type"] != "summary":
-        return [f"{library.stem}: found {len(cases)} cases (expected 1 to 47 and a summary)"]
+        return [f"{name}: found {len(cases)} cases (expected 1 to 47 and a summary)"]
     out = []
-    kinds = ("fail", "warn", "skip") if good else ("fail", "warn")
-    for kind in kinds:
+    for kind in ("fail", "warn", "skip") if "skip" in want else ("fail", "warn"):
         found = {c["case"]: c["text"] for c in cases if c["verdict"] == kind}
         expected = want.get(kind, set())
-        for case in sorted(found.keys() - expected):
-            out.append(f"{library.stem}: case {case}: found {kind} (expected not): {found[case]}")
-        for case in sorted(expected - found.keys()):
-            other = cases[case - 1]
-            out.append(f"{library.stem}: case {case}: found {other['verdict']} (expected {kind}): "
-                       f"{other['text']}")
+        out += [f"{name}: case {case}: found {kind} (expected not): {found[case]}"
+                for case in sorted(found.keys() - expected)]
+        out += [f"{name}: case {case}: found {cases[case - 1]['verdict']} (expected {kind}): "
+                f"{cases[case - 1]['text']}" for case in sorted(expected - found.keys())]
     conforms = not want.get("fail")
-    if summary["conforms"] != conforms or status != (0 if conforms else 1):
-        out.append(f"{library.stem}: conforms is {summary['conforms']}, exit status {status}")
+    if summary["conforms"] != conforms or done.returncode != (0 if conforms else 1):
+        out.append(f"{name}: conforms is {summary['conforms']}, exit status {done.returncode}")
+    return out
+
+
+def libraries(checker: str, zoo: pathlib.Path, expected: dict) -> list[tuple]:
+    return [(name, [checker, str(zoo / f"{name}.so"), "--level",
+                    "strict" if "strict" in want else "normal"], want)
+            for name, want in expected.items()]
+
+
+def modules(checker: str, zoo: pathlib.Path, work: pathlib.Path) -> list[tuple]:
+    out = []
+    for v in zoo_modules.VARIANTS:
+        folder, reference = zoo_modules.make(v, zoo / "modules", work)
+        want = {"fail": v.fail} if v.skip is None else {"skip": v.skip}
+        out.append((v.name, [checker, str(folder), "--level", v.level, "--reference",
+                             str(reference)], want))
+    text = work / "text.so"
+    text.write_text("This is no library.\n")
+    cut = work / "cut.so"
+    cut.write_bytes((zoo / "good.so").read_bytes()[:9000])
+    return out + [(path.stem, [checker, str(path)], {"fail": {1, 10}}) for path in (text, cut)]
+
+
+def usage_problems(checker: str, zoo: pathlib.Path) -> list[str]:
+    """Calls that are wrong end with status 2; --list and one case work."""
+    good = str(zoo / "good.so")
+    out = []
+    for arguments, status in (([], 2), (["/no/such.so"], 2), ([good, "--level", "x"], 2),
+                              ([good, "--case", "48"], 2), ([good, "--reproduce", "27"], 2),
+                              (["--list"], 0), ([good, "--reproduce", "27:5"], 0),
+                              ([good, "--case", "27", "--in-process"], 0), (["--help"], 0)):
+        done = subprocess.run([checker, *arguments], text=True, capture_output=True, timeout=60)
+        if done.returncode != status:
+            out.append(f"{arguments}: exit status {done.returncode} (expected {status})")
     return out
 
 
 def main() -> int:
     checker, zoo, table, only = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
     expected = read_expected(pathlib.Path(table))
-    libraries = sorted(zoo.glob("*.so"))
-    problems = [f"{lib.stem}: not in {table}" for lib in libraries if lib.stem not in expected]
-    problems += [f"{name}: in {table}, but not built" for name in expected
-                 if not (zoo / f"{name}.so").exists()]
-    chosen = [lib for lib in libraries if lib.stem in expected and (not only or lib.stem in only)]
-    with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
-        for found in pool.map(lambda lib: problems_of(checker, lib, expected[lib.stem]), chosen):
-            problems += found
-    print("\n".join(problems) or f"{len(chosen)} plugins got exactly their verdicts")
+    built = {lib.stem for lib in zoo.glob("*.so")}
+    problems = [f"{name}: not in {table}" for name in sorted(built - expected.keys())]
+    problems += [f"{name}: in {table}, but not built" for name in expected.keys() - built]
+    with tempfile.TemporaryDirectory(prefix="chimera-zoo-") as work:
+        runs = libraries(checker, zoo, expected) + modules(checker, zoo, pathlib.Path(work))
+        runs = [r for r in runs if not only or r[0] in only]
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(lambda run: problems_of(*run), runs):
+                problems += found
+    problems += usage_problems(checker, zoo)
+    print("\n".join(problems) or f"{len(runs)} plugins and modules got exactly their verdicts")
     return 1 if problems else 0
 
 
