@@ -183,8 +183,8 @@ class Reference {
     for (size_t head = 0; head < row.size(); head += d)
       for (size_t i = 0; i < d / 2; ++i) {
         const double frequency =
-            std::pow(c_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d)) /
-            c_.rope_factor;
+            std::pow(c_.rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(d)) /
+            (c_.rope.type == RopeType::kLinear ? c_.rope.factor : 1.0);
         const double angle = static_cast<double>(position) * frequency;
         const double a = row[head + i];
         const double b = row[head + i + d / 2];
@@ -211,7 +211,9 @@ class Reference {
         double total = 0;
         for (size_t j = 0; j <= i; ++j) {
           // The window holds w keys including the query's own.
-          if (c_.sliding_window && static_cast<int64_t>(i - j) >= *c_.sliding_window) continue;
+          const AttentionMask& mask = c_.masks[static_cast<size_t>(l)];
+          if (mask.kind == MaskKind::kSliding && static_cast<int64_t>(i - j) >= mask.width)
+            continue;
           double s = 0;
           for (size_t n = 0; n < d; ++n) s += q[i][head * d + n] * k[j][kv + n];
           total += p[j] = std::exp(s / std::sqrt(static_cast<double>(d)));
@@ -303,6 +305,8 @@ INSTANTIATE_TEST_SUITE_P(
         Option{"olmoe_bias", "olmoe", {{"attention_bias", true}}},
         Option{"olmoe_clip", "olmoe", {{"clip_qkv", 0.7}}},
         Option{"olmoe_linear", "olmoe", {{"rope_scaling", {{"type", "linear"}, {"factor", 3.0}}}}},
+        Option{
+            "olmoe_dynamic", "olmoe", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 3.0}}}}},
         Option{"olmoe_eps", "olmoe", {{"rms_norm_eps", 0.5}}},
         Option{"flex", "flex_olmo", json::object()},
         Option{
@@ -314,6 +318,37 @@ INSTANTIATE_TEST_SUITE_P(
         Option{"mixtral_wide_heads", "mixtral", {{"head_dim", 16}, {"num_key_value_heads", 2}}},
         Option{"mixtral_tied", "mixtral", {{"tie_word_embeddings", true}}}),
     [](const auto& option) { return std::string(option.param.name); });
+
+TEST(BackboneForward, DynamicRotationEndsAtMaxPositionEmbeddings) {
+  json j = base_config("olmoe");
+  j["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
+  j["max_position_embeddings"] = 8;
+  RandomCheckpoint files(j);
+  fill_checkpoint(files, parsed(j));
+  const Result<Checkpoint> checkpoint = files.open();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+  const auto backbone = Backbone::load(*checkpoint, Precision::kF32);
+  ASSERT_TRUE(backbone.ok()) << backbone.status().to_string();
+  auto cache = KvCache::create((*backbone)->config(), {4, 4, false});
+  ASSERT_TRUE(cache.ok());
+  KvSequence kv(cache->get());
+  ASSERT_TRUE(kv.reserve(16).ok());
+  ThreadPool pool(1);
+  Workspace workspace;
+  Shift ffn(24);
+  const std::vector<int32_t> ids(9, 7);
+  const auto run = [&](size_t n, int64_t position) {
+    std::vector<BatchSegment> batch = {
+        {std::span(ids).first(n), position, &kv, BatchSegment::Logits::kLast}};
+    return (*backbone)->forward(batch, ffn, best_kernels(), pool, workspace);
+  };
+  EXPECT_TRUE(run(8, 0).ok());
+  EXPECT_EQ(run(9, 0).code(), Code::kUnimplemented);
+  const Status beyond = run(1, 8);
+  EXPECT_EQ(beyond.code(), Code::kUnimplemented);
+  EXPECT_NE(beyond.message().find("max_position_embeddings 8"), std::string::npos)
+      << beyond.to_string();
+}
 
 TEST(BackboneLoad, NamesTheTensorThatIsMissingOrOfAnotherShape) {
   const json j = base_config("mixtral");

@@ -10,6 +10,8 @@
 #include <optional>
 
 #include "backbone/digest.h"
+#include "backbone/mapping_guard.h"
+#include "backbone/read_range.h"
 #include "backbone/safetensors_header.h"
 
 namespace chimera {
@@ -17,8 +19,6 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;  // little-endian header length at the start of the file
 constexpr size_t kHugePage = 2u << 20;
-// The kernel moves at most 0x7ffff000 bytes per read.
-constexpr uint64_t kReadChunk = 1u << 30;
 // Copies smaller than this are made without asking how much memory is left.
 constexpr uint64_t kSmallCopy = 64u << 20;
 
@@ -31,9 +31,14 @@ Status corrupt(const std::string& path, const std::string& what) {
 class Region {
  public:
   Region(void* base, size_t size) : base_(base), size_(size) {}
+  /// Outlives a file that shrinks.
+  void guard(const std::string& path) { guard_.emplace(base_, size_, path); }
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
-  ~Region() { ::munmap(base_, size_); }
+  ~Region() {
+    guard_.reset();
+    ::munmap(base_, size_);
+  }
 
   std::byte* data() const { return static_cast<std::byte*>(base_); }
   size_t size() const { return size_; }
@@ -41,6 +46,7 @@ class Region {
  private:
   void* base_;
   size_t size_;
+  std::optional<MappingGuard> guard_;
 };
 
 Result<std::shared_ptr<Region>> map_region(const std::string& path, uint64_t size, int protection,
@@ -75,18 +81,6 @@ Status check_memory(const std::string& path, uint64_t needed) {
                 path + ": needs " + std::to_string(needed) + " bytes of memory, " +
                     std::to_string(*available) + " are available",
                 "Free memory, or load fewer modules.");
-}
-
-Status read_exactly(Env& env, int fd, const std::string& path, std::byte* out, uint64_t n) {
-  while (n > 0) {
-    const ssize_t got = env.read(fd, out, static_cast<size_t>(std::min(n, kReadChunk)));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno_status(path + ": read", errno);
-    if (got == 0) return corrupt(path, "was truncated while being read");
-    out += got;
-    n -= static_cast<uint64_t>(got);
-  }
-  return Status();
 }
 
 Result<FileIdentity> identity_of(int fd, const std::string& path) {
@@ -150,8 +144,10 @@ class SafetensorsParser {
     const auto identity = identity_of(fd->fd(), path());
     if (!identity.ok()) return identity.status();
     file_.identity_ = *identity;
-    const Status read =
-        residency == Residency::kCopied ? copy(fd->fd(), fd->size()) : map(fd->fd(), fd->size());
+    const bool map_it = residency == Residency::kMapped ||
+                        (residency == Residency::kAutomatic && fd->size() > kCopyAtMost);
+    file_.mapped_ = map_it;
+    const Status read = map_it ? map(fd->fd(), fd->size()) : copy(fd->fd(), fd->size());
     if (!read.ok()) return read;
     CHIMERA_RETURN_IF_ERROR(check_unchanged(fd->fd(), path(), file_.identity_));
     return std::move(file_);
@@ -178,12 +174,13 @@ class SafetensorsParser {
     adopt(*region);
     std::byte* base = (*region)->data();
     std::byte prefix[kLengthBytes];
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), prefix, kLengthBytes));
+    CHIMERA_RETURN_IF_ERROR(read_range(env_, fd, path(), prefix, 0, kLengthBytes));
     const auto length = header_length(prefix, size, path());
     if (!length.ok()) return length.status();
     CHIMERA_RETURN_IF_ERROR(protect(base, kLengthBytes + *length, PROT_READ | PROT_WRITE));
     std::memcpy(base, prefix, kLengthBytes);
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), base + kLengthBytes, *length));
+    CHIMERA_RETURN_IF_ERROR(
+        read_range(env_, fd, path(), base + kLengthBytes, kLengthBytes, *length));
     CHIMERA_RETURN_IF_ERROR(
         parse_header(text_of(file_.image_.subspan(kLengthBytes, static_cast<size_t>(*length)))));
     CHIMERA_RETURN_IF_ERROR(check_memory(path(), size));
@@ -191,13 +188,14 @@ class SafetensorsParser {
     // Best effort: fewer TLB misses while weights stream through the cores.
     if (size > kHugePage) ::madvise(base, static_cast<size_t>(size), MADV_HUGEPAGE);
     const uint64_t done = kLengthBytes + *length;
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), base + done, size - done));
+    CHIMERA_RETURN_IF_ERROR(read_range(env_, fd, path(), base + done, done, size - done));
     return protect(base, size, PROT_READ);  // a stray write becomes a fault, not a wrong weight
   }
 
   Status map(int fd, uint64_t size) {
     auto region = map_region(path(), size, PROT_READ, MAP_PRIVATE, fd);
     if (!region.ok()) return region.status();
+    (*region)->guard(path());
     adopt(*region);
     const auto length = header_length((*region)->data(), size, path());
     if (!length.ok()) return length.status();
