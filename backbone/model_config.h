@@ -11,13 +11,25 @@
 
 namespace chimera {
 
-enum class RopeType : uint8_t { kDefault, kLinear };  // further kinds arrive with their families
+enum class RopeType : uint8_t { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
 
 /// How the router turns logits into weights; see router/gating.h.
-enum class GateKind : uint8_t { kSoftmaxTopK };
+enum class GateKind : uint8_t {
+  kSoftmaxTopK,     // softmax over all, then the k largest (optionally normalised)
+  kTopKSoftmax,     // the k largest, then softmax over these (gpt_oss)
+  kTopKSigmoid,     // the k largest, each weighted by its own sigmoid (llama4)
+  kGroupedSigmoid,  // sigmoid + correction bias, group-limited top-k (deepseek_v3)
+};
 
-/// QK normalisation before RoPE.
-enum class QkNorm : uint8_t { kNone, kWholeVector };
+/// The nonlinearity of an expert and whether its projections carry biases.
+enum class ExpertKind : uint8_t {
+  kSwiGlu,         // down(silu(gate x) * up x), no biases
+  kClampedSwiGlu,  // gpt_oss: clamped gate and up, (up + 1) * gate * sigmoid(1.702 gate), biases
+};
+
+/// QK normalisation: over the whole projected vector or per head before RoPE, or per head without
+/// weights after RoPE and on rotated layers alone (llama4).
+enum class QkNorm : uint8_t { kNone, kWholeVector, kPerHead, kPerHeadAfterRope };
 
 /// Where a block's RMS norms stand: before the sub-layer (kPre) or on its output (kPost, the
 /// reordered norms of OLMo 2 and FlexOlmo).
@@ -48,6 +60,27 @@ struct ModelConfig {
   GateKind gate_kind = GateKind::kSoftmaxTopK;
   QkNorm qk_norm = QkNorm::kNone;
   NormPlacement norm_placement = NormPlacement::kPre;
+
+  // --- feed-forward ---------------------------------------------------------------------------
+  /// [num_layers], 1 = the layer has a router. Dense families (`dense_base`): all 1.
+  std::vector<uint8_t> moe_layers;
+  /// llama, qwen3: the dense feed-forward of every layer is its one base expert, with a gate row of
+  /// zeros, so that modules may append experts beside it (num_experts 1, normalised softmax-topk).
+  bool dense_base = false;
+  int64_t dense_intermediate_size = 0;   // feed-forward of layers without a router
+  int64_t shared_intermediate_size = 0;  // of the shared expert; 0 = none
+  bool shared_gated = false;             // its output is scaled by sigmoid(x . shared_expert_gate)
+  bool mlp_bias = false;                 // dense feed-forwards carry biases
+  ExpertKind expert_kind = ExpertKind::kSwiGlu;
+  bool gate_bias = false;         // the router adds a stored bias to its logits
+  bool score_correction = false;  // e_score_correction_bias: counts for the choice, not the weight
+  bool score_scales_input = false;  // the weight multiplies the expert's input, not its output
+  int64_t n_group = 1;              // kGroupedSigmoid: groups of experts, and how many are kept
+  int64_t topk_group = 1;
+  float routed_scaling_factor = 1.0f;
+
+  /// Before every tensor name: "" or "language_model." of composite checkpoints.
+  std::string tensor_prefix;
   std::vector<int32_t> eos_token_ids;  // from config.json and generation_config.json
 
   bool operator==(const ModelConfig&) const = default;
