@@ -23,8 +23,8 @@ std::vector<float> rope_frequencies(const ModelConfig& c) {
   std::vector<float> out;
   for (int64_t i = 0; i < c.head_dim; i += 2) {
     const float exponent = static_cast<float>(i) / static_cast<float>(c.head_dim);
-    const float frequency = 1.0f / std::pow(static_cast<float>(c.rope_theta), exponent);
-    out.push_back(c.rope_type == RopeType::kLinear ? frequency / static_cast<float>(c.rope_factor)
+    const float frequency = 1.0f / std::pow(static_cast<float>(c.rope.theta), exponent);
+    out.push_back(c.rope.type == RopeType::kLinear ? frequency / static_cast<float>(c.rope.factor)
                                                    : frequency);
   }
   return out;

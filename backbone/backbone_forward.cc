@@ -141,8 +141,7 @@ class Pass {
   }
   /// First visible position: all, or the window that ends at the row itself.
   int64_t first_visible(int64_t r) const {
-    if (!c_.sliding_window) return 0;
-    return std::max<int64_t>(0, row_position(r) + 1 - *c_.sliding_window);
+    return c_.masks.front().first_visible(row_position(r));
   }
 
   template <class Body>

@@ -183,8 +183,8 @@ class Reference {
     for (size_t head = 0; head < row.size(); head += d)
       for (size_t i = 0; i < d / 2; ++i) {
         const double frequency =
-            std::pow(c_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d)) /
-            c_.rope_factor;
+            std::pow(c_.rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(d)) /
+            c_.rope.factor;
         const double angle = static_cast<double>(position) * frequency;
         const double a = row[head + i];
         const double b = row[head + i + d / 2];
@@ -211,7 +211,9 @@ class Reference {
         double total = 0;
         for (size_t j = 0; j <= i; ++j) {
           // The window holds w keys including the query's own.
-          if (c_.sliding_window && static_cast<int64_t>(i - j) >= *c_.sliding_window) continue;
+          const AttentionMask& mask = c_.masks[static_cast<size_t>(l)];
+          if (mask.kind == MaskKind::kSliding && static_cast<int64_t>(i - j) >= mask.width)
+            continue;
           double s = 0;
           for (size_t n = 0; n < d; ++n) s += q[i][head * d + n] * k[j][kv + n];
           total += p[j] = std::exp(s / std::sqrt(static_cast<double>(d)));

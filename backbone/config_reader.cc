@@ -1,26 +1,15 @@
 // ConfigReader: tolerant of spellings, strict about meaning.
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
+#include <utility>
 
-#include "backbone/family.h"
+#include "backbone/config_json.h"
 
 namespace chimera {
 
 using json = nlohmann::json;
 
-struct ConfigReader::Json {
-  json root;
-};
-
 namespace {
-
-/// The value as it stands in the file, cut to a readable length.
-std::string shown(const json& value) {
-  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > 80) text = text.substr(0, 77) + "...";
-  return text;
-}
 
 /// Integers may be written 64 or 64.0.
 std::optional<int64_t> as_integer(const json& v) {
@@ -36,20 +25,13 @@ std::optional<int64_t> as_integer(const json& v) {
   return static_cast<int64_t>(d);
 }
 
-std::string_view rope_type_name(RopeType type) {
-  return type == RopeType::kDefault ? "default" : "linear";
-}
-
-std::string rope_type_list(std::span<const RopeType> types) {
-  std::string list;
-  for (RopeType t : types) {
-    if (!list.empty()) list += ", ";
-    list += rope_type_name(t);
-  }
-  return list;
-}
-
 }  // namespace
+
+std::string shown(const json& value) {
+  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  return text;
+}
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view label)
     : label_(label), json_(std::make_unique<Json>()) {
@@ -69,15 +51,29 @@ void ConfigReader::fail(Code code, std::string message, std::string hint) {
 }
 
 void ConfigReader::wrong(std::string_view key, std::string_view expected) {
-  fail(Code::kInvalidArgument, std::string(key) + " is " + shown(json_->root[std::string(key)]) +
+  fail(Code::kInvalidArgument, named(key) + " is " + shown(json_->root[std::string(key)]) +
                                    ", expected " + std::string(expected));
 }
 
 void ConfigReader::unsupported(std::string_view key, std::string_view found,
                                std::string_view supported) {
   fail(Code::kUnimplemented,
-       std::string(key) + " is " + std::string(found) + "; supported: " + std::string(supported),
+       named(key) + " is " + std::string(found) + "; supported: " + std::string(supported),
        "use a checkpoint without this option");
+}
+
+void ConfigReader::descend(std::string_view key) {
+  if (!has(key))
+    return fail(Code::kInvalidArgument, named(key) + " is missing, expected an object");
+  json inner = json_->root[std::string(key)];
+  if (!inner.is_object()) return wrong(key, "an object");
+  prefix_ = named(key) + ".";
+  json_->root = std::move(inner);
+}
+
+bool ConfigReader::is_null(std::string_view key) const {
+  const auto it = json_->root.find(std::string(key));
+  return it != json_->root.end() && it->is_null();
 }
 
 bool ConfigReader::has(std::string_view key) const {
@@ -102,7 +98,7 @@ int64_t ConfigReader::integer(std::string_view key, int64_t fallback, int64_t le
 
 int64_t ConfigReader::required(std::string_view key, int64_t least, int64_t most) {
   if (has(key)) return integer(key, 0, least, most);
-  fail(Code::kInvalidArgument, std::string(key) + " is missing", "every config.json states it");
+  fail(Code::kInvalidArgument, named(key) + " is missing", "every config.json states it");
   return 0;
 }
 
@@ -121,8 +117,7 @@ bool ConfigReader::boolean(std::string_view key, bool fallback) {
   if (!has(key)) return fallback;
   const json& v = json_->root[std::string(key)];
   if (v.is_boolean()) return v.get<bool>();
-  const std::optional<int64_t> i = as_integer(v);
-  if (i && (*i == 0 || *i == 1)) return *i == 1;
+  if (const std::optional<int64_t> i = as_integer(v)) return *i != 0;
   wrong(key, "true or false");
   return fallback;
 }
@@ -143,6 +138,77 @@ std::vector<int32_t> ConfigReader::ids(std::string_view key) {
   return out;
 }
 
+std::optional<std::vector<int64_t>> ConfigReader::integers(std::string_view key, int64_t least,
+                                                           int64_t most) {
+  if (!has(key)) return std::nullopt;
+  const json& v = json_->root[std::string(key)];
+  std::vector<int64_t> out;
+  bool good = v.is_array();
+  for (size_t i = 0; good && i < v.size(); ++i) {
+    const std::optional<int64_t> item =
+        v[i].is_boolean() ? std::optional<int64_t>(v[i].get<bool>()) : as_integer(v[i]);
+    good = item && *item >= least && *item <= most;
+    if (good) out.push_back(*item);
+  }
+  if (good) return out;
+  wrong(key, "a list of integers from " + std::to_string(least) + " to " + std::to_string(most));
+  return std::nullopt;
+}
+
+std::optional<std::vector<std::string>> ConfigReader::texts(std::string_view key) {
+  if (!has(key)) return std::nullopt;
+  const json& v = json_->root[std::string(key)];
+  std::vector<std::string> out;
+  bool good = v.is_array();
+  for (size_t i = 0; good && i < v.size(); ++i) {
+    good = v[i].is_string();
+    if (good) out.push_back(v[i].get<std::string>());
+  }
+  if (good) return out;
+  wrong(key, "a list of texts");
+  return std::nullopt;
+}
+
+int64_t ConfigReader::expert_count(int64_t fallback) {
+  std::string_view first;
+  int64_t count = fallback;
+  for (const std::string_view key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
+    if (!has(key)) continue;
+    const int64_t stated = integer(key, fallback, 1, kMostExperts);
+    if (!first.empty() && stated != count) {
+      wrong(key, std::to_string(count) + " as " + named(first) + " says");
+      return count;
+    }
+    first = key;
+    count = stated;
+  }
+  return count;
+}
+
+std::string ConfigReader::quantization(std::string_view supported) {
+  constexpr const char* kKey = "quantization_config";
+  if (!has(kKey)) return {};
+  const json& v = json_->root[kKey];
+  const std::string what =
+      "checkpoints without it and those of quant_method " + std::string(supported);
+  const json method = v.is_object() ? v.value("quant_method", json()) : json();
+  if (!method.is_string() || method.get_ref<const std::string&>() != supported) {
+    unsupported(kKey, shown(v), what);
+    return {};
+  }
+  const auto require = [&](const char* key, const json& value) {
+    const json found = v.value(key, json());
+    if (!found.is_null() && found != value)
+      unsupported(std::string(kKey) + "." + key, shown(found), shown(value));
+  };
+  if (supported == "fp8") {
+    require("weight_block_size", json::array({128, 128}));
+    require("fmt", "e4m3");
+    require("activation_scheme", "dynamic");
+  }
+  return std::string(supported);
+}
+
 void ConfigReader::refuse_unless(std::string_view key,
                                  std::initializer_list<std::string_view> allowed,
                                  std::string_view supported) {
@@ -155,6 +221,11 @@ void ConfigReader::refuse_unless(std::string_view key,
   unsupported(key, found, supported);
 }
 
+void ConfigReader::refuse(std::string_view key, std::string_view supported) {
+  const auto it = json_->root.find(std::string(key));
+  unsupported(key, it == json_->root.end() ? "missing" : shown(*it), supported);
+}
+
 void ConfigReader::all_equal(std::string_view key, std::string_view value) {
   if (!has(key)) return;
   const json& v = json_->root[std::string(key)];
@@ -162,59 +233,6 @@ void ConfigReader::all_equal(std::string_view key, std::string_view value) {
   for (const json& item : list)
     if (!item.is_string() || item.get_ref<const std::string&>() != value)
       return unsupported(key, shown(v), std::string(value) + " for every layer");
-}
-
-void ConfigReader::rope(double default_theta, std::span<const RopeType> supported,
-                        ModelConfig& config) {
-  config.rope_theta = number("rope_theta", default_theta, 0.0, 1e30);
-  json scaling = json::object();
-  std::string_view where;
-  for (std::string_view key :
-       {std::string_view("rope_scaling"), std::string_view("rope_parameters")}) {
-    if (!has(key)) continue;
-    const json& v = json_->root[std::string(key)];
-    if (!v.is_object()) return wrong(key, "an object or null");
-    scaling.update(v);  // rope_parameters (5.x) has the last word
-    where = key;
-  }
-  const std::string prefix = std::string(where) + ".";
-  for (const auto& [key, v] : scaling.items())
-    if (v.is_object())
-      return unsupported(prefix + key, shown(v), "one set of rope parameters for all layers");
-  if (const auto it = scaling.find("rope_theta"); it != scaling.end() && !it->is_null()) {
-    if (!it->is_number() || !(it->get<double>() > 0))
-      return fail(Code::kInvalidArgument,
-                  prefix + "rope_theta is " + shown(*it) + ", expected a positive number");
-    config.rope_theta = it->get<double>();
-  }
-  if (const auto it = scaling.find("partial_rotary_factor");
-      it != scaling.end() && !it->is_null() && !(it->is_number() && it->get<double>() == 1.0))
-    return unsupported(prefix + "partial_rotary_factor", shown(*it), "1 (all channels rotated)");
-
-  std::string key = "rope_type";
-  if (!scaling.contains(key) || scaling[key].is_null()) key = "type";  // legacy spelling
-  const json type = scaling.value(key, json());
-  if (type.is_null()) {
-    config.rope_type = RopeType::kDefault;
-    if (const auto it = scaling.find("factor"); it != scaling.end() && !it->is_null())
-      return fail(Code::kInvalidArgument,
-                  prefix + "factor is " + shown(*it) + " without a rope_type",
-                  "name the scaling in " + prefix + "rope_type");
-    return;
-  }
-  for (RopeType candidate : supported) {
-    if (!type.is_string() || type.get_ref<const std::string&>() != rope_type_name(candidate))
-      continue;
-    config.rope_type = candidate;
-    if (candidate == RopeType::kDefault) return;
-    const json factor = scaling.value("factor", json());
-    if (!factor.is_number() || !(factor.get<double>() >= 1.0))
-      return fail(Code::kInvalidArgument,
-                  prefix + "factor is " + shown(factor) + ", expected a number of at least 1");
-    config.rope_factor = factor.get<double>();
-    return;
-  }
-  unsupported(prefix + key, shown(type), rope_type_list(supported));
 }
 
 }  // namespace chimera

@@ -28,32 +28,52 @@ class ConfigReader {
   const Status& status() const { return status_; }
   void fail(Code code, std::string message, std::string hint = {});
 
-  bool has(std::string_view key) const;  // present and not null
+  bool has(std::string_view key) const;      // present and not null
+  bool is_null(std::string_view key) const;  // present and null
   std::string text(std::string_view key, std::string_view fallback);
   int64_t integer(std::string_view key, int64_t fallback, int64_t least, int64_t most);
   /// An integer that no class default can stand in for.
   int64_t required(std::string_view key, int64_t least, int64_t most);
   double number(std::string_view key, double fallback, double above, double most);
-  /// true, false, or the integers 0 and 1 of older files.
+  /// true, false, or an integer as older files have it (0 is false).
   bool boolean(std::string_view key, bool fallback);
   /// One id, a list of ids, or none.
   std::vector<int32_t> ids(std::string_view key);
+  /// A list of integers or of texts; nothing when absent, null or of another type (an error then).
+  std::optional<std::vector<int64_t>> integers(std::string_view key, int64_t least, int64_t most);
+  std::optional<std::vector<std::string>> texts(std::string_view key);
+  /// The number of routed experts under any of its names, which must agree.
+  int64_t expert_count(int64_t fallback);
+
+  /// quantization_config.quant_method: "" when there is none, else `supported`, whose details are
+  /// checked as well ("fp8" in blocks of 128 x 128, "mxfp4"); all others are refused.
+  std::string quantization(std::string_view supported);
 
   /// Refuses the key unless it is absent, null, false, or one of the harmless `allowed` spellings
   /// (as JSON text, e.g. "0" or "\"silu\"").
   void refuse_unless(std::string_view key, std::initializer_list<std::string_view> allowed,
                      std::string_view supported);
+  /// Refuses the key with the value it has.
+  void refuse(std::string_view key, std::string_view supported);
   /// rope_theta with rope_scaling (4.x) or rope_parameters (5.x).
-  void rope(double default_theta, std::span<const RopeType> supported, ModelConfig& config);
+  void rope(double default_theta, std::span<const RopeType> supported, int64_t max_position,
+            RopeParameters& rope);
   /// Every entry of the list `key`, if present, must be `value`.
   void all_equal(std::string_view key, std::string_view value);
+  /// Reads from the object `key` from now on, and names its keys "key.…" in messages. An error
+  /// when it is absent or no object.
+  void descend(std::string_view key);
 
  private:
   struct Json;
+  /// One rope dictionary made of both spellings; nothing after an error.
+  void merge_rope(Json& merged, std::string& where);
   void wrong(std::string_view key, std::string_view expected);
+  std::string named(std::string_view key) const { return prefix_ + std::string(key); }
   void unsupported(std::string_view key, std::string_view found, std::string_view supported);
 
   std::string label_;
+  std::string prefix_;  // "text_config." after descend
   std::unique_ptr<Json> json_;
   Status status_;
 };
@@ -69,20 +89,65 @@ std::span<const Family> families();
 /// Null when unknown.
 const Family* find_family(std::string_view model_type);
 
-/// What the families share: sizes, heads (kv heads default to `default_kv_heads`, 0 = as many as
-/// heads), vocabulary, head flags, silu, and the refusals that hold for all of them.
+// Bounds far above any released model; they keep products of sizes within 64 bits.
+constexpr int64_t kMostWidth = int64_t{1} << 20;
+constexpr int64_t kMostHeadDim = 4096;
+constexpr int64_t kMostExperts = 65536;
+constexpr int64_t kMostPositions = int64_t{1} << 31;
+
+/// All kinds of rotary scaling that exist here; what most families allow.
+std::span<const RopeType> all_rope_types();
+
+/// What the families share: sizes, heads (kv heads default to `num_kv_heads`, 0 = as many as
+/// heads; a stated null means as many as heads), vocabulary, head flags, silu, rotary embedding,
+/// and the refusals that hold for all of them.
 struct CommonDefaults {
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e4;
   int64_t max_position_embeddings = 4096;
   int64_t num_kv_heads = 0;
-  int64_t num_experts_per_tok = 0;
+  int64_t num_experts_per_tok = 1;
+  std::span<const RopeType> rope_types = all_rope_types();
 };
 void read_common(ConfigReader& reader, const CommonDefaults& defaults, ModelConfig& config);
 
-// One per family_*.cc.
+/// head_dim: the file's, `fallback` when the key is missing, hidden_size / num_attention_heads when
+/// it is null or `fallback` is 0. Call after read_common.
+void read_head_dim(ConfigReader& reader, int64_t fallback, ModelConfig& config);
+
+/// The masks of a family with some restricted layers: `restricted` where layer_types says
+/// `type_name`, or without that list where `by_default` [num_layers] is set; full elsewhere.
+/// A restricted layer of width 0 is refused by `width_key`. Call after read_common.
+void read_masks(ConfigReader& reader, std::string_view type_name, std::string_view width_key,
+                AttentionMask restricted, const std::vector<uint8_t>& by_default,
+                ModelConfig& config);
+
+/// Biases on q, k, v and o alike, as attention_bias says.
+void read_attention_bias(ConfigReader& reader, ModelConfig& config);
+
+/// A family without routers: the dense feed-forward is the one base expert
+/// (ModelConfig::dense_base).
+void make_dense(ModelConfig& config);
+
+/// Layers with a router of the Qwen families (mlp_only_layers, decoder_sparse_step), with the
+/// widths of both kinds of layer. Call after read_common.
+void read_sparse_layers(ConfigReader& reader, int64_t default_expert_width, ModelConfig& config);
+
+/// Names that most families share: pre-norms, "mlp.gate.weight", "mlp.experts.{e}.gate_proj.weight"
+/// and so on, the fused layout of transformers 5, and "mlp." for dense layers.
+TensorNames common_names();
+
+// One or two per family_*.cc.
+extern const Family kDeepseekV3;
 extern const Family kFlexOlmo;
-extern const Family kOlmoe;
+extern const Family kGptOss;
+extern const Family kLlama;
+extern const Family kLlama4;
+extern const Family kLlama4Text;
 extern const Family kMixtral;
+extern const Family kOlmoe;
+extern const Family kQwen2Moe;
+extern const Family kQwen3;
+extern const Family kQwen3Moe;
 
 }  // namespace chimera

@@ -5,30 +5,19 @@
 namespace chimera {
 namespace {
 
-constexpr int64_t kMostExperts = 65536;
-
-void read_head_dim(ConfigReader& r, ModelConfig& c) {
-  if (c.num_heads == 0) return;
-  if (c.hidden_size % c.num_heads != 0 && !r.has("head_dim")) {
-    r.fail(Code::kInvalidArgument,
-           "hidden_size is " + std::to_string(c.hidden_size) +
-               ", no multiple of num_attention_heads " + std::to_string(c.num_heads),
-           "give head_dim");
-    return;
-  }
-  c.head_dim = r.integer("head_dim", c.hidden_size / c.num_heads, 2, 4096);
-}
-
 void read_olmo(ConfigReader& r, const CommonDefaults& defaults, int64_t num_experts,
                ModelConfig& c) {
   read_common(r, defaults, c);
-  read_head_dim(r, c);
-  c.num_experts = r.integer("num_experts", num_experts, 1, kMostExperts);
+  read_head_dim(r, 0, c);
+  read_attention_bias(r, c);
+  c.intermediate_size = r.required("intermediate_size", 1, kMostWidth);
+  c.num_experts = r.expert_count(num_experts);
   c.norm_topk_prob = r.boolean("norm_topk_prob", false);
-  c.attention_bias = r.boolean("attention_bias", false);
   c.gate_kind = GateKind::kSoftmaxTopK;
   c.qk_norm = QkNorm::kWholeVector;
+  r.refuse_unless("mlp_bias", {"0"}, "false (experts have no biases)");
   r.refuse_unless("sliding_window", {}, "null (full attention)");
+  r.all_equal("layer_types", "full_attention");
 }
 
 void read_olmoe(ConfigReader& r, ModelConfig& c) {
@@ -49,29 +38,18 @@ void read_flex_olmo(ConfigReader& r, ModelConfig& c) {
   r.refuse_unless("clip_qkv", {}, "null (flex_olmo does not clip)");
 }
 
-TensorNames olmo_names(std::string attention_norm, std::string ffn_norm) {
-  return {.layer_prefix = "model.layers.{L}.",
-          .attention_norm = std::move(attention_norm),
-          .ffn_norm = std::move(ffn_norm),
-          .gate = "mlp.gate.weight",
-          .expert_prefix = "mlp.experts.{e}.",
-          .expert_gate = "gate_proj.weight",
-          .expert_up = "up_proj.weight",
-          .expert_down = "down_proj.weight",
-          .fused_gate_up = "mlp.experts.gate_up_proj",
-          .fused_down = "mlp.experts.down_proj",
-          .fused_gate = "mlp.gate.weight"};
-}
-
 const TensorNames& olmoe_names() {
-  static const TensorNames names =
-      olmo_names("input_layernorm.weight", "post_attention_layernorm.weight");
+  static const TensorNames names = common_names();
   return names;
 }
 
 const TensorNames& flex_olmo_names() {
-  static const TensorNames names =
-      olmo_names("post_attention_layernorm.weight", "post_feedforward_layernorm.weight");
+  static const TensorNames names = [] {
+    TensorNames n = common_names();
+    n.attention_norm = "post_attention_layernorm.weight";
+    n.ffn_norm = "post_feedforward_layernorm.weight";
+    return n;
+  }();
   return names;
 }
 

@@ -8,9 +8,10 @@
 namespace chimera {
 namespace {
 
-/// Replaces the `{x}` of a pattern by a number.
+/// Replaces the `{x}` of a pattern, if it has one, by a number.
 std::string fill(std::string_view pattern, int64_t number) {
   const size_t open = pattern.find('{');
+  if (open == std::string_view::npos) return std::string(pattern);
   const size_t close = pattern.find('}', open);
   std::string out(pattern.substr(0, open));
   out += std::to_string(number);
@@ -31,15 +32,50 @@ std::optional<std::string_view> strip_pattern(std::string_view name, std::string
   return name.substr(tail.size());
 }
 
+/// Fills in what a family left to the rule: the lists per layer, and widths that follow from
+/// others.
+void complete(ModelConfig& c) {
+  const auto layers = static_cast<size_t>(c.num_layers);
+  if (c.masks.empty()) c.masks.resize(layers);
+  if (c.rope_layers.empty()) c.rope_layers.assign(layers, 1);
+  if (c.moe_layers.empty()) c.moe_layers.assign(layers, 1);
+  if (c.v_head_dim == 0) c.v_head_dim = c.head_dim;
+  if (c.rope_dim == 0) c.rope_dim = c.head_dim;
+}
+
+/// Grouped routing chooses k experts from the kept groups, whose score is a sum of two.
+void check_groups(ConfigReader& reader, const ModelConfig& c) {
+  if (c.gate_kind != GateKind::kGroupedSigmoid) return;
+  const std::string groups = "n_group is " + std::to_string(c.n_group);
+  if (c.num_experts % c.n_group != 0)
+    return reader.fail(
+        Code::kInvalidArgument,
+        groups + ", which does not divide n_routed_experts " + std::to_string(c.num_experts));
+  const int64_t size = c.num_experts / c.n_group;
+  if (c.n_group > 1 && size < 2)
+    return reader.fail(Code::kInvalidArgument,
+                       groups + " for " + std::to_string(c.num_experts) +
+                           " experts, expected at least two experts per group");
+  if (c.topk_group > c.n_group)
+    return reader.fail(Code::kInvalidArgument,
+                       "topk_group is " + std::to_string(c.topk_group) + ", more than " + groups);
+  if (c.num_experts_per_tok > c.topk_group * size)
+    reader.fail(Code::kInvalidArgument,
+                "num_experts_per_tok is " + std::to_string(c.num_experts_per_tok) +
+                    ", more than the experts of topk_group " + std::to_string(c.topk_group) +
+                    " groups of " + std::to_string(size));
+}
+
 /// Checks that concern several keys, for all families.
 void check_consistency(ConfigReader& reader, const ModelConfig& c) {
-  if (c.head_dim % 2 != 0)
-    reader.fail(Code::kInvalidArgument, "head_dim is " + std::to_string(c.head_dim) +
+  if (c.rope_dim % 2 != 0)
+    reader.fail(Code::kInvalidArgument, "head_dim is " + std::to_string(c.rope_dim) +
                                             ", expected an even number (rotary pairs)");
   if (c.num_experts_per_tok > c.num_experts)
     reader.fail(Code::kInvalidArgument,
                 "num_experts_per_tok is " + std::to_string(c.num_experts_per_tok) +
                     ", more than the number of experts " + std::to_string(c.num_experts));
+  check_groups(reader, c);
   for (int32_t id : c.eos_token_ids)
     if (id >= c.vocab_size)
       reader.fail(Code::kInvalidArgument, "eos_token_id is " + std::to_string(id) +
@@ -77,6 +113,7 @@ Result<ModelConfig> parse_model_config(std::string_view config_json, std::string
     return reader.status();
   }
   family->read(reader, config);
+  complete(config);
   if (reader.status().ok()) check_consistency(reader, config);
   if (!reader.status().ok()) return reader.status();
   return config;
@@ -103,8 +140,12 @@ const TensorNames& tensor_names(const ModelConfig& config) {
   return family == nullptr ? none : family->names();
 }
 
+std::string model_tensor(const ModelConfig& config, std::string_view tail) {
+  return config.tensor_prefix + std::string(tail);
+}
+
 std::string layer_tensor(const ModelConfig& config, int64_t layer, std::string_view tail) {
-  return fill(tensor_names(config).layer_prefix, layer) + std::string(tail);
+  return model_tensor(config, fill(tensor_names(config).layer_prefix, layer)) + std::string(tail);
 }
 
 std::string expert_tensor(const ModelConfig& config, int64_t layer, int64_t expert,
@@ -114,12 +155,22 @@ std::string expert_tensor(const ModelConfig& config, int64_t layer, int64_t expe
 }
 
 bool is_expert_tensor(const ModelConfig& config, std::string_view name) {
+  if (config.dense_base || !name.starts_with(config.tensor_prefix)) return false;
+  name.remove_prefix(config.tensor_prefix.size());
   const TensorNames& names = tensor_names(config);
   const std::optional<std::string_view> tail = strip_pattern(name, names.layer_prefix);
-  if (!tail) return false;
-  if (*tail == names.gate || *tail == names.fused_gate) return true;
-  if (!names.fused_gate_up.empty() && (*tail == names.fused_gate_up || *tail == names.fused_down))
-    return true;
+  if (!tail || tail->empty()) return false;
+  for (const std::string* whole :
+       {&names.gate, &names.fused_gate, &names.gate_bias, &names.score_correction,
+        &names.fused_gate_up_bias, &names.fused_down_bias})
+    if (*tail == *whole) return true;
+  for (const std::string* stack : {&names.fused_gate_up, &names.fused_down}) {
+    if (stack->empty() || !tail->starts_with(*stack)) continue;
+    const std::string_view suffix = tail->substr(stack->size());
+    if (suffix.empty() || suffix == names.fused_blocks_suffix ||
+        suffix == names.fused_scales_suffix)
+      return true;
+  }
   return strip_pattern(*tail, names.expert_prefix).has_value();
 }
 

@@ -1,0 +1,19 @@
+// The JSON inside a ConfigReader. Private to config_*.cc, so that the families do not see the
+// library.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "backbone/family.h"
+
+namespace chimera {
+
+struct ConfigReader::Json {
+  nlohmann::json root;
+};
+
+/// The value as it stands in the file, cut to a readable length.
+std::string shown(const nlohmann::json& value);
+
+}  // namespace chimera

@@ -1,0 +1,167 @@
+// The rotary part of config.json in its two spellings (model-families sections 0.3 and 0.4).
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "backbone/config_json.h"
+
+namespace chimera {
+namespace {
+
+using json = nlohmann::json;
+
+// Far above any sensible value; keeps conversions to integers and floats within range.
+constexpr double kMostNumber = 1e15;
+
+std::string_view rope_type_name(RopeType type) {
+  switch (type) {
+    case RopeType::kDefault:
+      return "default";
+    case RopeType::kLinear:
+      return "linear";
+    case RopeType::kDynamic:
+      return "dynamic";
+    case RopeType::kYarn:
+      return "yarn";
+    case RopeType::kLlama3:
+      return "llama3";
+  }
+  return "";
+}
+
+std::string rope_type_list(std::span<const RopeType> types) {
+  std::string list;
+  for (RopeType t : types) {
+    if (!list.empty()) list += ", ";
+    list += rope_type_name(t);
+  }
+  return list;
+}
+
+/// The numbers of one rope dictionary; the first wrong one is reported to the reader.
+class RopeFields {
+ public:
+  RopeFields(ConfigReader& reader, const json& fields, std::string where)
+      : reader_(reader), fields_(fields), where_(std::move(where)) {}
+
+  /// A number of at least `least` (above it when `open`), or nothing when absent or null.
+  std::optional<double> number(const char* key, double least, bool open = false) {
+    const json v = fields_.value(key, json());
+    if (v.is_null()) return std::nullopt;
+    const double d = v.is_number() ? v.get<double>() : std::numeric_limits<double>::quiet_NaN();
+    if ((d > least || (d == least && !open)) && d <= kMostNumber) return d;
+    wrong(key, v, std::string("a number ") + (open ? "above " : "of at least ") + shown(least));
+    return std::nullopt;
+  }
+  double required(const char* key, double least, bool open = false) {
+    const std::optional<double> d = number(key, least, open);
+    if (!d && fields_.value(key, json()).is_null())
+      wrong(key, json(), std::string("a number of at least ") + shown(least));
+    return d.value_or(1.0);
+  }
+  bool boolean(const char* key, bool fallback) {
+    const json v = fields_.value(key, json());
+    if (v.is_null()) return fallback;
+    if (!v.is_boolean()) wrong(key, v, "true or false");
+    return v.is_boolean() ? v.get<bool>() : fallback;
+  }
+
+ private:
+  void wrong(const char* key, const json& v, const std::string& expected) {
+    reader_.fail(Code::kInvalidArgument,
+                 where_ + key + " is " + shown(v) + ", expected " + expected);
+  }
+
+  ConfigReader& reader_;
+  const json& fields_;
+  std::string where_;
+};
+
+void read_llama3(RopeFields& fields, RopeParameters& out) {
+  out.low_freq_factor = fields.required("low_freq_factor", 0.0, true);
+  out.high_freq_factor = fields.required("high_freq_factor", out.low_freq_factor, true);
+  out.original_max_position =
+      static_cast<int64_t>(fields.required("original_max_position_embeddings", 1.0));
+}
+
+/// `max_position` is the original range unless another is stated.
+void read_yarn(RopeFields& fields, int64_t max_position, RopeParameters& out) {
+  out.attention_factor = fields.number("attention_factor", 0.0, true);
+  out.mscale = fields.number("mscale", 0.0).value_or(0.0);
+  const auto beta = [&](const char* key, double fallback) {
+    const double stated = fields.number(key, 0.0).value_or(0.0);
+    return stated > 0.0 ? stated : fallback;  // 0 and null mean the default
+  };
+  out.beta_fast = beta("beta_fast", 32.0);
+  out.beta_slow = beta("beta_slow", 1.0);
+  out.truncate = fields.boolean("truncate", true);
+  out.original_max_position =
+      static_cast<int64_t>(fields.number("original_max_position_embeddings", 1.0)
+                               .value_or(static_cast<double>(max_position)));
+}
+
+}  // namespace
+
+void ConfigReader::merge_rope(Json& merged, std::string& where) {
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!has(key)) continue;
+    const json& v = json_->root[key];
+    if (!v.is_object()) return wrong(key, "an object or null");
+    where = named(key) + ".";
+    for (const auto& [name, value] : v.items()) {
+      const auto [at, fresh] = merged.root.emplace(name, value);
+      if (!fresh && *at != value)
+        return fail(Code::kUnimplemented,
+                    where + name + " is " + shown(value) + ", but rope_scaling." + name + " is " +
+                        shown(*at) + "; releases of the reference disagree on which counts",
+                    "state one of rope_scaling and rope_parameters");
+    }
+  }
+}
+
+void ConfigReader::rope(double default_theta, std::span<const RopeType> supported,
+                        int64_t max_position, RopeParameters& out) {
+  out.theta = number("rope_theta", default_theta, 0.0, 1e30);
+  Json merged{json::object()};
+  std::string where;
+  merge_rope(merged, where);
+  if (!status_.ok()) return;
+  const json& scaling = merged.root;
+  for (const auto& [key, v] : scaling.items())
+    if (v.is_object())
+      return unsupported(where.substr(prefix_.size()) + key, shown(v),
+                         "one set of rope parameters for all layers");
+  RopeFields fields(*this, scaling, where);
+  out.theta = fields.number("rope_theta", 0.0, true).value_or(out.theta);
+  const auto refuse = [&](const std::string& key, const json& found, const std::string& what) {
+    unsupported(where.substr(prefix_.size()) + key, shown(found), what);
+  };
+  if (const auto part = fields.number("partial_rotary_factor", 0.0); part && *part != 1.0)
+    return refuse("partial_rotary_factor", *part, "1 (all channels rotated)");
+
+  const json type = scaling.value("rope_type", json());
+  const json legacy = scaling.value("type", json());
+  if (!type.is_null() && !legacy.is_null() && type != legacy)
+    return refuse("type", legacy, shown(type) + " as rope_type says");
+  const json& name = type.is_null() ? legacy : type;
+  if (name.is_null()) {
+    if (const auto it = scaling.find("factor"); it != scaling.end() && !it->is_null())
+      fail(Code::kInvalidArgument, where + "factor is " + shown(*it) + " without a rope_type",
+           "name the scaling in " + where + "rope_type");
+    return;
+  }
+  const auto found = std::find_if(supported.begin(), supported.end(), [&](RopeType candidate) {
+    return name.is_string() && name.get_ref<const std::string&>() == rope_type_name(candidate);
+  });
+  if (found == supported.end())
+    return refuse(type.is_null() ? "type" : "rope_type", name, rope_type_list(supported));
+  out.type = *found;
+  if (out.type == RopeType::kDefault) return;
+  out.factor = fields.required("factor", 1.0);
+  out.mscale_all_dim = fields.number("mscale_all_dim", 0.0).value_or(0.0);
+  if (out.type == RopeType::kLlama3) read_llama3(fields, out);
+  if (out.type == RopeType::kYarn)
+    read_yarn(fields, max_position, out);
+}
+
+}  // namespace chimera

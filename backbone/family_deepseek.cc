@@ -1,0 +1,72 @@
+// DeepSeek-V3 (arXiv 2412.19437): multi-head latent attention, sigmoid scores with a correction
+// bias and group-limited top-k, one ungated shared expert, dense layers at the start.
+#include "backbone/family.h"
+
+namespace chimera {
+namespace {
+
+void read_attention(ConfigReader& r, ModelConfig& c) {
+  MlaConfig mla;
+  mla.q_lora_rank = r.is_null("q_lora_rank") ? 0 : r.integer("q_lora_rank", 1536, 1, kMostWidth);
+  mla.kv_lora_rank = r.integer("kv_lora_rank", 512, 1, kMostWidth);
+  mla.qk_nope_head_dim = r.integer("qk_nope_head_dim", 128, 1, kMostHeadDim);
+  mla.qk_rope_head_dim = r.integer("qk_rope_head_dim", 64, 2, kMostHeadDim);
+  // head_dim of the file is qk_rope_head_dim, written by newer releases; num_key_value_heads says
+  // nothing, because every query head has keys and values of its own.
+  c.num_kv_heads = c.num_heads;
+  c.head_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim;
+  c.rope_dim = mla.qk_rope_head_dim;
+  c.v_head_dim = r.integer("v_head_dim", 128, 1, kMostHeadDim);
+  c.mla = mla;
+  c.rope_interleaved = r.boolean("rope_interleave", true);
+  read_attention_bias(r, c);
+  r.all_equal("layer_types", "full_attention");
+}
+
+void read_router(ConfigReader& r, ModelConfig& c) {
+  c.gate_kind = GateKind::kGroupedSigmoid;
+  c.score_correction = true;
+  c.num_experts = r.expert_count(256);
+  c.n_group = r.integer("n_group", 8, 1, kMostExperts);
+  c.topk_group = r.integer("topk_group", 4, 1, kMostExperts);
+  c.norm_topk_prob = r.boolean("norm_topk_prob", true);
+  c.routed_scaling_factor = static_cast<float>(r.number("routed_scaling_factor", 2.5, 0.0, 1e30));
+  r.refuse_unless("scoring_func", {"\"sigmoid\""}, "sigmoid");
+  r.refuse_unless("topk_method", {"\"noaux_tc\""}, "noaux_tc");
+  r.refuse_unless("moe_layer_freq", {"1"}, "1 (every layer from first_k_dense_replace on)");
+}
+
+void read_deepseek_v3(ConfigReader& r, ModelConfig& c) {
+  c.quant_method = r.quantization("fp8");
+  read_common(r,
+              {.rms_norm_eps = 1e-6,
+               .rope_theta = 1e4,
+               .max_position_embeddings = 4096,
+               .num_experts_per_tok = 8},
+              c);
+  read_attention(r, c);
+  read_router(r, c);
+  const int64_t dense = r.integer("first_k_dense_replace", 3, 0, kMostPositions);
+  for (int64_t l = 0; l < c.num_layers; ++l) c.moe_layers.push_back(l >= dense);
+  if (dense > 0) c.dense_intermediate_size = r.required("intermediate_size", 1, kMostWidth);
+  c.intermediate_size = r.required("moe_intermediate_size", 1, kMostWidth);
+  c.shared_intermediate_size =
+      c.intermediate_size * r.integer("n_shared_experts", 1, 0, kMostHeadDim);
+  r.refuse_unless("mlp_bias", {"0"}, "false (deepseek_v3 has no feed-forward biases)");
+}
+
+const TensorNames& deepseek_v3_names() {
+  static const TensorNames names = [] {
+    TensorNames n = common_names();
+    n.score_correction = "mlp.gate.e_score_correction_bias";
+    n.shared_prefix = "mlp.shared_experts.";
+    return n;
+  }();
+  return names;
+}
+
+}  // namespace
+
+const Family kDeepseekV3 = {"deepseek_v3", read_deepseek_v3, deepseek_v3_names};
+
+}  // namespace chimera
