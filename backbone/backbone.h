@@ -1,8 +1,9 @@
 // The resident backbone: embedding, attention, norms and head, and the forward pass through them.
 //
-// The feed-forward part of every block is not the backbone's: it calls a FeedForward, which the
-// router implements over the current routing table. So one forward pass serves sequences that are
-// on different tables, and the backbone knows nothing of modules.
+// The routed part of every block is not the backbone's: it calls a FeedForward, which the router
+// implements over the current routing table. So one forward pass serves sequences that are on
+// different tables, and the backbone knows nothing of modules. Layers without a router, and shared
+// experts, are the backbone's own.
 //
 // Thread safety: a Backbone is immutable; `forward` is const and needs a Workspace of the caller's
 // own, one per thread that runs passes.
@@ -14,10 +15,13 @@
 #include <string>
 #include <vector>
 
+#include "backbone/backbone_weights.h"
 #include "backbone/checkpoint.h"
 #include "backbone/kernels.h"
 #include "backbone/kv_cache.h"
+#include "backbone/linear.h"
 #include "backbone/model_config.h"
+#include "backbone/rope.h"
 #include "backbone/status.h"
 #include "backbone/thread_pool.h"
 
@@ -31,8 +35,9 @@ struct BatchSegment {
   enum class Logits : uint8_t { kNone, kLast, kAll } logits = Logits::kLast;
 };
 
-/// Computes y = FFN(x) of one layer for all rows of a batch. Rows are the segments' tokens in
-/// order. `x`, `y`: [rows, hidden], distinct.
+/// Computes y = FFN(x) of one layer with a router (ModelConfig::moe_layers), without its shared
+/// expert, for all rows of a batch. Rows are the segments' tokens in order. `x`, `y`: [rows,
+/// hidden], distinct.
 class FeedForward {
  public:
   virtual ~FeedForward() = default;
@@ -43,7 +48,10 @@ class FeedForward {
 class Workspace {
  public:
   std::vector<float> x, normed, q, k, v, attn, ffn, scores, logits;
-  std::vector<float> rope;               // [rows, head_dim]: cosines, then sines
+  std::vector<float> q_low, q_latent, attn_latent;     // latent attention
+  std::vector<float> ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
+  std::vector<float> rope;                             // [rows, rope_dim]: cosines, then sines
+  std::vector<LinearOp> head_ops;                      // latent attention: one product per head
   std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
   std::vector<int64_t> row_segment, row_position, first_block;
 };
@@ -64,21 +72,14 @@ class Backbone {
   Status forward(std::span<BatchSegment> segments, FeedForward& ffn, const Kernels& kernels,
                  ThreadPool& pool, Workspace& ws) const;
 
-  struct Layer {
-    Matrix q, k, v, o;
-    std::vector<float> q_bias, k_bias, v_bias, o_bias;  // empty when absent
-    std::vector<float> q_norm, k_norm;                  // empty when absent
-    std::vector<float> attention_norm, ffn_norm;        // [hidden]
-  };
-
  private:
   ModelConfig config_;
   Precision precision_ = Precision::kBF16;
   Matrix embed_;  // [vocab, hidden]
   Matrix head_;   // [vocab, hidden]
   std::vector<float> final_norm_;
-  std::vector<float> inv_freq_;  // [head_dim / 2]
-  std::vector<Layer> layers_;
+  Rope rope_;
+  std::vector<LayerWeights> layers_;
 };
 
 /// "sha256:…" of the backbone: name, dtype, shape and bytes of every tensor of the checkpoint in

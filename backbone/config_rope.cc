@@ -160,8 +160,7 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
   out.factor = fields.required("factor", 1.0);
   out.mscale_all_dim = fields.number("mscale_all_dim", 0.0).value_or(0.0);
   if (out.type == RopeType::kLlama3) read_llama3(fields, out);
-  if (out.type == RopeType::kYarn)
-    read_yarn(fields, max_position, out);
+  if (out.type == RopeType::kYarn) read_yarn(fields, max_position, out);
 }
 
 }  // namespace chimera

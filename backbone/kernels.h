@@ -18,17 +18,24 @@ namespace chimera {
 
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512 };
 
+/// One query row over the cache. Query head h uses key/value head h / (heads / kv_heads); with
+/// latent attention all share one, whose values are the first v_dim channels of its keys.
 struct AttentionArgs {
-  const float* q;         // [heads, head_dim], rotated, one query row
-  const float* const* k;  // block pointers: k[b] is [block_tokens, kv_heads, head_dim]
-  const float* const* v;  // same
+  const float* q;         // [heads, head_dim], rotated
+  const float* const* k;  // block pointers: k[b] is [block_tokens] rows of k_stride floats, in
+                          // which key/value head g begins at g * head_dim
+  const float* const* v;  // same with v_stride and g * v_dim; may be `k`
   int64_t block_tokens;
-  int64_t first;  // first visible position (sliding window), absolute
+  int64_t first;  // first visible position (window or chunk), absolute
   int64_t count;  // one past the last visible position, absolute
-  int64_t heads, kv_heads, head_dim;
+  int64_t heads, kv_heads;
+  int64_t head_dim, v_dim;
+  int64_t k_stride, v_stride;
   float scale;
-  float* scores;  // scratch, [count]
-  float* out;     // [heads, head_dim]
+  const float* sinks = nullptr;  // [heads], or null: logits that take part in the softmax's sum and
+                                 // add no value, not scaled
+  float* scores;                 // scratch, [count - first]
+  float* out;                    // [heads, v_dim]
 };
 
 /// Function table of one instruction set. Shapes: x [m, cols] with row stride ldx, y [m, rows]

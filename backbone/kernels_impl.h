@@ -363,7 +363,7 @@ template <class Op>
 template <class V>
 float attention_scores(const AttentionArgs& a, const float* q, int64_t kv_head, float* scores) {
   constexpr int kKeys = V::kGemvCols;
-  const int64_t stride = a.kv_heads * a.head_dim;
+  const int64_t stride = a.k_stride;
   float* out = scores;
   for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
     const float* k = a.k[block] + slot * stride + kv_head * a.head_dim;
@@ -419,7 +419,7 @@ void weighted_values(const AttentionArgs& a, const float* p, int64_t offset, flo
   typename V::Reg acc[G];
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) acc[g] = V::zero();
-  const int64_t stride = a.kv_heads * a.head_dim;
+  const int64_t stride = a.v_stride;
   for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
     const float* v = a.v[block] + slot * stride + offset;
     for (int64_t i = 0; i < run; ++i, v += stride) {
@@ -438,7 +438,7 @@ template <class V>
 void weighted_values_one(const AttentionArgs& a, const float* p, int64_t offset, float sum,
                          float* out) {
   float acc = 0.0f;
-  const int64_t stride = a.kv_heads * a.head_dim;
+  const int64_t stride = a.v_stride;
   for_each_run(a, [&](int64_t block, int64_t slot, int64_t run) {
     const float* v = a.v[block] + slot * stride + offset;
     for (int64_t i = 0; i < run; ++i) acc = std::fma(*p++, v[i * stride], acc);
@@ -446,23 +446,33 @@ void weighted_values_one(const AttentionArgs& a, const float* p, int64_t offset,
   *out = acc / sum;
 }
 
+/// e^x of one number, the same bits as a lane of exp_of.
+template <class V>
+float exp_one(float x) {
+  alignas(64) float lanes[V::kWidth];
+  V::store(lanes, exp_of<V>(V::set1(x)));
+  return lanes[0];
+}
+
 template <class V>
 void attention(const AttentionArgs& a, int64_t h0, int64_t h1) {
   const int64_t group = a.heads / a.kv_heads;
   for (int64_t h = h0; h < h1; ++h) {
     const int64_t kv_head = h / group;
-    float* out = a.out + h * a.head_dim;
-    const float top = attention_scores<V>(a, a.q + h * a.head_dim, kv_head, a.scores);
-    const float sum = exponentials<V>(a.scores, a.count - a.first, top);
+    float* out = a.out + h * a.v_dim;
+    float top = attention_scores<V>(a, a.q + h * a.head_dim, kv_head, a.scores);
+    if (a.sinks != nullptr) top = std::max(top, a.sinks[h]);
+    float sum = exponentials<V>(a.scores, a.count - a.first, top);
+    if (a.sinks != nullptr) sum += exp_one<V>(a.sinks[h] - top);
     int64_t c = 0;
-    const int64_t base = kv_head * a.head_dim;
-    for (; c + 8 * V::kWidth <= a.head_dim; c += 8 * V::kWidth)
+    const int64_t base = kv_head * a.v_dim;
+    for (; c + 8 * V::kWidth <= a.v_dim; c += 8 * V::kWidth)
       weighted_values<V, 8>(a, a.scores, base + c, sum, out + c);
-    for (; c + 4 * V::kWidth <= a.head_dim; c += 4 * V::kWidth)
+    for (; c + 4 * V::kWidth <= a.v_dim; c += 4 * V::kWidth)
       weighted_values<V, 4>(a, a.scores, base + c, sum, out + c);
-    for (; c + V::kWidth <= a.head_dim; c += V::kWidth)
+    for (; c + V::kWidth <= a.v_dim; c += V::kWidth)
       weighted_values<V, 1>(a, a.scores, base + c, sum, out + c);
-    for (; c < a.head_dim; ++c) weighted_values_one<V>(a, a.scores, base + c, sum, out + c);
+    for (; c < a.v_dim; ++c) weighted_values_one<V>(a, a.scores, base + c, sum, out + c);
   }
 }
 

@@ -236,104 +236,133 @@ TEST_F(KernelsTest, AxpyIsOneFusedMultiplyAdd) {
 
 struct AttentionCase {
   int64_t block_tokens, first, count, heads, kv_heads, head_dim;
+  int64_t v_dim;
+  bool sinks = false;
+  bool latent = false;  // values are the first v_dim channels of the keys
+
+  int64_t k_row() const { return kv_heads * head_dim; }
+  int64_t v_row() const { return latent ? k_row() : kv_heads * v_dim; }
 };
 
-/// Keys and values by position, copied into blocks of any size.
-struct Cache {
-  std::vector<std::vector<float>> k, v;
-  std::vector<const float*> k_ptr, v_ptr;
+/// Keys or values by position, copied into blocks of any size.
+struct Blocks {
+  std::vector<std::vector<float>> memory;
+  std::vector<const float*> ptr;
 };
 
-Cache make_cache(const AttentionCase& c, const std::vector<float>& k, const std::vector<float>& v) {
-  const int64_t row = c.kv_heads * c.head_dim;
+Blocks make_blocks(const AttentionCase& c, const std::vector<float>& values, int64_t row) {
   const int64_t blocks = (c.count + c.block_tokens - 1) / c.block_tokens;
-  Cache cache;
+  Blocks out;
   for (int64_t b = 0; b < blocks; ++b) {
     const float nan = std::numeric_limits<float>::quiet_NaN();  // reading past `count` shows
-    cache.k.emplace_back(static_cast<size_t>(c.block_tokens * row), nan);
-    cache.v.emplace_back(static_cast<size_t>(c.block_tokens * row), nan);
-    for (int64_t t = 0; t < c.block_tokens && b * c.block_tokens + t < c.count; ++t) {
-      const size_t from = static_cast<size_t>((b * c.block_tokens + t) * row);
-      const size_t bytes = static_cast<size_t>(row) * sizeof(float);
-      std::memcpy(cache.k.back().data() + t * row, k.data() + from, bytes);
-      std::memcpy(cache.v.back().data() + t * row, v.data() + from, bytes);
-    }
+    out.memory.emplace_back(static_cast<size_t>(c.block_tokens * row), nan);
+    for (int64_t t = 0; t < c.block_tokens && b * c.block_tokens + t < c.count; ++t)
+      std::memcpy(out.memory.back().data() + t * row,
+                  values.data() + (b * c.block_tokens + t) * row,
+                  static_cast<size_t>(row) * sizeof(float));
   }
-  for (const auto& block : cache.k) cache.k_ptr.push_back(block.data());
-  for (const auto& block : cache.v) cache.v_ptr.push_back(block.data());
-  return cache;
+  for (const auto& block : out.memory) out.ptr.push_back(block.data());
+  return out;
+}
+
+/// q [heads, head_dim], k [count, k_row], v [count, v_row], sinks [heads].
+struct AttentionData {
+  std::vector<float> q, k, v, sinks;
+};
+
+float case_scale(const AttentionCase& c) {
+  return 1.0f / std::sqrt(static_cast<float>(c.head_dim));
 }
 
 std::vector<float> run_attention(const Kernels& kernels, const AttentionCase& c,
-                                 const std::vector<float>& q, const Cache& cache) {
-  std::vector<float> scores(static_cast<size_t>(c.count));
-  std::vector<float> out(static_cast<size_t>(c.heads * c.head_dim));
-  AttentionArgs args{q.data(),
-                     cache.k_ptr.data(),
-                     cache.v_ptr.data(),
-                     c.block_tokens,
-                     c.first,
-                     c.count,
-                     c.heads,
-                     c.kv_heads,
-                     c.head_dim,
-                     1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                     scores.data(),
-                     out.data()};
+                                 const AttentionData& data) {
+  const Blocks k = make_blocks(c, data.k, c.k_row());
+  const Blocks v = make_blocks(c, data.v, c.v_row());
+  std::vector<float> scores(static_cast<size_t>(c.count - c.first));
+  std::vector<float> out(static_cast<size_t>(c.heads * c.v_dim));
+  AttentionArgs args{};
+  args.q = data.q.data();
+  args.k = k.ptr.data();
+  args.v = c.latent ? k.ptr.data() : v.ptr.data();
+  args.block_tokens = c.block_tokens;
+  args.first = c.first;
+  args.count = c.count;
+  args.heads = c.heads;
+  args.kv_heads = c.kv_heads;
+  args.head_dim = c.head_dim;
+  args.v_dim = c.v_dim;
+  args.k_stride = c.k_row();
+  args.v_stride = c.v_row();
+  args.scale = case_scale(c);
+  args.sinks = c.sinks ? data.sinks.data() : nullptr;
+  args.scores = scores.data();
+  args.out = out.data();
   const int64_t half = c.heads / 2;
   kernels.attention(args, 0, half);
   kernels.attention(args, half, c.heads);
   return out;
 }
 
-TEST_F(KernelsTest, AttentionEqualsSoftmaxAndIgnoresBlocksAndInstructionSet) {
-  const std::vector<AttentionCase> cases = {{16, 0, 1, 4, 4, 16},  {16, 0, 70, 4, 2, 16},
-                                            {16, 3, 70, 4, 1, 64}, {8, 0, 129, 8, 2, 72},
-                                            {16, 17, 18, 2, 2, 8}, {16, 100, 333, 2, 1, 6},
-                                            {4, 0, 47, 3, 1, 128}, {16, 0, 512, 1, 1, 66}};
-  for (const AttentionCase& c : cases) {
-    const int64_t row = c.kv_heads * c.head_dim;
-    const std::vector<float> q = normal(c.heads * c.head_dim, 2.0f);
-    const std::vector<float> k = normal(c.count * row);
-    const std::vector<float> v = normal(c.count * row);
-    const Cache cache = make_cache(c, k, v);
-    const std::vector<float> expected = run_attention(kernels_for(Isa::kScalar), c, q, cache);
+/// Softmax attention of one head in double precision.
+std::vector<double> exact_head(const AttentionCase& c, const AttentionData& data, int64_t h) {
+  const int64_t kv = h / (c.heads / c.kv_heads);
+  std::vector<double> p;
+  double top = c.sinks ? static_cast<double>(data.sinks[static_cast<size_t>(h)]) : -1e300;
+  const double sink = top;
+  for (int64_t pos = c.first; pos < c.count; ++pos) {
+    double s = 0;
+    for (int64_t d = 0; d < c.head_dim; ++d)
+      s += static_cast<double>(data.q[static_cast<size_t>(h * c.head_dim + d)]) *
+           static_cast<double>(data.k[static_cast<size_t>(pos * c.k_row() + kv * c.head_dim + d)]);
+    p.push_back(s * static_cast<double>(case_scale(c)));
+    top = std::max(top, p.back());
+  }
+  double total = c.sinks ? std::exp(sink - top) : 0.0;
+  for (double& s : p) total += s = std::exp(s - top);
+  std::vector<double> out(static_cast<size_t>(c.v_dim), 0.0);
+  for (int64_t d = 0; d < c.v_dim; ++d)
+    for (int64_t pos = c.first; pos < c.count; ++pos)
+      out[static_cast<size_t>(d)] +=
+          p[static_cast<size_t>(pos - c.first)] / total *
+          static_cast<double>(data.v[static_cast<size_t>(pos * c.v_row() + kv * c.v_dim + d)]);
+  return out;
+}
 
+TEST_F(KernelsTest, AttentionEqualsSoftmaxAndIgnoresBlocksAndInstructionSet) {
+  const std::vector<AttentionCase> cases = {{16, 0, 1, 4, 4, 16, 16},
+                                            {16, 0, 70, 4, 2, 16, 16},
+                                            {16, 3, 70, 4, 1, 64, 64},
+                                            {8, 0, 129, 8, 2, 72, 72},
+                                            {16, 17, 18, 2, 2, 8, 8},
+                                            {16, 100, 333, 2, 1, 6, 6},
+                                            {4, 0, 47, 3, 1, 128, 128},
+                                            {16, 0, 512, 1, 1, 66, 66},
+                                            {16, 0, 40, 4, 2, 16, 24},
+                                            {8, 5, 61, 2, 2, 24, 10},
+                                            {16, 0, 1, 4, 2, 16, 16, true},
+                                            {16, 9, 75, 4, 2, 20, 12, true},
+                                            {16, 0, 1, 3, 1, 24, 16, false, true},
+                                            {8, 2, 99, 4, 1, 48, 32, false, true}};
+  for (const AttentionCase& c : cases) {
+    AttentionData data{normal(c.heads * c.head_dim, 2.0f), normal(c.count * c.k_row()),
+                       normal(c.count * c.v_row()), normal(c.heads, 2.0f)};
+    if (c.latent) data.v = data.k;
+    const std::vector<float> expected = run_attention(kernels_for(Isa::kScalar), c, data);
     for (int64_t h = 0; h < c.heads; ++h) {
-      const int64_t kv = h / (c.heads / c.kv_heads);
-      const auto at = [&](int64_t pos, int64_t d) {
-        return static_cast<size_t>(pos * row + kv * c.head_dim + d);
-      };
-      std::vector<double> p;
-      double top = -1e300;
-      for (int64_t pos = c.first; pos < c.count; ++pos) {
-        double s = 0;
-        for (int64_t d = 0; d < c.head_dim; ++d)
-          s += static_cast<double>(q[static_cast<size_t>(h * c.head_dim + d)]) *
-               static_cast<double>(k[at(pos, d)]);
-        p.push_back(s / std::sqrt(static_cast<double>(c.head_dim)));
-        top = std::max(top, p.back());
-      }
-      double total = 0;
-      for (double& s : p) total += s = std::exp(s - top);
-      for (int64_t d = 0; d < c.head_dim; ++d) {
-        double exact = 0;
-        for (int64_t pos = c.first; pos < c.count; ++pos)
-          exact +=
-              p[static_cast<size_t>(pos - c.first)] / total * static_cast<double>(v[at(pos, d)]);
-        EXPECT_NEAR(expected[static_cast<size_t>(h * c.head_dim + d)], exact, 2e-5);
-      }
+      const std::vector<double> exact = exact_head(c, data, h);
+      for (int64_t d = 0; d < c.v_dim; ++d)
+        EXPECT_NEAR(expected[static_cast<size_t>(h * c.v_dim + d)], exact[static_cast<size_t>(d)],
+                    2e-5);
     }
 
     AttentionCase other = c;
     other.block_tokens = c.block_tokens == 16 ? 5 : 16;
-    const Cache other_cache = make_cache(other, k, v);
     std::vector<Isa> isas = vector_isas();
     isas.push_back(Isa::kScalar);
     for (Isa isa : isas) {
-      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), c, q, cache), expected))
+      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), c, data), expected))
           << kernels_for(isa).name << " count " << c.count << " head_dim " << c.head_dim;
-      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), other, q, other_cache), expected))
+      EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), other, data), expected))
           << kernels_for(isa).name << " other blocks, count " << c.count;
     }
   }

@@ -20,10 +20,11 @@ struct KvCache::Impl {
   };
 
   KvCacheOptions options;
-  int64_t row_floats = 0;    // kv_heads * head_dim
-  int64_t plane_floats = 0;  // keys or values of one layer of one block
+  int64_t key_floats = 0;    // of one layer of one block
+  int64_t layer_floats = 0;  // keys and values of one layer of one block
   int64_t block_floats = 0;
-  float* memory = nullptr;  // [blocks][layers][k|v][block_tokens][kv_heads][head_dim]
+  bool values_in_keys = false;
+  float* memory = nullptr;  // [blocks][layers]{[block_tokens][key], [block_tokens][value]}
   uint64_t bytes = 0;
   std::vector<Block> blocks;
   std::vector<BlockId> free_;
@@ -59,9 +60,10 @@ Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
                                               " blocks, expected 1 to 2147483647");
   auto impl = std::make_unique<Impl>();
   impl->options = options;
-  impl->row_floats = config.num_kv_heads * config.head_dim;
-  impl->plane_floats = impl->row_floats * options.block_tokens;
-  impl->block_floats = impl->plane_floats * 2 * config.num_layers;
+  impl->key_floats = config.key_width() * options.block_tokens;
+  impl->layer_floats = impl->key_floats + config.value_width() * options.block_tokens;
+  impl->block_floats = impl->layer_floats * config.num_layers;
+  impl->values_in_keys = config.value_width() == 0;
   // Sizes of a checked ModelConfig keep one block far below 2^62 bytes; the pool may not.
   const auto block_bytes = static_cast<uint64_t>(impl->block_floats) * sizeof(float);
   if (__builtin_mul_overflow(block_bytes, static_cast<uint64_t>(options.blocks), &impl->bytes) ||
@@ -130,11 +132,11 @@ void KvCache::release(BlockId id) {
 }
 
 float* KvCache::keys(BlockId block, int64_t layer) {
-  return impl_->memory + block * impl_->block_floats + layer * 2 * impl_->plane_floats;
+  return impl_->memory + block * impl_->block_floats + layer * impl_->layer_floats;
 }
 
 float* KvCache::values(BlockId block, int64_t layer) {
-  return keys(block, layer) + impl_->plane_floats;
+  return keys(block, layer) + (impl_->values_in_keys ? 0 : impl_->key_floats);
 }
 
 std::string KvCache::chain_key(std::string_view parent, const int32_t* tokens, int64_t n) {

@@ -1,7 +1,8 @@
 // The key/value cache: one pool of fixed-size blocks, handed out to sequences by reference count
 // so that sequences with a common prefix share the blocks of that prefix.
 //
-// A block holds `block_tokens` positions of all layers: K and V, float32. Memory is reserved once
+// A block holds `block_tokens` positions of all layers, float32: keys and values, or with latent
+// attention the latent alone, from which both are computed. Memory is reserved once
 // and touched on first use.
 //
 // Invariants: (1) a block with more than one reference is full and never written again;
@@ -50,8 +51,9 @@ class KvCache {
   void add_ref(BlockId block);
   void release(BlockId block);
 
-  /// [block_tokens, kv_heads, head_dim]
+  /// [block_tokens, ModelConfig::key_width()]: by kv head, or one latent.
   float* keys(BlockId block, int64_t layer);
+  /// [block_tokens, ModelConfig::value_width()]; the keys where that is 0 (latent attention).
   float* values(BlockId block, int64_t layer);
 
   // --- prefix index -----------------------------------------------------------------------

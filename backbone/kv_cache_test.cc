@@ -14,6 +14,7 @@ ModelConfig small_model() {
   c.num_layers = 3;
   c.num_kv_heads = 2;
   c.head_dim = 8;
+  c.v_head_dim = 8;
   return c;
 }
 
@@ -144,6 +145,7 @@ TEST(KvCache, ImpossibleSizesAreRefused) {
   huge.num_layers = 4096;
   huge.num_kv_heads = 4096;
   huge.head_dim = 4096;
+  huge.v_head_dim = 4096;
   EXPECT_EQ(KvCache::create(huge, {4096, 2147483647, true}).status().code(),
             Code::kResourceExhausted);
 }

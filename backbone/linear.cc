@@ -16,13 +16,15 @@ constexpr int64_t kSharesPerThread = 4;
 constexpr int64_t kOutputTile = 24;
 
 /// Outputs [begin, end) of the concatenation of all ops.
-void run_range(const Kernels& kernels, int64_t rows, std::initializer_list<LinearOp> ops,
-               int64_t begin, int64_t end) {
+void run_range(const Kernels& kernels, int64_t rows, std::span<const LinearOp> ops, int64_t begin,
+               int64_t end) {
   for (const LinearOp& op : ops) {
     const Matrix& w = *op.weight;
     const int64_t n0 = std::max<int64_t>(begin, 0);
     const int64_t n1 = std::min(end, w.rows);
-    if (n0 < n1) kernels.matmul(op.x, rows, w.cols, w, n0, n1, op.y, w.rows);
+    if (n0 < n1)
+      kernels.matmul(op.x, rows, op.ldx > 0 ? op.ldx : w.cols, w, n0, n1, op.y,
+                     op.ldy > 0 ? op.ldy : w.rows);
     begin -= w.rows;
     end -= w.rows;
   }
@@ -30,8 +32,7 @@ void run_range(const Kernels& kernels, int64_t rows, std::initializer_list<Linea
 
 }  // namespace
 
-void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows,
-            std::initializer_list<LinearOp> ops) {
+void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows, std::span<const LinearOp> ops) {
   int64_t outputs = 0;
   int64_t work = 0;
   for (const LinearOp& op : ops) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 
 #include "backbone/kernels.h"
 #include "backbone/tensor.h"
@@ -13,16 +14,20 @@
 
 namespace chimera {
 
-/// y[rows, w.rows] = x[rows, w.cols] * w^T; x and y dense. Pointers are borrowed for the call.
+/// y[rows, w.rows] = x[rows, w.cols] * w^T. Pointers are borrowed for the call.
 struct LinearOp {
   const float* x = nullptr;
   const Matrix* weight = nullptr;
   float* y = nullptr;
+  int64_t ldx = 0, ldy = 0;  // row strides in elements; 0 = dense
 };
 
 /// Computes all ops (independent of one another) for the same number of rows; returns when done.
 /// Small products run on the calling thread. Call from the pool's owner only.
-void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows,
-            std::initializer_list<LinearOp> ops);
+void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows, std::span<const LinearOp> ops);
+inline void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows,
+                   std::initializer_list<LinearOp> ops) {
+  linear(kernels, pool, rows, std::span<const LinearOp>(ops.begin(), ops.size()));
+}
 
 }  // namespace chimera

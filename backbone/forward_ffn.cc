@@ -1,0 +1,29 @@
+// Feed-forwards that every row passes: those of layers without a router, and shared experts.
+#include <cmath>
+
+#include "backbone/forward_pass.h"
+
+namespace chimera {
+
+void ForwardPass::feed_forward(const FfnWeights& w, const float* x, float* y) {
+  const int64_t width = w.gate.rows;
+  float* gate = sized(ws_.ffn_gate, width);
+  float* up = sized(ws_.ffn_up, width);
+  linear(kernels_, pool_, rows_, {{x, &w.gate, gate}, {x, &w.up, up}});
+  for_rows([&](int64_t r) { kernels_.swiglu(gate + r * width, up + r * width, width); });
+  linear(kernels_, pool_, rows_, {{gate, &w.down, y}});
+}
+
+void ForwardPass::add_shared(const LayerWeights& w, const float* x) {
+  float* shared = sized(ws_.shared, c_.hidden_size);
+  feed_forward(*w.shared, x, shared);
+  float* share = sized(ws_.share, 1);
+  if (w.shared_gate) linear(kernels_, pool_, rows_, {{x, &*w.shared_gate, share}});
+  for_rows([&](int64_t r) {
+    const float weight = w.shared_gate ? 1.0f / (1.0f + std::exp(-share[r])) : 1.0f;
+    kernels_.axpy(weight, shared + r * c_.hidden_size, ws_.ffn.data() + r * c_.hidden_size,
+                  c_.hidden_size);
+  });
+}
+
+}  // namespace chimera
