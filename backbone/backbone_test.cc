@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "backbone/env.h"
+#include "backbone/slow_moe_testing.h"
 
 namespace chimera {
 namespace {
@@ -20,97 +21,10 @@ namespace {
 namespace fs = std::filesystem;
 
 const fs::path kOpen = fs::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open";
+// Options that the shared set does not show, with outputs of its reference.py; committed.
+const fs::path kOwn = fs::path(CHIMERA_SOURCE_DIR) / "tests/golden/families";
 
-using Doubles = std::vector<double>;
-
-/// Softmax over all experts, the k best, SwiGLU in double precision.
-class SlowMoe final : public FeedForward {
- public:
-  static Result<std::unique_ptr<SlowMoe>> load(const Checkpoint& checkpoint,
-                                               const ModelConfig& config) {
-    auto moe = std::make_unique<SlowMoe>();
-    moe->c_ = config;
-    const TensorNames& names = tensor_names(config);
-    for (int64_t l = 0; l < config.num_layers; ++l) {
-      Layer layer;
-      const auto read = [&](const std::string& name, Doubles& into) {
-        const TensorView* t = checkpoint.find(name);
-        EXPECT_NE(t, nullptr) << name;
-        const Result<std::vector<float>> values = checkpoint_values(*t);
-        EXPECT_TRUE(values.ok()) << values.status().to_string();
-        into.assign(values->begin(), values->end());
-      };
-      read(layer_tensor(config, l, names.gate), layer.gate);
-      layer.experts.resize(static_cast<size_t>(config.num_experts));
-      for (int64_t e = 0; e < config.num_experts; ++e) {
-        Expert& expert = layer.experts[static_cast<size_t>(e)];
-        read(expert_tensor(config, l, e, names.expert_gate), expert.gate);
-        read(expert_tensor(config, l, e, names.expert_up), expert.up);
-        read(expert_tensor(config, l, e, names.expert_down), expert.down);
-      }
-      moe->layers_.push_back(std::move(layer));
-    }
-    return moe;
-  }
-
-  Status forward(int64_t layer, const float* x, int64_t rows, float* y) override {
-    for (int64_t r = 0; r < rows; ++r)
-      row(layers_[static_cast<size_t>(layer)], x + r * c_.hidden_size, y + r * c_.hidden_size);
-    return Status();
-  }
-
- private:
-  struct Expert {
-    Doubles gate, up, down;
-  };
-  struct Layer {
-    Doubles gate;
-    std::vector<Expert> experts;
-  };
-
-  static Result<std::vector<float>> checkpoint_values(const TensorView& t) {
-    TensorView flat = t;
-    flat.shape = {t.elements()};
-    return to_f32(flat, t.elements());
-  }
-
-  static Doubles product(const Doubles& w, const Doubles& x) {
-    Doubles y(w.size() / x.size());
-    for (size_t n = 0; n < y.size(); ++n)
-      y[n] = std::inner_product(x.begin(), x.end(), w.begin() + static_cast<int64_t>(n * x.size()),
-                                0.0);
-    return y;
-  }
-
-  void row(const Layer& layer, const float* x_in, float* y_out) const {
-    const Doubles x(x_in, x_in + c_.hidden_size);
-    Doubles p = product(layer.gate, x);
-    const double top = *std::max_element(p.begin(), p.end());
-    double total = 0;
-    for (double& v : p) total += v = std::exp(v - top);
-    for (double& v : p) v /= total;
-    std::vector<size_t> order(p.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
-    order.resize(static_cast<size_t>(c_.num_experts_per_tok));
-    double kept = 0;
-    for (size_t e : order) kept += p[e];
-    Doubles y(x.size(), 0.0);
-    for (size_t e : order) {
-      const Expert& expert = layer.experts[e];
-      Doubles h = product(expert.gate, x);
-      const Doubles up = product(expert.up, x);
-      for (size_t i = 0; i < h.size(); ++i) h[i] = h[i] / (1.0 + std::exp(-h[i])) * up[i];
-      const Doubles out = product(expert.down, h);
-      const double weight = c_.norm_topk_prob ? p[e] / kept : p[e];
-      for (size_t i = 0; i < y.size(); ++i) y[i] += weight * out[i];
-    }
-    for (size_t i = 0; i < y.size(); ++i) y_out[i] = static_cast<float>(y[i]);
-  }
-
-  ModelConfig c_;
-  std::vector<Layer> layers_;
-};
+using testing::SlowMoe;
 
 struct Prompt {
   std::vector<int32_t> ids;
@@ -146,15 +60,14 @@ std::vector<Prompt> read_prompts(const fs::path& file) {
 }
 
 Model load_model(const std::string& name, Precision precision = Precision::kF32) {
-  const fs::path dir = kOpen / "models" / name;
+  const fs::path dir = fs::exists(kOwn / name) ? kOwn / name : kOpen / "models" / name;
   const Result<Checkpoint> checkpoint = Checkpoint::open(dir.string(), Residency::kCopied);
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
   Model model;
   auto backbone = Backbone::load(*checkpoint, precision);
   EXPECT_TRUE(backbone.ok()) << backbone.status().to_string();
   model.backbone = *backbone;
-  auto moe = SlowMoe::load(*checkpoint, model.backbone->config());
-  model.moe = std::move(*moe);
+  model.moe = SlowMoe::load(*checkpoint, model.backbone->config());
   model.prompts = read_prompts(dir / "golden.safetensors");
   return model;
 }
@@ -223,24 +136,26 @@ double worst(const std::vector<float>& a, const std::vector<float>& b) {
   return most;
 }
 
+/// That of the shared golden set, whose outputs went through another release's float arithmetic.
 double tolerance() {
+  if (!fs::exists(kOpen)) return 1e-3;
   const Result<std::string> text =
       read_file(Env::system(), (kOpen / "manifest.json").string(), 16 << 20);
   EXPECT_TRUE(text.ok()) << text.status().to_string();
   return nlohmann::json::parse(*text)["tolerances"]["logits_abs_f32"].get<double>();
 }
 
-class GoldenModels : public testing::TestWithParam<std::string> {
+class GoldenModels : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (!fs::exists(kOpen)) GTEST_SKIP() << kOpen << " is absent";
+    if (!fs::exists(kOwn / GetParam()) && !fs::exists(kOpen)) GTEST_SKIP() << kOpen << " is absent";
   }
 };
 
 TEST_P(GoldenModels, LogitsMatchTheReference) {
   const Model model = load_model(GetParam());
   const double bound = tolerance();
-  ASSERT_EQ(model.prompts.size(), 6u);
+  ASSERT_GE(model.prompts.size(), 4u);
   Runner runner(model, 2);
   for (const Prompt& p : model.prompts) {
     const double error = worst(runner.whole(p.ids), p.logits);
@@ -263,7 +178,7 @@ TEST_P(GoldenModels, Bf16WeightsStayWithinTwoPercent) {
 TEST_P(GoldenModels, ChunksDecodeStepsAndBlockSizesChangeNoBit) {
   const Model model = load_model(GetParam());
   const std::vector<int32_t>& ids = model.prompts.back().ids;
-  ASSERT_EQ(ids.size(), 70u);
+  ASSERT_GE(ids.size(), 40u);
   Runner runner(model);
   const std::vector<float> whole = runner.whole(ids);
   for (size_t chunk : {1u, 7u, 16u, 33u})
@@ -318,10 +233,21 @@ TEST_P(GoldenModels, BatchMatesChangeNoBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Open, GoldenModels,
-                         testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32",
-                                         "olmoe_bf16", "mixtral_f32", "mixtral_bf16"));
+                         ::testing::Values("deepseek_v3_f32", "deepseek_v3_bf16", "flex_olmo_f32",
+                                           "flex_olmo_bf16", "llama4_composite_bf16",
+                                           "llama4_text_f32", "llama4_text_bf16", "llama_f32",
+                                           "llama_bf16", "mixtral_f32", "mixtral_bf16", "olmoe_f32",
+                                           "olmoe_bf16", "qwen3_moe_f32", "qwen3_moe_bf16",
+                                           "qwen3_moe_v5_fused_bf16", "qwen3_tied_bf16"),
+                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Own, GoldenModels,
+                         ::testing::Values("deepseek_v3_direct", "deepseek_v3_grouped", "gpt_oss",
+                                           "gpt_oss_mxfp4", "llama4_two_experts", "llama_biases",
+                                           "mixtral_yarn", "olmoe_clip", "qwen2_moe",
+                                           "qwen3_moe_sparse", "qwen3_sliding"),
+                         [](const auto& name) { return name.param; });
 
-class OneModel : public testing::Test {
+class OneModel : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!fs::exists(kOpen)) GTEST_SKIP() << kOpen << " is absent";
