@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "backbone/config_json.h"
+#include "backbone/tokenizer_json.h"
 
 namespace chimera {
 
@@ -35,13 +36,14 @@ std::string shown(const json& value) {
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view label)
     : label_(label), json_(std::make_unique<Json>()) {
-  json_->root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json_->root.is_discarded())
-    fail(Code::kDataCorrupt, "not valid JSON", "expected the config.json of a checkpoint");
-  else if (!json_->root.is_object())
-    fail(Code::kDataCorrupt,
-         "holds " + std::string(json_->root.type_name()) + ", expected an object");
-  if (!json_->root.is_object()) json_->root = json::object();
+  json_->root = json::object();
+  Result<json> parsed = tokenizer::parse_bounded_json(text);
+  if (!parsed.ok())
+    fail(Code::kDataCorrupt, parsed.status().message(), "expected the config.json of a checkpoint");
+  else if (!parsed->is_object())
+    fail(Code::kDataCorrupt, "holds " + std::string(parsed->type_name()) + ", expected an object");
+  else
+    json_->root = std::move(*parsed);
 }
 
 ConfigReader::~ConfigReader() = default;

@@ -106,6 +106,160 @@ TEST(ModelConfig, ClassDefaultsPerFamily) {
   EXPECT_EQ(c.max_position_embeddings, 131072);
 }
 
+TEST(ModelConfig, ClassDefaultsOfTheQwenAndLlamaFamilies) {
+  json j = base("qwen2_moe");
+  for (const char* key : {"num_experts_per_tok", "num_key_value_heads", "intermediate_size"})
+    j.erase(key);
+  j["num_attention_heads"] = 16;
+  ModelConfig c = parsed(j);
+  EXPECT_EQ(c.num_experts, 60);
+  EXPECT_EQ(c.num_experts_per_tok, 4);
+  EXPECT_EQ(c.num_kv_heads, 16);
+  EXPECT_EQ(c.intermediate_size, 1408);
+  EXPECT_EQ(c.shared_intermediate_size, 5632);
+  EXPECT_TRUE(c.shared_gated && c.attention_bias && !c.attention_output_bias && !c.norm_topk_prob);
+  EXPECT_EQ(c.max_position_embeddings, 32768);
+
+  j["model_type"] = "qwen3_moe";
+  c = parsed(j);
+  EXPECT_EQ(c.num_experts, 128);
+  EXPECT_EQ(c.num_experts_per_tok, 8);
+  EXPECT_EQ(c.num_kv_heads, 4);
+  EXPECT_EQ(c.head_dim, 4);
+  EXPECT_EQ(c.intermediate_size, 768);
+  EXPECT_EQ(c.shared_intermediate_size, 0);
+  EXPECT_EQ(c.qk_norm, QkNorm::kPerHead);
+
+  j["model_type"] = "qwen3";
+  j["num_attention_heads"] = 32;
+  j["intermediate_size"] = 96;
+  c = parsed(j);
+  EXPECT_EQ(c.num_kv_heads, 32);
+  EXPECT_EQ(c.head_dim, 128);
+  EXPECT_TRUE(c.dense_base);
+  EXPECT_EQ(c.num_experts, 1);
+
+  j["model_type"] = "llama";
+  c = parsed(j);
+  EXPECT_EQ(c.head_dim, 2);
+  EXPECT_EQ(c.rms_norm_eps, 1e-6f);
+  EXPECT_EQ(c.max_position_embeddings, 2048);
+  j["num_key_value_heads"] = nullptr;
+  EXPECT_EQ(parsed(j).num_kv_heads, 32);
+}
+
+TEST(ModelConfig, ClassDefaultsOfDeepseek) {
+  json j = base("deepseek_v3");
+  j.erase("num_experts_per_tok");
+  j["num_hidden_layers"] = 5;
+  j["moe_intermediate_size"] = 16;
+  j["head_dim"] = 64;  // as newer releases write it: the rotated part
+  ModelConfig c = parsed(j);
+  ASSERT_TRUE(c.mla.has_value());
+  EXPECT_EQ(c.mla->q_lora_rank, 1536);
+  EXPECT_EQ(c.mla->kv_lora_rank, 512);
+  EXPECT_EQ(c.head_dim, 192);
+  EXPECT_EQ(c.rope_dim, 64);
+  EXPECT_EQ(c.v_head_dim, 128);
+  EXPECT_EQ(c.key_width(), 576);
+  EXPECT_EQ(c.value_width(), 0);
+  EXPECT_EQ(c.num_experts, 256);
+  EXPECT_EQ(c.num_experts_per_tok, 8);
+  EXPECT_EQ(c.n_group, 8);
+  EXPECT_EQ(c.topk_group, 4);
+  EXPECT_EQ(c.routed_scaling_factor, 2.5f);
+  EXPECT_EQ(c.moe_layers, (std::vector<uint8_t>{0, 0, 0, 1, 1}));
+  EXPECT_EQ(c.dense_intermediate_size, 48);
+  EXPECT_EQ(c.shared_intermediate_size, 16);
+  EXPECT_TRUE(c.norm_topk_prob && c.rope_interleaved);
+  j["q_lora_rank"] = nullptr;
+  EXPECT_EQ(parsed(j).mla->q_lora_rank, 0);
+}
+
+TEST(ModelConfig, ClassDefaultsOfLlama4AndGptOss) {
+  json j = base("llama4_text");
+  j.erase("num_experts_per_tok");
+  j["num_hidden_layers"] = 8;
+  ModelConfig c = parsed(j);
+  EXPECT_EQ(c.num_experts, 16);
+  EXPECT_EQ(c.num_experts_per_tok, 1);
+  EXPECT_EQ(c.head_dim, 128);
+  EXPECT_EQ(c.rope.theta, 5e5);
+  EXPECT_EQ(c.rope_layers, (std::vector<uint8_t>{1, 1, 1, 0, 1, 1, 1, 0}));
+  EXPECT_EQ(c.masks[2], (AttentionMask{MaskKind::kChunked, 8192}));
+  EXPECT_EQ(c.masks[3], AttentionMask{});
+  EXPECT_EQ(c.temperature_tuning, TemperatureTuning{});
+  EXPECT_EQ(c.qk_norm, QkNorm::kPerHeadAfterRope);
+  j["head_dim"] = nullptr;
+  EXPECT_EQ(parsed(j).head_dim, 16);
+  j["interleave_moe_layer_step"] = 4;
+  EXPECT_EQ(parsed(j).moe_layers, (std::vector<uint8_t>{0, 0, 0, 1, 0, 0, 0, 1}));
+  EXPECT_EQ(parsed(j).dense_intermediate_size, 16384);
+
+  j = base("gpt_oss");
+  for (const char* key : {"num_experts_per_tok", "num_key_value_heads"}) j.erase(key);
+  j["num_attention_heads"] = 8;
+  c = parsed(j);
+  EXPECT_EQ(c.num_experts, 128);
+  EXPECT_EQ(c.num_experts_per_tok, 4);
+  EXPECT_EQ(c.head_dim, 64);
+  EXPECT_EQ(c.masks[0], (AttentionMask{MaskKind::kSliding, 128}));
+  EXPECT_EQ(c.masks[1], AttentionMask{});
+  j["rope_theta"] = 150000;
+  j["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 32.0},
+                       {"beta_fast", 32.0},   {"beta_slow", 1.0},
+                       {"truncate", false},   {"original_max_position_embeddings", 4096}};
+  EXPECT_EQ(parsed(j), c) << "the default written out";
+}
+
+TEST(ModelConfig, CompositeCheckpointsAreReadFromTextConfig) {
+  json text = base("llama4_text");
+  const ModelConfig flat = parsed(text);
+  ModelConfig c = parsed({{"model_type", "llama4"}, {"text_config", text}});
+  EXPECT_EQ(c.tensor_prefix, "language_model.");
+  EXPECT_EQ(layer_tensor(c, 1, tensor_names(c).gate),
+            "language_model.model.layers.1.feed_forward.router.weight");
+  EXPECT_TRUE(is_expert_tensor(c, "language_model.model.layers.1.feed_forward.experts.down_proj"));
+  EXPECT_FALSE(is_expert_tensor(c, "model.layers.1.feed_forward.experts.down_proj"));
+  EXPECT_FALSE(is_expert_tensor(c, "vision_model.layernorm_pre.weight"));
+  c.model_type = flat.model_type;
+  c.tensor_prefix.clear();
+  EXPECT_EQ(c, flat);
+}
+
+TEST(ModelConfig, LayerTypesWin) {
+  json j = base("qwen3");
+  j["use_sliding_window"] = true;
+  j["sliding_window"] = 9;
+  j["max_window_layers"] = 2;
+  const AttentionMask window{MaskKind::kSliding, 9};
+  EXPECT_EQ(parsed(j).masks, (std::vector<AttentionMask>{{}, {}, window}));
+  j["layer_types"] = {"sliding_attention", "full_attention", "full_attention"};
+  EXPECT_EQ(parsed(j).masks, (std::vector<AttentionMask>{window, {}, {}}));
+  j.erase("layer_types");
+  j["use_sliding_window"] = false;
+  EXPECT_EQ(parsed(j).masks, std::vector<AttentionMask>(3));
+}
+
+TEST(ModelConfig, ExpertCountUnderAnyName) {
+  for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+    json j = base("qwen3_moe");
+    j[key] = 24;
+    EXPECT_EQ(parsed(j).num_experts, 24) << key;
+  }
+}
+
+TEST(AttentionMask, FirstVisible) {
+  const AttentionMask window{MaskKind::kSliding, 4};
+  EXPECT_EQ(window.first_visible(3), 0);
+  EXPECT_EQ(window.first_visible(4), 1);
+  const AttentionMask chunk{MaskKind::kChunked, 4};
+  EXPECT_EQ(chunk.first_visible(3), 0);
+  EXPECT_EQ(chunk.first_visible(4), 4);
+  EXPECT_EQ(chunk.first_visible(7), 4);
+  EXPECT_EQ(AttentionMask{}.first_visible(99), 0);
+}
+
 TEST(ModelConfig, ToleratesOldSpellings) {
   json j = base("olmoe");
   j["norm_topk_prob"] = 1;
@@ -220,6 +374,98 @@ INSTANTIATE_TEST_SUITE_P(
                 {{"quantization_config", {{"quant_method", "fp8"}}}},
                 Code::kUnimplemented,
                 {"quantization_config", "fp8"}},
+        Refusal{"both_rope_spellings",
+                "llama",
+                {{"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
+                 {"rope_parameters", {{"rope_theta", 1e4}, {"type", "yarn"}}}},
+                Code::kUnimplemented,
+                {"rope_parameters.type", "yarn", "rope_scaling.type", "linear"}},
+        Refusal{"two_rope_types",
+                "llama",
+                {{"rope_scaling", {{"type", "linear"}, {"rope_type", "yarn"}, {"factor", 2}}}},
+                Code::kUnimplemented,
+                {"rope_scaling.type", "linear", "yarn"}},
+        Refusal{"llama3_without_bounds",
+                "qwen3",
+                {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}}}},
+                Code::kInvalidArgument,
+                {"rope_scaling.low_freq_factor"}},
+        Refusal{"llama4_rope",
+                "llama4_text",
+                {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}}}},
+                Code::kUnimplemented,
+                {"rope_scaling.rope_type", "yarn", "default, llama3"}},
+        Refusal{"llama4_bias",
+                "llama4_text",
+                {{"attention_bias", true}},
+                Code::kUnimplemented,
+                {"attention_bias", "disagree"}},
+        Refusal{"llama4_chunk",
+                "llama4_text",
+                {{"attention_chunk_size", nullptr}},
+                Code::kUnimplemented,
+                {"attention_chunk_size", "chunked_attention"}},
+        Refusal{"llama4_list",
+                "llama4_text",
+                {{"no_rope_layers", {1, 0}}},
+                Code::kInvalidArgument,
+                {"no_rope_layers", "2 entries", "3"}},
+        Refusal{"composite_without_text",
+                "llama4",
+                json::object(),
+                Code::kInvalidArgument,
+                {"text_config is missing"}},
+        Refusal{"composite_names_the_key",
+                "llama4",
+                {{"text_config", {{"model_type", "llama4_text"}, {"hidden_size", "x"}}}},
+                Code::kInvalidArgument,
+                {"text_config.hidden_size"}},
+        Refusal{"qwen2_window",
+                "qwen2_moe",
+                {{"use_sliding_window", true}},
+                Code::kUnimplemented,
+                {"use_sliding_window", "true"}},
+        Refusal{"gpt_oss_bias",
+                "gpt_oss",
+                {{"attention_bias", false}},
+                Code::kUnimplemented,
+                {"attention_bias", "false"}},
+        Refusal{"gpt_oss_rope",
+                "gpt_oss",
+                {{"rope_scaling", nullptr}},
+                Code::kUnimplemented,
+                {"rope_scaling is null"}},
+        Refusal{"gpt_oss_limit",
+                "gpt_oss",
+                {{"swiglu_limit", 5.0}},
+                Code::kUnimplemented,
+                {"swiglu_limit", "5.0"}},
+        Refusal{"gpt_oss_types",
+                "gpt_oss",
+                {{"layer_types", {"full_attention", "full_attention"}}},
+                Code::kInvalidArgument,
+                {"layer_types", "2 entries"}},
+        Refusal{"deepseek_scores",
+                "deepseek_v3",
+                {{"moe_intermediate_size", 8}, {"scoring_func", "softmax"}},
+                Code::kUnimplemented,
+                {"scoring_func", "softmax", "sigmoid"}},
+        Refusal{"deepseek_groups",
+                "deepseek_v3",
+                {{"moe_intermediate_size", 8}, {"n_routed_experts", 10}, {"n_group", 4}},
+                Code::kInvalidArgument,
+                {"n_group is 4", "10"}},
+        Refusal{
+            "fp8_blocks",
+            "deepseek_v3",
+            {{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}}},
+            Code::kUnimplemented,
+            {"quantization_config.weight_block_size", "[64,64]", "[128,128]"}},
+        Refusal{"two_counts",
+                "qwen3_moe",
+                {{"num_experts", 8}, {"num_local_experts", 16}},
+                Code::kInvalidArgument,
+                {"num_experts is 8", "16", "num_local_experts"}},
         Refusal{"olmo_window",
                 "olmoe",
                 {{"sliding_window", 128}},
@@ -286,6 +532,10 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ModelConfig, NotAConfig) {
   for (const char* text : {"", "{", "[1,2]", "null", "\xff\xfe", "{\"model_type\": 3}", "{}"})
     EXPECT_FALSE(parse_model_config(text, "config.json").ok()) << text;
+  const std::string deep =
+      "{\"model_type\": \"llama\", \"quantization_config\": " + std::string(500'000, '[') +
+      std::string(500'000, ']') + "}";
+  EXPECT_EQ(parse_model_config(deep, "config.json").status().code(), Code::kDataCorrupt);
 }
 
 TEST(TensorNames, FollowTheFamily) {

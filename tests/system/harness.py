@@ -188,11 +188,3 @@ class Daemon:
 def flat(logits: Any) -> list[float]:
     """Logits as one list, whether the client gave a NumPy array or array('f')."""
     return logits.ravel().tolist() if hasattr(logits, "ravel") else list(logits)
-
-
-def golden_cases(*families: str) -> Iterator[dict[str, Any]]:
-    """Model entries of the golden manifest of the given families."""
-    manifest = json.loads((SHARED_GOLDEN / "manifest.json").read_text())
-    for model in manifest["models"]:
-        if model["model_type"] in families and not model["optional"]:
-            yield model
