@@ -1,9 +1,10 @@
 #include "backbone/digest.h"
 
-#include <sodium/crypto_hash_sha256.h>
+#include <openssl/evp.h>
 
 #include <array>
 #include <cerrno>
+#include <new>
 
 namespace chimera {
 namespace {
@@ -26,15 +27,23 @@ std::string to_text(std::span<const unsigned char> digest) {
 }  // namespace
 
 struct Sha256::State {
-  crypto_hash_sha256_state hash;
+  struct Free {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MD_CTX, Free> context{EVP_MD_CTX_new()};
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) { crypto_hash_sha256_init(&state_->hash); }
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  // Looked up once; a lookup costs more than hashing a short key.
+  static EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  if (state_->context == nullptr ||
+      EVP_DigestInit_ex2(state_->context.get(), algorithm, nullptr) != 1)
+    throw std::bad_alloc();  // the one way it can fail
+}
 Sha256::~Sha256() = default;
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  crypto_hash_sha256_update(&state_->hash, reinterpret_cast<const unsigned char*>(bytes.data()),
-                            bytes.size());
+  EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size());
 }
 
 void Sha256::update(std::string_view text) { update(std::as_bytes(std::span(text))); }
@@ -53,8 +62,8 @@ void Sha256::update_u64(uint64_t value) {
 }
 
 std::string Sha256::finish() {
-  std::array<unsigned char, crypto_hash_sha256_BYTES> digest;
-  crypto_hash_sha256_final(&state_->hash, digest.data());
+  std::array<unsigned char, 32> digest;
+  EVP_DigestFinal_ex(state_->context.get(), digest.data(), nullptr);
   return to_text(digest);
 }
 

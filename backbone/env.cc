@@ -35,6 +35,9 @@ std::string_view kind_of(mode_t mode) {
 
 int Env::open(const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); }
 ssize_t Env::read(int fd, void* buffer, size_t n) { return ::read(fd, buffer, n); }
+ssize_t Env::pread(int fd, void* buffer, size_t n, off_t offset) {
+  return ::pread(fd, buffer, n, offset);
+}
 ssize_t Env::write(int fd, const void* buffer, size_t n) { return ::write(fd, buffer, n); }
 int Env::fsync(int fd) { return ::fsync(fd); }
 int Env::close(int fd) { return ::close(fd); }

@@ -24,6 +24,7 @@ class Env {
   // Each returns what the system call of its name returns, with errno set on failure.
   virtual int open(const char* path, int flags, mode_t mode);
   virtual ssize_t read(int fd, void* buffer, size_t n);
+  virtual ssize_t pread(int fd, void* buffer, size_t n, off_t offset);
   virtual ssize_t write(int fd, const void* buffer, size_t n);
   virtual int fsync(int fd);
   virtual int close(int fd);

@@ -46,6 +46,9 @@ class FaultEnv : public Env {
   ssize_t read(int fd, void* buffer, size_t n) override {
     return fails(kRead) ? -1 : Env::read(fd, buffer, n < io_limit_ ? n : io_limit_);
   }
+  ssize_t pread(int fd, void* buffer, size_t n, off_t offset) override {
+    return fails(kRead) ? -1 : Env::pread(fd, buffer, n < io_limit_ ? n : io_limit_, offset);
+  }
   ssize_t write(int fd, const void* buffer, size_t n) override {
     return fails(kWrite) ? -1 : Env::write(fd, buffer, n < io_limit_ ? n : io_limit_);
   }

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "backbone/digest.h"
+#include "backbone/read_range.h"
 #include "backbone/safetensors_header.h"
 
 namespace chimera {
@@ -17,8 +18,6 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;  // little-endian header length at the start of the file
 constexpr size_t kHugePage = 2u << 20;
-// The kernel moves at most 0x7ffff000 bytes per read.
-constexpr uint64_t kReadChunk = 1u << 30;
 // Copies smaller than this are made without asking how much memory is left.
 constexpr uint64_t kSmallCopy = 64u << 20;
 
@@ -75,18 +74,6 @@ Status check_memory(const std::string& path, uint64_t needed) {
                 path + ": needs " + std::to_string(needed) + " bytes of memory, " +
                     std::to_string(*available) + " are available",
                 "Free memory, or load fewer modules.");
-}
-
-Status read_exactly(Env& env, int fd, const std::string& path, std::byte* out, uint64_t n) {
-  while (n > 0) {
-    const ssize_t got = env.read(fd, out, static_cast<size_t>(std::min(n, kReadChunk)));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno_status(path + ": read", errno);
-    if (got == 0) return corrupt(path, "was truncated while being read");
-    out += got;
-    n -= static_cast<uint64_t>(got);
-  }
-  return Status();
 }
 
 Result<FileIdentity> identity_of(int fd, const std::string& path) {
@@ -178,12 +165,13 @@ class SafetensorsParser {
     adopt(*region);
     std::byte* base = (*region)->data();
     std::byte prefix[kLengthBytes];
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), prefix, kLengthBytes));
+    CHIMERA_RETURN_IF_ERROR(read_range(env_, fd, path(), prefix, 0, kLengthBytes));
     const auto length = header_length(prefix, size, path());
     if (!length.ok()) return length.status();
     CHIMERA_RETURN_IF_ERROR(protect(base, kLengthBytes + *length, PROT_READ | PROT_WRITE));
     std::memcpy(base, prefix, kLengthBytes);
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), base + kLengthBytes, *length));
+    CHIMERA_RETURN_IF_ERROR(
+        read_range(env_, fd, path(), base + kLengthBytes, kLengthBytes, *length));
     CHIMERA_RETURN_IF_ERROR(
         parse_header(text_of(file_.image_.subspan(kLengthBytes, static_cast<size_t>(*length)))));
     CHIMERA_RETURN_IF_ERROR(check_memory(path(), size));
@@ -191,7 +179,7 @@ class SafetensorsParser {
     // Best effort: fewer TLB misses while weights stream through the cores.
     if (size > kHugePage) ::madvise(base, static_cast<size_t>(size), MADV_HUGEPAGE);
     const uint64_t done = kLengthBytes + *length;
-    CHIMERA_RETURN_IF_ERROR(read_exactly(env_, fd, path(), base + done, size - done));
+    CHIMERA_RETURN_IF_ERROR(read_range(env_, fd, path(), base + done, done, size - done));
     return protect(base, size, PROT_READ);  // a stray write becomes a fault, not a wrong weight
   }
 

@@ -171,9 +171,9 @@ TEST_F(ChangedFileTest, RenamedOverAndRemoved) {
 class MeddlingEnv : public Env {
  public:
   MeddlingEnv(int n, std::function<void()> meddle) : n_(n), meddle_(std::move(meddle)) {}
-  ssize_t read(int fd, void* buffer, size_t size) override {
+  ssize_t pread(int fd, void* buffer, size_t size, off_t offset) override {
     if (--n_ == 0) meddle_();
-    return Env::read(fd, buffer, std::min<size_t>(size, 1u << 20));
+    return Env::pread(fd, buffer, std::min<size_t>(size, 1u << 20), offset);
   }
 
  private:
@@ -198,6 +198,34 @@ TEST_F(ChangedFileTest, ChangedWhileBeingReadIsRefused) {
     EXPECT_EQ(changed.status().code(), Code::kDataCorrupt) << n;
     put(bytes_);
   }
+}
+
+/// Large files are read by several threads; here a sparse one with marks where shares meet.
+TEST_F(SafetensorsTest, LargeFilesArriveWhole) {
+  constexpr uint64_t kData = (288u << 20) + 12345;
+  const std::string header =
+      "{" +
+      entry("a", "U8", "[" + std::to_string(kData) + "]", "[0," + std::to_string(kData) + "]") +
+      "}";
+  put(image(header, ""));
+  const uint64_t start = fs::file_size(path_);
+  fs::resize_file(path_, start + kData);
+  const std::vector<uint64_t> marks = {0, (32u << 20) - 1, 32u << 20, (256u << 20) + 7, kData - 1};
+  {
+    std::fstream f(path_, std::ios::binary | std::ios::in | std::ios::out);
+    for (size_t i = 0; i < marks.size(); ++i) {
+      f.seekp(static_cast<std::streamoff>(start + marks[i]));
+      f.put(static_cast<char>(i + 1));
+    }
+  }
+  const auto file = SafetensorsFile::open(path_, Residency::kCopied);
+  ASSERT_TRUE(file.ok()) << file.status().to_string();
+  const std::span<const std::byte> bytes = file->find("a")->bytes;
+  ASSERT_EQ(bytes.size(), kData);
+  for (size_t i = 0; i < marks.size(); ++i)
+    EXPECT_EQ(std::to_integer<size_t>(bytes[marks[i]]), i + 1);
+  EXPECT_EQ(std::count(bytes.begin(), bytes.end(), std::byte{0}),
+            static_cast<int64_t>(kData - marks.size()));
 }
 
 // --- R20 and R17 ------------------------------------------------------------------------------
