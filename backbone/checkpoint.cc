@@ -1,9 +1,12 @@
 #include "backbone/checkpoint.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <set>
 
 #include "backbone/checkpoint_index.h"
@@ -17,6 +20,7 @@ using Files = std::vector<std::shared_ptr<const SafetensorsFile>>;
 constexpr size_t kMaxConfigBytes = 1u << 20;
 // As many names as one shard's header may hold.
 constexpr size_t kMaxIndexBytes = SafetensorsFile::kMaxHeaderBytes;
+
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
@@ -80,7 +84,22 @@ Result<Files> open_shards(const std::string& dir, Residency residency, Env& env)
   return files;
 }
 
+/// Bytes of all weights files in `dir`; a missing one is reported when it is opened.
+uint64_t weights_bytes(const std::string& dir) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(dir, error)) {
+    if (file.path().extension() != ".safetensors") continue;
+    const uint64_t size = file.file_size(error);
+    if (!error) bytes += size;
+  }
+  return bytes;
+}
+
 Result<Files> open_files(const std::string& dir, Residency residency, Env& env) {
+  if (residency == Residency::kAutomatic) {
+    residency = weights_bytes(dir) <= kCopyAtMost ? Residency::kCopied : Residency::kMapped;
+  }
   const std::string single = dir + "/" + kSingleName;
   if (exists(single)) {
     auto file = open_file(single, residency, env);
@@ -102,6 +121,9 @@ Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency,
   auto config = read_file(env, dir + "/config.json", kMaxConfigBytes);
   if (!config.ok()) return config.status();
   checkpoint.config_json_ = std::move(*config);
+  const auto block = weight_block_size(checkpoint.config_json_, dir + "/config.json");
+  if (!block.ok()) return block.status();
+  checkpoint.block_shape_ = *block;
   checkpoint.has_tokenizer_ = exists(dir + "/tokenizer.json");
   auto files = open_files(dir, residency, env);
   if (!files.ok()) return files.status();
@@ -147,10 +169,34 @@ uint64_t Checkpoint::file_bytes() const {
   return bytes;
 }
 
+void Checkpoint::release(const TensorView& t) const {
+  for (const auto& file : files_) {
+    if (!file->mapped() || file->find(t.name) == nullptr) continue;
+    // Whole pages only: neighbours share the first and the last one.
+    const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<uintptr_t>(t.bytes.data()) + page - 1) / page * page;
+    const auto end = reinterpret_cast<uintptr_t>(t.bytes.data() + t.bytes.size()) / page * page;
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    return;
+  }
+}
+
 Result<Matrix> Checkpoint::matrix(std::string_view name, int64_t rows, int64_t cols,
                                   Precision p) const {
   const auto t = require(name, std::array{rows, cols});
   if (!t.ok()) return t.status();
+  if (t->dtype == DType::kF8E4M3) {
+    const auto scale =
+        require(std::string(name) + "_scale_inv",
+                std::array{block_shape_.scale_rows(rows), block_shape_.scale_cols(cols)});
+    if (!scale.ok()) return scale.status();
+    const auto stored = fp8_matrix(*t, *scale, block_shape_);
+    if (!stored.ok()) return stored.status().with_context(dir_);
+    auto wide = widen_matrix(*stored, p);
+    if (!wide.ok()) return wide.status().with_context(dir_ + ": tensor " + quote_bytes(name));
+    release(*t);
+    return wide;
+  }
   auto matrix = to_matrix(*t, rows, cols, p);
   if (!matrix.ok()) return matrix.status().with_context(dir_);
   return matrix;

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backbone/block_quant.h"
 #include "backbone/env.h"
 #include "backbone/safetensors.h"
 #include "backbone/status.h"
@@ -42,8 +43,15 @@ class Checkpoint {
   /// Size of all of them, bytes.
   uint64_t file_bytes() const;
 
+  /// Blocks of FP8 weights that share a scale, as config.json says.
+  BlockShape block_shape() const { return block_shape_; }
+  /// Tells the system that the bytes of `t` are not needed in memory any more, after a conversion
+  /// has copied them. They stay readable. Without effect on a copied checkpoint.
+  void release(const TensorView& t) const;
+
   /// A weight matrix of [rows, cols] at the given precision: in place when the stored dtype
-  /// already fits, converted otherwise. Errors as of require and to_matrix.
+  /// already fits, converted otherwise; FP8 with its `weight_scale_inv` is widened. Errors as of
+  /// require and to_matrix.
   Result<Matrix> matrix(std::string_view name, int64_t rows, int64_t cols, Precision p) const;
   /// A vector of [n] widened to F32.
   Result<std::vector<float>> vector(std::string_view name, int64_t n) const;
@@ -52,6 +60,7 @@ class Checkpoint {
   std::string dir_;
   std::string config_json_;
   bool has_tokenizer_ = false;
+  BlockShape block_shape_;
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
 

@@ -28,6 +28,7 @@ void read_router(ConfigReader& r, ModelConfig& c) {
   c.score_correction = true;
   c.num_experts = r.expert_count(256);
   c.n_group = r.integer("n_group", 8, 1, kMostExperts);
+  c.grouped_experts = r.integer("chimera_grouped_experts", 0, 0, kMostExperts);
   c.topk_group = r.integer("topk_group", 4, 1, kMostExperts);
   c.norm_topk_prob = r.boolean("norm_topk_prob", true);
   c.routed_scaling_factor = static_cast<float>(r.number("routed_scaling_factor", 2.5, 0.0, 1e30));

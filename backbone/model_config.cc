@@ -47,14 +47,15 @@ void complete(ModelConfig& c) {
 void check_groups(ConfigReader& reader, const ModelConfig& c) {
   if (c.gate_kind != GateKind::kGroupedSigmoid) return;
   const std::string groups = "n_group is " + std::to_string(c.n_group);
-  if (c.num_experts % c.n_group != 0)
+  const int64_t experts = std::max(c.grouped_experts, c.num_experts);
+  if (experts % c.n_group != 0)
     return reader.fail(
         Code::kInvalidArgument,
-        groups + ", which does not divide n_routed_experts " + std::to_string(c.num_experts));
-  const int64_t size = c.num_experts / c.n_group;
+        groups + ", which does not divide n_routed_experts " + std::to_string(experts));
+  const int64_t size = experts / c.n_group;
   if (c.n_group > 1 && size < 2)
     return reader.fail(Code::kInvalidArgument,
-                       groups + " for " + std::to_string(c.num_experts) +
+                       groups + " for " + std::to_string(experts) +
                            " experts, expected at least two experts per group");
   if (c.topk_group > c.n_group)
     return reader.fail(Code::kInvalidArgument,

@@ -138,6 +138,9 @@ struct ModelConfig {
   bool score_scales_input = false;  // the weight multiplies the expert's input, not its output
   int64_t n_group = 1;              // kGroupedSigmoid: groups of experts, and how many are kept
   int64_t topk_group = 1;
+  /// Over how many experts the groups were laid, in a backbone that `split` took some from (key
+  /// chimera_grouped_experts); 0: num_experts.
+  int64_t grouped_experts = 0;
   float routed_scaling_factor = 1.0f;
 
   /// quantization_config.quant_method: "", "fp8" (blocks of 128 x 128) or "mxfp4" (experts).

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "backbone/digest.h"
+#include "backbone/mapping_guard.h"
 #include "backbone/read_range.h"
 #include "backbone/safetensors_header.h"
 
@@ -30,9 +31,14 @@ Status corrupt(const std::string& path, const std::string& what) {
 class Region {
  public:
   Region(void* base, size_t size) : base_(base), size_(size) {}
+  /// Outlives a file that shrinks.
+  void guard(const std::string& path) { guard_.emplace(base_, size_, path); }
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
-  ~Region() { ::munmap(base_, size_); }
+  ~Region() {
+    guard_.reset();
+    ::munmap(base_, size_);
+  }
 
   std::byte* data() const { return static_cast<std::byte*>(base_); }
   size_t size() const { return size_; }
@@ -40,6 +46,7 @@ class Region {
  private:
   void* base_;
   size_t size_;
+  std::optional<MappingGuard> guard_;
 };
 
 Result<std::shared_ptr<Region>> map_region(const std::string& path, uint64_t size, int protection,
@@ -137,8 +144,10 @@ class SafetensorsParser {
     const auto identity = identity_of(fd->fd(), path());
     if (!identity.ok()) return identity.status();
     file_.identity_ = *identity;
-    const Status read =
-        residency == Residency::kCopied ? copy(fd->fd(), fd->size()) : map(fd->fd(), fd->size());
+    const bool map_it = residency == Residency::kMapped ||
+                        (residency == Residency::kAutomatic && fd->size() > kCopyAtMost);
+    file_.mapped_ = map_it;
+    const Status read = map_it ? map(fd->fd(), fd->size()) : copy(fd->fd(), fd->size());
     if (!read.ok()) return read;
     CHIMERA_RETURN_IF_ERROR(check_unchanged(fd->fd(), path(), file_.identity_));
     return std::move(file_);
@@ -186,6 +195,7 @@ class SafetensorsParser {
   Status map(int fd, uint64_t size) {
     auto region = map_region(path(), size, PROT_READ, MAP_PRIVATE, fd);
     if (!region.ok()) return region.status();
+    (*region)->guard(path());
     adopt(*region);
     const auto length = header_length((*region)->data(), size, path());
     if (!length.ok()) return length.status();

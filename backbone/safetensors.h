@@ -7,8 +7,12 @@
 //
 // Residency decides what happens when the file changes on disk afterwards (reliability R21):
 // kCopied reads the data into private anonymous memory, so later truncation or overwriting is
-// invisible - what the daemon uses; kMapped maps the file and is for short-lived offline tools.
-// Either way header and data come from one descriptor, and what was checked is what is used.
+// invisible - what the daemon uses for modules; kMapped maps the file, for offline tools and for
+// checkpoints whose copy would cost more memory and time than it is worth. A mapped file must stay
+// as it is: put another one in place by renaming. If it shrinks nevertheless, the process lives
+// and mapping_damage() says so (mapping_guard.h). kAutomatic copies a checkpoint of up to 256 MiB
+// and maps a larger one. Either way header and data come from one descriptor, and what was checked
+// is what is used.
 //
 // Thread safety: immutable after open. Views keep the memory alive through `owner`.
 #pragma once
@@ -28,7 +32,11 @@
 
 namespace chimera {
 
-enum class Residency : uint8_t { kCopied, kMapped };
+/// What Residency::kAutomatic copies at most, bytes: a fraction of a second and of any server's
+/// memory.
+inline constexpr uint64_t kCopyAtMost = 256u << 20;
+
+enum class Residency : uint8_t { kCopied, kMapped, kAutomatic };
 
 /// What tells one state of a file from another without reading it; taken when it was opened.
 struct FileIdentity {
@@ -60,6 +68,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Size of the file, bytes.
   uint64_t file_bytes() const { return image_.size(); }
+  bool mapped() const { return mapped_; }
   /// All zero after parse().
   const FileIdentity& identity() const { return identity_; }
   /// "sha256:…" of the file as it was read: with kCopied, of the very bytes the views show.
@@ -72,6 +81,7 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
   std::span<const std::byte> image_;   // the whole file
   std::shared_ptr<const void> owner_;  // of image_; null after parse()
+  bool mapped_ = false;
   FileIdentity identity_;
   friend class SafetensorsParser;
 };

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "backbone/mapping_guard.h"
 #include "daemon/engine_impl.h"
 
 namespace chimera {
@@ -54,7 +55,7 @@ void Engine::Impl::take_results(size_t first, size_t count) {
     const auto rows = static_cast<size_t>(batch.logit_rows(i));
     const float* own = logits;
     logits += rows * vocab;
-    if (batch.routed[i].poisoned) {
+    if (batch.routed[i].poisoned || mapping_damaged()) {
       fail(s, poisoned_status(s, batch.routed[i]));
       continue;
     }
@@ -72,6 +73,10 @@ void Engine::Impl::take_results(size_t first, size_t count) {
 }
 
 Status Engine::Impl::poisoned_status(const Sequence& sequence, const RoutedSegment& routed) const {
+  if (mapping_damaged()) {
+    return {Code::kDataCorrupt, damaged_mapping() + ": shrank while the daemon was using it",
+            "restart the daemon with intact weights, and put new ones in place by renaming"};
+  }
   if (!routed.failure.ok()) return routed.failure;
   return {Code::kDataCorrupt,
           fmt::format("an expert of epoch {} gave a value that is not finite",

@@ -109,7 +109,7 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config) {
 Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir) {
   LoadedBackbone out;
   const std::string& dir = config.backbone.path;
-  Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kCopied);
+  Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kAutomatic);
   if (!checkpoint.ok()) return checkpoint.status().with_context("backbone.path");
   auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
   if (!backbone.ok()) return backbone.status();

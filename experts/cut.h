@@ -15,11 +15,16 @@ inline constexpr uint64_t kShardBytes = 5'000'000'000;
 
 struct SplitModule {
   std::string name;
-  std::map<int64_t, std::vector<int64_t>> slots;  // layer -> slots; key -1 = every MoE layer
+  // Layer -> slots; key -1 = every MoE layer. Empty with SplitOptions::parent_dir: all changes.
+  std::map<int64_t, std::vector<int64_t>> slots;
 };
 
 struct SplitOptions {
   std::string checkpoint_dir;
+  /// Not empty: cut by difference. What the checkpoint changed against this parent becomes the
+  /// modules, which then belong to the parent's backbone: `replace` modules, or `append` modules
+  /// when it has more experts than the parent. backbone_out and attach are not used.
+  std::string parent_dir;
   std::string backbone_out;          // directory to create: a checkpoint with the remaining experts
   std::string modules_out;           // parent directory of the module directories
   std::vector<SplitModule> modules;  // disjoint
@@ -37,9 +42,12 @@ struct SplitReport {
   std::vector<std::string> module_dirs;
 };
 
-/// Tensors are moved bit for bit. Existing output directories are refused, never overwritten; on
-/// failure none of the outputs exists. `append` takes the same number of experts out of every
-/// layer (config.json has one count for all) and leaves at least one; `replace` takes any.
+/// Tensors are moved bit for bit; quantised ones stay as they are. Existing output directories are
+/// refused, never overwritten; on failure none of the outputs exists. `append` takes the same
+/// number of experts out of every layer with a router (config.json has one count for all) and
+/// leaves at least one; `replace` takes any. A backbone with grouped routing is written with the
+/// tensor `expert_group` beside each gate, because groups need not be of one size any more. By
+/// difference: failed_precondition when more than experts and gate rows changed.
 Result<SplitReport> split_checkpoint(const SplitOptions& options);
 
 struct GraftOptions {
@@ -57,8 +65,10 @@ struct GraftReport {
 
 /// Writes a checkpoint that Hugging Face loads. Appended experts return to the slots recorded by
 /// `split` when every module records them, else they follow the base experts in order. Gate rows
-/// of different dtypes become F32, which is exact. What a checkpoint cannot express (a gate bias,
-/// experts of another width, a module for some layers only) is refused.
+/// of different dtypes become F32, which is exact. Experts are stored in the layout and encoding
+/// of the backbone's own. What a checkpoint cannot express (a gate bias where the family has none,
+/// experts of another width or encoding, experts outside the groups of a grouped gate, a module for
+/// some layers only, an expert beside a dense feed-forward) is refused.
 Result<GraftReport> graft_checkpoint(const GraftOptions& options);
 
 }  // namespace chimera

@@ -28,6 +28,15 @@ constexpr std::array kSideFiles{"generation_config.json",
                                 "chat_template.json"};
 
 constexpr std::array kExpertCountKeys{"num_experts", "num_local_experts", "n_routed_experts"};
+constexpr const char* kGroupedExpertsKey = "chimera_grouped_experts";  // ModelConfig reads it
+
+/// What the family calls its number of experts.
+const char* expert_count_key(const std::string& model_type) {
+  if (model_type == "deepseek_v3") return "n_routed_experts";
+  const bool local =
+      model_type == "mixtral" || model_type == "gpt_oss" || model_type.starts_with("llama4");
+  return local ? "num_local_experts" : "num_experts";
+}
 
 Status file_error(const std::string& what, const std::error_code& error) {
   return errno_status(what, error.value());
@@ -114,22 +123,23 @@ Status copy_side_files(const std::string& from, const std::string& to) {
 }
 
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
-                                int64_t num_experts, int64_t num_experts_per_tok) {
+                                const ConfigEdit& edit) {
   auto config = nlohmann::ordered_json::parse(config_json, nullptr, false);
   if (!config.is_object()) {
     return Status(Code::kDataCorrupt, label + ": found no JSON object (expected config.json)");
   }
+  const auto text = config.find("text_config");
+  auto& target = text != config.end() && text->is_object() ? *text : config;
   bool found = false;
   for (const char* key : kExpertCountKeys) {
-    if (!config.contains(key)) continue;
-    config[key] = num_experts;
+    if (!target.contains(key)) continue;
+    target[key] = edit.num_experts;
     found = true;
   }
-  if (!found) {
-    const bool mixtral = config.value("model_type", "") == "mixtral";
-    config[mixtral ? "num_local_experts" : "num_experts"] = num_experts;
-  }
-  config["num_experts_per_tok"] = num_experts_per_tok;
+  if (!found) target[expert_count_key(target.value("model_type", ""))] = edit.num_experts;
+  target["num_experts_per_tok"] = edit.num_experts_per_tok;
+  target.erase(kGroupedExpertsKey);
+  if (edit.grouped_experts) target[kGroupedExpertsKey] = *edit.grouped_experts;
   return config.dump(2) + "\n";
 }
 

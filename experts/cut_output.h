@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,9 +40,17 @@ Status write_checkpoint_tensors(const std::string& dir, const std::vector<Tensor
 /// Copies what a checkpoint has beside weights and config.json: tokenizer and generation files.
 Status copy_side_files(const std::string& from, const std::string& to);
 
-/// config.json with another number of experts and experts per token, every other key as it was.
+struct ConfigEdit {
+  int64_t num_experts = 0;
+  int64_t num_experts_per_tok = 0;
+  /// Over how many experts the groups of a grouped gate were laid, where some are missing now; none
+  /// where they are complete.
+  std::optional<int64_t> grouped_experts;
+};
+/// config.json with these numbers, every other key as it was. They go where the file has them: the
+/// top level, or text_config of a composite checkpoint.
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
-                                int64_t num_experts, int64_t num_experts_per_tok);
+                                const ConfigEdit& edit);
 
 /// A tensor with memory of its own, `shape` of `dtype`, zeroed. `bytes` writes into it.
 TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,

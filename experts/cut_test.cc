@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -17,7 +18,10 @@
 namespace chimera {
 namespace {
 
+/// Of the shared set, or of the project's own.
 std::string golden(const std::string& name) {
+  const std::string own = CHIMERA_SOURCE_DIR "/tests/golden/families/" + name;
+  if (std::filesystem::exists(own)) return own;
   return CHIMERA_SOURCE_DIR "/../shared/golden/open/models/" + name;
 }
 
@@ -84,10 +88,16 @@ TEST_P(Cut, GraftUndoesSplit) {
   const auto config = parse_model_config(checkpoint->config_json(), "config.json");
   ASSERT_TRUE(config.ok());
   const int64_t last = config->num_experts - 1;
+  SplitModule mixed{"mixed", {}};
+  int64_t first = 0;
+  for (const int64_t layer : moe_layers(*config)) {
+    mixed.slots[layer] = {first, last - first};
+    first = last - first;
+  }
   const std::vector<std::vector<SplitModule>> cuts = {
       {{"tail", {{-1, {last}}}}},
       {{"one", {{-1, {1}}}}, {"two", {{-1, {3, 0}}}}},
-      {{"mixed", {{0, {0, 3}}, {1, {1, 2}}, {2, {last, 0}}}}},
+      {mixed},
   };
   for (const auto& modules : cuts) {
     SCOPED_TRACE(modules[0].name);
@@ -117,7 +127,11 @@ TEST_P(Cut, ReplaceKeepsTheBackboneAndGraftsBack) {
   TempDir out;
   SplitOptions split = options_for(dir_, out);
   split.attach = Attach::kReplace;
-  split.modules = {{"swap", {{0, {2}}, {2, {0, 4}}}}};
+  const auto checkpoint = Checkpoint::open(dir_, Residency::kMapped);
+  ASSERT_TRUE(checkpoint.ok());
+  const auto config = parse_model_config(checkpoint->config_json(), "config.json");
+  ASSERT_TRUE(config.ok());
+  split.modules = {{"swap", {{moe_layers(*config).back(), {3, 0}}}}};
   const auto report = split_checkpoint(split);
   ASSERT_TRUE(report.ok()) << report.status().to_string();
   expect_same_checkpoint(dir_, split.backbone_out);
@@ -128,7 +142,11 @@ TEST_P(Cut, ReplaceKeepsTheBackboneAndGraftsBack) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, Cut,
                          ::testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32",
-                                           "mixtral_f32", "mixtral_bf16"),
+                                           "mixtral_f32", "mixtral_bf16", "qwen3_moe_bf16",
+                                           "qwen3_moe_v5_fused_bf16", "deepseek_v3_f32",
+                                           "deepseek_v3_fp8", "llama4_text_bf16",
+                                           "llama4_composite_bf16", "gpt_oss", "gpt_oss_mxfp4",
+                                           "qwen2_moe", "deepseek_v3_grouped"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// The checkpoint rewritten in the fused layout of transformers 5.
@@ -150,13 +168,14 @@ void write_fused(const std::string& from, const std::string& to) {
     tensors.push_back(gate);
     auto gate_up = std::make_shared<std::vector<std::byte>>();
     auto down = std::make_shared<std::vector<std::byte>>();
-    for (const ExpertViews& expert : base->experts) {
+    for (const StoredExpert& expert : base->experts) {
       for (size_t i = 0; i < 3; ++i) {
         auto& stack = i == 2 ? *down : *gate_up;
-        stack.insert(stack.end(), expert[i].bytes.begin(), expert[i].bytes.end());
+        const TensorView view = dense(expert[i].weight, "");
+        stack.insert(stack.end(), view.bytes.begin(), view.bytes.end());
       }
     }
-    const DType dtype = base->experts[0][0].dtype;
+    const DType dtype = base->experts[0][0].weight.tensor.dtype;
     const int64_t e = config->num_experts;
     const int64_t h = config->hidden_size;
     const int64_t w = config->intermediate_size;
@@ -190,6 +209,139 @@ TEST(CutFused, StacksAreCutAndPutTogether) {
     ASSERT_TRUE(grafted.ok()) << grafted.status().to_string();
     expect_same_checkpoint(out / "fused", out / "whole");
   }
+}
+
+/// `from` with `edit` applied to the bytes of every tensor (by name, on a copy).
+void write_edited(const std::string& from, const std::string& to,
+                  const std::function<void(const TensorView&, std::span<std::byte>)>& edit) {
+  const auto checkpoint = Checkpoint::open(from, Residency::kMapped);
+  ASSERT_TRUE(checkpoint.ok());
+  std::vector<TensorView> tensors;
+  for (const std::string& name : checkpoint->names()) {
+    TensorView view = *checkpoint->find(name);
+    auto copy = std::make_shared<std::vector<std::byte>>(view.bytes.begin(), view.bytes.end());
+    edit(view, *copy);
+    view.bytes = *copy;
+    view.owner = copy;
+    tensors.push_back(std::move(view));
+  }
+  std::filesystem::create_directory(to);
+  std::filesystem::copy_file(from + "/config.json", to + "/config.json");
+  ASSERT_TRUE(write_safetensors(to + "/model.safetensors", tensors, {}).ok());
+}
+
+/// Changes the lowest bit of the last element.
+void nudge(std::span<std::byte> bytes, DType dtype) {
+  const size_t width = static_cast<size_t>(dtype_bits(dtype) / 8);
+  bytes[bytes.size() - width] ^= std::byte{1};
+}
+
+class Difference : public ::testing::TestWithParam<std::tuple<const char*, const char*>> {
+ protected:
+  void SetUp() override {
+    dir_ = golden(std::get<0>(GetParam()));
+    if (!std::filesystem::exists(dir_)) GTEST_SKIP() << "no golden checkpoint in " << dir_;
+  }
+  std::string dir_;
+};
+
+// What the fine-tune changed is the module, and grafted onto the parent it is the fine-tune.
+TEST_P(Difference, BecomesAReplacingModule) {
+  TempDir out;
+  const std::string changed = std::get<1>(GetParam());
+  write_edited(dir_, out / "tuned", [&](const TensorView& tensor, std::span<std::byte> bytes) {
+    if (tensor.name.ends_with(changed)) nudge(bytes, tensor.dtype);
+  });
+  SplitOptions split;
+  split.checkpoint_dir = out / "tuned";
+  split.parent_dir = dir_;
+  split.modules_out = out / "modules";
+  split.modules = {{"tuned", {}}};
+  const auto report = split_checkpoint(split);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  const auto manifest = read_manifest(report->module_dirs[0]);
+  ASSERT_TRUE(manifest.ok());
+  EXPECT_EQ(manifest->attach, Attach::kReplace);
+  EXPECT_TRUE(verify_module(report->module_dirs[0], dir_).ok());
+  const auto grafted = graft_checkpoint({dir_, report->module_dirs, out / "whole"});
+  ASSERT_TRUE(grafted.ok()) << grafted.status().to_string();
+  expect_same_checkpoint(out / "tuned", out / "whole");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Golden, Difference,
+    ::testing::Values(std::tuple("olmoe_bf16", "layers.1.mlp.experts.3.up_proj.weight"),
+                      std::tuple("mixtral_f32",
+                                 "block_sparse_moe.gate.weight"),  // a gate row alone
+                      std::tuple("qwen3_moe_v5_fused_bf16", "layers.2.mlp.experts.down_proj"),
+                      std::tuple("deepseek_v3_f32", "e_score_correction_bias"),
+                      std::tuple("deepseek_v3_fp8", "experts.2.gate_proj.weight_scale_inv"),
+                      std::tuple("llama4_text_bf16", "experts.gate_up_proj"),
+                      std::tuple("gpt_oss", "experts.down_proj_bias"),
+                      std::tuple("gpt_oss", "router.bias"),
+                      std::tuple("gpt_oss_mxfp4", "experts.gate_up_proj_blocks"),
+                      std::tuple("llama_biases", "layers.1.mlp.up_proj.bias")),
+    [](const auto& test) {
+      std::string name = std::get<0>(test.param) + std::string("_") + std::get<1>(test.param);
+      std::replace(name.begin(), name.end(), '.', '_');
+      return name;
+    });
+
+struct BadDifference {
+  const char* changed;  // tensor of the fine-tune
+  std::vector<SplitModule> modules;
+  const char* message;
+};
+
+TEST(Differences, ThatNoModuleCanHoldAreRefused) {
+  const std::string dir = golden("olmoe_bf16");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  const std::vector<BadDifference> table = {
+      {"", {{"a", {}}}, "found the very experts of"},
+      {"layers.0.self_attn.q_proj.weight", {{"a", {}}}, "1 tensors outside the experts"},
+      {"layers.1.mlp.experts.3.up_proj.weight", {{"a", {{0, {3}}}}}, "found no changed expert"},
+      {"experts.3.up_proj.weight", {{"a", {{0, {3}}}}}, "found 2 changed experts in no module"},
+      {"experts.3.up_proj.weight", {{"a", {}}, {"b", {{0, {1}}}}}, "found no slots beside other"},
+  };
+  for (const BadDifference& bad : table) {
+    SCOPED_TRACE(bad.message);
+    TempDir out;
+    write_edited(dir, out / "tuned", [&](const TensorView& tensor, std::span<std::byte> bytes) {
+      if (*bad.changed != 0 && tensor.name.ends_with(bad.changed)) nudge(bytes, tensor.dtype);
+    });
+    SplitOptions split;
+    split.checkpoint_dir = out / "tuned";
+    split.parent_dir = dir;
+    split.modules_out = out / "modules";
+    split.modules = bad.modules;
+    const auto report = split_checkpoint(split);
+    ASSERT_FALSE(report.ok());
+    EXPECT_NE(report.status().message().find(bad.message), std::string::npos)
+        << report.status().message();
+    EXPECT_FALSE(std::filesystem::exists(split.modules_out));
+  }
+}
+
+// A checkpoint that has more experts than its parent: FlexOlmo's way to grow.
+TEST(Differences, MoreExpertsBecomeAnAppendingModule) {
+  const std::string dir = golden("flex_olmo_bf16");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  TempDir out;
+  SplitOptions cut = options_for(dir, out);
+  cut.modules = {{"tail", {{-1, {5, 6}}}}};
+  const auto report = split_checkpoint(cut);  // the public part
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  SplitOptions split;
+  split.checkpoint_dir = dir;
+  split.parent_dir = cut.backbone_out;
+  split.modules_out = out / "grown";
+  split.modules = {{"math", {{-1, {5}}}}, {"code", {{-1, {6}}}}};
+  const auto grown = split_checkpoint(split);
+  ASSERT_TRUE(grown.ok()) << grown.status().to_string();
+  EXPECT_EQ(grown->fingerprint, report->fingerprint);
+  const auto whole = graft_checkpoint({cut.backbone_out, grown->module_dirs, out / "whole"});
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  expect_same_checkpoint(dir, out / "whole");
 }
 
 struct BadSplit {

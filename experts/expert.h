@@ -11,9 +11,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "backbone/block_quant.h"
 #include "backbone/kernels.h"
+#include "backbone/model_config.h"
 #include "backbone/status.h"
 #include "backbone/tensor.h"
 #include "backbone/thread_pool.h"
@@ -42,8 +45,28 @@ class Expert {
   virtual FailurePolicy on_failure() const { return FailurePolicy::kFail; }
 };
 
-/// down(silu(gate x) * up x), the SwiGLU expert of every supported family (Shazeer 2020,
-/// arXiv 2002.05202). gate, up: [intermediate, hidden]; down: [hidden, intermediate].
+/// One weight of an expert: a matrix that the kernels take, or a quantised one that is widened a
+/// few rows at a time as it is used (so it costs the memory of its file, and no more).
+struct ExpertWeight {
+  Matrix matrix;  // unused when `quantised` is set
+  std::optional<QuantMatrix> quantised;
+
+  int64_t rows() const { return quantised ? quantised->rows : matrix.rows; }
+  int64_t cols() const { return quantised ? quantised->cols : matrix.cols; }
+  uint64_t bytes() const { return quantised ? quantised->bytes() : matrix.bytes(); }
+};
+
+struct ExpertWeights {
+  ExpertWeight gate, up, down;  // gate, up: [width, hidden]; down: [hidden, width]
+  std::vector<float> gate_bias, up_bias, down_bias;  // [width], [width], [hidden]; or empty
+};
+
+/// A feed-forward network of the given kind, with g = gate x + b_gate and u = up x + b_up:
+///   kSwiGlu         down(silu(g) * u) + b_down   (Shazeer 2020, arXiv 2002.05202)
+///   kClampedSwiGlu  g = min(g, 7), u = clamp(u, -7, 7),
+///                   down((u + 1) * g * sigmoid(1.702 g)) + b_down   (gpt_oss)
+std::shared_ptr<const Expert> make_expert(ExpertKind kind, ExpertWeights weights);
+/// kSwiGlu without biases.
 std::shared_ptr<const Expert> make_swiglu_expert(Matrix gate, Matrix up, Matrix down);
 
 }  // namespace chimera

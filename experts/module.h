@@ -26,6 +26,9 @@ struct ModuleLayer {
   std::vector<int64_t> slots;      // replace: the slot of each expert; append: empty
   std::vector<float> gate_weight;  // [n, hidden]; replace without own rows: empty
   std::vector<float> gate_bias;    // [n] or empty
+  // Grouped routing (deepseek_v3) only, see router/gating.h.
+  std::vector<float> gate_correction;  // [n] or empty: 0, or that of the slot replaced
+  std::vector<int32_t> gate_group;     // [n] or empty: outside the groups
 };
 
 class Module {

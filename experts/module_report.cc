@@ -11,6 +11,7 @@
 #include "backbone/checkpoint.h"
 #include "backbone/env.h"
 #include "backbone/model_config.h"
+#include "experts/checkpoint_report.h"
 #include "experts/library_module.h"
 #include "experts/manifest.h"
 #include "experts/module_files.h"
@@ -112,37 +113,6 @@ Result<Json> inspect_module(const std::string& dir) {
   return out;
 }
 
-Result<Json> inspect_checkpoint(const std::string& dir) {
-  const Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kMapped);
-  if (!checkpoint.ok()) return checkpoint.status();
-  const Result<ModelConfig> config =
-      parse_model_config(checkpoint->config_json(), dir + "/config.json");
-  if (!config.ok()) return config.status();
-  const Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, "");
-  if (!fingerprint.ok()) return fingerprint.status();
-  std::map<std::string, uint64_t> by_dtype;
-  uint64_t count = 0;
-  uint64_t bytes = 0;
-  for (const auto& file : checkpoint->files()) add_tensors(*file, by_dtype, count, bytes);
-  Json out;
-  out["type"] = "checkpoint";
-  out["model_type"] = config->model_type;
-  out["fingerprint"] = *fingerprint;
-  out["layers"] = config->num_layers;
-  out["hidden_size"] = config->hidden_size;
-  out["experts_per_layer"] = config->num_experts;
-  out["experts_per_token"] = config->num_experts_per_tok;
-  out["expert_width"] = config->intermediate_size;
-  out["vocab_size"] = config->vocab_size;
-  out["max_positions"] = config->max_position_embeddings;
-  out["tokenizer"] = checkpoint->has_tokenizer();
-  out["files"] = checkpoint->files().size();
-  out["tensors"] = count;
-  out["dtype"] = dtypes_of(by_dtype);
-  out["bytes"] = bytes;
-  return out;
-}
-
 /// Stands in for a backbone's configuration when none is given: it lets through what only a
 /// backbone could contradict.
 ModelConfig permissive_config(const Manifest& manifest) {
@@ -150,6 +120,8 @@ ModelConfig permissive_config(const Manifest& manifest) {
   config.hidden_size = manifest.hidden_size;
   config.num_layers = manifest.layers ? manifest.layers->back() + 1 : 0;
   config.num_experts = INT64_MAX;
+  config.gate_kind = GateKind::kGroupedSigmoid;
+  config.n_group = INT64_MAX;
   return config;
 }
 
@@ -167,9 +139,8 @@ Result<int64_t> count_library_layers(const std::string& dir, const Manifest& man
   return std::max<int64_t>(layers, rows);
 }
 
-/// Without a backbone nobody knows how many layers `all` are: those that the payload has.
-Result<int64_t> count_layers(const std::string& dir, const Manifest& manifest) {
-  int64_t layers = 0;
+/// Without a backbone nobody knows which layers `all` are: those that the payload has.
+Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig& config) {
   for (const ManifestFile& entry : manifest.files) {
     if (!entry.path.ends_with(".safetensors")) continue;
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
@@ -180,9 +151,13 @@ Result<int64_t> count_layers(const std::string& dir, const Manifest& manifest) {
     files.push_back(std::move(*weights));
     const Result<ModuleTensors> tensors = sort_module_tensors(files);
     if (!tensors.ok()) return tensors.status();
-    if (!tensors->empty()) layers = std::max(layers, tensors->rbegin()->first + 1);
+    for (const auto& [layer, part] : *tensors) {
+      config.num_layers = std::max(config.num_layers, layer + 1);
+      config.moe_layers.resize(static_cast<size_t>(config.num_layers), 0);
+      config.moe_layers[static_cast<size_t>(layer)] = 1;
+    }
   }
-  return layers;
+  return {};
 }
 
 }  // namespace
@@ -214,10 +189,13 @@ Result<Json> verify_module(const std::string& dir, const std::string& backbone_d
     checks.push_back("fingerprint");
     checks.push_back("fit");
   } else if (!manifest->layers) {
-    const Result<int64_t> layers =
-        manifest->library ? count_library_layers(dir, *manifest) : count_layers(dir, *manifest);
-    if (!layers.ok()) return layers.status();
-    config.num_layers = *layers;
+    if (manifest->library) {
+      const Result<int64_t> layers = count_library_layers(dir, *manifest);
+      if (!layers.ok()) return layers.status();
+      config.num_layers = *layers;
+    } else {
+      CHIMERA_RETURN_IF_ERROR(read_layers(dir, *manifest, config));
+    }
   }
   if (manifest->library) {
     // What can be known without running its code; chimera-plugin-check does the rest.

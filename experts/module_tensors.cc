@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "backbone/checkpoint.h"
+#include "experts/base_tensors.h"
 
 namespace chimera {
 namespace {
@@ -17,10 +18,10 @@ constexpr const char* kShapeHint =
     "Matrices are stored as [outputs, inputs] for the hidden size of the backbone; `chimera module "
     "inspect` shows both";
 
-constexpr std::array<std::string_view, 3> kProjections{"gate_proj", "up_proj", "down_proj"};
 constexpr std::string_view kNames =
     "layers.{L}.gate.weight, layers.{L}.gate.bias or "
-    "layers.{L}.experts.{e}.{gate_proj,up_proj,down_proj}.weight";
+    "layers.{L}.experts.{e}.{gate_proj,up_proj,down_proj}.weight, or one of the names for biases, "
+    "quantised weights and grouped gates";
 
 /// Takes "123." off the front of `text`: digits without sign or leading zero.
 std::optional<int64_t> take_index(std::string_view& text) {
@@ -41,22 +42,55 @@ bool take(std::string_view& text, std::string_view prefix) {
   return true;
 }
 
-/// Where a tensor of this name belongs; null when the name is none of design §6.
-const TensorView** place_of(ModuleTensors& tensors, std::string_view name) {
+/// What follows the projection's name.
+const TensorView** place_of(ProjectionTensors& projection, std::string_view tail) {
+  if (tail == ".weight") return &projection.weight;
+  if (tail == ".weight_scale_inv") return &projection.weight_scale_inv;
+  if (tail == ".weight_blocks") return &projection.weight_blocks;
+  if (tail == ".weight_scales") return &projection.weight_scales;
+  if (tail == ".bias") return &projection.bias;
+  return nullptr;
+}
+
+/// Where a tensor of this name belongs; null when the name is none of those in the header.
+const TensorView** place_of(ModuleTensors& tensors, std::string_view name, BlockShape block) {
   if (!take(name, "layers.")) return nullptr;
   const auto layer = take_index(name);
   if (!layer) return nullptr;
-  if (name == "gate.weight") return &tensors[*layer].gate_weight;
-  if (name == "gate.bias") return &tensors[*layer].gate_bias;
+  LayerTensors& part = tensors[*layer];
+  if (name == "gate.weight") return &part.gate_weight;
+  if (name == "gate.bias") return &part.gate_bias;
+  if (name == "gate.score_correction") return &part.gate_score_correction;
+  if (name == "gate.group") return &part.gate_group;
   if (!take(name, "experts.")) return nullptr;
   const auto expert = take_index(name);
   if (!expert) return nullptr;
+  part.fp8_block = block;
   for (size_t i = 0; i < kProjections.size(); ++i) {
-    if (name == fmt::format("{}.weight", kProjections[i])) {
-      return &tensors[*layer].experts[*expert][i];
-    }
+    if (!take(name, kProjections[i])) continue;
+    return place_of(part.experts[*expert][i], name);
   }
   return nullptr;
+}
+
+/// "ROWS,COLS" of the metadata; 128 x 128 when there is none.
+Result<BlockShape> block_of(const SafetensorsFile& file) {
+  BlockShape block;
+  const auto found = file.metadata().find(kBlockSizeKey);
+  if (found == file.metadata().end()) return block;
+  const std::string& text = found->second;
+  const char* end = text.data() + text.size();
+  const auto rows = std::from_chars(text.data(), end, block.rows);
+  const bool comma = rows.ec == std::errc() && rows.ptr != end && *rows.ptr == ',';
+  const auto cols = comma ? std::from_chars(rows.ptr + 1, end, block.cols) : rows;
+  constexpr int64_t kMost = int64_t{1} << 20;
+  if (!comma || cols.ec != std::errc() || cols.ptr != end || block.rows < 1 || block.cols < 1 ||
+      block.rows > kMost || block.cols > kMost) {
+    return Status(Code::kInvalidArgument,
+                  fmt::format("metadata {}: found \"{}\" (expected ROWS,COLS, such as 128,128)",
+                              kBlockSizeKey, text));
+  }
+  return block;
 }
 
 Status missing(int64_t layer, const std::string& tail) {
@@ -65,13 +99,18 @@ Status missing(int64_t layer, const std::string& tail) {
           "Every expert needs gate_proj, up_proj and down_proj, every appended one a gate row."};
 }
 
-Status check_tensor(const TensorView& t, std::span<const int64_t> shape) {
+Status check_shape(const TensorView& t, std::span<const int64_t> shape) {
   if (!std::equal(t.shape.begin(), t.shape.end(), shape.begin(), shape.end())) {
     return {Code::kInvalidArgument,
             fmt::format("tensor {}: found shape {} (expected {})", t.name, shape_string(t.shape),
                         shape_string(shape)),
             kShapeHint};
   }
+  return {};
+}
+
+Status check_tensor(const TensorView& t, std::span<const int64_t> shape) {
+  CHIMERA_RETURN_IF_ERROR(check_shape(t, shape));
   if (t.dtype != DType::kF32 && t.dtype != DType::kF16 && t.dtype != DType::kBF16) {
     return {Code::kUnimplemented,
             fmt::format("tensor {}: found dtype {} (expected F32, F16 or BF16)", t.name,
@@ -80,20 +119,36 @@ Status check_tensor(const TensorView& t, std::span<const int64_t> shape) {
   return check_finite(t);
 }
 
+/// "0 to 23", or "1, 3, 5" where some layers have no router.
+std::string layer_list(const ModelConfig& config) {
+  const std::vector<int64_t> layers = moe_layers(config);
+  if (layers.size() == static_cast<size_t>(config.num_layers)) {
+    return fmt::format("0 to {}", config.num_layers - 1);
+  }
+  return fmt::format("{}", fmt::join(layers, ", "));
+}
+
 Status check_layers(const ModuleTensors& tensors, const Manifest& manifest,
                     const ModelConfig& config) {
   std::map<int64_t, bool> wanted;
   if (manifest.layers) {
     for (const int64_t layer : *manifest.layers) wanted[layer] = true;
   } else {
-    for (int64_t layer = 0; layer < config.num_layers; ++layer) wanted[layer] = true;
+    for (const int64_t layer : moe_layers(config)) wanted[layer] = true;
+  }
+  for (const auto& [layer, unused] : wanted) {
+    if (layer < config.num_layers && !is_moe_layer(config, layer)) {
+      return {Code::kFailedPrecondition,
+              fmt::format("found layer {} (expected layers {}: the others have no router)", layer,
+                          layer_list(config))};
+    }
   }
   for (const auto& [layer, part] : tensors) {
     if (wanted.count(layer) != 0) continue;
     return {Code::kInvalidArgument,
             fmt::format("found tensors of layer {} (expected layers {})", layer,
                         manifest.layers ? fmt::format("{}", fmt::join(*manifest.layers, ", "))
-                                        : fmt::format("0 to {}", config.num_layers - 1))};
+                                        : layer_list(config))};
   }
   for (const auto& [layer, unused] : wanted) {
     if (tensors.count(layer) != 0) continue;
@@ -104,24 +159,123 @@ Status check_layers(const ModuleTensors& tensors, const Manifest& manifest,
   return {};
 }
 
-Status check_expert(int64_t layer, int64_t e, const std::array<const TensorView*, 3>& expert,
-                    int64_t hidden) {
+Status wrong_dtype(const TensorView& t, std::string_view expected) {
+  return {Code::kUnimplemented, fmt::format("tensor {}: found dtype {} (expected {})", t.name,
+                                            dtype_name(t.dtype), expected)};
+}
+
+/// MXFP4 tensors of a projection [rows, cols].
+Status check_blocks(const ProjectionTensors& t, int64_t rows, int64_t cols) {
+  if (cols % kMxfp4Block != 0) {
+    return {Code::kInvalidArgument,
+            fmt::format("tensor {}: found MXFP4 for {} inputs (expected a multiple of 32)",
+                        t.weight_blocks->name, cols)};
+  }
+  const int64_t blocks = cols / kMxfp4Block;
+  CHIMERA_RETURN_IF_ERROR(
+      check_shape(*t.weight_blocks, std::array{rows, blocks, kMxfp4BlockBytes}));
+  CHIMERA_RETURN_IF_ERROR(check_shape(*t.weight_scales, std::array{rows, blocks}));
+  for (const TensorView* tensor : {t.weight_blocks, t.weight_scales}) {
+    if (tensor->dtype != DType::kU8) return wrong_dtype(*tensor, "U8");
+  }
+  return {};
+}
+
+/// `name` is "layers.0.experts.1.gate_proj", for messages.
+Status check_projection(const ProjectionTensors& t, const std::string& name, int64_t rows,
+                        int64_t cols, BlockShape block) {
+  const auto surplus = [&](const TensorView* tensor, const char* with) {
+    return Status(
+        Code::kInvalidArgument,
+        fmt::format("found the tensor {} (expected it only with {})", tensor->name, with));
+  };
+  if (t.weight_blocks != nullptr) {
+    if (t.weight != nullptr) return surplus(t.weight, "no weight_blocks");
+    if (t.weight_scale_inv != nullptr) return surplus(t.weight_scale_inv, "an F8_E4M3 weight");
+    if (t.weight_scales == nullptr) {
+      return {Code::kInvalidArgument,
+              fmt::format("found no tensor {}.weight_scales (expected it)", name)};
+    }
+    CHIMERA_RETURN_IF_ERROR(check_blocks(t, rows, cols));
+  } else {
+    const bool fp8 = t.weight->dtype == DType::kF8E4M3;
+    if (t.weight_scales != nullptr) return surplus(t.weight_scales, "weight_blocks");
+    if (!fp8 && t.weight_scale_inv != nullptr) {
+      return surplus(t.weight_scale_inv, "an F8_E4M3 weight");
+    }
+    if (!fp8) {
+      CHIMERA_RETURN_IF_ERROR(check_tensor(*t.weight, std::array{rows, cols}));
+    } else {
+      CHIMERA_RETURN_IF_ERROR(check_shape(*t.weight, std::array{rows, cols}));
+      if (t.weight_scale_inv == nullptr) {
+        return {Code::kInvalidArgument,
+                fmt::format("found no tensor {}.weight_scale_inv (expected it: the weight is "
+                            "F8_E4M3)",
+                            name)};
+      }
+      CHIMERA_RETURN_IF_ERROR(check_shape(
+          *t.weight_scale_inv, std::array{block.scale_rows(rows), block.scale_cols(cols)}));
+      if (t.weight_scale_inv->dtype != DType::kF32) return wrong_dtype(*t.weight_scale_inv, "F32");
+    }
+  }
+  if (t.bias != nullptr) CHIMERA_RETURN_IF_ERROR(check_tensor(*t.bias, std::array{rows}));
+  return {};
+}
+
+Status check_expert(int64_t layer, int64_t e, const LayerTensors& part, int64_t hidden) {
+  const ExpertTensors& expert = part.experts.at(e);
+  const auto name = [&](size_t i) {
+    return fmt::format("layers.{}.experts.{}.{}", layer, e, kProjections[i]);
+  };
   for (size_t i = 0; i < expert.size(); ++i) {
-    if (expert[i] == nullptr) {
+    if (expert[i].weight == nullptr && expert[i].weight_blocks == nullptr) {
       return missing(layer, fmt::format("experts.{}.{}.weight", e, kProjections[i]));
     }
   }
-  const TensorView& gate = *expert[0];
-  if (gate.shape.size() != 2 || gate.shape[0] < 1) {
+  const TensorView& gate =
+      expert[0].weight_blocks != nullptr ? *expert[0].weight_blocks : *expert[0].weight;
+  if (gate.shape.size() < 2 || gate.shape[0] < 1) {
     return {Code::kInvalidArgument,
             fmt::format("tensor {}: found shape {} (expected [width, {}])", gate.name,
                         shape_string(gate.shape), hidden),
             kShapeHint};
   }
   const int64_t width = gate.shape[0];
-  CHIMERA_RETURN_IF_ERROR(check_tensor(gate, std::array{width, hidden}));
-  CHIMERA_RETURN_IF_ERROR(check_tensor(*expert[1], std::array{width, hidden}));
-  return check_tensor(*expert[2], std::array{hidden, width});
+  for (size_t i = 0; i < expert.size(); ++i) {
+    const int64_t rows = i == 2 ? hidden : width;
+    const int64_t cols = i == 2 ? width : hidden;
+    CHIMERA_RETURN_IF_ERROR(check_projection(expert[i], name(i), rows, cols, part.fp8_block));
+  }
+  for (const StoredProjection& projection : stored_expert(expert)) {
+    if (projection.encoding == Encoding::kPlain) continue;  // checked with its shape
+    CHIMERA_RETURN_IF_ERROR(check_finite(projection, part.fp8_block));
+  }
+  return {};
+}
+
+/// What only a grouped gate has a use for.
+Status check_grouped(const LayerTensors& part, int64_t n, const ModelConfig& config) {
+  for (const TensorView* tensor : {part.gate_score_correction, part.gate_group}) {
+    if (tensor == nullptr || config.gate_kind == GateKind::kGroupedSigmoid) continue;
+    return {Code::kFailedPrecondition,
+            fmt::format("found the tensor {} (expected none: the gate of {} has no groups)",
+                        tensor->name, config.model_type)};
+  }
+  if (part.gate_score_correction != nullptr) {
+    CHIMERA_RETURN_IF_ERROR(check_tensor(*part.gate_score_correction, std::array{n}));
+  }
+  if (part.gate_group == nullptr) return {};
+  CHIMERA_RETURN_IF_ERROR(check_shape(*part.gate_group, std::array{n}));
+  if (part.gate_group->dtype != DType::kI32) return wrong_dtype(*part.gate_group, "I32");
+  for (int64_t e = 0; e < n; ++e) {
+    int32_t group = 0;
+    std::memcpy(&group, part.gate_group->bytes.data() + e * 4, sizeof(group));
+    if (group >= -1 && group < config.n_group) continue;
+    return {Code::kFailedPrecondition,
+            fmt::format("tensor {}: found group {} (expected -1 to {})", part.gate_group->name,
+                        group, config.n_group - 1)};
+  }
+  return {};
 }
 
 Status check_numbers(int64_t layer, const LayerTensors& part, const Manifest& manifest,
@@ -175,8 +329,10 @@ int64_t first_non_finite(std::span<const std::byte> bytes, T exponent) {
 Result<ModuleTensors> sort_module_tensors(const std::vector<SafetensorsFile>& files) {
   ModuleTensors sorted;
   for (const SafetensorsFile& file : files) {
+    const Result<BlockShape> block = block_of(file);
+    if (!block.ok()) return block.status();
     for (const TensorView& tensor : file.tensors()) {
-      const TensorView** place = place_of(sorted, tensor.name);
+      const TensorView** place = place_of(sorted, tensor.name, *block);
       if (place == nullptr) {
         return Status(Code::kInvalidArgument,
                       fmt::format("found the tensor {} (expected {})", tensor.name, kNames));
@@ -197,7 +353,7 @@ Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manife
   for (const auto& [layer, part] : tensors) {
     CHIMERA_RETURN_IF_ERROR(check_numbers(layer, part, manifest, config));
     for (const auto& [e, expert] : part.experts) {
-      CHIMERA_RETURN_IF_ERROR(check_expert(layer, e, expert, config.hidden_size));
+      CHIMERA_RETURN_IF_ERROR(check_expert(layer, e, part, config.hidden_size));
     }
     const auto n = static_cast<int64_t>(part.experts.size());
     if (part.gate_weight != nullptr) {
@@ -206,8 +362,36 @@ Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manife
     if (part.gate_bias != nullptr) {
       CHIMERA_RETURN_IF_ERROR(check_tensor(*part.gate_bias, std::array{n}));
     }
+    CHIMERA_RETURN_IF_ERROR(check_grouped(part, n, config));
   }
   return {};
+}
+
+StoredExpert stored_expert(const ExpertTensors& tensors) {
+  StoredExpert out;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const ProjectionTensors& t = tensors[i];
+    StoredProjection& p = out[i];
+    const bool blocks = t.weight_blocks != nullptr;
+    p.weight = whole_part(blocks ? *t.weight_blocks : *t.weight);
+    const TensorView* scale = blocks ? t.weight_scales : t.weight_scale_inv;
+    if (scale != nullptr) {
+      p.encoding = blocks ? Encoding::kMxfp4 : Encoding::kFp8;
+      p.scale = whole_part(*scale);
+    }
+    if (t.bias != nullptr) p.bias = whole_part(*t.bias);
+    p.rows = p.weight.tensor.shape[0];
+    p.cols = blocks ? p.weight.tensor.shape[1] * kMxfp4Block : p.weight.tensor.shape[1];
+  }
+  return out;
+}
+
+Status check_finite(const StoredProjection& projection, BlockShape block) {
+  if (projection.bias) CHIMERA_RETURN_IF_ERROR(check_finite(projection.bias->tensor));
+  if (projection.encoding == Encoding::kPlain) return check_finite(projection.weight.tensor);
+  const Result<QuantMatrix> matrix = quant_matrix(projection, block);
+  if (!matrix.ok()) return matrix.status();
+  return matrix->check_finite(projection.weight.tensor.name);
 }
 
 Status check_finite(const TensorView& tensor) {

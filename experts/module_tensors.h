@@ -1,5 +1,17 @@
 // The tensors inside a module's payload, sorted by layer and expert and checked (design §6).
 //
+//   layers.{L}.gate.weight                              [n, hidden]
+//   layers.{L}.gate.bias                                [n]
+//   layers.{L}.gate.score_correction                    [n]    grouped routing only
+//   layers.{L}.gate.group                               [n]    I32, grouped routing only
+//   layers.{L}.experts.{e}.{P}.weight                   [out, in]  F32, F16, BF16 or F8_E4M3
+//   layers.{L}.experts.{e}.{P}.weight_scale_inv         F32 per block, with F8_E4M3
+//   layers.{L}.experts.{e}.{P}.weight_blocks            [out, in / 32, 16]  U8, MXFP4 instead
+//   layers.{L}.experts.{e}.{P}.weight_scales            [out, in / 32]      U8   of .weight
+//   layers.{L}.experts.{e}.{P}.bias                     [out]
+//
+// with P one of gate_proj, up_proj, down_proj. What is quantised stays so in memory.
+//
 // Lifetime: LayerTensors point into the SafetensorsFiles they were sorted from.
 #pragma once
 
@@ -12,15 +24,29 @@
 #include "backbone/safetensors.h"
 #include "backbone/status.h"
 #include "experts/manifest.h"
+#include "experts/stored_expert.h"
 
 namespace chimera {
+
+/// The tensors of one projection. Either weight, with weight_scale_inv when it is F8_E4M3, or
+/// weight_blocks with weight_scales.
+struct ProjectionTensors {
+  const TensorView* weight = nullptr;            // [rows, cols]
+  const TensorView* weight_scale_inv = nullptr;  // F32, one per block
+  const TensorView* weight_blocks = nullptr;     // U8 [rows, cols / 32, 16]
+  const TensorView* weight_scales = nullptr;     // U8 [rows, cols / 32]
+  const TensorView* bias = nullptr;              // [rows]; may be absent
+};
+using ExpertTensors = std::array<ProjectionTensors, 3>;  // in the order of kProjections
 
 struct LayerTensors {
   const TensorView* gate_weight = nullptr;  // [n, hidden]; replace: may be absent
   const TensorView* gate_bias = nullptr;    // [n]; may be absent
-  /// gate_proj, up_proj [width, hidden], down_proj [hidden, width] by expert number (append) or
-  /// slot (replace).
-  std::map<int64_t, std::array<const TensorView*, 3>> experts;
+  // Backbones with grouped routing (deepseek_v3) only; both may be absent.
+  const TensorView* gate_score_correction = nullptr;  // [n]
+  const TensorView* gate_group = nullptr;             // I32 [n]: the group each expert stands in
+  std::map<int64_t, ExpertTensors> experts;           // by expert number (append) or slot (replace)
+  BlockShape fp8_block;  // "weight_block_size" in the file's metadata; 128 x 128 when absent
 };
 using ModuleTensors = std::map<int64_t, LayerTensors>;  // by layer
 
@@ -30,6 +56,14 @@ Result<ModuleTensors> sort_module_tensors(const std::vector<SafetensorsFile>& fi
 /// Layers as the manifest says, experts complete, shapes and dtypes that fit, finite numbers.
 Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manifest,
                             const ModelConfig& config);
+
+/// The expert that was checked, as what it was made of.
+StoredExpert stored_expert(const ExpertTensors& tensors);
+/// Refuses what is not a finite number, quantised or not, naming the tensor.
+Status check_finite(const StoredProjection& projection, BlockShape block);
+
+/// Metadata key of FP8 files whose blocks are not 128 x 128: "ROWS,COLS".
+inline constexpr const char* kBlockSizeKey = "weight_block_size";
 
 /// data_corrupt naming the tensor and the place of its first NaN or infinity. Tensors of another
 /// dtype than F32, F16 and BF16 pass.

@@ -20,7 +20,7 @@ constexpr uint32_t kSeed = 20260711;
 std::vector<GateChoice> select(const std::vector<float>& logits, int64_t k, bool norm,
                                float* entropy = nullptr) {
   std::vector<GateChoice> out(static_cast<size_t>(k));
-  const int n = select_experts(GateKind::kSoftmaxTopK, logits, k, norm, out, entropy);
+  const int n = select_experts({GateKind::kSoftmaxTopK, norm}, {logits, {}, {}}, k, out, entropy);
   out.resize(static_cast<size_t>(std::max(n, 0)));
   return out;
 }
@@ -163,7 +163,8 @@ TEST(Gating, NonFiniteLogitsAreRefused) {
   const float inf = std::numeric_limits<float>::infinity();
   for (const float bad : {nan, inf}) {
     const std::vector<float> logits{1.0f, bad, 2.0f};
-    EXPECT_EQ(select_experts(GateKind::kSoftmaxTopK, logits, 2, true, out, nullptr), -1);
+    EXPECT_EQ(select_experts({GateKind::kSoftmaxTopK, true}, {logits, {}, {}}, 2, out, nullptr),
+              -1);
   }
 }
 

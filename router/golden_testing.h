@@ -16,6 +16,9 @@ namespace chimera::testing {
 
 inline std::string golden_dir() { return CHIMERA_SOURCE_DIR "/../shared/golden/open/models"; }
 
+/// Tiny checkpoints of further options, in the project itself.
+inline std::string own_golden_dir() { return CHIMERA_SOURCE_DIR "/tests/golden/families"; }
+
 /// A directory of the test's own, removed at the end.
 class TempDir {
  public:

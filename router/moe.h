@@ -32,8 +32,9 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
 struct RoutingTrace {
   int64_t k = 0;               // set by the router: largest top_k seen
   std::vector<int32_t> ids;    // [layers, rows, k] slots by descending weight, -1 where fewer
-                               // than k remained
-  std::vector<float> weights;  // same shape, 0 beside -1
+                               // than k remained and in layers without a router
+  std::vector<float> weights;  // same shape, 0 beside -1; what multiplies the expert's output, or
+                               // its input where ModelConfig::score_scales_input
   int64_t rows = 0;            // grows to trace_row + rows of every segment that names the trace
 
   /// Makes room for `rows` rows of `k` choices in each of `layers` layers, keeping what is there.

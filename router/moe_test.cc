@@ -216,7 +216,7 @@ TEST(MoeRouter, OneExpertOfTwoTablesIsOneBatch) {
   base->manifest.name = "backbone";
   const auto expert = std::make_shared<FakeExpert>(2.0f);
   for (int64_t layer = 0; layer < 2; ++layer) {
-    base->layers[layer] = {{expert}, {0}, std::vector<float>(32, 0.0f), {}};
+    base->layers[layer] = {{expert}, {0}, std::vector<float>(32, 0.0f), {}, {}, {}};
   }
   const auto one = make_table(f.config, base, {});
   const auto two = make_table(f.config, base, {});
@@ -249,7 +249,7 @@ TEST_P(MoePoison, BadExpertConcernsItsOwnRequestsOnly) {
   bad->manifest.name = "bad";
   const auto expert = std::make_shared<FakeExpert>(GetParam().factor);
   expert->fails = GetParam().fails;
-  bad->layers[1] = {{expert}, {}, std::vector<float>(32, 0.0f), {}};
+  bad->layers[1] = {{expert}, {}, std::vector<float>(32, 0.0f), {}, {}, {}};
   Composition composition;
   composition.modules = {entry("bad", 50.0f)};
   const auto table = make_table(f.config, f.base, {bad}, composition);

@@ -64,6 +64,11 @@ std::string RoutingTable::scope(ModuleMask mask, std::span<const float> request_
   return hash.finish();
 }
 
+int64_t default_top_k(const ModelConfig& config) {
+  return config.dense_base ? std::max<int64_t>(2, config.num_experts_per_tok)
+                           : config.num_experts_per_tok;
+}
+
 RoutingTableBuilder::RoutingTableBuilder(const ModelConfig& config,
                                          std::shared_ptr<const Module> base)
     : config_(config), base_(std::move(base)) {}
@@ -76,9 +81,8 @@ Result<std::shared_ptr<const RoutingTable>> RoutingTableBuilder::build(
   table->epoch_ = epoch;
   table->digest_ = composition.digest();
   table->composition_ = composition;
-  table->top_k_ = composition.top_k.value_or(config_.num_experts_per_tok);
-  table->gate_kind_ = config_.gate_kind;
-  table->norm_topk_prob_ = config_.norm_topk_prob;
+  table->top_k_ = composition.top_k.value_or(default_top_k(config_));
+  table->gate_rule_ = gate_rule(config_);
   table->modules_.push_back(base_);
   std::vector<float> bias{0.0f};
   for (size_t i = 0; i < loaded.size(); ++i) {
@@ -99,6 +103,10 @@ Status RoutingTableBuilder::check(const Composition& composition,
             fmt::format("routing table: {} loaded modules (expected {}, one per entry of the "
                         "composition, and the backbone's experts)",
                         loaded.size(), composition.modules.size())};
+  }
+  if (config_.n_group < 1 || config_.n_group > kMaxGateGroups) {
+    return {Code::kUnimplemented,
+            fmt::format("n_group: {} (supported: 1 to {})", config_.n_group, kMaxGateGroups)};
   }
   if (composition.top_k && (*composition.top_k < 1 || *composition.top_k > kMaxTopK)) {
     return {Code::kInvalidArgument,
@@ -137,23 +145,17 @@ Status RoutingTableBuilder::check(const Composition& composition,
 
 Status RoutingTableBuilder::check_module(const Module& module) const {
   const bool replace = module.manifest.attach == Attach::kReplace;
+  std::vector<int64_t> moe_layers;
+  for (const auto& [layer, part] : base_->layers) moe_layers.push_back(layer);
   for (const auto& [layer, part] : module.layers) {
     const std::string where = fmt::format("module {}, layer {}", module.name(), layer);
     const auto base = base_->layers.find(layer);
     if (base == base_->layers.end()) {
       return {Code::kFailedPrecondition,
-              fmt::format("{}: no such MoE layer in the backbone (expected 0 to {})", where,
-                          config_.num_layers - 1)};
+              fmt::format("{}: no such MoE layer in the backbone (expected one of {})", where,
+                          fmt::join(moe_layers, ", "))};
     }
-    const size_t n = part.experts.size();
-    const size_t row = static_cast<size_t>(config_.hidden_size);
-    const bool gate_ok =
-        part.gate_weight.size() == n * row || (replace && part.gate_weight.empty());
-    const bool bias_ok = part.gate_bias.empty() || part.gate_bias.size() == n;
-    if (!gate_ok || !bias_ok || (replace && part.slots.size() != n)) {
-      return {Code::kInvalidArgument,
-              fmt::format("{}: gate rows or slots do not fit its {} experts", where, n)};
-    }
+    CHIMERA_RETURN_IF_ERROR(check_gate(where, module, part));
     const auto base_slots = static_cast<int64_t>(base->second.experts.size());
     for (const int64_t slot : part.slots) {
       if (replace && (slot < 0 || slot >= base_slots)) {
@@ -166,15 +168,64 @@ Status RoutingTableBuilder::check_module(const Module& module) const {
   return {};
 }
 
+Status RoutingTableBuilder::check_gate(const std::string& where, const Module& module,
+                                       const ModuleLayer& part) const {
+  const bool replace = module.manifest.attach == Attach::kReplace;
+  const size_t n = part.experts.size();
+  const size_t row = static_cast<size_t>(config_.hidden_size);
+  const bool gate_ok = part.gate_weight.size() == n * row || (replace && part.gate_weight.empty());
+  const bool slots_ok = !replace || part.slots.size() == n;
+  const auto fits = [n](const auto& values) { return values.empty() || values.size() == n; };
+  if (gate_ok && slots_ok && fits(part.gate_bias) && fits(part.gate_correction) &&
+      fits(part.gate_group)) {
+    return {};
+  }
+  return {Code::kInvalidArgument,
+          fmt::format("{}: gate rows or slots do not fit its {} experts", where, n)};
+}
+
+/// Appends the gate of expert `e` of `part`, which answers for `slot`, to the columns of a table.
+void RoutingTableBuilder::add_gate(const ModuleLayer& part, size_t e, int64_t slot,
+                                   const ModuleLayer* base, std::vector<float>& gate,
+                                   LayerTable& table) const {
+  const auto hidden = static_cast<ptrdiff_t>(config_.hidden_size);
+  const bool own_row = !part.gate_weight.empty();
+  const auto at = static_cast<size_t>(slot);
+  const std::vector<float>& rows = own_row ? part.gate_weight : base->gate_weight;
+  const auto row = rows.begin() + static_cast<ptrdiff_t>(own_row ? e : at) * hidden;
+  gate.insert(gate.end(), row, row + hidden);
+  // A replaced expert keeps the checkpoint's gate bias together with its row.
+  const bool own_bias = own_row || !part.gate_bias.empty();
+  const std::vector<float>& biases = own_bias ? part.gate_bias : base->gate_bias;
+  table.bias.push_back(biases.empty() ? 0.0f : biases[own_bias ? e : at]);
+  if (config_.gate_kind != GateKind::kGroupedSigmoid) return;
+  // The correction balances the load of a slot, and the group is where the slot stands: a replacing
+  // expert takes both over.
+  const bool takes_over = base != nullptr && at < base->experts.size();
+  float correction = 0.0f;
+  if (!part.gate_correction.empty()) {
+    correction = part.gate_correction[e];
+  } else if (takes_over && !base->gate_correction.empty()) {
+    correction = base->gate_correction[at];
+  }
+  int32_t group = -1;
+  if (takes_over && !base->gate_group.empty()) {
+    group = base->gate_group[at];
+  } else if (!part.gate_group.empty()) {
+    group = part.gate_group[e];
+  }
+  table.correction.push_back(correction);
+  table.group.push_back(group);
+}
+
 LayerTable RoutingTableBuilder::build_layer(int64_t layer,
                                             std::span<const std::shared_ptr<const Module>> modules,
                                             std::span<const float> module_bias) const {
   LayerTable table;
-  const auto hidden = static_cast<ptrdiff_t>(config_.hidden_size);
   auto gate = std::make_shared<std::vector<float>>();
-  const auto base = base_->layers.find(layer);
-  int32_t next_slot =
-      base == base_->layers.end() ? 0 : static_cast<int32_t>(base->second.experts.size());
+  const auto found_base = base_->layers.find(layer);
+  const ModuleLayer* base = found_base == base_->layers.end() ? nullptr : &found_base->second;
+  int32_t next_slot = base == nullptr ? 0 : static_cast<int32_t>(base->experts.size());
 
   for (size_t m = 0; m < modules.size(); ++m) {
     const auto found = modules[m]->layers.find(layer);
@@ -184,17 +235,8 @@ LayerTable RoutingTableBuilder::build_layer(int64_t layer,
     for (size_t e = 0; e < part.experts.size(); ++e) {
       const int64_t slot = shares_slots ? (m == 0 ? static_cast<int64_t>(e) : part.slots[e])
                                         : static_cast<int64_t>(next_slot++);
-      const bool own_row = !part.gate_weight.empty();
-      const std::vector<float>& rows = own_row ? part.gate_weight : base->second.gate_weight;
-      const auto row =
-          rows.begin() +
-          (own_row ? static_cast<ptrdiff_t>(e) : static_cast<ptrdiff_t>(slot)) * hidden;
-      gate->insert(gate->end(), row, row + hidden);
-      // A replaced expert keeps the checkpoint's gate bias together with its row.
-      const std::vector<float>& biases =
-          own_row || !part.gate_bias.empty() ? part.gate_bias : base->second.gate_bias;
-      const size_t bias_at = own_row || !part.gate_bias.empty() ? e : static_cast<size_t>(slot);
-      table.bias.push_back((biases.empty() ? 0.0f : biases[bias_at]) + module_bias[m]);
+      add_gate(part, e, slot, base, *gate, table);
+      table.bias.back() += module_bias[m];
       table.experts.push_back(part.experts[e]);
       table.owner.push_back(static_cast<int32_t>(m));
       table.slot.push_back(static_cast<int32_t>(slot));

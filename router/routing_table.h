@@ -19,13 +19,17 @@
 #include "backbone/status.h"
 #include "experts/module.h"
 #include "router/composition.h"
+#include "router/gating.h"
 
 namespace chimera {
 
+/// A layer without a router has no candidates.
 struct LayerTable {
   int64_t candidates = 0;                              // C
   Matrix gate;                                         // [C, hidden], F32
   std::vector<float> bias;                             // [C]: gate.bias + composition bias
+  std::vector<float> correction;                       // [C] kGroupedSigmoid, else empty
+  std::vector<int32_t> group;                          // [C] kGroupedSigmoid, else empty
   std::vector<std::shared_ptr<const Expert>> experts;  // [C]
   std::vector<int32_t> owner;                          // [C] index into modules; 0 = backbone
   std::vector<int32_t> slot;                           // [C] base expert e has slot e
@@ -39,6 +43,11 @@ inline constexpr int kMaxModules = 63;  // beside the backbone
 /// Bounds of `top_k`. 64 is far above any released model (8) and bounds the work per token.
 inline constexpr int64_t kMaxTopK = 64;
 
+/// `top_k` of a composition that names none: the checkpoint's own, and 2 for a dense family
+/// (ModelConfig::dense_base). There the only base expert gets weight 1 as long as it is alone, so
+/// that no modules give exactly the dense model, and one appended expert per token can join it.
+int64_t default_top_k(const ModelConfig& config);
+
 class RoutingTable {
  public:
   uint64_t epoch() const { return epoch_; }
@@ -46,8 +55,7 @@ class RoutingTable {
   const std::string& digest() const { return digest_; }
   const Composition& composition() const { return composition_; }
   int64_t top_k() const { return top_k_; }
-  GateKind gate_kind() const { return gate_kind_; }
-  bool norm_topk_prob() const { return norm_topk_prob_; }
+  const GateRule& gate_rule() const { return gate_rule_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
   /// [0] is the backbone, then the enabled modules in order.
   const std::vector<std::shared_ptr<const Module>>& modules() const { return modules_; }
@@ -68,8 +76,7 @@ class RoutingTable {
   std::string digest_;
   Composition composition_;
   int64_t top_k_ = 0;
-  GateKind gate_kind_ = GateKind::kSoftmaxTopK;
-  bool norm_topk_prob_ = false;
+  GateRule gate_rule_;
   std::vector<LayerTable> layers_;
   std::vector<std::shared_ptr<const Module>> modules_;
 };
@@ -89,6 +96,9 @@ class RoutingTableBuilder {
   Status check(const Composition& composition,
                std::span<const std::shared_ptr<const Module>> loaded) const;
   Status check_module(const Module& module) const;
+  Status check_gate(const std::string& where, const Module& module, const ModuleLayer& part) const;
+  void add_gate(const ModuleLayer& part, size_t e, int64_t slot, const ModuleLayer* base,
+                std::vector<float>& gate, LayerTable& table) const;
   LayerTable build_layer(int64_t layer, std::span<const std::shared_ptr<const Module>> modules,
                          std::span<const float> module_bias) const;
 

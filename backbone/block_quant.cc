@@ -1,0 +1,224 @@
+#include "backbone/block_quant.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "backbone/safetensors_header.h"
+
+namespace chimera {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+constexpr int64_t kMostBlock = int64_t{1} << 20;
+// 6 * 2^125 is the largest MXFP4 value that F32 holds; scale bytes above may overflow.
+constexpr uint8_t kMostMxfp4Scale = 252;
+
+float make_f8(unsigned code) {
+  const int exponent = static_cast<int>((code >> 3) & 15u);
+  const float mantissa = static_cast<float>(code & 7u) / 8.0f;
+  if ((code & 0x7fu) == 0x7fu) return std::numeric_limits<float>::quiet_NaN();
+  const float magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -6) : std::ldexp(1.0f + mantissa, exponent - 7);
+  return (code & 0x80u) != 0 ? -magnitude : magnitude;
+}
+
+const std::array<float, 256>& f8_table() {
+  static const std::array<float, 256> table = [] {
+    std::array<float, 256> t{};
+    for (unsigned code = 0; code < 256; ++code) t[code] = make_f8(code);
+    return t;
+  }();
+  return table;
+}
+
+struct Pair {
+  float low, high;
+};
+
+/// The two elements of every byte: one load gives both.
+const std::array<Pair, 256>& fp4_table() {
+  static const std::array<Pair, 256> table = [] {
+    constexpr std::array kValues{0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+    const auto value = [&](unsigned code) {
+      const float magnitude = kValues[code & 7u];
+      return (code & 8u) != 0 ? -magnitude : magnitude;
+    };
+    std::array<Pair, 256> t{};
+    for (unsigned code = 0; code < 256; ++code) t[code] = {value(code & 15u), value(code >> 4)};
+    return t;
+  }();
+  return table;
+}
+
+float load_float(const std::byte* at) {
+  float value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+
+void widen_fp8_row(const QuantMatrix& m, int64_t row, float* out) {
+  const std::array<float, 256>& table = f8_table();
+  const auto* codes = reinterpret_cast<const uint8_t*>(m.codes + row * m.code_step);
+  const std::byte* scales = m.scales + row / m.block.rows * m.scale_step;
+  for (int64_t begin = 0; begin < m.cols; begin += m.block.cols) {
+    const float scale = load_float(scales + begin / m.block.cols * 4);
+    const int64_t end = std::min(m.cols, begin + m.block.cols);
+    for (int64_t i = begin; i < end; ++i) out[i] = table[codes[i]] * scale;
+  }
+}
+
+void widen_mxfp4_row(const QuantMatrix& m, int64_t row, float* out) {
+  const std::array<Pair, 256>& table = fp4_table();
+  const auto* codes = reinterpret_cast<const uint8_t*>(m.codes + row * m.code_step);
+  const auto* scales = reinterpret_cast<const uint8_t*>(m.scales + row * m.scale_step);
+  for (int64_t block = 0; block < m.cols / kMxfp4Block; ++block) {
+    const float scale = std::ldexp(1.0f, static_cast<int>(scales[block]) - 127);
+    for (int64_t i = 0; i < kMxfp4BlockBytes; ++i) {
+      const Pair pair = table[codes[block * kMxfp4BlockBytes + i]];
+      out[block * kMxfp4Block + 2 * i] = pair.low * scale;
+      out[block * kMxfp4Block + 2 * i + 1] = pair.high * scale;
+    }
+  }
+}
+
+Status not_finite(std::string_view name, int64_t row, const char* what) {
+  return {Code::kDataCorrupt,
+          "tensor " + quote_bytes(name) + ": found " + what + " in row " + std::to_string(row) +
+              " (expected finite numbers)",
+          "The weights are broken; export them again."};
+}
+
+}  // namespace
+
+float f8e4m3_to_f32(uint8_t code) { return f8_table()[code]; }
+
+Result<BlockShape> weight_block_size(std::string_view config_json, std::string_view label) {
+  const auto json = nlohmann::json::parse(config_json, nullptr, false);
+  BlockShape block;
+  if (!json.is_object()) return block;  // the configuration itself is judged elsewhere
+  const auto text = json.find("text_config");
+  for (const nlohmann::json* level : {&json, text != json.end() ? &*text : nullptr}) {
+    if (level == nullptr || !level->is_object()) continue;
+    const auto quantization = level->find("quantization_config");
+    if (quantization == level->end() || !quantization->is_object()) continue;
+    const auto size = quantization->find("weight_block_size");
+    if (size == quantization->end() || size->is_null()) continue;
+    const auto good = [](const nlohmann::json& n) {
+      return n.is_number_integer() && n >= 1 && n <= kMostBlock;
+    };
+    if (!size->is_array() || size->size() != 2 || !good((*size)[0]) || !good((*size)[1])) {
+      return Status(Code::kInvalidArgument,
+                    std::string(label) + ": quantization_config.weight_block_size is " +
+                        quote_bytes(size->dump()) +
+                        ", expected two numbers from 1 to 1048576, such as [128, 128]");
+    }
+    block = {(*size)[0].get<int64_t>(), (*size)[1].get<int64_t>()};
+  }
+  return block;
+}
+
+void QuantMatrix::widen(int64_t begin, int64_t end, float* out) const {
+  for (int64_t row = begin; row < end; ++row, out += cols) {
+    if (format == Format::kFp8) {
+      widen_fp8_row(*this, row, out);
+    } else {
+      widen_mxfp4_row(*this, row, out);
+    }
+  }
+}
+
+uint64_t QuantMatrix::bytes() const {
+  const int64_t size = format == Format::kFp8
+                           ? rows * cols + block.scale_rows(rows) * block.scale_cols(cols) * 4
+                           : rows * (cols / kMxfp4Block) * (kMxfp4BlockBytes + 1);
+  return static_cast<uint64_t>(size);
+}
+
+Status QuantMatrix::check_finite(std::string_view name) const {
+  for (int64_t row = 0; row < rows; ++row) {
+    if (format == Format::kMxfp4) {
+      const auto* s = reinterpret_cast<const uint8_t*>(scales + row * scale_step);
+      uint8_t most = 0;
+      for (int64_t i = 0; i < cols / kMxfp4Block; ++i) most = std::max(most, s[i]);
+      if (most > kMostMxfp4Scale) return not_finite(name, row, "a scale of NaN or infinity");
+      continue;
+    }
+    const auto* c = reinterpret_cast<const uint8_t*>(codes + row * code_step);
+    unsigned bad = 0;
+    for (int64_t i = 0; i < cols; ++i) bad |= static_cast<unsigned>((c[i] & 0x7fu) == 0x7fu);
+    if (bad != 0) return not_finite(name, row, "NaN");
+  }
+  if (format == Format::kMxfp4) return {};
+  for (int64_t r = 0; r < block.scale_rows(rows); ++r) {
+    for (int64_t c = 0; c < block.scale_cols(cols); ++c) {
+      if (!std::isfinite(load_float(scales + r * scale_step + c * 4))) {
+        return not_finite(name, r * block.rows, "a scale of NaN or infinity");
+      }
+    }
+  }
+  return {};
+}
+
+Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale,
+                               BlockShape block) {
+  if (weight.dtype != DType::kF8E4M3 || weight.shape.size() != 2) {
+    return Status(Code::kDataCorrupt, "tensor " + quote_bytes(weight.name) + " is " +
+                                          std::string(dtype_name(weight.dtype)) + " " +
+                                          shape_string(weight.shape) +
+                                          ", expected F8_E4M3 of two dimensions");
+  }
+  const int64_t rows = weight.shape[0];
+  const int64_t cols = weight.shape[1];
+  const std::vector<int64_t> want{block.scale_rows(rows), block.scale_cols(cols)};
+  if (scale.dtype != DType::kF32 || scale.shape != want) {
+    return Status(Code::kDataCorrupt,
+                  "tensor " + quote_bytes(scale.name) + " is " +
+                      std::string(dtype_name(scale.dtype)) + " " + shape_string(scale.shape) +
+                      ", expected F32 " + shape_string(want) + ", one scale per block of " +
+                      std::to_string(block.rows) + " x " + std::to_string(block.cols));
+  }
+  QuantMatrix m;
+  m.rows = rows;
+  m.cols = cols;
+  m.codes = weight.bytes.data();
+  m.code_step = cols;
+  m.scales = scale.bytes.data();
+  m.scale_step = want[1] * 4;
+  m.block = block;
+  m.owner = weight.owner;
+  m.scale_owner = scale.owner;
+  return m;
+}
+
+Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
+  Matrix out;
+  out.dtype = p == Precision::kF32 ? DType::kF32 : DType::kBF16;
+  out.rows = matrix.rows;
+  out.cols = matrix.cols;
+  void* memory = ::operator new(std::max<size_t>(1, out.bytes()), kAlignment, std::nothrow);
+  if (memory == nullptr) {
+    return Status(Code::kResourceExhausted,
+                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
+                  "Free memory and retry.");
+  }
+  out.owner = {memory, [](void* at) { ::operator delete(at, kAlignment); }};
+  out.data = memory;
+  std::vector<float> row(p == Precision::kF32 ? 0 : static_cast<size_t>(out.cols));
+  for (int64_t r = 0; r < out.rows; ++r) {
+    if (p == Precision::kF32) {
+      matrix.widen(r, r + 1, static_cast<float*>(memory) + r * out.cols);
+      continue;
+    }
+    matrix.widen(r, r + 1, row.data());
+    auto* to = static_cast<uint16_t*>(memory) + r * out.cols;
+    for (int64_t i = 0; i < out.cols; ++i) to[i] = f32_to_bf16(row[static_cast<size_t>(i)]);
+  }
+  return out;
+}
+
+}  // namespace chimera

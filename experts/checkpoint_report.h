@@ -1,0 +1,20 @@
+// What `chimera-module inspect` says of a checkpoint directory.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "backbone/checkpoint.h"
+#include "backbone/status.h"
+
+namespace chimera {
+
+/// Family, sizes, parameters, memory per precision, and whether Chimera runs it: "runs" false with
+/// "refused" naming what is not supported or missing. Fails only when the directory cannot be read
+/// as a checkpoint at all.
+Result<nlohmann::ordered_json> inspect_checkpoint(const std::string& dir);
+
+/// "BF16", or "BF16, F32" when tensors differ.
+std::string dtype_list(const Checkpoint& checkpoint);
+
+}  // namespace chimera

@@ -1,0 +1,168 @@
+// MoeRouter: rows grouped by expert, experts run, outputs summed, failures blamed.
+#include <fmt/format.h>
+
+#include <bit>
+#include <cstring>
+
+#include "router/moe_impl.h"
+
+namespace chimera {
+namespace {
+
+bool all_finite(const float* values, int64_t n) {
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
+    bad |= static_cast<uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
+  }
+  return bad == 0;
+}
+
+}  // namespace
+
+void MoeRouter::Impl::group_rows(size_t layer) {
+  groups.clear();
+  for (const Run& run : runs) {
+    const LayerTable& table = run.table->layers()[layer];
+    group_of.assign(static_cast<size_t>(table.candidates), -1);
+    for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
+      for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+        const auto candidate = static_cast<size_t>(choices_of(row)[j].expert);
+        int32_t& group = group_of[candidate];
+        if (group < 0) {
+          const Expert* expert = table.experts[candidate].get();
+          const auto known = std::find_if(groups.begin(), groups.end(),
+                                          [&](const Group& g) { return g.expert == expert; });
+          group = static_cast<int32_t>(known - groups.begin());
+          if (known == groups.end()) groups.push_back({expert, 0, 0});
+        }
+        ++groups[static_cast<size_t>(group)].count;
+        choice_group[static_cast<size_t>(row * stride + j)] = group;
+      }
+    }
+  }
+  int64_t entries = 0;
+  for (Group& group : groups) {
+    group.begin = entries;
+    entries += group.count;
+    group.count = 0;  // counted again below
+  }
+  entry_row.resize(static_cast<size_t>(entries));
+  entry_weight.resize(static_cast<size_t>(entries));
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+      const auto at = static_cast<size_t>(row * stride + j);
+      Group& group = groups[static_cast<size_t>(choice_group[at])];
+      place[at] = group.begin + group.count++;
+      entry_row[static_cast<size_t>(place[at])] = row;
+      entry_weight[static_cast<size_t>(place[at])] = choices_of(row)[j].weight;
+    }
+  }
+}
+
+/// The rows of a group, [count, hidden]: in place when they lie together already (always so for a
+/// single one) and go in as they are, else copied, and scaled where the family says so.
+const float* MoeRouter::Impl::expert_input(const Group& group, const float* x) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t* members = entry_row.data() + group.begin;
+  const bool together = members[group.count - 1] - members[0] == group.count - 1;
+  if (together && !config.score_scales_input) return x + members[0] * hidden;
+  gathered.resize(std::max(gathered.size(), static_cast<size_t>(group.count * hidden)));
+  for (int64_t i = 0; i < group.count; ++i) {
+    const float* from = x + members[i] * hidden;
+    float* to = gathered.data() + i * hidden;
+    std::memcpy(to, from, static_cast<size_t>(hidden) * sizeof(float));
+    if (!config.score_scales_input) continue;
+    const float weight = entry_weight[static_cast<size_t>(group.begin + i)];
+    for (int64_t h = 0; h < hidden; ++h) to[h] *= weight;
+  }
+  return gathered.data();
+}
+
+void MoeRouter::Impl::run_experts(size_t layer, const float* x) {
+  const int64_t hidden = config.hidden_size;
+  outputs.resize(std::max(outputs.size(), entry_row.size() * static_cast<size_t>(hidden)));
+  ExpertContext context{kernels, pool, scratch};
+  for (const Group& group : groups) {
+    const Status status = group.expert->forward(expert_input(group, x), group.count,
+                                                outputs.data() + group.begin * hidden, context);
+    if (!status.ok()) fail_group(layer, group, status);
+  }
+}
+
+void MoeRouter::Impl::combine(size_t layer, float* y) {
+  const int64_t hidden = config.hidden_size;
+  pool.parallel_for(rows, moe_grain(hidden * (stride + 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* out = y + row * hidden;
+      std::fill_n(out, hidden, 0.0f);
+      bad_row[static_cast<size_t>(row)] = 0;
+      if (segment_of(row).poisoned) continue;
+      // Descending weight: an order fixed by the choices, not by how they were grouped.
+      for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+        const int64_t entry = place[static_cast<size_t>(row * stride + j)];
+        const float weight = config.score_scales_input ? 1.0f : choices_of(row)[j].weight;
+        kernels.axpy(weight, outputs.data() + entry * hidden, out, hidden);
+      }
+      bad_row[static_cast<size_t>(row)] = all_finite(out, hidden) ? 0 : 1;
+    }
+  });
+  bool any = false;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (bad_row[static_cast<size_t>(row)] == 0) continue;
+    fail_row(layer, row);
+    any = true;
+  }
+  if (!any) return;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (segment_of(row).poisoned) std::fill_n(y + row * hidden, hidden, 0.0f);
+  }
+}
+
+std::string MoeRouter::Impl::expert_label(int64_t row, size_t layer, int32_t c) {
+  const LayerTable& table = table_of(row, layer);
+  const auto candidate = static_cast<size_t>(c);
+  const auto owner = static_cast<size_t>(table.owner[candidate]);
+  return fmt::format("module {}, layer {}, expert {}",
+                     segment_of(row).view->table->modules()[owner]->name(), layer,
+                     table.index[candidate]);
+}
+
+void MoeRouter::Impl::fail_group(size_t layer, const Group& group, const Status& why) {
+  for (int64_t i = 0; i < group.count; ++i) {
+    const int64_t row = entry_row[static_cast<size_t>(group.begin + i)];
+    if (segment_of(row).poisoned) continue;
+    const LayerTable& table = table_of(row, layer);
+    for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+      const int32_t c = choices_of(row)[j].expert;
+      if (table.experts[static_cast<size_t>(c)].get() != group.expert) continue;
+      poison(row, why.with_context(expert_label(row, layer, c)));
+      break;
+    }
+  }
+}
+
+void MoeRouter::Impl::fail_row(size_t layer, int64_t row) {
+  if (segment_of(row).poisoned) return;
+  const int64_t hidden = config.hidden_size;
+  for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+    const int64_t entry = place[static_cast<size_t>(row * stride + j)];
+    if (all_finite(outputs.data() + entry * hidden, hidden)) continue;
+    poison(row,
+           Status(Code::kUnavailable,
+                  expert_label(row, layer, choices_of(row)[j].expert) + ": gave a non-finite value",
+                  "Unload the module, or exclude it with modules.exclude."));
+    return;
+  }
+  poison(row, Status(Code::kUnavailable,
+                     fmt::format("layer {}: the sum of the experts is not finite", layer)));
+}
+
+void MoeRouter::Impl::poison(int64_t row, Status why) {
+  RoutedSegment& segment = segment_of(row);
+  if (segment.poisoned) return;
+  segment.poisoned = true;
+  segment.failure = std::move(why);
+}
+
+}  // namespace chimera

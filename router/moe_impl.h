@@ -1,0 +1,95 @@
+// State of one MoeRouter, shared by the files that implement it: moe.cc (passes, gate),
+// moe_usage.cc (accounting) and moe_experts.cc (grouping, running, summing, blaming).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "router/gating.h"
+#include "router/moe.h"
+
+namespace chimera {
+
+// Work per hand-over to the pool, in multiply-adds: about 3 us on one core, several times what
+// waking a spinning worker costs.
+inline constexpr int64_t kMoeGrainWork = 1 << 16;
+
+inline int64_t moe_grain(int64_t work_per_row) {
+  return std::max<int64_t>(1, kMoeGrainWork / std::max<int64_t>(1, work_per_row));
+}
+
+struct MoeRouter::Impl {
+  /// Segments next to one another that are on the same table.
+  struct Run {
+    const RoutingTable* table = nullptr;
+    int64_t row0 = 0;
+    int64_t rows = 0;
+  };
+
+  /// All rows of the batch that chose one expert.
+  struct Group {
+    const Expert* expert = nullptr;
+    int64_t begin = 0;  // of its rows in the entry order
+    int64_t count = 0;
+  };
+
+  Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
+
+  void begin(std::span<RoutedSegment> pass, RouterStats* pass_stats);
+  void gate(size_t layer, const float* x);
+  void choose(size_t layer, int64_t row);
+  void account(size_t layer);
+  void account_segment(const LayerTable& table, RoutedSegment& segment, int64_t row0, size_t layer);
+  void account_run(size_t layer, const Run& run);
+  void group_rows(size_t layer);
+  const float* expert_input(const Group& group, const float* x);
+  void run_experts(size_t layer, const float* x);
+  void combine(size_t layer, float* y);
+  void fail_group(size_t layer, const Group& group, const Status& why);
+  void fail_row(size_t layer, int64_t row);
+  void poison(int64_t row, Status why);
+
+  GateChoice* choices_of(int64_t row) { return choices.data() + row * stride; }
+  RoutedSegment& segment_of(int64_t row) {
+    return segments[static_cast<size_t>(segment_index[static_cast<size_t>(row)])];
+  }
+  const LayerTable& table_of(int64_t row, size_t layer) {
+    return segment_of(row).view->table->layers()[layer];
+  }
+  /// "module legal, layer 2, expert 0" of candidate `c`.
+  std::string expert_label(int64_t row, size_t layer, int32_t c);
+
+  const ModelConfig config;
+  const Kernels& kernels;
+  ThreadPool& pool;
+
+  std::span<RoutedSegment> segments;
+  RouterStats* stats = nullptr;
+  std::vector<Run> runs;
+  std::vector<int32_t> segment_index;  // [rows]
+  int64_t rows = 0;
+  int64_t stride = 0;      // choices kept per row: the largest top_k of the pass
+  int64_t candidates = 0;  // logits kept per row: the most candidates of a layer of the pass
+
+  std::vector<float> logits;        // [rows, candidates]
+  std::vector<GateChoice> choices;  // [rows, stride]
+  std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
+  std::vector<float> entropy;       // [rows]
+  std::vector<double> mass;         // [modules] scratch
+  std::vector<uint64_t> counts;     // [candidates] scratch
+  std::vector<int32_t> group_of;    // [candidates] scratch
+  std::vector<Group> groups;
+  std::vector<int32_t> choice_group;  // [rows, stride]
+  std::vector<int64_t> place;         // [rows, stride] entry of every choice
+  std::vector<int64_t> entry_row;     // [entries]
+  std::vector<float> entry_weight;    // [entries]
+  std::vector<float> gathered;        // [largest group, hidden]
+  std::vector<float> outputs;         // [entries, hidden]
+  std::vector<float> scratch;         // lent to the experts
+  std::vector<uint8_t> bad_row;       // [rows]
+};
+
+}  // namespace chimera

@@ -1,0 +1,70 @@
+// Usage accounting of MoeRouter: shares of a sequence, totals of the router, routing traces.
+#include "router/moe_impl.h"
+
+namespace chimera {
+
+void MoeRouter::Impl::account(size_t layer) {
+  int64_t row0 = 0;
+  for (RoutedSegment& segment : segments) {
+    account_segment(segment.view->table->layers()[layer], segment, row0, layer);
+    row0 += segment.rows;
+  }
+  if (stats == nullptr) return;
+  for (const Run& run : runs) account_run(layer, run);
+}
+
+void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& segment, int64_t row0,
+                                      size_t layer) {
+  if (segment.poisoned) return;
+  const auto& modules = segment.view->table->modules();
+  mass.assign(modules.size(), 0.0);
+  for (int64_t row = row0; row < row0 + segment.rows; ++row) {
+    const int32_t n = chosen[static_cast<size_t>(row)];
+    for (int32_t j = 0; j < n; ++j) {
+      const GateChoice& c = choices_of(row)[j];
+      mass[static_cast<size_t>(table.owner[static_cast<size_t>(c.expert)])] +=
+          static_cast<double>(c.mass);
+      if (segment.trace == nullptr) continue;
+      RoutingTrace& trace = *segment.trace;
+      const int64_t at =
+          (static_cast<int64_t>(layer) * trace.rows + segment.trace_row + (row - row0)) * trace.k +
+          j;
+      trace.ids[static_cast<size_t>(at)] = table.slot[static_cast<size_t>(c.expert)];
+      trace.weights[static_cast<size_t>(at)] = c.weight;
+    }
+  }
+  if (segment.usage == nullptr) return;
+  for (size_t m = 0; m < modules.size(); ++m) {
+    if (mass[m] > 0.0) segment.usage->add(modules[m]->name(), mass[m]);
+  }
+}
+
+void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
+  const LayerTable& table = run.table->layers()[layer];
+  const auto& modules = run.table->modules();
+  RouterStats::Layer& total = stats->layers[layer];
+  mass.assign(modules.size(), 0.0);
+  counts.assign(static_cast<size_t>(table.candidates), 0);
+  for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
+    const int32_t n = chosen[static_cast<size_t>(row)];
+    if (n <= 0 || segment_of(row).poisoned) continue;
+    for (int32_t j = 0; j < n; ++j) {
+      const GateChoice& c = choices_of(row)[j];
+      const auto candidate = static_cast<size_t>(c.expert);
+      mass[static_cast<size_t>(table.owner[candidate])] += static_cast<double>(c.mass);
+      ++counts[candidate];
+    }
+    total.entropy_sum += static_cast<double>(entropy[static_cast<size_t>(row)]);
+    ++total.tokens;
+  }
+  // The candidates of one owner stand together, in the order of its experts.
+  for (size_t begin = 0; begin < counts.size();) {
+    size_t end = begin + 1;
+    while (end < counts.size() && table.owner[end] == table.owner[begin]) ++end;
+    const auto owner = static_cast<size_t>(table.owner[begin]);
+    total.add_module(modules[owner]->name(), {counts.data() + begin, end - begin}, mass[owner]);
+    begin = end;
+  }
+}
+
+}  // namespace chimera
