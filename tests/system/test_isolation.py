@@ -168,6 +168,9 @@ class Isolation(unittest.TestCase):
     def until_ok(self, client: chimera_client.Client) -> Any:
         end = time.monotonic() + RECOVERED_S
         while time.monotonic() < end:
+            if self.library(client)["state"] != "active":  # it would meet only part of the request
+                time.sleep(0.02)
+                continue
             code, result, _ = self.request(client)
             if code == "ok" and "dropped_choices" not in result[1]["provenance"]:
                 return result

@@ -110,7 +110,7 @@ class Sinner final : public chimera::plugin::Expert {
       for (;;) pthread_mutex_lock(&mutex);
     }
     if (sin_ == "flood") {
-      for (int i = 0; i < 100000; ++i) {
+      for (int i = 0; i < 5000; ++i) {
         log_->write(host().get(), CHIMERA_LOG_INFO, CHIMERA_TEXT("look at me \x1b[31m"));
       }
     }
