@@ -28,7 +28,9 @@ std::string write_config(const std::string& dir, const DeploymentOptions& o) {
       "  endpoint: ipc://{}/control.sock\nstate: {}/state\nthreads: {}\n",
       std::filesystem::absolute(o.backbone).string(), o.precision, dir, o.max_sequences,
       o.max_context, dir, dir, o.threads == 0 ? "auto" : std::to_string(o.threads));
-  if (!o.modules.empty()) text += "composition:\n  modules:\n";
+  if (o.top_k > 0 || !o.modules.empty()) text += "composition:\n";
+  if (o.top_k > 0) text += fmt::format("  top_k: {}\n", o.top_k);
+  if (!o.modules.empty()) text += "  modules:\n";
   for (const std::string& m : o.modules)
     text += fmt::format("    - path: {}\n", std::filesystem::absolute(m).string());
   const std::string path = dir + "/deployment.yaml";

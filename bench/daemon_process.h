@@ -15,6 +15,7 @@ struct DeploymentOptions {
   int max_sequences = 16;
   int max_context = 1024;
   int threads = 0;  // 0 = auto
+  int top_k = 0;    // 0 = the checkpoint's own
 };
 
 class DaemonProcess {

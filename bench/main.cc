@@ -25,6 +25,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_swap},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare expression (one thread)",
      chimera::bench::run_tokenizer},
+    {"isolation", "us per call and tokens/s of a library module in its own process; its sins in ms",
+     chimera::bench::run_isolation},
 };
 
 int usage(std::FILE* out, int code) {
@@ -42,9 +44,9 @@ int main(int argc, char** argv) {
   for (const Workload& w : kWorkloads) {
     if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
   }
-  fmt::print(
-      stderr,
-      "chimera-bench: unknown workload '{}' (expected kernels, latency, swap or tokenizer)\n",
-      args[0]);
+  fmt::print(stderr,
+             "chimera-bench: unknown workload '{}' (expected kernels, latency, swap, tokenizer or "
+             "isolation)\n",
+             args[0]);
   return 2;
 }

@@ -48,6 +48,7 @@ struct EngineStats {
   int64_t live = 0, waiting = 0;
   uint64_t admitted = 0, finished = 0, failed = 0, cancelled = 0, rejected = 0, restarted = 0;
   uint64_t prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, steps = 0;
+  uint64_t dropped_choices = 0;  // of rows that went on without a failed expert
   double step_ms_p50 = 0, step_ms_p99 = 0;
   int64_t kv_blocks_total = 0, kv_blocks_free = 0;
   RouterStats router;

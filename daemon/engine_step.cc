@@ -60,7 +60,11 @@ void Engine::Impl::take_results(size_t first, size_t count) {
       continue;
     }
     s.ran(static_cast<int64_t>(batch.segments[i].tokens.size()));
-    scheduler.publish_blocks(s);
+    s.dropped += batch.routed[i].dropped;
+    counters.dropped_choices += batch.routed[i].dropped;
+    // Computed without an expert that its scope names: not for others to find.
+    s.kv_degraded = s.kv_degraded || batch.routed[i].dropped > 0;
+    if (!s.kv_degraded) scheduler.publish_blocks(s);
     if (s.scoring())
       take_scores(s, {own, rows * vocab});
     else if (rows > 0)

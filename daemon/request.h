@@ -71,6 +71,7 @@ struct DoneEvent {
   // By name: the permitted modules, and those taken out meanwhile that had a share.
   std::map<std::string, ModuleShare> modules;
   double backbone_share = 0.0;
+  uint64_t dropped_choices = 0;  // of rows that went on without a failed expert (policy `drop`)
   // of each scored token; of each generated one if want_logprobs
   std::vector<float> logprobs;
   // score; only filled when the reason is "scored"

@@ -74,6 +74,7 @@ void Sequence::restart() {
   kv.clear();
   block_keys.clear();
   computed = 0;
+  kv_degraded = false;
   if (scoring()) start_score();
 }
 
@@ -139,6 +140,7 @@ DoneEvent Sequence::finish(const std::string& reason) {
 
 /// The modules that are permitted now, and those gone meanwhile that had a share.
 void Sequence::fill_provenance(DoneEvent& event) const {
+  event.dropped_choices = dropped;
   event.backbone_share = usage.share("backbone");
   for (const auto& [name, module] : modules_) {
     const int index = view->table->module_index(name);

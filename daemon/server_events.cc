@@ -60,10 +60,12 @@ json provenance(const DoneEvent& event) {
   for (const auto& [name, share] : event.modules) {
     modules[name] = {{"version", share.version}, {"digest", share.digest}, {"share", share.share}};
   }
-  return {{"epoch", event.epoch},
-          {"composition", event.composition},
-          {"modules", std::move(modules)},
-          {"backbone", {{"share", event.backbone_share}}}};
+  json out = {{"epoch", event.epoch},
+              {"composition", event.composition},
+              {"modules", std::move(modules)},
+              {"backbone", {{"share", event.backbone_share}}}};
+  if (event.dropped_choices > 0) out["dropped_choices"] = event.dropped_choices;
+  return out;
 }
 
 json change_list(const std::vector<ChangeItem>& changes) {
@@ -265,6 +267,7 @@ json to_json(const EngineStats& stats) {
           {"prompt_tokens", stats.prompt_tokens},
           {"generated_tokens", stats.generated_tokens},
           {"cached_tokens", stats.cached_tokens},
+          {"dropped_choices", stats.dropped_choices},
           {"steps", stats.steps},
           {"step_ms_p50", stats.step_ms_p50},
           {"step_ms_p99", stats.step_ms_p99},

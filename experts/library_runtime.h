@@ -27,8 +27,8 @@ struct KeptImage {
 };
 
 struct LibraryStats {
-  uint64_t loaded = 0;    // images loaded into this process since the start
-  uint64_t unloaded = 0;  // of these: unmapped, and verified to be
+  uint64_t loaded = 0;    // images loaded since the start, in this process or in one of their own
+  uint64_t unloaded = 0;  // of these: unmapped, and verified to be; or gone with their process
   uint64_t kept = 0;      // of these: retired but still mapped
   uint64_t kept_bytes = 0;
   uint64_t kept_limit = 0;

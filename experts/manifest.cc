@@ -245,6 +245,7 @@ class ManifestReader {
 
   void read_library(const YamlNode& node, Manifest& m) {
     LibrarySpec spec;
+    spec.deadline_ms = 0;
     fields(node, "library", {},
            {{"file", [&](const YamlNode& n) { spec.file = listed(n, "library.file", m); }},
             {"id", [&](const YamlNode& n) { spec.id = plugin_id(n); }},
@@ -272,6 +273,10 @@ class ManifestReader {
                spec.memory_mib = integer(n, "library.memory_mib", 0, kMaxMemoryMib);
              }},
             {"slots", [&](const YamlNode& n) { read_slots(n, "library.slots", &spec.slots); }}});
+    if (spec.deadline_ms == 0) {
+      spec.deadline_ms = spec.isolation == Isolation::kInProcess ? kInProcessDeadlineMs
+                                                                 : LibrarySpec().deadline_ms;
+    }
     m.library = std::move(spec);
   }
 

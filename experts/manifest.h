@@ -21,6 +21,8 @@ enum class Isolation : uint8_t { kProcess, kInProcess };
 /// as not chosen and the weights of the others are scaled up to the same sum.
 enum class FailurePolicy : uint8_t { kFail, kDrop };
 
+inline constexpr int64_t kInProcessDeadlineMs = 2000;
+
 /// The block `library` of a module of kind library; every key has a default.
 struct LibrarySpec {
   std::string file;  // one of `files`; default: the only one that ends in .so
@@ -29,7 +31,9 @@ struct LibrarySpec {
   FailurePolicy on_failure = FailurePolicy::kFail;
   std::string gate;    // file with the gate rows; default: gate.safetensors if `files` lists it
   std::string config;  // handed to the plugin's prepare
-  int64_t deadline_ms = 2000;                     // of one forward call
+  // Of one forward call. The default lets a request that meets a hanging plugin be answered within
+  // 250 ms; in-process, where nobody can be stopped, it is kInProcessDeadlineMs.
+  int64_t deadline_ms = 150;
   int64_t memory_mib = 1024;                      // cap of chimera.memory/1
   std::map<int64_t, std::vector<int64_t>> slots;  // replace: slots of the experts of each layer
 };

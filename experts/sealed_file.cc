@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -32,6 +33,18 @@ Result<SealedFile> SealedFile::create(const std::string& name, std::span<const s
   if (::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
     return errno_status("sealing a library in memory", errno);
   }
+  return file;
+}
+
+Result<SealedFile> SealedFile::adopt(int fd_owned, const std::string& name) {
+  SealedFile file(fd_owned, 0, name);
+  constexpr int kAll = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+  struct stat info {};
+  const int seals = ::fcntl(fd_owned, F_GET_SEALS);
+  if (seals < 0 || (seals & kAll) != kAll || ::fstat(fd_owned, &info) != 0) {
+    return Status(Code::kDataCorrupt, name + ": found no sealed memory file (expected one)");
+  }
+  file.size_ = static_cast<uint64_t>(info.st_size);
   return file;
 }
 

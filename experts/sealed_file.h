@@ -22,6 +22,9 @@ class SealedFile {
   /// Copies `bytes` into a memory file with the seals write, grow, shrink and seal. `name` shows up
   /// in /proc/PID/maps.
   static Result<SealedFile> create(const std::string& name, std::span<const std::byte> bytes);
+  /// Takes over a descriptor that came from another process. data_corrupt unless it is a memory
+  /// file with all four seals.
+  static Result<SealedFile> adopt(int fd_owned, const std::string& name);
   SealedFile(SealedFile&& other) noexcept
       : fd_(std::exchange(other.fd_, -1)), size_(other.size_), name_(std::move(other.name_)) {}
   SealedFile& operator=(SealedFile&&) = delete;

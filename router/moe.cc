@@ -69,6 +69,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
   for (size_t s = 0; s < segments.size(); ++s) {
     RoutedSegment& segment = segments[s];
     segment.poisoned = false;
+    segment.dropped = 0;
     segment.failure = Status();
     const RoutingTable* table = segment.view->table.get();
     if (runs.empty() || runs.back().table != table) runs.push_back({table, rows, 0});

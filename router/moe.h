@@ -50,6 +50,8 @@ struct RoutedSegment {
   bool poisoned = false;  // out: a non-finite value, or a failed expert, in one of its rows; from
                           // that layer on its FFN output is 0 and its results must be discarded
   Status failure;         // out: which expert of which module, when poisoned
+  uint64_t dropped = 0;   // out: choices of its rows done without, as their expert failed and its
+                          // policy is to drop it; what was computed is not what the scope says
 };
 
 class MoeRouter final : public FeedForward {
@@ -59,9 +61,11 @@ class MoeRouter final : public FeedForward {
   /// Sets the segments of the next pass, in batch order; they and `stats` (may be null) must stay
   /// alive until it ends. Clears their outputs.
   void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
-  /// One layer of the pass. An expert that fails poisons the segments that chose it and nobody
-  /// else; the call itself fails only on misuse (internal). Does not allocate once its buffers
-  /// have grown to the largest batch seen.
+  /// One layer of the pass. An expert that fails, or gives a value that is not finite, is dropped
+  /// from the rows that chose it where its policy says so (drop.h); else it poisons the segments
+  /// that chose it. Nobody else is affected. The call
+  /// itself fails only on misuse (internal). Does not allocate once its buffers have grown to the
+  /// largest batch seen.
   Status forward(int64_t layer, const float* x, int64_t rows, float* y) override;
 
  private:

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "router/drop.h"
 #include "router/moe_impl.h"
 
 namespace chimera {
@@ -86,7 +87,11 @@ void MoeRouter::Impl::run_experts(size_t layer, const float* x) {
   for (const Group& group : groups) {
     const Status status = group.expert->forward(expert_input(group, x), group.count,
                                                 outputs.data() + group.begin * hidden, context);
-    if (!status.ok()) fail_group(layer, group, status);
+    if (!status.ok()) {
+      fail_group(layer, group, status);
+    } else if (group.expert->on_failure() == FailurePolicy::kDrop) {
+      drop_bad_rows(layer, group);
+    }
   }
 }
 
@@ -128,7 +133,44 @@ std::string MoeRouter::Impl::expert_label(int64_t row, size_t layer, int32_t c) 
                      table.index[candidate]);
 }
 
+/// A row that an expert with the policy `drop` spoilt goes on without it.
+void MoeRouter::Impl::drop_bad_rows(size_t layer, const Group& group) {
+  const int64_t hidden = config.hidden_size;
+  for (int64_t entry = group.begin; entry < group.begin + group.count; ++entry) {
+    if (all_finite(outputs.data() + entry * hidden, hidden)) continue;
+    drop_entry(layer, entry, {Code::kUnavailable, "gave a non-finite value"});
+  }
+}
+
+/// Takes the choice behind an entry out of its row; with nothing left the row fails.
+void MoeRouter::Impl::drop_entry(size_t layer, int64_t entry, const Status& why) {
+  const int64_t row = entry_row[static_cast<size_t>(entry)];
+  RoutedSegment& segment = segment_of(row);
+  if (segment.poisoned) return;
+  int32_t& count = chosen[static_cast<size_t>(row)];
+  const auto first = static_cast<size_t>(row * stride);
+  for (int32_t j = 0; j < count; ++j) {
+    if (place[first + static_cast<size_t>(j)] != entry) continue;
+    const std::string label = expert_label(row, layer, choices_of(row)[j].expert);
+    const auto n = static_cast<size_t>(count);
+    const auto which = static_cast<size_t>(j);
+    count = drop_choice({choices_of(row), n}, which);
+    std::copy_n(place.begin() + static_cast<ptrdiff_t>(first + which + 1), n - which - 1,
+                place.begin() + static_cast<ptrdiff_t>(first + which));
+    ++segment.dropped;
+    if (count == 0) {
+      poison(row, Status(why.code(), label + ": " + why.message() + ", and no other expert is left",
+                         why.hint()));
+    }
+    return;
+  }
+}
+
 void MoeRouter::Impl::fail_group(size_t layer, const Group& group, const Status& why) {
+  if (group.expert->on_failure() == FailurePolicy::kDrop) {
+    for (int64_t i = 0; i < group.count; ++i) drop_entry(layer, group.begin + i, why);
+    return;
+  }
   for (int64_t i = 0; i < group.count; ++i) {
     const int64_t row = entry_row[static_cast<size_t>(group.begin + i)];
     if (segment_of(row).poisoned) continue;

@@ -49,6 +49,8 @@ struct MoeRouter::Impl {
   void run_experts(size_t layer, const float* x);
   void combine(size_t layer, float* y);
   void fail_group(size_t layer, const Group& group, const Status& why);
+  void drop_bad_rows(size_t layer, const Group& group);
+  void drop_entry(size_t layer, int64_t entry, const Status& why);
   void fail_row(size_t layer, int64_t row);
   void poison(int64_t row, Status why);
 

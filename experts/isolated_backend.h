@@ -1,0 +1,113 @@
+// A library module in a process of its own, as the daemon sees it.
+//
+// A keeper thread per module starts the host, watches it, and starts it again when it ended: after
+// 0.1 s, 0.2 s, … 30 s. Five ends within a minute, and the library is in quarantine (quarantine.h).
+// Between an end and the next start forward answers `unavailable` at once.
+//
+// What counts as an end: the process is gone, a call passed its deadline and the plugin did not
+// give up, the plugin poisoned itself (status internal), wrote outside of its rows, or the host
+// broke the protocol.
+//
+// Thread safety: as LibraryBackend; calls are ordered by a mutex of this process, none is shared.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "experts/host_payload.h"
+#include "experts/host_process.h"
+#include "experts/library_backend.h"
+#include "experts/quarantine.h"
+
+namespace chimera {
+
+/// One life of a host. Shared by the keeper and the call under way; ends with the last of them.
+struct HostLife {
+  HostLife(HostChannel c, std::unique_ptr<HostPort> p)
+      : channel(std::move(c)), port(std::move(p)) {}
+  HostChannel channel;
+  std::unique_ptr<HostPort> port;
+  std::unique_ptr<HostProcess> process;
+  std::string end;  // why it had to be killed; guarded by IsolatedBackend's mutex
+};
+
+class IsolatedBackend final : public LibraryBackend {
+ public:
+  IsolatedBackend(const LibrarySource& source, HostPayload payload, std::string program,
+                  std::shared_ptr<LibraryRuntime> runtime);
+  /// Retires the plugin and ends its host.
+  ~IsolatedBackend() override;
+  /// Starts the host and waits until it serves.
+  Status open();
+
+  Isolation isolation() const override { return Isolation::kProcess; }
+  const LibraryInfo& info() const override { return info_; }
+  LibraryStatus status() const override;
+  uint64_t resident_bytes() const override { return resident_bytes_.load(); }
+  Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
+                 ExpertContext& ctx) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // isolated_backend.cc: calls.
+  Status run(HostLife& host, int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
+             const ExpertContext& ctx);
+  Status take_part(HostLife& host, Clock::time_point deadline, int64_t rows, float* y);
+  void lose(HostLife& host, const std::string& why);
+  Status lost_status() const;
+
+  // isolated_keeper.cc: the keeper thread.
+  void keep();
+  Result<std::shared_ptr<HostLife>> launch();
+  Status await_ready(HostLife& host, HostReady* ready);
+  Status accept(HostReady ready);
+  void watch(HostLife& host);
+  Status handle(const HostFrame& frame);
+  void log_line(const HostLog& line);
+  /// True when the library went into quarantine.
+  bool count_end(const std::string& how);
+  void retire(HostLife& host);
+  bool sleep(std::chrono::milliseconds time);
+  void log(LibraryRuntime::Severity severity, const std::string& line) const;
+
+  const std::string module_, version_;
+  const std::chrono::milliseconds limit_;
+  const uint64_t hidden_;
+  const HostPayload payload_;
+  const std::string program_;
+  const std::shared_ptr<LibraryRuntime> runtime_;
+  Quarantine quarantine_;
+
+  std::mutex call_mutex_;  // one call at a time
+  std::atomic<uint64_t> calls_{0}, failures_{0}, resident_bytes_{0};
+
+  mutable std::mutex mutex_;        // guards what follows
+  std::shared_ptr<HostLife> host_;  // null: not serving
+  std::string state_ = "starting";
+  std::string last_error_, sandbox_;
+  uint64_t restarts_ = 0;
+  HostCounters counters_;
+
+  // Written before open() returns, then constant.
+  LibraryInfo info_;
+
+  // The keeper's own.
+  std::promise<Status> opened_;
+  bool first_ = true;
+  std::deque<Clock::time_point> ends_;
+  std::chrono::milliseconds backoff_;
+  int lines_this_second_ = 0, frames_this_second_ = 0;
+  Clock::time_point second_;
+  std::atomic<bool> stopping_{false};
+  int wake_fd_ = -1;  // an eventfd: stopping
+  std::thread keeper_;
+};
+
+}  // namespace chimera
