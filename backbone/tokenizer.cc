@@ -143,13 +143,20 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8, EncodeOpti
   if (options.add_special_tokens) ids = post.prefix();
   std::vector<tokenizer::Segment> segments;
   impl_->added_tokens.split(utf8, tokenizer::AddedTokens::Pass::kRaw, options.match_special,
-                            segments);
+                            options.plain, segments);
   for (const tokenizer::Segment& segment : segments) {
     if (segment.id != kNoToken) {
       ids.push_back(segment.id);
-    } else {
-      CHIMERA_RETURN_IF_ERROR(impl_->encode_text(segment.text, segment.at_start, options, ids));
+      continue;
     }
+    // Normalizing moves the text, so the second pass treats a segment as a whole.
+    EncodeOptions inner = options;
+    inner.plain = {};
+    const auto begin = static_cast<size_t>(segment.text.data() - utf8.data());
+    if (tokenizer::touches(options.plain, begin, begin + segment.text.size())) {
+      inner.match_special = false;
+    }
+    CHIMERA_RETURN_IF_ERROR(impl_->encode_text(segment.text, segment.at_start, inner, ids));
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), post.suffix().begin(), post.suffix().end());
@@ -171,7 +178,7 @@ Status Tokenizer::Impl::encode_normalized(std::string_view text, bool at_start,
                                           std::vector<int32_t>& ids) const {
   std::vector<tokenizer::Segment> segments;
   tokenizer::Pieces pieces;
-  added_tokens.split(text, tokenizer::AddedTokens::Pass::kNormalized, options.match_special,
+  added_tokens.split(text, tokenizer::AddedTokens::Pass::kNormalized, options.match_special, {},
                      segments);
   for (const tokenizer::Segment& segment : segments) {
     if (segment.id != kNoToken) {

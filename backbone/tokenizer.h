@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backbone/status.h"
+#include "backbone/text_span.h"
 
 namespace chimera {
 
@@ -37,6 +38,9 @@ class Tokenizer {
     bool add_special_tokens = false;  // run the post-processor (bos and the like)
     bool match_special = false;       // let special tokens in the text become control tokens;
                                       // off for user text so that nobody injects them
+    /// With match_special: ranges of the text, sorted and apart, where it is off all the same. The
+    /// rest of the tokenization does not see them.
+    std::span<const TextSpan> plain{};
   };
   /// invalid_argument names the byte offset where `utf8` is not UTF-8, or what the vocabulary
   /// cannot express; resource_exhausted when it is too large or runs away in an expression.

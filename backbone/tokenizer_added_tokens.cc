@@ -40,6 +40,12 @@ size_t skip_space_right(std::string_view text, size_t pos) {
 
 }  // namespace
 
+bool touches(std::span<const TextSpan> spans, size_t begin, size_t end) {
+  const auto first = std::partition_point(spans.begin(), spans.end(),
+                                          [&](const TextSpan& span) { return span.end <= begin; });
+  return first != spans.end() && first->begin < end;
+}
+
 Result<AddedTokens> AddedTokens::from_json(const Json& json, const Normalizer& normalizer,
                                            Vocabulary& vocabulary) {
   AddedTokens result;
@@ -113,8 +119,9 @@ bool AddedTokens::stands_alone(std::string_view text, size_t begin, size_t end) 
 }
 
 void AddedTokens::split(std::string_view text, Pass pass, bool match_special,
-                        std::vector<Segment>& out) const {
-  const Matcher& matcher = matchers_[static_cast<size_t>(pass)][match_special ? 1 : 0];
+                        std::span<const TextSpan> plain, std::vector<Segment>& out) const {
+  const auto& matchers = matchers_[static_cast<size_t>(pass)];
+  const Matcher& matcher = matchers[match_special ? 1 : 0];
   out.clear();
   const auto add_text = [&](size_t begin, size_t end) {
     if (begin < end) out.push_back({text.substr(begin, end - begin), kNoToken, begin == 0});
@@ -127,6 +134,9 @@ void AddedTokens::split(std::string_view text, Pass pass, bool match_special,
       continue;
     }
     const Token* token = matcher.longest_at(text, pos);
+    if (token != nullptr && token->special && touches(plain, pos, pos + token->pattern.size())) {
+      token = matchers[0].longest_at(text, pos);
+    }
     if (token == nullptr) {
       ++pos;
       continue;

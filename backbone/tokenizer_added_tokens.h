@@ -9,11 +9,13 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backbone/status.h"
+#include "backbone/text_span.h"
 #include "backbone/tokenizer_json.h"
 #include "backbone/tokenizer_normalizer.h"
 #include "backbone/tokenizer_vocabulary.h"
@@ -27,6 +29,9 @@ struct Segment {
   bool at_start;  // begins at the start of the searched text
 };
 
+/// Whether [begin, end) shares a byte with one of `spans` (sorted, apart).
+bool touches(std::span<const TextSpan> spans, size_t begin, size_t end);
+
 class AddedTokens {
  public:
   enum class Pass { kRaw = 0, kNormalized = 1 };
@@ -38,8 +43,9 @@ class AddedTokens {
                                        Vocabulary& vocabulary);
 
   /// Replaces `out` by the segments of `text`. Special tokens are looked for only when
-  /// `match_special`.
-  void split(std::string_view text, Pass pass, bool match_special, std::vector<Segment>& out) const;
+  /// `match_special`, and only where they do not touch a range of `plain` (sorted, apart).
+  void split(std::string_view text, Pass pass, bool match_special, std::span<const TextSpan> plain,
+             std::vector<Segment>& out) const;
 
  private:
   struct Token {

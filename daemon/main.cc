@@ -50,6 +50,9 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
   }
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
+  if (!model->chat_template_problem.ok()) {
+    log::warning("chat_template_unusable", {{"reason", model->chat_template_problem.to_string()}});
+  }
   Registry registry({model->backbone, model->tokenizer, model->base, model->fingerprint,
                      store->get(), kPublishTimeout, library_runtime(config)});
   const auto table = registry.start(config.composition);
@@ -64,7 +67,9 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
                                model->backbone->config(),
                                model->fingerprint,
                                [&signals] { signals.request_stop(); },
-                               {}});
+                               {},
+                               model->chat_template,
+                               model->chat_template_problem});
   if (!server.ok()) return server.status();
   auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));
   if (!watcher.ok()) return watcher.status();

@@ -17,6 +17,7 @@
 #include <memory>
 #include <string>
 
+#include "backbone/chat_template.h"
 #include "backbone/model_config.h"
 #include "backbone/tokenizer.h"
 #include "daemon/config.h"
@@ -37,6 +38,8 @@ struct ServerOptions {
   std::function<void()> on_shutdown;
   /// A client called `drain`; new requests are refused from now on. May be empty.
   std::function<void()> on_drain;
+  std::shared_ptr<const ChatTemplate> chat_template{};  // null: `chat` is refused
+  Status chat_template_problem{};  // why there is none although the checkpoint brings one
 };
 
 class Server {

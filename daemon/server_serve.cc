@@ -6,6 +6,7 @@
 #include "daemon/score_text.h"
 #include "daemon/server_calls.h"
 #include "daemon/server_events.h"
+#include "daemon/server_generate.h"
 
 namespace chimera {
 namespace {
@@ -20,11 +21,6 @@ uint64_t random_seed() {
   return ((uint64_t{device()} << 32) | device()) >> 11;
 }
 
-Status no_tokenizer() {
-  return Status(Code::kUnimplemented, "text: the checkpoint has no tokenizer.json",
-                "send \"tokens\" instead");
-}
-
 /// Ids below `count`. The model's vocabulary may be padded past the tokenizer's; ids up there are
 /// fine and have no text.
 Status check_ids(const std::vector<int32_t>& ids, int64_t count) {
@@ -36,11 +32,6 @@ Status check_ids(const std::vector<int32_t>& ids, int64_t count) {
         "decode ids that this checkpoint's tokenizer or model produced");
   }
   return {};
-}
-
-Status draining() {
-  return Status(Code::kUnavailable, "daemon: draining, takes no new requests",
-                "send the request to another daemon or try later");
 }
 
 /// Runs `task` now or, for long texts, on the text worker.
@@ -65,13 +56,6 @@ std::optional<std::chrono::steady_clock::time_point> deadline(
     std::chrono::steady_clock::time_point arrived, std::optional<int64_t> deadline_ms) {
   if (!deadline_ms) return std::nullopt;
   return arrived + std::chrono::milliseconds(*deadline_ms);
-}
-
-void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
-  Engine* engine = context.options.engine;
-  const auto id = engine->submit(std::move(request), live);
-  if (!id.ok()) return live->on_error(id.status());
-  live->set_canceller([engine, request_id = id.value()] { engine->cancel(request_id); });
 }
 
 /// Prompt tokens: text with what the tokenizer's post-processor adds, ids as they are.
@@ -130,8 +114,24 @@ std::string spelling(Precision precision) { return precision == Precision::kF32 
 
 }  // namespace
 
-void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
-  if (context.draining) return live->on_error(draining());
+Status no_tokenizer() {
+  return Status(Code::kUnimplemented, "text: the checkpoint has no tokenizer.json",
+                "send \"tokens\" instead");
+}
+
+Status draining() {
+  return Status(Code::kUnavailable, "daemon: draining, takes no new requests",
+                "send the request to another daemon or try later");
+}
+
+void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
+  Engine* engine = context.options.engine;
+  const auto id = engine->submit(std::move(request), live);
+  if (!id.ok()) return live->on_error(id.status());
+  live->set_canceller([engine, request_id = id.value()] { engine->cancel(request_id); });
+}
+
+EngineRequest generate_request(Live& live, wire::Generate& call) {
   EngineRequest request;
   request.kind = EngineRequest::Kind::kGenerate;
   request.arrived = std::chrono::steady_clock::now();
@@ -148,18 +148,19 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate cal
   request.want_logprobs = call.logprobs;
   request.modules = selection(std::move(call.modules));
   // A REQ socket can take one answer only.
-  live->stream = call.stream && !live->peer().delimiter;
-  live->seed = request.sampling.seed;
+  live.stream = call.stream && !live.peer().delimiter;
+  live.seed = request.sampling.seed;
+  return request;
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
+  if (context.draining) return live->on_error(draining());
+  EngineRequest request = generate_request(*live, call);
   const size_t bytes = text_size(call.prompt);
   run(context, live, bytes,
       [&context, live, request = std::move(request), prompt = std::move(call.prompt)]() mutable {
         start_generate(context, live, std::move(request), std::move(prompt));
       });
-}
-
-void handle(CallContext&, std::shared_ptr<Live> live, wire::Chat) {
-  live->on_error(Status(Code::kUnimplemented, "chat: the checkpoint has no chat template",
-                        "use generate and write the turns into the prompt"));
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) {
@@ -182,6 +183,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) 
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call) {
+  if (call.conversation) return tokenize_chat(context, live, std::move(*call.conversation));
   const auto tokenizer = context.options.tokenizer;
   if (!tokenizer) return live->on_error(no_tokenizer());
   const size_t bytes = call.text.size();
@@ -228,7 +230,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                           {"max_sequences", options.config->serve.max_sequences},
                           {"precision", spelling(options.config->backbone.precision)},
                           {"has_tokenizer", options.tokenizer != nullptr},
-                          {"has_chat_template", false},
+                          {"has_chat_template", options.chat_template != nullptr},
                           {"fingerprint", options.fingerprint},
                           {"epoch", table->epoch()},
                           {"composition", table->digest()},

@@ -35,6 +35,12 @@ void check_backbone(const std::string& dir, std::vector<std::string>* problems,
   *summary +=
       fmt::format("backbone     {} ({}, {} layers, hidden {}, {} experts)\n", dir,
                   model->model_type, model->num_layers, model->hidden_size, model->num_experts);
+  const auto chat = ChatTemplate::load(dir);
+  *summary += "chat         " +
+              (!chat.ok()         ? chat.status().to_string()
+               : *chat == nullptr ? "no template"
+                                  : "by the checkpoint's template") +
+              "\n";
 }
 
 void check_modules(const CompositionSpec& composition, std::vector<std::string>* problems,
@@ -124,6 +130,10 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   auto tokenizer = Tokenizer::load(dir + "/tokenizer.json");
   if (!tokenizer.ok()) return tokenizer.status();
   out.tokenizer = std::move(*tokenizer);
+  // A bad template costs the `chat` call only.
+  auto chat = ChatTemplate::load(dir);
+  out.chat_template_problem = chat.status();
+  if (chat.ok()) out.chat_template = std::move(*chat);
   return out;
 }
 

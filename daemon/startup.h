@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
+#include "backbone/chat_template.h"
 #include "backbone/tokenizer.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
@@ -25,7 +26,9 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config);
 /// The checkpoint of a deployment, in memory.
 struct LoadedBackbone {
   std::shared_ptr<const Backbone> backbone;
-  std::shared_ptr<const Tokenizer> tokenizer;  // null: the checkpoint has none
+  std::shared_ptr<const Tokenizer> tokenizer;         // null: the checkpoint has none
+  std::shared_ptr<const ChatTemplate> chat_template;  // null: none that can be used
+  Status chat_template_problem;                       // why not, when there is one
   std::shared_ptr<const Module> base;
   std::string fingerprint;
 };

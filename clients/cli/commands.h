@@ -34,8 +34,10 @@ struct Command {
   std::function<Outcome(const Invocation&)> run;
 };
 
-/// generate, chat (generate.cc).
+/// generate (generate.cc).
 void add_generation_commands(std::vector<Command>& commands);
+/// chat (chat.cc).
+void add_chat_command(std::vector<Command>& commands);
 /// score (score.cc).
 void add_score_command(std::vector<Command>& commands);
 /// modules, load, unload, revoke, bias, plan, apply, rollback, epochs (control.cc).
@@ -43,8 +45,10 @@ void add_control_commands(std::vector<Command>& commands);
 /// routing, stats, health, info, drain, shutdown (status.cc).
 void add_status_commands(std::vector<Command>& commands);
 
-/// Set by Ctrl-C.
+/// Set by Ctrl-C; a second one ends the program.
 bool interrupted();
+/// Forgets a Ctrl-C that was dealt with; returns whether there was one.
+bool clear_interrupt();
 /// Exit status after Ctrl-C: 128 + SIGINT.
 inline constexpr int kInterruptedStatus = 130;
 

@@ -3,14 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
-#include <cstring>
-#include <filesystem>
 #include <iostream>
 
 #include "commands.h"
-#include "wire/endpoints.h"
+#include "help.h"
 
 namespace chimera::cli {
 namespace {
@@ -34,53 +31,11 @@ void watch_interrupts() {
 std::vector<Command> all_commands() {
   std::vector<Command> commands;
   add_generation_commands(commands);
+  add_chat_command(commands);
   add_score_command(commands);
   add_control_commands(commands);
   add_status_commands(commands);
   return commands;
-}
-
-po::options_description global_options() {
-  po::options_description options("Options");
-  auto add = options.add_options();
-  add("endpoint", po::value<std::string>()->value_name("E"), "serve endpoint of the daemon");
-  add("control", po::value<std::string>()->value_name("E"), "control endpoint of the daemon");
-  add("json", po::bool_switch(), "one JSON object per line instead of text");
-  add("help", po::bool_switch(), "this text, or that of a command");
-  add("version", po::bool_switch(), "print the version");
-  return options;
-}
-
-void print_help(const std::vector<Command>& commands) {
-  std::cout << "usage: chimera [--endpoint E] [--control E] [--json] COMMAND …\n\n";
-  for (const Command& command : commands) {
-    std::cout << fmt::format("  {:<34}{}\n", command.name + " " + command.usage, command.summary);
-  }
-  std::cout << fmt::format("  {:<34}{}\n", "module split|graft|inspect|verify",
-                           "module directories, offline");
-  std::cout << "\nWithout endpoints: " << wire::default_serve_endpoint() << " and "
-            << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n";
-}
-
-void print_help(const Command& command) {
-  std::cout << "usage: chimera " << command.name << " " << command.usage << "\n  "
-            << command.summary << "\n";
-  if (command.add_options) {
-    po::options_description options("\nOptions");
-    command.add_options(options);
-    std::cout << options << "\n";
-  }
-}
-
-/// `chimera module …` is a program of its own that knows checkpoints and needs no daemon.
-Outcome run_module_program(char** arguments) {
-  std::error_code failed;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
-  std::string program = (self.parent_path() / "chimera-module").string();
-  arguments[0] = program.data();
-  execv(program.c_str(), arguments);
-  return Error{"not_found", fmt::format("{}: {}", program, std::strerror(errno)),
-               "it belongs beside chimera; build the target chimera-module"};
 }
 
 /// Index of the command among the arguments: the first that is no global option nor its value.
@@ -167,6 +122,12 @@ Outcome dispatch(int argc, char** argv) {
 }  // namespace
 
 bool interrupted() { return ctrl_c_seen != 0; }
+
+bool clear_interrupt() {
+  const bool seen = interrupted();
+  ctrl_c_seen = 0;
+  return seen;
+}
 
 }  // namespace chimera::cli
 

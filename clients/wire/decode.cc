@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "wire/conversation.h"
 #include "wire/fields.h"
 #include "wire/protocol.h"
 #include "wire/strict_json.h"
@@ -100,22 +101,8 @@ void read(Fields& fields, Generate& out) {
 }
 
 void read(Fields& fields, Chat& out) {
-  const json* messages = fields.array("messages", Fields::kRequired);
-  if (messages != nullptr && (messages->empty() || messages->size() > range::kMaxMessages)) {
-    fields.fail(fmt::format("chat.messages: {} messages (expected 1 to {})", messages->size(),
-                            range::kMaxMessages));
-  }
-  for (size_t i = 0; messages != nullptr && fields.ok() && i < messages->size(); ++i) {
-    Fields nested((*messages)[i], fmt::format("chat.messages[{}]", i));
-    constexpr std::array roles = {"system", "user", "assistant"};
-    ChatMessage message;
-    const auto role = nested.choice("role", {roles[0], roles[1], roles[2]});
-    if (role) message.role = roles[*role];
-    if (!nested.has("role")) nested.fail(fmt::format("chat.messages[{}].role: missing", i));
-    nested.text(range::content, message.content);
-    fields.adopt(nested.finish());
-    out.messages.push_back(std::move(message));
-  }
+  check_conversation(fields, "chat");
+  fields.boolean("add_generation_prompt", out.conversation.add_generation_prompt);
   read_options(fields, out.options);
 }
 
@@ -128,9 +115,15 @@ void read(Fields& fields, Score& out) {
 }
 
 void read(Fields& fields, Tokenize& out) {
-  fields.text(range::text, out.text);
-  fields.boolean("add_special", out.add_special);
-  fields.boolean("match_special", out.match_special);
+  if (!fields.has("messages")) {
+    fields.text(range::text, out.text);
+    fields.boolean("add_special", out.add_special);
+    fields.boolean("match_special", out.match_special);
+    return;
+  }
+  out.conversation.emplace();
+  check_conversation(fields, "tokenize");
+  fields.boolean("add_generation_prompt", out.conversation->add_generation_prompt);
 }
 
 void read(Fields& fields, Detokenize& out) {
@@ -204,6 +197,14 @@ Error unknown_call(std::string_view name, Endpoint endpoint) {
           guess.empty() ? "see clients/PROTOCOL.md" : "did you mean \"" + guess + "\"?"};
 }
 
+/// The parts of a conversation as they were written.
+void take_conversation(std::string_view request, Conversation& out) {
+  out.messages_json = raw_member(request, "messages");
+  out.tools_json = raw_member(request, "tools");
+  out.documents_json = raw_member(request, "documents");
+  out.chat_template_kwargs_json = raw_member(request, "chat_template_kwargs");
+}
+
 std::variant<const CallSpec*, Error> find_call(Fields& fields, Endpoint endpoint) {
   std::string name;
   fields.label(TextRange{"call", 1, 32}, name);
@@ -251,6 +252,11 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   fields.skip("call");
   std::visit([&](auto& call) { read(fields, call); }, request.call);
   if (auto error = fields.finish()) return std::move(*error);
+  if (auto* chat = std::get_if<Chat>(&request.call)) {
+    take_conversation(text, chat->conversation);
+  } else if (auto* tokenize = std::get_if<Tokenize>(&request.call)) {
+    if (tokenize->conversation) take_conversation(text, *tokenize->conversation);
+  }
   return request;
 }
 

@@ -48,14 +48,7 @@ void write(json& out, const Generate& call) {
   put_options(out, call);
 }
 
-void write(json& out, const Chat& call) {
-  json messages = json::array();
-  for (const ChatMessage& message : call.messages) {
-    messages.push_back({{"role", message.role}, {"content", message.content}});
-  }
-  out["messages"] = std::move(messages);
-  put_options(out, call.options);
-}
+void write(json& out, const Chat& call) { put_options(out, call.options); }
 
 void write(json& out, const Score& call) {
   put_input(out, "text", call.input);
@@ -66,9 +59,26 @@ void write(json& out, const Score& call) {
 }
 
 void write(json& out, const Tokenize& call) {
+  if (call.conversation) return;
   out["text"] = call.text;
   out["add_special"] = call.add_special;
   out["match_special"] = call.match_special;
+}
+
+/// Adds a member as it is written, so that its keys keep their order. What is not JSON travels as
+/// null, which the decoder refuses by name.
+void add_raw(std::string& object, std::string_view name, const std::string& value) {
+  if (value.empty()) return;
+  object.pop_back();
+  object += ",\"" + std::string(name) + "\":" + (json::accept(value) ? value : "null") + "}";
+}
+
+void add_conversation(std::string& object, const Conversation& conversation) {
+  add_raw(object, "messages", conversation.messages_json);
+  add_raw(object, "tools", conversation.tools_json);
+  add_raw(object, "documents", conversation.documents_json);
+  add_raw(object, "chat_template_kwargs", conversation.chat_template_kwargs_json);
+  add_raw(object, "add_generation_prompt", conversation.add_generation_prompt ? "true" : "false");
 }
 
 void write(json& out, const Detokenize& call) {
@@ -123,6 +133,20 @@ void write(json&, const Shutdown&) {}
 std::string encode_request(const Request& request) {
   json out = {{"id", request.id}, {"call", call_name(request.call)}};
   std::visit([&](const auto& call) { write(out, call); }, request.call);
+  std::string text = dump(out);
+  if (const auto* chat = std::get_if<Chat>(&request.call)) {
+    add_conversation(text, chat->conversation);
+  } else if (const auto* tokenize = std::get_if<Tokenize>(&request.call)) {
+    if (tokenize->conversation) add_conversation(text, *tokenize->conversation);
+  }
+  return text;
+}
+
+std::string messages_json(const std::vector<ChatMessage>& messages) {
+  json out = json::array();
+  for (const ChatMessage& message : messages) {
+    out.push_back({{"role", message.role}, {"content", message.content}});
+  }
   return dump(out);
 }
 

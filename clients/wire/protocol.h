@@ -59,8 +59,17 @@ struct Generate {
 struct ChatMessage {
   std::string role, content;
 };
+/// A conversation for the chat template. Everything is JSON text as the client wrote it, because
+/// templates print objects with their keys in the client's order; "" for absent.
+struct Conversation {
+  std::string messages_json{};              // array of objects, each with a role
+  std::string tools_json{};                 // array of objects
+  std::string documents_json{};             // array of objects
+  std::string chat_template_kwargs_json{};  // object: more variables of the template
+  bool add_generation_prompt = true;
+};
 struct Chat {
-  std::vector<ChatMessage> messages;
+  Conversation conversation;
   Generate options;  // prompt unused
 };
 struct Score {
@@ -76,6 +85,7 @@ struct Tokenize {
   // Special tokens spelled in the text become those tokens, as the tokenizer's own library reads
   // it. False shows what `generate` and `score` make of a prompt: plain characters.
   bool match_special = true;
+  std::optional<Conversation> conversation{};  // instead of the text
 };
 struct Detokenize {
   std::vector<int32_t> tokens;
@@ -144,6 +154,9 @@ struct Request {
 /// `id_out`, so that the error can be answered to the right request.
 std::variant<Request, Error> decode_request(std::string_view json, Endpoint endpoint,
                                             std::string* id_out);
+/// Plain messages as Conversation::messages_json takes them.
+std::string messages_json(const std::vector<ChatMessage>& messages);
+
 /// The JSON frame of a request (clients).
 std::string encode_request(const Request& request);
 

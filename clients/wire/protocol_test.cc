@@ -36,6 +36,12 @@ json minimal(const std::string& call) {
   return out;
 }
 
+json conversation_to_tokenize() {
+  json out = minimal("chat");
+  out["call"] = "tokenize";
+  return out;
+}
+
 const std::vector<std::string> kCalls = {
     "generate", "chat",    "score",   "tokenize", "detokenize", "cancel", "info",
     "health",   "modules", "load",    "unload",   "revoke",     "plan",   "apply",
@@ -267,15 +273,74 @@ TEST(Protocol, InputIsTextOrTokensButNotBothNorNeither) {
 
 TEST(Protocol, ChatMessagesAreChecked) {
   const json chat = minimal("chat");
-  EXPECT_FALSE(accepts(chat, "messages", json::array()));
-  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "robot"}, {"content", "x"}}}));
-  EXPECT_FALSE(accepts(chat, "messages", {{{"content", "x"}}}));
-  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "user"}}}));
-  EXPECT_FALSE(accepts(chat, "messages", {{{"role", "user"}, {"content", "x"}, {"name", "y"}}}));
-  EXPECT_FALSE(accepts(chat, "messages", {"x"}));
+  const auto messages = [&](const char* text) {
+    return accepts(chat, "messages", json::parse(text));
+  };
+  EXPECT_FALSE(messages(R"([])"));
+  EXPECT_FALSE(messages(R"(["x"])"));
+  EXPECT_FALSE(messages(R"([{"content": "x"}])"));
+  EXPECT_FALSE(messages(R"([{"role": 5, "content": "x"}])"));
+  EXPECT_FALSE(messages(R"([{"role": "a\nb", "content": "x"}])"));
+  EXPECT_FALSE(messages(R"([{"role": "user"}])"));
+  EXPECT_FALSE(messages(R"([{"role": "user", "content": null}])"));
+  EXPECT_FALSE(messages(R"([{"role": "user", "content": 5}])"));
+  EXPECT_FALSE(messages(R"([{"role": "user", "content": ["x"]}])"));
+  EXPECT_FALSE(messages(R"([{"role": "assistant", "tool_calls": "x"}])"));
+  EXPECT_TRUE(messages(R"([{"role": "critic", "content": "x", "name": "y"}])"));
+  EXPECT_TRUE(messages(R"([{"role": "user", "content": [{"type": "text", "text": "x"}]}])"));
+  EXPECT_TRUE(messages(R"([{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}])"));
   const json turn = {{"role", "user"}, {"content", "x"}};
   EXPECT_TRUE(accepts(chat, "messages", std::vector<json>(1024, turn)));
   EXPECT_FALSE(accepts(chat, "messages", std::vector<json>(1025, turn)));
+}
+
+TEST(Protocol, WhatElseATemplateGetsIsChecked) {
+  for (const json& chat : {minimal("chat"), conversation_to_tokenize()}) {
+    for (const char* name : {"tools", "documents"}) {
+      EXPECT_TRUE(accepts(chat, name, json::array()));
+      EXPECT_TRUE(accepts(chat, name, json::parse(R"([{"any": {}}])")));
+      EXPECT_FALSE(accepts(chat, name, json::parse(R"(["x"])")));
+      EXPECT_FALSE(accepts(chat, name, json::object()));
+      EXPECT_FALSE(accepts(chat, name, nullptr));
+    }
+    EXPECT_TRUE(accepts(chat, "chat_template_kwargs", {{"enable_thinking", false}}));
+    EXPECT_FALSE(accepts(chat, "chat_template_kwargs", json::array()));
+    EXPECT_FALSE(accepts(chat, "chat_template_kwargs", {{"messages", "x"}}));
+    EXPECT_TRUE(accepts(chat, "add_generation_prompt", false));
+    EXPECT_FALSE(accepts(chat, "add_generation_prompt", 1));
+  }
+  json both = conversation_to_tokenize();
+  both["text"] = "x";
+  EXPECT_TRUE(problem(both));
+}
+
+TEST(Protocol, ConversationsKeepTheOrderOfTheirKeys) {
+  const std::string messages = R"([{"role": "user", "content": "a, }]\"", "z": 1, "b": [{}, 2]}])";
+  const std::string tools = R"([{"z":{"y":1,"a":2},"b":"\u00e9"}])";
+  const std::string request = R"({ "tools" :)" + tools + R"( , "id":"r", "m\u0065ssages":)" +
+                              messages +
+                              R"(,"call":"chat", "chat_template_kwargs": {"b": 1, "a": 2} })";
+  std::string id;
+  const auto decoded = decode_request(request, Endpoint::kServe, &id);
+  ASSERT_TRUE(std::holds_alternative<Request>(decoded)) << std::get<Error>(decoded).message;
+  const auto& chat = std::get<Chat>(std::get<Request>(decoded).call);
+  EXPECT_EQ(chat.conversation.messages_json, messages);
+  EXPECT_EQ(chat.conversation.tools_json, tools);
+  EXPECT_EQ(chat.conversation.documents_json, "");
+  EXPECT_EQ(chat.conversation.chat_template_kwargs_json, R"({"b": 1, "a": 2})");
+
+  const std::string again = encode_request(std::get<Request>(decoded));
+  const auto round = decode_request(again, Endpoint::kServe, &id);
+  ASSERT_TRUE(std::holds_alternative<Request>(round)) << std::get<Error>(round).message;
+  EXPECT_EQ(std::get<Chat>(std::get<Request>(round).call).conversation.messages_json, messages);
+  EXPECT_EQ(std::get<Chat>(std::get<Request>(round).call).conversation.tools_json, tools);
+
+  Conversation broken;
+  broken.messages_json = "[{]";
+  const auto refused =
+      decode_request(encode_request({"r", Chat{broken, {}}}), Endpoint::kServe, &id);
+  ASSERT_TRUE(std::holds_alternative<Error>(refused));
+  EXPECT_NE(std::get<Error>(refused).message.find("messages"), std::string::npos);
 }
 
 TEST(Protocol, UnknownFieldsAreRefusedByNameWithASuggestion) {
@@ -417,7 +482,7 @@ TEST(Protocol, TheDocumentStatesTheSameRanges) {
     states(r.name, (r.min_open ? "above " : "") + number(r.min), number(r.max));
   }
   for (const TextRange& r : {range::id, range::target, range::prompt, range::text, range::content,
-                             range::stop, range::name, range::path}) {
+                             range::role, range::stop, range::name, range::path}) {
     states(r.name, std::to_string(r.min) + " bytes", std::to_string(r.max) + " bytes");
   }
 }

@@ -35,6 +35,7 @@ inline constexpr TextRange target{"target", 1, 128};
 inline constexpr TextRange prompt{"prompt", 0, kTextBytes};
 inline constexpr TextRange text{"text", 0, kTextBytes};
 inline constexpr TextRange content{"content", 0, kTextBytes};
+inline constexpr TextRange role{"role", 1, 64};
 inline constexpr TextRange stop{"stop", 1, 256};  // each of at most kMaxStops strings
 inline constexpr TextRange name{"name", 1, 128};
 inline constexpr TextRange path{"path", 1, 4096};  // PATH_MAX
@@ -57,7 +58,7 @@ inline constexpr RealRange value{"value", -100.0, 100.0};  // of the call `bias`
 
 inline constexpr size_t kMaxStops = 16;
 inline constexpr size_t kMaxModuleNames = 64;  // a table holds at most 63 modules
-inline constexpr size_t kMaxMessages = 1024;
+inline constexpr size_t kMaxMessages = 1024;   // also of tools, documents and tool calls
 
 }  // namespace range
 }  // namespace chimera::wire

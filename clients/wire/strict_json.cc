@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace chimera::wire {
 namespace {
 
@@ -89,6 +91,58 @@ std::variant<json, Error> parse_strict(std::string_view text) {
   }
   return Error{"invalid_argument", "request: " + builder.problem() + " (expected one JSON object)",
                "see clients/PROTOCOL.md"};
+}
+
+namespace {
+
+/// Behind the blanks at `at`.
+size_t skip_blanks(std::string_view text, size_t at) {
+  return std::min(text.find_first_not_of(" \t\r\n", at), text.size());
+}
+
+/// Behind the string that begins at `at`.
+size_t skip_string(std::string_view text, size_t at) {
+  for (++at; at < text.size() && text[at] != '"'; ++at) {
+    if (text[at] == '\\') ++at;
+  }
+  return std::min(at + 1, text.size());
+}
+
+/// Behind the value that begins at `at`.
+size_t skip_value(std::string_view text, size_t at) {
+  size_t depth = 0;
+  while (at < text.size()) {
+    const char c = text[at];
+    if (c == '"') {
+      at = skip_string(text, at);
+      continue;
+    }
+    if (depth == 0 && (c == ',' || c == '}')) break;
+    if (c == '{' || c == '[') ++depth;
+    if (c == '}' || c == ']') --depth;
+    ++at;
+  }
+  return at;
+}
+
+}  // namespace
+
+std::string_view raw_member(std::string_view object, std::string_view name) {
+  size_t at = skip_blanks(object, 0) + 1;  // {
+  while (at < object.size()) {
+    at = skip_blanks(object, at);
+    if (at >= object.size() || object[at] != '"') break;
+    const size_t key_end = skip_string(object, at);
+    const json key = json::parse(object.substr(at, key_end - at), nullptr, false);
+    const size_t begin = skip_blanks(object, skip_blanks(object, key_end) + 1);  // :
+    const size_t end = skip_value(object, begin);
+    if (key.is_string() && key.get_ref<const std::string&>() == name) {
+      std::string_view value = object.substr(begin, end - begin);
+      return value.substr(0, value.find_last_not_of(" \t\r\n") + 1);
+    }
+    at = end + 1;  // ,
+  }
+  return {};
 }
 
 std::string quote(std::string_view s) {

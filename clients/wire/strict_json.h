@@ -20,6 +20,10 @@ inline constexpr size_t kMaxJsonValues = kMaxPromptTokens + 4096;
 /// Parses `text` or says at which byte it stops being acceptable. Never echoes the input.
 std::variant<nlohmann::json, Error> parse_strict(std::string_view text);
 
+/// The text of the member `name` as it was written, "" when there is none. REQUIRES: parse_strict
+/// accepted `object` and it is an object.
+std::string_view raw_member(std::string_view object, std::string_view name);
+
 /// `s` in double quotes for error messages: control bytes escaped, cut at 64 bytes on a character
 /// boundary. `s` must be valid UTF-8 or the result may not be.
 std::string quote(std::string_view s);

@@ -194,11 +194,23 @@ class Client:
         return self.call("generate", prompt=prompt, tokens=_list(tokens), stream=False,
                          timeout=timeout, **options)
 
-    def chat(self, messages: Sequence[dict[str, str]], *, timeout: float | None = None,
+    def chat(self, messages: Sequence[dict[str, Any]], *,
+             tools: Sequence[dict[str, Any]] | None = None,
+             documents: Sequence[dict[str, Any]] | None = None,
+             add_generation_prompt: bool | None = None,
+             chat_template_kwargs: dict[str, Any] | None = None, timeout: float | None = None,
              **options: Any) -> Generation:
-        request_id = self.send("chat", messages=list(messages), **options)
+        """Streams the answer to a conversation. Options are those of `generate`."""
+        request_id = self.send("chat", messages=list(messages), tools=tools, documents=documents,
+                               add_generation_prompt=add_generation_prompt,
+                               chat_template_kwargs=chat_template_kwargs, **options)
         return Generation(self.connection("chat"), request_id, timeout or self._timeout,
                           self.cancel)
+
+    def render_chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> tuple[str, list[int]]:
+        """Text and tokens that `chat` would continue, given the same conversation."""
+        done = self.call("tokenize", messages=list(messages), **fields)
+        return done["text"], done["tokens"]
 
     def score(self, text: str | None = None, *, tokens: Sequence[int] | None = None,
               logits: bool = False, routing: bool = False, timeout: float | None = None,

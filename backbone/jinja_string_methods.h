@@ -1,0 +1,15 @@
+// Private to the method table: str's methods.
+#pragma once
+
+#include <string_view>
+
+#include "backbone/jinja_runtime.h"
+
+namespace chimera::jinja {
+
+bool has_string_method(std::string_view name);
+/// REQUIRES: has_string_method.
+Value call_string_method(Runtime& run, const Text& self, std::string_view name,
+                         const CallArgs& args);
+
+}  // namespace chimera::jinja

@@ -1,0 +1,59 @@
+#include "help.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+
+#include "wire/endpoints.h"
+
+namespace chimera::cli {
+
+namespace po = boost::program_options;
+
+po::options_description global_options() {
+  po::options_description options("Options");
+  auto add = options.add_options();
+  add("endpoint", po::value<std::string>()->value_name("E"), "serve endpoint of the daemon");
+  add("control", po::value<std::string>()->value_name("E"), "control endpoint of the daemon");
+  add("json", po::bool_switch(), "one JSON object per line instead of text");
+  add("help", po::bool_switch(), "this text, or that of a command");
+  add("version", po::bool_switch(), "print the version");
+  return options;
+}
+
+void print_help(const std::vector<Command>& commands) {
+  std::cout << "usage: chimera [--endpoint E] [--control E] [--json] COMMAND …\n\n";
+  for (const Command& command : commands) {
+    std::cout << fmt::format("  {:<34}{}\n", command.name + " " + command.usage, command.summary);
+  }
+  std::cout << fmt::format("  {:<34}{}\n", "module split|graft|inspect|verify",
+                           "module directories, offline");
+  std::cout << "\nWithout endpoints: " << wire::default_serve_endpoint() << " and "
+            << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n";
+}
+
+void print_help(const Command& command) {
+  std::cout << "usage: chimera " << command.name << " " << command.usage << "\n  "
+            << command.summary << "\n";
+  if (command.add_options) {
+    po::options_description options("\nOptions");
+    command.add_options(options);
+    std::cout << options << "\n";
+  }
+}
+
+Outcome run_module_program(char** arguments) {
+  std::error_code failed;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
+  std::string program = (self.parent_path() / "chimera-module").string();
+  arguments[0] = program.data();
+  execv(program.c_str(), arguments);
+  return Error{"not_found", fmt::format("{}: {}", program, std::strerror(errno)),
+               "it belongs beside chimera; build the target chimera-module"};
+}
+
+}  // namespace chimera::cli

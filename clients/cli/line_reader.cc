@@ -1,0 +1,81 @@
+#include "line_reader.h"
+
+#include <histedit.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <iostream>
+
+#include "commands.h"
+
+namespace chimera::cli {
+namespace {
+
+constexpr int kHistoryLines = 500;
+
+/// libedit asks for the prompt through a C function and gives it the client data.
+char* prompt_of(EditLine* editor) {
+  void* held = nullptr;
+  el_get(editor, EL_CLIENTDATA, &held);
+  return static_cast<std::string*>(held)->data();
+}
+
+}  // namespace
+
+struct LineReader::Editor {
+  EditLine* line = nullptr;
+  History* history = nullptr;
+  HistEvent event{};
+
+  ~Editor() {
+    if (line != nullptr) el_end(line);
+    if (history != nullptr) history_end(history);
+  }
+};
+
+LineReader::LineReader(std::string prompt) : prompt_(std::move(prompt)) {
+  if (isatty(STDIN_FILENO) != 1 || isatty(STDERR_FILENO) != 1) return;
+  editor_ = std::make_unique<Editor>();
+  editor_->history = history_init();
+  // The prompt goes to standard error, so that answers can be piped on.
+  editor_->line = el_init("chimera", stdin, stderr, stderr);
+  if (editor_->history == nullptr || editor_->line == nullptr) {
+    editor_.reset();
+    return;
+  }
+  history(editor_->history, &editor_->event, H_SETSIZE, kHistoryLines);
+  el_set(editor_->line, EL_CLIENTDATA, &prompt_);
+  el_set(editor_->line, EL_PROMPT, prompt_of);
+  el_set(editor_->line, EL_EDITOR, "emacs");
+  el_set(editor_->line, EL_HIST, history, editor_->history);
+}
+
+LineReader::~LineReader() = default;
+
+std::optional<std::string> LineReader::next() {
+  std::string line;
+  if (editor_ == nullptr) {
+    if (!std::getline(std::cin, line)) return std::nullopt;
+    return line;
+  }
+  while (true) {
+    int count = 0;
+    const char* text = el_gets(editor_->line, &count);
+    if (text != nullptr && count > 0) {
+      line.assign(text, static_cast<size_t>(count));
+      break;
+    }
+    if (!clear_interrupt()) {
+      std::fputc('\n', stderr);
+      return std::nullopt;
+    }
+    std::fputs("\n(Ctrl-D or /quit leaves)\n", stderr);
+    el_reset(editor_->line);
+  }
+  while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
+  if (!line.empty()) history(editor_->history, &editor_->event, H_ENTER, line.c_str());
+  return line;
+}
+
+}  // namespace chimera::cli

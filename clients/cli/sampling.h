@@ -1,0 +1,17 @@
+// What `generate` and `chat` share on the command line.
+#pragma once
+
+#include "commands.h"
+
+namespace chimera::cli {
+
+/// --max-tokens, --temperature and the like, and those that choose modules.
+void add_sampling_options(boost::program_options::options_description& options);
+/// The request they describe, without a prompt.
+std::variant<wire::Generate, Error> sampling_request(
+    const boost::program_options::variables_map& options);
+/// One line about a run on standard error when that is a terminal, so that the text can be piped
+/// on.
+void print_summary(const Output& out, const client::Generation& done);
+
+}  // namespace chimera::cli

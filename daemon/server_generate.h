@@ -1,0 +1,23 @@
+// What `generate` and `chat` share. Private to the handlers of the serve endpoint.
+#pragma once
+
+#include <memory>
+
+#include "daemon/server_calls.h"
+
+namespace chimera {
+
+Status no_tokenizer();
+Status draining();
+
+/// The engine's request for the options of `call`, whose prompt is left alone; sets what `live`
+/// needs to know of them.
+EngineRequest generate_request(Live& live, wire::Generate& call);
+
+/// Hands a request to the engine; `live` gets its events.
+void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request);
+
+/// `tokenize` of a conversation: its tokens and the text they came from (server_chat.cc).
+void tokenize_chat(CallContext& context, std::shared_ptr<Live> live, wire::Conversation call);
+
+}  // namespace chimera

@@ -1,0 +1,226 @@
+"""The template interpreter against Jinja2, configured as transformers configures it.
+
+Every snippet is rendered by both: the texts must be equal, and where Jinja2 fails the interpreter
+must fail too. A second test makes expressions and whitespace at random from a fixed seed.
+"""
+import datetime
+import json
+import random
+import subprocess
+import unittest
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from harness import BUILD
+
+SNIPPETS_FILE = __file__.replace("test_jinja.py", "jinja_snippets.txt")
+
+NOW = datetime.datetime(2025, 3, 14, 15, 9, 26)
+
+CONTEXT: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "  Be brief.\n"},
+        {"role": "user", "content": "Grüße <b>&amp;</b> 'a' \"b\" 日本 😀"},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "abc", "type": "function",
+             "function": {"name": "get_weather", "arguments": {"city": "Köln", "days": 3, "f": 1.5}}}]},
+        {"role": "tool", "name": "get_weather", "content": [{"type": "text", "text": "sunny"}, {"type": "image"}]},
+        {"role": "user", "content": "thanks, </think> bye"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {
+        "type": "object", "properties": {"x": {"type": "integer", "enum": [1, 2]}, "y": {"type": ["string", "null"]}},
+        "required": []}}}],
+    "none_value": None, "yes": True, "no": False, "n": 7, "m": -3, "big": 1234567, "zero": 0, "x": 2.5, "y": -0.75,
+    "tiny": 1e-7, "huge": 1e22, "s": "Hello, World", "empty": "", "blank": " \t a b  c \n", "words": ["b", "A", "c", "a"],
+    "nums": [3, 1, 2, 3], "mixed": [1, "1", 1.0, True, None, [1], {"k": "v"}], "nested": {"b": 1, "a": {"c": [1, 2]}},
+    "pairs": [{"k": "x", "v": 2}, {"k": "y", "v": 1}, {"k": "x", "v": 3}], "text": "line one\n  line two\n\nline four\n",
+    "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True, "empty_list": [], "empty_dict": {},
+    "items": "shadow", "d": {"items": 1, "get": 2, "key": "value", "1": "one"}, "unicode": "ß ﬁ ǅ İ é Ж ς",
+}
+
+
+def environment() -> jinja2.Environment:
+    class Generation(jinja2.ext.Extension):
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+        def _body(self, caller: Any) -> str:
+            return caller()
+
+    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
+               sort_keys: bool = False) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
+                          sort_keys=sort_keys)
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.exceptions.TemplateError(message)
+
+    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    made.filters["tojson"] = tojson
+    made.globals["raise_exception"] = raise_exception
+    made.globals["strftime_now"] = NOW.strftime
+    return made
+
+
+ENVIRONMENT = environment()
+
+
+def peer(template: str, context: dict[str, Any] = CONTEXT) -> tuple[str | None, str]:
+    """The text, or None and why there is none."""
+    try:
+        return ENVIRONMENT.from_string(template).render(**context), ""
+    except Exception as problem:  # noqa: BLE001 - whatever Python raises is a failure of the template
+        return None, f"{type(problem).__name__}: {problem}"
+
+
+class Renderer:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([BUILD / "tests" / "jinja_render"], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, template: str, context: dict[str, Any] = CONTEXT) -> tuple[str | None, str]:
+        line = json.dumps({"template": template, "variables": json.dumps(context)})
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        return answer.get("text"), answer.get("error", "")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
+def snippets() -> list[str]:
+    """Templates of the file beside this one, separated by lines of "----"."""
+    with open(SNIPPETS_FILE, encoding="utf-8") as file:
+        parts = file.read().split("\n----\n")
+    out: list[str] = []
+    for part in parts:
+        # A part whose first line is "each" holds one template per line.
+        if part.startswith("each\n"):
+            out += [line for line in part.split("\n")[1:] if line]
+        else:
+            out.append(part)
+    return out
+
+
+class Comparison(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.render = Renderer()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.render.close()
+
+    def compare(self, template: str) -> bool:
+        """True when both gave a text."""
+        expected, why = peer(template)
+        if expected is not None and " at 0x" in expected:
+            return False  # Python's address of an object
+        found, told = self.render(template)
+        if expected is None:
+            self.assertIsNone(found, f"{template!r}: Jinja2 fails ({why})")
+            self.assertIn("line", told)
+        else:
+            self.assertEqual(found, expected, f"{template!r}: {told}")
+        return expected is not None
+
+    def test_every_snippet(self) -> None:
+        succeeded = 0
+        for template in snippets():
+            with self.subTest(template=template):
+                succeeded += self.compare(template)
+        self.assertGreater(succeeded, 140)
+
+    def test_random_expressions(self) -> None:
+        maker = Maker(random.Random(20250314))
+        rendered = sum(self.compare(maker.template()) for _ in range(3000))
+        self.assertGreater(rendered, 1000)
+
+    def test_random_whitespace(self) -> None:
+        maker = random.Random(7)
+        pieces = ["a", " ", "  ", "\n", "\r\n", "\t", "{{ n }}", "{{- n }}", "{{ n -}}", "{{- s -}}", "{% if yes %}",
+                  "{%- if yes %}", "{%+ if yes %}", "{% if yes -%}", "{% if no +%}", "{# c #}", "{#- c -#}", "{#+ c +#}",
+                  "{% raw %} {{ x }} {% endraw %}", "{%- raw -%} {% y %}\n{%- endraw -%}", "}}", "{", "%", "é"]
+        for _ in range(2000):
+            template, opened = "", 0
+            for _ in range(maker.randrange(1, 12)):
+                piece = maker.choice(pieces)
+                opened += piece.lstrip("{%+- ").startswith("if")
+                template += piece
+                if opened and maker.random() < 0.4:
+                    template += maker.choice(["{% endif %}", "{%- endif -%}", "\n  {% endif %}\n", "{%+ endif %}"])
+                    opened -= 1
+            template += "{% endif %}" * opened
+            self.compare(template)
+
+
+class Maker:
+    """Templates at random: expressions over the context, printed, tested and looped over."""
+
+    ATOMS = ["n", "m", "x", "y", "zero", "s", "empty", "blank", "words", "nums", "nested", "none_value", "yes", "no",
+             "missing", "mixed", "pairs", "text", "big", "d", "1", "0", "-2", "2.0", "0.1", "'a'", "''", "'o'", "\"l\"",
+             "[1, 2]", "['a', 'b']", "{'k': 1}", "(1, 'z')", "none", "true", "false", "messages", "unicode", "'%s|%d'",
+             "nested.a", "nested.a.c", "messages[1].content", "words[0]", "empty_list", "empty_dict", "range(4)", "'a b'"]
+    FILTERS = ["upper", "lower", "trim", "length", "list", "first", "last", "join(',')", "join", "tojson", "string", "int",
+               "float", "abs", "sort", "reverse", "unique", "sum", "min", "max", "title", "capitalize", "default('d')",
+               "default('d', true)", "replace('l', 'L')", "round", "round(1)", "items", "dictsort", "tojson(indent=2)",
+               "map('upper')", "select", "reject('none')", "select('string')", "map(attribute='k')", "indent(2)", "e",
+               "selectattr('k')", "count", "wordcount", "batch(2)", "slice(2)", "center(9)", "truncate(5)", "format(1, 2)"]
+    TESTS = ["defined", "undefined", "none", "string", "number", "integer", "float", "mapping", "iterable", "sequence",
+             "boolean", "true", "false", "odd", "even", "callable", "upper", "lower", "eq(1)", "equalto('a')", "lt(3)",
+             "in([1, 'a'])", "divisibleby(3)", "ne(none)", "ge(0)", "sameas(none)"]
+    METHODS = [".upper()", ".strip()", ".split()", ".split('l')", ".startswith('H')", ".endswith('d')", ".items()",
+               ".keys()", ".values()", ".get('a')", ".get('q', 5)", ".replace('o', '0')", ".find('o')", ".title()",
+               ".count('l')", ".lstrip('H')", ".rstrip()", ".index(1)", ".join(['p', 'q'])", ".isdigit()", ".splitlines()",
+               ".rsplit('l', 1)", ".partition('l')", ".zfill(5)", ".capitalize()", ".swapcase()", ".append(1)"]
+    BINARY = ["+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "and", "or", "in", "not in"]
+
+    def __init__(self, source: random.Random) -> None:
+        self.random = source
+
+    def expression(self, depth: int = 3) -> str:
+        pick = self.random.random()
+        if depth == 0 or pick < 0.25:
+            return self.random.choice(self.ATOMS)
+        inner = self.expression(depth - 1)
+        if pick < 0.45:
+            return f"({inner})|{self.random.choice(self.FILTERS)}"
+        if pick < 0.6:
+            return f"({inner}){self.random.choice(self.METHODS)}"
+        if pick < 0.7:
+            return f"({inner} is {self.random.choice(['', 'not '])}{self.random.choice(self.TESTS)})"
+        if pick < 0.75:
+            index = self.random.choice(["0", "-1", "1:", ":-1", "::-1", "::2", "'k'", "'a'", "5", "-3:2"])
+            return f"({inner})[{index}]"
+        if pick < 0.8:
+            return f"({inner} if {self.expression(depth - 1)} else {self.expression(depth - 1)})"
+        if pick < 0.83:
+            return f"(not {inner})"
+        return f"({inner} {self.random.choice(self.BINARY)} {self.expression(depth - 1)})"
+
+    def template(self) -> str:
+        kind = self.random.random()
+        expression = self.expression()
+        if kind < 0.6:
+            return "{{ " + expression + " }}"
+        if kind < 0.75:
+            return "{% if " + expression + " %}T{% else %}F{% endif %}"
+        if kind < 0.9:
+            return ("{% for i in " + expression + " %}[{{ loop.index }}/{{ loop.length }}:{{ i }}]"
+                    "{% else %}none{% endfor %}")
+        return "{% set v = " + expression + " %}{{ v }}|{{ v is defined }}"
+
+
+if __name__ == "__main__":
+    unittest.main()
