@@ -20,8 +20,8 @@ size_t previous_char(std::string_view text, size_t pos) {
   return pos;
 }
 
-size_t skip_space_left(std::string_view text, size_t pos) {
-  while (pos > 0) {
+size_t skip_space_left(std::string_view text, size_t pos, size_t limit) {
+  while (pos > limit) {
     const size_t before = previous_char(text, pos);
     if (!is_white_space(decode_char(text, before).code_point)) break;
     pos = before;
@@ -147,8 +147,9 @@ void AddedTokens::split(std::string_view text, Pass pass, bool match_special,
     // reference then lets a following match overlap the stripped spaces.
     pos = end;
     if (token->single_word && !stands_alone(text, begin, end)) continue;
-    if (token->strip_left) begin = std::max(skip_space_left(text, begin), covered);
-    if (token->strip_right) end = skip_space_right(text, end);
+    // Beyond the match, what a token before it has taken already is not looked at again.
+    if (token->strip_left) begin = std::max(skip_space_left(text, begin, covered), covered);
+    if (token->strip_right) end = skip_space_right(text, std::max(end, covered));
     add_text(covered, begin);
     out.push_back({{}, token->id, begin == 0});
     covered = end;

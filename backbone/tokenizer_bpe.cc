@@ -12,6 +12,8 @@ namespace {
 
 // Scratch of one thread is kept between calls up to this many symbols, about 1 MiB.
 constexpr size_t kKeptSymbols = 32 * 1024;
+// Words of up to this many symbols are merged without a heap.
+constexpr size_t kShortWord = 24;
 
 // Where the last character of `text`, which is not empty, begins.
 size_t last_char(std::string_view text) {
@@ -203,7 +205,9 @@ bool Bpe::encode_uncached(std::string_view piece, bool allow_special, std::vecto
   thread_local Scratch scratch;
   scratch.symbols.clear();
   if (!start_symbols(piece, allow_special, scratch)) return false;
-  const size_t entries = merge_all(allow_special, scratch);
+  const size_t entries = scratch.symbols.size() <= kShortWord
+                             ? merge_short(allow_special, scratch.symbols)
+                             : merge_all(allow_special, scratch);
   if (handled != nullptr) *handled = entries;
   for (const Symbol& symbol : scratch.symbols) {
     if (symbol.id != kNoToken) ids.push_back(symbol.id);
@@ -312,6 +316,41 @@ size_t Bpe::merge_all(bool allow_special, Scratch& s) const {
       }
     }
   }
+  return handled;
+}
+
+// The same merges by scanning: merge i joins symbols i and i + 1 where there is one. A pair that
+// changed gives a longer token, never the one it gave before, so the order is that of the heap.
+size_t Bpe::merge_short(bool allow_special, std::vector<Symbol>& symbols) const {
+  constexpr uint32_t kNoMerge = ~uint32_t{0};
+  std::array<uint32_t, kShortWord> ranks{};
+  std::array<int32_t, kShortWord> results{};
+  size_t n = symbols.size();
+  const auto look_up = [&](size_t i) {
+    const Merge* merge = i + 1 < n ? merges_.find(symbols[i].id, symbols[i + 1].id) : nullptr;
+    const bool usable = merge != nullptr && !blocked(merge->result, allow_special);
+    ranks[i] = usable ? merge->rank : kNoMerge;
+    results[i] = usable ? merge->result : kNoToken;
+  };
+  for (size_t i = 0; i < n; ++i) look_up(i);
+  size_t handled = 0;
+  while (n > 1) {
+    const auto first = ranks.begin();
+    const auto best = std::min_element(first, first + static_cast<ptrdiff_t>(n - 1));
+    if (*best == kNoMerge) break;
+    ++handled;
+    const auto at = static_cast<size_t>(best - first);
+    symbols[at].id = results[at];
+    --n;
+    for (size_t i = at + 1; i < n; ++i) {
+      symbols[i] = symbols[i + 1];
+      ranks[i] = ranks[i + 1];
+      results[i] = results[i + 1];
+    }
+    look_up(at);
+    if (at > 0) look_up(at - 1);
+  }
+  symbols.resize(n);
   return handled;
 }
 

@@ -2,8 +2,9 @@
 // list, always the earliest-ranked pair first and the leftmost among equals.
 //
 // Costs O(n log n) for a piece of n symbols: candidate pairs wait in a heap, symbols form a linked
-// list. Pieces of whole texts (no pre-tokenizer) are first cut wherever no merge can join the two
-// characters: merging cannot cross such a place, so the parts are words that the cache knows.
+// list. Short words are scanned for their best pair instead, which is faster up to some two dozen
+// symbols. Pieces of whole texts (no pre-tokenizer) are first cut wherever no merge can join the
+// two characters: merging cannot cross such a place, so the parts are words that the cache knows.
 //
 // Thread safety: immutable after from_json but for the word cache, which is lock-free.
 #pragma once
@@ -94,6 +95,7 @@ class Bpe : public TokenModel {
   bool add_byte_fallback(std::string_view c, Scratch& s) const;
   bool add_candidate(size_t left, bool allow_special, Scratch& s) const;
   size_t merge_all(bool allow_special, Scratch& s) const;
+  size_t merge_short(bool allow_special, std::vector<Symbol>& symbols) const;
 
   const Vocabulary& vocabulary_;
   MergeTable merges_;

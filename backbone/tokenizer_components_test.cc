@@ -138,6 +138,27 @@ TEST(TokenizerNormalizers, RewriteAsTheyAreDefined) {
   EXPECT_EQ(normalized(R"({"type":"Precompiled","precompiled_charsmap":null})", "a"), "a");
 }
 
+TEST(TokenizerNormalizers, AMillionMarksAreSortedNotSwapped) {
+  // Marks above (class 230) and below (220) in turn: sorting by neighbours would be quadratic.
+  constexpr size_t kPairs = 250'000;
+  std::string text = "a";
+  std::string sorted = "\xE1\xBA\xA1";  // the first mark below composes with 'a'
+  for (size_t i = 0; i < kPairs; ++i) text += "\xCC\x8E\xCC\xA3";
+  for (size_t i = 1; i < kPairs; ++i) sorted += "\xCC\xA3";
+  for (size_t i = 0; i < kPairs; ++i) sorted += "\xCC\x8E";
+  EXPECT_EQ(normalized(R"({"type":"NFC"})", text), sorted);
+}
+
+TEST(TokenizerAddedTokens, StrippedSpaceIsLookedAtOnce) {
+  // Every space matches and strips all others; going over them for each would be quadratic.
+  Sketch s;
+  s.added_tokens = "[" + added(97, "  ", R"(,"lstrip":true,"rstrip":true)") + "]";
+  const auto tokenizer = s.build();
+  const auto ids = tokenizer->encode(std::string(2'000'000, ' ') + "a", {});
+  ASSERT_TRUE(ids.ok()) << ids.status().to_string();
+  EXPECT_EQ(ids->size(), 1'000'001u);
+}
+
 TEST(TokenizerModels, BpeWithPrefixAndSuffix) {
   Sketch s;
   s.pre_tokenizer = R"({"type":"WhitespaceSplit"})";

@@ -4,7 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -34,6 +34,38 @@ bool is_ascii(std::string_view text) {
 
 uint32_t lower(uint32_t c) {
   return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+void append_decomposed(uint32_t c, utf8proc_option_t options, std::vector<utf8proc_int32_t>& out) {
+  if (c < 0x80) return out.push_back(static_cast<utf8proc_int32_t>(c));
+  // The longest decomposition in Unicode has 18 characters.
+  std::array<utf8proc_int32_t, 32> buffer{};
+  int boundary = 0;
+  const auto n =
+      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), buffer.data(),
+                              static_cast<utf8proc_ssize_t>(buffer.size()), options, &boundary);
+  out.insert(out.end(), buffer.begin(), buffer.begin() + std::clamp<ptrdiff_t>(n, 0, 32));
+}
+
+int combining_class(utf8proc_int32_t c) {
+  return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+}
+
+// Canonical order: every run of characters with a combining class sorted by it. utf8proc sorts by
+// swapping neighbours, which takes hours for a text that is one run of a million marks.
+void order_marks(std::vector<utf8proc_int32_t>& characters) {
+  for (auto begin = characters.begin(); begin != characters.end();) {
+    if (combining_class(*begin) == 0) {
+      ++begin;
+      continue;
+    }
+    const auto end = std::find_if(begin, characters.end(),
+                                  [](utf8proc_int32_t c) { return combining_class(c) == 0; });
+    std::stable_sort(begin, end, [](utf8proc_int32_t a, utf8proc_int32_t b) {
+      return combining_class(a) < combining_class(b);
+    });
+    begin = end;
+  }
 }
 
 // The two lists of SentencePiece's "nmt" rule: what is dropped, and what becomes a space.
@@ -122,17 +154,27 @@ Status Normalizer::apply(std::string& text, bool* keeps_start) const {
 
 Status Normalizer::run(const UnicodeForm& step, std::string& text, bool&) {
   if (is_ascii(text)) return {};  // every form leaves ASCII alone
-  utf8proc_uint8_t* mapped = nullptr;
-  const auto n =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                   static_cast<utf8proc_option_t>(step.utf8proc_options | UTF8PROC_STABLE));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owned(mapped, &std::free);
-  if (n < 0) {
-    return Status(Code::kInternal,
-                  fmt::format("Unicode normalization failed: {}", utf8proc_errmsg(n)));
+  const auto options = static_cast<utf8proc_option_t>(step.utf8proc_options | UTF8PROC_STABLE);
+  std::vector<utf8proc_int32_t> characters;
+  characters.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    append_decomposed(c.code_point, options, characters);
+    pos += c.length;
   }
-  text.assign(reinterpret_cast<const char*>(mapped), static_cast<size_t>(n));
+  order_marks(characters);
+  auto count = static_cast<utf8proc_ssize_t>(characters.size());
+  if ((step.utf8proc_options & UTF8PROC_COMPOSE) != 0) {
+    count = utf8proc_normalize_utf32(characters.data(), count, options);
+  }
+  if (count < 0) {
+    return Status(Code::kInternal,
+                  fmt::format("Unicode normalization failed: {}", utf8proc_errmsg(count)));
+  }
+  text.clear();
+  for (utf8proc_ssize_t i = 0; i < count; ++i) {
+    append_char(static_cast<uint32_t>(characters[static_cast<size_t>(i)]), text);
+  }
   return {};
 }
 

@@ -88,15 +88,20 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
   }
   // Without JIT (a system that forbids writable code pages) pcre2_match interprets.
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+  size_t machine_code = 0;
+  const bool jit =
+      pcre2_pattern_info(code, PCRE2_INFO_JITSIZE, &machine_code) == 0 && machine_code > 0;
   return Regex(
-      Compiled(code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }));
+      Compiled(code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }),
+      jit);
 }
 
 Regex::Found Regex::find(std::string_view text, size_t from, size_t& begin, size_t& end) const {
   Scratch& s = scratch();
   if (!s.context || !s.data) return Found::kLimit;
-  const int rc = pcre2_match(code_.get(), bytes_of(text), text.size(), from, PCRE2_NO_UTF_CHECK,
-                             s.data.get(), s.context.get());
+  const auto match = jit_ ? &pcre2_jit_match : &pcre2_match;
+  const int rc = match(code_.get(), bytes_of(text), text.size(), from, PCRE2_NO_UTF_CHECK,
+                       s.data.get(), s.context.get());
   if (rc == PCRE2_ERROR_NOMATCH) return Found::kNone;
   if (rc < 0) return Found::kLimit;
   const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(s.data.get());

@@ -35,12 +35,13 @@ class Regex {
   enum class Found { kMatch, kNone, kLimit };
   using Compiled = std::shared_ptr<const pcre2_real_code_8>;
 
-  explicit Regex(Compiled code) : code_(std::move(code)) {}
+  Regex(Compiled code, bool jit) : code_(std::move(code)), jit_(jit) {}
   static Result<Regex> build(std::string_view pcre2_pattern, bool is_literal);
   Found find(std::string_view text, size_t from, size_t& begin, size_t& end) const;
   static Status limit_error(size_t offset);
 
   Compiled code_;
+  bool jit_;  // compiled to machine code, which skips the checks of pcre2_match
 };
 
 template <class Visit>

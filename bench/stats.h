@@ -1,6 +1,8 @@
 // Order statistics of repeated measurements: benches report median and spread, never one run.
 #pragma once
 
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -10,6 +12,13 @@ namespace chimera::bench {
 
 inline double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// CPU seconds of the calling thread: the figure of one core whatever else the machine does.
+inline double cpu_s() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
 /// Quantile q in [0, 1] by linear interpolation; 0 for no samples.

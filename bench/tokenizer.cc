@@ -1,4 +1,4 @@
-// tokenizer: MB/s of one core from text to ids and back, on the text a user gives.
+// tokenizer: MB per CPU second from text to ids and back, on the text a user gives, one thread.
 //
 // The text is cut into equal slices. Each slice is encoded once, with a tokenizer that saw only the
 // slices before it, so what is measured is new text on a warm process, as in a daemon; the first
@@ -77,9 +77,9 @@ std::vector<double> rates(const std::vector<std::vector<std::string_view>>& slic
   std::vector<double> out;
   for (const auto& documents : slices) {
     if (documents.empty()) continue;
-    const double start = now_s();
+    const double start = cpu_s();
     for (const std::string_view document : documents) work(document);
-    out.push_back(static_cast<double>(bytes_of(documents)) / (now_s() - start) / 1e6);
+    out.push_back(static_cast<double>(bytes_of(documents)) / (cpu_s() - start) / 1e6);
   }
   return out;
 }
@@ -108,7 +108,7 @@ int measure(const Tokenizer& tokenizer, const std::shared_ptr<const Tokenizer>& 
   fmt::print("{:.1f} MB in {} slices, {} tokens, {:.2f} bytes per token\n",
              static_cast<double>(text.size()) / 1e6, slices.size(), tokens,
              static_cast<double>(text.size()) / static_cast<double>(tokens));
-  fmt::print("{:<34}{:>10}{:>10}{:>10}\n", "MB/s, one thread", "median", "min", "max");
+  fmt::print("{:<34}{:>10}{:>10}{:>10}\n", "MB per CPU second, one thread", "median", "min", "max");
   print("encode, first slice (cold)", {encode.front()});
   encode.erase(encode.begin());
   print("encode, new text", encode);
