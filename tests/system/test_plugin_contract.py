@@ -9,10 +9,11 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
-from harness import BUILD, SOURCE, Daemon
+from harness import BUILD, SLOW, SOURCE, Daemon
 
 import chimera_client
 
@@ -133,6 +134,19 @@ class PluginContract(unittest.TestCase):
         self.assertEqual(steps, [["prepare", "destroy"], ["prepare", "activate", "destroy"],
                                  ["prepare", "activate", "deactivate", "destroy"]])
 
+    @staticmethod
+    def settled_metrics(client: chimera_client.Client) -> dict[str, int]:
+        """The plugin's metrics once they no longer change: its host reports them every second."""
+        before, deadline = {}, time.monotonic() + 20 * SLOW
+        while time.monotonic() < deadline:
+            module = next(m for m in client.modules() if m["name"] == "recorder")
+            metrics = module["library"]["metrics"]
+            if metrics and metrics == before:
+                break
+            before = metrics
+            time.sleep(1.5)
+        return before
+
     def test_isolated_host_keeps_it_too(self) -> None:
         with Daemon(BACKBONE, modules=[{"path": str(LEGAL)}]) as daemon, daemon.client() as client:
             try:
@@ -144,11 +158,10 @@ class PluginContract(unittest.TestCase):
             self.assertEqual(len(list(client.generate("The bond pays", max_tokens=40,
                                                       temperature=0, ignore_eos=True))), 40)
             client.score(text="The shares closed higher. " * 40)
-            module = next(m for m in client.modules() if m["name"] == "recorder")
-            counters = module["library"]["counters"]
-            print("isolated:", counters)
-            self.assertGreater(counters["calls"], 40)
-            self.assertEqual(counters.get("breaches", 0), 0)
+            metrics = self.settled_metrics(client)
+            print("isolated:", metrics)
+            self.assertGreater(metrics["calls"], 40)
+            self.assertEqual(metrics.get("breaches", 0), 0)
 
 
 if __name__ == "__main__":
