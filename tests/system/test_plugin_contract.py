@@ -29,8 +29,7 @@ class PluginContract(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
         self.log = self.scratch / "record.jsonl"
 
-    def module(self, folder: str, isolation: str = "in-process", config: str = "",
-               name: str = "recorder", bias: str = "") -> Path:
+    def module(self, folder: str, isolation: str = "in-process", config: str = "") -> Path:
         """A module directory around the recorder, with the gate rows of the finance module."""
         target = self.scratch / folder
         target.mkdir()
@@ -44,7 +43,7 @@ class PluginContract(unittest.TestCase):
             config += f" log={self.log}"
         files = "".join(f"  - path: {f}\n    sha256: sha256:{d}\n" for f, d in digest.items())
         (target / "module.yaml").write_text(
-            f"chimera: module/1\nname: {name}\nversion: 1.0.0\ndescription: recorder\n"
+            f"chimera: module/1\nname: recorder\nversion: 1.0.0\ndescription: recorder\n"
             f"license: Apache-2.0\nkind: library\nattach: append\n"
             f"backbone:\n{fingerprint}\n  hidden_size: 256\nlayers: all\n"
             f"library:\n  file: recorder.so\n  isolation: {isolation}\n  gate: gate.safetensors\n"
@@ -87,7 +86,7 @@ class PluginContract(unittest.TestCase):
         first, second = self.module("first"), self.module("second")
         with Daemon(BACKBONE, modules=[{"path": str(LEGAL)}], threads=2) as daemon:
             with daemon.client() as control:
-                control.load(first)
+                control.load(first, bias=4.0)  # the gate likes it
 
                 def ask(number: int) -> int:
                     with daemon.client() as client:
@@ -98,7 +97,7 @@ class PluginContract(unittest.TestCase):
                 with concurrent.futures.ThreadPoolExecutor(8) as pool:
                     answers = [pool.submit(ask, n) for n in range(24)]
                     for path in (second, first, second, first):
-                        control.load(path)  # a swap, while streams run
+                        control.load(path, bias=4.0)  # a swap, while streams run
                     self.assertEqual([a.result() for a in answers], [40] * 24)
                 control.score(text="The shares closed higher. " * 40)  # batches beyond max_rows
                 control.unload("recorder")
@@ -150,7 +149,7 @@ class PluginContract(unittest.TestCase):
     def test_isolated_host_keeps_it_too(self) -> None:
         with Daemon(BACKBONE, modules=[{"path": str(LEGAL)}]) as daemon, daemon.client() as client:
             try:
-                client.load(self.module("isolated", isolation="process"))
+                client.load(self.module("isolated", isolation="process"), bias=4.0)
             except chimera_client.ChimeraError as error:
                 if error.code == "unimplemented":
                     self.skipTest(f"no isolated modules here: {error}")
