@@ -9,10 +9,11 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
-from harness import BUILD, SOURCE, Daemon
+from harness import BUILD, SLOW, SOURCE, Daemon
 
 import chimera_client
 
@@ -28,8 +29,7 @@ class PluginContract(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
         self.log = self.scratch / "record.jsonl"
 
-    def module(self, folder: str, isolation: str = "in-process", config: str = "",
-               name: str = "recorder", bias: str = "") -> Path:
+    def module(self, folder: str, isolation: str = "in-process", config: str = "") -> Path:
         """A module directory around the recorder, with the gate rows of the finance module."""
         target = self.scratch / folder
         target.mkdir()
@@ -43,7 +43,7 @@ class PluginContract(unittest.TestCase):
             config += f" log={self.log}"
         files = "".join(f"  - path: {f}\n    sha256: sha256:{d}\n" for f, d in digest.items())
         (target / "module.yaml").write_text(
-            f"chimera: module/1\nname: {name}\nversion: 1.0.0\ndescription: recorder\n"
+            f"chimera: module/1\nname: recorder\nversion: 1.0.0\ndescription: recorder\n"
             f"license: Apache-2.0\nkind: library\nattach: append\n"
             f"backbone:\n{fingerprint}\n  hidden_size: 256\nlayers: all\n"
             f"library:\n  file: recorder.so\n  isolation: {isolation}\n  gate: gate.safetensors\n"
@@ -86,7 +86,7 @@ class PluginContract(unittest.TestCase):
         first, second = self.module("first"), self.module("second")
         with Daemon(BACKBONE, modules=[{"path": str(LEGAL)}], threads=2) as daemon:
             with daemon.client() as control:
-                control.load(first)
+                control.load(first, bias=4.0)  # the gate likes it
 
                 def ask(number: int) -> int:
                     with daemon.client() as client:
@@ -97,7 +97,7 @@ class PluginContract(unittest.TestCase):
                 with concurrent.futures.ThreadPoolExecutor(8) as pool:
                     answers = [pool.submit(ask, n) for n in range(24)]
                     for path in (second, first, second, first):
-                        control.load(path)  # a swap, while streams run
+                        control.load(path, bias=4.0)  # a swap, while streams run
                     self.assertEqual([a.result() for a in answers], [40] * 24)
                 control.score(text="The shares closed higher. " * 40)  # batches beyond max_rows
                 control.unload("recorder")
@@ -133,10 +133,23 @@ class PluginContract(unittest.TestCase):
         self.assertEqual(steps, [["prepare", "destroy"], ["prepare", "activate", "destroy"],
                                  ["prepare", "activate", "deactivate", "destroy"]])
 
+    @staticmethod
+    def settled_metrics(client: chimera_client.Client) -> dict[str, int]:
+        """The plugin's metrics once they no longer change: its host reports them every second."""
+        before, deadline = {}, time.monotonic() + 20 * SLOW
+        while time.monotonic() < deadline:
+            module = next(m for m in client.modules() if m["name"] == "recorder")
+            metrics = module["library"]["metrics"]
+            if metrics and metrics == before:
+                break
+            before = metrics
+            time.sleep(1.5)
+        return before
+
     def test_isolated_host_keeps_it_too(self) -> None:
         with Daemon(BACKBONE, modules=[{"path": str(LEGAL)}]) as daemon, daemon.client() as client:
             try:
-                client.load(self.module("isolated", isolation="process"))
+                client.load(self.module("isolated", isolation="process"), bias=4.0)
             except chimera_client.ChimeraError as error:
                 if error.code == "unimplemented":
                     self.skipTest(f"no isolated modules here: {error}")
@@ -144,11 +157,10 @@ class PluginContract(unittest.TestCase):
             self.assertEqual(len(list(client.generate("The bond pays", max_tokens=40,
                                                       temperature=0, ignore_eos=True))), 40)
             client.score(text="The shares closed higher. " * 40)
-            module = next(m for m in client.modules() if m["name"] == "recorder")
-            counters = module["library"]["counters"]
-            print("isolated:", counters)
-            self.assertGreater(counters["calls"], 40)
-            self.assertEqual(counters.get("breaches", 0), 0)
+            metrics = self.settled_metrics(client)
+            print("isolated:", metrics)
+            self.assertGreater(metrics["calls"], 40)
+            self.assertEqual(metrics.get("breaches", 0), 0)
 
 
 if __name__ == "__main__":

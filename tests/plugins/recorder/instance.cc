@@ -14,6 +14,8 @@ constexpr chimera_expert_layer kServed[kLayers] = {{0, 1}, {1, 1}, {2, 1}, {3, 1
 const char* const kOptional[] = {CHIMERA_THREAD_CHECK_ID, CHIMERA_METRICS_ID, CHIMERA_PARALLEL_ID,
                                  CHIMERA_MEMORY_ID, CHIMERA_CLOCK_ID};
 
+std::atomic<Instance*> g_all{nullptr};  // keeps them reachable, for leak checkers
+
 Instance& of(chimera_expert* self) { return *static_cast<Instance*>(self->plugin_data_owned); }
 
 template <class T>
@@ -284,6 +286,7 @@ chimera_expert* make_instance(const chimera_host* host, uint32_t number) {
             destroy,
             get_extension};
   i->host = host;
+  i->next = g_all.exchange(i);
   i->number = number;
   return &i->abi;
 }

@@ -27,6 +27,7 @@ struct Instance {
   const chimera_host_clock* clock;
   uint32_t counter, calls;  // metrics `breaches` and `calls`
   void* block;
+  Instance* next;  // of all that were ever made
 };
 
 extern const chimera_expert_descriptor kDescriptor;
