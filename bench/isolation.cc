@@ -103,6 +103,7 @@ void calls(const IsolationOptions& o) {
   const std::string fingerprint = must(backbone_fingerprint(checkpoint, ""));
   const auto open = [&](bool isolated) {
     LibraryPackage package = must(open_library_package(o.module, config, fingerprint));
+    package.source.spec.deadline_ms = 60'000;  // figures, also from a machine that is too busy
     return must(isolated ? open_isolated(package.source, make_runtime(o.threads))
                          : open_in_process(package.source, make_runtime(o.threads)));
   };

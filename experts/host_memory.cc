@@ -27,6 +27,9 @@ constexpr uint64_t kMostSlotRows = 256;
 constexpr std::chrono::nanoseconds kMostSpin = std::chrono::microseconds(80);
 constexpr std::chrono::nanoseconds kLeastSpin = std::chrono::microseconds(1);
 
+// A machine that became idle is found out after as many waits: a few milliseconds of decoding.
+constexpr uint32_t kLongestPause = 63;
+
 uint64_t round_up(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 }  // namespace
@@ -93,8 +96,15 @@ Status check_response(const HostResponse& copy, uint32_t sequence) {
 AdaptiveSpin::AdaptiveSpin(bool enabled)
     : budget_(enabled ? kMostSpin : kLeastSpin), enabled_(enabled) {}
 
-void AdaptiveSpin::succeeded() { budget_ = std::min(budget_ * 2, kMostSpin); }
-void AdaptiveSpin::failed() { budget_ = std::max(budget_ / 2, kLeastSpin); }
+void AdaptiveSpin::succeeded() {
+  budget_ = std::min(budget_ * 2, kMostSpin);
+  pause_ = 0;
+}
+void AdaptiveSpin::failed() {
+  budget_ = std::max(budget_ / 2, kLeastSpin);
+  pause_ = std::min(2 * pause_ + 1, kLongestPause);
+  to_skip_ = pause_;
+}
 
 namespace host_layout {
 

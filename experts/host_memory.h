@@ -74,7 +74,9 @@ static_assert(sizeof(HostResponse) == 64);
 Status check_request(const HostRequest& copy, uint32_t sequence, const HostGeometry& geometry);
 Status check_response(const HostResponse& copy, uint32_t sequence);
 
-/// How long to spin before sleeping: as long as it pays. Not thread safe.
+/// How long to spin before sleeping: as long as it pays. Where it does not - the other side has no
+/// CPU of its own, or takes long - most waits do not spin at all, and now and then one tries. Not
+/// thread safe.
 class AdaptiveSpin {
  public:
   /// `enabled` false (a single CPU): never spins.
@@ -88,6 +90,8 @@ class AdaptiveSpin {
   void failed();
   std::chrono::nanoseconds budget_;
   const bool enabled_;
+  uint32_t pause_ = 0;    // waits without a spin after the next failure
+  uint32_t to_skip_ = 0;  // waits left without a spin
 };
 
 /// The daemon's end.

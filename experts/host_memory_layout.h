@@ -124,6 +124,10 @@ template <class Ready>
 bool AdaptiveSpin::wait(Ready&& ready) {
   if (ready()) return true;
   if (!enabled_) return false;
+  if (to_skip_ > 0) {
+    --to_skip_;
+    return false;
+  }
   using Clock = std::chrono::steady_clock;
   constexpr int kPausesPerClockRead = 16;
   const Clock::time_point end = Clock::now() + budget_;

@@ -173,7 +173,9 @@ Result<HostLoad> decode_load(std::string_view payload) {
   for (size_t n = in.count(16); n > 0 && in.ok(); --n) {
     const int64_t layer = in.i64();
     const int64_t count = in.i64();
-    if (layer < 0 || count < 1 || !m.experts.emplace(layer, count).second) in.fail();
+    const bool ascends = m.experts.empty() || layer > m.experts.rbegin()->first;
+    if (layer < 0 || count < 1 || !ascends) in.fail();
+    m.experts[layer] = count;
   }
   m.tensor_table_bytes = in.u64();
   m.slot_rows = in.u64();

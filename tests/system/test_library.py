@@ -33,6 +33,7 @@ def logits(client, **options):
 
 class LibraryModule(unittest.TestCase):
     isolation = "in-process"
+    maps_slack = 0
 
     def setUp(self) -> None:
         self.scratch = Path(tempfile.mkdtemp(prefix="chimera-library-"))
@@ -148,7 +149,7 @@ class LibraryModule(unittest.TestCase):
             self.assertEqual(client.stats()["epoch"], epoch)
             self.assertEqual(logits(client), out)
             self.assertEqual(after["fds"], before["fds"])
-            self.assertEqual(after["maps"], before["maps"])
+            self.assertLessEqual(abs(after["maps"] - before["maps"]), self.maps_slack)
             self.assertLessEqual(after["rss_kib"] - before["rss_kib"], 1024)
             self.assertEqual(client.stats()["libraries"]["kept"], 0)
 
@@ -170,7 +171,8 @@ class LibraryModule(unittest.TestCase):
         print(f"{CYCLES} cycles: {grown}, {stats['loaded']} loaded, {stats['unloaded']} unloaded")
         self.assertEqual(stats["unloaded"], CYCLES + 20)
         self.assertLessEqual(grown["rss_kib"], 8 * 1024)
-        for key in ("fds", "maps", "threads"):
+        self.assertLessEqual(grown["maps"], self.maps_slack)
+        for key in ("fds", "threads"):
             self.assertLessEqual(grown[key], 0, key)
 
     def test_new_library_under_the_same_path_runs(self) -> None:

@@ -7,6 +7,8 @@ from harness import BUILD
 
 class IsolatedLibraryModule(test_library.LibraryModule):
     isolation = "process"
+    # The heap of the threads that watch the processes: two mappings each, reused.
+    maps_slack = 8
 
     @classmethod
     def setUpClass(cls) -> None:
