@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 
 #include "backbone/tokenizer_regex_syntax.h"
 #include "backbone/tokenizer_text.h"
@@ -12,10 +14,11 @@
 namespace chimera::tokenizer {
 namespace {
 
-// One search of a sane pre-tokenizer needs a handful of backtracking steps; a million is a
-// runaway expression. JIT frames of nested groups may need more than the 32 KiB machine stack
-// PCRE2 starts with.
-constexpr uint32_t kMatchLimit = 1'000'000;
+// One search of a sane pre-tokenizer takes a few steps back per character it looks at (a run of
+// spaces is tried as the beginning of a line end); beyond that it is a runaway expression. JIT
+// frames of nested groups may need more than the 32 KiB machine stack PCRE2 starts with.
+constexpr size_t kMatchLimit = 1'000'000;
+constexpr size_t kStepsPerByte = 8;  // 2^31 for the largest text
 constexpr size_t kJitStackStart = 32 * 1024;
 constexpr size_t kJitStackMax = 8 * 1024 * 1024;
 
@@ -38,7 +41,6 @@ struct Scratch {
         stack(pcre2_jit_stack_create(kJitStackStart, kJitStackMax, nullptr)),
         data(pcre2_match_data_create(1, nullptr)) {
     if (!context) return;
-    pcre2_set_match_limit(context.get(), kMatchLimit);
     if (stack) pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
   }
 };
@@ -46,6 +48,11 @@ struct Scratch {
 Scratch& scratch() {
   thread_local Scratch s;
   return s;
+}
+
+uint32_t match_limit(size_t text_size) {
+  const size_t limit = kMatchLimit + kStepsPerByte * text_size;
+  return static_cast<uint32_t>(std::min<size_t>(limit, std::numeric_limits<uint32_t>::max()));
 }
 
 PCRE2_SPTR bytes_of(std::string_view s) {
@@ -99,6 +106,7 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
 Regex::Found Regex::find(std::string_view text, size_t from, size_t& begin, size_t& end) const {
   Scratch& s = scratch();
   if (!s.context || !s.data) return Found::kLimit;
+  pcre2_set_match_limit(s.context.get(), match_limit(text.size()));
   const auto match = jit_ ? &pcre2_jit_match : &pcre2_match;
   const int rc = match(code_.get(), bytes_of(text), text.size(), from, PCRE2_NO_UTF_CHECK,
                        s.data.get(), s.context.get());
@@ -110,10 +118,10 @@ Regex::Found Regex::find(std::string_view text, size_t from, size_t& begin, size
   return Found::kMatch;
 }
 
-Status Regex::limit_error(size_t offset) {
+Status Regex::limit_error(size_t offset, size_t text_size) {
   return Status(Code::kResourceExhausted,
                 fmt::format("a pre-tokenizer expression exceeds {} backtracking steps at byte {}",
-                            kMatchLimit, offset),
+                            match_limit(text_size), offset),
                 "shorten the text; if it happens on ordinary text, simplify the pattern in "
                 "tokenizer.json");
 }

@@ -38,7 +38,7 @@ class Regex {
   Regex(Compiled code, bool jit) : code_(std::move(code)), jit_(jit) {}
   static Result<Regex> build(std::string_view pcre2_pattern, bool is_literal);
   Found find(std::string_view text, size_t from, size_t& begin, size_t& end) const;
-  static Status limit_error(size_t offset);
+  static Status limit_error(size_t offset, size_t text_size);
 
   Compiled code_;
   bool jit_;  // compiled to machine code, which skips the checks of pcre2_match
@@ -54,7 +54,7 @@ Status Regex::for_each_match(std::string_view text, Visit&& visit) const {
     size_t end = 0;
     const Found found = find(text, from, begin, end);
     if (found == Found::kNone) break;
-    if (found == Found::kLimit) return limit_error(from);
+    if (found == Found::kLimit) return limit_error(from, text.size());
     if (begin == end && end == last_end) {
       // Step over one character: continuation bytes never start one.
       do ++from;

@@ -367,6 +367,18 @@ TEST(TokenizerRegexTest, WhatPcre2LacksIsRefused) {
   }
 }
 
+TEST(TokenizerRegexTest, LongRunsOfSpaceAreNoRunaway) {
+  // The part for line ends goes back over the whole run before the next part takes it.
+  const auto regex = tokenizer::Regex::compile("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+");
+  ASSERT_TRUE(regex.ok());
+  constexpr size_t kSpaces = 3'000'000;
+  std::vector<size_t> ends;
+  const Status status = regex->for_each_match(std::string(kSpaces, ' ') + "x",
+                                              [&](size_t, size_t end) { ends.push_back(end); });
+  EXPECT_TRUE(status.ok()) << status.to_string();
+  EXPECT_EQ(ends, (std::vector<size_t>{kSpaces - 1, kSpaces}));
+}
+
 TEST(TokenizerRegexTest, RunawayExpressionsStop) {
   const auto regex = tokenizer::Regex::compile("(a+a+)+[bd]");
   ASSERT_TRUE(regex.ok());
