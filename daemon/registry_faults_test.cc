@@ -43,7 +43,7 @@ const BadModule kBadModules[] = {
      [](const std::string& d) { fs::remove(d + "/module.yaml"); }},
     {"broken_manifest", Code::kInvalidArgument,
      "module.yaml:", [](const std::string& d) { edit(d + "/module.yaml", "kind:", "kin:"); }},
-    {"library", Code::kUnimplemented, "library",
+    {"library", Code::kInvalidArgument, "library",
      [](const std::string& d) { edit(d + "/module.yaml", "weights\n", "library\n"); }},
     {"fingerprint", Code::kFailedPrecondition, "found backbone fingerprint",
      [](const std::string& d) {
