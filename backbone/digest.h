@@ -13,7 +13,8 @@
 
 namespace chimera {
 
-/// Incremental SHA-256 (OpenSSL, which uses the instructions of the processor for it). Not thread safe; one per computation.
+/// Incremental SHA-256 (OpenSSL, which uses the instructions of the processor for it). Not thread
+/// safe; one per computation.
 class Sha256 {
  public:
   Sha256();

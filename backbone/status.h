@@ -85,8 +85,7 @@ class [[nodiscard]] Result {
 }  // namespace chimera
 
 /// Returns from the enclosing function (of type Status or Result) when `expr` is not ok.
-#define CHIMERA_RETURN_IF_ERROR(expr)                              \
-  do {                                                             \
-    if (::chimera::Status chimera_status_ = (expr); !chimera_status_.ok()) \
-      return chimera_status_;                                      \
+#define CHIMERA_RETURN_IF_ERROR(expr)                                                              \
+  do {                                                                                             \
+    if (::chimera::Status chimera_status_ = (expr); !chimera_status_.ok()) return chimera_status_; \
   } while (false)

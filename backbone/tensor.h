@@ -14,7 +14,23 @@
 
 namespace chimera {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kF64, kI64, kI32, kI16, kI8, kU8, kBool, kF8E4M3, kF8E5M2, kU64, kU32, kU16 };
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kF64,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU8,
+  kBool,
+  kF8E4M3,
+  kF8E5M2,
+  kU64,
+  kU32,
+  kU16
+};
 
 /// Bits per element.
 int dtype_bits(DType dtype);
@@ -25,9 +41,9 @@ std::string_view dtype_name(DType dtype);
 struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;            // outermost first; empty = scalar
-  std::span<const std::byte> bytes;      // dense row-major, product(shape) elements
-  std::shared_ptr<const void> owner;     // keeps `bytes` alive
+  std::vector<int64_t> shape;         // outermost first; empty = scalar
+  std::span<const std::byte> bytes;   // dense row-major, product(shape) elements
+  std::shared_ptr<const void> owner;  // keeps `bytes` alive
 
   int64_t elements() const {
     int64_t n = 1;

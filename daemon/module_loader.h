@@ -29,7 +29,8 @@ class ModuleLoader {
     std::shared_ptr<const Tokenizer> tokenizer;  // may be null
     std::shared_ptr<const Module> base;
     std::string fingerprint;
-    std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
+    std::shared_ptr<LibraryRuntime> libraries =
+        nullptr;  // null: modules of kind library are refused
   };
   explicit ModuleLoader(Options options);
 

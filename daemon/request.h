@@ -17,7 +17,7 @@ namespace chimera {
 struct SamplingParams {
   double temperature = 1.0;  // 0 = greedy
   double top_p = 1.0;
-  int64_t top_k = 0;         // 0 = off
+  int64_t top_k = 0;  // 0 = off
   double min_p = 0.0;
   double repetition_penalty = 1.0;
   uint64_t seed = 0;
@@ -33,14 +33,14 @@ struct ModuleSelection {
 struct EngineRequest {
   enum class Kind : uint8_t { kGenerate, kScore } kind = Kind::kGenerate;
   std::vector<int32_t> tokens;
-  int64_t text_bytes = 0;        // score: bytes of the scored text (0: tokens given)
+  int64_t text_bytes = 0;  // score: bytes of the scored text (0: tokens given)
   int64_t max_tokens = 256;
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool want_logprobs = false;
-  bool want_logits = false;      // score
-  bool want_routing = false;     // score
+  bool want_logits = false;   // score
+  bool want_routing = false;  // score
   ModuleSelection modules;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::steady_clock::time_point arrived;
@@ -61,13 +61,13 @@ struct ModuleShare {
 /// The answer. For `stop` and `length`, `text` is the token events' texts joined; when the end came
 /// from elsewhere it may go on with text that was held back for a stop string.
 struct DoneEvent {
-  std::string finish_reason;     // stop | length | cancelled | revoked | deadline; score: "scored"
-  std::string text;              // whole generated text, without stop string
-  std::vector<int32_t> tokens;   // generated ids, with the eos or those of the stop string
+  std::string finish_reason;    // stop | length | cancelled | revoked | deadline; score: "scored"
+  std::string text;             // whole generated text, without stop string
+  std::vector<int32_t> tokens;  // generated ids, with the eos or those of the stop string
   int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
   double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
-  uint64_t epoch = 0;            // of the last forward pass
-  std::string composition;       // its digest
+  uint64_t epoch = 0;       // of the last forward pass
+  std::string composition;  // its digest
   // By name: the permitted modules, and those taken out meanwhile that had a share.
   std::map<std::string, ModuleShare> modules;
   double backbone_share = 0.0;
@@ -76,7 +76,7 @@ struct DoneEvent {
   std::vector<float> logprobs;
   // score; only filled when the reason is "scored"
   double nats = 0.0;
-  int64_t count = 0;             // scored tokens: all but the first
+  int64_t count = 0;  // scored tokens: all but the first
   std::optional<double> bits_per_byte;
   std::shared_ptr<std::vector<float>> logits;  // [n_tokens, vocab]
   std::shared_ptr<RoutingTrace> routing;

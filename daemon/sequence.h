@@ -89,10 +89,10 @@ class Sequence {
   Ticket ticket;
   std::vector<int32_t> tokens;  // prompt, then generated
   const int64_t prompt_tokens;
-  const int64_t max_new;  // generated tokens at most; 0 when scoring
-  int64_t computed = 0;   // positions in the KV cache
-  int64_t cached = 0;     // of them found in the prefix cache at admission
-  uint64_t dropped = 0;   // choices done without (RoutedSegment::dropped)
+  const int64_t max_new;     // generated tokens at most; 0 when scoring
+  int64_t computed = 0;      // positions in the KV cache
+  int64_t cached = 0;        // of them found in the prefix cache at admission
+  uint64_t dropped = 0;      // choices done without (RoutedSegment::dropped)
   bool kv_degraded = false;  // so were some behind the KV cache: it is not what the scope says
   KvSequence kv;
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far

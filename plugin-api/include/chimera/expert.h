@@ -379,9 +379,10 @@ typedef struct chimera_expert_note_section {
 
 #define CHIMERA_FROZEN_SIZE(type, size) \
   CHIMERA_STATIC_ASSERT(sizeof(type) == (size), "ABI 1: size of " #type " is frozen")
-#define CHIMERA_FROZEN_OFFSET(type, field, offset)                                           \
-  CHIMERA_STATIC_ASSERT(offsetof(type, field) == (offset), "ABI 1: " #type "." #field " is " \
-                                                                                      "frozen")
+#define CHIMERA_FROZEN_OFFSET(type, field, offset)                                    \
+  CHIMERA_STATIC_ASSERT(offsetof(type, field) == (offset), "ABI 1: " #type "." #field \
+                                                           " is "                     \
+                                                           "frozen")
 
 CHIMERA_FROZEN_SIZE(void*, 8);
 CHIMERA_FROZEN_SIZE(chimera_text, 16);
