@@ -1,8 +1,8 @@
-# chimera_room(NAME SOURCES … LINKS …)
+# chimera_room(NAME SOURCES … LINKS … PRIVATE_LINKS …)
 #
 # Declares the library `chimera_NAME` of the folder NAME. Its headers are included as
 # "NAME/file.h", found through a private include root that holds a link to this one folder, so
-# only targets that link the room can include it.
+# only targets that link the room can include it. Every room may use fmt.
 function(chimera_room name)
   cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
   set(root ${CMAKE_BINARY_DIR}/rooms/${name})
@@ -10,7 +10,8 @@ function(chimera_room name)
   file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${root}/${name} SYMBOLIC)
   add_library(chimera_${name} STATIC ${ROOM_SOURCES})
   target_include_directories(chimera_${name} PUBLIC ${root})
-  target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE ${ROOM_PRIVATE_LINKS})
+  target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE fmt::fmt ${ROOM_PRIVATE_LINKS})
+  target_precompile_headers(chimera_${name} REUSE_FROM chimera_room_headers)
 endfunction()
 
 # chimera_test(NAME SOURCES … LINKS … [TIMEOUT seconds]): a GoogleTest program, one CTest entry.
@@ -20,7 +21,9 @@ function(chimera_test name)
     set(T_TIMEOUT 120)
   endif()
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE ${T_LINKS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${T_LINKS} fmt::fmt GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_options(${name} PRIVATE ${CHIMERA_TEST_OPTIONS})
+  target_precompile_headers(${name} REUSE_FROM chimera_test_headers)
   target_compile_definitions(${name} PRIVATE
     CHIMERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CHIMERA_BINARY_DIR="${CMAKE_BINARY_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

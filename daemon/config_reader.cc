@@ -44,7 +44,8 @@ std::string describe(const YamlNode& node) {
     case YamlNode::Kind::kScalar:
       break;
   }
-  std::string text = node.text.size() <= kMax ? node.text : node.text.substr(0, kMax) + "…";
+  std::string text = node.text;
+  if (text.size() > kMax) text = fmt::format("{}…", text.substr(0, kMax));
   return node.plain ? text : "\"" + text + "\"";
 }
 
@@ -69,7 +70,7 @@ MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std
     const std::string& key = key_node.text;
     if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
     const std::string_view near = nearest_key(key, keys);
-    const std::string shown = key.size() <= 80 ? key : key.substr(0, 80) + "…";
+    const std::string shown = key.size() <= 80 ? key : fmt::format("{}…", key.substr(0, 80));
     problems_.add(key_node, near.empty() ? fmt::format("{}: unknown key (expected {})",
                                                        path_of(shown), fmt::join(keys, ", "))
                                          : fmt::format("{}: unknown key (did you mean {}?)",
