@@ -34,12 +34,30 @@ struct ExpertContext {
   uint64_t epoch = 0;                             // of the table, for logs only
 };
 
+/// A forward under way outside of the caller's threads.
+class RunningForward {
+ public:
+  /// Waits for the end, like finish().
+  virtual ~RunningForward() = default;
+  /// Waits for the end: what forward would have returned. Once, on the thread that began it.
+  virtual Status finish() = 0;
+};
+
 class Expert {
  public:
   virtual ~Expert() = default;
   /// Overwrites y = expert(x). x, y: [rows, hidden], distinct, dense. Row r of y depends on row r
   /// of x alone, bitwise, whatever `rows` is. A failure concerns all rows.
   virtual Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const = 0;
+  /// Whether begin() may give something.
+  virtual bool runs_elsewhere() const { return false; }
+  /// Begins forward outside of the caller's threads, which are free for other work until finish().
+  /// x is free again when begin returns, y is the call's until it is finished. Null when it cannot
+  /// be begun now: call forward - after what runs was finished, which may be what it waits for.
+  virtual std::unique_ptr<RunningForward> begin(const float* /*x*/, int64_t /*rows*/, float* /*y*/,
+                                                ExpertContext& /*ctx*/) const {
+    return nullptr;
+  }
   virtual uint64_t resident_bytes() const = 0;
   /// What the router does with rows that chose this expert when forward failed.
   virtual FailurePolicy on_failure() const { return FailurePolicy::kFail; }

@@ -29,6 +29,10 @@ constexpr milliseconds kTick{1000};           // between two looks at the counte
 constexpr uint64_t kFixedSpace = uint64_t{1} << 30;
 constexpr uint64_t kSpacePerThread = 80u << 20;
 
+// A call this short on one thread stays there: waking workers costs 2 to 30 us, and the daemon's
+// own threads compute meanwhile.
+constexpr std::chrono::microseconds kShortCall{100};
+
 enum ExitStatus : int { kStopped = 0, kNotLoaded = 1, kNoDaemon = 2, kBrokenProtocol = 3 };
 
 /// Runs calls until stop(). Its thread exists from the start; it begins to serve when told to.
@@ -54,34 +58,43 @@ class CallServer {
 
  private:
   void run(int threads) {
-    ThreadPool pool(threads);
+    ThreadPool all(threads), one(1);
     pool_made_.count_down();
     begin_.wait();
     std::vector<float> scratch;
-    ExpertContext context{best_kernels(), pool, scratch};
-    context.cancel = port_->cancel_flag();
     HostServePort::Call call;
     while (!stop_) {
       const Result<bool> got = port_->next(milliseconds(10'000), &call);
       if (!got.ok()) std::_Exit(kBrokenProtocol);
-      if (*got) answer(call, context);
+      if (*got) answer(call, short_call(call.request.rows) ? one : all, scratch);
     }
   }
 
-  void answer(const HostServePort::Call& call, ExpertContext& context) {
+  void answer(const HostServePort::Call& call, ThreadPool& pool, std::vector<float>& scratch) {
+    ExpertContext context{best_kernels(), pool, scratch};
     context.deadline_ns = call.request.deadline_ns;
+    context.cancel = port_->cancel_flag();
     context.epoch = call.request.epoch;
     const Clock::time_point start = Clock::now();
     const Status status = backend_->forward(call.request.layer, call.request.expert, call.x,
                                             call.request.rows, call.y, context);
-    const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+    const std::chrono::nanoseconds took = Clock::now() - start;
+    if (pool.threads() == 1 && call.request.rows > 0)
+      row_time_ = std::min(row_time_, took / call.request.rows);
     port_->reply(status, static_cast<uint64_t>(took.count()));
+  }
+
+  /// The shortest time of a row so far tells; until there is one, a single row does.
+  bool short_call(uint32_t rows) const {
+    if (row_time_ == std::chrono::nanoseconds::max()) return rows <= 1;
+    return row_time_ * rows <= kShortCall;
   }
 
   const std::unique_ptr<HostServePort> port_;
   std::latch pool_made_{1}, begin_{1};
   std::atomic<bool> stop_{false};
   LibraryBackend* backend_ = nullptr;
+  std::chrono::nanoseconds row_time_ = std::chrono::nanoseconds::max();  // on one thread
   std::thread thread_;
 };
 

@@ -67,49 +67,111 @@ LibraryStatus IsolatedBackend::status() const {
   return status;
 }
 
-Status IsolatedBackend::forward(int64_t layer, int64_t expert, const float* x, int64_t rows,
-                                float* y, ExpertContext& ctx) {
-  calls_.fetch_add(1, std::memory_order_relaxed);
-  const std::lock_guard one_at_a_time(call_mutex_);
-  std::shared_ptr<HostLife> host;
-  {
-    const std::lock_guard guard(mutex_);
-    host = host_;
-  }
-  Status status = host == nullptr ? lost_status() : run(*host, layer, expert, x, rows, y, ctx);
-  if (!status.ok()) failures_.fetch_add(1, std::memory_order_relaxed);
-  return status;
-}
+/// One forward: parts of at most a slot's rows, several under way, so that the host computes one
+/// while the rows of the next are copied in and those of the one before are copied out. The first
+/// parts are on their way when the constructor returns.
+class IsolatedBackend::Call final : public RunningForward {
+ public:
+  struct Rows {
+    int64_t layer, expert;
+    const float* x;
+    int64_t count;
+    float* y;
+  };
 
-/// Parts of at most a slot's rows, several under way: the host computes one while the rows of the
-/// next are copied in and those of the one before are copied out.
-Status IsolatedBackend::run(HostLife& host, int64_t layer, int64_t expert, const float* x,
-                            int64_t rows, float* y, const ExpertContext& ctx) {
-  const auto most = static_cast<int64_t>(payload_.load.slot_rows);
-  const auto hidden = static_cast<int64_t>(hidden_);
-  Status failure;
-  Clock::time_point deadline = Clock::now() + limit_;
-  int64_t sent = 0, taken = 0;
-  while (taken < rows && (failure.ok() || host.port->in_flight() > 0)) {
-    while (failure.ok() && sent < rows && host.port->in_flight() < kHostSlots) {
-      const int64_t n = std::min(most, rows - sent);
-      std::memcpy(host.port->next_input(), x + sent * hidden,
+  Call(IsolatedBackend& backend, std::unique_lock<std::mutex> turn, const Rows& rows,
+       const ExpertContext& ctx)
+      : backend_(backend),
+        turn_(std::move(turn)),
+        host_(backend.host()),
+        rows_(rows),
+        deadline_ns_(ctx.deadline_ns),
+        epoch_(ctx.epoch),
+        deadline_(Clock::now() + backend.limit_) {
+    backend_.calls_.fetch_add(1, std::memory_order_relaxed);
+    if (host_ != nullptr) send();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  ~Call() override {
+    if (!finished_) (void)finish();
+  }
+
+  Status finish() override {
+    finished_ = true;
+    Status status = host_ == nullptr ? backend_.lost_status() : receive();
+    if (!status.ok()) backend_.failures_.fetch_add(1, std::memory_order_relaxed);
+    turn_.unlock();
+    return status;
+  }
+
+ private:
+  /// As many parts as there are slots for.
+  void send() {
+    const auto most = static_cast<int64_t>(backend_.payload_.load.slot_rows);
+    const auto hidden = static_cast<int64_t>(backend_.hidden_);
+    HostPort& port = *host_->port;
+    while (sent_ < rows_.count && port.in_flight() < kHostSlots) {
+      const int64_t n = std::min(most, rows_.count - sent_);
+      std::memcpy(port.next_input(), rows_.x + sent_ * hidden,
                   static_cast<size_t>(n * hidden) * sizeof(float));
       // Those before it may take their time as well.
-      const uint64_t own = as_ns(deadline + limit_ * host.port->in_flight());
-      const uint64_t until = ctx.deadline_ns != 0 ? std::min(ctx.deadline_ns, own) : own;
-      host.port->submit(static_cast<uint32_t>(layer), static_cast<uint32_t>(expert),
-                        static_cast<uint32_t>(n), until, ctx.epoch);
-      sent += n;
+      const uint64_t own = as_ns(deadline_ + backend_.limit_ * port.in_flight());
+      const uint64_t until = deadline_ns_ != 0 ? std::min(deadline_ns_, own) : own;
+      port.submit(static_cast<uint32_t>(rows_.layer), static_cast<uint32_t>(rows_.expert),
+                  static_cast<uint32_t>(n), until, epoch_);
+      sent_ += n;
     }
-    const int64_t n = std::min(most, rows - taken);
-    const Status part = take_part(host, deadline, n, failure.ok() ? y + taken * hidden : nullptr);
-    if (failure.ok()) failure = part;
-    if (!part.ok() && part.code() == Code::kUnavailable) break;  // the host is lost
-    taken += n;
-    deadline = Clock::now() + limit_;
   }
-  return failure;
+
+  Status receive() {
+    const auto most = static_cast<int64_t>(backend_.payload_.load.slot_rows);
+    const auto hidden = static_cast<int64_t>(backend_.hidden_);
+    // The time since begin() was the caller's: an answer that is nearly there is still waited for.
+    deadline_ = std::max(deadline_, Clock::now() + kGrace);
+    Status failure;
+    int64_t taken = 0;
+    while (taken < rows_.count && (failure.ok() || host_->port->in_flight() > 0)) {
+      const int64_t n = std::min(most, rows_.count - taken);
+      float* const y = failure.ok() ? rows_.y + taken * hidden : nullptr;
+      const Status part = backend_.take_part(*host_, deadline_, n, y);
+      if (failure.ok()) failure = part;
+      if (!part.ok() && part.code() == Code::kUnavailable) break;  // the host is lost
+      taken += n;
+      deadline_ = Clock::now() + backend_.limit_;
+      if (failure.ok()) send();
+    }
+    return failure;
+  }
+
+  IsolatedBackend& backend_;
+  std::unique_lock<std::mutex> turn_;
+  const std::shared_ptr<HostLife> host_;
+  const Rows rows_;
+  const uint64_t deadline_ns_, epoch_;
+  Clock::time_point deadline_;
+  int64_t sent_ = 0;
+  bool finished_ = false;
+};
+
+std::shared_ptr<HostLife> IsolatedBackend::host() const {
+  const std::lock_guard guard(mutex_);
+  return host_;
+}
+
+Status IsolatedBackend::forward(int64_t layer, int64_t expert, const float* x, int64_t rows,
+                                float* y, ExpertContext& ctx) {
+  return Call(*this, std::unique_lock(call_mutex_), {layer, expert, x, rows, y}, ctx).finish();
+}
+
+std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t expert,
+                                                       const float* x, int64_t rows, float* y,
+                                                       ExpertContext& ctx) {
+  // What does not fit the slots would be read from x later.
+  if (rows > static_cast<int64_t>(payload_.load.slot_rows) * kHostSlots) return nullptr;
+  std::unique_lock turn(call_mutex_, std::try_to_lock);
+  if (!turn.owns_lock()) return nullptr;
+  return std::make_unique<Call>(*this, std::move(turn), Call::Rows{layer, expert, x, rows, y}, ctx);
 }
 
 /// The oldest part under way; copies its rows to `y` unless null. unavailable: the host is lost.

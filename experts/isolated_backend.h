@@ -8,7 +8,8 @@
 // give up, the plugin poisoned itself (status internal), wrote outside of its rows, or the host
 // broke the protocol.
 //
-// Thread safety: as LibraryBackend; calls are ordered by a mutex of this process, none is shared.
+// Thread safety: as LibraryBackend; calls are ordered by a mutex of this process, none is shared
+// with the host. What begin() gave holds that mutex until it is finished.
 #pragma once
 
 #include <atomic>
@@ -52,13 +53,15 @@ class IsolatedBackend final : public LibraryBackend {
   uint64_t resident_bytes() const override { return resident_bytes_.load(); }
   Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
                  ExpertContext& ctx) override;
+  std::unique_ptr<RunningForward> begin(int64_t layer, int64_t expert, const float* x, int64_t rows,
+                                        float* y, ExpertContext& ctx) override;
 
  private:
   using Clock = std::chrono::steady_clock;
+  class Call;
 
   // isolated_backend.cc: calls.
-  Status run(HostLife& host, int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
-             const ExpertContext& ctx);
+  std::shared_ptr<HostLife> host() const;
   Status take_part(HostLife& host, Clock::time_point deadline, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;

@@ -75,6 +75,12 @@ class LibraryBackend {
   /// longer than spec.deadline_ms; y is undefined then. Finite values are the caller's to check.
   virtual Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
                          ExpertContext& ctx) = 0;
+  /// As Expert::begin; a backend of isolation() kProcess can.
+  virtual std::unique_ptr<RunningForward> begin(int64_t /*layer*/, int64_t /*expert*/,
+                                                const float* /*x*/, int64_t /*rows*/, float* /*y*/,
+                                                ExpertContext& /*ctx*/) {
+    return nullptr;
+  }
 };
 
 /// Loads and activates the plugin in this process. Blocking, control role. Nothing is kept on

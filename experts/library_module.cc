@@ -26,6 +26,11 @@ class LibraryExpert final : public Expert {
     if (rows == 0) return {};
     return backend_->forward(layer_, expert_, x, rows, y, ctx);
   }
+  bool runs_elsewhere() const override { return backend_->isolation() == Isolation::kProcess; }
+  std::unique_ptr<RunningForward> begin(const float* x, int64_t rows, float* y,
+                                        ExpertContext& ctx) const override {
+    return backend_->begin(layer_, expert_, x, rows, y, ctx);
+  }
   /// The memory is the backend's, counted once per module.
   uint64_t resident_bytes() const override { return 0; }
   FailurePolicy on_failure() const override { return policy_; }

@@ -164,7 +164,8 @@ Status MoeRouter::forward(int64_t layer, const float* x, int64_t rows, float* y)
   impl_->gate(at, x);
   impl_->account(at);
   impl_->group_rows(at);
-  impl_->run_experts(at, x);
+  impl_->run_experts(x);
+  impl_->settle(at);
   impl_->combine(at, y);
   return {};
 }

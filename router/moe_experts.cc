@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "router/drop.h"
 #include "router/moe_impl.h"
@@ -35,7 +36,7 @@ void MoeRouter::Impl::group_rows(size_t layer) {
           const auto known = std::find_if(groups.begin(), groups.end(),
                                           [&](const Group& g) { return g.expert == expert; });
           group = static_cast<int32_t>(known - groups.begin());
-          if (known == groups.end()) groups.push_back({expert, 0, 0});
+          if (known == groups.end()) groups.push_back(Group{expert});
         }
         ++groups[static_cast<size_t>(group)].count;
         choice_group[static_cast<size_t>(row * stride + j)] = group;
@@ -80,15 +81,38 @@ const float* MoeRouter::Impl::expert_input(const Group& group, const float* x) {
   return gathered.data();
 }
 
-void MoeRouter::Impl::run_experts(size_t layer, const float* x) {
+void MoeRouter::Impl::run_group(Group& group, const float* x, ExpertContext& context) {
+  group.status = group.expert->forward(expert_input(group, x), group.count,
+                                       outputs.data() + group.begin * config.hidden_size, context);
+}
+
+/// Experts in processes of their own compute while those of this process do.
+void MoeRouter::Impl::run_experts(const float* x) {
   const int64_t hidden = config.hidden_size;
   outputs.resize(std::max(outputs.size(), entry_row.size() * static_cast<size_t>(hidden)));
   ExpertContext context{kernels, pool, scratch};
+  for (Group& group : groups) {
+    if (!group.expert->runs_elsewhere()) continue;
+    group.running = group.expert->begin(expert_input(group, x), group.count,
+                                        outputs.data() + group.begin * hidden, context);
+    group.begun = group.running != nullptr;
+  }
+  for (Group& group : groups) {
+    if (!group.expert->runs_elsewhere()) run_group(group, x, context);
+  }
+  for (Group& group : groups) {
+    if (group.begun) group.status = std::exchange(group.running, nullptr)->finish();
+  }
+  for (Group& group : groups) {
+    if (group.expert->runs_elsewhere() && !group.begun) run_group(group, x, context);
+  }
+}
+
+/// In the order of the groups, which the choices alone decide.
+void MoeRouter::Impl::settle(size_t layer) {
   for (const Group& group : groups) {
-    const Status status = group.expert->forward(expert_input(group, x), group.count,
-                                                outputs.data() + group.begin * hidden, context);
-    if (!status.ok()) {
-      fail_group(layer, group, status);
+    if (!group.status.ok()) {
+      fail_group(layer, group, group.status);
     } else if (group.expert->on_failure() == FailurePolicy::kDrop) {
       drop_bad_rows(layer, group);
     }

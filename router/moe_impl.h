@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,9 +32,13 @@ struct MoeRouter::Impl {
 
   /// All rows of the batch that chose one expert.
   struct Group {
-    const Expert* expert = nullptr;
+    explicit Group(const Expert* e) : expert(e) {}
+    const Expert* expert;
     int64_t begin = 0;  // of its rows in the entry order
     int64_t count = 0;
+    bool begun = false;
+    std::unique_ptr<RunningForward> running;
+    Status status;
   };
 
   Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
@@ -46,7 +51,9 @@ struct MoeRouter::Impl {
   void account_run(size_t layer, const Run& run);
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);
-  void run_experts(size_t layer, const float* x);
+  void run_experts(const float* x);
+  void run_group(Group& group, const float* x, ExpertContext& context);
+  void settle(size_t layer);
   void combine(size_t layer, float* y);
   void fail_group(size_t layer, const Group& group, const Status& why);
   void drop_bad_rows(size_t layer, const Group& group);
