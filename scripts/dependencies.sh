@@ -11,7 +11,7 @@ CHIMERA_PACKAGES=(
   libpcre2-dev libutf8proc-dev libssl-dev libsodium-dev libzstd-dev zstd libedit-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   ccache mold
-  python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2
+  python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy
 )
 
 install_dependencies() {
