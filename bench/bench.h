@@ -10,6 +10,8 @@ namespace chimera::bench {
 int run_kernels(const std::vector<std::string>& args);
 /// Start to ready, time to first token, decode rate, health round trip of a deployment.
 int run_latency(const std::vector<std::string>& args);
+/// Start to ready and memory against the size of the checkpoint.
+int run_load(const std::vector<std::string>& args);
 /// Inter-token times of streaming clients, quiet and under loads, unloads and swaps.
 int run_swap(const std::vector<std::string>& args);
 /// Text to ids and back on one core, against memcpy and a bare regular expression.

@@ -21,6 +21,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_kernels},
     {"latency", "ms to ready, to first token, per token; health round trip in us",
      chimera::bench::run_latency},
+    {"load", "ms to ready and MB of memory vs the size of the checkpoint",
+     chimera::bench::run_load},
     {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
      chimera::bench::run_swap},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare expression (one thread)",
@@ -44,9 +46,10 @@ int main(int argc, char** argv) {
   for (const Workload& w : kWorkloads) {
     if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
   }
-  fmt::print(stderr,
-             "chimera-bench: unknown workload '{}' (expected kernels, latency, swap, tokenizer or "
-             "isolation)\n",
-             args[0]);
+  fmt::print(
+      stderr,
+      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, tokenizer "
+      "or isolation)\n",
+      args[0]);
   return 2;
 }
