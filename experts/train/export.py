@@ -98,7 +98,7 @@ def main() -> None:
     tok = Tokenizer(EXPERTS_DIR / "backbone" / "tokenizer.json")
     for domain in corpus.EXPERTS:
         final, tuned = args.work / f"{domain}.final.pt", args.work / f"{domain}.tuned.pt"
-        if domain not in args.only or not final.exists():
+        if domain not in args.only or not (final.exists() or tuned.exists()):
             continue
         module = torch.load(tuned if tuned.exists() else final)
         if not tuned.exists():

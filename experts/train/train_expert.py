@@ -7,6 +7,8 @@ expert and its gate row (0). Trained: the new expert (Muon) and its gate row and
 rate; the bias stays <= 0). The text is the domain's with a share of public general text, so that
 the gate keeps telling them apart. Small z-loss, no load-balance loss. Stops by the clock, resumes
 from `<work>/<domain>.pt`; the result is `<work>/<domain>.final.pt` with module tensor names.
+With `--from-stored` a new run starts at the weights of `experts/<domain>` (fresh optimizer, other
+windows) over the stored backbone, so that training can go on without the old work directory.
 """
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ from torch import Tensor
 import corpus
 import data
 import gates
+import safetensors_io
 from evaluate import quick_bits
 from model import Config, FlexOlmo, Routing
 from optim import AdamW, Muon
@@ -31,12 +34,25 @@ from schedule import Schedule
 
 
 def public_model(work: Path) -> FlexOlmo:
-    """The dense model of the public stage (its latest checkpoint if it is not finished)."""
-    path = work / "public.final.pt"
-    saved = torch.load(path if path.exists() else work / "public.pt")
+    """The dense model of the public stage: finished, its latest checkpoint, or else the stored one."""
+    path = next((p for p in (work / "public.final.pt", work / "public.pt") if p.exists()), None)
+    if path is None:
+        return FlexOlmo.from_dir(corpus.REPO / "experts" / "backbone")
+    saved = torch.load(path)
     model = FlexOlmo(Config(**saved["config"]))
     model.load_state_dict(saved["model"])
     return model
+
+
+def finished_module(work: Path, domain: str) -> dict[str, Tensor]:
+    """The module that `train` finished in the work directory, or else the stored one."""
+    path = work / f"{domain}.final.pt"
+    return torch.load(path) if path.exists() else stored_module(domain)
+
+
+def stored_module(domain: str) -> dict[str, Tensor]:
+    """The tensors of `experts/<domain>`."""
+    return safetensors_io.read(corpus.REPO / "experts" / domain / "weights.safetensors")
 
 
 def with_modules(public: FlexOlmo, modules: list[dict[str, Tensor]], top_k: int = 2) -> FlexOlmo:
@@ -99,7 +115,12 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.work / f"{args.domain}.pt"
     saved = torch.load(checkpoint) if checkpoint.exists() else None
     seed = args.seed + corpus.DOMAINS.index(args.domain)
-    module = saved["module"] if saved else initial_module(public, args.work, args.domain, seed, 20)
+    if saved:
+        module = saved["module"]
+    elif args.from_stored:
+        module = stored_module(args.domain)
+    else:
+        module = initial_module(public, args.work, args.domain, seed, 20)
     model = with_modules(public, [module])
     del public
     trained: dict[str, Tensor] = {}
@@ -181,6 +202,8 @@ def main() -> None:
     parser.add_argument("--z-loss", type=float, default=1e-4)
     parser.add_argument("--eval-every", type=float, default=700)
     parser.add_argument("--seed", type=int, default=10)
+    parser.add_argument("--from-stored", action="store_true",
+                        help="start at experts/<domain>/weights.safetensors (give another --seed)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)

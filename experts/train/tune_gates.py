@@ -6,7 +6,8 @@ Multinomial logistic regression per layer: which of {public, legal, bio, finance
 public logit is 0, as in the deployment, so the fitted rows and biases are gate rows, and with any
 subset of the modules loaded the softmax is the posterior over that subset. Texts are of the
 training sets; gate inputs are those of the composition with all modules as trained alone. Writes
-`<work>/<domain>.tuned.pt`, which `export.py` prefers.
+`<work>/<domain>.tuned.pt`, which `export.py` prefers. A module without `<work>/<domain>.final.pt` is
+taken as stored.
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from torch import Tensor
 import corpus
 import data
 from model import FlexOlmo, Routing
-from train_expert import public_model, with_modules
+from train_expert import finished_module, public_model, with_modules
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=31)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    modules = [torch.load(args.work / f"{d}.final.pt") for d in corpus.EXPERTS]
+    modules = [finished_module(args.work, d) for d in corpus.EXPERTS]
     model = with_modules(public_model(args.work), modules)
     inputs = [gate_inputs(model, data.Stream(args.work, {d: 1.0}, args.seed + i), args.windows,
                           args.length) for i, d in enumerate(corpus.DOMAINS)]
