@@ -4,15 +4,20 @@
 
 #include <algorithm>
 #include <ctime>
+#include <span>
+#include <vector>
 
 #include "backbone/backbone.h"
 #include "backbone/digest.h"
+#include "backbone/thread_pool.h"
 
 namespace chimera {
 namespace {
 
 // Part of every digest and cache name: a change of the definition must not match old results.
-constexpr std::string_view kDefinition = "chimera backbone fingerprint 1";
+constexpr std::string_view kDefinition = "chimera backbone fingerprint 2";
+// Bytes hashed as one: pieces keep every core busy whatever the tensors' sizes.
+constexpr size_t kPiece = size_t{16} << 20;
 constexpr size_t kMaxCacheBytes = 128;
 // A file written within this time could be written again without its time stamps moving, which
 // come in ticks of the kernel's clock or, on some file systems, of two seconds.
@@ -24,20 +29,44 @@ bool is_routed_ffn(const ModelConfig& config, std::string_view name) {
   return is_expert_tensor(config, name) && name.find(".experts.") != std::string_view::npos;
 }
 
+/// Digests of the pieces of all tensors, in order.
+std::vector<std::string> piece_digests(const std::vector<const TensorView*>& tensors) {
+  std::vector<std::span<const std::byte>> pieces;
+  for (const TensorView* t : tensors) {
+    for (size_t at = 0; at < t->bytes.size(); at += kPiece)
+      pieces.push_back(t->bytes.subspan(at, std::min(kPiece, t->bytes.size() - at)));
+  }
+  std::vector<std::string> digests(pieces.size());
+  ThreadPool pool(auto_threads());
+  pool.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      Sha256 hash;
+      hash.update(pieces[i]);
+      digests[i] = hash.finish();
+    }
+  });
+  return digests;
+}
+
+/// A digest of the names, types, shapes and pieces' digests of the backbone's tensors.
 Result<std::string> compute(const Checkpoint& checkpoint) {
   const auto config = parse_model_config(checkpoint.config_json(), checkpoint.dir());
   if (!config.ok()) return config.status();
+  std::vector<const TensorView*> tensors;
+  for (const std::string& name : checkpoint.names()) {
+    if (!is_routed_ffn(*config, name)) tensors.push_back(checkpoint.find(name));
+  }
+  const std::vector<std::string> digests = piece_digests(tensors);
+  auto next = digests.begin();
   Sha256 hash;
   hash.update_field(kDefinition);
-  for (const std::string& name : checkpoint.names()) {
-    if (is_routed_ffn(*config, name)) continue;
-    const TensorView& t = *checkpoint.find(name);
-    hash.update_field(name);
-    hash.update_field(dtype_name(t.dtype));
-    hash.update_u64(t.shape.size());
-    for (const int64_t dim : t.shape) hash.update_u64(static_cast<uint64_t>(dim));
-    hash.update_u64(t.bytes.size());
-    hash.update(t.bytes);
+  for (const TensorView* t : tensors) {
+    hash.update_field(t->name);
+    hash.update_field(dtype_name(t->dtype));
+    hash.update_u64(t->shape.size());
+    for (const int64_t dim : t->shape) hash.update_u64(static_cast<uint64_t>(dim));
+    hash.update_u64(t->bytes.size());
+    for (size_t at = 0; at < t->bytes.size(); at += kPiece) hash.update_field(*next++);
   }
   return hash.finish();
 }

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "experts/cut_output.h"
 
 namespace chimera {
@@ -10,6 +14,48 @@ namespace {
 
 // Rows and columns that are moved together: 64 columns of 64 rows of 4 bytes fit the L1 cache.
 constexpr int64_t kTile = 64;
+
+#ifdef __SSE2__
+/// to[r * to_row + c] = from[r + c * from_col] for 8 x 8 elements of two bytes.
+void transpose_8x8(const uint16_t* from, int64_t from_col, uint16_t* to, int64_t to_row) {
+  __m128i in[8], a[8], b[8];
+  for (int64_t c = 0; c < 8; ++c)
+    in[c] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + c * from_col));
+  for (int i = 0; i < 4; ++i) {  // pairs of columns
+    a[i] = _mm_unpacklo_epi16(in[2 * i], in[2 * i + 1]);
+    a[i + 4] = _mm_unpackhi_epi16(in[2 * i], in[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 2) {  // fours
+    b[i] = _mm_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int half = 0; half < 2;
+       ++half) {  // rows 0 to 3 come from a[0..3], rows 4 to 7 from the rest
+    for (int i = 0; i < 2; ++i) {
+      const __m128i low = b[4 * half + i], high = b[4 * half + 2 + i];
+      uint16_t* row = to + (4 * half + 2 * i) * to_row;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(row), _mm_unpacklo_epi64(low, high));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(row + to_row), _mm_unpackhi_epi64(low, high));
+    }
+  }
+}
+
+/// What move_tiles does, for the transposition of BF16 stacks, which is most of such a load. False:
+/// not of that kind, nothing was done.
+bool transpose_u16(const std::byte* from, int64_t from_row, int64_t from_col, std::byte* to,
+                   int64_t to_row, int64_t to_col, int64_t rows, int64_t cols) {
+  if (from_row != 1 || to_col != 1 || rows % 8 != 0 || cols % 8 != 0) return false;
+  const auto* source = reinterpret_cast<const uint16_t*>(from);
+  auto* target = reinterpret_cast<uint16_t*>(to);
+  for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
+    for (int64_t c = 0; c < cols; c += 8) {
+      for (int64_t r = r0; r < std::min(rows, r0 + kTile); r += 8)
+        transpose_8x8(source + r + c * from_col, from_col, target + r * to_row + c, to_row);
+    }
+  }
+  return true;
+}
+#endif
 
 template <size_t kUnit>
 void move_tiles(const std::byte* from, int64_t from_row, int64_t from_col, std::byte* to,
@@ -38,6 +84,9 @@ void move_units(const std::byte* from, int64_t from_row, int64_t from_col, std::
     }
     return;
   }
+#ifdef __SSE2__
+  if (unit == 2 && transpose_u16(from, from_row, from_col, to, to_row, to_col, rows, cols)) return;
+#endif
   if (unit == 1) move_tiles<1>(from, from_row, from_col, to, to_row, to_col, rows, cols);
   if (unit == 2) move_tiles<2>(from, from_row, from_col, to, to_row, to_col, rows, cols);
   if (unit == 4) move_tiles<4>(from, from_row, from_col, to, to_row, to_col, rows, cols);
