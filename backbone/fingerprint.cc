@@ -1,8 +1,10 @@
 // backbone_fingerprint: which backbone a module belongs to, and the cache that keeps a restart
 // from hashing gigabytes again.
+#include <sodium.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <ctime>
 #include <span>
 #include <vector>
@@ -18,6 +20,7 @@ namespace {
 constexpr std::string_view kDefinition = "chimera backbone fingerprint 2";
 // Bytes hashed as one: pieces keep every core busy whatever the tensors' sizes.
 constexpr size_t kPiece = size_t{16} << 20;
+using PieceDigest = std::array<unsigned char, crypto_generichash_BYTES>;
 constexpr size_t kMaxCacheBytes = 128;
 // A file written within this time could be written again without its time stamps moving, which
 // come in ticks of the kernel's clock or, on some file systems, of two seconds.
@@ -29,20 +32,23 @@ bool is_routed_ffn(const ModelConfig& config, std::string_view name) {
   return is_expert_tensor(config, name) && name.find(".experts.") != std::string_view::npos;
 }
 
-/// Digests of the pieces of all tensors, in order.
-std::vector<std::string> piece_digests(const std::vector<const TensorView*>& tensors) {
+/// BLAKE2b (RFC 7693) of the pieces of all tensors, in order: twice as fast as SHA-256 on a CPU
+/// without instructions for that, and gigabytes go through it.
+std::vector<PieceDigest> piece_digests(const std::vector<const TensorView*>& tensors) {
   std::vector<std::span<const std::byte>> pieces;
   for (const TensorView* t : tensors) {
     for (size_t at = 0; at < t->bytes.size(); at += kPiece)
       pieces.push_back(t->bytes.subspan(at, std::min(kPiece, t->bytes.size() - at)));
   }
-  std::vector<std::string> digests(pieces.size());
+  std::vector<PieceDigest> digests(pieces.size());
+  // Chooses the fastest implementation; a failure leaves the portable one.
+  [[maybe_unused]] const int chosen = sodium_init();
   ThreadPool pool(auto_threads());
   pool.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      Sha256 hash;
-      hash.update(pieces[i]);
-      digests[i] = hash.finish();
+      crypto_generichash(digests[i].data(), digests[i].size(),
+                         reinterpret_cast<const unsigned char*>(pieces[i].data()), pieces[i].size(),
+                         nullptr, 0);
     }
   });
   return digests;
@@ -56,7 +62,7 @@ Result<std::string> compute(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     if (!is_routed_ffn(*config, name)) tensors.push_back(checkpoint.find(name));
   }
-  const std::vector<std::string> digests = piece_digests(tensors);
+  const std::vector<PieceDigest> digests = piece_digests(tensors);
   auto next = digests.begin();
   Sha256 hash;
   hash.update_field(kDefinition);
@@ -66,7 +72,8 @@ Result<std::string> compute(const Checkpoint& checkpoint) {
     hash.update_u64(t->shape.size());
     for (const int64_t dim : t->shape) hash.update_u64(static_cast<uint64_t>(dim));
     hash.update_u64(t->bytes.size());
-    for (size_t at = 0; at < t->bytes.size(); at += kPiece) hash.update_field(*next++);
+    for (size_t at = 0; at < t->bytes.size(); at += kPiece)
+      hash.update(std::as_bytes(std::span(*next++)));
   }
   return hash.finish();
 }
