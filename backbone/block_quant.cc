@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "backbone/safetensors_header.h"
+#include "backbone/weight_memory.h"
 
 namespace chimera {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
 constexpr int64_t kMostBlock = int64_t{1} << 20;
 // 6 * 2^125 is the largest MXFP4 value that F32 holds; scale bytes above may overflow.
 constexpr uint8_t kMostMxfp4Scale = 252;
@@ -217,22 +217,22 @@ Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
   out.dtype = p == Precision::kF32 ? DType::kF32 : DType::kBF16;
   out.rows = matrix.rows;
   out.cols = matrix.cols;
-  void* memory = ::operator new(std::max<size_t>(1, out.bytes()), kAlignment, std::nothrow);
+  const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());
   if (memory == nullptr) {
     return Status(Code::kResourceExhausted,
                   "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
                   "Free memory and retry.");
   }
-  out.owner = {memory, [](void* at) { ::operator delete(at, kAlignment); }};
-  out.data = memory;
+  out.owner = memory;
+  out.data = memory.get();
   std::vector<float> row(p == Precision::kF32 ? 0 : static_cast<size_t>(out.cols));
   for (int64_t r = 0; r < out.rows; ++r) {
     if (p == Precision::kF32) {
-      matrix.widen(r, r + 1, static_cast<float*>(memory) + r * out.cols);
+      matrix.widen(r, r + 1, reinterpret_cast<float*>(memory.get()) + r * out.cols);
       continue;
     }
     matrix.widen(r, r + 1, row.data());
-    auto* to = static_cast<uint16_t*>(memory) + r * out.cols;
+    auto* to = reinterpret_cast<uint16_t*>(memory.get()) + r * out.cols;
     for (int64_t i = 0; i < out.cols; ++i) to[i] = f32_to_bf16(row[static_cast<size_t>(i)]);
   }
   return out;

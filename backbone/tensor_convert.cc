@@ -1,22 +1,13 @@
 // to_matrix, slice_matrix and to_f32: stored dtype -> the dtype that the kernels take.
 #include <array>
 #include <cstring>
-#include <new>
 
 #include "backbone/checkpoint.h"
 #include "backbone/safetensors_header.h"
+#include "backbone/weight_memory.h"
 
 namespace chimera {
 namespace {
-
-constexpr std::align_val_t kAlignment{64};  // a cache line, and one AVX-512 register
-
-/// Null when there is no memory.
-std::shared_ptr<void> allocate(size_t bytes) {
-  void* memory = ::operator new(bytes, kAlignment, std::nothrow);
-  if (memory == nullptr) return nullptr;
-  return {memory, [](void* p) { ::operator delete(p, kAlignment); }};
-}
 
 bool is_aligned(const void* data, size_t alignment) {
   return reinterpret_cast<uintptr_t>(data) % alignment == 0;
@@ -80,7 +71,7 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   Matrix m{from, dtype, rows, cols, t.owner};
   if (keep && is_aligned(from, stored)) return m;
 
-  const std::shared_ptr<void> memory = allocate(m.bytes());
+  const std::shared_ptr<std::byte[]> memory = allocate_weights(m.bytes());
   if (memory == nullptr) {
     return Status(
         Code::kResourceExhausted,
@@ -90,11 +81,11 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   if (keep) {
     if (n > 0) std::memcpy(memory.get(), from, m.bytes());
   } else if (dtype == DType::kF32) {
-    widen(from, t.dtype, n, static_cast<float*>(memory.get()));
+    widen(from, t.dtype, n, reinterpret_cast<float*>(memory.get()));
   } else if (t.dtype == DType::kF32) {
-    round_all<DType::kF32>(from, n, static_cast<uint16_t*>(memory.get()));
+    round_all<DType::kF32>(from, n, reinterpret_cast<uint16_t*>(memory.get()));
   } else {
-    round_all<DType::kF16>(from, n, static_cast<uint16_t*>(memory.get()));
+    round_all<DType::kF16>(from, n, reinterpret_cast<uint16_t*>(memory.get()));
   }
   m.data = memory.get();
   m.owner = memory;

@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <nlohmann/json.hpp>
 
 #include "backbone/env.h"
 #include "backbone/safetensors.h"
+#include "backbone/weight_memory.h"
 
 namespace chimera {
 namespace {
@@ -143,18 +146,26 @@ Result<std::string> edit_config(const std::string& config_json, const std::strin
   return config.dump(2) + "\n";
 }
 
-TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
-                       std::byte** bytes) {
+TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                             std::byte** bytes) {
   TensorView view;
   view.name = std::move(name);
   view.dtype = dtype;
   view.shape = std::move(shape);
   const size_t size =
       static_cast<size_t>(view.elements()) * static_cast<size_t>(dtype_bits(dtype)) / 8;
-  auto memory = std::make_shared<std::vector<std::byte>>(size);
-  *bytes = memory->data();
-  view.bytes = {memory->data(), size};
+  const std::shared_ptr<std::byte[]> memory = allocate_weights(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  *bytes = memory.get();
+  view.bytes = {memory.get(), size};
   view.owner = memory;
+  return view;
+}
+
+TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                       std::byte** bytes) {
+  TensorView view = make_unset_tensor(std::move(name), dtype, std::move(shape), bytes);
+  std::fill_n(*bytes, view.bytes.size(), std::byte{0});
   return view;
 }
 

@@ -52,7 +52,11 @@ struct ConfigEdit {
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
                                 const ConfigEdit& edit);
 
-/// A tensor with memory of its own, `shape` of `dtype`, zeroed. `bytes` writes into it.
+/// A tensor with memory of its own, `shape` of `dtype`, contents undefined. `bytes` writes into it.
+/// Throws std::bad_alloc.
+TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                             std::byte** bytes);
+/// The same, zeroed.
 TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
                        std::byte** bytes);
 

@@ -3,9 +3,9 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "backbone/weight_memory.h"
 #include "experts/plugin_services.h"
 
 /// What chimera.matmul/1 hands out. I8 is widened to F32 when it is packed.
@@ -19,12 +19,6 @@ namespace {
 
 // Far above any expert; keeps products of sizes inside 64 bits.
 constexpr uint64_t kMaxDimension = 1 << 24;
-
-std::shared_ptr<std::byte[]> allocate_matrix(uint64_t bytes) {
-  return std::shared_ptr<std::byte[]>(
-      static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{64}, std::nothrow)),
-      [](std::byte* p) { ::operator delete[](p, std::align_val_t{64}); });
-}
 
 void copy_rows(const chimera_matrix_source& source, std::byte* to) {
   const auto* from = static_cast<const std::byte*>(source.data_borrowed);
@@ -58,7 +52,7 @@ int32_t PluginHost::pack(const chimera_matrix_source& source, chimera_packed_mat
   }
   const uint64_t bytes = source.rows * source.cols * (stored == 2 ? 2 : 4);
   if (!charge(bytes)) return CHIMERA_RESOURCE_EXHAUSTED;
-  const std::shared_ptr<std::byte[]> data = allocate_matrix(bytes);
+  const std::shared_ptr<std::byte[]> data = allocate_weights(bytes);
   if (data == nullptr) {
     used_.fetch_sub(bytes);
     return CHIMERA_RESOURCE_EXHAUSTED;

@@ -189,7 +189,7 @@ TensorView dense(const StoredPart& part, std::string name) {
   const std::byte* from = part.tensor.bytes.data() + static_cast<size_t>(at.offset) * unit;
   if (!at.dense()) {
     std::byte* to = nullptr;
-    TensorView copy = make_tensor(std::move(name), part.tensor.dtype, part.shape, &to);
+    TensorView copy = make_unset_tensor(std::move(name), part.tensor.dtype, part.shape, &to);
     move_units(from, at.row_step, at.col_step, to, at.cols, 1, at.rows, at.cols, unit);
     return copy;
   }
