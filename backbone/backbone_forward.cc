@@ -19,12 +19,11 @@ Status check_segment(const ModelConfig& c, const BatchSegment& segment) {
       static_cast<int64_t>(segment.kv->blocks().size()) * segment.kv->cache().block_tokens();
   const int64_t length = static_cast<int64_t>(segment.tokens.size());
   if (segment.position < 0 || segment.position > room - length)
-    return Status(Code::kInvalidArgument,
-                  "positions " + std::to_string(segment.position) + " to " +
-                      std::to_string(segment.position + length - 1) +
-                      " do not fit the KV blocks of the sequence, which hold " +
-                      std::to_string(room),
-                  "reserve the sequence's blocks first");
+    return Status(
+        Code::kInvalidArgument,
+        std::to_string(length) + " tokens from position " + std::to_string(segment.position) +
+            " on do not fit the KV blocks of the sequence, which hold " + std::to_string(room),
+        "reserve the sequence's blocks first");
   // Beyond this position the reference's dynamic rotation depends on how a sequence was cut into
   // passes; see rope.h.
   if (c.rope.type == RopeType::kDynamic && segment.position + length > c.max_position_embeddings)

@@ -148,7 +148,7 @@ double tokens_per_second(const DaemonProcess& daemon, int streams, int requests,
 }
 
 void throughput(const IsolationOptions& o) {
-  constexpr int kStreams = 16, kRequests = 3, kPhases = 5;
+  constexpr int kStreams = 16, kRequests = 3, kPhases = 15;
   DeploymentOptions deployment;
   deployment.backbone = o.backbone;
   deployment.threads = o.threads;

@@ -19,7 +19,9 @@ add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-compar
                     -ffp-contract=off -fno-math-errno)
 
 set(CHIMERA_SANITIZE "" CACHE STRING "Value of -fsanitize=, e.g. address,undefined or thread")
+set(CHIMERA_SLOW 1)  # how many times longer tests may take
 if(CHIMERA_SANITIZE)
+  set(CHIMERA_SLOW 8)
   add_compile_options(-fsanitize=${CHIMERA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${CHIMERA_SANITIZE})
   # GCC 12 reports false positives of these two inside instrumented standard headers.

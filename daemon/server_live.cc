@@ -37,7 +37,7 @@ std::vector<std::shared_ptr<Live>> Ready::take() {
   return std::exchange(waiting_, {});
 }
 
-Live::Live(std::string id, Peer peer, size_t max_queued, std::shared_ptr<Ready> ready)
+Live::Live(std::string id, Peer peer, size_t max_queued, std::weak_ptr<Ready> ready)
     : id_(std::move(id)),
       peer_(std::move(peer)),
       max_queued_(max_queued),
@@ -46,7 +46,7 @@ Live::Live(std::string id, Peer peer, size_t max_queued, std::shared_ptr<Ready> 
 void Live::announce(std::unique_lock<std::mutex> lock) {
   if (std::exchange(announced_, true)) return;
   lock.unlock();
-  ready_->push(shared_from_this());
+  if (const auto ready = ready_.lock()) ready->push(shared_from_this());
 }
 
 void Live::on_token(TokenEvent event) {

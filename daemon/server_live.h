@@ -61,7 +61,7 @@ class Ready {
 /// resource_exhausted whatever the engine says.
 class Live final : public EventSink, public std::enable_shared_from_this<Live> {
  public:
-  Live(std::string id, Peer peer, size_t max_queued, std::shared_ptr<Ready> ready);
+  Live(std::string id, Peer peer, size_t max_queued, std::weak_ptr<Ready> ready);
 
   const std::string& id() const { return id_; }
   const Peer& peer() const { return peer_; }
@@ -99,7 +99,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   const std::string id_;
   const Peer peer_;
   const size_t max_queued_;
-  const std::shared_ptr<Ready> ready_;
+  const std::weak_ptr<Ready> ready_;  // which holds this request while something waits
 
   std::mutex mutex_;
   std::deque<Event> queue_;  // guarded by mutex_, as all below

@@ -272,7 +272,7 @@ TEST(Library, ManyCyclesLeaveNothing) {
   };
   const std::string mapped = mapped_libraries();
   for (int i = 0; i < 20; ++i) cycle();
-  const long before = resident_kib();
+  [[maybe_unused]] const long before = resident_kib();
   const size_t open = descriptors();
   constexpr int kCycles = 200;
   for (int i = 0; i < kCycles; ++i) cycle();
