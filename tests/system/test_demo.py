@@ -12,9 +12,9 @@ DOMAINS = ("general", "legal", "bio", "finance")
 MODULES = DOMAINS[1:]
 EXPERTS = SOURCE / "experts"
 MIN_KEPT, MAX_GENERAL_LOSS = 0.90, 0.02
-# The goal is 12 % for each. Bio falls short of it on its excerpts (9.0 % measured): the bound there
+# The goal is 12 % for each. Bio falls short of it on its excerpts (10.3 % measured): the bound there
 # guards against regressions only.
-MIN_GAIN = {"legal": 0.12, "bio": 0.08, "finance": 0.12}
+MIN_GAIN = {"legal": 0.12, "bio": 0.09, "finance": 0.12}
 SEPARATOR = "\n\n----\n\n"  # as experts/train/make_excerpts.py writes it
 TEXT = {d: (EXPERTS / "train" / "excerpts" / f"{d}.txt").read_text().split(SEPARATOR)
         for d in DOMAINS}
