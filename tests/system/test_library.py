@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import BUILD, LONG, SLOW, SOURCE, Daemon, flat
+from harness import BUILD, LONG, MEASURES_MEMORY, SLOW, SOURCE, Daemon, flat
 
 import chimera_client
 
@@ -149,8 +149,9 @@ class LibraryModule(unittest.TestCase):
             self.assertEqual(client.stats()["epoch"], epoch)
             self.assertEqual(logits(client), out)
             self.assertEqual(after["fds"], before["fds"])
-            self.assertLessEqual(abs(after["maps"] - before["maps"]), self.maps_slack)
-            self.assertLessEqual(after["rss_kib"] - before["rss_kib"], 1024)
+            if MEASURES_MEMORY:
+                self.assertLessEqual(abs(after["maps"] - before["maps"]), self.maps_slack)
+                self.assertLessEqual(after["rss_kib"] - before["rss_kib"], 1024)
             self.assertEqual(client.stats()["libraries"]["kept"], 0)
 
     def test_cycles_are_flat(self) -> None:
@@ -170,8 +171,9 @@ class LibraryModule(unittest.TestCase):
         grown = {key: after[key] - before[key] for key in before}
         print(f"{CYCLES} cycles: {grown}, {stats['loaded']} loaded, {stats['unloaded']} unloaded")
         self.assertEqual(stats["unloaded"], CYCLES + 20)
-        self.assertLessEqual(grown["rss_kib"], 8 * 1024)
-        self.assertLessEqual(grown["maps"], self.maps_slack)
+        if MEASURES_MEMORY:
+            self.assertLessEqual(grown["rss_kib"], 8 * 1024)
+            self.assertLessEqual(grown["maps"], self.maps_slack)
         for key in ("fds", "threads"):
             self.assertLessEqual(grown[key], 0, key)
 
@@ -249,7 +251,7 @@ class LibraryModule(unittest.TestCase):
         print(f"{changes} changes, {sum(finished)} requests, libraries {stats}")
         self.assertEqual(failures, [])
         self.assertGreater(min(finished), 0)
-        self.assertGreater(stats["loaded"], 3)
+        self.assertGreater(stats["loaded"], 3 / SLOW)
         self.assertEqual(stats["unloaded"], stats["loaded"])
 
 
