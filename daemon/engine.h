@@ -100,6 +100,7 @@ class Engine {
 struct ProbeResult {
   double nats = 0.0;
   bool finite = true;
+  std::string why;            // where finite is false: what the router said of it
   std::string logits_digest;  // equal on repetition
 };
 Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const RoutingTable> table,

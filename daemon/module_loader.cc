@@ -156,7 +156,9 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   const Result<ProbeResult> first = probe_score(*options_.backbone, *table, input->tokens);
   if (!first.ok()) return first.status().with_context(context);
   if (!first->finite) {
-    return {Code::kDataCorrupt, context + ": found values that are not finite (expected numbers)",
+    return {Code::kDataCorrupt,
+            context + ": found values that are not finite (expected numbers)" +
+                (first->why.empty() ? "" : ": " + first->why),
             "Its weights overflow on this backbone; load a corrected version"};
   }
   if (std::chrono::steady_clock::now() - start < kCheapProbe) {

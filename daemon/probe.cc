@@ -1,4 +1,6 @@
 // probe_score: a module's probe text, scored outside the engine.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -53,6 +55,14 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
     const std::span<const float> logits =
         std::span<const float>(workspace.logits).first(static_cast<size_t>(rows) * vocab);
     digest.update(std::as_bytes(logits));
+    // A library that failed is told from one that computes nonsense.
+    if (routed.poisoned && routed.failure.code() != Code::kUnavailable) return routed.failure;
+    if (routed.dropped > 0) {
+      return Status(Code::kUnavailable,
+                    fmt::format("an expert failed on {} rows (expected none)", routed.dropped),
+                    "Try again, or see what the log says of the library.");
+    }
+    if (routed.poisoned) result.why = routed.failure.message();
     result.finite =
         result.finite && !routed.poisoned &&
         std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
