@@ -114,8 +114,8 @@ def gpt_oss(c: dict) -> Iterator[Tensor]:
             yield f"{at}mlp.experts.{name}_bias", "BF16", (n, out)
 
 
-# Widths of OLMoE-1B-7B, Llama 4 Scout, DeepSeek-V3 and gpt-oss-20b; layers (and DeepSeek's experts)
-# as many as make 5 to 14 GB.
+# Widths and experts of OLMoE-1B-7B, Llama 4 Scout, DeepSeek-V3 and gpt-oss-20b; layers
+# as many as make 8 to 15 GB.
 CONFIGS: dict[str, dict] = {
     "olmoe": {"num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 1024,
               "num_attention_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
@@ -123,8 +123,8 @@ CONFIGS: dict[str, dict] = {
     "llama4_text": {"num_hidden_layers": 2, "hidden_size": 5120, "intermediate_size": 8192,
                     "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
                     "num_local_experts": 16, "num_experts_per_tok": 1, "vocab_size": 202048},
-    "deepseek_v3": {"num_hidden_layers": 3, "hidden_size": 7168, "moe_intermediate_size": 2048,
-                    "num_attention_heads": 128, "n_routed_experts": 64, "num_experts_per_tok": 8,
+    "deepseek_v3": {"num_hidden_layers": 1, "hidden_size": 7168, "moe_intermediate_size": 2048,
+                    "num_attention_heads": 128, "n_routed_experts": 256, "num_experts_per_tok": 8,
                     "n_group": 8, "topk_group": 4, "first_k_dense_replace": 0, "vocab_size": 129280,
                     "quantization_config": {"quant_method": "fp8", "fmt": "e4m3",
                                             "weight_block_size": [128, 128]}},
