@@ -77,7 +77,7 @@ def main() -> None:
     """Fit every layer and write the tuned modules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=corpus.DEFAULT_WORK)
-    parser.add_argument("--windows", type=int, default=40, help="per domain")
+    parser.add_argument("--windows", type=int, default=160, help="per domain")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--ridge", type=float, default=1e-3)
     parser.add_argument("--steps", type=int, default=60)
