@@ -20,12 +20,15 @@ using std::chrono::microseconds;
 using std::chrono::nanoseconds;
 
 // A decode step hands over every 5-50 us; 80 us of spinning bridges the gaps without keeping an
-// idle pool hot. A worker that the kernel interrupts while spinning (other processes want its CPU)
-// halves its own budget, and earns it back when work arrives in time.
-constexpr nanoseconds kMostSpin = microseconds(80);
-constexpr nanoseconds kLeastSpin = microseconds(2);
+// idle pool hot. It ends early when the kernel gave the CPU to another process meanwhile.
+constexpr nanoseconds kSpin = microseconds(80);
 constexpr nanoseconds kInterrupted = microseconds(20);
 constexpr int kPausesPerClockRead = 32;
+// Every 8 us or so a spinning worker lets another process have its CPU if one waits for it: the
+// scheduler would leave it waiting for the whole budget.
+constexpr int kClockReadsPerYield = 4;
+// The owner, which waits for a chunk that another thread claimed: that one may have lost its CPU.
+constexpr int kPausesBeforeYield = 200;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -93,24 +96,18 @@ struct ThreadPool::Impl {
            stop_.load(std::memory_order_seq_cst);
   }
 
-  /// Spins for at most `budget` and adapts it. True when there is work.
-  bool spin(nanoseconds& budget) const {
+  /// Spins for a while. True when there is work.
+  bool spin() const {
     const Clock::time_point start = Clock::now();
     Clock::time_point last = start;
-    for (;;) {
+    for (int read = 1;; ++read) {
       for (int i = 0; i < kPausesPerClockRead; ++i) {
-        if (has_work()) {
-          budget = std::min(budget * 2, kMostSpin);
-          return true;
-        }
+        if (has_work()) return true;
         pause();
       }
+      if (read % kClockReadsPerYield == 0) std::this_thread::yield();
       const Clock::time_point now = Clock::now();
-      if (now - last > kInterrupted) {
-        budget = std::max(budget / 2, kLeastSpin);
-        return false;
-      }
-      if (now - start > budget) return false;
+      if (now - last > kInterrupted || now - start > kSpin) return false;
       last = now;
     }
   }
@@ -123,17 +120,16 @@ struct ThreadPool::Impl {
   }
 
   void worker_loop() {
-    nanoseconds budget = kMostSpin;
     while (!stop_.load(std::memory_order_acquire)) {
       work();
-      if (!spin(budget)) sleep();
+      if (!spin()) sleep();
     }
   }
 
   /// The caller has no chunk left; others may still run theirs, or wait for a CPU to do so.
   void wait_finished() const {
     const auto finished = [this] { return unfinished_.load(std::memory_order_acquire) == 0; };
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < kPausesBeforeYield; ++i) {
       if (finished()) return;
       pause();
     }

@@ -1,13 +1,20 @@
 // Parts of the bench `isolation`.
 #pragma once
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 namespace chimera::bench {
 
 struct IsolationOptions {
   std::string backbone, module, in_process_module, sinner;
+  std::vector<std::string> parts;  // none: all
   int threads = 1;
+
+  bool wants(const std::string& part) const {
+    return parts.empty() || std::find(parts.begin(), parts.end(), part) != parts.end();
+  }
 };
 
 /// How busy the machine is besides: figures of a loaded machine are upper bounds.
