@@ -56,7 +56,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
         std::span<const float>(workspace.logits).first(static_cast<size_t>(rows) * vocab);
     digest.update(std::as_bytes(logits));
     // A library that failed is told from one that computes nonsense.
-    if (routed.poisoned && routed.failure.code() != Code::kUnavailable) return routed.failure;
+    if (routed.lost_call) return routed.failure;
     if (routed.dropped > 0) {
       return Status(Code::kUnavailable,
                     fmt::format("an expert failed on {} rows (expected none)", routed.dropped),

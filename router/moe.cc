@@ -68,7 +68,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
   rows = stride = candidates = 0;
   for (size_t s = 0; s < segments.size(); ++s) {
     RoutedSegment& segment = segments[s];
-    segment.poisoned = false;
+    segment.poisoned = segment.lost_call = false;
     segment.dropped = 0;
     segment.failure = Status();
     const RoutingTable* table = segment.view->table.get();

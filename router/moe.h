@@ -47,11 +47,12 @@ struct RoutedSegment {
   SequenceUsage* usage = nullptr;  // may be null
   RoutingTrace* trace = nullptr;   // may be null; grown as needed
   int64_t trace_row = 0;           // first row of this segment inside the trace
-  bool poisoned = false;  // out: a non-finite value, or a failed expert, in one of its rows; from
-                          // that layer on its FFN output is 0 and its results must be discarded
-  Status failure;         // out: which expert of which module, when poisoned
-  uint64_t dropped = 0;   // out: choices of its rows done without, as their expert failed and its
-                          // policy is to drop it; what was computed is not what the scope says
+  bool poisoned = false;   // out: a non-finite value, or a failed expert, in one of its rows; from
+                           // that layer on its FFN output is 0 and its results must be discarded
+  bool lost_call = false;  // out: poisoned by a forward that failed, not by what it computed
+  Status failure;          // out: which expert of which module, when poisoned
+  uint64_t dropped = 0;    // out: choices of its rows done without, as their expert failed and its
+                           // policy is to drop it; what was computed is not what the scope says
 };
 
 class MoeRouter final : public FeedForward {

@@ -202,6 +202,7 @@ void MoeRouter::Impl::fail_group(size_t layer, const Group& group, const Status&
     for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
       const int32_t c = choices_of(row)[j].expert;
       if (table.experts[static_cast<size_t>(c)].get() != group.expert) continue;
+      if (!segment_of(row).poisoned) segment_of(row).lost_call = true;
       poison(row, why.with_context(expert_label(row, layer, c)));
       break;
     }

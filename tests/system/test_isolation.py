@@ -29,6 +29,7 @@ HIDDEN, LAYERS = 256, 6
 # Self-test (3 calls per expert) and probe (2 runs) while loading make 30 calls; a request of the
 # length used here makes about 6 per token.
 AFTER = 100
+PROBED = 20  # calls: past the self-test, into the probe
 ANSWERED_S = 5.0 * SLOW
 RECOVERED_S = 30.0 * SLOW
 
@@ -232,6 +233,24 @@ class Isolation(unittest.TestCase):
 
     def test_log_flood(self) -> None:
         self.sin_under_load("flood", False)
+
+    def test_failing_in_the_probe_is_told_from_nonsense(self) -> None:
+        """The first loads at all (self-test), then sins while the probe runs."""
+        causes = {f"segfault {PROBED}": "lost", f"invalid {PROBED}": "not this row",
+                  f"nan {PROBED}": "finite"}
+        with self.daemon() as daemon, daemon.client() as client:
+            for sin, cause in causes.items():
+                for policy in ("fail", "drop"):
+                    with self.subTest(sin=sin, policy=policy), \
+                            self.assertRaises(chimera_client.ChimeraError) as refused:
+                        client.load(self.module(sin, policy))
+                    text = str(refused.exception)
+                    if policy == "drop":  # the call failed on its rows, whatever the cause
+                        self.assertIn("an expert failed", text)
+                    else:
+                        self.assertIn(cause, text)
+                    self.assertEqual("finite" in text, cause == "finite" and policy == "fail")
+            self.assertEqual([m["name"] for m in client.modules()], ["legal"])
 
     def test_killed_from_outside(self) -> None:
         with self.daemon() as daemon, daemon.client() as client:

@@ -202,7 +202,7 @@ class LibraryModule(unittest.TestCase):
         seed = int(time.time())
         print(f"seed {seed}")
         rng = random.Random(seed)
-        clients = 8
+        clients = 16
         failures: list[str] = []
         finished = [0] * clients
         stop = threading.Event()
