@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -417,20 +418,25 @@ class CliTest(unittest.TestCase):
                 if select.select([ours], [], [], 1.0)[0]:
                     shown += os.read(ours, 1 << 16).decode(errors="replace")
             self.assertIn(text, shown)
-            # What was read may hold more than was waited for: the prompt, for one. Keys are only
-            # pressed after it, because before it the terminal is not in the editor's mode.
+            # What was read may hold more than was waited for: the prompt, for one.
             shown = shown.split(text, 1)[1]
 
-        until("> ")
-        os.write(ours, b"thrown away")
+        def press(keys):
+            # After the prompt, once the terminal is in the editor's mode (it prints first): what
+            # comes sooner is not the editor's, and a Ctrl-D would be lost.
+            until("> ")
+            deadline = time.monotonic() + 20
+            while termios.tcgetattr(ours)[3] & termios.ICANON and time.monotonic() < deadline:
+                time.sleep(0.001)
+            os.write(ours, keys)
+
+        press(b"thrown away")
         until("thrown away")
         process.send_signal(signal.SIGINT)
         until("/quit leaves")
-        until("> ")
-        os.write(ours, b"HiX\x7f\r")  # backspace
+        press(b"HiX\x7f\r")  # backspace
         until("Hello.")
-        until("> ")
-        os.write(ours, b"\x04")  # Ctrl-D
+        press(b"\x04")  # Ctrl-D
         self.assertEqual(process.wait(timeout=20), 0)
         os.close(ours)
         sent = [r["messages"][-1]["content"] for r in self.peer.requests if r["call"] == "chat"]

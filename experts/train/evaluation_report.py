@@ -1,14 +1,16 @@
 """Writes experts/EVALUATION.md: the demo model measured through the daemon.
 
-    experts/train/evaluation_report.py --corpora ../shared/corpora [--limit-bytes N]
+    experts/train/evaluation_report.py --corpora ../shared/corpora [--limit-bytes N] [--cache FILE]
 
 Starts build/bin/chimerad on the backbone in a private directory, applies each composition in turn
 (`chimera apply`) and scores the valid set of each domain (`chimera score`). Nothing is computed
-here but ratios. Standard library only.
+here but ratios. With --cache, answers to the same question - the same program, model files, text and
+limit - are taken from that file, so that a run that was interrupted goes on. Standard library only.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -74,13 +76,48 @@ class Daemon:
         self.chimera("apply", str(path))
 
 
-def measure(daemon: Daemon, text: dict[str, str], limit: int) -> dict[str, dict[str, Any]]:
+class Answers:
+    """What `chimera score` answered, kept in a file unless that is None."""
+
+    def __init__(self, path: pathlib.Path | None) -> None:
+        self.path, self.digests = path, {}
+        self.known = json.loads(path.read_text()) if path and path.exists() else {}
+
+    def digest(self, path: pathlib.Path) -> str:
+        """Of a file, or of all files of a directory."""
+        if path not in self.digests:
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            each = [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
+            self.digests[path] = hashlib.sha256(" ".join(each).encode()).hexdigest()
+        return self.digests[path]
+
+    def key(self, row: str, modules: tuple[str, ...], text: str, limit: int) -> str:
+        """Everything that the answer depends on, and the row, as one row is a repetition."""
+        paths = [BIN / "chimerad", ROOT / "experts" / "backbone",
+                 *(ROOT / "experts" / m for m in modules), pathlib.Path(text)]
+        parts = [row, str(limit), *(self.digest(p) for p in paths)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def put(self, key: str, answer: dict[str, Any]) -> None:
+        """Remembers it at once."""
+        self.known[key] = answer
+        if self.path:
+            self.path.write_text(json.dumps(self.known))
+
+
+def measure(daemon: Daemon, text: dict[str, str], limit: int,
+            answers: Answers) -> dict[str, dict[str, Any]]:
     """bits per byte and shares of every row and column, and of the backbone once more at the end."""
     table: dict[str, dict[str, Any]] = {}
+    options = ["--limit-bytes", str(limit)] if limit else []
     for row, modules in [*ROWS.items(), ("backbone again", ())]:
         daemon.compose(modules)
-        options = ["--limit-bytes", str(limit)] if limit else []
-        table[row] = {d: daemon.chimera("score", text[d], *options) for d in DOMAINS}
+        table[row] = {}
+        for d in DOMAINS:
+            key = answers.key(row, modules, text[d], limit)
+            if key not in answers.known:
+                answers.put(key, daemon.chimera("score", text[d], *options))
+            table[row][d] = answers.known[key]
         print(row, {d: round(table[row][d]["bits_per_byte"], 4) for d in DOMAINS}, flush=True)
     return table
 
@@ -157,12 +194,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", type=pathlib.Path, default=ROOT.parent / "shared" / "corpora")
     parser.add_argument("--limit-bytes", type=int, default=0, help="per valid set; 0 = all")
+    parser.add_argument("--cache", type=pathlib.Path, help="file of answers to go on from")
     args = parser.parse_args()
     text = {d: str(args.corpora / d / "valid.jsonl.zst") for d in DOMAINS}
     with tempfile.TemporaryDirectory(prefix="chimera-eval-") as work:
         daemon = Daemon(pathlib.Path(work))
         try:
-            table = measure(daemon, text, args.limit_bytes)
+            table = measure(daemon, text, args.limit_bytes, Answers(args.cache))
         finally:
             daemon.process.terminate()
             daemon.process.wait()
