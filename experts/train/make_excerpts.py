@@ -2,8 +2,9 @@
 
     python3 make_excerpts.py --corpora ../../../shared/corpora
 
-The rule looks at no score: of the records whose licence allows it, in file order, 8 at even
-distances, and of each the first whole sentences after its middle. The pieces are scored one by one,
+The rule looks at no score: of the records whose licence allows it, in file order, 24 at even
+distances, and of each the first whole sentences after its middle. (What a module gains on single
+pieces spreads by some 7 points of per cent: 8 pieces would tell the mean to 2.5 points, 24 to 1.5.) The pieces are scored one by one,
 as the documents of the valid sets are; a line of four dashes stands between them.
 """
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import corpus
 
-PIECES, BYTES = 8, 1600
+PIECES, BYTES = 24, 1600
 SEPARATOR = "\n\n----\n\n"
 # Redistributable sources by tag: what it is, and its licence.
 SOURCES: dict[str, dict[str, tuple[str, str]]] = {

@@ -6,18 +6,19 @@ which holds the figures of the whole valid sets.
 import math
 import unittest
 
-from harness import SOURCE, Daemon
+from harness import SLOW, SOURCE, Daemon
 
 DOMAINS = ("general", "legal", "bio", "finance")
 MODULES = DOMAINS[1:]
 EXPERTS = SOURCE / "experts"
-MIN_KEPT, MAX_GENERAL_LOSS = 0.90, 0.02
-# The goal is 12 % for each. Bio falls short of it on its excerpts (10.3 % measured): the bound there
-# guards against regressions only.
-MIN_GAIN = {"legal": 0.12, "bio": 0.09, "finance": 0.12}
+MIN_GAIN, MIN_KEPT, MAX_GENERAL_LOSS = 0.12, 0.90, 0.02
 SEPARATOR = "\n\n----\n\n"  # as experts/train/make_excerpts.py writes it
-TEXT = {d: (EXPERTS / "train" / "excerpts" / f"{d}.txt").read_text().split(SEPARATOR)
+# Under sanitizers scoring is some twenty times slower: a sixth of the pieces, which are too few for
+# the bounds.
+TEXT = {d: (EXPERTS / "train" / "excerpts" / f"{d}.txt").read_text().split(SEPARATOR)[::6 if SLOW > 1
+                                                                                      else 1]
         for d in DOMAINS}
+few_pieces = unittest.skipIf(SLOW > 1, "too few pieces for a mean")
 
 
 class Scores:
@@ -62,16 +63,14 @@ class DemoModel(unittest.TestCase):
     def scores(cls, client) -> dict[str, Scores]:
         return {d: Scores(client, d) for d in DOMAINS}
 
+    @few_pieces
     def test_each_module_helps_its_own_domain(self) -> None:
         for m in MODULES:
-            with self.subTest(m):
-                self.check_gain(m)
+            gain = 1 - self.alone[m][m].bits / self.base[m].bits
+            print(f"{m}: {100 * gain:.1f} % fewer bits per byte")
+            self.assertGreaterEqual(gain, MIN_GAIN, m)
 
-    def check_gain(self, m: str) -> None:
-        gain = 1 - self.alone[m][m].bits / self.base[m].bits
-        print(f"{m}: {100 * gain:.1f} % fewer bits per byte")
-        self.assertGreaterEqual(gain, MIN_GAIN[m])
-
+    @few_pieces
     def test_all_three_keep_the_gain(self) -> None:
         for m in MODULES:
             base = self.base[m].bits
@@ -79,6 +78,7 @@ class DemoModel(unittest.TestCase):
             print(f"{m}: {100 * kept:.0f} % of the gain kept")
             self.assertGreaterEqual(kept, MIN_KEPT, m)
 
+    @few_pieces
     def test_general_text_is_left_alone(self) -> None:
         base = self.base["general"].bits
         for scores in (*self.alone.values(), self.together):
