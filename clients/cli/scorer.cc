@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <thread>
 
 namespace chimera::cli {
@@ -66,7 +68,8 @@ void Scorer::add_windows(const std::vector<int32_t>& tokens) {
 void Scorer::add_score(const Json& done, uint64_t bytes) {
   const auto provenance = client::parse_provenance(done);
   const auto count = done.at("count").get<uint64_t>();
-  totals_.nats += done.at("nats").get<double>();
+  nats_.push_back(done.at("nats").get<double>());
+  totals_.nats += nats_.back();
   totals_.bytes += bytes;
   totals_.tokens += count;
   totals_.epoch = provenance.epoch;
@@ -130,11 +133,19 @@ std::optional<Error> Scorer::fill(TextSource& source) {
   return std::nullopt;
 }
 
+/// Answers come in any order and a sum of doubles depends on it: equal answers shall give an equal
+/// sum, to the last bit.
+ScoreTotals Scorer::finish() {
+  std::sort(nats_.begin(), nats_.end());
+  totals_.nats = std::accumulate(nats_.begin(), nats_.end(), 0.0);
+  return totals_;
+}
+
 std::variant<ScoreTotals, Error> Scorer::run(
     TextSource& source, const std::function<void(const ScoreTotals&)>& progress) {
   while (true) {
     if (auto error = fill(source)) return std::move(*error);
-    if (in_flight_.empty()) return totals_;
+    if (in_flight_.empty()) return finish();
     const auto event = client_.receive(wire::Endpoint::kServe, kPatience, interrupted);
     if (!event.ok()) return event.error();
     if (auto error = take(*event)) return std::move(*error);

@@ -45,6 +45,7 @@ class Scorer {
     uint64_t bytes = 0;  // of a document scored or tokenized whole
   };
   std::optional<Error> fill(TextSource& source);
+  ScoreTotals finish();
   std::optional<Error> take(const client::Event& event);
   void add_document(std::string text);
   void add_windows(const std::vector<int32_t>& tokens);
@@ -58,6 +59,7 @@ class Scorer {
   std::map<std::string, Job> in_flight_;
   bool source_ended_ = false;
   double share_tokens_ = 0.0;
+  std::vector<double> nats_;  // of each answer
   ScoreTotals totals_;
 };
 

@@ -222,6 +222,28 @@ class CliTest(unittest.TestCase):
         self.assertIn("bits per byte  1.4427", human.stdout)
         self.assertIn("legal", human.stdout)
 
+    def test_score_does_not_depend_on_the_order_of_answers(self):
+        nats = [0.1 * 1.7 ** i for i in range(12)]
+        self.assertNotEqual(sum(nats), sum(reversed(nats)))
+        order = []
+
+        def script(request):
+            if request["call"] == "info":
+                yield INFO
+            else:
+                yield done(bits_per_byte=None, nats=order.pop(), count=3, logprobs=[-1.0] * 3,
+                           provenance=provenance())
+
+        self.daemon(script)
+        path = self.path("d.jsonl", '{"text": "short"}\n' * len(nats))
+        found = set()
+        for values in (nats, nats[::-1], nats[6:] + nats[:6]):
+            order[:] = values
+            ran = self.run_cli("--json", "score", path)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            found.add(json.loads(ran.stdout)["nats"])
+        self.assertEqual(len(found), 1, found)
+
     def test_score_refuses_what_is_no_text(self):
         self.daemon(lambda r: [INFO])
         Path(self.directory.name, "bad").write_bytes(b"abc\xff")
