@@ -66,7 +66,7 @@ class Raw {
     }
     return frames;
   }
-  json answer(int timeout_ms = 3000) {
+  json answer(int timeout_ms = 20'000) {
     const auto frames = receive(timeout_ms);
     return frames.size() < 2 ? json() : json::parse(frames[1]);
   }

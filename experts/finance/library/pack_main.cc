@@ -1,8 +1,9 @@
 // Build step of the finance library module. No part of the daemon.
 //   finance-pack weights MODULE_DIR OUT.bin GATE.safetensors
 //       packs the experts of a weights module (packed.h) and writes its gate rows by themselves
-//   finance-pack module MODULE_DIR OUT_DIR LIBRARY.so process|in-process
-//       writes OUT_DIR/module.yaml for the library and the gate file that lie in OUT_DIR
+//   finance-pack module MODULE_DIR OUT_DIR LIBRARY.so process|in-process SLOW
+//       writes OUT_DIR/module.yaml for the library and the gate file that lie in OUT_DIR; its
+//       deadline is SLOW times the default (more than 1 in sanitizer builds)
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -70,7 +71,7 @@ Status write_weights(const std::string& dir, const std::string& blob, const std:
 }
 
 Status write_manifest(const std::string& from, const std::string& dir, const std::string& library,
-                      const std::string& isolation) {
+                      const std::string& isolation, int64_t slow) {
   Result<Manifest> m = read_manifest(from);
   if (!m.ok()) return m.status();
   m->kind = ModuleKind::kLibrary;
@@ -86,14 +87,15 @@ Status write_manifest(const std::string& from, const std::string& dir, const std
   spec.id = "org.chimera.finance";
   spec.gate = "gate.safetensors";
   spec.isolation = isolation == "in-process" ? Isolation::kInProcess : Isolation::kProcess;
+  spec.deadline_ms *= slow;
   m->library = spec;
   return write_file_durably(Env::system(), dir + "/module.yaml", manifest_yaml(*m), 0644);
 }
 
 Status run(const std::vector<std::string>& args) {
   if (args.size() == 4 && args[0] == "weights") return write_weights(args[1], args[2], args[3]);
-  if (args.size() == 5 && args[0] == "module") {
-    return write_manifest(args[1], args[2], args[3], args[4]);
+  if (args.size() == 6 && args[0] == "module") {
+    return write_manifest(args[1], args[2], args[3], args[4], std::stoi(args[5]));
   }
   return {Code::kInvalidArgument, "found other arguments (expected weights or module)"};
 }
