@@ -36,7 +36,6 @@ class Connection:
 
     def __init__(self, context: zmq.Context, endpoint: str, connect_timeout: float) -> None:
         self.endpoint = endpoint
-        self._connect_timeout = connect_timeout
         self._waiting: dict[str | None, collections.deque[Event]] = {}
         self._live: set[str] = set()
         self._gone = False
@@ -44,6 +43,8 @@ class Connection:
         self._socket.setsockopt(zmq.LINGER, 0)
         # Queue only on completed connections, so that a daemon that is not there is noticed.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        # Not a poll before sending: a daemon that dies between the two would block the send for ever.
+        self._socket.setsockopt(zmq.SNDTIMEO, int(connect_timeout * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -65,11 +66,12 @@ class Connection:
 
     def send_frames(self, frames: list[bytes]) -> None:
         """Sends raw frames, e.g. malformed ones in tests."""
-        if not self._socket.poll(int(self._connect_timeout * 1000), zmq.POLLOUT):
+        try:
+            self._socket.send_multipart(frames, copy=True)
+        except zmq.Again:
             raise Unavailable(f"daemon: no answer at {self.endpoint}",
-                              "start it with: chimerad --config FILE")
+                              "start it with: chimerad --config FILE") from None
         self._gone = False
-        self._socket.send_multipart(frames, copy=True)
 
     def receive(self, request_id: str | None, timeout: float | None) -> Event:
         """The next event of a request; `error` events are raised. None: events without an id."""
