@@ -185,8 +185,9 @@ void throughput(const IsolationOptions& o) {
   }
   const Spread s = spread(loss);
   fmt::print("{:<12}{:>10.1f}{:>10.1f}{:>10.1f}\n", "loss %", s.min, s.median, s.max);
-  // Of 30 draws the 10th and the 21st enclose the median with 95 % (binomial; none is assumed
-  // about how they are spread).
+  // Of 30 draws the 10th and the 21st enclose the median with 95 % (binomial, whatever their
+  // distribution).
+  static_assert(kPairs == 30);
   std::sort(loss.begin(), loss.end());
   fmt::print("{:<12}{:>10.1f} to {:.1f}\n", "median, 95 %", loss[9], loss[20]);
 }
@@ -209,6 +210,14 @@ int run_isolation(const std::vector<std::string>& args) {
   d.add_options()("threads", po::value(&o.threads)->default_value(auto_threads()),
                   "compute threads");
   if (const auto exit = parse(d, args)) return *exit;
+  for (const std::string& part : o.parts) {
+    if (part == "floor" || part == "call" || part == "sins" || part == "throughput") continue;
+    fmt::print(stderr,
+               "chimera-bench: isolation: --parts: found {} (expected floor, call, sins or "
+               "throughput)\n",
+               part);
+    return 1;
+  }
   try {
     print_load();
     if (o.wants("floor")) floors();

@@ -93,7 +93,7 @@ class Answers:
 
     def key(self, row: str, modules: tuple[str, ...], text: str, limit: int) -> str:
         """Everything that the answer depends on, and the row, as one row is a repetition."""
-        paths = [BIN / "chimerad", ROOT / "experts" / "backbone",
+        paths = [BIN / "chimerad", BIN / "chimera", ROOT / "experts" / "backbone",
                  *(ROOT / "experts" / m for m in modules), pathlib.Path(text)]
         parts = [row, str(limit), *(self.digest(p) for p in paths)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
