@@ -2,9 +2,12 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <new>
+
+#include "backbone/background.h"
 
 namespace chimera {
 namespace {
@@ -13,6 +16,8 @@ constexpr std::string_view kPrefix = "sha256:";
 
 // 256 KiB amortises the system call and stays inside the L2 cache.
 constexpr size_t kReadBytes = 256u << 10;
+// Hashed in one go: 0.2 ms without instructions for it.
+constexpr size_t kPiece = 64u << 10;
 
 std::string to_text(std::span<const unsigned char> digest) {
   static constexpr std::string_view kHex = "0123456789abcdef";
@@ -43,7 +48,11 @@ Sha256::Sha256() : state_(std::make_unique<State>()) {
 Sha256::~Sha256() = default;
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  EVP_DigestUpdate(state_->context.get(), bytes.data(), bytes.size());
+  for (size_t at = 0; at < bytes.size(); at += kPiece) {
+    const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
+    EVP_DigestUpdate(state_->context.get(), piece.data(), piece.size());
+    give_way();
+  }
 }
 
 void Sha256::update(std::string_view text) { update(std::as_bytes(std::span(text))); }

@@ -12,6 +12,9 @@ constexpr int64_t kInlineWork = 64 * 1024;
 // when threads are uneven).
 constexpr int64_t kLeastShare = 16 * 1024;
 constexpr int64_t kSharesPerThread = 4;
+// Largest share, about half a millisecond: threads that lost their CPU for a while are waited for
+// no longer than that, and a probe in the background gives way as often.
+constexpr int64_t kMostShare = 16 * 1024 * 1024;
 // Outputs per share are a multiple of the kernels' register tiles (3 and 4 wide, 8 for one row).
 constexpr int64_t kOutputTile = 24;
 
@@ -40,12 +43,13 @@ void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows, std::span<co
     work += op.weight->rows * op.weight->cols * rows;
   }
   if (outputs == 0 || rows == 0) return;
-  if (pool.threads() == 1 || work < kInlineWork) {
+  if (work < kInlineWork) {
     run_range(kernels, rows, ops, 0, outputs);
     return;
   }
+  const int64_t most = pool.threads() == 1 ? 1 : pool.threads() * kSharesPerThread;
   const int64_t shares =
-      std::clamp<int64_t>(work / kLeastShare, 1, pool.threads() * kSharesPerThread);
+      std::clamp<int64_t>(work / kLeastShare, 1, std::max(most, work / kMostShare));
   const int64_t grain = (outputs / shares + kOutputTile - 1) / kOutputTile * kOutputTile;
   pool.parallel_for(outputs, grain,
                     [&](int64_t begin, int64_t end) { run_range(kernels, rows, ops, begin, end); });

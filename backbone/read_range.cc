@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "backbone/background.h"
 #include "backbone/thread_pool.h"
 
 namespace chimera {
@@ -17,11 +18,13 @@ constexpr uint64_t kParallelBytes = 256u << 20;
 // Large enough that a share is mostly whole huge pages, small enough to balance eight threads.
 constexpr uint64_t kShareBytes = 32u << 20;
 constexpr int kMostThreads = 8;
+// One system call: some 0.2 ms with the pages that it fills; then a background load gives way.
+constexpr uint64_t kCallBytes = 256u << 10;
 
 Status read_share(Env& env, int fd, const std::string& path, std::byte* out, uint64_t offset,
                   uint64_t n) {
   while (n > 0) {
-    const ssize_t got = env.pread(fd, out, static_cast<size_t>(std::min(n, kShareBytes)),
+    const ssize_t got = env.pread(fd, out, static_cast<size_t>(std::min(n, kCallBytes)),
                                   static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return errno_status(path + ": read", errno);
@@ -31,6 +34,7 @@ Status read_share(Env& env, int fd, const std::string& path, std::byte* out, uin
     out += got;
     offset += static_cast<uint64_t>(got);
     n -= static_cast<uint64_t>(got);
+    give_way();
   }
   return Status();
 }
@@ -76,7 +80,10 @@ Status read_range(Env& env, int fd, const std::string& path, std::byte* out, uin
   std::vector<std::jthread> helpers;
   try {
     for (int i = 1; i < std::min(auto_threads(), kMostThreads); ++i)
-      helpers.emplace_back([&shared] { shared.work(); });
+      helpers.emplace_back([&shared, background = in_background()] {
+        const BackgroundScope scope(background);
+        shared.work();
+      });
   } catch (const std::system_error&) {
     // Fewer threads do it too.
   }

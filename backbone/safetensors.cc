@@ -9,7 +9,7 @@
 #include <cstring>
 #include <optional>
 
-#include "backbone/digest.h"
+#include "backbone/digest_memo.h"
 #include "backbone/mapping_guard.h"
 #include "backbone/read_range.h"
 #include "backbone/safetensors_header.h"
@@ -247,10 +247,6 @@ const TensorView* SafetensorsFile::find(std::string_view name) const {
   return &tensors_[*at];
 }
 
-std::string SafetensorsFile::sha256() const {
-  Sha256 hash;
-  hash.update(image_);
-  return hash.finish();
-}
+std::string SafetensorsFile::sha256(DigestMemo* memo) const { return sha256_of(image_, memo); }
 
 }  // namespace chimera

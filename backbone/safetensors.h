@@ -32,6 +32,8 @@
 
 namespace chimera {
 
+class DigestMemo;
+
 /// What Residency::kAutomatic copies at most, bytes: a fraction of a second and of any server's
 /// memory.
 inline constexpr uint64_t kCopyAtMost = 256u << 20;
@@ -72,7 +74,7 @@ class SafetensorsFile {
   /// All zero after parse().
   const FileIdentity& identity() const { return identity_; }
   /// "sha256:…" of the file as it was read: with kCopied, of the very bytes the views show.
-  std::string sha256() const;
+  std::string sha256(DigestMemo* memo = nullptr) const;
 
  private:
   std::string path_;

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "backbone/background.h"
+
 namespace chimera {
 namespace {
 
@@ -155,8 +157,10 @@ void ThreadPool::run(int64_t count, int64_t grain, Invoke invoke, void* body) {
   grain = std::max(grain, (count + most_chunks - 1) / most_chunks);
   const int64_t chunks = (count + grain - 1) / grain;
   if (threads_ == 1 || chunks == 1) {
-    for (int64_t begin = 0; begin < count; begin += grain)
+    for (int64_t begin = 0; begin < count; begin += grain) {
       invoke(body, begin, std::min(begin + grain, count));
+      give_way();
+    }
     return;
   }
   impl_->publish({count, grain, chunks, invoke, body});

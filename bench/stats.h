@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <fstream>
+#include <string>
 #include <vector>
 
 namespace chimera::bench {
@@ -20,6 +22,29 @@ inline double cpu_s() {
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
+
+/// CPU time of the whole machine as /proc/stat tells it, in ticks; all zero where there is none.
+struct CpuTimes {
+  double total = 0, stolen = 0;  // stolen: what the hypervisor gave to other guests
+
+  static CpuTimes read() {
+    std::ifstream stat("/proc/stat");
+    std::string label;
+    stat >> label;
+    CpuTimes times;
+    double ticks = 0;
+    // user nice system idle iowait irq softirq steal
+    for (int field = 0; field < 8 && stat >> ticks; ++field) {
+      times.total += ticks;
+      if (field == 7) times.stolen = ticks;
+    }
+    return times;
+  }
+  /// In [0, 1]. A measurement beside more than a few percent says little about the program.
+  double stolen_since(const CpuTimes& before) const {
+    return total > before.total ? (stolen - before.stolen) / (total - before.total) : 0.0;
+  }
+};
 
 /// Quantile q in [0, 1] by linear interpolation; 0 for no samples.
 inline double quantile(std::vector<double> samples, double q) {

@@ -1,15 +1,19 @@
 // swap: does changing modules disturb the streams?
 //
 // N clients stream greedy answers all the time. Quiet and swapping phases alternate, so that a
-// drift of the machine meets both; in a swapping phase a control client loads, swaps and unloads
-// the given modules at a fixed rate. Reported: time between two tokens of one stream, ms, p50 and
-// p99, of both kinds of phase, and their ratio; changes made; requests failed.
+// drift of the machine meets both; in a swapping phase a control client loads one of the given
+// modules, puts the next in its place (apply) and unloads that, at a fixed rate. The quiet phases
+// are in those three states in turn: one expert more costs a small model a fifth of its speed, with
+// or without changes. Reported: time between two tokens of one stream, ms, p50 and p99, of both
+// kinds of phase, and their ratio, over all phases and by pairs; CPU time that other guests of the
+// machine took; requests failed; changes made and how long they took.
 #include <fmt/format.h>
 
 #include <atomic>
 #include <exception>
 #include <filesystem>
 #include <mutex>
+#include <random>
 #include <thread>
 
 #include "bench.h"
@@ -26,33 +30,43 @@ struct SwapOptions {
   int clients = 16;
   double changes_per_second = 8.0;
   double seconds = 60.0;
-  int phases = 6;  // pairs of quiet and swapping
+  int pairs = 6;  // of a quiet and a swapping phase
 };
 
-enum class Phase : int { kWarmUp, kQuiet, kSwapping, kStop };
+// Answers of 16 to 48 tokens, as even streams fall into step with one another: then whole groups
+// start at once, and the tail tells how they happened to group.
+constexpr int64_t kLeastTokens = 16, kMoreTokens = 33;
+
+// Phases are numbered: even ones are quiet, odd ones swapping, and neighbours are compared.
+constexpr int kWarmUp = -1, kStop = 1 << 20;
 
 struct Shared {
-  std::atomic<Phase> phase{Phase::kWarmUp};
+  explicit Shared(int pairs) : gaps_ms(2 * static_cast<size_t>(pairs)), stolen(gaps_ms.size()) {}
+  std::atomic<int> phase{kWarmUp};
   std::atomic<uint64_t> requests{0}, failed{0};
   std::mutex mutex;
-  std::vector<double> gaps_ms[2];  // quiet, swapping
-  std::string first_error;
+  std::vector<std::vector<double>> gaps_ms;  // [phases], guarded by mutex
+  std::vector<double> stolen;                // [phases] share of CPU time that other guests took
+  std::vector<double> change_ms;             // of swapping phases, from the call to its answer
+  std::string first_error;                   // guarded by mutex
 };
 
 void stream(const DaemonProcess& daemon, uint32_t seed, int64_t vocab, Shared& shared) {
   Session session(daemon);
-  std::vector<double> gaps[2];
-  for (uint32_t n = 0; shared.phase != Phase::kStop; ++n) {
+  std::mt19937 random(seed);
+  std::vector<std::vector<double>> gaps(shared.gaps_ms.size());
+  for (uint32_t n = 0; shared.phase != kStop; ++n) {
     double last = 0.0;
     const auto on_token = [&](const client::Token&) {
       const double now = now_s();
-      const Phase phase = shared.phase;
-      if (last != 0.0 && phase == Phase::kQuiet) gaps[0].push_back(1e3 * (now - last));
-      if (last != 0.0 && phase == Phase::kSwapping) gaps[1].push_back(1e3 * (now - last));
+      const int phase = shared.phase;
+      if (last != 0.0 && phase != kWarmUp && phase != kStop)
+        gaps[static_cast<size_t>(phase)].push_back(1e3 * (now - last));
       last = now;
     };
+    const int64_t length = kLeastTokens + static_cast<int64_t>(random()) % kMoreTokens;
     const auto done = session.client().generate(
-        greedy_request(prompt_of(8, vocab, 1000 * seed + n), 32), on_token);
+        greedy_request(prompt_of(8, vocab, 1000 * seed + n), length), on_token);
     ++shared.requests;
     if (done.ok() && done->finish_reason == "length") continue;
     ++shared.failed;
@@ -61,49 +75,138 @@ void stream(const DaemonProcess& daemon, uint32_t seed, int64_t vocab, Shared& s
       shared.first_error = done.ok() ? "ended by " + done->finish_reason : done.error().message;
   }
   const std::lock_guard lock(shared.mutex);
-  for (int i = 0; i < 2; ++i)
+  for (size_t i = 0; i < gaps.size(); ++i)
     shared.gaps_ms[i].insert(shared.gaps_ms[i].end(), gaps[i].begin(), gaps[i].end());
 }
 
-/// One swapping phase; returns the number of changes. load, swap (load again), unload, in turn.
-int change_modules(Session& control, const SwapOptions& o, double seconds, int already) {
+/// The three states that a deployment goes through: load one module, put another in its place,
+/// unload that.
+class Changer {
+ public:
+  Changer(Session& control, const SwapOptions& o) : control_(control), o_(o) {}
+
+  static constexpr int kStates = 3;
+  int state() const { return state_; }
+
+  void change() {
+    const std::string& next = o_.swapped[which_];
+    if (state_ == 0)
+      adopt(control_.call(wire::Load{next, {}, {}, {}, false}));
+    else if (state_ == 1)
+      adopt(control_.call(wire::Apply{composition_with(next), false}));
+    else
+      count(control_.call(wire::Unload{loaded_}));
+    if (state_ != 2) which_ = (which_ + 1) % o_.swapped.size();
+    state_ = (state_ + 1) % kStates;
+  }
+
+ private:
+  /// Only what took place counts.
+  const client::Json& count(const client::Json& report) {
+    if (report.at("changes").empty())
+      throw std::runtime_error(
+          "found a change without effect (expected --swap to name two or more "
+          "modules that differ)");
+    return report;
+  }
+
+  void adopt(const client::Json& report) {
+    for (const auto& item : count(report).at("changes"))
+      if (item.at("action") == "load") loaded_ = item.at("module").get<std::string>();
+  }
+
+  /// What the deployment started with, and the module in `path`.
+  std::string composition_with(const std::string& path) const {
+    client::Json modules = client::Json::array();
+    for (const std::string& resident : o_.deployment.modules)
+      modules.push_back({{"path", resident}});
+    modules.push_back({{"path", path}});
+    return client::Json{{"modules", std::move(modules)}}.dump();
+  }
+
+  Session& control_;
+  const SwapOptions& o_;
+  std::string loaded_;  // name of the module that comes and goes
+  int state_ = 0;       // 0: none is there; 1: one was loaded; 2: another in its place
+  size_t which_ = 0;
+};
+
+void swapping_phase(Shared& shared, Changer& changer, const SwapOptions& o, double seconds) {
   const double begin = now_s();
-  int changes = 0;
-  std::string loaded;
-  while (now_s() - begin < seconds || !loaded.empty()) {
-    const int step = (already + changes) % 3;
-    if (step == 2 || now_s() - begin >= seconds) {
-      if (!loaded.empty()) (void)control.call(wire::Unload{loaded});
-      loaded.clear();
-    } else {
-      const size_t which = static_cast<size_t>(changes / 3) % o.swapped.size();
-      const auto done = control.call(wire::Load{o.swapped[which], {}, {}, {}, false});
-      // Loading the very same module again changes nothing and says so.
-      const auto& made = done.at("changes");
-      if (!made.empty()) loaded = made.at(0).at("module").get<std::string>();
-    }
-    ++changes;
-    const double next = begin + changes / o.changes_per_second;
+  for (int n = 1; now_s() - begin < seconds; ++n) {
+    const double start = now_s();
+    changer.change();
+    shared.change_ms.push_back(1e3 * (now_s() - start));
+    const double next = begin + n / o.changes_per_second;
     if (next > now_s()) std::this_thread::sleep_for(std::chrono::duration<double>(next - now_s()));
   }
-  return changes;
 }
 
-void report(const SwapOptions& o, Shared& shared, int changes) {
-  double value[2][2];
-  fmt::print("{:<10}{:>12}{:>12}{:>12}\n", "", "tokens", "p50 ms", "p99 ms");
-  for (int i = 0; i < 2; ++i) {
-    value[i][0] = quantile(shared.gaps_ms[i], 0.50);
-    value[i][1] = quantile(shared.gaps_ms[i], 0.99);
-    fmt::print("{:<10}{:>12}{:>12.3f}{:>12.3f}\n", i == 0 ? "quiet" : "swapping",
-               shared.gaps_ms[i].size(), value[i][0], value[i][1]);
-  }
-  fmt::print("{:<10}{:>12}{:>11.2f}x{:>11.2f}x\n", "ratio", "", value[1][0] / value[0][0],
-             value[1][1] / value[0][1]);
-  fmt::print("{} clients, {} requests, {} failed; {} changes in {:.0f} s of swapping ({:.1f}/s)\n",
-             o.clients, shared.requests.load(), shared.failed.load(), changes, o.seconds,
-             changes / o.seconds);
+/// Each quiet phase is in the next of the states, so that what it costs to have one expert more is
+/// on both sides; the streams of the state before end first.
+void prepare_quiet(Shared& shared, Changer& changer, int pair) {
+  shared.phase = kWarmUp;
+  while (changer.state() != pair % Changer::kStates) changer.change();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+/// All gaps of the quiet or of the swapping phases.
+std::vector<double> gaps_of(const Shared& shared, bool swapping) {
+  std::vector<double> all;
+  for (size_t i = swapping ? 1 : 0; i < shared.gaps_ms.size(); i += 2)
+    all.insert(all.end(), shared.gaps_ms[i].begin(), shared.gaps_ms[i].end());
+  return all;
+}
+
+void report_kind(const Shared& shared, bool swapping) {
+  const std::vector<double> gaps = gaps_of(shared, swapping);
+  double stolen = 0.0;
+  for (size_t i = swapping ? 1 : 0; i < shared.stolen.size(); i += 2) stolen += shared.stolen[i];
+  fmt::print("{:<10}{:>10}{:>10.3f}{:>10.3f}{:>9.1f} %\n", swapping ? "swapping" : "quiet",
+             gaps.size(), quantile(gaps, 0.50), quantile(gaps, 0.99),
+             200.0 * stolen / static_cast<double>(shared.stolen.size()));
+}
+
+/// The ratios of neighbouring phases at quantile `q`.
+Spread pair_ratios(const Shared& shared, double q) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i + 1 < shared.gaps_ms.size(); i += 2)
+    ratios.push_back(quantile(shared.gaps_ms[i + 1], q) / quantile(shared.gaps_ms[i], q));
+  return spread(ratios);
+}
+
+void report(const SwapOptions& o, const Shared& shared) {
+  fmt::print("{:<10}{:>10}{:>10}{:>10}{:>11}\n", "", "tokens", "p50 ms", "p99 ms", "stolen");
+  report_kind(shared, false);
+  report_kind(shared, true);
+  const std::vector<double> quiet = gaps_of(shared, false), swapping = gaps_of(shared, true);
+  fmt::print("{:<20}{:>9.2f}x{:>9.2f}x\n", "ratio",
+             quantile(swapping, 0.50) / quantile(quiet, 0.50),
+             quantile(swapping, 0.99) / quantile(quiet, 0.99));
+  const Spread p50 = pair_ratios(shared, 0.50), p99 = pair_ratios(shared, 0.99);
+  fmt::print("{} pairs of phases: p50 {:.2f}x ({:.2f} to {:.2f}), p99 {:.2f}x ({:.2f} to {:.2f})\n",
+             o.pairs, p50.median, p50.min, p50.max, p99.median, p99.min, p99.max);
+  const std::vector<double>& changes = shared.change_ms;
+  fmt::print("{} clients, {} requests, {} failed\n", o.clients, shared.requests.load(),
+             shared.failed.load());
+  fmt::print("{} changes in {:.0f} s of swapping ({:.1f}/s), answered in {:.0f} ms (p99 {:.0f})\n",
+             changes.size(), o.seconds, static_cast<double>(changes.size()) / o.seconds,
+             quantile(changes, 0.50), quantile(changes, 0.99));
   if (!shared.first_error.empty()) fmt::print("first failure: {}\n", shared.first_error);
+}
+
+void run_pair(Shared& shared, Changer& changer, const SwapOptions& o, int pair) {
+  const double seconds = o.seconds / o.pairs;
+  const auto quiet = 2 * static_cast<size_t>(pair);
+  prepare_quiet(shared, changer, pair);
+  const CpuTimes start = CpuTimes::read();
+  shared.phase = 2 * pair;
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+  const CpuTimes middle = CpuTimes::read();
+  shared.phase = 2 * pair + 1;
+  swapping_phase(shared, changer, o, seconds);
+  shared.stolen[quiet] = middle.stolen_since(start);
+  shared.stolen[quiet + 1] = CpuTimes::read().stolen_since(middle);
 }
 
 int run(const SwapOptions& o) {
@@ -111,29 +214,22 @@ int run(const SwapOptions& o) {
   Session control(daemon);
   control.wait_ready(60.0);
   const int64_t vocab = control.vocab();
-  Shared shared;
+  Shared shared(o.pairs);
   std::vector<std::thread> threads;
   for (int c = 0; c < o.clients; ++c)
     threads.emplace_back([&, c] { stream(daemon, static_cast<uint32_t>(c), vocab, shared); });
 
-  int changes = 0;
+  Changer changer(control, o);
   std::string error;
   try {
-    std::this_thread::sleep_for(std::chrono::seconds(1));
-    const double part = o.seconds / o.phases;
-    for (int p = 0; p < o.phases; ++p) {
-      shared.phase = Phase::kQuiet;
-      std::this_thread::sleep_for(std::chrono::duration<double>(part));
-      shared.phase = Phase::kSwapping;
-      changes += change_modules(control, o, part, changes);
-    }
+    for (int pair = 0; pair < o.pairs; ++pair) run_pair(shared, changer, o, pair);
   } catch (const std::exception& e) {
     error = e.what();
   }
-  shared.phase = Phase::kStop;
+  shared.phase = kStop;
   for (std::thread& t : threads) t.join();
   if (!error.empty()) throw std::runtime_error(error);
-  report(o, shared, changes);
+  report(o, shared);
   return shared.failed == 0 ? 0 : 1;
 }
 
@@ -152,8 +248,13 @@ int run_swap(const std::vector<std::string>& args) {
   description.add_options()("seconds", po::value(&o.seconds)->default_value(60.0),
                             "length of all swapping phases together");
   if (const auto exit = parse(description, args)) return *exit;
+  if (o.swapped.size() < 2) {
+    fmt::print(stderr, "chimera-bench: --swap: found one module (expected two or more)\n");
+    return 2;
+  }
   o.deployment.max_sequences = o.clients;
-  for (std::string& path : o.swapped) path = std::filesystem::absolute(path).string();
+  for (std::vector<std::string>* paths : {&o.swapped, &o.deployment.modules})
+    for (std::string& path : *paths) path = std::filesystem::absolute(path).string();
   try {
     return run(o);
   } catch (const std::exception& error) {

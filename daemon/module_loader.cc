@@ -33,7 +33,7 @@ void bound(std::list<T>* list) {
 ModuleLoader::ModuleLoader(Options options)
     : options_(std::move(options)),
       info_{options_.backbone->config(), options_.fingerprint, options_.backbone->precision(),
-            options_.libraries} {}
+            options_.libraries, std::make_shared<DigestMemo>()} {}
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
   Result<Manifest> manifest = read_manifest(dir);

@@ -1,8 +1,9 @@
 // From a module directory to a module that may enter a routing table: loaded, verified, probed.
 //
 // What was verified is remembered by content, so that loading the same bytes again is quick: an
-// unchanged directory whose module is still in memory gives that object back, and a content that
-// passed its probe is not probed again. Nothing is remembered of failures, and the memory holds no
+// unchanged directory whose module is still in memory gives that object back, a content that was
+// hashed is known by a faster tag (digest_memo.h), and one that passed its probe is not probed
+// again. Nothing is remembered of failures, and the memory holds no
 // module alive.
 //
 // Thread safety: load() from one thread at a time; loading() from any.
@@ -41,6 +42,8 @@ class ModuleLoader {
 
   /// Modules that passed a probe so far (for tests).
   uint64_t probes_run() const { return probes_run_; }
+  /// Files whose content was hashed in full so far (for tests).
+  uint64_t contents_hashed() const { return info_.digests->hashed(); }
 
  private:
   // Identity of one file as far as the kernel tells: same stamp, same bytes.

@@ -316,6 +316,7 @@ TEST_F(RegistryTest, KnownContentIsNotProbedAgain) {
   auto second = must(loader.load(other));
   EXPECT_NE(second, first);
   EXPECT_EQ(loader.probes_run(), 1u);  // other files, same content
+  EXPECT_EQ(loader.contents_hashed(), 1u);
 
   // Damage behind an unchanged manifest is still noticed.
   std::string bytes = slurp(dir + "/weights.safetensors");

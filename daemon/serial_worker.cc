@@ -3,6 +3,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "backbone/background.h"
+
 namespace chimera {
 
 SerialWorker::SerialWorker() : thread_([this] { loop(); }) {}
@@ -34,9 +36,10 @@ Status SerialWorker::enqueue(std::function<void(bool)> job) {
 
 void SerialWorker::loop() {
   // Loading must not take CPU time from the streams, yet several changes per second must get
-  // through beside a busy engine: nice 5 is about a third of a normal thread's weight (nice 10
-  // would be a tenth). On Linux the nice value is the thread's own.
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 5);
+  // through beside a busy engine: nice 10 is a tenth of a normal thread's weight, and jobs give way
+  // in between. On Linux the nice value is the thread's own.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10);
+  const BackgroundScope scope;
   for (;;) {
     std::function<void(bool)> job;
     bool stopping = false;

@@ -61,12 +61,13 @@ Status check_file_mode(const ModuleFile& file) {
 
 /// Reads the library once; what is hashed is what is inspected and sealed.
 Status open_library(const ModuleFile& file, const ManifestFile& entry, const std::string& module,
-                    Payload* payload) {
+                    DigestMemo* digests, Payload* payload) {
   CHIMERA_RETURN_IF_ERROR(check_file_mode(file));
   const Result<std::string> bytes = file.text(kMaxLibraryBytes);
   if (!bytes.ok()) return bytes.status();
-  CHIMERA_RETURN_IF_ERROR(check_payload_digest(file.label(), sha256_of(*bytes), entry.sha256));
   const auto view = std::as_bytes(std::span(*bytes));
+  CHIMERA_RETURN_IF_ERROR(
+      check_payload_digest(file.label(), sha256_of(view, digests), entry.sha256));
   Result<ElfNote> note = read_elf_note(view, file.label());
   if (!note.ok()) return note.status();
   payload->note = std::move(*note);
@@ -77,13 +78,13 @@ Status open_library(const ModuleFile& file, const ManifestFile& entry, const std
   return {};
 }
 
-Result<Payload> open_files(const std::string& dir, const Manifest& m) {
+Result<Payload> open_files(const std::string& dir, const Manifest& m, DigestMemo* digests) {
   Payload payload;
   for (const ManifestFile& entry : m.files) {
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
     if (entry.path == m.library->file) {
-      CHIMERA_RETURN_IF_ERROR(open_library(*file, entry, m.name, &payload));
+      CHIMERA_RETURN_IF_ERROR(open_library(*file, entry, m.name, digests, &payload));
       continue;
     }
     if (!entry.path.ends_with(".safetensors")) {
@@ -94,7 +95,8 @@ Result<Payload> open_files(const std::string& dir, const Manifest& m) {
     }
     Result<SafetensorsFile> tensors = file->safetensors();
     if (!tensors.ok()) return tensors.status();
-    CHIMERA_RETURN_IF_ERROR(check_payload_digest(file->label(), tensors->sha256(), entry.sha256));
+    CHIMERA_RETURN_IF_ERROR(
+        check_payload_digest(file->label(), tensors->sha256(digests), entry.sha256));
     if (entry.path == m.library->gate) {
       payload.gate.emplace(std::move(*tensors));
     } else {
@@ -217,12 +219,12 @@ Status check_note(const Manifest& m, const ElfNote& note) {
 }  // namespace
 
 Result<LibraryPackage> open_library_package(const std::string& dir, const ModelConfig& config,
-                                            const std::string& fingerprint) {
+                                            const std::string& fingerprint, DigestMemo* digests) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   const std::string label = "module " + manifest->name;
   CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
-  Result<Payload> payload = open_files(dir, *manifest);
+  Result<Payload> payload = open_files(dir, *manifest, digests);
   if (!payload.ok()) return payload.status().with_context(label);
   CHIMERA_RETURN_IF_ERROR(check_note(*manifest, payload->note).with_context(label));
 
@@ -251,7 +253,8 @@ Result<LibraryPackage> open_library_package(const std::string& dir, const ModelC
 
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,
                                                           const BackboneInfo& backbone) {
-  Result<LibraryPackage> package = open_library_package(dir, backbone.config, backbone.fingerprint);
+  Result<LibraryPackage> package =
+      open_library_package(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!package.ok()) return package.status();
   if (backbone.libraries == nullptr) {
     return Status(Code::kUnimplemented,

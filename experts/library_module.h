@@ -15,14 +15,15 @@
 namespace chimera {
 
 /// Everything up to the point where code would run. Used by load_library_module and by programs
-/// that only look.
+/// that only look. `digests` may be null.
 struct LibraryPackage {
   Manifest manifest;
   LibrarySource source;
   std::map<int64_t, ModuleLayer> layers;  // gate rows and slots; `experts` still empty
 };
 Result<LibraryPackage> open_library_package(const std::string& dir, const ModelConfig& config,
-                                            const std::string& fingerprint);
+                                            const std::string& fingerprint,
+                                            DigestMemo* digests = nullptr);
 
 /// load_module for kind library. unimplemented without backbone.libraries.
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,

@@ -185,7 +185,8 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   if (manifest->kind == ModuleKind::kLibrary) return load_library_module(dir, backbone);
-  Result<ModulePayload> payload = open_module_payload(dir, backbone.config, backbone.fingerprint);
+  Result<ModulePayload> payload =
+      open_module_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!payload.ok()) return payload.status();
   auto module = std::make_shared<Module>();
   for (const auto& [layer, part] : payload->tensors) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backbone/checkpoint.h"
+#include "backbone/digest_memo.h"
 #include "backbone/model_config.h"
 #include "experts/expert.h"
 #include "experts/manifest.h"
@@ -49,6 +50,7 @@ struct BackboneInfo {
   std::string fingerprint;
   Precision precision = Precision::kBF16;
   std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
+  std::shared_ptr<DigestMemo> digests = nullptr;        // null: everything is hashed in full
 };
 
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint

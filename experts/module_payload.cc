@@ -27,7 +27,8 @@ Status check_weights(const Manifest& manifest, const std::string& dir) {
 }
 
 /// Opens every file of the manifest, compares digests, and keeps the tensors.
-Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m) {
+Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m,
+                                                  DigestMemo* digests) {
   std::vector<SafetensorsFile> payload;
   for (const ManifestFile& entry : m.files) {
     const std::string path = dir + "/" + entry.path;
@@ -41,7 +42,7 @@ Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const 
     }
     Result<SafetensorsFile> weights = file->safetensors();
     if (!weights.ok()) return weights.status();
-    CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, weights->sha256(), entry.sha256));
+    CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, weights->sha256(digests), entry.sha256));
     payload.push_back(std::move(*weights));
   }
   return payload;
@@ -81,12 +82,12 @@ Status check_payload_digest(const std::string& path, const std::string& found,
 }
 
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
-                                          const std::string& fingerprint) {
+                                          const std::string& fingerprint, DigestMemo* digests) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   CHIMERA_RETURN_IF_ERROR(check_weights(*manifest, dir));
   CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
-  Result<std::vector<SafetensorsFile>> files = open_payload(dir, *manifest);
+  Result<std::vector<SafetensorsFile>> files = open_payload(dir, *manifest, digests);
   if (!files.ok()) return files.status();
   ModulePayload payload{std::move(*manifest), std::move(*files), {}};
   const std::string label = "module " + payload.manifest.name;

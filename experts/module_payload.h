@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "backbone/digest_memo.h"
 #include "backbone/model_config.h"
 #include "backbone/safetensors.h"
 #include "backbone/status.h"
@@ -20,9 +21,11 @@ struct ModulePayload {
 };
 
 /// Manifest, kind, fingerprint, sizes, file digests over the very bytes that are kept, tensor
-/// names, shapes and finite numbers; in that order, so that cheap checks come first.
+/// names, shapes and finite numbers; in that order, so that cheap checks come first. `digests` may
+/// be null.
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
-                                          const std::string& fingerprint);
+                                          const std::string& fingerprint,
+                                          DigestMemo* digests = nullptr);
 
 /// Fingerprint, hidden size and layers of a module of any kind against a backbone.
 Status check_module_fit(const Manifest& manifest, const ModelConfig& config,

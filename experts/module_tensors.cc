@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "backbone/background.h"
 #include "backbone/checkpoint.h"
 #include "experts/base_tensors.h"
 
@@ -313,6 +314,7 @@ int64_t first_non_finite(std::span<const std::byte> bytes, T exponent) {
   const uint64_t lowest = kOnes * static_cast<T>(exponent & (~exponent + 1u));
   for (size_t begin = 0; begin < bytes.size(); begin += kBlock) {
     const size_t end = std::min(bytes.size(), begin + kBlock);
+    give_way();
     uint64_t carries = 0;
     size_t at = begin;
     for (; at + sizeof(uint64_t) <= end; at += sizeof(uint64_t)) {
