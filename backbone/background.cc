@@ -12,7 +12,7 @@ using std::chrono::microseconds;
 // Beside two busy compute threads on two CPUs (`chimera-bench swap`, 8 changes a second, demo
 // model) the tail of the streams was 1.6 times the quiet one without bursts, 1.3 with bursts of
 // 250 us and no rest, 1.2 with rests of 1 ms and 1.1 with 2 ms. A ninth of a CPU is left for the
-// load, about what nice 10 would leave.
+// load.
 constexpr microseconds kBurst{250};
 constexpr microseconds kRest{2000};
 // A yield that nobody takes up returns within a microsecond.

@@ -1,6 +1,6 @@
 // Work beside the streams that gives way to them.
 //
-// A low priority alone does not keep a busy thread from disturbing others: the kernel lets whoever
+// A low priority does not keep a busy thread from disturbing others: the kernel lets whoever
 // got a CPU keep it until the next timer tick, 4 ms at 250 Hz, which is as long as a decode step of
 // a small model; and a compute thread that waits a moment for its next share has given its CPU
 // away for that long. A thread in the background works in short bursts instead, and rests between
@@ -11,8 +11,7 @@
 
 namespace chimera {
 
-/// While one lives, give_way() of this thread does what it says. Changes nothing else: the priority
-/// is the caller's choice. Scopes may be nested.
+/// While one lives, give_way() of this thread does what it says. Scopes may be nested.
 class BackgroundScope {
  public:
   /// With `background` false it changes nothing: for helpers of a thread that may be one or not.

@@ -1,10 +1,5 @@
 #include "daemon/serial_worker.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
-#include "backbone/background.h"
-
 namespace chimera {
 
 SerialWorker::SerialWorker() : thread_([this] { loop(); }) {}
@@ -35,11 +30,6 @@ Status SerialWorker::enqueue(std::function<void(bool)> job) {
 }
 
 void SerialWorker::loop() {
-  // Loading must not take CPU time from the streams, yet several changes per second must get
-  // through beside a busy engine: nice 10 is a tenth of a normal thread's weight, and jobs give way
-  // in between. On Linux the nice value is the thread's own.
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10);
-  const BackgroundScope scope;
   for (;;) {
     std::function<void(bool)> job;
     bool stopping = false;

@@ -1,4 +1,5 @@
-// One background thread of low priority that runs jobs one after the other.
+// One thread that runs jobs one after the other. Its priority is that of the process: plugin hosts
+// are started here and inherit it, and without privileges nobody could raise theirs again.
 //
 // Thread safety: run() may be called from any thread but the worker's own.
 #pragma once

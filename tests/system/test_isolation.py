@@ -103,6 +103,10 @@ def runs(pid: int) -> bool:
     return text.rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def nice_of(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
+
+
 def hosts_of(pid: int) -> list[int]:
     """Plugin hosts that are children of `pid`."""
     found = []
@@ -304,6 +308,8 @@ class Isolation(unittest.TestCase):
             self.gone(lambda: hosts_of(daemon.pid))
             client.load(self.scratch / "none-0-fail")
             (host,) = hosts_of(daemon.pid)
+            # Its calls are part of the streams, though it was started by a load.
+            self.assertEqual(nice_of(host), nice_of(daemon.pid))
             sandbox = self.library(client)["sandbox"]
             self.assertIn("no-new-privs", sandbox)
             daemon.kill()
