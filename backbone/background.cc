@@ -27,9 +27,8 @@ thread_local State state;
 }  // namespace
 
 BackgroundScope::BackgroundScope(bool background) : before_(state.background) {
-  if (!background || before_) return;
-  state.background = true;
-  state.burst_began = Clock::now();
+  state.background = background;
+  if (background && !before_) state.burst_began = Clock::now();
 }
 BackgroundScope::~BackgroundScope() { state.background = before_; }
 

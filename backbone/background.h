@@ -11,10 +11,12 @@
 
 namespace chimera {
 
-/// While one lives, give_way() of this thread does what it says. Scopes may be nested.
+/// While one lives, give_way() of this thread does what it says. Scopes may be nested; the
+/// innermost counts.
 class BackgroundScope {
  public:
-  /// With `background` false it changes nothing: for helpers of a thread that may be one or not.
+  /// With `background` false the thread is not in the background meanwhile: for what must not be
+  /// drawn out, such as a call with a deadline.
   explicit BackgroundScope(bool background = true);
   ~BackgroundScope();
   BackgroundScope(const BackgroundScope&) = delete;

@@ -67,8 +67,10 @@ TEST(Background, IsAMatterOfTheThreadAndNests) {
     const BackgroundScope scope;
     EXPECT_TRUE(in_background());
     {
-      const BackgroundScope inner, not_one(false);
+      const BackgroundScope inner;
       EXPECT_TRUE(in_background());
+      const BackgroundScope suspended(false);
+      EXPECT_FALSE(in_background());
     }
     EXPECT_TRUE(in_background());
     std::thread([] { EXPECT_FALSE(in_background()); }).join();

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "backbone/background.h"
 #include "daemon/engine.h"
 #include "daemon/log.h"
 #include "router/routing_table.h"
@@ -37,7 +36,6 @@ ModuleLoader::ModuleLoader(Options options)
             options_.libraries, std::make_shared<DigestMemo>()} {}
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
-  const BackgroundScope background;
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);

@@ -35,8 +35,7 @@ class ModuleLoader {
   };
   explicit ModuleLoader(Options options);
 
-  /// `dir` is absolute and normal. On failure nothing is kept. Gives way to the streams
-  /// (background.h).
+  /// `dir` is absolute and normal. On failure nothing is kept.
   Result<std::shared_ptr<const Module>> load(const std::string& dir);
   /// Manifest of the module being loaded right now, null when none.
   std::shared_ptr<const Manifest> loading() const;

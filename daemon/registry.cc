@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backbone/background.h"
 #include "daemon/log.h"
 #include "daemon/registry_impl.h"
 
@@ -43,6 +44,11 @@ Registry::Impl::Impl(Options o)
       loader({options.backbone, options.tokenizer, options.base, options.fingerprint,
               options.libraries}) {}
 
+Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir) {
+  const BackgroundScope background;
+  return loader.load(dir);
+}
+
 LoadedComposition Registry::Impl::prepare(const CompositionSpec& spec,
                                           std::vector<Status>* refusals) {
   LoadedComposition next;
@@ -54,7 +60,7 @@ LoadedComposition Registry::Impl::prepare(const CompositionSpec& spec,
       refusals->push_back(dir.status());
       continue;
     }
-    Result<std::shared_ptr<const Module>> module = loader.load(*dir);
+    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
     if (!module.ok()) {
       refusals->push_back(module.status());
       continue;
@@ -89,7 +95,7 @@ Result<LoadedComposition> Registry::Impl::prepare(const EpochRecord& record) {
   std::vector<Status> refusals;
   for (const CompositionModule& wanted : record.composition.modules) {
     const std::string context = fmt::format("epoch {}: module {}", record.epoch, wanted.name);
-    Result<std::shared_ptr<const Module>> module = loader.load(wanted.path);
+    Result<std::shared_ptr<const Module>> module = load_beside_streams(wanted.path);
     if (!module.ok()) {
       refusals.push_back(module.status().with_context(context));
     } else if ((*module)->manifest.digest != wanted.digest) {
@@ -130,7 +136,7 @@ Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
   Current from = current();
   LoadedComposition next = from.loaded;
   {
-    Result<std::shared_ptr<const Module>> module = loader.load(*dir);
+    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
     if (!module.ok()) return module.status();
     const std::string name = (*module)->name();
     if (!args.name.empty() && args.name != name) {

@@ -37,6 +37,8 @@ struct Registry::Impl {
   /// Runs on the caller's thread and overtakes everything else.
   Result<ChangeReport> revoke(const std::string& name);
 
+  /// The loader, for a daemon that serves already: in the background (background.h).
+  Result<std::shared_ptr<const Module>> load_beside_streams(const std::string& dir);
   /// Loads what `spec` wishes. Refusals are collected; entries that failed are left out.
   LoadedComposition prepare(const CompositionSpec& spec, std::vector<Status>* refusals);
   Result<LoadedComposition> prepare(const EpochRecord& record);
