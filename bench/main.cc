@@ -17,7 +17,7 @@ struct Workload {
 };
 
 const Workload kWorkloads[] = {
-    {"kernels", "matmul GFLOP/s and weight GB/s vs memory bandwidth and Eigen (one thread)",
+    {"kernels", "matmul GFLOP/s and GB/s vs memory bandwidth and Eigen, one thread",
      chimera::bench::run_kernels},
     {"latency", "ms to ready, to first token, per token; health round trip in us",
      chimera::bench::run_latency},
@@ -25,9 +25,9 @@ const Workload kWorkloads[] = {
      chimera::bench::run_load},
     {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
      chimera::bench::run_swap},
-    {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare expression (one thread)",
+    {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare regex",
      chimera::bench::run_tokenizer},
-    {"isolation", "us per call and tokens/s of a library module in its own process; its sins in ms",
+    {"isolation", "us per call, tokens/s, sins of a library in its own process",
      chimera::bench::run_isolation},
 };
 

@@ -12,17 +12,20 @@ namespace {
 constexpr const char* kHelp =
     R"(Usage: chimera-plugin-host --parent PID
 
-Runs the code of one library module for chimerad, which starts it for every module with
-`isolation: process` (the default) and hands it the library, its tensors and shared memory over
-descriptor 3. It takes nothing else: no files, no environment, no arguments of the module.
+Runs the code of one library module for chimerad, which starts it for every
+module with `isolation: process` (the default) and hands it the library, its
+tensors and shared memory over descriptor 3. It takes nothing else: no files,
+no environment, no arguments of the module.
 
-Before the library is loaded it gives up new privileges, core dumps, descriptors, and - where the
-kernel has them - all of the file system but the library directories (Landlock) and system calls
-that loading does not need (seccomp); after that also capabilities, opening files, executable
-memory, new threads and processes. `chimera modules` shows what is in force.
+Before the library is loaded it gives up new privileges, core dumps,
+descriptors, and - where the kernel has them - all of the file system but the
+library directories (Landlock) and system calls that loading does not need
+(seccomp); after that also capabilities, opening files, executable memory, new
+threads and processes. `chimera modules` shows what is in force.
 
-It ends with chimerad, when its module is retired, or when its code crashes; chimerad then restarts
-it, later and later, and shuts the library out after five crashes in a minute.
+It ends with chimerad, when its module is retired, or when its code crashes;
+chimerad then restarts it, later and later, and shuts the library out after
+five crashes in a minute.
 )";
 
 }  // namespace

@@ -14,22 +14,24 @@ namespace {
 
 constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
 
-  split CHECKPOINT --backbone OUT --modules-out DIR --module NAME=SLOTS [--module ...]
-        [--map FILE] [--attach append|replace] [--license TEXT]
+  split CHECKPOINT --backbone OUT --modules-out DIR --module NAME=SLOTS
+        [--module ...] [--map FILE] [--attach append|replace] [--license TEXT]
                           cut experts out of a checkpoint into modules
-  split FINETUNE --parent CHECKPOINT --modules-out DIR --module NAME [--license TEXT]
-                          what the fine-tune changed becomes a module of its parent
+  split FINETUNE --parent CHECKPOINT --modules-out DIR --module NAME
+        [--license TEXT]
+                          make what a fine-tune changed a module of its parent
   graft BACKBONE MODULE... --out DIR
                           put backbone and modules together into one checkpoint
-  inspect DIR             say what a module or checkpoint directory holds, and whether it runs
+  inspect DIR             say what a module or checkpoint holds, and if it runs
   verify MODULE [--backbone DIR]
-                          check digests, shapes and numbers, and the fit to a backbone
+                          check digests, shapes, numbers and the backbone's fit
   fingerprint CHECKPOINT  print the backbone fingerprint
   seal MODULE --backbone DIR
                           write fingerprint and file digests into module.yaml
 
-SLOTS are expert numbers of every layer with a router, such as 2 or 2-5,7, or of single layers, such
-as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4). --map FILE takes them from a YAML map:
+SLOTS are expert numbers of every layer with a router, such as 2 or 2-5,7, or of
+single layers, such as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4).
+--map FILE takes them from a YAML map:
 
   legal: 2-5,7
   bio: {0: [1, 2], 3-5: 4}

@@ -209,7 +209,7 @@ void add_control_commands(std::vector<Command>& commands) {
   commands.push_back(
       {"unload",
        "NAME",
-       "retire a module: streams that use it end first",
+       "retire a module after its last stream",
        1,
        1,
        {},
@@ -222,13 +222,8 @@ void add_control_commands(std::vector<Command>& commands) {
   commands.push_back({"plan", "FILE", "what apply would change, need and refuse", 1, 1, {}, plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,
                       add_in_flight, apply});
-  commands.push_back({"rollback",
-                      "[EPOCH]",
-                      "back to the composition of an epoch, or one back",
-                      0,
-                      1,
-                      {},
-                      rollback});
+  commands.push_back(
+      {"rollback", "[EPOCH]", "back to an epoch's composition, or one", 0, 1, {}, rollback});
   commands.push_back({"epochs", "", "published routing tables", 0, 0, {}, epochs});
 }
 

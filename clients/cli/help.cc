@@ -32,7 +32,7 @@ void print_help(const std::vector<Command>& commands) {
   }
   std::cout << fmt::format("  {:<34}{}\n", "module split|graft|inspect|verify",
                            "module directories, offline");
-  std::cout << "\nWithout endpoints: " << wire::default_serve_endpoint() << " and "
+  std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
             << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n";
 }
 

@@ -474,6 +474,23 @@ class CliTest(unittest.TestCase):
             self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
         self.assertEqual(self.peer.requests, [])
 
+    def test_every_help_fits_a_terminal_80_wide(self):
+        def lines(*command):
+            ran = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30)
+            self.assertEqual((ran.returncode, ran.stderr), (0, ""), command)
+            # Paths are as long as they are.
+            return [line for line in ran.stdout.splitlines() if not line.startswith("  ipc://")]
+
+        programs = [p for p in Path(CHIMERA).parent.iterdir() if p.name.startswith("chimera")]
+        texts = {p.name: lines(p) for p in programs}
+        commands = [line.split()[0] for line in texts["chimera"] if line.startswith("  ")]
+        self.assertGreater(len(commands), 15)
+        for command in commands:
+            texts["chimera " + command] = lines(CHIMERA, command)
+        for name, text in texts.items():
+            for line in text:
+                self.assertLessEqual(len(line), 80, f"{name}: {line}")
+
 
 if __name__ == "__main__":
     CHIMERA = os.path.abspath(sys.argv.pop(1))
