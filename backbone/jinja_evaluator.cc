@@ -307,9 +307,9 @@ void Evaluator::bind_parameters(const MacroCode& code, Frame& frame, const CallA
   }
   const Value* caller = nullptr;
   for (const auto& [name, value] : args.named) {
-    const auto at =
-        std::find_if(code.parameters.begin(), code.parameters.end(),
-                     [&](const Parameter& p) { return parsed_.names[p.symbol] == name; });
+    const auto at = std::find_if(
+        code.parameters.begin(), code.parameters.end(),
+        [&, &wanted = name](const Parameter& p) { return parsed_.names[p.symbol] == wanted; });
     if (at != code.parameters.end()) {
       given[static_cast<size_t>(at - code.parameters.begin())] = &value;
     } else if (name == "caller" && code.uses_caller) {

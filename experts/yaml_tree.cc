@@ -125,10 +125,10 @@ class TreeBuilder final : public YAML::EventHandler {
       return;
     }
     const auto first = std::find_if(frame.node.entries.begin(), frame.node.entries.end(),
-                                    [&](const auto& e) { return e.first.text == key.text; });
+                                    [&](const auto& e) { return e.key.text == key.text; });
     if (first != frame.node.entries.end()) {
       problems_.add(key, fmt::format("key {} found twice (expected once; first on line {})",
-                                     key.found(), first->first.line));
+                                     key.found(), first->key.line));
       return;
     }
     if (frame.node.entries.size() >= kMaxEntries) {
@@ -137,7 +137,7 @@ class TreeBuilder final : public YAML::EventHandler {
       mark.column = key.column - 1;
       throw Refused{mark, fmt::format("found more than {} keys (expected fewer)", kMaxEntries)};
     }
-    frame.node.entries.emplace_back(std::move(key), std::move(value));
+    frame.node.entries.push_back({std::move(key), std::move(value)});
   }
 
   YamlProblems& problems_;

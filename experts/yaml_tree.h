@@ -16,6 +16,8 @@
 
 namespace chimera {
 
+struct YamlEntry;
+
 struct YamlNode {
   enum class Kind : uint8_t { kNull, kScalar, kList, kMap };
   Kind kind = Kind::kNull;
@@ -24,13 +26,18 @@ struct YamlNode {
   bool plain = false;           // scalar without quotes, the only kind that may stand for a number
   std::string text;             // of a scalar
   std::vector<YamlNode> items;  // of a list
-  std::vector<std::pair<YamlNode, YamlNode>> entries;  // of a map, in order, keys are scalars
+  std::vector<YamlEntry> entries;  // of a map, in order
 
   /// What an error message calls it: the quoted text (shortened, control bytes escaped), "a list",
   /// "a map" or "nothing".
   std::string found() const;
   /// The node in flow style, e.g. {"source": "wikipedia", "license": "CC-BY-4.0"}.
   std::string flow() const;
+};
+
+struct YamlEntry {
+  YamlNode key;  // a scalar
+  YamlNode value;
 };
 
 /// Problems found in one document, reported together.
