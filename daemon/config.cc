@@ -269,7 +269,7 @@ Result<CompositionSpec> parse_composition(std::string_view text, const std::stri
   if (!root.ok()) return root.status();
   const auto has = [&](std::string_view key) {
     return std::any_of(root->entries.begin(), root->entries.end(),
-                       [&](const auto& entry) { return entry.first.text == key; });
+                       [&](const auto& entry) { return entry.key.text == key; });
   };
   CompositionSpec spec;
   Reader reader(problems, base_dir);
