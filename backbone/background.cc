@@ -11,8 +11,8 @@ using std::chrono::microseconds;
 
 // Beside two busy compute threads on two CPUs (`chimera-bench swap`, 8 changes a second, demo
 // model) the tail of the streams was 1.6 times the quiet one without bursts, 1.3 with bursts of
-// 250 us and no rest, 1.2 with rests of 1 ms and 1.1 with 2 ms. (At nice 10; at
-// normal priority, with 2 ms, 1.05 to 1.2.) A ninth of a CPU is left for the load.
+// 250 us and no rest, 1.2 with rests of 1 ms and 1.1 with 2 ms (at nice 10; at normal priority,
+// with 2 ms, 1.05 to 1.2). A ninth of a CPU is left for the load.
 constexpr microseconds kBurst{250};
 constexpr microseconds kRest{2000};
 // A yield that nobody takes up returns within a microsecond.

@@ -4,7 +4,7 @@
 // CPU without instructions for it: 0.25 to 0.4 GB/s, against 2 to 5 GB/s of Poly1305 (RFC 8439).
 // The memo keeps pairs of a Poly1305 tag under a random key of its own and the SHA-256 that was
 // computed together with it. Every byte is still looked at, every time: other bytes give another
-// tag but for a chance below length / 2^100, and since neither key nor tags leave the process,
+// tag but for a chance below length / 2^90, and since neither key nor tags leave the process,
 // nobody can aim for that chance.
 //
 // Thread safety: any thread.
