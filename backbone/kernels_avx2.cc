@@ -15,6 +15,7 @@ struct Avx2 {
   static constexpr int kRows = 2;
   static constexpr int kCols = 3;
   static constexpr int kGemvCols = 4;  // 8 chains; four memory streams suit the prefetchers
+  static constexpr int kWidenFromRows = 8;
 
   static Reg zero() { return _mm256_setzero_ps(); }
   static Reg set1(float v) { return _mm256_set1_ps(v); }

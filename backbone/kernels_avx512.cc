@@ -22,6 +22,7 @@ struct Avx512 {
   static constexpr int kRows = 4;
   static constexpr int kCols = 4;
   static constexpr int kGemvCols = 8;  // 8 chains cover 2 ports x 4 cycles
+  static constexpr int kWidenFromRows = 16;
 
   static Reg zero() { return _mm512_setzero_ps(); }
   static Reg set1(float v) { return _mm512_set1_ps(v); }

@@ -12,6 +12,7 @@ struct Scalar {
   static constexpr int kRows = 1;
   static constexpr int kCols = 1;
   static constexpr int kGemvCols = 1;
+  static constexpr int kWidenFromRows = 8;
 
   static Reg zero() { return 0.0f; }
   static Reg set1(float v) { return v; }

@@ -1,0 +1,279 @@
+// The matrix product of the kernels. Private to the kernels_*.cc files; kernels_impl.h says what V
+// is and why every variant gives the same bits.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "backbone/kernels.h"
+
+namespace chimera::kernels_impl {
+
+constexpr int kLanes = 16;
+
+// Inputs handled per pass over a weight tile: 1024 floats x (3..4 weight rows + 2..4 input rows)
+// fill the smallest common L1 (32 KiB) without overflowing it.
+constexpr int64_t kDepthBlock = 1024;
+// Input rows that share one widened weight tile: 32 x 1024 floats stay within half of a 256 KiB L2.
+constexpr int64_t kRowBlock = 32;
+
+template <class V>
+constexpr int kParts = kLanes / V::kWidth;
+
+template <class V>
+inline typename V::Reg load(const float* p) {
+  return V::load(p);
+}
+template <class V>
+inline typename V::Reg load(const uint16_t* p) {
+  return V::load_bf16(p);
+}
+
+// Fetching ahead: weight rows of small models are shorter than what the prefetchers of the hardware
+// need to find their stride, and a step of decoding reads each only once. While one register tile
+// is computed, the next one's weights are asked for; addresses past the last row are never read.
+
+template <class W>
+constexpr int64_t kAheadDepth = 2048 / sizeof(W);
+
+/// Nothing is read next.
+struct NothingAhead {
+  template <int N>
+  [[gnu::always_inline]] void fetch(int64_t) const {}
+};
+
+/// Weight rows, `ldw` elements apart, that are read next.
+template <class W>
+struct RowsAhead {
+  const W* w;
+  int64_t ldw;
+  bool wanted;
+
+  /// Asks for the cache lines of N rows that begin with element k.
+  template <int N>
+  [[gnu::always_inline]] void fetch(int64_t k) const {
+    constexpr int64_t kLine = 64 / sizeof(W);
+    if (!wanted || k % kLine != 0) return;
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * ldw + k);
+  }
+};
+
+/// Running sums of one register tile, and their place in memory between depth blocks.
+template <class V, int M, int N>
+struct Sums {
+  typename V::Reg s[M][N][kParts<V>];
+
+  [[gnu::always_inline]] void clear() {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p) s[m][n][p] = V::zero();
+  }
+  [[gnu::always_inline]] void restore(const float* from) {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p)
+          s[m][n][p] = V::load(from + (m * N + n) * kLanes + p * V::kWidth);
+  }
+  [[gnu::always_inline]] void save(float* to) const {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
+        for (int p = 0; p < kParts<V>; ++p)
+          V::store(to + (m * N + n) * kLanes + p * V::kWidth, s[m][n][p]);
+  }
+  [[gnu::always_inline]] void fold(float* y, int64_t ldy) const {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      if constexpr (N % 4 == 0) {
+#pragma GCC unroll 2
+        for (int n = 0; n < N; n += 4) V::fold4(&s[m][n], y + m * ldy + n);
+      } else {
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) y[m * ldy + n] = V::fold(s[m][n]);
+      }
+    }
+  }
+
+  /// Adds 16 inputs of M rows times N weight rows.
+  template <class W>
+  [[gnu::always_inline]] void step(const float* x, int64_t ldx, const W* w, int64_t ldw) {
+#pragma GCC unroll 16
+    for (int p = 0; p < kParts<V>; ++p) {
+      typename V::Reg wr[N];
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        wr[n] = load<V>(w + n * ldw + p * V::kWidth);
+        // Loaded once for all M rows; the compiler would fold a load into every FMA instead, and
+        // loads, not FMAs, would set the pace.
+        if constexpr (M > 1) V::keep_in_register(wr[n]);
+      }
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        const typename V::Reg xr = V::load(x + m * ldx + p * V::kWidth);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) s[m][n][p] = V::fma(xr, wr[n], s[m][n][p]);
+      }
+    }
+  }
+
+  /// Adds `depth` inputs, the last incomplete group of 16 padded with zeros.
+  template <class W, class Ahead = NothingAhead>
+  [[gnu::always_inline]] void add(const float* x, int64_t ldx, const W* w, int64_t ldw,
+                                  int64_t depth, Ahead ahead = {}) {
+    int64_t k = 0;
+    for (; k + kLanes <= depth; k += kLanes) {
+      ahead.template fetch<N>(k);
+      step(x + k, ldx, w + k, ldw);
+    }
+    if (k == depth) return;
+    alignas(64) float xt[M * kLanes] = {};
+    alignas(64) W wt[N * kLanes] = {};
+    const size_t left = static_cast<size_t>(depth - k);
+    for (int m = 0; m < M; ++m) std::memcpy(xt + m * kLanes, x + m * ldx + k, left * sizeof(float));
+    for (int n = 0; n < N; ++n) std::memcpy(wt + n * kLanes, w + n * ldw + k, left * sizeof(W));
+    step(xt, kLanes, wt, kLanes);
+  }
+};
+
+/// y[M, N] = x[M, depth] * w[N, depth]^T.
+template <class V, int M, int N, class W>
+void tile(const float* x, int64_t ldx, const W* w, int64_t ldw, int64_t depth, float* y,
+          int64_t ldy) {
+  Sums<V, M, N> sums;
+  sums.clear();
+  sums.add(x, ldx, w, ldw, depth);
+  sums.fold(y, ldy);
+}
+
+/// Some of the inputs of a product, and where they stand among all.
+struct DepthBlock {
+  int64_t depth;
+  bool first, last;
+};
+
+/// One depth block of a tile: `saved` carries the sums from block to block.
+template <class V, int M, int N, class W, class Ahead>
+void tile_block(const float* x, int64_t ldx, const W* w, int64_t ldw, DepthBlock block, Ahead ahead,
+                float* saved, float* y, int64_t ldy) {
+  Sums<V, M, N> sums;
+  if (block.first)
+    sums.clear();
+  else
+    sums.restore(saved);
+  sums.add(x, ldx, w, ldw, block.depth, ahead);
+  if (block.last)
+    sums.fold(y, ldy);
+  else
+    sums.save(saved);
+}
+
+/// Rows [0, m) against N weight rows and one depth block. The first tile fetches ahead.
+template <class V, int N, class W, class Ahead>
+void rows_block(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, DepthBlock block,
+                Ahead ahead, float* saved, float* y, int64_t ldy) {
+  int64_t i = std::min<int64_t>(m, V::kRows);
+  switch (i) {
+    case 4:
+      if constexpr (V::kRows >= 4) tile_block<V, 4, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+      break;
+    case 3:
+      if constexpr (V::kRows >= 3) tile_block<V, 3, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+      break;
+    case 2:
+      if constexpr (V::kRows >= 2) tile_block<V, 2, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+      break;
+    default:
+      tile_block<V, 1, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+  }
+  constexpr NothingAhead kNothing;
+  float* state = saved + i * N * kLanes;
+  if constexpr (V::kRows >= 4) {
+    for (; i + 4 <= m; i += 4, state += 4 * N * kLanes)
+      tile_block<V, 4, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
+  }
+  if constexpr (V::kRows >= 2) {
+    for (; i + 2 <= m; i += 2, state += 2 * N * kLanes)
+      tile_block<V, 2, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
+  }
+  for (; i < m; ++i, state += N * kLanes)
+    tile_block<V, 1, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
+}
+
+/// Widens N rows of `depth` BF16 weights into `out` (row stride kDepthBlock).
+template <class V>
+void widen_rows(const uint16_t* w, int64_t ldw, int64_t rows, int64_t depth, float* out) {
+  for (int64_t n = 0; n < rows; ++n) {
+    const uint16_t* from = w + n * ldw;
+    float* to = out + n * kDepthBlock;
+    int64_t k = 0;
+    for (; k + V::kWidth <= depth; k += V::kWidth) V::store(to + k, V::load_bf16(from + k));
+    for (; k < depth; ++k) to[k] = V::widen(from[k]);
+  }
+}
+
+/// N weight rows at a time, kept hot in L1 (widened once, where that pays) for all rows of a block.
+template <class V, int N, class W>
+void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, float* y,
+                        int64_t ldy) {
+  constexpr bool kNarrow = sizeof(W) < sizeof(float);
+  alignas(64) float saved[kRowBlock * N * kLanes];
+  alignas(64) float widened[kNarrow ? N * kDepthBlock : 1];
+  const bool widen = kNarrow && m >= V::kWidenFromRows;
+  // A single register tile has no use for the weights after it.
+  const int64_t most = m <= V::kRows ? ldw : kDepthBlock;
+  for (int64_t k = 0; k < ldw; k += most) {
+    const int64_t depth = std::min(most, ldw - k);
+    const DepthBlock block{depth, k == 0, k + depth == ldw};
+    const RowsAhead<W> ahead{block.last ? w + N * ldw : w + k + depth, ldw,
+                             depth <= kAheadDepth<W>};
+    if constexpr (kNarrow) {
+      if (widen) {
+        widen_rows<V>(w + k, ldw, N, depth, widened);
+        rows_block<V, N>(x + k, m, ldx, widened, kDepthBlock, block, ahead, saved, y, ldy);
+        continue;
+      }
+    }
+    rows_block<V, N>(x + k, m, ldx, w + k, ldw, block, ahead, saved, y, ldy);
+  }
+}
+
+template <class V, int N, class W>
+void matmul_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+                 float* y, int64_t ldy) {
+  const W* weights = static_cast<const W*>(w.data);
+  int64_t n = n0;
+  for (; n + N <= n1; n += N)
+    matmul_tile_column<V, N>(x, m, ldx, weights + n * w.cols, w.cols, y + n, ldy);
+  for (; n < n1; ++n) matmul_tile_column<V, 1>(x, m, ldx, weights + n * w.cols, w.cols, y + n, ldy);
+}
+
+template <class V, class W>
+void matmul_of(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+               float* y, int64_t ldy) {
+  if (m == 1) return matmul_rows<V, V::kGemvCols, W>(x, m, ldx, w, n0, n1, y, ldy);
+  for (int64_t i = 0; i < m; i += kRowBlock)
+    matmul_rows<V, V::kCols, W>(x + i * ldx, std::min(kRowBlock, m - i), ldx, w, n0, n1,
+                                y + i * ldy, ldy);
+}
+
+template <class V>
+void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+            float* y, int64_t ldy) {
+  if (w.dtype == DType::kF32)
+    matmul_of<V, float>(x, m, ldx, w, n0, n1, y, ldy);
+  else
+    matmul_of<V, uint16_t>(x, m, ldx, w, n0, n1, y, ldy);
+}
+
+}  // namespace chimera::kernels_impl
