@@ -56,6 +56,35 @@ struct Avx512 {
     return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
   }
   static float fold(const Reg (&a)[1]) { return fold_s8(s8(a[0])); }
+  /// y[m, n] = the sum of a[m][n], 4 x 4 of them, by the same additions with a third of the
+  /// instructions: each pair of registers becomes one that holds the next partial sums of both.
+  static void fold16(const Reg (&a)[4][4][1], float* y, int64_t ldy) {
+    Reg s4[4];  // [m]: four partial sums of every n, n by n
+    for (int m = 0; m < 4; ++m) {
+      const Reg s8_01 = add(_mm512_shuffle_f32x4(a[m][0][0], a[m][1][0], 0x44),
+                            _mm512_shuffle_f32x4(a[m][0][0], a[m][1][0], 0xee));
+      const Reg s8_23 = add(_mm512_shuffle_f32x4(a[m][2][0], a[m][3][0], 0x44),
+                            _mm512_shuffle_f32x4(a[m][2][0], a[m][3][0], 0xee));
+      s4[m] =
+          add(_mm512_shuffle_f32x4(s8_01, s8_23, 0x88), _mm512_shuffle_f32x4(s8_01, s8_23, 0xdd));
+    }
+    const Reg s2_01 = fold_pairs(s4[0], s4[1]);  // per n: two of m = 0, two of m = 1
+    const Reg s2_23 = fold_pairs(s4[2], s4[3]);
+    const Reg by_n =
+        add(_mm512_shuffle_ps(s2_01, s2_23, 0x88), _mm512_shuffle_ps(s2_01, s2_23, 0xdd));
+    const __m512i transposed =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const Reg by_m = _mm512_permutexvar_ps(transposed, by_n);
+    _mm_storeu_ps(y, _mm512_castps512_ps128(by_m));
+    _mm_storeu_ps(y + ldy, _mm512_extractf32x4_ps(by_m, 1));
+    _mm_storeu_ps(y + 2 * ldy, _mm512_extractf32x4_ps(by_m, 2));
+    _mm_storeu_ps(y + 3 * ldy, _mm512_extractf32x4_ps(by_m, 3));
+  }
+  static Reg fold_pairs(Reg a, Reg b) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+               _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
   static void fold4(const Reg (*a)[1], float* out) {
     fold4_s8(s8(a[0][0]), s8(a[1][0]), s8(a[2][0]), s8(a[3][0]), out);
   }

@@ -31,10 +31,9 @@ inline typename V::Reg load(const uint16_t* p) {
   return V::load_bf16(p);
 }
 
-// Fetching ahead: weight rows of small models are shorter than what the prefetchers of the hardware
-// need to find their stride, and a step of decoding reads each only once. While one register tile
-// is computed, the next one's weights are asked for; addresses past the last row are never read.
-
+// Fetching ahead: rows of small models are too short for the prefetchers of the hardware to find
+// their stride, and a step of decoding reads every weight once. While one register tile is
+// computed, the weights of the next are asked for. Rows of at least 2 KiB do without.
 template <class W>
 constexpr int64_t kAheadDepth = 2048 / sizeof(W);
 
@@ -49,13 +48,12 @@ template <class W>
 struct RowsAhead {
   const W* w;
   int64_t ldw;
-  bool wanted;
 
   /// Asks for the cache lines of N rows that begin with element k.
   template <int N>
   [[gnu::always_inline]] void fetch(int64_t k) const {
     constexpr int64_t kLine = 64 / sizeof(W);
-    if (!wanted || k % kLine != 0) return;
+    if (k % kLine != 0) return;
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * ldw + k);
   }
@@ -93,6 +91,7 @@ struct Sums {
           V::store(to + (m * N + n) * kLanes + p * V::kWidth, s[m][n][p]);
   }
   [[gnu::always_inline]] void fold(float* y, int64_t ldy) const {
+    if constexpr (M == 4 && N == 4 && kParts<V> == 1) return V::fold16(s, y, ldy);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       if constexpr (N % 4 == 0) {
@@ -113,10 +112,11 @@ struct Sums {
       typename V::Reg wr[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
-        wr[n] = load<V>(w + n * ldw + p * V::kWidth);
+        typename V::Reg r = load<V>(w + n * ldw + p * V::kWidth);
         // Loaded once for all M rows; the compiler would fold a load into every FMA instead, and
-        // loads, not FMAs, would set the pace.
-        if constexpr (M > 1) V::keep_in_register(wr[n]);
+        // loads, not FMAs, would set the pace. (An element of wr would get a home in memory.)
+        if constexpr (M > 1) V::keep_in_register(r);
+        wr[n] = r;
       }
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
@@ -164,8 +164,9 @@ struct DepthBlock {
 
 /// One depth block of a tile: `saved` carries the sums from block to block.
 template <class V, int M, int N, class W, class Ahead>
-void tile_block(const float* x, int64_t ldx, const W* w, int64_t ldw, DepthBlock block, Ahead ahead,
-                float* saved, float* y, int64_t ldy) {
+[[gnu::always_inline]] inline void tile_block(const float* x, int64_t ldx, const W* w, int64_t ldw,
+                                              DepthBlock block, Ahead ahead, float* saved, float* y,
+                                              int64_t ldy) {
   Sums<V, M, N> sums;
   if (block.first)
     sums.clear();
@@ -178,31 +179,31 @@ void tile_block(const float* x, int64_t ldx, const W* w, int64_t ldw, DepthBlock
     sums.save(saved);
 }
 
-/// Rows [0, m) against N weight rows and one depth block. The first tile fetches ahead.
-template <class V, int N, class W, class Ahead>
+/// Rows [0, m) against N weight rows and one depth block, R rows at a time (1, 2 or 4). The first
+/// tile fetches ahead.
+template <class V, int R, int N, class W, class Ahead>
 void rows_block(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, DepthBlock block,
                 Ahead ahead, float* saved, float* y, int64_t ldy) {
-  int64_t i = std::min<int64_t>(m, V::kRows);
-  switch (i) {
-    case 4:
-      if constexpr (V::kRows >= 4) tile_block<V, 4, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
-      break;
-    case 3:
-      if constexpr (V::kRows >= 3) tile_block<V, 3, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
-      break;
-    case 2:
-      if constexpr (V::kRows >= 2) tile_block<V, 2, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
-      break;
-    default:
-      tile_block<V, 1, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+  const auto first_tile = [&]<int M>(std::integral_constant<int, M>) {
+    if constexpr (M <= R) tile_block<V, M, N>(x, ldx, w, ldw, block, ahead, saved, y, ldy);
+  };
+  int64_t i = std::min<int64_t>(m, R);
+  if (i == 4) {
+    first_tile(std::integral_constant<int, 4>());
+  } else if (i == 3) {
+    first_tile(std::integral_constant<int, 3>());
+  } else if (i == 2) {
+    first_tile(std::integral_constant<int, 2>());
+  } else {
+    first_tile(std::integral_constant<int, 1>());
   }
   constexpr NothingAhead kNothing;
   float* state = saved + i * N * kLanes;
-  if constexpr (V::kRows >= 4) {
+  if constexpr (R >= 4) {
     for (; i + 4 <= m; i += 4, state += 4 * N * kLanes)
       tile_block<V, 4, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
   }
-  if constexpr (V::kRows >= 2) {
+  if constexpr (R >= 2) {
     for (; i + 2 <= m; i += 2, state += 2 * N * kLanes)
       tile_block<V, 2, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
   }
@@ -223,48 +224,57 @@ void widen_rows(const uint16_t* w, int64_t ldw, int64_t rows, int64_t depth, flo
 }
 
 /// N weight rows at a time, kept hot in L1 (widened once, where that pays) for all rows of a block.
-template <class V, int N, class W>
-void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, float* y,
-                        int64_t ldy) {
+/// `more`: the rows that follow them are next.
+template <class V, int R, int N, class W>
+void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw, bool more,
+                        float* y, int64_t ldy) {
   constexpr bool kNarrow = sizeof(W) < sizeof(float);
   alignas(64) float saved[kRowBlock * N * kLanes];
   alignas(64) float widened[kNarrow ? N * kDepthBlock : 1];
   const bool widen = kNarrow && m >= V::kWidenFromRows;
-  // A single register tile has no use for the weights after it.
-  const int64_t most = m <= V::kRows ? ldw : kDepthBlock;
+  // The weights of a single register tile are used once.
+  const int64_t most = m <= R ? ldw : kDepthBlock;
   for (int64_t k = 0; k < ldw; k += most) {
     const int64_t depth = std::min(most, ldw - k);
     const DepthBlock block{depth, k == 0, k + depth == ldw};
-    const RowsAhead<W> ahead{block.last ? w + N * ldw : w + k + depth, ldw,
-                             depth <= kAheadDepth<W>};
+    const auto multiply = [&](const auto* from, int64_t stride) {
+      if (depth <= kAheadDepth<W> && (more || !block.last)) {
+        const RowsAhead<W> ahead{block.last ? w + N * ldw : w + k + depth, ldw};
+        rows_block<V, R, N>(x + k, m, ldx, from, stride, block, ahead, saved, y, ldy);
+      } else {
+        rows_block<V, R, N>(x + k, m, ldx, from, stride, block, NothingAhead(), saved, y, ldy);
+      }
+    };
     if constexpr (kNarrow) {
       if (widen) {
         widen_rows<V>(w + k, ldw, N, depth, widened);
-        rows_block<V, N>(x + k, m, ldx, widened, kDepthBlock, block, ahead, saved, y, ldy);
+        multiply(widened, kDepthBlock);
         continue;
       }
     }
-    rows_block<V, N>(x + k, m, ldx, w + k, ldw, block, ahead, saved, y, ldy);
+    multiply(w + k, ldw);
   }
 }
 
-template <class V, int N, class W>
+template <class V, int R, int N, class W>
 void matmul_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                  float* y, int64_t ldy) {
-  const W* weights = static_cast<const W*>(w.data);
-  int64_t n = n0;
-  for (; n + N <= n1; n += N)
-    matmul_tile_column<V, N>(x, m, ldx, weights + n * w.cols, w.cols, y + n, ldy);
-  for (; n < n1; ++n) matmul_tile_column<V, 1>(x, m, ldx, weights + n * w.cols, w.cols, y + n, ldy);
+  const auto* row = static_cast<const W*>(w.data) + n0 * w.cols;
+  y += n0;
+  int64_t left = n1 - n0;
+  for (; left >= N; left -= N, row += N * w.cols, y += N)
+    matmul_tile_column<V, R, N>(x, m, ldx, row, w.cols, left >= 2 * N, y, ldy);
+  for (; left > 0; --left, row += w.cols, ++y)
+    matmul_tile_column<V, R, 1>(x, m, ldx, row, w.cols, false, y, ldy);
 }
 
 template <class V, class W>
 void matmul_of(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                float* y, int64_t ldy) {
-  if (m == 1) return matmul_rows<V, V::kGemvCols, W>(x, m, ldx, w, n0, n1, y, ldy);
+  if (m == 1) return matmul_rows<V, 1, V::kGemvCols, W>(x, m, ldx, w, n0, n1, y, ldy);
   for (int64_t i = 0; i < m; i += kRowBlock)
-    matmul_rows<V, V::kCols, W>(x + i * ldx, std::min(kRowBlock, m - i), ldx, w, n0, n1,
-                                y + i * ldy, ldy);
+    matmul_rows<V, V::kRows, V::kCols, W>(x + i * ldx, std::min(kRowBlock, m - i), ldx, w, n0, n1,
+                                          y + i * ldy, ldy);
 }
 
 template <class V>
