@@ -17,6 +17,7 @@
 
 #include "backbone/backbone_weights.h"
 #include "backbone/checkpoint.h"
+#include "backbone/float_buffer.h"
 #include "backbone/kernels.h"
 #include "backbone/kv_cache.h"
 #include "backbone/linear.h"
@@ -47,11 +48,11 @@ class FeedForward {
 /// Scratch memory of forward passes; grows to the largest batch seen.
 class Workspace {
  public:
-  std::vector<float> x, normed, q, k, v, attn, ffn, scores, logits;
-  std::vector<float> q_low, q_latent, attn_latent;     // latent attention
-  std::vector<float> ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
-  std::vector<float> rope;                             // [rows, rope_dim]: cosines, then sines
-  std::vector<LinearOp> head_ops;                      // latent attention: one product per head
+  FloatBuffer x, normed, q, k, v, attn, ffn, scores, logits;
+  FloatBuffer q_low, q_latent, attn_latent;     // latent attention
+  FloatBuffer ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
+  FloatBuffer rope;                             // [rows, rope_dim]: cosines, then sines
+  std::vector<LinearOp> head_ops;               // latent attention: one product per head
   std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
   std::vector<int64_t> row_segment, row_position, first_block;
 };

@@ -93,7 +93,7 @@ class Runner {
     const Status status =
         model_.backbone->forward(segments, *model_.moe, kernels_, pool_, workspace_);
     EXPECT_TRUE(status.ok()) << status.to_string();
-    return workspace_.logits;
+    return {workspace_.logits.begin(), workspace_.logits.end()};
   }
 
   /// Logits of all positions in one pass.

@@ -25,7 +25,7 @@ void ForwardPass::prepare() {
       ws_.row_position.push_back(segments_[s].position + static_cast<int64_t>(t));
     }
   rows_ = static_cast<int64_t>(ws_.row_segment.size());
-  for (std::vector<float>* v : {&ws_.x, &ws_.normed, &ws_.ffn}) sized(*v, c_.hidden_size);
+  for (FloatBuffer* v : {&ws_.x, &ws_.normed, &ws_.ffn}) sized(*v, c_.hidden_size);
   sized(ws_.q, q_width());
   sized(ws_.k, c_.key_width());
   sized(ws_.v, c_.value_width());

@@ -57,7 +57,7 @@ class ForwardPass {
                          for (int64_t r = begin; r < end; ++r) body(r);
                        });
   }
-  float* sized(std::vector<float>& buffer, int64_t width) {
+  float* sized(FloatBuffer& buffer, int64_t width) {
     buffer.resize(static_cast<size_t>(rows_ * width));
     return buffer.data();
   }

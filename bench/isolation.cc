@@ -64,7 +64,8 @@ struct Caller {
 
   const int64_t hidden;
   ThreadPool pool;
-  std::vector<float> scratch, x, y;
+  FloatBuffer scratch;
+  std::vector<float> x, y;
   ExpertContext context{best_kernels(), pool, scratch};
 };
 

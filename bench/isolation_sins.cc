@@ -95,7 +95,8 @@ void measure(const std::string& library, const std::string& sin) {
                                std::make_shared<LibraryRuntime>(std::move(options)));
   if (!backend.ok()) throw std::runtime_error(backend.status().to_string());
   ThreadPool pool(1);
-  std::vector<float> scratch, x(kHidden, 1.0f), y(kHidden);
+  FloatBuffer scratch;
+  std::vector<float> x(kHidden, 1.0f), y(kHidden);
   ExpertContext context{best_kernels(), pool, scratch};
   std::vector<double> answered, again;
   std::string how;

@@ -3,21 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "experts/staged.h"
+
 namespace chimera {
 namespace {
-
-// Work per hand-over to the pool, in multiply-adds: about 3 us on one core, several times what
-// waking a spinning worker costs.
-constexpr int64_t kGrainWork = 1 << 16;
-// Ranges of output rows are whole multiples of this: one cache line of float outputs, so that two
-// threads never write to the same line.
-constexpr int64_t kOutputStep = 16;
-
-/// Output rows per range of a [outputs, inputs] product over `rows` input rows.
-int64_t output_grain(int64_t rows, int64_t inputs) {
-  const int64_t grain = kGrainWork / std::max<int64_t>(1, rows * inputs);
-  return (std::max<int64_t>(1, grain) + kOutputStep - 1) / kOutputStep * kOutputStep;
-}
 
 // A tile of widened rows stays in the L2 cache: 64 Ki floats are 256 KiB.
 constexpr int64_t kTileElements = 64 * 1024;
@@ -70,34 +59,23 @@ void clamped_swiglu(float* gate, const float* up, int64_t n) {
   }
 }
 
-class FeedForwardExpert final : public Expert {
+/// First stage: the activations [rows, width], into the scratch memory. Second: the outputs.
+class FeedForwardExpert final : public StagedExpert {
  public:
   FeedForwardExpert(ExpertKind kind, ExpertWeights weights) : kind_(kind), w_(std::move(weights)) {}
 
-  Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const override {
-    const int64_t hidden = w_.gate.cols();
-    const int64_t width = w_.gate.rows();
-    const auto half = static_cast<size_t>(rows * width);
-    if (ctx.scratch.size() < 2 * half) ctx.scratch.resize(2 * half);
-    float* const g = ctx.scratch.data();  // [rows, width]
-    float* const u = g + half;            // [rows, width]
-    ctx.pool.parallel_for(width, output_grain(rows, 2 * hidden), [&](int64_t begin, int64_t end) {
-      multiply(ctx.kernels, x, rows, w_.gate, begin, end, g);
-      multiply(ctx.kernels, x, rows, w_.up, begin, end, u);
-      add_bias(w_.gate_bias, rows, begin, end, width, g);
-      add_bias(w_.up_bias, rows, begin, end, width, u);
-      for (int64_t r = 0; r < rows; ++r) {
-        float* const gate = g + r * width + begin;
-        const float* const up = u + r * width + begin;
-        if (kind_ == ExpertKind::kSwiGlu) ctx.kernels.swiglu(gate, up, end - begin);
-        if (kind_ == ExpertKind::kClampedSwiGlu) clamped_swiglu(gate, up, end - begin);
-      }
-    });
-    ctx.pool.parallel_for(hidden, output_grain(rows, width), [&](int64_t begin, int64_t end) {
-      multiply(ctx.kernels, g, rows, w_.down, begin, end, y);
-      add_bias(w_.down_bias, rows, begin, end, hidden, y);
-    });
-    return {};
+  int stages() const override { return 2; }
+  Stage stage(int index, int64_t rows) const override {
+    if (index == 0) return {width(), 2 * rows * hidden()};
+    return {hidden(), rows * width()};
+  }
+  int64_t scratch_floats(int64_t rows) const override { return 2 * rows * width(); }
+
+  void run_stage(int index, const Kernels& kernels, const float* x, int64_t rows, float* scratch,
+                 float* y, int64_t begin, int64_t end) const override {
+    if (index == 0) return activate(kernels, x, rows, scratch, begin, end);
+    multiply(kernels, scratch, rows, w_.down, begin, end, y);
+    add_bias(w_.down_bias, rows, begin, end, hidden(), y);
   }
 
   uint64_t resident_bytes() const override {
@@ -106,6 +84,24 @@ class FeedForwardExpert final : public Expert {
   }
 
  private:
+  int64_t hidden() const { return w_.gate.cols(); }
+  int64_t width() const { return w_.gate.rows(); }
+
+  void activate(const Kernels& kernels, const float* x, int64_t rows, float* g, int64_t begin,
+                int64_t end) const {
+    float* const u = g + rows * width();
+    multiply(kernels, x, rows, w_.gate, begin, end, g);
+    multiply(kernels, x, rows, w_.up, begin, end, u);
+    add_bias(w_.gate_bias, rows, begin, end, width(), g);
+    add_bias(w_.up_bias, rows, begin, end, width(), u);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* const gate = g + r * width() + begin;
+      const float* const up = u + r * width() + begin;
+      if (kind_ == ExpertKind::kSwiGlu) kernels.swiglu(gate, up, end - begin);
+      if (kind_ == ExpertKind::kClampedSwiGlu) clamped_swiglu(gate, up, end - begin);
+    }
+  }
+
   ExpertKind kind_;
   ExpertWeights w_;
 };

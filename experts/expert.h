@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "backbone/block_quant.h"
+#include "backbone/float_buffer.h"
 #include "backbone/kernels.h"
 #include "backbone/model_config.h"
 #include "backbone/status.h"
@@ -28,8 +29,8 @@ namespace chimera {
 struct ExpertContext {
   const Kernels& kernels;
   ThreadPool& pool;
-  std::vector<float>& scratch;  // grows as needed; contents undefined between calls
-  uint64_t deadline_ns = 0;     // steady clock; 0: none. For experts that can give up
+  FloatBuffer& scratch;      // grows as needed; contents undefined between calls
+  uint64_t deadline_ns = 0;  // steady clock; 0: none. For experts that can give up
   const std::atomic<uint32_t>* cancel = nullptr;  // not 0: give up
   uint64_t epoch = 0;                             // of the table, for logs only
 };
@@ -42,6 +43,8 @@ class RunningForward {
   /// Waits for the end: what forward would have returned. Once, on the thread that began it.
   virtual Status finish() = 0;
 };
+
+class StagedExpert;
 
 class Expert {
  public:
@@ -58,6 +61,8 @@ class Expert {
                                                 ExpertContext& /*ctx*/) const {
     return nullptr;
   }
+  /// The expert itself when its forward can be run together with that of others (staged.h).
+  virtual const StagedExpert* staged() const { return nullptr; }
   virtual uint64_t resident_bytes() const = 0;
   /// What the router does with rows that chose this expert when forward failed.
   virtual FailurePolicy on_failure() const { return FailurePolicy::kFail; }

@@ -125,7 +125,7 @@ TestExpert random_expert(std::mt19937& rng, ExpertKind kind, bool biases, bool q
 
 std::vector<float> run(const Expert& expert, const std::vector<float>& x, int threads) {
   ThreadPool pool(threads);
-  std::vector<float> scratch;
+  FloatBuffer scratch;
   ExpertContext context{best_kernels(), pool, scratch};
   std::vector<float> y(x.size());
   const auto rows = static_cast<int64_t>(x.size()) / kHidden;

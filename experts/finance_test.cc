@@ -56,7 +56,8 @@ std::vector<float> rows_of(int64_t count) {
 
 std::vector<float> forward(const Module& module, int64_t layer, const std::vector<float>& x,
                            int threads = 1) {
-  std::vector<float> y(x.size(), NAN), scratch;
+  std::vector<float> y(x.size(), NAN);
+  FloatBuffer scratch;
   ThreadPool pool(threads);
   ExpertContext context{best_kernels(), pool, scratch};
   const auto rows = static_cast<int64_t>(x.size()) / kHidden;

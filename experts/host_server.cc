@@ -61,7 +61,7 @@ class CallServer {
     ThreadPool all(threads), one(1);
     pool_made_.count_down();
     begin_.wait();
-    std::vector<float> scratch;
+    FloatBuffer scratch;
     HostServePort::Call call;
     while (!stop_) {
       const Result<bool> got = port_->next(milliseconds(10'000), &call);
@@ -70,7 +70,7 @@ class CallServer {
     }
   }
 
-  void answer(const HostServePort::Call& call, ThreadPool& pool, std::vector<float>& scratch) {
+  void answer(const HostServePort::Call& call, ThreadPool& pool, FloatBuffer& scratch) {
     ExpertContext context{best_kernels(), pool, scratch};
     context.deadline_ns = call.request.deadline_ns;
     context.cancel = port_->cancel_flag();

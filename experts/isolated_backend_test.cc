@@ -133,7 +133,8 @@ class IsolatedBackendTest : public testing::Test {
 
   std::string state_;
   ThreadPool pool_{1};
-  std::vector<float> scratch_, x_, y_;
+  FloatBuffer scratch_;
+  std::vector<float> x_, y_;
   std::mutex mutex_;
   std::vector<std::string> lines_;  // guarded by mutex_
 };

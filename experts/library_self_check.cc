@@ -78,7 +78,7 @@ class SelfTest {
   const std::string label_;
   const std::vector<float> x_;
   ThreadPool pool_{1};
-  std::vector<float> scratch_;
+  FloatBuffer scratch_;
   ExpertContext context_;
 };
 

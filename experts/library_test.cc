@@ -96,7 +96,8 @@ struct Draft {
 /// Output of one expert for rows of 1, 2, 3, …
 std::vector<float> run(const Module& module, int64_t layer, size_t expert, int64_t rows,
                        int threads = 1) {
-  std::vector<float> x(static_cast<size_t>(rows * kHidden)), y(x.size(), NAN), scratch;
+  std::vector<float> x(static_cast<size_t>(rows * kHidden)), y(x.size(), NAN);
+  FloatBuffer scratch;
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i + 1);
   ThreadPool pool(threads);
   ExpertContext context{best_kernels(), pool, scratch};
@@ -307,7 +308,8 @@ TEST(Library, DeadlineIsReported) {
   draft.write();
   const auto module = draft.load();
   ASSERT_TRUE(module.ok());
-  std::vector<float> x(kHidden), y(kHidden), scratch;
+  std::vector<float> x(kHidden), y(kHidden);
+  FloatBuffer scratch;
   ThreadPool pool(1);
   ExpertContext context{best_kernels(), pool, scratch};
   context.deadline_ns = 1;  // long past

@@ -145,7 +145,7 @@ TEST(Module, LoadsAppendAndComputes) {
   std::vector<float> x(kHidden);
   for (size_t i = 0; i < x.size(); ++i) x[i] = 0.3f * static_cast<float>(i) - 2.0f;
   std::vector<float> y(kHidden);
-  std::vector<float> scratch;
+  FloatBuffer scratch;
   ThreadPool pool(2);
   ExpertContext context{best_kernels(), pool, scratch};
   ASSERT_TRUE(layer.experts[1]->forward(x.data(), 1, y.data(), context).ok());
@@ -170,7 +170,7 @@ TEST(Module, FileChangedAfterLoadingDoesNotMatter) {
   std::filesystem::resize_file(draft.dir + "/weights.safetensors", 0);
   std::vector<float> x(kHidden, 1.0f);
   std::vector<float> y(kHidden);
-  std::vector<float> scratch;
+  FloatBuffer scratch;
   ThreadPool pool(1);
   ExpertContext context{best_kernels(), pool, scratch};
   ASSERT_TRUE((*module)->layers.at(0).experts[0]->forward(x.data(), 1, y.data(), context).ok());

@@ -80,7 +80,8 @@ std::vector<float> by_definition(Model& m, const RoutingTrace& trace, int64_t la
                                  const float* x, bool failed) {
   const int64_t hidden = m.config.hidden_size;
   std::vector<double> sum(static_cast<size_t>(hidden));
-  std::vector<float> y(static_cast<size_t>(hidden)), scratch;
+  std::vector<float> y(static_cast<size_t>(hidden));
+  FloatBuffer scratch;
   ExpertContext ctx{best_kernels(), m.pool, scratch};
   const auto at = static_cast<size_t>((layer * trace.rows + row) * trace.k);
   double before = 0, after = 0;

@@ -56,7 +56,7 @@ class Elsewhere final : public Local {
     Running(const Elsewhere& e, std::vector<float> x, float* y)
         : expert_(e), result_(std::async(std::launch::async, [&e, x = std::move(x), y] {
             ThreadPool pool(1);
-            std::vector<float> scratch;
+            FloatBuffer scratch;
             ExpertContext ctx{best_kernels(), pool, scratch};
             return e.inner_->forward(x.data(), static_cast<int64_t>(x.size()) / 32, y, ctx);
           })) {}

@@ -102,7 +102,7 @@ struct LoadedModel {
     EXPECT_FALSE(routed.poisoned);
     if (!status.ok()) return {};
     ws.logits.resize(tokens.size() * static_cast<size_t>(config.vocab_size));
-    return ws.logits;
+    return {ws.logits.begin(), ws.logits.end()};
   }
 };
 

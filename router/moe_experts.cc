@@ -11,6 +11,10 @@
 namespace chimera {
 namespace {
 
+// Experts run together while their scratch memory stays within a cache (4 MiB). With more rows than
+// that each has work enough for all threads, and their scratch memory would add up for nothing.
+constexpr int64_t kTogetherFloats = 1 << 20;
+
 bool all_finite(const float* values, int64_t n) {
   uint32_t bad = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -69,16 +73,16 @@ const float* MoeRouter::Impl::expert_input(const Group& group, const float* x) {
   const int64_t* members = entry_row.data() + group.begin;
   const bool together = members[group.count - 1] - members[0] == group.count - 1;
   if (together && !config.score_scales_input) return x + members[0] * hidden;
-  gathered.resize(std::max(gathered.size(), static_cast<size_t>(group.count * hidden)));
+  float* const rows_of_group = gathered.data() + group.begin * hidden;
   for (int64_t i = 0; i < group.count; ++i) {
     const float* from = x + members[i] * hidden;
-    float* to = gathered.data() + i * hidden;
+    float* to = rows_of_group + i * hidden;
     std::memcpy(to, from, static_cast<size_t>(hidden) * sizeof(float));
     if (!config.score_scales_input) continue;
     const float weight = entry_weight[static_cast<size_t>(group.begin + i)];
     for (int64_t h = 0; h < hidden; ++h) to[h] *= weight;
   }
-  return gathered.data();
+  return rows_of_group;
 }
 
 void MoeRouter::Impl::run_group(Group& group, const float* x, ExpertContext& context) {
@@ -86,10 +90,33 @@ void MoeRouter::Impl::run_group(Group& group, const float* x, ExpertContext& con
                                        outputs.data() + group.begin * config.hidden_size, context);
 }
 
+/// All that can run together, as many at a time as share kTogetherFloats of scratch memory.
+void MoeRouter::Impl::run_staged_groups(const float* x, ExpertContext& context) {
+  int64_t floats = 0;
+  const auto flush = [&] {
+    run_staged(calls, context);
+    calls.clear();
+    floats = 0;
+  };
+  calls.clear();
+  for (const Group& group : groups) {
+    const StagedExpert* expert = group.expert->staged();
+    if (expert == nullptr) continue;
+    const int64_t need = expert->scratch_floats(group.count);
+    if (!calls.empty() && floats + need > kTogetherFloats) flush();
+    floats += need;
+    calls.push_back({expert, expert_input(group, x), group.count,
+                     outputs.data() + group.begin * config.hidden_size});
+  }
+  if (!calls.empty()) flush();
+}
+
 /// Experts in processes of their own compute while those of this process do.
 void MoeRouter::Impl::run_experts(const float* x) {
   const int64_t hidden = config.hidden_size;
-  outputs.resize(std::max(outputs.size(), entry_row.size() * static_cast<size_t>(hidden)));
+  const size_t floats = entry_row.size() * static_cast<size_t>(hidden);
+  outputs.resize(std::max(outputs.size(), floats));
+  gathered.resize(std::max(gathered.size(), floats));
   ExpertContext context{kernels, pool, scratch};
   for (Group& group : groups) {
     if (!group.expert->runs_elsewhere()) continue;
@@ -97,8 +124,10 @@ void MoeRouter::Impl::run_experts(const float* x) {
                                         outputs.data() + group.begin * hidden, context);
     group.begun = group.running != nullptr;
   }
+  run_staged_groups(x, context);
   for (Group& group : groups) {
-    if (!group.expert->runs_elsewhere()) run_group(group, x, context);
+    if (group.expert->staged() == nullptr && !group.expert->runs_elsewhere())
+      run_group(group, x, context);
   }
   for (Group& group : groups) {
     if (group.begun) group.status = std::exchange(group.running, nullptr)->finish();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "experts/staged.h"
 #include "router/gating.h"
 #include "router/moe.h"
 
@@ -52,6 +53,7 @@ struct MoeRouter::Impl {
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);
   void run_experts(const float* x);
+  void run_staged_groups(const float* x, ExpertContext& context);
   void run_group(Group& group, const float* x, ExpertContext& context);
   void settle(size_t layer);
   void combine(size_t layer, float* y);
@@ -83,7 +85,7 @@ struct MoeRouter::Impl {
   int64_t stride = 0;      // choices kept per row: the largest top_k of the pass
   int64_t candidates = 0;  // logits kept per row: the most candidates of a layer of the pass
 
-  std::vector<float> logits;        // [rows, candidates]
+  FloatBuffer logits;               // [rows, candidates]
   std::vector<GateChoice> choices;  // [rows, stride]
   std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
   std::vector<float> entropy;       // [rows]
@@ -95,9 +97,10 @@ struct MoeRouter::Impl {
   std::vector<int64_t> place;         // [rows, stride] entry of every choice
   std::vector<int64_t> entry_row;     // [entries]
   std::vector<float> entry_weight;    // [entries]
-  std::vector<float> gathered;        // [largest group, hidden]
-  std::vector<float> outputs;         // [entries, hidden]
-  std::vector<float> scratch;         // lent to the experts
+  FloatBuffer gathered;               // [entries, hidden]
+  std::vector<StagedCall> calls;      // scratch
+  FloatBuffer outputs;                // [entries, hidden]
+  FloatBuffer scratch;                // lent to the experts
   std::vector<uint8_t> bad_row;       // [rows]
 };
 

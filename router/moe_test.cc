@@ -23,6 +23,16 @@ std::atomic<int64_t> allocations{0};
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
+[[gnu::noinline]] void* operator new(size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const auto step = static_cast<size_t>(alignment);
+  void* memory = std::aligned_alloc(step, (size + step - 1) / step * step);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
@@ -104,7 +114,7 @@ std::vector<double> reference_row(const Fixture& f, const RoutingTable& table, s
   for (const size_t c : order) chosen += p[c];
   std::vector<double> y(hidden, 0.0);
   ThreadPool pool(1);
-  std::vector<float> scratch;
+  FloatBuffer scratch;
   ExpertContext context{kernels_for(Isa::kScalar), pool, scratch};
   std::vector<float> out(hidden);
   for (const size_t c : order) {
@@ -172,8 +182,9 @@ TEST(MoeRouter, MaskedModuleIsBitwiseTheSameAsNeverLoaded) {
   }
 }
 
-TEST(MoeRouter, RowsDoNotDependOnTheirBatch) {
-  Fixture f(small_config(8, 3, false));
+/// Segments on two tables in one batch, against each of them alone.
+void expect_rows_independent_of_their_batch(ModelConfig config) {
+  Fixture f(std::move(config));
   const auto a =
       make_table(f.config, f.base, {random_module(f.rng, f.config, "a", 2, Attach::kAppend)});
   const auto b =
@@ -208,6 +219,16 @@ TEST(MoeRouter, RowsDoNotDependOnTheirBatch) {
     }
     row0 += static_cast<size_t>(sizes[s]);
   }
+}
+
+TEST(MoeRouter, RowsDoNotDependOnTheirBatch) {
+  expect_rows_independent_of_their_batch(small_config(8, 3, false));
+}
+
+TEST(MoeRouter, ExpertsTooLargeToRunTogetherRunInTurn) {
+  ModelConfig config = small_config(3, 3, false);
+  config.intermediate_size = 4096;  // 88 rows of three experts: 8 MiB of scratch memory
+  expect_rows_independent_of_their_batch(config);
 }
 
 TEST(MoeRouter, OneExpertOfTwoTablesIsOneBatch) {
