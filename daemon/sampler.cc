@@ -8,14 +8,32 @@
 
 namespace chimera {
 
+namespace {
+
+/// Whether all of N values are at most `most`; false when one is NaN.
+template <size_t N>
+bool none_above(const float* values, float most) {
+  uint32_t above = 0;
+  for (size_t i = 0; i < N; ++i) above |= static_cast<uint32_t>(!(values[i] <= most));
+  return above == 0;
+}
+
+}  // namespace
+
 int32_t argmax(std::span<const float> logits) {
+  // Mostly nothing of a block exceeds the best so far, which one loop without branches tells.
+  constexpr size_t kBlock = 64;
   float best = -std::numeric_limits<float>::infinity();
   int32_t id = -1;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] <= best) continue;  // false for NaN, which so reaches the check below
-    if (!(logits[i] < std::numeric_limits<float>::infinity())) return -1;
-    best = logits[i];
-    id = static_cast<int32_t>(i);
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, logits.size());
+    if (end - begin == kBlock && none_above<kBlock>(logits.data() + begin, best)) continue;
+    for (size_t i = begin; i < end; ++i) {
+      if (logits[i] <= best) continue;  // false for NaN, which so reaches the check below
+      if (!(logits[i] < std::numeric_limits<float>::infinity())) return -1;
+      best = logits[i];
+      id = static_cast<int32_t>(i);
+    }
   }
   return id;
 }

@@ -93,6 +93,19 @@ TEST(Argmax, LowestIdWinsTies) {
   EXPECT_EQ(argmax(std::vector<float>{-kInf, -5}), 1);
 }
 
+TEST(Argmax, FindsTheFirstLargestOfMany) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<float> logits(random() % 400 + 1);
+    // Few different values, so that ties are common.
+    for (float& v : logits) v = static_cast<float>(random() % 50) - 60.0f;
+    const auto most = std::max_element(logits.begin(), logits.end());
+    EXPECT_EQ(argmax(logits), most - logits.begin()) << "round " << round;
+    logits[random() % logits.size()] = round % 2 == 0 ? kNan : kInf;
+    EXPECT_EQ(argmax(logits), -1) << "round " << round;
+  }
+}
+
 TEST(Argmax, RefusesWhatIsNotFinite) {
   EXPECT_EQ(argmax({}), -1);
   EXPECT_EQ(argmax(std::vector<float>{1, kNan, 2}), -1);
