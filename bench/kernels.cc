@@ -1,17 +1,21 @@
 // kernels: matmul y = x W^T of expert shapes, one thread.
 //
-// Columns: GFLOP/s; weight GB/s and its fraction of the read bandwidth measured in the same run
-// (the ceiling of decoding, where every weight is read once per token); ratio to Eigen's f32
-// product of the same shape.
+// Columns: GFLOP/s; weight GB/s; the larger of what they are of the thread's own limits, measured
+// in the same run: read bandwidth (the ceiling of decoding, where every weight is read once per
+// token) and fused multiply-adds (that of long prompts); ratio to Eigen's f32 product of the same
+// shape, compiled for the same instruction set.
 #include <fmt/format.h>
 
-#include <Eigen/Dense>
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <vector>
 
+#include "backbone/float_buffer.h"
 #include "backbone/kernels.h"
 #include "bench.h"
+#include "kernels_peer.h"
 #include "stats.h"
 
 namespace chimera::bench {
@@ -21,19 +25,21 @@ constexpr int kRepeats = 9;
 // Larger than any last-level cache of the machines this runs on, so that reads come from memory.
 constexpr int64_t kBandwidthBytes = int64_t{512} << 20;
 
-/// Reads of `kBandwidthBytes` in eight streams, 32 bytes at a time, as the kernels read weights.
-double read_bandwidth() {
+/// Reads of `kBandwidthBytes` in `streams` streams, 32 bytes at a time, as the kernels read
+/// weights.
+double read_bandwidth(size_t streams) {
   using Block = uint64_t __attribute__((vector_size(32)));
+  constexpr size_t kMostStreams = 8;
   const size_t blocks = kBandwidthBytes / sizeof(Block);
   std::vector<Block> data(blocks, Block{1, 2, 3, 4});
   std::vector<double> rates;
   uint64_t total = 0;
   for (int r = 0; r < kRepeats; ++r) {
-    const size_t part = blocks / 8;
-    Block sum[8] = {};
+    const size_t part = blocks / streams;
+    Block sum[kMostStreams] = {};
     const double start = now_s();
     for (size_t i = 0; i < part; ++i)
-      for (size_t s = 0; s < 8; ++s) sum[s] ^= data[s * part + i];
+      for (size_t s = 0; s < streams; ++s) sum[s] ^= data[s * part + i];
     rates.push_back(static_cast<double>(kBandwidthBytes) / (now_s() - start) / 1e9);
     for (const Block& s : sum) total += s[0];
   }
@@ -41,14 +47,37 @@ double read_bandwidth() {
   return spread(rates).median;
 }
 
+/// GFLOP/s of independent fused multiply-adds that stay in registers.
+double multiply_add_rate(const Peer& peer) {
+  constexpr int64_t kRounds = 1 << 22;
+  std::vector<double> rates;
+  for (int r = 0; r < kRepeats; ++r) {
+    const double start = now_s();
+    peer.multiply_add(kRounds);
+    rates.push_back(2.0 * static_cast<double>(kRounds * kPeerChains * peer.lanes) /
+                    (now_s() - start) / 1e9);
+  }
+  return spread(rates).median;
+}
+
+/// Null where neither is supported: then there is no ratio to Eigen and no limit of arithmetic.
+const Peer* peer_of(Isa isa) {
+  if (isa == Isa::kAvx512) return &kPeerAvx512;
+  return isa == Isa::kAvx2 ? &kPeerAvx2 : nullptr;
+}
+
+struct Limits {
+  double gbs, gflops;
+};
+
 struct Shape {
   int64_t m, n, k;
 };
 
-std::vector<float> random_floats(size_t n, uint32_t seed) {
+FloatBuffer random_floats(size_t n, uint32_t seed) {
   std::mt19937 rng(seed);
   std::uniform_real_distribution<float> dist(-1.0f, 1.0f);
-  std::vector<float> out(n);
+  FloatBuffer out(n);
   for (float& v : out) v = dist(rng);
   return out;
 }
@@ -65,25 +94,22 @@ Spread seconds_of(F&& f) {
   return spread(times);
 }
 
-void run_shape(const Kernels& kernels, const Shape& s, DType dtype, double bandwidth) {
+void run_shape(const Kernels& kernels, const Peer* peer, const Shape& s, DType dtype,
+               const Limits& limits) {
   // Enough distinct matrices that weights come from memory, as in a model, not from cache.
   const int64_t element = dtype == DType::kF32 ? 4 : 2;
   const int64_t copies =
       std::max<int64_t>(1, (int64_t{256} << 20) / (s.n * s.k * element) / (s.m > 1 ? 8 : 1));
   const auto x = random_floats(static_cast<size_t>(s.m * s.k), 1);
   const auto wf = random_floats(static_cast<size_t>(s.n * s.k), 2);
+  const std::vector<FloatBuffer> f32(static_cast<size_t>(copies), wf);
   std::vector<std::vector<uint16_t>> bf16;
-  std::vector<std::vector<float>> f32;
-  for (int64_t c = 0; c < copies; ++c) {
-    if (dtype == DType::kF32) {
-      f32.push_back(wf);
-    } else {
-      std::vector<uint16_t> b(wf.size());
-      for (size_t i = 0; i < b.size(); ++i) b[i] = f32_to_bf16(wf[i]);
-      bf16.push_back(std::move(b));
-    }
+  for (int64_t c = 0; c < copies && dtype == DType::kBF16; ++c) {
+    std::vector<uint16_t> b(wf.size());
+    for (size_t i = 0; i < b.size(); ++i) b[i] = f32_to_bf16(wf[i]);
+    bf16.push_back(std::move(b));
   }
-  std::vector<float> y(static_cast<size_t>(s.m * s.n));
+  FloatBuffer y(static_cast<size_t>(s.m * s.n));
   const auto times = seconds_of([&] {
     for (int64_t c = 0; c < copies; ++c) {
       Matrix w;
@@ -95,36 +121,38 @@ void run_shape(const Kernels& kernels, const Shape& s, DType dtype, double bandw
       kernels.matmul(x.data(), s.m, s.k, w, 0, s.n, y.data(), s.n);
     }
   });
-  using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Eigen::Map<const RowMajor> ex(x.data(), s.m, s.k);
-  const Eigen::Map<const RowMajor> ew(wf.data(), s.n, s.k);
-  Eigen::Map<RowMajor> ey(y.data(), s.m, s.n);
-  const int64_t peer_copies = std::max<int64_t>(1, copies / 4);
-  const auto peer = seconds_of([&] {
-    for (int64_t c = 0; c < peer_copies; ++c) ey.noalias() = ex * ew.transpose();
+  const auto peer_times = seconds_of([&] {
+    for (size_t c = 0; c < f32.size() && peer != nullptr; ++c)
+      peer->matmul(x.data(), f32[c].data(), y.data(), s.m, s.n, s.k);
   });
   const double flop = 2.0 * static_cast<double>(s.m * s.n * s.k);
   const double gflops = flop * static_cast<double>(copies) / times.median / 1e9;
-  const double peer_gflops = flop * static_cast<double>(peer_copies) / peer.median / 1e9;
   const double gbs = static_cast<double>(s.n * s.k * element * copies) / times.median / 1e9;
+  const double share = std::max(gbs / limits.gbs, gflops / limits.gflops);
+  const double peer_gflops = flop * static_cast<double>(copies) / peer_times.median / 1e9;
   fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9.1f} {:>8.2f}x {:>8.2f} {:>8.0f}% {:>9.2f}x\n", s.m, s.n,
-             s.k, dtype_name(dtype), gflops, times.max / times.min, gbs, 100.0 * gbs / bandwidth,
-             gflops / peer_gflops);
+             s.k, dtype_name(dtype), gflops, times.max / times.min, gbs, 100.0 * share,
+             peer != nullptr ? gflops / peer_gflops : 0.0);
 }
 
 }  // namespace
 
 int run_kernels(const std::vector<std::string>&) {
-  const double bandwidth = read_bandwidth();
   const Kernels& kernels = best_kernels();
-  fmt::print("isa {}; read bandwidth, one thread, 8 streams: {:.1f} GB/s\n", kernels.name,
-             bandwidth);
+  const Peer* peer = peer_of(kernels.isa);
+  const Limits limits{
+      std::max({read_bandwidth(1), read_bandwidth(4), read_bandwidth(8)}),
+      peer != nullptr ? multiply_add_rate(*peer) : std::numeric_limits<double>::infinity()};
+  fmt::print("isa {}; one thread reads {:.1f} GB/s", kernels.name, limits.gbs);
+  if (peer != nullptr) fmt::print(" and multiplies and adds {:.1f} GFLOP/s", limits.gflops);
+  fmt::print("\n");
   fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9} {:>9} {:>8} {:>9} {:>10}\n", "m", "n", "k", "dtype",
              "GFLOP/s", "max/min", "GB/s", "of limit", "vs Eigen");
-  for (const Shape& s : {Shape{1, 1024, 2048}, Shape{1, 512, 256}, Shape{16, 1024, 2048},
-                         Shape{16, 512, 256}, Shape{128, 1024, 2048}, Shape{128, 512, 256}}) {
-    run_shape(kernels, s, DType::kF32, bandwidth);
-    run_shape(kernels, s, DType::kBF16, bandwidth);
+  for (const int64_t m : {1, 4, 16, 128}) {
+    for (const Shape& s : {Shape{m, 1024, 2048}, Shape{m, 512, 256}}) {
+      run_shape(kernels, peer, s, DType::kF32, limits);
+      run_shape(kernels, peer, s, DType::kBF16, limits);
+    }
   }
   return 0;
 }
