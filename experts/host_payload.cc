@@ -60,10 +60,7 @@ Result<std::shared_ptr<const SealedFile>> pack_tensors(const std::vector<TensorV
   for (size_t i = 0; i < views.size() && status.ok(); ++i) {
     status = write_at(fd, views[i].bytes, table[i].offset);
   }
-  if (status.ok() &&
-      ::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
-    status = errno_status("sealing tensors", errno);
-  }
+  if (status.ok()) status = seal_memory_file(fd, "sealing tensors");
   if (!status.ok()) {
     ::close(fd);
     return status;

@@ -6,11 +6,17 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "backbone/env.h"
 
 namespace chimera {
 namespace {
+
+constexpr int kAllSeals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+constexpr std::chrono::milliseconds kSealPause{5};
+constexpr int kSealTries = 100;
 
 Status write_all(int fd, std::span<const std::byte> bytes) {
   size_t done = 0;
@@ -25,23 +31,28 @@ Status write_all(int fd, std::span<const std::byte> bytes) {
 
 }  // namespace
 
+Status seal_memory_file(int fd, const std::string& what) {
+  for (int left = kSealTries; ::fcntl(fd, F_ADD_SEALS, kAllSeals) != 0; --left) {
+    if (errno != EBUSY || left == 1) return errno_status(what, errno);
+    std::this_thread::sleep_for(kSealPause);
+  }
+  return {};
+}
+
 Result<SealedFile> SealedFile::create(const std::string& name, std::span<const std::byte> bytes) {
   const int fd = ::memfd_create(name.substr(0, 200).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return errno_status("memory file for a library", errno);
   SealedFile file(fd, bytes.size(), name);
   CHIMERA_RETURN_IF_ERROR(write_all(fd, bytes));
-  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
-    return errno_status("sealing a library in memory", errno);
-  }
+  CHIMERA_RETURN_IF_ERROR(seal_memory_file(fd, "sealing a library in memory"));
   return file;
 }
 
 Result<SealedFile> SealedFile::adopt(int fd_owned, const std::string& name) {
   SealedFile file(fd_owned, 0, name);
-  constexpr int kAll = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
   struct stat info {};
   const int seals = ::fcntl(fd_owned, F_GET_SEALS);
-  if (seals < 0 || (seals & kAll) != kAll || ::fstat(fd_owned, &info) != 0) {
+  if (seals < 0 || (seals & kAllSeals) != kAllSeals || ::fstat(fd_owned, &info) != 0) {
     return Status(Code::kDataCorrupt, name + ": found no sealed memory file (expected one)");
   }
   file.size_ = static_cast<uint64_t>(info.st_size);

@@ -17,6 +17,12 @@
 
 namespace chimera {
 
+/// Seals a memory file against writing, growing, shrinking and further seals. The kernel refuses
+/// while somebody may still write, which includes moments in which it holds a page itself
+/// (compaction, a scan of memory): such a refusal is waited out for up to half a second.
+/// `what`: begins the message of an error.
+Status seal_memory_file(int fd, const std::string& what);
+
 class SealedFile {
  public:
   /// Copies `bytes` into a memory file with the seals write, grow, shrink and seal. `name` shows up
