@@ -4,9 +4,12 @@
 // drift of the machine meets both; in a swapping phase a control client loads one of the given
 // modules, puts the next in its place (apply) and unloads that, at a fixed rate. The quiet phases
 // are in those three states in turn: one expert more costs a small model a fifth of its speed, with
-// or without changes. Reported: time between two tokens of one stream, ms, p50 and p99, of both
-// kinds of phase, and their ratio, over all phases and by pairs; CPU time that other guests of the
-// machine took; requests failed; changes made and how long they took.
+// or without changes. With --resident the modules stay loaded and are switched on and off: what is
+// left is the cost of streams on several compositions at a time.
+//
+// Reported: time between two tokens of one stream, ms, p50 and p99, of both kinds of phase, and
+// their ratio, over all phases and by pairs; CPU time that other guests of the machine took;
+// requests failed; changes made and how long they took.
 #include <fmt/format.h>
 
 #include <atomic>
@@ -30,7 +33,8 @@ struct SwapOptions {
   int clients = 16;
   double changes_per_second = 8.0;
   double seconds = 60.0;
-  int pairs = 6;  // of a quiet and a swapping phase
+  int pairs = 6;          // of a quiet and a swapping phase
+  bool resident = false;  // modules stay loaded, and are switched on and off
 };
 
 // Answers of 16 to 48 tokens, as even streams fall into step with one another: then whole groups
@@ -90,7 +94,9 @@ class Changer {
 
   void change() {
     const std::string& next = o_.swapped[which_];
-    if (state_ == 0)
+    if (o_.resident)
+      count(control_.call(wire::Apply{composition_with_only(state_ == 2 ? "" : next), false}));
+    else if (state_ == 0)
       adopt(control_.call(wire::Load{next, {}, {}, {}, false}));
     else if (state_ == 1)
       adopt(control_.call(wire::Apply{composition_with(next), false}));
@@ -121,6 +127,16 @@ class Changer {
     for (const std::string& resident : o_.deployment.modules)
       modules.push_back({{"path", resident}});
     modules.push_back({{"path", path}});
+    return client::Json{{"modules", std::move(modules)}}.dump();
+  }
+
+  /// All modules, of which only the one in `path` is switched on.
+  std::string composition_with_only(const std::string& path) const {
+    client::Json modules = client::Json::array();
+    for (const std::string& resident : o_.deployment.modules)
+      modules.push_back({{"path", resident}});
+    for (const std::string& swapped : o_.swapped)
+      modules.push_back({{"path", swapped}, {"enabled", swapped == path}});
     return client::Json{{"modules", std::move(modules)}}.dump();
   }
 
@@ -247,6 +263,8 @@ int run_swap(const std::vector<std::string>& args) {
                             "changes per second");
   description.add_options()("seconds", po::value(&o.seconds)->default_value(60.0),
                             "length of all swapping phases together");
+  description.add_options()("resident", po::bool_switch(&o.resident),
+                            "load nothing; switch modules on and off");
   if (const auto exit = parse(description, args)) return *exit;
   if (o.swapped.size() < 2) {
     fmt::print(stderr, "chimera-bench: --swap: found one module (expected two or more)\n");
