@@ -30,8 +30,10 @@ constexpr int64_t kBandwidthBytes = int64_t{512} << 20;
 double read_bandwidth(size_t streams) {
   using Block = uint64_t __attribute__((vector_size(32)));
   constexpr size_t kMostStreams = 8;
+  // Streams a power of two apart would meet in the same few sets of the caches.
+  constexpr size_t kSkew = 67;
   const size_t blocks = kBandwidthBytes / sizeof(Block);
-  std::vector<Block> data(blocks, Block{1, 2, 3, 4});
+  std::vector<Block> data(blocks + kMostStreams * kSkew, Block{1, 2, 3, 4});
   std::vector<double> rates;
   uint64_t total = 0;
   for (int r = 0; r < kRepeats; ++r) {
@@ -39,7 +41,7 @@ double read_bandwidth(size_t streams) {
     Block sum[kMostStreams] = {};
     const double start = now_s();
     for (size_t i = 0; i < part; ++i)
-      for (size_t s = 0; s < streams; ++s) sum[s] ^= data[s * part + i];
+      for (size_t s = 0; s < streams; ++s) sum[s] ^= data[s * (part + kSkew) + i];
     rates.push_back(static_cast<double>(kBandwidthBytes) / (now_s() - start) / 1e9);
     for (const Block& s : sum) total += s[0];
   }
@@ -130,9 +132,9 @@ void run_shape(const Kernels& kernels, const Peer* peer, const Shape& s, DType d
   const double gbs = static_cast<double>(s.n * s.k * element * copies) / times.median / 1e9;
   const double share = std::max(gbs / limits.gbs, gflops / limits.gflops);
   const double peer_gflops = flop * static_cast<double>(copies) / peer_times.median / 1e9;
-  fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9.1f} {:>8.2f}x {:>8.2f} {:>8.0f}% {:>9.2f}x\n", s.m, s.n,
+  fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9.1f} {:>8.2f}x {:>8.2f} {:>8.0f}% {:>10}\n", s.m, s.n,
              s.k, dtype_name(dtype), gflops, times.max / times.min, gbs, 100.0 * share,
-             peer != nullptr ? gflops / peer_gflops : 0.0);
+             peer != nullptr ? fmt::format("{:.2f}x", gflops / peer_gflops) : "-");
 }
 
 }  // namespace

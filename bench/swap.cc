@@ -3,8 +3,8 @@
 // N clients stream greedy answers all the time. Quiet and swapping phases alternate, so that a
 // drift of the machine meets both; in a swapping phase a control client loads one of the given
 // modules, puts the next in its place (apply) and unloads that, at a fixed rate. The quiet phases
-// are in those three states in turn: one expert more costs a small model a fifth of its speed, with
-// or without changes. With --resident the modules stay loaded and are switched on and off: what is
+// are in those three states in turn, as one expert more slows a small model down with or without
+// changes. With --resident the modules stay loaded and are switched on and off: what is
 // left is the cost of streams on several compositions at a time.
 //
 // Reported: time between two tokens of one stream, ms, p50 and p99, of both kinds of phase, and
@@ -121,20 +121,23 @@ class Changer {
       if (item.at("action") == "load") loaded_ = item.at("module").get<std::string>();
   }
 
-  /// What the deployment started with, and the module in `path`.
-  std::string composition_with(const std::string& path) const {
+  /// What the deployment started with.
+  client::Json started_with() const {
     client::Json modules = client::Json::array();
-    for (const std::string& resident : o_.deployment.modules)
-      modules.push_back({{"path", resident}});
+    for (const std::string& path : o_.deployment.modules) modules.push_back({{"path", path}});
+    return modules;
+  }
+
+  /// The module in `path` besides.
+  std::string composition_with(const std::string& path) const {
+    client::Json modules = started_with();
     modules.push_back({{"path", path}});
     return client::Json{{"modules", std::move(modules)}}.dump();
   }
 
-  /// All modules, of which only the one in `path` is switched on.
+  /// All that are swapped besides, of which only the one in `path` is switched on.
   std::string composition_with_only(const std::string& path) const {
-    client::Json modules = client::Json::array();
-    for (const std::string& resident : o_.deployment.modules)
-      modules.push_back({{"path", resident}});
+    client::Json modules = started_with();
     for (const std::string& swapped : o_.swapped)
       modules.push_back({{"path", swapped}, {"enabled", swapped == path}});
     return client::Json{{"modules", std::move(modules)}}.dump();

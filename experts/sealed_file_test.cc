@@ -6,7 +6,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
+#include <span>
+#include <string>
 #include <thread>
 
 namespace chimera {

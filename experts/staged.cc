@@ -1,6 +1,7 @@
 #include "experts/staged.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace chimera {
 namespace {

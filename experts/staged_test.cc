@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -58,8 +58,8 @@ TEST(Staged, TogetherAreTheBitsOfEachAlone) {
   }
 }
 
-/// Notes in its scratch memory how often each output of a stage ran, and whether all of the stage
-/// before had run by then.
+/// Counts in y how often each output ran, and notes whether all of the stage before had run by
+/// then. For a pool of one thread.
 class Noting final : public StagedExpert {
  public:
   Noting(int stages, int64_t outputs, int64_t work)
