@@ -1,7 +1,7 @@
 // Loading: configuration, embedding and head, and the layers' parts (backbone_weights.cc).
 #include "backbone/backbone.h"
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

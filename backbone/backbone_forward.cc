@@ -1,7 +1,8 @@
-// The forward pass: its checks and its order. The blocks are in forward_*.cc.
+// The forward pass: its checks and its order. The blocks are in forward/*.cc.
 #include <new>
 
-#include "backbone/forward_pass.h"
+#include "backbone/backbone.h"
+#include "backbone/forward/pass.h"
 
 namespace chimera {
 namespace {

@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "backbone/env.h"
 #include "backbone/slow_moe_testing.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

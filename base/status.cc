@@ -1,4 +1,4 @@
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -18,8 +18,10 @@
 #include <thread>
 
 #include "backbone/backbone.h"
+#include "backbone/checkpoint/fingerprint.h"
 #include "bench.h"
-#include "experts/library_module.h"
+#include "experts/isolation/backend.h"
+#include "experts/kinds/library_module.h"
 #include "isolation.h"
 #include "options.h"
 #include "session.h"

@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "experts/host_memory_layout.h"
+#include "experts/isolation/memory_layout.h"
 #include "isolation.h"
 #include "stats.h"
 

@@ -11,7 +11,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "experts/library_backend.h"
+#include "experts/isolation/backend.h"
+#include "experts/library/backend.h"
 #include "isolation.h"
 #include "stats.h"
 

@@ -12,9 +12,9 @@
 #include <random>
 #include <vector>
 
-#include "backbone/float_buffer.h"
-#include "backbone/kernels.h"
 #include "bench.h"
+#include "compute/kernels/kernels.h"
+#include "compute/tensor/float_buffer.h"
 #include "kernels_peer.h"
 #include "stats.h"
 

@@ -16,11 +16,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/tokenizer.h"
-#include "backbone/tokenizer_regex.h"
 #include "bench.h"
 #include "options.h"
 #include "stats.h"
+#include "text/tokenizer/regex/regex.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera::bench {
 namespace {

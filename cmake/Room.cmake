@@ -1,17 +1,57 @@
-# chimera_room(NAME SOURCES … LINKS … PRIVATE_LINKS …)
+# chimera_room([EXCLUDE files] LINKS … PRIVATE_LINKS …)
 #
-# Declares the library `chimera_NAME` of the folder NAME. Its headers are included as
-# "NAME/file.h", found through a private include root that holds a link to this one folder, so
-# only targets that link the room can include it. Every room may use fmt.
-function(chimera_room name)
-  cmake_parse_arguments(ROOM "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
-  set(root ${CMAKE_BINARY_DIR}/rooms/${name})
-  file(MAKE_DIRECTORY ${root})
-  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR} ${root}/${name} SYMBOLIC)
-  add_library(chimera_${name} STATIC ${ROOM_SOURCES})
+# Declares the room of the current folder: the library chimera_<path>, with slashes as underscores,
+# made of the folder's *.cc that are no test, program or fuzz target. Its headers are included by
+# their path from the root of the tree, "backbone/checkpoint/safetensors.h"; they are found through an
+# include root that holds links to the headers of this one folder, so only targets that link the room
+# can include them, and a wrong include does not build. LINKS are the rooms below it that its headers
+# show, PRIVATE_LINKS what only its sources use. Every room may use fmt.
+#
+# A folder without sources is a room of headers alone (INTERFACE).
+function(chimera_room)
+  cmake_parse_arguments(ROOM "" "" "EXCLUDE;LINKS;PRIVATE_LINKS" ${ARGN})
+  chimera_room_name(name path)
+  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  list(FILTER sources EXCLUDE REGEX "(_test|/test|_fuzz|/fuzz|/main)\\.cc$")
+  foreach(file ${ROOM_EXCLUDE})
+    list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  endforeach()
+
+  chimera_include_root(root)
+  if(NOT sources)
+    add_library(chimera_${name} INTERFACE)
+    target_include_directories(chimera_${name} INTERFACE ${root})
+    target_link_libraries(chimera_${name} INTERFACE ${ROOM_LINKS})
+    return()
+  endif()
+  add_library(chimera_${name} STATIC ${sources})
   target_include_directories(chimera_${name} PUBLIC ${root})
   target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE fmt::fmt ${ROOM_PRIVATE_LINKS})
   target_precompile_headers(chimera_${name} REUSE_FROM chimera_room_headers)
+endfunction()
+
+# chimera_include_root(VAR): a folder with links to the headers of the current one, under their path
+# from the root of the tree.
+function(chimera_include_root var)
+  chimera_room_name(name path)
+  set(root ${CMAKE_BINARY_DIR}/rooms/${name})
+  file(REMOVE_RECURSE ${root})
+  file(MAKE_DIRECTORY ${root}/${path})
+  file(GLOB headers CONFIGURE_DEPENDS *.h)
+  foreach(header ${headers})
+    get_filename_component(file ${header} NAME)
+    file(CREATE_LINK ${header} ${root}/${path}/${file} SYMBOLIC)
+  endforeach()
+  set(${var} ${root} PARENT_SCOPE)
+endfunction()
+
+# chimera_room_name(NAME PATH): of the current folder, e.g. backbone_checkpoint and
+# backbone/checkpoint.
+function(chimera_room_name name_var path_var)
+  file(RELATIVE_PATH path ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REGEX REPLACE "[/-]" "_" name ${path})
+  set(${name_var} ${name} PARENT_SCOPE)
+  set(${path_var} ${path} PARENT_SCOPE)
 endfunction()
 
 # chimera_test(NAME SOURCES … LINKS … [TIMEOUT seconds]): a GoogleTest program, one CTest entry.
@@ -34,22 +74,16 @@ function(chimera_test name)
 endfunction()
 
 # chimera_room_tests(LINKS …): registers every *_test.cc of the current folder as its own test
-# program, named after folder and file. A slow one raises its limit with
+# program, named after path and file (kernels_test.cc of compute/kernels is compute_kernels_test). A slow one raises its limit with
 # set_tests_properties(<name> PROPERTIES TIMEOUT …) afterwards.
 function(chimera_room_tests)
   cmake_parse_arguments(T "" "" "LINKS" ${ARGN})
-  get_filename_component(room ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  chimera_room_name(room path)
   file(GLOB tests CONFIGURE_DEPENDS *_test.cc)
   foreach(test ${tests})
     get_filename_component(stem ${test} NAME_WE)
-    chimera_test(${room}_${stem} SOURCES ${test} LINKS ${T_LINKS})
+    get_filename_component(folder ${path} NAME)
+    string(REGEX REPLACE "^${folder}_" "" stem ${stem})
+    chimera_test(${room}_${stem} SOURCES ${test} LINKS chimera_${room} ${T_LINKS})
   endforeach()
-endfunction()
-
-# chimera_room_sources(VAR): every *.cc of the current folder that is no test, program or fuzz
-# target.
-function(chimera_room_sources var)
-  file(GLOB sources CONFIGURE_DEPENDS *.cc)
-  list(FILTER sources EXCLUDE REGEX "(_test|_main|_fuzz|/main)\\.cc$")
-  set(${var} ${sources} PARENT_SCOPE)
 endfunction()

@@ -1,4 +1,4 @@
-#include "backbone/linear.h"
+#include "compute/linear.h"
 
 #include <algorithm>
 

@@ -8,9 +8,9 @@
 #include <initializer_list>
 #include <span>
 
-#include "backbone/kernels.h"
-#include "backbone/tensor.h"
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
+#include "compute/kernels/kernels.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

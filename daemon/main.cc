@@ -5,12 +5,13 @@
 #include <chrono>
 #include <iostream>
 
-#include "daemon/log.h"
+#include "base/log/log.h"
+#include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
-#include "daemon/server.h"
+#include "daemon/registry/watch.h"
+#include "daemon/server/server.h"
 #include "daemon/signals.h"
 #include "daemon/startup.h"
-#include "daemon/watch.h"
 
 namespace chimera {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "backbone/status.h"
-#include "daemon/log.h"
+#include "base/log/log.h"
+#include "base/status.h"
 
 namespace chimera {
 

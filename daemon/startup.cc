@@ -5,10 +5,12 @@
 
 #include <filesystem>
 
-#include "backbone/env.h"
-#include "daemon/log.h"
-#include "experts/manifest.h"
-#include "wire/endpoints.h"
+#include "backbone/families/model_config.h"
+#include "base/io/env.h"
+#include "base/log/log.h"
+#include "clients/wire/endpoints.h"
+#include "experts/module/manifest.h"
+#include "text/template/chat_template.h"
 
 namespace chimera {
 namespace {
@@ -110,31 +112,6 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config) {
     locks.push_back(std::move(*lock));
   }
   return locks;
-}
-
-Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir) {
-  LoadedBackbone out;
-  const std::string& dir = config.backbone.path;
-  Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kAutomatic);
-  if (!checkpoint.ok()) return checkpoint.status().with_context("backbone.path");
-  auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
-  if (!backbone.ok()) return backbone.status();
-  out.backbone = std::move(*backbone);
-  auto base = load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision);
-  if (!base.ok()) return base.status();
-  out.base = std::move(*base);
-  Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, cache_dir);
-  if (!fingerprint.ok()) return fingerprint.status();
-  out.fingerprint = std::move(*fingerprint);
-  if (!checkpoint->has_tokenizer()) return out;
-  auto tokenizer = Tokenizer::load(dir + "/tokenizer.json");
-  if (!tokenizer.ok()) return tokenizer.status();
-  out.tokenizer = std::move(*tokenizer);
-  // A bad template costs the `chat` call only.
-  auto chat = ChatTemplate::load(dir);
-  out.chat_template_problem = chat.status();
-  if (chat.ok()) out.chat_template = std::move(*chat);
-  return out;
 }
 
 std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config) {

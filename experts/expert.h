@@ -14,14 +14,14 @@
 #include <optional>
 #include <vector>
 
-#include "backbone/block_quant.h"
-#include "backbone/float_buffer.h"
-#include "backbone/kernels.h"
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
-#include "backbone/thread_pool.h"
-#include "experts/manifest.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "base/threads/thread_pool.h"
+#include "compute/kernels/kernels.h"
+#include "compute/tensor/block_quant.h"
+#include "compute/tensor/float_buffer.h"
+#include "compute/tensor/tensor.h"
+#include "experts/failure_policy.h"
 
 namespace chimera {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 namespace chimera {
 

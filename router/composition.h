@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -22,7 +22,7 @@
 #include <cstdint>
 #include <span>
 
-#include "backbone/model_config.h"
+#include "backbone/families/model_config.h"
 
 namespace chimera {
 

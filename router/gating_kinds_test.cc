@@ -11,8 +11,8 @@
 #include <random>
 #include <vector>
 
-#include "experts/base_tensors.h"
-#include "experts/module_tensors.h"
+#include "experts/module/base_tensors.h"
+#include "experts/module/tensors.h"
 #include "router/gating.h"
 #include "router/golden_testing.h"
 #include "router/routing_table.h"

@@ -7,9 +7,9 @@
 #include <fstream>
 #include <random>
 
-#include "backbone/digest.h"
-#include "experts/base_tensors.h"
-#include "experts/cut.h"
+#include "base/io/digest.h"
+#include "experts/module/base_tensors.h"
+#include "experts/offline/cut.h"
 #include "router/golden_testing.h"
 
 namespace chimera {

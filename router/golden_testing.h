@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "experts/kinds/load.h"
+#include "experts/kinds/weights.h"
 #include "router/moe.h"
 
 namespace chimera::testing {

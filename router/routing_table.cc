@@ -7,7 +7,7 @@
 #include <cmath>
 #include <set>
 
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 namespace chimera {
 

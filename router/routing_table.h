@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "experts/module.h"
+#include "base/status.h"
+#include "experts/kinds/module.h"
 #include "router/composition.h"
 #include "router/gating.h"
 

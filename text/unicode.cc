@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 #include <utf8proc.h>
 

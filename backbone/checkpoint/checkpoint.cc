@@ -1,4 +1,4 @@
-#include "backbone/checkpoint.h"
+#include "backbone/checkpoint/checkpoint.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,8 +9,10 @@
 #include <filesystem>
 #include <set>
 
-#include "backbone/checkpoint_index.h"
-#include "backbone/safetensors_header.h"
+#include "backbone/checkpoint/block_shape.h"
+#include "backbone/checkpoint/index.h"
+#include "backbone/checkpoint/safetensors_header.h"
+#include "base/quote.h"
 
 namespace chimera {
 namespace {

@@ -12,11 +12,12 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/block_quant.h"
-#include "backbone/env.h"
-#include "backbone/safetensors.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/io/env.h"
+#include "base/status.h"
+#include "compute/tensor/block_quant.h"
+#include "compute/tensor/convert.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 
@@ -63,20 +64,5 @@ class Checkpoint {
   BlockShape block_shape_;
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
-
-/// Conversion of one 2-D tensor, used for checkpoints and module files alike.
-///   stored  kF32              kBF16
-///   F32     in place          rounded to nearest even
-///   BF16    in place          in place
-///   F16     widened (exact)   rounded to nearest even
-/// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
-/// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
-Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
-/// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
-/// store experts. Same conversions and errors.
-Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,
-                            int64_t cols, Precision p);
-/// A vector of [n], or of any length when n is negative, widened to F32. Same errors.
-Result<std::vector<float>> to_f32(const TensorView& t, int64_t n);
 
 }  // namespace chimera

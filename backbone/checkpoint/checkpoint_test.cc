@@ -1,5 +1,5 @@
 // Checkpoint directories: the golden ones, and ones whose files do not belong together.
-#include "backbone/checkpoint.h"
+#include "backbone/checkpoint/checkpoint.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "backbone/fault_env.h"
+#include "base/io/fault_env.h"
 
 namespace chimera {
 namespace {

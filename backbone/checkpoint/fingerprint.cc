@@ -9,9 +9,10 @@
 #include <span>
 #include <vector>
 
-#include "backbone/backbone.h"
-#include "backbone/digest.h"
-#include "backbone/thread_pool.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "backbone/families/model_config.h"
+#include "base/io/digest.h"
+#include "base/threads/thread_pool.h"
 
 namespace chimera {
 namespace {

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <iterator>
 
-#include "backbone/backbone.h"
-#include "backbone/digest.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "base/io/digest.h"
 
 namespace chimera {
 namespace {

@@ -1,9 +1,10 @@
-#include "backbone/checkpoint_index.h"
+#include "backbone/checkpoint/index.h"
 
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "backbone/safetensors_header.h"
+#include "backbone/checkpoint/safetensors_header.h"
+#include "base/quote.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,10 +9,10 @@
 #include <cstring>
 #include <optional>
 
-#include "backbone/digest_memo.h"
-#include "backbone/mapping_guard.h"
-#include "backbone/read_range.h"
-#include "backbone/safetensors_header.h"
+#include "backbone/checkpoint/safetensors_header.h"
+#include "base/io/digest_memo.h"
+#include "base/io/mapping_guard.h"
+#include "base/io/read_range.h"
 
 namespace chimera {
 namespace {

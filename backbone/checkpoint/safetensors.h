@@ -26,9 +26,9 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/env.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "base/io/env.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "backbone/checkpoint.h"
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/checkpoint/safetensors.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 

@@ -1,4 +1,5 @@
-#include "backbone/safetensors_header.h"
+#include "backbone/checkpoint/safetensors_header.h"
+#include "base/quote.h"
 
 #include <utf8proc.h>
 
@@ -447,23 +448,6 @@ Result<SafetensorsHeader> parse_safetensors_header(std::string_view text,
                                                    const std::shared_ptr<const void>& owner,
                                                    const std::string& label) {
   return HeaderParser(text, data, owner, label).run();
-}
-
-std::string quote_bytes(std::string_view text) {
-  constexpr size_t kShown = 96;
-  static constexpr std::string_view kHex = "0123456789abcdef";
-  std::string out = "\"";
-  for (const char c : text.substr(0, kShown)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\') {
-      out += c;
-    } else {
-      out += "\\x";
-      out += kHex[byte >> 4];
-      out += kHex[byte & 15];
-    }
-  }
-  return out + (text.size() > kShown ? "…\"" : "\"");
 }
 
 }  // namespace chimera

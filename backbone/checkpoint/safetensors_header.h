@@ -15,8 +15,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 
@@ -35,8 +35,5 @@ Result<SafetensorsHeader> parse_safetensors_header(std::string_view text,
                                                    std::span<const std::byte> data,
                                                    const std::shared_ptr<const void>& owner,
                                                    const std::string& label);
-
-/// `text` in double quotes for an error message: control bytes escaped, long text shortened.
-std::string quote_bytes(std::string_view text);
 
 }  // namespace chimera

@@ -11,7 +11,7 @@
 
 #include <gtest/gtest.h>
 
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
 
 namespace chimera {
 

@@ -1,5 +1,5 @@
 // Reader: odd files that must load, files that change on disk, bounds on time and memory.
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,9 +12,9 @@
 #include <fstream>
 #include <functional>
 
-#include "backbone/digest.h"
-#include "backbone/fault_env.h"
-#include "backbone/safetensors_image.h"
+#include "backbone/checkpoint/safetensors_image.h"
+#include "base/io/digest.h"
+#include "base/io/fault_env.h"
 
 namespace chimera {
 namespace {

@@ -1,8 +1,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "backbone/safetensors.h"
-#include "backbone/safetensors_header.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "backbone/checkpoint/safetensors_header.h"
+#include "base/quote.h"
 
 namespace chimera {
 namespace {

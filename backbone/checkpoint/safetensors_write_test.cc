@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "backbone/fault_env.h"
-#include "backbone/safetensors.h"
-#include "backbone/safetensors_image.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "backbone/checkpoint/safetensors_image.h"
+#include "base/io/fault_env.h"
 
 namespace chimera {
 namespace {

@@ -1,11 +1,11 @@
-// The JSON inside a ConfigReader. Private to config_*.cc, so that the families do not see the
-// library.
+// The JSON inside a ConfigReader. Private to config_*.cc of this folder, so that the families do
+// not see the library.
 #pragma once
 
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 

@@ -3,8 +3,8 @@
 #include <limits>
 #include <utility>
 
-#include "backbone/config_json.h"
-#include "backbone/tokenizer_json.h"
+#include "backbone/families/config_json.h"
+#include "text/tokenizer/model/json.h"
 
 namespace chimera {
 

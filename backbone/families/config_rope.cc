@@ -3,7 +3,7 @@
 #include <array>
 #include <limits>
 
-#include "backbone/config_json.h"
+#include "backbone/families/config_json.h"
 
 namespace chimera {
 namespace {

@@ -1,6 +1,6 @@
 // DeepSeek-V3 (arXiv 2412.19437): multi-head latent attention, sigmoid scores with a correction
 // bias and group-limited top-k, one ungated shared expert, dense layers at the start.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 // The table of families and what all of them read alike.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 #include <algorithm>
 #include <array>

@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/model_config.h"
-#include "backbone/status.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
 
 namespace chimera {
 

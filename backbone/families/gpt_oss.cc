@@ -1,6 +1,6 @@
 // gpt-oss: attention sinks, alternating sliding and full layers, biases everywhere, softmax over
 // the chosen logits, clamped SwiGLU experts, stored plain or as MXFP4.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -1,6 +1,6 @@
 // Llama and Qwen3: dense decoders. Their feed-forward is the one base expert of every layer, so
 // that modules can append experts beside it.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -3,7 +3,7 @@
 // ungated shared expert. `llama4` is the composite checkpoint whose text part this reads.
 #include <array>
 
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

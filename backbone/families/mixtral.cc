@@ -1,5 +1,5 @@
 // Mixtral: Llama-type attention, optional sliding window on every layer, normalised softmax-topk.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -1,9 +1,9 @@
 // config.json -> ModelConfig, and the tensor names that go with it.
-#include "backbone/model_config.h"
+#include "backbone/families/model_config.h"
 
 #include <algorithm>
 
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "backbone/model_config.h"
-#include "backbone/rope.h"
+#include "backbone/families/model_config.h"
+#include "backbone/forward/rope.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "backbone/model_config.h"
+#include "backbone/families/model_config.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // OLMoE and FlexOlmo: whole-vector QK norm, softmax-topk gate, every layer a mixture.
 // FlexOlmo norms the output of each sub-layer (OLMo 2 block), OLMoE its input.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

@@ -1,6 +1,6 @@
 // Qwen2-MoE and Qwen3-MoE: softmax-topk with optional normalisation, dense layers in between.
 // Qwen2 has biases on q, k and v and a gated shared expert; Qwen3 norms queries and keys per head.
-#include "backbone/family.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {

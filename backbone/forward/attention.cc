@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backbone/forward_pass.h"
+#include "backbone/forward/pass.h"
 
 namespace chimera {
 namespace {

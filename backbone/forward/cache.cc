@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backbone/forward_pass.h"
+#include "backbone/forward/pass.h"
 
 namespace chimera {
 

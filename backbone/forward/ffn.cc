@@ -1,7 +1,7 @@
 // Feed-forwards that every row passes: those of layers without a router, and shared experts.
 #include <cmath>
 
-#include "backbone/forward_pass.h"
+#include "backbone/forward/pass.h"
 
 namespace chimera {
 

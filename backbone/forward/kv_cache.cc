@@ -1,4 +1,4 @@
-#include "backbone/kv_cache.h"
+#include "backbone/forward/kv_cache.h"
 
 #include <sys/mman.h>
 
@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 namespace chimera {
 

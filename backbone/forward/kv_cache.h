@@ -20,8 +20,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "backbone/model_config.h"
-#include "backbone/status.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "backbone/kv_cache.h"
+#include "backbone/forward/kv_cache.h"
 
 #include <gtest/gtest.h>
 

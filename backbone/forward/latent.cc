@@ -10,7 +10,7 @@
 // the same way, so a row's bits do not depend on how its sequence was cut into passes.
 #include <cstring>
 
-#include "backbone/forward_pass.h"
+#include "backbone/forward/pass.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 // Rows, embedding, norms, residuals and head.
-#include "backbone/forward_pass.h"
+#include "backbone/forward/pass.h"
 
 #include <cstring>
 

@@ -1,11 +1,11 @@
-// One pass over one batch: the rows, where they belong, and the scratch memory. Private to the
-// backbone_forward.cc and forward_*.cc files, which hold its blocks by concern:
+// One pass over one batch: the rows, where they belong, and the scratch memory. Used by
+// backbone_forward.cc alone; its blocks are in files by concern:
 //
-//   forward_pass.cc       rows, embedding, norms, residuals, head
-//   forward_attention.cc  attention with q, k and v projections
-//   forward_latent.cc     multi-head latent attention
-//   forward_cache.cc      the cache's blocks, and softmax attention over them
-//   forward_ffn.cc        dense feed-forwards and shared experts
+//   pass.cc       rows, embedding, norms, residuals, head
+//   attention.cc  attention with q, k and v projections
+//   latent.cc     multi-head latent attention
+//   cache.cc      the cache's blocks, and softmax attention over them
+//   ffn.cc        dense feed-forwards and shared experts
 //
 // All rows of a batch - prompt chunks and decode steps of any number of sequences - go through
 // each matrix product together; only attention looks at one sequence at a time.
@@ -15,8 +15,13 @@
 #include <span>
 #include <vector>
 
-#include "backbone/backbone.h"
-#include "backbone/linear.h"
+#include "backbone/families/model_config.h"
+#include "backbone/forward/batch.h"
+#include "backbone/forward/rope.h"
+#include "backbone/forward/weights.h"
+#include "base/threads/thread_pool.h"
+#include "compute/kernels/kernels.h"
+#include "compute/linear.h"
 
 namespace chimera {
 

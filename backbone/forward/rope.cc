@@ -1,4 +1,4 @@
-#include "backbone/rope.h"
+#include "backbone/forward/rope.h"
 
 #include <algorithm>
 #include <cmath>

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "backbone/model_config.h"
+#include "backbone/families/model_config.h"
 
 namespace chimera {
 

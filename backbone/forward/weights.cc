@@ -1,5 +1,5 @@
 // Which tensors a layer's backbone part consists of, and their shapes.
-#include "backbone/backbone_weights.h"
+#include "backbone/forward/weights.h"
 
 #include <cstring>
 #include <memory>

@@ -1,6 +1,6 @@
 // The weights of one layer that belong to the backbone: attention, norms, and the feed-forwards
-// that every row passes (dense layers, shared experts). Private to the backbone_* and forward_*
-// files.
+// that every row passes (dense layers, shared experts). Private to the room backbone and this
+// folder.
 //
 // Matrices lie in the checkpoint's memory wherever the stored type allows; vectors are copies.
 #pragma once
@@ -9,10 +9,10 @@
 #include <optional>
 #include <vector>
 
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 #include <openssl/evp.h>
 
@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <new>
 
-#include "backbone/background.h"
+#include "base/threads/background.h"
 
 namespace chimera {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
-#include "backbone/env.h"
-#include "backbone/status.h"
+#include "base/io/env.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "backbone/digest_memo.h"
+#include "base/io/digest_memo.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -8,8 +8,8 @@
 #include <memory>
 #include <new>
 
-#include "backbone/background.h"
-#include "backbone/digest.h"
+#include "base/io/digest.h"
+#include "base/threads/background.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "backbone/digest_memo.h"
+#include "base/io/digest_memo.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "backbone/digest.h"
+#include "base/io/digest.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "backbone/fault_env.h"
+#include "base/io/fault_env.h"
 
 namespace chimera {
 namespace {

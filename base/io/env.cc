@@ -1,4 +1,4 @@
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

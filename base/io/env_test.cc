@@ -1,4 +1,4 @@
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "backbone/fault_env.h"
+#include "base/io/fault_env.h"
 
 namespace chimera {
 namespace {

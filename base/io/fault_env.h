@@ -16,7 +16,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/file_lock.h"
+#include "base/io/file_lock.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

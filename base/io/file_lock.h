@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

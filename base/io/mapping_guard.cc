@@ -1,4 +1,4 @@
-#include "backbone/mapping_guard.h"
+#include "base/io/mapping_guard.h"
 
 #include <signal.h>
 #include <sys/mman.h>

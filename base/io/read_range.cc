@@ -1,4 +1,4 @@
-#include "backbone/read_range.h"
+#include "base/io/read_range.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "backbone/background.h"
-#include "backbone/thread_pool.h"
+#include "base/threads/background.h"
+#include "base/threads/thread_pool.h"
 
 namespace chimera {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <string>
 
-#include "backbone/env.h"
-#include "backbone/status.h"
+#include "base/io/env.h"
+#include "base/status.h"
 
 namespace chimera {
 

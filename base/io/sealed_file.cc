@@ -1,4 +1,4 @@
-#include "experts/sealed_file.h"
+#include "base/io/sealed_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -9,7 +9,7 @@
 #include <chrono>
 #include <thread>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

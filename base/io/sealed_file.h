@@ -13,7 +13,7 @@
 #include <string>
 #include <utility>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

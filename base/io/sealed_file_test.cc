@@ -1,5 +1,5 @@
 // Memory files that nobody can change any more.
-#include "experts/sealed_file.h"
+#include "base/io/sealed_file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

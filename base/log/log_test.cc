@@ -1,4 +1,4 @@
-#include "daemon/log.h"
+#include "base/log/log.h"
 
 #include <gtest/gtest.h>
 

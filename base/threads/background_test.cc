@@ -1,4 +1,4 @@
-#include "backbone/background.h"
+#include "base/threads/background.h"
 
 #include <gtest/gtest.h>
 #include <sched.h>

@@ -1,4 +1,4 @@
-#include "backbone/cpu_count.h"
+#include "base/threads/cpu_count.h"
 
 #include <sched.h>
 
@@ -7,7 +7,7 @@
 #include <sstream>
 #include <thread>
 
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
 
 namespace chimera {
 namespace {

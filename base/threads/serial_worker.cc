@@ -1,4 +1,4 @@
-#include "daemon/serial_worker.h"
+#include "base/threads/serial_worker.h"
 
 namespace chimera {
 

@@ -17,7 +17,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -2,7 +2,7 @@
 // a chunk by decrementing it with compare-and-swap, so a late thread can never claim a chunk of a
 // job it did not see; the job's fields are read only after a successful claim, and the owner does
 // not touch them again until every claimed chunk has been counted off `unfinished_`.
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
 
 #include <algorithm>
 #include <atomic>
@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "backbone/background.h"
+#include "base/threads/background.h"
 
 namespace chimera {
 namespace {

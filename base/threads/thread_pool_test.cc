@@ -1,4 +1,4 @@
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "backbone/cpu_count.h"
+#include "base/threads/cpu_count.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "experts/yaml_tree.h"
+#include "base/yaml/tree.h"
 
 #include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>

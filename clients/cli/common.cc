@@ -8,8 +8,8 @@
 #include <iostream>
 #include <iterator>
 
+#include "clients/wire/ranges.h"
 #include "commands.h"
-#include "wire/ranges.h"
 
 namespace chimera::cli {
 

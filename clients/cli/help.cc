@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <iostream>
 
-#include "wire/endpoints.h"
+#include "clients/wire/endpoints.h"
 
 namespace chimera::cli {
 

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "chimera_client/connection.h"
-#include "wire/endpoints.h"
+#include "clients/wire/endpoints.h"
 
 namespace chimera::client {
 namespace {

@@ -23,7 +23,7 @@
 #include <nlohmann/json.hpp>
 
 #include "chimera_client/result.h"
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
 
 namespace chimera::client {
 

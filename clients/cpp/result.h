@@ -6,7 +6,7 @@
 #include <utility>
 #include <variant>
 
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
 
 namespace chimera::client {
 

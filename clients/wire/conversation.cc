@@ -1,4 +1,4 @@
-#include "wire/conversation.h"
+#include "clients/wire/conversation.h"
 
 #include <fmt/format.h>
 

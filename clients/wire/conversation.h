@@ -5,7 +5,7 @@
 
 #include <string_view>
 
-#include "wire/fields.h"
+#include "clients/wire/fields.h"
 
 namespace chimera::wire {
 

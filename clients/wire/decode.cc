@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 
-#include "wire/conversation.h"
-#include "wire/fields.h"
-#include "wire/protocol.h"
-#include "wire/strict_json.h"
+#include "clients/wire/conversation.h"
+#include "clients/wire/fields.h"
+#include "clients/wire/protocol.h"
+#include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {

@@ -1,5 +1,5 @@
-#include "wire/protocol.h"
-#include "wire/strict_json.h"
+#include "clients/wire/protocol.h"
+#include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {

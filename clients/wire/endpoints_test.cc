@@ -1,4 +1,4 @@
-#include "wire/endpoints.h"
+#include "clients/wire/endpoints.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

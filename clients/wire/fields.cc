@@ -1,11 +1,11 @@
-#include "wire/fields.h"
+#include "clients/wire/fields.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <numeric>
 
-#include "wire/strict_json.h"
+#include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {

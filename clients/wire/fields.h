@@ -12,8 +12,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "wire/protocol.h"
-#include "wire/ranges.h"
+#include "clients/wire/protocol.h"
+#include "clients/wire/ranges.h"
 
 namespace chimera::wire {
 

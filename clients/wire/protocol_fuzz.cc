@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "wire/ranges.h"
-#include "wire/strict_json.h"
+#include "clients/wire/ranges.h"
+#include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {

@@ -1,4 +1,4 @@
-#include "wire/strict_json.h"
+#include "clients/wire/strict_json.h"
 
 #include <fmt/format.h>
 

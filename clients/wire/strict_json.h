@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
 
 namespace chimera::wire {
 

@@ -1,8 +1,8 @@
 // AVX2 + FMA: 16 lanes are two registers of 8.
 #include <immintrin.h>
 
-#include "backbone/kernels_impl.h"
-#include "backbone/kernels_x86.h"
+#include "compute/kernels/impl.h"
+#include "compute/kernels/x86.h"
 
 namespace chimera {
 namespace {

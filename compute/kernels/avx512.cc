@@ -9,8 +9,8 @@
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
-#include "backbone/kernels_impl.h"
-#include "backbone/kernels_x86.h"
+#include "compute/kernels/impl.h"
+#include "compute/kernels/x86.h"
 
 namespace chimera {
 namespace {

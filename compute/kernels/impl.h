@@ -17,8 +17,8 @@
 #include <cstdint>
 #include <limits>
 
-#include "backbone/kernels.h"
-#include "backbone/kernels_matmul.h"
+#include "compute/kernels/kernels.h"
+#include "compute/kernels/matmul.h"
 
 namespace chimera::kernels_impl {
 

@@ -1,9 +1,9 @@
 // Run-time choice among the kernel tables.
-#include "backbone/kernels.h"
+#include "compute/kernels/kernels.h"
 
 #include <cstdlib>
 
-#include "backbone/kernels_impl.h"
+#include "compute/kernels/impl.h"
 
 namespace chimera {
 

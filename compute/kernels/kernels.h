@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "backbone/tensor.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

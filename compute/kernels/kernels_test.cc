@@ -1,6 +1,6 @@
 // Every instruction set against the scalar reference, bit for bit, and the scalar reference
 // against double precision with bounds derived from the operands.
-#include "backbone/kernels.h"
+#include "compute/kernels/kernels.h"
 
 #include <gtest/gtest.h>
 

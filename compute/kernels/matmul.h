@@ -1,4 +1,4 @@
-// The matrix product of the kernels. Private to the kernels_*.cc files; kernels_impl.h says what V
+// The matrix product of the kernels. Private to this folder; impl.h says what V
 // is and why every variant gives the same bits.
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "backbone/kernels.h"
+#include "compute/kernels/kernels.h"
 
 namespace chimera::kernels_impl {
 

@@ -1,7 +1,7 @@
 // The scalar reference: one float per "vector", fused multiply-add from the C library.
 #include <bit>
 
-#include "backbone/kernels_impl.h"
+#include "compute/kernels/impl.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-// Folding of partial sums shared by the AVX2 and AVX-512 kernels; see kernels_impl.h for the order.
+// Folding of partial sums shared by the AVX2 and AVX-512 kernels; see impl.h for the order.
 // Private to those two files: everything is in an anonymous namespace, compiled per file.
 #pragma once
 

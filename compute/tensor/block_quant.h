@@ -15,8 +15,8 @@
 #include <optional>
 #include <string_view>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 
@@ -37,10 +37,6 @@ struct BlockShape {
   int64_t scale_cols(int64_t c) const { return (c + cols - 1) / cols; }
   bool operator==(const BlockShape&) const = default;
 };
-
-/// quantization_config.weight_block_size of a config.json (of either level of a composite one);
-/// 128 x 128 when absent. invalid_argument unless a pair of numbers from 1 to 2^20.
-Result<BlockShape> weight_block_size(std::string_view config_json, std::string_view label);
 
 struct QuantMatrix {
   enum class Format : uint8_t { kFp8, kMxfp4 };

@@ -1,10 +1,10 @@
-// to_matrix, slice_matrix and to_f32: stored dtype -> the dtype that the kernels take.
+#include "compute/tensor/convert.h"
+
 #include <array>
 #include <cstring>
 
-#include "backbone/checkpoint.h"
-#include "backbone/safetensors_header.h"
-#include "backbone/weight_memory.h"
+#include "base/quote.h"
+#include "compute/tensor/memory.h"
 
 namespace chimera {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "backbone/checkpoint.h"
+#include "compute/tensor/convert.h"
 
 namespace chimera {
 namespace {

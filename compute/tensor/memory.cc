@@ -1,4 +1,4 @@
-#include "backbone/weight_memory.h"
+#include "compute/tensor/memory.h"
 
 #include <sys/mman.h>
 
@@ -20,6 +20,29 @@ std::shared_ptr<std::byte[]> allocate_weights(size_t bytes) {
   if (memory == nullptr) return nullptr;
   if (large) (void)::madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return {memory, [alignment](std::byte* p) { ::operator delete[](p, alignment); }};
+}
+
+TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                             std::byte** bytes) {
+  TensorView view;
+  view.name = std::move(name);
+  view.dtype = dtype;
+  view.shape = std::move(shape);
+  const size_t size =
+      static_cast<size_t>(view.elements()) * static_cast<size_t>(dtype_bits(dtype)) / 8;
+  const std::shared_ptr<std::byte[]> memory = allocate_weights(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  *bytes = memory.get();
+  view.bytes = {memory.get(), size};
+  view.owner = memory;
+  return view;
+}
+
+TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
+                       std::byte** bytes) {
+  TensorView view = make_unset_tensor(std::move(name), dtype, std::move(shape), bytes);
+  std::fill_n(*bytes, view.bytes.size(), std::byte{0});
+  return view;
 }
 
 }  // namespace chimera

@@ -1,4 +1,4 @@
-#include "backbone/tensor.h"
+#include "compute/tensor/tensor.h"
 
 #include <bit>
 

@@ -1,4 +1,4 @@
-#include "backbone/tensor.h"
+#include "compute/tensor/tensor.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <set>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 
 #include <fmt/format.h>
 
@@ -6,11 +6,11 @@
 #include <filesystem>
 #include <set>
 
-#include "backbone/env.h"
-#include "daemon/config_endpoint.h"
-#include "daemon/config_keys.h"
-#include "daemon/config_reader.h"
-#include "experts/yaml_tree.h"
+#include "base/io/env.h"
+#include "base/yaml/tree.h"
+#include "daemon/config/endpoint.h"
+#include "daemon/config/keys.h"
+#include "daemon/config/reader.h"
 #include "router/routing_table.h"
 
 namespace chimera {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

@@ -7,9 +7,9 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "backbone/env.h"
-#include "daemon/config.h"
-#include "wire/endpoints.h"
+#include "base/io/env.h"
+#include "clients/wire/endpoints.h"
+#include "daemon/config/config.h"
 
 namespace chimera {
 namespace {

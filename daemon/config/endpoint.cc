@@ -1,4 +1,4 @@
-#include "daemon/config_endpoint.h"
+#include "daemon/config/endpoint.h"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>

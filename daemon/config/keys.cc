@@ -1,4 +1,4 @@
-#include "daemon/config_keys.h"
+#include "daemon/config/keys.h"
 
 #include <algorithm>
 #include <numeric>

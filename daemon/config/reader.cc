@@ -1,4 +1,4 @@
-#include "daemon/config_reader.h"
+#include "daemon/config/reader.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "daemon/config_keys.h"
+#include "daemon/config/keys.h"
 
 namespace chimera {
 namespace {

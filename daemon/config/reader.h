@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "experts/yaml_tree.h"
+#include "base/yaml/tree.h"
 
 namespace chimera {
 

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "daemon/config.h"
-#include "daemon/config_keys.h"
+#include "daemon/config/config.h"
+#include "daemon/config/keys.h"
 
 namespace chimera {
 namespace {

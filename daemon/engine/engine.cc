@@ -1,14 +1,14 @@
 // The engine's public calls. What they trigger on the engine thread is in the other engine_*.cc.
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 
 #include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "daemon/engine_impl.h"
-#include "daemon/module_selection.h"
-#include "daemon/request_check.h"
+#include "daemon/engine/impl.h"
+#include "daemon/engine/module_selection.h"
+#include "daemon/engine/request_check.h"
 
 namespace chimera {
 namespace {

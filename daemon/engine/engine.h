@@ -18,9 +18,9 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "backbone/tokenizer.h"
-#include "daemon/request.h"
+#include "daemon/engine/request.h"
 #include "router/routing_table.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

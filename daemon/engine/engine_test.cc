@@ -1,5 +1,5 @@
 // The engine as a client of it sees it: continuations, text, scores, limits, ends.
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 
 #include <gmock/gmock.h>
 
-#include "daemon/engine_testing.h"
+#include "daemon/engine/testing.h"
 
 namespace chimera {
 namespace {

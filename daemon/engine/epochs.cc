@@ -8,8 +8,8 @@
 
 #include <fmt/format.h>
 
-#include "daemon/engine_impl.h"
-#include "daemon/module_selection.h"
+#include "daemon/engine/impl.h"
+#include "daemon/engine/module_selection.h"
 
 namespace chimera {
 

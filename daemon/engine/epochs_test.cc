@@ -7,8 +7,8 @@
 
 #include <gmock/gmock.h>
 
-#include "daemon/engine.h"
-#include "daemon/engine_testing.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/testing.h"
 
 namespace chimera {
 namespace {

@@ -1,6 +1,6 @@
 // The inside of the engine, shared by the files that implement it: engine.cc (public calls),
-// engine_loop.cc (the thread: queue, admission, ends), engine_step.cc (one forward pass),
-// engine_epochs.cc (tables).
+// loop.cc (the thread: queue, admission, ends), step.cc (one forward pass),
+// epochs.cc (tables).
 //
 // Members are grouped by who may touch them. Everything under `mutex` is short: no call out of the
 // engine, no allocation that grows with load, so neither side holds up the other.
@@ -16,10 +16,10 @@
 #include <unordered_set>
 #include <utility>
 
-#include "daemon/engine.h"
-#include "daemon/reaper.h"
-#include "daemon/scheduler.h"
-#include "daemon/sequence.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/reaper.h"
+#include "daemon/engine/scheduler.h"
+#include "daemon/engine/sequence.h"
 
 namespace chimera {
 
@@ -56,7 +56,7 @@ struct Engine::Impl {
        std::unique_ptr<KvCache> cache);
   ~Impl();
 
-  // --- engine_loop.cc, engine thread ----------------------------------------------------------
+  // --- loop.cc, engine thread ----------------------------------------------------------
   void run();
   bool wait_for_work();  // false: stop
   void apply_cancels();
@@ -74,7 +74,7 @@ struct Engine::Impl {
   void refresh_snapshot();
   void end_everything();
 
-  // --- engine_step.cc, engine thread ----------------------------------------------------------
+  // --- step.cc, engine thread ----------------------------------------------------------
   void step();
   Status forward(size_t first, size_t count);
   void take_results(size_t first, size_t count);
@@ -85,7 +85,7 @@ struct Engine::Impl {
   Status bad_logits_status(const Sequence& sequence) const;
   void record_step(double ms);
 
-  // --- engine_epochs.cc -----------------------------------------------------------------------
+  // --- epochs.cc -----------------------------------------------------------------------
   Status execute(std::shared_ptr<TableCommand> command);  // any thread; waits for the answer
   void run_table_commands();                              // engine thread, as all below
   std::optional<Status> try_publish(TableCommand& command, bool queue_blocked);

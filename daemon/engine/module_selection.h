@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/request.h"
+#include "base/status.h"
+#include "daemon/engine/request.h"
 #include "router/routing_table.h"
 
 namespace chimera {

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <utility>
 
-#include "backbone/digest.h"
-#include "daemon/engine.h"
-#include "daemon/sampler.h"
+#include "base/io/digest.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/sampler.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "daemon/reaper.h"
+#include "daemon/engine/reaper.h"
 
 #include <utility>
 

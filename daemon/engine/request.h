@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 #include "router/moe.h"
 
 namespace chimera {

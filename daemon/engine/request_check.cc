@@ -1,8 +1,8 @@
-#include "daemon/request_check.h"
+#include "daemon/engine/request_check.h"
 
 #include <fmt/format.h>
 
-#include "daemon/sampler.h"
+#include "daemon/engine/sampler.h"
 
 namespace chimera {
 namespace {

@@ -1,10 +1,10 @@
 // Checks of a request that do not depend on the routing table: sizes, ranges, token ids.
 #pragma once
 
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "daemon/engine.h"
-#include "daemon/request.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/request.h"
 
 namespace chimera {
 

@@ -14,8 +14,8 @@
 #include <span>
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/request.h"
+#include "base/status.h"
+#include "daemon/engine/request.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/sampler.h"
+#include "daemon/engine/sampler.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "daemon/scheduler.h"
+#include "daemon/engine/scheduler.h"
 
 #include <algorithm>
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "daemon/sequence.h"
+#include "daemon/engine/sequence.h"
 
 namespace chimera {
 

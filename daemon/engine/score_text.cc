@@ -1,4 +1,4 @@
-#include "daemon/score_text.h"
+#include "daemon/engine/score_text.h"
 
 #include <string>
 

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "backbone/tokenizer.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

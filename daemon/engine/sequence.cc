@@ -1,4 +1,4 @@
-#include "daemon/sequence.h"
+#include "daemon/engine/sequence.h"
 
 #include <algorithm>
 #include <utility>

@@ -13,14 +13,14 @@
 #include <string>
 #include <vector>
 
-#include "backbone/kv_cache.h"
-#include "backbone/tokenizer.h"
-#include "daemon/engine.h"
-#include "daemon/request.h"
-#include "daemon/sampler.h"
-#include "daemon/stop_matcher.h"
-#include "daemon/ticket.h"
+#include "backbone/forward/kv_cache.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/request.h"
+#include "daemon/engine/sampler.h"
+#include "daemon/engine/stop_matcher.h"
+#include "daemon/engine/ticket.h"
 #include "router/moe.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

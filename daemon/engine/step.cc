@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "backbone/mapping_guard.h"
-#include "daemon/engine_impl.h"
+#include "base/io/mapping_guard.h"
+#include "daemon/engine/impl.h"
 
 namespace chimera {
 

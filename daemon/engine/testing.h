@@ -19,8 +19,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "daemon/engine.h"
-#include "experts/module.h"
+#include "daemon/engine/engine.h"
+#include "experts/kinds/module.h"
+#include "experts/kinds/weights.h"
 
 namespace chimera::testing_support {
 

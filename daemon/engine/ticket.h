@@ -9,7 +9,7 @@
 #include <memory>
 #include <utility>
 
-#include "daemon/request.h"
+#include "daemon/engine/request.h"
 
 namespace chimera {
 

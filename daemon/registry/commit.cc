@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <ctime>
 
-#include "daemon/log.h"
-#include "daemon/registry_impl.h"
+#include "base/log/log.h"
+#include "daemon/registry/impl.h"
 
 namespace chimera {
 namespace {

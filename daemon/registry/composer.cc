@@ -1,4 +1,4 @@
-#include "daemon/composer.h"
+#include "daemon/registry/composer.h"
 
 #include <fmt/format.h>
 

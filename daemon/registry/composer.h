@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "daemon/config.h"
-#include "daemon/registry.h"
+#include "daemon/config/config.h"
+#include "daemon/registry/registry.h"
 #include "router/composition.h"
 
 namespace chimera {

@@ -9,8 +9,8 @@
 #include <limits>
 #include <thread>
 
-#include "daemon/registry.h"
-#include "daemon/registry_testing.h"
+#include "daemon/registry/registry.h"
+#include "daemon/registry/testing.h"
 
 namespace chimera {
 namespace {

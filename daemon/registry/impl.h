@@ -1,5 +1,5 @@
-// Inside of Registry, shared by registry.cc (the changes), registry_commit.cc (how one becomes
-// durable and current) and registry_start.cc (the first table).
+// Inside of Registry, shared by registry.cc (the changes), commit.cc (how one becomes
+// durable and current) and start.cc (the first table).
 //
 // Two locks. `commit` is held while a composition follows another: written, published, taken as
 // current. Preparing a change (loading, probing) happens outside of it, so a revocation only waits
@@ -15,10 +15,10 @@
 #include <utility>
 #include <vector>
 
-#include "daemon/composer.h"
-#include "daemon/module_loader.h"
-#include "daemon/registry.h"
-#include "daemon/serial_worker.h"
+#include "base/threads/serial_worker.h"
+#include "daemon/registry/composer.h"
+#include "daemon/registry/module_loader.h"
+#include "daemon/registry/registry.h"
 
 namespace chimera {
 

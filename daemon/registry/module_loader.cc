@@ -1,4 +1,4 @@
-#include "daemon/module_loader.h"
+#include "daemon/registry/module_loader.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -8,8 +8,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "daemon/engine.h"
-#include "daemon/log.h"
+#include "base/log/log.h"
+#include "daemon/engine/engine.h"
+#include "experts/kinds/load.h"
 #include "router/routing_table.h"
 
 namespace chimera {

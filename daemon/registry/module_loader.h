@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "backbone/tokenizer.h"
-#include "daemon/score_text.h"
-#include "experts/module.h"
+#include "daemon/engine/score_text.h"
+#include "experts/kinds/module.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

@@ -1,12 +1,12 @@
-#include "daemon/registry.h"
+#include "daemon/registry/registry.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "backbone/background.h"
-#include "daemon/log.h"
-#include "daemon/registry_impl.h"
+#include "base/log/log.h"
+#include "base/threads/background.h"
+#include "daemon/registry/impl.h"
 
 namespace chimera {
 namespace {

@@ -20,12 +20,12 @@
 #include <string>
 #include <vector>
 
-#include "backbone/tokenizer.h"
-#include "daemon/config.h"
-#include "daemon/engine.h"
-#include "daemon/state_store.h"
-#include "experts/library_backend.h"
-#include "experts/module.h"
+#include "daemon/config/config.h"
+#include "daemon/engine/engine.h"
+#include "daemon/registry/state_store.h"
+#include "experts/kinds/module.h"
+#include "experts/library/backend.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/registry.h"
+#include "daemon/registry/registry.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <limits>
 
-#include "daemon/module_loader.h"
-#include "daemon/registry_testing.h"
+#include "daemon/registry/module_loader.h"
+#include "daemon/registry/testing.h"
 
 namespace chimera {
 namespace {

@@ -1,8 +1,8 @@
 // The first table of a daemon: from the state directory, else from the deployment.
 #include <fmt/format.h>
 
-#include "daemon/log.h"
-#include "daemon/registry_impl.h"
+#include "base/log/log.h"
+#include "daemon/registry/impl.h"
 
 namespace chimera {
 

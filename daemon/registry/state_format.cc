@@ -1,4 +1,4 @@
-#include "daemon/state_format.h"
+#include "daemon/registry/state_format.h"
 
 #include <fmt/format.h>
 

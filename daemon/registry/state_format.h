@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/state_store.h"
+#include "base/status.h"
+#include "daemon/registry/state_store.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/state_store.h"
+#include "daemon/registry/state_store.h"
 
 #include <dirent.h>
 #include <fmt/format.h>
@@ -11,8 +11,8 @@
 #include <mutex>
 #include <optional>
 
-#include "daemon/file_lock.h"
-#include "daemon/state_format.h"
+#include "base/io/file_lock.h"
+#include "daemon/registry/state_format.h"
 
 namespace chimera {
 namespace {

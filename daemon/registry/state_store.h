@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/env.h"
-#include "backbone/status.h"
+#include "base/io/env.h"
+#include "base/status.h"
 #include "router/composition.h"
 
 namespace chimera {

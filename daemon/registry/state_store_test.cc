@@ -1,4 +1,4 @@
-#include "daemon/state_store.h"
+#include "daemon/registry/state_store.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #include <functional>
 #include <map>
 
-#include "daemon/state_format.h"
+#include "daemon/registry/state_format.h"
 
 namespace chimera {
 namespace {

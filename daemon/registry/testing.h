@@ -13,11 +13,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/digest.h"
-#include "daemon/engine_testing.h"
-#include "daemon/registry.h"
-#include "daemon/startup.h"
-#include "experts/cut.h"
+#include "base/io/digest.h"
+#include "daemon/engine/testing.h"
+#include "daemon/registry/registry.h"
+#include "daemon/model/loaded_backbone.h"
+#include "experts/offline/cut.h"
 
 namespace chimera::testing_support {
 

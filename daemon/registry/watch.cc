@@ -1,4 +1,4 @@
-#include "daemon/watch.h"
+#include "daemon/registry/watch.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -18,8 +18,8 @@
 #include <set>
 #include <thread>
 
-#include "backbone/env.h"
-#include "daemon/log.h"
+#include "base/io/env.h"
+#include "base/log/log.h"
 
 namespace chimera {
 namespace {

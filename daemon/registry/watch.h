@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/registry.h"
+#include "base/status.h"
+#include "daemon/registry/registry.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/watch.h"
+#include "daemon/registry/watch.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

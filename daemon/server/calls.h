@@ -6,11 +6,11 @@
 #include <optional>
 #include <string>
 
-#include "daemon/server.h"
-#include "daemon/server_live.h"
-#include "daemon/server_loop.h"
-#include "daemon/server_worker.h"
-#include "wire/protocol.h"
+#include "clients/wire/protocol.h"
+#include "daemon/server/live.h"
+#include "daemon/server/loop.h"
+#include "daemon/server/server.h"
+#include "daemon/server/worker.h"
 
 namespace chimera {
 
@@ -33,7 +33,7 @@ struct CallContext {
 /// Answers any call but `cancel`. `live` gets exactly one final event, now or later.
 void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call);
 
-// The calls of the serve endpoint (server_serve.cc).
+// The calls of the serve endpoint (serve.cc).
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Chat call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call);
@@ -42,7 +42,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize c
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Health call);
 
-// The calls of the control endpoint (server_control.cc).
+// The calls of the control endpoint (control.cc).
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call);

@@ -1,9 +1,9 @@
 // The call `chat`: a conversation through the checkpoint's template to tokens, then as `generate`.
 #include <ctime>
 
-#include "daemon/server_calls.h"
-#include "daemon/server_events.h"
-#include "daemon/server_generate.h"
+#include "daemon/server/calls.h"
+#include "daemon/server/events.h"
+#include "daemon/server/generate.h"
 
 namespace chimera {
 namespace {

@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
-#include "daemon/log.h"
-#include "daemon/server_calls.h"
-#include "daemon/server_events.h"
-#include "wire/strict_json.h"
+#include "base/log/log.h"
+#include "clients/wire/strict_json.h"
+#include "daemon/server/calls.h"
+#include "daemon/server/events.h"
 
 namespace chimera {
 namespace {

@@ -1,12 +1,12 @@
-#include "daemon/server_events.h"
+#include "daemon/server/events.h"
 
 #include <fmt/format.h>
 
 #include <cmath>
 #include <span>
 
-#include "wire/protocol.h"
-#include "wire/strict_json.h"
+#include "clients/wire/protocol.h"
+#include "clients/wire/strict_json.h"
 
 namespace chimera {
 namespace {

@@ -7,10 +7,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "daemon/engine.h"
-#include "daemon/registry.h"
-#include "daemon/request.h"
-#include "daemon/server_live.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/request.h"
+#include "daemon/registry/registry.h"
+#include "daemon/server/live.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/server_events.h"
+#include "daemon/server/events.h"
 
 #include <gtest/gtest.h>
 

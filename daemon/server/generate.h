@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "daemon/server_calls.h"
+#include "daemon/server/calls.h"
 
 namespace chimera {
 
@@ -17,7 +17,7 @@ EngineRequest generate_request(Live& live, wire::Generate& call);
 /// Hands a request to the engine; `live` gets its events.
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request);
 
-/// `tokenize` of a conversation: its tokens and the text they came from (server_chat.cc).
+/// `tokenize` of a conversation: its tokens and the text they came from (chat.cc).
 void tokenize_chat(CallContext& context, std::shared_ptr<Live> live, wire::Conversation call);
 
 }  // namespace chimera

@@ -1,11 +1,11 @@
-#include "daemon/server_live.h"
+#include "daemon/server/live.h"
 
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <utility>
 
-#include "daemon/server_events.h"
+#include "daemon/server/events.h"
 
 namespace chimera {
 

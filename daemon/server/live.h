@@ -15,7 +15,7 @@
 #include <variant>
 #include <vector>
 
-#include "daemon/request.h"
+#include "daemon/engine/request.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/server_loop.h"
+#include "daemon/server/loop.h"
 
 #include <fmt/format.h>
 #include <pthread.h>
@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "daemon/server_events.h"
-#include "wire/strict_json.h"
+#include "clients/wire/strict_json.h"
+#include "daemon/server/events.h"
 
 namespace chimera {
 namespace {

@@ -15,10 +15,10 @@
 #include <thread>
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/server_live.h"
-#include "daemon/server_socket.h"
-#include "wire/protocol.h"
+#include "base/status.h"
+#include "clients/wire/protocol.h"
+#include "daemon/server/live.h"
+#include "daemon/server/socket.h"
 
 namespace chimera {
 

@@ -1,5 +1,5 @@
 // The IO loop against raw ZeroMQ peers, with a handler that stands in for the engine.
-#include "daemon/server_loop.h"
+#include "daemon/server/loop.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "daemon/server_events.h"
+#include "daemon/server/events.h"
 
 namespace chimera {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <random>
 
-#include "daemon/score_text.h"
-#include "daemon/server_calls.h"
-#include "daemon/server_events.h"
-#include "daemon/server_generate.h"
+#include "daemon/engine/score_text.h"
+#include "daemon/server/calls.h"
+#include "daemon/server/events.h"
+#include "daemon/server/generate.h"
 
 namespace chimera {
 namespace {

@@ -1,8 +1,8 @@
-#include "daemon/server.h"
+#include "daemon/server/server.h"
 
-#include "daemon/score_text.h"
-#include "daemon/server_calls.h"
-#include "daemon/server_loop.h"
+#include "daemon/engine/score_text.h"
+#include "daemon/server/calls.h"
+#include "daemon/server/loop.h"
 
 namespace chimera {
 

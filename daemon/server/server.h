@@ -17,12 +17,12 @@
 #include <memory>
 #include <string>
 
-#include "backbone/chat_template.h"
-#include "backbone/model_config.h"
-#include "backbone/tokenizer.h"
-#include "daemon/config.h"
-#include "daemon/engine.h"
-#include "daemon/registry.h"
+#include "backbone/families/model_config.h"
+#include "daemon/config/config.h"
+#include "daemon/engine/engine.h"
+#include "daemon/registry/registry.h"
+#include "text/template/chat_template.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/server_socket.h"
+#include "daemon/server/socket.h"
 
 #include <fmt/format.h>
 #include <sys/socket.h>
@@ -11,8 +11,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "wire/endpoints.h"
-#include "wire/protocol.h"
+#include "clients/wire/endpoints.h"
+#include "clients/wire/protocol.h"
 
 namespace chimera {
 namespace {

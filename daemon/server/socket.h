@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "daemon/server_live.h"
+#include "base/status.h"
+#include "daemon/server/live.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "daemon/server_worker.h"
+#include "daemon/server/worker.h"
 
 #include <fmt/format.h>
 #include <pthread.h>

@@ -12,7 +12,7 @@
 #include <string>
 #include <thread>
 
-#include "daemon/server_live.h"
+#include "daemon/server/live.h"
 
 namespace chimera {
 

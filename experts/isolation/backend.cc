@@ -1,5 +1,5 @@
 // open_isolated and the calls of an IsolatedBackend.
-#include "experts/isolated_backend.h"
+#include "experts/isolation/backend.h"
 
 #include <fmt/format.h>
 #include <sys/eventfd.h>
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

@@ -21,10 +21,10 @@
 #include <string>
 #include <thread>
 
-#include "experts/host_payload.h"
-#include "experts/host_process.h"
-#include "experts/library_backend.h"
-#include "experts/quarantine.h"
+#include "experts/isolation/payload.h"
+#include "experts/isolation/process.h"
+#include "experts/isolation/quarantine.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 
@@ -60,13 +60,13 @@ class IsolatedBackend final : public LibraryBackend {
   using Clock = std::chrono::steady_clock;
   class Call;
 
-  // isolated_backend.cc: calls.
+  // backend.cc: calls.
   std::shared_ptr<HostLife> host() const;
   Status take_part(HostLife& host, Clock::time_point deadline, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
 
-  // isolated_keeper.cc: the keeper thread.
+  // keeper.cc: the keeper thread.
   void keep();
   Result<std::shared_ptr<HostLife>> launch();
   Status await_ready(HostLife& host, HostReady* ready);
@@ -112,5 +112,9 @@ class IsolatedBackend final : public LibraryBackend {
   int wake_fd_ = -1;  // an eventfd: stopping
   std::thread keeper_;
 };
+
+/// As open_in_process, with the plugin inside a chimera-plugin-host of its own.
+Result<std::shared_ptr<LibraryBackend>> open_isolated(LibrarySource source,
+                                                      std::shared_ptr<LibraryRuntime> runtime);
 
 }  // namespace chimera

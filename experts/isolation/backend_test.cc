@@ -1,6 +1,6 @@
 // A library in a process of its own: same numbers, and its sins stay its own. The sinner is
 // tests/plugins/runtime/sinner.cc: y = x / 2, until a row begins with kTrigger.
-#include "experts/isolated_backend.h"
+#include "experts/isolation/backend.h"
 
 #include <dirent.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "experts/sandbox.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {

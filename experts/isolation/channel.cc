@@ -1,4 +1,4 @@
-#include "experts/host_channel.h"
+#include "experts/isolation/channel.h"
 
 #include <fmt/format.h>
 #include <poll.h>
@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 // One end of the socket pair between chimerad and a chimera-plugin-host: whole frames of
-// host_protocol.h, and with them descriptors.
+// protocol.h, and with them descriptors.
 //
 // Thread safety: send() from any thread; receive() from one.
 #pragma once
@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/status.h"
-#include "experts/host_protocol.h"
+#include "base/status.h"
+#include "experts/isolation/protocol.h"
 
 namespace chimera {
 

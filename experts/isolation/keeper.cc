@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <ctime>
 
-#include "experts/isolated_backend.h"
+#include "experts/isolation/backend.h"
 
 namespace chimera {
 namespace {

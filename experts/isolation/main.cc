@@ -5,7 +5,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "experts/host_server.h"
+#include "experts/isolation/server.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "experts/host_memory.h"
+#include "experts/isolation/memory.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <boost/interprocess/exceptions.hpp>
 
-#include "backbone/env.h"
+#include "base/io/env.h"
 #include "chimera/status_code.h"
-#include "experts/host_memory_layout.h"
+#include "experts/isolation/memory_layout.h"
 
 namespace chimera {
 namespace {

@@ -23,7 +23,7 @@
 #include <memory>
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-// How the shared memory of host_memory.h is laid out, for the two ends and their tests.
+// How the shared memory of memory.h is laid out, for the two ends and their tests.
 #pragma once
 
 #include <linux/futex.h>
@@ -14,7 +14,7 @@
 #include <cstring>
 #include <thread>
 
-#include "experts/host_memory.h"
+#include "experts/isolation/memory.h"
 
 namespace chimera::host_layout {
 

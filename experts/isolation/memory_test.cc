@@ -1,5 +1,5 @@
 // The shared memory, with both ends in this process and a host that lies.
-#include "experts/host_memory.h"
+#include "experts/isolation/memory.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -9,7 +9,7 @@
 #include <random>
 #include <thread>
 
-#include "experts/host_memory_layout.h"
+#include "experts/isolation/memory_layout.h"
 
 namespace chimera {
 namespace {

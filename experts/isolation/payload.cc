@@ -1,4 +1,4 @@
-#include "experts/host_payload.h"
+#include "experts/isolation/payload.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -9,10 +9,10 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <cerrno>
 
-#include "backbone/digest.h"
-#include "backbone/env.h"
-#include "experts/elf_note.h"
-#include "experts/host_memory_layout.h"
+#include "base/io/digest.h"
+#include "base/io/env.h"
+#include "experts/isolation/memory_layout.h"
+#include "experts/library/elf_note.h"
 
 namespace chimera {
 namespace {

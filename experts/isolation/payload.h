@@ -7,12 +7,12 @@
 #include <memory>
 #include <string>
 
-#include "backbone/status.h"
-#include "experts/host_channel.h"
-#include "experts/host_memory.h"
-#include "experts/host_protocol.h"
-#include "experts/library_backend.h"
-#include "experts/sealed_file.h"
+#include "base/io/sealed_file.h"
+#include "base/status.h"
+#include "experts/isolation/channel.h"
+#include "experts/isolation/memory.h"
+#include "experts/isolation/protocol.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
-#include "backbone/env.h"
-#include "backbone/thread_pool.h"
-#include "experts/host_memory_layout.h"
-#include "experts/host_protocol.h"
+#include "base/io/env.h"
+#include "base/threads/thread_pool.h"
+#include "experts/isolation/memory_layout.h"
+#include "experts/isolation/protocol.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010  // Linux 5.1

@@ -1,4 +1,4 @@
-#include "experts/host_process.h"
+#include "experts/isolation/process.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -14,8 +14,8 @@
 #include <filesystem>
 #include <thread>
 
-#include "backbone/env.h"
-#include "experts/sandbox.h"
+#include "base/io/env.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {

@@ -17,7 +17,7 @@
 #include <optional>
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/host_protocol.h"
+#include "experts/isolation/protocol.h"
 
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
 // What the daemon and chimera-plugin-host say to one another over their socket pair: loading,
 // readiness, log lines, counters, the end. Rows of a forward pass never travel here
-// (host_memory.h).
+// (memory.h).
 //
 // A message is one datagram: a header of 16 bytes (magic, version, type, length of the payload, 0),
 // then the payload: integers little-endian and fixed-width, texts and lists with their length in
@@ -18,9 +18,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
-#include "experts/library_backend.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 

@@ -7,8 +7,8 @@
 #include <iterator>
 #include <string_view>
 
-#include "experts/host_memory.h"
-#include "experts/host_protocol.h"
+#include "experts/isolation/memory.h"
+#include "experts/isolation/protocol.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "experts/host_protocol.h"
+#include "experts/isolation/protocol.h"
 
 #include <gtest/gtest.h>
 

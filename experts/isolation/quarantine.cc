@@ -1,4 +1,4 @@
-#include "experts/quarantine.h"
+#include "experts/isolation/quarantine.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>

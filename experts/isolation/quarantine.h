@@ -10,8 +10,8 @@
 #include <set>
 #include <string>
 
-#include "backbone/env.h"
-#include "backbone/status.h"
+#include "base/io/env.h"
+#include "base/status.h"
 
 namespace chimera {
 

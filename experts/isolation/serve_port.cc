@@ -1,8 +1,8 @@
 // HostServePort: the plugin host's end of the shared memory.
 #include <algorithm>
 
-#include "backbone/thread_pool.h"
-#include "experts/host_memory_layout.h"
+#include "base/threads/thread_pool.h"
+#include "experts/isolation/memory_layout.h"
 
 namespace chimera {
 namespace {

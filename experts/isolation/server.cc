@@ -1,4 +1,4 @@
-#include "experts/host_server.h"
+#include "experts/isolation/server.h"
 
 #include <fmt/format.h>
 
@@ -8,13 +8,13 @@
 #include <latch>
 #include <thread>
 
-#include "backbone/kernels.h"
-#include "backbone/thread_pool.h"
-#include "experts/host_channel.h"
-#include "experts/host_memory.h"
-#include "experts/host_payload.h"
-#include "experts/host_process.h"
-#include "experts/sandbox.h"
+#include "base/threads/thread_pool.h"
+#include "compute/kernels/kernels.h"
+#include "experts/isolation/channel.h"
+#include "experts/isolation/memory.h"
+#include "experts/isolation/payload.h"
+#include "experts/isolation/process.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {

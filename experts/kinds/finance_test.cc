@@ -15,9 +15,10 @@
 #include <cstring>
 #include <random>
 
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
 #include "experts/finance/library/kernel.h"
-#include "experts/library_module.h"
+#include "experts/kinds/library_module.h"
+#include "experts/kinds/load.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "experts/library_module.h"
+#include "experts/kinds/library_module.h"
 
 #include <fmt/format.h>
 
@@ -6,9 +6,10 @@
 #include <charconv>
 #include <optional>
 
-#include "backbone/digest.h"
-#include "experts/module_files.h"
-#include "experts/module_payload.h"
+#include "base/io/digest.h"
+#include "experts/isolation/backend.h"
+#include "experts/module/files.h"
+#include "experts/module/payload.h"
 
 namespace chimera {
 namespace {

@@ -8,9 +8,9 @@
 #include <memory>
 #include <string>
 
-#include "backbone/status.h"
-#include "experts/library_backend.h"
-#include "experts/module.h"
+#include "base/status.h"
+#include "experts/kinds/module.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "experts/library_module.h"
+#include "experts/kinds/library_module.h"
 
 namespace chimera {
 namespace {

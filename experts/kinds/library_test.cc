@@ -9,11 +9,12 @@
 #include <fstream>
 #include <thread>
 
-#include "backbone/digest.h"
-#include "backbone/safetensors.h"
-#include "experts/library_module.h"
-#include "experts/plugin_host.h"
-#include "experts/process_state.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/io/digest.h"
+#include "experts/kinds/library_module.h"
+#include "experts/kinds/load.h"
+#include "experts/library/plugin_host.h"
+#include "experts/library/process_state.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 // Loading modules: the good, and a table of the bad with what the error must name.
-#include "experts/module.h"
+#include "experts/kinds/module.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -13,8 +13,9 @@
 #include <limits>
 #include <random>
 
-#include "backbone/digest.h"
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/io/digest.h"
+#include "experts/kinds/load.h"
 
 namespace chimera {
 namespace {

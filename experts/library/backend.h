@@ -15,13 +15,13 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
-#include "experts/elf_note.h"
+#include "base/io/sealed_file.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 #include "experts/expert.h"
-#include "experts/library_runtime.h"
-#include "experts/manifest.h"
-#include "experts/sealed_file.h"
+#include "experts/library/elf_note.h"
+#include "experts/library/runtime.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 
@@ -87,9 +87,5 @@ class LibraryBackend {
 /// failure, except the image of a library that cannot be unloaded (counted by the runtime).
 Result<std::shared_ptr<LibraryBackend>> open_in_process(LibrarySource source,
                                                         std::shared_ptr<LibraryRuntime> runtime);
-
-/// The same inside chimera-plugin-host.
-Result<std::shared_ptr<LibraryBackend>> open_isolated(LibrarySource source,
-                                                      std::shared_ptr<LibraryRuntime> runtime);
 
 }  // namespace chimera

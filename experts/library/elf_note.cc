@@ -1,4 +1,4 @@
-#include "experts/elf_note.h"
+#include "experts/library/elf_note.h"
 
 #include <elf.h>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "chimera/expert.h"
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 namespace {

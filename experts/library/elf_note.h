@@ -10,7 +10,7 @@
 #include <span>
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

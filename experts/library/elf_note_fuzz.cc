@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "experts/elf_note.h"
-#include "experts/manifest.h"
+#include "experts/library/elf_note.h"
+#include "experts/module/manifest.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto note =

@@ -5,10 +5,10 @@
 #include <chrono>
 #include <cstring>
 
-#include "backbone/background.h"
-#include "experts/library_backend.h"
-#include "experts/plugin_image.h"
-#include "experts/plugin_instance.h"
+#include "base/threads/background.h"
+#include "experts/library/backend.h"
+#include "experts/library/plugin_image.h"
+#include "experts/library/plugin_instance.h"
 
 namespace chimera {
 namespace {

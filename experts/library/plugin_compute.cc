@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "backbone/weight_memory.h"
-#include "experts/plugin_services.h"
+#include "compute/tensor/memory.h"
+#include "experts/library/plugin_services.h"
 
 /// What chimera.matmul/1 hands out. I8 is widened to F32 when it is packed.
 struct chimera_packed_matrix {

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "experts/plugin_instance.h"
+#include "experts/library/plugin_instance.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "experts/plugin_host.h"
+#include "experts/library/plugin_host.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cstring>
 #include <iterator>
 
-#include "experts/plugin_services.h"
+#include "experts/library/plugin_services.h"
 
 namespace chimera {
 namespace {

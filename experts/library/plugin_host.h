@@ -17,11 +17,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/kernels.h"
-#include "backbone/tensor.h"
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
 #include "chimera/services.h"
-#include "experts/library_runtime.h"
+#include "compute/kernels/kernels.h"
+#include "compute/tensor/tensor.h"
+#include "experts/library/runtime.h"
 
 namespace chimera {
 

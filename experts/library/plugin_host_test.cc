@@ -1,5 +1,5 @@
 // The services that a plugin instance gets, called as a plugin would.
-#include "experts/plugin_host.h"
+#include "experts/library/plugin_host.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <thread>
 
-#include "experts/plugin_instance.h"
+#include "experts/library/plugin_instance.h"
 
 namespace chimera {
 namespace {

@@ -1,6 +1,6 @@
 // Boost.DLL and the dynamic loader; nothing else in Chimera calls them.
 #define BOOST_DLL_USE_STD_FS
-#include "experts/plugin_image.h"
+#include "experts/library/plugin_image.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -12,7 +12,7 @@
 #include <cstring>
 #include <thread>
 
-#include "experts/process_state.h"
+#include "experts/library/process_state.h"
 
 namespace chimera {
 namespace {

@@ -12,9 +12,9 @@
 #include <memory>
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 #include "chimera/expert.h"
-#include "experts/library_backend.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 

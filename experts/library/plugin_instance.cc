@@ -1,4 +1,4 @@
-#include "experts/plugin_instance.h"
+#include "experts/library/plugin_instance.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "chimera/draft/residency.h"
-#include "experts/process_state.h"
+#include "experts/library/process_state.h"
 
 namespace chimera {
 namespace {

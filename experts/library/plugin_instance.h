@@ -15,11 +15,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/thread_pool.h"
-#include "experts/library_backend.h"
-#include "experts/plugin_host.h"
-#include "experts/plugin_image.h"
+#include "base/status.h"
+#include "base/threads/thread_pool.h"
+#include "experts/library/backend.h"
+#include "experts/library/plugin_host.h"
+#include "experts/library/plugin_image.h"
 
 namespace chimera {
 

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "experts/plugin_services.h"
+#include "experts/library/plugin_services.h"
 
 namespace chimera {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "experts/plugin_services.h"
+#include "experts/library/plugin_services.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 // get_service and the small services: log, error, clock, cancel, thread-check.
-#include "experts/plugin_services.h"
+#include "experts/library/plugin_services.h"
 
 #include <algorithm>
 #include <chrono>

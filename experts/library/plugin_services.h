@@ -2,7 +2,7 @@
 // file of its concern: plugin_services.cc, plugin_memory.cc, plugin_compute.cc, plugin_metrics.cc.
 #pragma once
 
-#include "experts/plugin_host.h"
+#include "experts/library/plugin_host.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/process_state.h"
+#include "experts/library/process_state.h"
 
 #include <dirent.h>
 #include <fmt/format.h>

@@ -1,10 +1,10 @@
-#include "experts/library_runtime.h"
+#include "experts/library/runtime.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "backbone/thread_pool.h"
+#include "base/threads/thread_pool.h"
 #include "chimera/expert.h"
 
 namespace chimera {

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

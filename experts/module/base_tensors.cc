@@ -1,9 +1,9 @@
-#include "experts/base_tensors.h"
+#include "experts/module/base_tensors.h"
 
 #include <array>
 #include <cstring>
 
-#include "experts/cut_output.h"
+#include "compute/tensor/memory.h"
 
 namespace chimera {
 namespace {

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
-#include "experts/stored_expert.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
+#include "experts/module/stored_expert.h"
 
 namespace chimera {
 

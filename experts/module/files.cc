@@ -1,4 +1,4 @@
-#include "experts/module_files.h"
+#include "experts/module/files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "backbone/digest.h"
-#include "backbone/env.h"
-#include "experts/manifest.h"
+#include "base/io/digest.h"
+#include "base/io/env.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 namespace {

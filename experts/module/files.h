@@ -9,8 +9,8 @@
 #include <string_view>
 #include <utility>
 
-#include "backbone/safetensors.h"
-#include "backbone/status.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/status.h"
 
 namespace chimera {
 

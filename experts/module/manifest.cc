@@ -1,4 +1,4 @@
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 #include <functional>
 #include <set>
 
-#include "backbone/digest.h"
-#include "experts/module_files.h"
-#include "experts/yaml_tree.h"
+#include "base/io/digest.h"
+#include "base/yaml/tree.h"
+#include "experts/module/files.h"
 
 namespace chimera {
 namespace {

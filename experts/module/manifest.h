@@ -8,7 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
+#include "experts/failure_policy.h"
 
 namespace chimera {
 
@@ -17,10 +18,6 @@ enum class Attach : uint8_t { kAppend, kReplace };
 
 /// Where the code of a `library` module runs.
 enum class Isolation : uint8_t { kProcess, kInProcess };
-/// What happens to a row whose expert failed: the request ends with an error, or the expert counts
-/// as not chosen and the weights of the others are scaled up to the same sum.
-enum class FailurePolicy : uint8_t { kFail, kDrop };
-
 inline constexpr int64_t kInProcessDeadlineMs = 2000;
 
 /// The block `library` of a module of kind library; every key has a default.

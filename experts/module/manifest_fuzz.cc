@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

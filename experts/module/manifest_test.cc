@@ -1,5 +1,5 @@
 // Reading module.yaml: the good, and a table of the bad with what the error must name.
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

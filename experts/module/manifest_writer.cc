@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "experts/manifest.h"
-#include "experts/yaml_tree.h"
+#include "base/yaml/tree.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 namespace {

@@ -1,10 +1,10 @@
-#include "experts/module_payload.h"
+#include "experts/module/payload.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "experts/module_files.h"
+#include "experts/module/files.h"
 
 namespace chimera {
 namespace {

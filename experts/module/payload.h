@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "backbone/digest_memo.h"
-#include "backbone/model_config.h"
-#include "backbone/safetensors.h"
-#include "backbone/status.h"
-#include "experts/manifest.h"
-#include "experts/module_tensors.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "backbone/families/model_config.h"
+#include "base/io/digest_memo.h"
+#include "base/status.h"
+#include "experts/module/manifest.h"
+#include "experts/module/tensors.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/stored_expert.h"
+#include "experts/module/stored_expert.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,7 +7,7 @@
 #include <emmintrin.h>
 #endif
 
-#include "experts/cut_output.h"
+#include "compute/tensor/memory.h"
 
 namespace chimera {
 namespace {

@@ -15,11 +15,11 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/block_quant.h"
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "compute/tensor/block_quant.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/module_tensors.h"
+#include "experts/module/tensors.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 #include <span>
 #include <string_view>
 
-#include "backbone/background.h"
-#include "backbone/checkpoint.h"
-#include "experts/base_tensors.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "base/threads/background.h"
+#include "experts/module/base_tensors.h"
 
 namespace chimera {
 namespace {

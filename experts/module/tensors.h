@@ -20,11 +20,11 @@
 #include <map>
 #include <vector>
 
-#include "backbone/model_config.h"
-#include "backbone/safetensors.h"
-#include "backbone/status.h"
-#include "experts/manifest.h"
-#include "experts/stored_expert.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "experts/module/manifest.h"
+#include "experts/module/stored_expert.h"
 
 namespace chimera {
 

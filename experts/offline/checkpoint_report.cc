@@ -1,4 +1,4 @@
-#include "experts/checkpoint_report.h"
+#include "experts/offline/checkpoint_report.h"
 
 #include <algorithm>
 #include <map>
@@ -7,9 +7,10 @@
 #include <set>
 
 #include "backbone/backbone.h"
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "experts/base_tensors.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "backbone/families/model_config.h"
+#include "experts/module/base_tensors.h"
 
 namespace chimera {
 namespace {

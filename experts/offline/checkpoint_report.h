@@ -4,8 +4,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "backbone/checkpoint.h"
-#include "backbone/status.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "base/status.h"
 
 namespace chimera {
 

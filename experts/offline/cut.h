@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "experts/manifest.h"
+#include "base/status.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 

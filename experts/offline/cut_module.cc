@@ -1,14 +1,15 @@
-#include "experts/cut_module.h"
+#include "experts/offline/cut_module.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "backbone/digest.h"
-#include "backbone/env.h"
-#include "experts/cut_output.h"
-#include "experts/module_tensors.h"
+#include "base/io/digest.h"
+#include "base/io/env.h"
+#include "compute/tensor/memory.h"
+#include "experts/module/tensors.h"
+#include "experts/offline/cut_output.h"
 
 namespace chimera {
 namespace {

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "experts/base_tensors.h"
-#include "experts/cut.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "experts/module/base_tensors.h"
+#include "experts/offline/cut.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/cut_output.h"
+#include "experts/offline/cut_output.h"
 
 #include <fmt/format.h>
 
@@ -9,9 +9,8 @@
 #include <new>
 #include <nlohmann/json.hpp>
 
-#include "backbone/env.h"
-#include "backbone/safetensors.h"
-#include "backbone/weight_memory.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/io/env.h"
 
 namespace chimera {
 namespace {
@@ -144,29 +143,6 @@ Result<std::string> edit_config(const std::string& config_json, const std::strin
   target.erase(kGroupedExpertsKey);
   if (edit.grouped_experts) target[kGroupedExpertsKey] = *edit.grouped_experts;
   return config.dump(2) + "\n";
-}
-
-TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
-                             std::byte** bytes) {
-  TensorView view;
-  view.name = std::move(name);
-  view.dtype = dtype;
-  view.shape = std::move(shape);
-  const size_t size =
-      static_cast<size_t>(view.elements()) * static_cast<size_t>(dtype_bits(dtype)) / 8;
-  const std::shared_ptr<std::byte[]> memory = allocate_weights(size);
-  if (memory == nullptr) throw std::bad_alloc();
-  *bytes = memory.get();
-  view.bytes = {memory.get(), size};
-  view.owner = memory;
-  return view;
-}
-
-TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
-                       std::byte** bytes) {
-  TensorView view = make_unset_tensor(std::move(name), dtype, std::move(shape), bytes);
-  std::fill_n(*bytes, view.bytes.size(), std::byte{0});
-  return view;
 }
 
 }  // namespace chimera

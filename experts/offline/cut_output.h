@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tensor.h"
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 
@@ -51,13 +51,5 @@ struct ConfigEdit {
 /// top level, or text_config of a composite checkpoint.
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
                                 const ConfigEdit& edit);
-
-/// A tensor with memory of its own, `shape` of `dtype`, contents undefined. `bytes` writes into it.
-/// Throws std::bad_alloc.
-TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
-                             std::byte** bytes);
-/// The same, zeroed.
-TensorView make_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
-                       std::byte** bytes);
 
 }  // namespace chimera

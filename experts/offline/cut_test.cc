@@ -1,5 +1,5 @@
 // split and graft: what is cut apart and put together again is the same, tensor by tensor.
-#include "experts/cut.h"
+#include "experts/offline/cut.h"
 
 #include <gtest/gtest.h>
 
@@ -10,10 +10,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "backbone/checkpoint.h"
-#include "backbone/model_config.h"
-#include "experts/base_tensors.h"
-#include "experts/module_report.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "experts/module/base_tensors.h"
+#include "experts/offline/module_report.h"
 
 namespace chimera {
 namespace {

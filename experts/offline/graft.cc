@@ -6,14 +6,15 @@
 #include <set>
 
 #include "backbone/backbone.h"
-#include "backbone/checkpoint.h"
-#include "backbone/env.h"
-#include "backbone/model_config.h"
-#include "experts/base_tensors.h"
-#include "experts/cut.h"
-#include "experts/cut_output.h"
-#include "experts/graft_layer.h"
-#include "experts/module_payload.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "backbone/families/model_config.h"
+#include "base/io/env.h"
+#include "experts/module/base_tensors.h"
+#include "experts/module/payload.h"
+#include "experts/offline/cut.h"
+#include "experts/offline/cut_output.h"
+#include "experts/offline/graft_layer.h"
 
 namespace chimera {
 namespace {

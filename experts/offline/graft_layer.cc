@@ -1,11 +1,12 @@
-#include "experts/graft_layer.h"
+#include "experts/offline/graft_layer.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "experts/cut_output.h"
+#include "compute/tensor/memory.h"
+#include "experts/offline/cut_output.h"
 
 namespace chimera {
 namespace {

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "backbone/model_config.h"
-#include "backbone/status.h"
-#include "experts/base_tensors.h"
-#include "experts/module_tensors.h"
+#include "backbone/families/model_config.h"
+#include "base/status.h"
+#include "experts/module/base_tensors.h"
+#include "experts/module/tensors.h"
 
 namespace chimera {
 

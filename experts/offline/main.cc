@@ -8,7 +8,7 @@
 #include <boost/program_options.hpp>
 #include <cstdio>
 
-#include "experts/module_commands.h"
+#include "experts/offline/module_commands.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "experts/module_commands.h"
+#include "experts/offline/module_commands.h"
 
 #include <fmt/format.h>
 
@@ -6,10 +6,10 @@
 #include <boost/program_options.hpp>
 #include <nlohmann/json.hpp>
 
-#include "experts/cut.h"
-#include "experts/module_print.h"
-#include "experts/module_report.h"
-#include "experts/slot_sets.h"
+#include "experts/offline/cut.h"
+#include "experts/offline/module_print.h"
+#include "experts/offline/module_report.h"
+#include "experts/offline/slot_sets.h"
 
 namespace chimera {
 namespace {

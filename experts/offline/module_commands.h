@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -1,4 +1,4 @@
-#include "experts/module_print.h"
+#include "experts/offline/module_print.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "experts/module_report.h"
+#include "experts/offline/module_report.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -8,15 +8,16 @@
 #include <nlohmann/json.hpp>
 
 #include "backbone/backbone.h"
-#include "backbone/checkpoint.h"
-#include "backbone/env.h"
-#include "backbone/model_config.h"
-#include "experts/checkpoint_report.h"
-#include "experts/library_module.h"
-#include "experts/manifest.h"
-#include "experts/module_files.h"
-#include "experts/module_payload.h"
-#include "experts/yaml_tree.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "backbone/families/model_config.h"
+#include "base/io/env.h"
+#include "base/yaml/tree.h"
+#include "experts/kinds/library_module.h"
+#include "experts/module/files.h"
+#include "experts/module/manifest.h"
+#include "experts/module/payload.h"
+#include "experts/offline/checkpoint_report.h"
 
 namespace chimera {
 namespace {

@@ -4,7 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 namespace chimera {
 

@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/env.h"
-#include "experts/manifest.h"
-#include "experts/module_files.h"
-#include "experts/module_report.h"
-#include "experts/yaml_tree.h"
+#include "base/io/env.h"
+#include "base/yaml/tree.h"
+#include "experts/module/files.h"
+#include "experts/module/manifest.h"
+#include "experts/offline/module_report.h"
 
 namespace chimera {
 namespace {

@@ -1,12 +1,12 @@
-#include "experts/slot_sets.h"
+#include "experts/offline/slot_sets.h"
 
 #include <fmt/format.h>
 
 #include <charconv>
 #include <optional>
 
-#include "backbone/env.h"
-#include "experts/yaml_tree.h"
+#include "base/io/env.h"
+#include "base/yaml/tree.h"
 
 namespace chimera {
 namespace {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "experts/cut.h"
+#include "base/status.h"
+#include "experts/offline/cut.h"
 
 namespace chimera {
 

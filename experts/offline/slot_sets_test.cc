@@ -1,12 +1,12 @@
 // Slot sets on the command line and in YAML maps, and the text of a report.
-#include "experts/slot_sets.h"
+#include "experts/offline/slot_sets.h"
 
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "experts/module_print.h"
+#include "experts/offline/module_print.h"
 
 namespace chimera {
 namespace {

@@ -5,10 +5,11 @@
 #include <set>
 
 #include "backbone/backbone.h"
-#include "backbone/env.h"
-#include "experts/cut.h"
-#include "experts/cut_module.h"
-#include "experts/cut_output.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "base/io/env.h"
+#include "experts/offline/cut.h"
+#include "experts/offline/cut_module.h"
+#include "experts/offline/cut_output.h"
 
 namespace chimera {
 namespace {

@@ -8,9 +8,10 @@
 #include <set>
 
 #include "backbone/backbone.h"
-#include "experts/cut.h"
-#include "experts/cut_module.h"
-#include "experts/cut_output.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "experts/offline/cut.h"
+#include "experts/offline/cut_module.h"
+#include "experts/offline/cut_output.h"
 
 namespace chimera {
 namespace {

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes the seed files of backbone/safetensors_fuzz.cc into tests/fuzz/corpus/safetensors."""
+"""Writes the seed files of backbone/checkpoint/safetensors_fuzz.cc into tests/fuzz/corpus/safetensors."""
 
 import json
 import pathlib

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "backbone/jinja_json.h"
-#include "backbone/jinja_template.h"
+#include "text/template/builtins/json.h"
+#include "text/template/template.h"
 
 namespace {
 

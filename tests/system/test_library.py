@@ -72,7 +72,7 @@ class LibraryModule(unittest.TestCase):
         self.assertEqual(modules["finance"]["library"]["isolation"], self.isolation)
         self.assertEqual(modules["finance"]["library"]["state"], "active")
         self.assertGreater(modules["finance"]["library"]["metrics"]["rows"], 0)
-        # int8 rounding is a perturbation of 1 % of an expert's output (experts_finance_test), one
+        # int8 rounding is a perturbation of 1 % of an expert's output (experts_kinds_finance_test), one
         # of several contributions to a hidden state. What it costs must vanish beside what the
         # expert gains.
         self.assertGreater(without - a, 0.01)

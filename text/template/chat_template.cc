@@ -1,10 +1,10 @@
-#include "backbone/chat_template.h"
+#include "text/template/chat_template.h"
 
 #include <fmt/format.h>
 
 #include <array>
 
-#include "backbone/jinja_json.h"
+#include "text/template/builtins/json.h"
 
 namespace chimera {
 namespace {

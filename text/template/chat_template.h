@@ -16,9 +16,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/env.h"
-#include "backbone/jinja_template.h"
-#include "backbone/status.h"
+#include "base/io/env.h"
+#include "base/status.h"
+#include "text/template/template.h"
 
 namespace chimera {
 

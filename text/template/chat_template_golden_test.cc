@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "backbone/chat_template.h"
+#include "text/template/chat_template.h"
 
 namespace chimera {
 namespace {

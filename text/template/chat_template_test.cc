@@ -1,12 +1,12 @@
 // Where the template comes from, what it is given, and what the tokenizer makes of it.
-#include "backbone/chat_template.h"
+#include "text/template/chat_template.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 
-#include "backbone/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {

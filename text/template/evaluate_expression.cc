@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
-#include "backbone/jinja_evaluator.h"
-#include "backbone/jinja_filters.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
+#include "text/template/builtins/filters.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
+#include "text/template/evaluator.h"
 
 namespace chimera::jinja {
 

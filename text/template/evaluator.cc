@@ -1,11 +1,11 @@
 // Statements.
-#include "backbone/jinja_evaluator.h"
+#include "text/template/evaluator.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "backbone/jinja_template.h"
+#include "text/template/template.h"
 
 namespace chimera::jinja {
 

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/jinja_ast.h"
-#include "backbone/jinja_parser.h"
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
+#include "text/template/syntax/ast.h"
+#include "text/template/syntax/parser.h"
 
 namespace chimera::jinja {
 
@@ -41,7 +41,7 @@ class Evaluator {
   class Deeper;
   class Scope;
 
-  // Statements (jinja_evaluator.cc).
+  // Statements (evaluator.cc).
   Flow run_body(const Body& body, Frame& frame, Text& out);
   Flow run_statement(const Statement& statement, Frame& frame, Text& out);
   Flow run_if(const Statement& statement, Frame& frame, Text& out);
@@ -61,7 +61,7 @@ class Evaluator {
   void bind_parameters(const MacroCode& code, Frame& frame, const CallArgs& args);
   Value call_loop(const Loop& loop, const CallArgs& args);
 
-  // Expressions (jinja_evaluate_expression.cc).
+  // Expressions (evaluate_expression.cc).
   Value evaluate(const Expr& expr, Frame& frame);
   Value evaluate_here(const Expr& expr, Frame& frame);
   Value evaluate_call(const Expr& expr, Frame& frame, const std::pair<std::string, Value>* extra);

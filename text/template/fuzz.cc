@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
-#include "backbone/jinja_json.h"
-#include "backbone/jinja_template.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/json.h"
+#include "text/template/template.h"
+#include "text/unicode.h"
 
 namespace {
 

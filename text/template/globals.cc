@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_evaluator.h"
-#include "backbone/jinja_operators.h"
+#include "text/template/builtins/operators.h"
+#include "text/template/evaluator.h"
 
 namespace chimera::jinja {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <charconv>
 
-#include "backbone/jinja_evaluator.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
+#include "text/template/evaluator.h"
 
 namespace chimera::jinja {
 namespace {

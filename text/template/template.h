@@ -4,7 +4,7 @@
 // settings (trim_blocks, lstrip_blocks, loop controls, generation blocks, its `tojson`,
 // `raise_exception` and `strftime_now`). It does not load other templates, call into the host or
 // change values, and integers have 64 bits. Work, memory, recursion and output are bounded
-// (jinja_runtime.h), whatever the template and the data.
+// (builtins/runtime.h), whatever the template and the data.
 //
 // Thread safety: immutable after parse; renders may run concurrently.
 #pragma once
@@ -15,9 +15,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/jinja_runtime.h"
-#include "backbone/status.h"
-#include "backbone/text_span.h"
+#include "base/status.h"
+#include "text/span.h"
+#include "text/template/builtins/runtime.h"
 
 namespace chimera::jinja {
 

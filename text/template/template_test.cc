@@ -5,8 +5,8 @@
 #include <string>
 #include <thread>
 
-#include "backbone/jinja_json.h"
-#include "backbone/jinja_template.h"
+#include "text/template/builtins/json.h"
+#include "text/template/template.h"
 
 namespace chimera::jinja {
 namespace {

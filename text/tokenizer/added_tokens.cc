@@ -1,11 +1,11 @@
-#include "backbone/tokenizer_added_tokens.h"
+#include "text/tokenizer/added_tokens.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -14,11 +14,11 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/text_span.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_normalizer.h"
-#include "backbone/tokenizer_vocabulary.h"
+#include "base/status.h"
+#include "text/span.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/model/vocabulary.h"
+#include "text/tokenizer/stages/normalizer.h"
 
 namespace chimera::tokenizer {
 

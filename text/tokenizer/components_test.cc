@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "backbone/tokenizer.h"
-#include "backbone/tokenizer_testing.h"
+#include "text/tokenizer/testing.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {

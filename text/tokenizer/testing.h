@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 

@@ -1,19 +1,19 @@
-#include "backbone/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
-#include "backbone/env.h"
-#include "backbone/tokenizer_added_tokens.h"
-#include "backbone/tokenizer_decoder.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_model.h"
-#include "backbone/tokenizer_normalizer.h"
-#include "backbone/tokenizer_post_processor.h"
-#include "backbone/tokenizer_pre_tokenizer.h"
-#include "backbone/tokenizer_text.h"
-#include "backbone/tokenizer_vocabulary.h"
+#include "base/io/env.h"
+#include "text/tokenizer/added_tokens.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/model/model.h"
+#include "text/tokenizer/model/vocabulary.h"
+#include "text/tokenizer/stages/decoder.h"
+#include "text/tokenizer/stages/normalizer.h"
+#include "text/tokenizer/stages/post_processor.h"
+#include "text/tokenizer/stages/pre_tokenizer.h"
+#include "text/unicode.h"
 
 namespace chimera {
 namespace {

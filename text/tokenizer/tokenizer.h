@@ -16,8 +16,8 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/text_span.h"
+#include "base/status.h"
+#include "text/span.h"
 
 namespace chimera {
 

@@ -1,6 +1,6 @@
 // Behaviour of the tokenizer beyond the reference outputs: what is refused and how, protection
 // from injected special tokens, added-token flags, pre-tokenizers, expressions, lossy decoding.
-#include "backbone/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -8,9 +8,9 @@
 
 #include <filesystem>
 
-#include "backbone/tokenizer_regex.h"
-#include "backbone/tokenizer_testing.h"
-#include "backbone/tokenizer_text.h"
+#include "text/tokenizer/regex/regex.h"
+#include "text/tokenizer/testing.h"
+#include "text/unicode.h"
 
 namespace chimera {
 namespace {

@@ -10,11 +10,11 @@
 #include <iostream>
 #include <memory>
 
-#include "backbone/digest.h"
-#include "backbone/env.h"
-#include "backbone/safetensors.h"
+#include "backbone/checkpoint/safetensors.h"
+#include "base/io/digest.h"
+#include "base/io/env.h"
 #include "experts/finance/library/packed.h"
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 namespace {

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "experts/sandbox.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {

@@ -1,4 +1,4 @@
-#include "experts/sandbox.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

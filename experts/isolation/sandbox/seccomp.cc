@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#include "experts/sandbox.h"
+#include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_filters.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
+#include "text/template/builtins/filters.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
 
 namespace chimera::jinja {
 namespace {

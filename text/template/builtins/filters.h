@@ -6,7 +6,7 @@
 
 #include <string_view>
 
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
 
 namespace chimera::jinja {
 
@@ -24,7 +24,7 @@ struct FilterEntry {
   std::string_view name;
   FilterFunction apply;
 };
-/// Null when the file has no such filter (jinja_list_filters.cc, jinja_text_filters.cc).
+/// Null when the file has no such filter (list_filters.cc, text_filters.cc).
 const FilterEntry* find_list_filter(std::string_view name);
 const FilterEntry* find_text_filter(std::string_view name);
 

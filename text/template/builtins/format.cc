@@ -1,4 +1,4 @@
-#include "backbone/jinja_format.h"
+#include "text/template/builtins/format.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

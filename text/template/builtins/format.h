@@ -3,7 +3,7 @@
 // Thread safety: one thread per Runtime.
 #pragma once
 
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
 
 namespace chimera::jinja {
 

@@ -1,4 +1,4 @@
-#include "backbone/jinja_json.h"
+#include "text/template/builtins/json.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

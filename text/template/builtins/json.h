@@ -7,11 +7,11 @@
 #include <string>
 #include <string_view>
 
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
 
 namespace chimera::jinja {
 
-/// Whether strings of a JSON text came from a client (jinja_text.h). Names of roles that are plain
+/// Whether strings of a JSON text came from a client (value/text.h). Names of roles that are plain
 /// words are taken as the template's own even then: templates build control tokens from them
 /// ("<|" + role + "|>"), and such a word cannot hold one.
 enum class Origin { kTrusted, kClient };

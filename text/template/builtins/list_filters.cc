@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_filters.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/filters.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

@@ -1,12 +1,12 @@
-#include "backbone/jinja_operators.h"
+#include "text/template/builtins/operators.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "backbone/jinja_format.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/format.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

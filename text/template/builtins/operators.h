@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "backbone/jinja_ast.h"
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
+#include "text/template/syntax/ast.h"
 
 namespace chimera::jinja {
 

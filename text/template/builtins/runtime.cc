@@ -1,10 +1,10 @@
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 

@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/jinja_value.h"
-#include "backbone/status.h"
+#include "base/status.h"
+#include "text/template/value/value.h"
 
 namespace chimera::jinja {
 

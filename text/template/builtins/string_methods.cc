@@ -1,13 +1,13 @@
-#include "backbone/jinja_string_methods.h"
+#include "text/template/builtins/string_methods.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_format.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/format.h"
+#include "text/template/builtins/methods.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "backbone/jinja_runtime.h"
+#include "text/template/builtins/runtime.h"
 
 namespace chimera::jinja {
 

@@ -7,12 +7,12 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "backbone/jinja_filters.h"
-#include "backbone/jinja_format.h"
-#include "backbone/jinja_json.h"
-#include "backbone/jinja_methods.h"
-#include "backbone/jinja_operators.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/builtins/filters.h"
+#include "text/template/builtins/format.h"
+#include "text/template/builtins/json.h"
+#include "text/template/builtins/methods.h"
+#include "text/template/builtins/operators.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

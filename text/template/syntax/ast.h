@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/jinja_value.h"
+#include "text/template/value/value.h"
 
 namespace chimera::jinja {
 

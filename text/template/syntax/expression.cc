@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_parser_impl.h"
+#include "text/template/syntax/parser_impl.h"
 
 namespace chimera::jinja {
 namespace {

@@ -1,4 +1,4 @@
-#include "backbone/jinja_lexer.h"
+#include "text/template/syntax/lexer.h"
 
 #include <fmt/format.h>
 
@@ -7,9 +7,9 @@
 #include <charconv>
 #include <cmath>
 
-#include "backbone/jinja_string_literal.h"
-#include "backbone/jinja_text.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/syntax/string_literal.h"
+#include "text/template/value/text.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

@@ -1,13 +1,13 @@
 // Statements of the template grammar.
-#include "backbone/jinja_parser.h"
+#include "text/template/syntax/parser.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 
-#include "backbone/jinja_parser_impl.h"
-#include "backbone/tokenizer_text.h"
+#include "text/template/syntax/parser_impl.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

@@ -7,8 +7,8 @@
 
 #include <string_view>
 
-#include "backbone/jinja_ast.h"
-#include "backbone/status.h"
+#include "base/status.h"
+#include "text/template/syntax/ast.h"
 
 namespace chimera::jinja {
 

@@ -1,4 +1,4 @@
-// Private to jinja_parser.cc and jinja_expression.cc: the state of one parse.
+// Private to parser.cc and expression.cc: the state of one parse.
 #pragma once
 
 #include <map>
@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/jinja_ast.h"
-#include "backbone/jinja_lexer.h"
-#include "backbone/status.h"
+#include "base/status.h"
+#include "text/template/syntax/ast.h"
+#include "text/template/syntax/lexer.h"
 
 namespace chimera::jinja {
 
@@ -41,13 +41,13 @@ class Parser {
   Symbol symbol(const std::string& name);
   std::vector<std::string> take_names() { return std::move(names_); }
 
-  // Expressions (jinja_expression.cc), each named after what Jinja's grammar calls it.
+  // Expressions (expression.cc), each named after what Jinja's grammar calls it.
   ExprPtr expression(bool with_choice = true);
   ExprPtr tuple(bool with_choice, bool parenthesized, std::string_view end_name = {});
   ExprPtr filters(ExprPtr subject, bool inline_start);
   Target target(bool with_tuple, bool with_namespace, std::string_view end_name = {});
 
-  // Statements (jinja_parser.cc).
+  // Statements (parser.cc).
   Body statements(std::initializer_list<std::string_view> ends);
 
  private:

@@ -1,9 +1,9 @@
-#include "backbone/jinja_string_literal.h"
+#include "text/template/syntax/string_literal.h"
 
 #include <charconv>
 #include <cmath>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

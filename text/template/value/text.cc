@@ -1,11 +1,11 @@
-#include "backbone/jinja_text.h"
+#include "text/template/value/text.h"
 
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <array>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/text_span.h"
+#include "text/span.h"
 
 namespace chimera::jinja {
 

@@ -1,4 +1,4 @@
-#include "backbone/jinja_value.h"
+#include "text/template/value/value.h"
 
 #include <fmt/format.h>
 

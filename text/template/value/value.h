@@ -17,7 +17,7 @@
 #include <variant>
 #include <vector>
 
-#include "backbone/jinja_text.h"
+#include "text/template/value/text.h"
 
 namespace chimera::jinja {
 

@@ -1,11 +1,11 @@
-#include "backbone/tokenizer_bpe.h"
+#include "text/tokenizer/model/bpe.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

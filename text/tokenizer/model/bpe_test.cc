@@ -1,6 +1,6 @@
 // Merging against a naive reference, its cost on long words, and the cuts and the cache that must
 // not change results.
-#include "backbone/tokenizer_bpe.h"
+#include "text/tokenizer/model/bpe.h"
 
 #include <gtest/gtest.h>
 

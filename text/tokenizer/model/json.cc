@@ -1,10 +1,10 @@
-#include "backbone/tokenizer_json.h"
+#include "text/tokenizer/model/json.h"
 
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

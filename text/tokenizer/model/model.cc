@@ -1,9 +1,9 @@
-#include "backbone/tokenizer_model.h"
+#include "text/tokenizer/model/model.h"
 
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_bpe.h"
-#include "backbone/tokenizer_unigram.h"
+#include "text/tokenizer/model/bpe.h"
+#include "text/tokenizer/model/unigram.h"
 
 namespace chimera::tokenizer {
 namespace {

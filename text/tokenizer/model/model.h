@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_vocabulary.h"
+#include "base/status.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/model/vocabulary.h"
 
 namespace chimera::tokenizer {
 

@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_trie.h"
+#include "text/tokenizer/model/trie.h"
 
 #include <algorithm>
 

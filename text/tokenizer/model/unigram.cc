@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_unigram.h"
+#include "text/tokenizer/model/unigram.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -14,11 +14,11 @@
 #include <string_view>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_model.h"
-#include "backbone/tokenizer_trie.h"
-#include "backbone/tokenizer_word_cache.h"
+#include "base/status.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/model/model.h"
+#include "text/tokenizer/model/trie.h"
+#include "text/tokenizer/model/word_cache.h"
 
 namespace chimera::tokenizer {
 

@@ -1,5 +1,5 @@
 // Unigram against the definition: every way to write a short piece as tokens, and the best of them.
-#include "backbone/tokenizer_unigram.h"
+#include "text/tokenizer/model/unigram.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <string>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

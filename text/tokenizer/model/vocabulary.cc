@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_vocabulary.h"
+#include "text/tokenizer/model/vocabulary.h"
 
 #include <fmt/format.h>
 

@@ -10,8 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_json.h"
+#include "base/status.h"
+#include "text/tokenizer/model/json.h"
 
 namespace chimera::tokenizer {
 

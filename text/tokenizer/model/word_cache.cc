@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_word_cache.h"
+#include "text/tokenizer/model/word_cache.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -3,8 +3,8 @@
 
 #include <array>
 
-#include "backbone/tokenizer_regex_names.h"
-#include "backbone/tokenizer_regex_translator.h"
+#include "text/tokenizer/regex/names.h"
+#include "text/tokenizer/regex/translator.h"
 
 namespace chimera::tokenizer {
 // \d \s \w \h \p and their complements; nothing consumed when the escape is another.

@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_regex_fold.h"
+#include "text/tokenizer/regex/fold.h"
 
 #include <utf8proc.h>
 

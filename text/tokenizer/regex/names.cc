@@ -1,5 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "backbone/tokenizer_regex_names.h"
+#include "text/tokenizer/regex/names.h"
 
 #include <pcre2.h>
 

@@ -1,5 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "backbone/tokenizer_regex.h"
+#include "text/tokenizer/regex/regex.h"
 
 #include <fmt/format.h>
 #include <pcre2.h>
@@ -8,8 +8,8 @@
 #include <array>
 #include <limits>
 
-#include "backbone/tokenizer_regex_syntax.h"
-#include "backbone/tokenizer_text.h"
+#include "text/tokenizer/regex/syntax.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -1,5 +1,5 @@
 // Regular expressions of tokenizer.json: written for Oniguruma, run by PCRE2 with JIT in Unicode
-// mode. tokenizer_regex_syntax.h translates where the two differ; what cannot be translated is
+// mode. syntax.h translates where the two differ; what cannot be translated is
 // refused, never approximated.
 //
 // Thread safety: a Regex is immutable; matching keeps its scratch per thread.
@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "backbone/status.h"
+#include "base/status.h"
 
 // PCRE2's own type names, declared here to keep its macros out of this header.
 struct pcre2_real_code_8;

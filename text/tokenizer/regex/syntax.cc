@@ -1,12 +1,12 @@
-#include "backbone/tokenizer_regex_syntax.h"
+#include "text/tokenizer/regex/syntax.h"
 
 #include <fmt/format.h>
 
 #include <array>
 
-#include "backbone/tokenizer_regex_fold.h"
-#include "backbone/tokenizer_regex_names.h"
-#include "backbone/tokenizer_regex_translator.h"
+#include "text/tokenizer/regex/fold.h"
+#include "text/tokenizer/regex/names.h"
+#include "text/tokenizer/regex/translator.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -1,6 +1,6 @@
 // The translator behind translate_oniguruma: a recursive descent over the expression that writes
-// its PCRE2 form as it goes. Groups, quantifiers and escapes are in tokenizer_regex_syntax.cc,
-// bracket classes and character sets in tokenizer_regex_class.cc.
+// its PCRE2 form as it goes. Groups, quantifiers and escapes are in syntax.cc,
+// bracket classes and character sets in class.cc.
 //
 // Thread safety: one object per translation.
 #pragma once
@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_text.h"
+#include "base/status.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 

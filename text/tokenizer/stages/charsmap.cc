@@ -1,10 +1,10 @@
-#include "backbone/tokenizer_charsmap.h"
+#include "text/tokenizer/stages/charsmap.h"
 
 #include <fmt/format.h>
 #include <sodium.h>
 #include <utf8proc.h>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

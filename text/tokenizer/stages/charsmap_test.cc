@@ -1,5 +1,5 @@
 // The precompiled_charsmap of SentencePiece, on tables that a small builder here writes.
-#include "backbone/tokenizer_charsmap.h"
+#include "text/tokenizer/stages/charsmap.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_decoder.h"
+#include "text/tokenizer/stages/decoder.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "backbone/tokenizer_text.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_normalizer.h"
+#include "text/tokenizer/stages/normalizer.h"
 
 #include <fmt/format.h>
 #include <utf8proc.h>
@@ -8,8 +8,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_pattern.h"
-#include "backbone/tokenizer_text.h"
+#include "text/tokenizer/stages/pattern.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

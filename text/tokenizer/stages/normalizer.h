@@ -9,10 +9,10 @@
 #include <variant>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_charsmap.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_regex.h"
+#include "base/status.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/regex/regex.h"
+#include "text/tokenizer/stages/charsmap.h"
 
 namespace chimera::tokenizer {
 

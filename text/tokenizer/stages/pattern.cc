@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_pattern.h"
+#include "text/tokenizer/stages/pattern.h"
 
 #include <nlohmann/json.hpp>
 

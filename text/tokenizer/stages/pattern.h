@@ -1,8 +1,8 @@
 // The "pattern" member that Split and Replace share: {"String": …} or {"Regex": …}.
 #pragma once
 
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_regex.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/regex/regex.h"
 
 namespace chimera::tokenizer {
 

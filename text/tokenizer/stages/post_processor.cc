@@ -1,4 +1,4 @@
-#include "backbone/tokenizer_post_processor.h"
+#include "text/tokenizer/stages/post_processor.h"
 
 #include <fmt/format.h>
 

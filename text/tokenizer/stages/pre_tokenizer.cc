@@ -1,12 +1,12 @@
-#include "backbone/tokenizer_pre_tokenizer.h"
+#include "text/tokenizer/stages/pre_tokenizer.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "backbone/tokenizer_pattern.h"
-#include "backbone/tokenizer_text.h"
+#include "text/tokenizer/stages/pattern.h"
+#include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {

@@ -13,9 +13,9 @@
 #include <variant>
 #include <vector>
 
-#include "backbone/status.h"
-#include "backbone/tokenizer_json.h"
-#include "backbone/tokenizer_regex.h"
+#include "base/status.h"
+#include "text/tokenizer/model/json.h"
+#include "text/tokenizer/regex/regex.h"
 
 namespace chimera::tokenizer {
 

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "backbone/checkpoint.h"
-#include "backbone/digest_memo.h"
-#include "backbone/model_config.h"
+#include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/model_config.h"
+#include "base/io/digest_memo.h"
 #include "experts/expert.h"
-#include "experts/manifest.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 
@@ -52,16 +52,5 @@ struct BackboneInfo {
   std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
   std::shared_ptr<DigestMemo> digests = nullptr;        // null: everything is hashed in full
 };
-
-/// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
-/// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
-/// the engine thread. For `kind: library` see library_module.h.
-Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
-                                                  const BackboneInfo& backbone);
-
-/// The checkpoint's own experts and gate rows as a module named "backbone". Slots are 0..E-1 in
-/// `slots`; it is always the first entry of a routing table.
-Result<std::shared_ptr<const Module>> load_base_experts(const Checkpoint& checkpoint,
-                                                        const ModelConfig& config, Precision p);
 
 }  // namespace chimera

@@ -1,12 +1,12 @@
 // A checkpoint that shrinks under its mapping: the process lives and knows.
-#include "backbone/mapping_guard.h"
+#include "base/io/mapping_guard.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <csignal>
 
-#include "backbone/safetensors_image.h"
+#include "backbone/checkpoint/safetensors_image.h"
 
 namespace chimera {
 namespace {

@@ -1,0 +1,47 @@
+// What one forward pass takes: the segments of a batch, the routed feed-forward of its layers, and
+// scratch memory.
+//
+// Thread safety: none; a batch and its workspace belong to the thread that runs the pass.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backbone/forward/kv_cache.h"
+#include "base/status.h"
+#include "compute/linear.h"
+#include "compute/tensor/float_buffer.h"
+
+namespace chimera {
+
+/// A run of consecutive positions of one sequence inside a batch.
+struct BatchSegment {
+  std::span<const int32_t> tokens;  // ids, each < vocab_size
+  int64_t position = 0;             // of tokens[0]
+  KvSequence* kv = nullptr;         // holds positions [0, position); room for the rest
+  enum class Logits : uint8_t { kNone, kLast, kAll } logits = Logits::kLast;
+};
+
+/// Computes y = FFN(x) of one layer with a router (ModelConfig::moe_layers), without its shared
+/// expert, for all rows of a batch. Rows are the segments' tokens in order. `x`, `y`: [rows,
+/// hidden], distinct.
+class FeedForward {
+ public:
+  virtual ~FeedForward() = default;
+  virtual Status forward(int64_t layer, const float* x, int64_t rows, float* y) = 0;
+};
+
+/// Scratch memory of forward passes; grows to the largest batch seen.
+class Workspace {
+ public:
+  FloatBuffer x, normed, q, k, v, attn, ffn, scores, logits;
+  FloatBuffer q_low, q_latent, attn_latent;     // latent attention
+  FloatBuffer ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
+  FloatBuffer rope;                             // [rows, rope_dim]: cosines, then sines
+  std::vector<LinearOp> head_ops;               // latent attention: one product per head
+  std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
+  std::vector<int64_t> row_segment, row_position, first_block;
+};
+
+}  // namespace chimera

@@ -1,0 +1,29 @@
+// Stored tensors brought into the form that the kernels take.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
+
+namespace chimera {
+
+/// Conversion of one 2-D tensor, used for checkpoints and module files alike.
+///   stored  kF32              kBF16
+///   F32     in place          rounded to nearest even
+///   BF16    in place          in place
+///   F16     widened (exact)   rounded to nearest even
+/// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
+/// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
+Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
+/// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
+/// store experts. Same conversions and errors.
+Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,
+                            int64_t cols, Precision p);
+/// A vector of [n], or of any length when n is negative, widened to F32. Same errors.
+Result<std::vector<float>> to_f32(const TensorView& t, int64_t n);
+
+}  // namespace chimera

@@ -1,0 +1,33 @@
+#include "daemon/model/loaded_backbone.h"
+
+#include "backbone/checkpoint/fingerprint.h"
+#include "experts/kinds/weights.h"
+
+namespace chimera {
+
+Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir) {
+  LoadedBackbone out;
+  const std::string& dir = config.backbone.path;
+  Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kAutomatic);
+  if (!checkpoint.ok()) return checkpoint.status().with_context("backbone.path");
+  auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
+  if (!backbone.ok()) return backbone.status();
+  out.backbone = std::move(*backbone);
+  auto base = load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision);
+  if (!base.ok()) return base.status();
+  out.base = std::move(*base);
+  Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, cache_dir);
+  if (!fingerprint.ok()) return fingerprint.status();
+  out.fingerprint = std::move(*fingerprint);
+  if (!checkpoint->has_tokenizer()) return out;
+  auto tokenizer = Tokenizer::load(dir + "/tokenizer.json");
+  if (!tokenizer.ok()) return tokenizer.status();
+  out.tokenizer = std::move(*tokenizer);
+  // A bad template costs the `chat` call only.
+  auto chat = ChatTemplate::load(dir);
+  out.chat_template_problem = chat.status();
+  if (chat.ok()) out.chat_template = std::move(*chat);
+  return out;
+}
+
+}  // namespace chimera

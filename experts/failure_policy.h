@@ -1,0 +1,12 @@
+// What a failed expert means for the rows that chose it.
+#pragma once
+
+#include <cstdint>
+
+namespace chimera {
+
+/// What happens to a row whose expert failed: the request ends with an error, or the expert counts
+/// as not chosen and the weights of the others are scaled up to the same sum.
+enum class FailurePolicy : uint8_t { kFail, kDrop };
+
+}  // namespace chimera

@@ -1,0 +1,20 @@
+// From a directory to a Module, whatever its kind.
+//
+// Thread safety: free functions; blocking, to be called off the engine thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "experts/kinds/module.h"
+
+namespace chimera {
+
+/// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
+/// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
+/// the engine thread. The kinds: weights.h and library_module.h.
+Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
+                                                  const BackboneInfo& backbone);
+
+}  // namespace chimera

@@ -1,0 +1,202 @@
+#include "experts/kinds/weights.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "base/threads/thread_pool.h"
+#include "experts/module/base_tensors.h"
+#include "experts/module/payload.h"
+
+namespace chimera {
+namespace {
+
+// More threads than memory channels do not load faster.
+constexpr int kMostLoaders = 16;
+
+/// Whether to_matrix uses a tensor of this dtype in place.
+bool keeps(DType dtype, Precision p) {
+  return dtype == DType::kBF16 || (dtype == DType::kF32 && p == Precision::kF32);
+}
+
+/// Plain numbers as the kernels take them, quantised ones as they are stored.
+class WeightBuilder {
+ public:
+  WeightBuilder(Precision precision, BlockShape block) : precision_(precision), block_(block) {}
+
+  Result<std::shared_ptr<const Expert>> build(ExpertKind kind, const StoredExpert& stored) const {
+    ExpertWeights weights;
+    const std::array<ExpertWeight*, 3> targets{&weights.gate, &weights.up, &weights.down};
+    const std::array<std::vector<float>*, 3> biases{&weights.gate_bias, &weights.up_bias,
+                                                    &weights.down_bias};
+    for (size_t p = 0; p < stored.size(); ++p) {
+      CHIMERA_RETURN_IF_ERROR(fill(stored[p], *targets[p]));
+      if (!stored[p].bias) continue;
+      Result<std::vector<float>> bias =
+          to_f32(dense(*stored[p].bias, stored[p].bias->tensor.name), stored[p].rows);
+      if (!bias.ok()) return bias.status();
+      *biases[p] = std::move(*bias);
+    }
+    return make_expert(kind, std::move(weights));
+  }
+
+ private:
+  Status fill(const StoredProjection& stored, ExpertWeight& out) const {
+    if (stored.encoding != Encoding::kPlain) {
+      Result<QuantMatrix> matrix = quant_matrix(stored, block_);
+      if (!matrix.ok()) return matrix.status();
+      out.quantised = std::move(*matrix);
+      return {};
+    }
+    Result<Matrix> matrix = to_matrix(dense(stored.weight, stored.weight.tensor.name), stored.rows,
+                                      stored.cols, precision_);
+    if (!matrix.ok()) return matrix.status();
+    out.matrix = std::move(*matrix);
+    return {};
+  }
+
+  Precision precision_;
+  BlockShape block_;
+};
+
+Status read_vector(const TensorView* tensor, int64_t n, std::vector<float>& out) {
+  if (tensor == nullptr) return {};
+  Result<std::vector<float>> values = to_f32(*tensor, n);
+  if (!values.ok()) return values.status();
+  out = std::move(*values);
+  return {};
+}
+
+Result<ModuleLayer> build_layer(const LayerTensors& tensors, const Manifest& manifest,
+                                const BackboneInfo& backbone) {
+  ModuleLayer part;
+  const int64_t hidden = backbone.config.hidden_size;
+  const auto n = static_cast<int64_t>(tensors.experts.size());
+  const WeightBuilder builder(backbone.precision, tensors.fp8_block);
+  for (const auto& [index, expert] : tensors.experts) {
+    if (manifest.attach == Attach::kReplace) part.slots.push_back(index);
+    Result<std::shared_ptr<const Expert>> built =
+        builder.build(backbone.config.expert_kind, stored_expert(expert));
+    if (!built.ok()) return built.status();
+    part.experts.push_back(std::move(*built));
+  }
+  if (tensors.gate_weight != nullptr) {
+    Result<std::vector<float>> rows = matrix_to_f32(*tensors.gate_weight, n, hidden);
+    if (!rows.ok()) return rows.status();
+    part.gate_weight = std::move(*rows);
+  }
+  CHIMERA_RETURN_IF_ERROR(read_vector(tensors.gate_bias, n, part.gate_bias));
+  CHIMERA_RETURN_IF_ERROR(read_vector(tensors.gate_score_correction, n, part.gate_correction));
+  if (tensors.gate_group != nullptr) {
+    part.gate_group.resize(static_cast<size_t>(n));
+    std::memcpy(part.gate_group.data(), tensors.gate_group->bytes.data(),
+                tensors.gate_group->bytes.size());
+  }
+  return part;
+}
+
+Status build_base_gate(const BaseLayer& tensors, const ModelConfig& config, ModuleLayer& part) {
+  CHIMERA_RETURN_IF_ERROR(check_finite(tensors.gate));
+  Result<std::vector<float>> rows =
+      matrix_to_f32(tensors.gate, config.num_experts, config.hidden_size);
+  if (!rows.ok()) return rows.status();
+  part.gate_weight = std::move(*rows);
+  const auto read = [&](const std::optional<TensorView>& tensor, std::vector<float>& out) {
+    if (!tensor) return Status();
+    CHIMERA_RETURN_IF_ERROR(check_finite(*tensor));
+    return read_vector(&*tensor, config.num_experts, out);
+  };
+  CHIMERA_RETURN_IF_ERROR(read(tensors.gate_bias, part.gate_bias));
+  CHIMERA_RETURN_IF_ERROR(read(tensors.score_correction, part.gate_correction));
+  Result<std::vector<int32_t>> groups = base_groups(tensors, config);
+  if (!groups.ok()) return groups.status();
+  part.gate_group = std::move(*groups);
+  return {};
+}
+
+Result<ModuleLayer> build_base_layer(const Checkpoint& checkpoint, const ModelConfig& config,
+                                     int64_t layer, Precision p) {
+  const Result<BaseLayer> tensors = read_base_layer(checkpoint, config, layer);
+  if (!tensors.ok()) return tensors.status();
+  ModuleLayer part;
+  CHIMERA_RETURN_IF_ERROR(build_base_gate(*tensors, config, part).with_context(checkpoint.dir()));
+  const WeightBuilder builder(p, checkpoint.block_shape());
+  for (const StoredExpert& expert : tensors->experts) {
+    for (const StoredProjection& projection : expert) {
+      CHIMERA_RETURN_IF_ERROR(
+          check_finite(projection, checkpoint.block_shape()).with_context(checkpoint.dir()));
+    }
+    Result<std::shared_ptr<const Expert>> built = builder.build(config.expert_kind, expert);
+    if (!built.ok()) return built.status().with_context(checkpoint.dir());
+    part.slots.push_back(static_cast<int64_t>(part.experts.size()));
+    part.experts.push_back(std::move(*built));
+    // What was transposed or converted is not needed twice.
+    for (const StoredProjection& projection : expert) {
+      if (projection.encoding != Encoding::kPlain) continue;
+      const bool kept = projection.weight.at.dense() && keeps(projection.weight.tensor.dtype, p);
+      if (!kept) checkpoint.release(projection.weight.tensor);
+    }
+  }
+  return part;
+}
+
+/// Runs `body(i)` for i in [0, n) on the CPUs this process may use; returns the first error by i.
+/// Loading is bound by memory, and one core does not saturate it.
+template <class Body>
+Status for_each_parallel(int64_t n, const Body& body) {
+  std::atomic<int64_t> next{0};
+  std::vector<Status> results(static_cast<size_t>(n));
+  const auto work = [&] {
+    for (int64_t i = next++; i < n; i = next++) results[static_cast<size_t>(i)] = body(i);
+  };
+  std::vector<std::jthread> threads;
+  const int64_t helpers = std::min<int64_t>(n, std::min(auto_threads(), kMostLoaders)) - 1;
+  for (int64_t t = 0; t < helpers; ++t) threads.emplace_back(work);
+  work();
+  threads.clear();  // joins
+  for (const Status& status : results) {
+    if (!status.ok()) return status;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
+                                                          const BackboneInfo& backbone) {
+  Result<ModulePayload> payload =
+      open_module_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
+  if (!payload.ok()) return payload.status();
+  auto module = std::make_shared<Module>();
+  for (const auto& [layer, part] : payload->tensors) {
+    Result<ModuleLayer> built = build_layer(part, payload->manifest, backbone);
+    if (!built.ok()) return built.status().with_context("module " + payload->manifest.name);
+    module->layers.emplace(layer, std::move(*built));
+  }
+  module->manifest = std::move(payload->manifest);
+  module->dir = dir;
+  return std::shared_ptr<const Module>(std::move(module));
+}
+
+Result<std::shared_ptr<const Module>> load_base_experts(const Checkpoint& checkpoint,
+                                                        const ModelConfig& config, Precision p) {
+  auto module = std::make_shared<Module>();
+  module->manifest.name = "backbone";
+  module->manifest.hidden_size = config.hidden_size;
+  module->dir = checkpoint.dir();
+  const std::vector<int64_t> layers = moe_layers(config);
+  std::vector<ModuleLayer> parts(layers.size());
+  CHIMERA_RETURN_IF_ERROR(for_each_parallel(static_cast<int64_t>(layers.size()), [&](int64_t i) {
+    const auto at = static_cast<size_t>(i);
+    Result<ModuleLayer> part = build_base_layer(checkpoint, config, layers[at], p);
+    if (part.ok()) parts[at] = std::move(*part);
+    return part.status();
+  }));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    module->layers.emplace(layers[i], std::move(parts[i]));
+  }
+  return std::shared_ptr<const Module>(std::move(module));
+}
+
+}  // namespace chimera

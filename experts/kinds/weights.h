@@ -1,0 +1,24 @@
+// Experts that are weights: of a module of kind `weights`, and of the checkpoint itself.
+//
+// Thread safety: free functions; blocking, to be called off the engine thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backbone/checkpoint/checkpoint.h"
+#include "base/status.h"
+#include "experts/kinds/module.h"
+
+namespace chimera {
+
+/// load_module for kind weights.
+Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
+                                                          const BackboneInfo& backbone);
+
+/// The checkpoint's own experts and gate rows as a module named "backbone". Slots are 0..E-1 in
+/// `slots`; it is always the first entry of a routing table.
+Result<std::shared_ptr<const Module>> load_base_experts(const Checkpoint& checkpoint,
+                                                        const ModelConfig& config, Precision p);
+
+}  // namespace chimera
