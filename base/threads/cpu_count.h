@@ -1,4 +1,6 @@
 // How many CPUs a container really grants; behind auto_threads().
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <string>
