@@ -1,6 +1,8 @@
 // A mixture of experts of the tests' own: double precision, plain loops, every gate and expert kind
 // and every layout on disk, written from model-families.md. So the backbone is tested with nothing
 // of the router's or the experts' code taking part.
+//
+// Thread safety: none; by the thread of its test.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,6 @@
 // The workloads of chimera-bench. Each returns the process exit status.
+//
+// Thread safety: by the main thread, one workload per process.
 #pragma once
 
 #include <string>

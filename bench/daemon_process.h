@@ -1,4 +1,6 @@
 // A chimerad of the bench's own: private directory, sockets and state, ended with the object.
+//
+// Thread safety: by the thread that made it; the accessors from any thread while it lives.
 #pragma once
 
 #include <sys/types.h>

@@ -1,4 +1,6 @@
 // Parts of the bench `isolation`.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include <algorithm>

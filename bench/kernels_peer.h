@@ -1,5 +1,7 @@
 // What the kernels are measured against, compiled for each instruction set: Eigen's product, and
 // the rate of multiply-adds that one thread reaches. Private to kernels.cc and kernels_peer_*.cc.
+//
+// Thread safety: constants; the functions are pure.
 #pragma once
 
 #include <cstdint>

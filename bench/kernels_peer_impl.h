@@ -1,5 +1,7 @@
 // A Peer. Private to kernels_peer_*.cc, each of which names an Eigen of its own in CHIMERA_PEER:
 // templates of one name compiled with different options must not meet in one program.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #define Eigen CHIMERA_PEER

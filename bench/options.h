@@ -1,4 +1,6 @@
 // Options that the daemon benches share.
+//
+// Thread safety: free functions, by the main thread.
 #pragma once
 
 #include <boost/program_options.hpp>

@@ -1,4 +1,6 @@
 // A bench's view of its daemon: waiting for readiness, and calls whose failure ends the bench.
+//
+// Thread safety: a Session by one thread; free functions from any.
 #pragma once
 
 #include <stdexcept>

@@ -1,4 +1,6 @@
 // Order statistics of repeated measurements: benches report median and spread, never one run.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <time.h>

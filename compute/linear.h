@@ -2,6 +2,8 @@
 //
 // The work is cut along the outputs only, so every element is computed by one thread in the
 // kernels' fixed order and the result does not depend on the number of threads.
+//
+// Thread safety: by the pool's owner, as parallel_for.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // The command line of chimerad.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <string>

@@ -1,4 +1,6 @@
 // What has to be in order before a daemon starts: paths, sockets, the checkpoint.
+//
+// Thread safety: by the main thread, before the daemon serves.
 #pragma once
 
 #include <memory>

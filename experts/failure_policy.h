@@ -1,4 +1,6 @@
 // What a failed expert means for the rows that chose it.
+//
+// Thread safety: a value.
 #pragma once
 
 #include <cstdint>

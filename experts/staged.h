@@ -3,6 +3,8 @@
 // In a decode step of a Mixture-of-Experts model every expert gets a few rows: a loop of its own
 // for each would hand over to the compute pool, and wait for its slowest thread, many times per
 // layer. run_staged does it once per stage for all experts of the layer.
+//
+// Thread safety: an expert is immutable and run by several threads; run_staged by the pool's owner.
 #pragma once
 
 #include <cstdint>

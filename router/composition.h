@@ -1,4 +1,6 @@
 // Composition: backbone plus an ordered list of modules with their options; a plain value.
+//
+// Thread safety: values.
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,8 @@
 // The expert counts as not chosen, and the weights of the others are scaled up so that their sum
 // stays what it was: where the family normalises, that is normalising again over those that remain.
 // The result depends on the row's own choices alone, bitwise.
+//
+// Thread safety: pure function.
 #pragma once
 
 #include <cstdint>

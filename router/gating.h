@@ -17,6 +17,8 @@
 // Experts that a module adds to a grouped layer stand outside the groups (group -1) and are always
 // eligible, unless the module says which group they belong to, as modules that `split` cut do. A
 // group with one unmasked expert scores that expert's c, one with none is never kept.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>

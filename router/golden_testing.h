@@ -1,4 +1,6 @@
 // Runs the golden checkpoints through backbone and router, shared by the tests of this room.
+//
+// Thread safety: none; by the thread of its test.
 #pragma once
 
 #include <gtest/gtest.h>

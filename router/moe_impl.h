@@ -1,5 +1,7 @@
 // State of one MoeRouter, shared by the files that implement it: moe.cc (passes, gate),
 // moe_usage.cc (accounting) and moe_experts.cc (grouping, running, summing, blaming).
+//
+// Thread safety: by the pool's owner; bodies of its loops write disjoint rows.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,6 @@
 // Small models made up in memory, shared by the tests of this room.
+//
+// Thread safety: none; by the thread of its test.
 #pragma once
 
 #include <cmath>

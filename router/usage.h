@@ -1,4 +1,6 @@
 // Usage accounting: the share of every module, expert counts per layer, entropy of the gate.
+//
+// Thread safety: values; the engine thread writes them, others read copies.
 #pragma once
 
 #include <cstdint>

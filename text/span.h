@@ -1,4 +1,6 @@
 // A range of bytes of a text, shared by the template interpreter and the tokenizer.
+//
+// Thread safety: a value.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,6 @@
 // The block size of FP8 weights as a checkpoint's config.json states it.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <string_view>

@@ -1,4 +1,6 @@
 // model.safetensors.index.json: which shard holds which tensor. Internal to Checkpoint.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <map>

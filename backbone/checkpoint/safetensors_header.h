@@ -4,6 +4,8 @@
 // parser has no recursion and no generic values: nesting that the format does not have is refused
 // where it starts. Nothing is believed: every number is checked against the bytes there are before
 // anything is sized by it, and memory stays below four times the header.
+//
+// Thread safety: free function, from any thread; what it gives is read by any number.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,6 @@
 // Safetensors files made by hand, for tests. Not part of any library.
+//
+// Thread safety: free functions; a fixture by the thread of its test.
 #pragma once
 
 #include <unistd.h>

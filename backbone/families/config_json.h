@@ -1,5 +1,7 @@
 // The JSON inside a ConfigReader. Private to config_*.cc of this folder, so that the families do
 // not see the library.
+//
+// Thread safety: a ConfigReader by one thread; free function from any.
 #pragma once
 
 #include <nlohmann/json.hpp>

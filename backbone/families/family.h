@@ -1,5 +1,8 @@
 // What a model family is: a config reader and a tensor-name map. Private to model_config.cc and
 // the family_*.cc files; to add a family, write one such file and list it in family.cc.
+//
+// Thread safety: a ConfigReader by one thread, for one reading; the rest are free functions and
+// constants.
 #pragma once
 
 #include <cstdint>

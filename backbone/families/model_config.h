@@ -1,4 +1,6 @@
 // What a checkpoint's config.json means, in one vocabulary for all families.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

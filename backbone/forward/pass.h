@@ -9,6 +9,8 @@
 //
 // All rows of a batch - prompt chunks and decode steps of any number of sequences - go through
 // each matrix product together; only attention looks at one sequence at a time.
+//
+// Thread safety: none; by the thread that owns pool and workspace, for one pass.
 #pragma once
 
 #include <cstdint>

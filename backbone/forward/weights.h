@@ -3,6 +3,8 @@
 // folder.
 //
 // Matrices lie in the checkpoint's memory wherever the stored type allows; vectors are copies.
+//
+// Thread safety: loading by one thread; loaded weights are read by any number.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // SHA-256 digests, written "sha256:<64 hex digits>" everywhere (manifests, state, wire, logs).
+//
+// Thread safety: a Sha256 by one thread; free functions from any.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +15,8 @@
 
 namespace chimera {
 
-/// Incremental SHA-256 (OpenSSL, which uses the instructions of the processor for it). Not thread
-/// safe; one per computation.
+/// Incremental SHA-256 (OpenSSL, which uses the instructions of the processor for it). One per
+/// computation.
 class Sha256 {
  public:
   Sha256();

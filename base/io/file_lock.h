@@ -2,6 +2,9 @@
 //
 // The kernel drops the lock with the process, so nothing is left locked after kill -9. The file
 // itself stays: unlinking it would let two processes lock two files of one name.
+//
+// Thread safety: take() from any thread, which another take() of this process keeps out as well; an
+// object by one thread.
 #pragma once
 
 #include <string>

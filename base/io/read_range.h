@@ -1,4 +1,6 @@
 // Reading a range of a file into memory, by several threads where it is large enough.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <cstddef>

@@ -4,6 +4,8 @@
 // anchors, tags and nesting deeper than 32, while it parses (reliability R19).
 //
 // Does not interpret: numbers and booleans stay text.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,7 @@
 // The commands of `chimera`. Each takes its arguments as parsed and returns the exit status;
 // what went wrong comes back as an Error, printed by main.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include <boost/program_options.hpp>

@@ -1,4 +1,6 @@
 // Composition files for `plan` and `apply`: YAML to the object that travels on the wire.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <string>

@@ -1,4 +1,6 @@
 // From the arguments of `chimera` to the command they name.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include "commands.h"

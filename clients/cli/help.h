@@ -1,4 +1,6 @@
 // What `chimera` tells about itself, and the options all commands share.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include "commands.h"

@@ -1,4 +1,6 @@
 // What `generate` and `chat` share on the command line.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include "commands.h"

@@ -1,4 +1,6 @@
 // Scores long texts through the daemon with several requests in flight.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include <cstdint>

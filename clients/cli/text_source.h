@@ -1,4 +1,6 @@
 // Texts to score, piece by piece: plain files, standard input, and document collections.
+//
+// Thread safety: a source by one thread; open_text from any.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +14,7 @@
 
 namespace chimera::cli {
 
-/// Pieces are whole UTF-8; the source ends after `limit_bytes` of text. Not thread-safe.
+/// Pieces are whole UTF-8; the source ends after `limit_bytes` of text.
 class TextSource {
  public:
   virtual ~TextSource() = default;

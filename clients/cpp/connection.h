@@ -1,4 +1,6 @@
-// One DEALER socket to one endpoint. Internal to the client library; not thread-safe.
+// One DEALER socket to one endpoint. Internal to the client library.
+//
+// Thread safety: none; by the thread of its Client.
 #pragma once
 
 #include <deque>

@@ -1,6 +1,8 @@
 // A value or the error that explains its absence, for programs that use the client library.
 //
 // The engine's own Result is out of reach on purpose: clients know the wire and nothing behind it.
+//
+// Thread safety: a value.
 #pragma once
 
 #include <utility>

@@ -1,7 +1,9 @@
 // Reads the fields of one JSON object against their declared ranges.
 //
 // Every field that is asked for counts as known; finish() then refuses the rest by name. The first
-// problem wins; after it the readers do nothing. Not thread-safe; lives during one decode.
+// problem wins; after it the readers do nothing.
+//
+// Thread safety: none; by the thread of one decode.
 #pragma once
 
 #include <map>

@@ -10,6 +10,8 @@
 // What V provides: Reg (kWidth floats), the operations used below, kRows x kCols (register tile of
 // the matrix product), kGemvCols (weight rows in flight for a single input row) and kWidenFromRows
 // (from how many rows on widening a BF16 tile once beats widening it for every register tile).
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 // The matrix product of the kernels. Private to this folder; impl.h says what V
 // is and why every variant gives the same bits.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 // Folding of partial sums shared by the AVX2 and AVX-512 kernels; see impl.h for the order.
 // Private to those two files: everything is in an anonymous namespace, compiled per file.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <immintrin.h>

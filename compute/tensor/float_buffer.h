@@ -1,4 +1,6 @@
 // Scratch memory of forward passes: vectors of floats that begin at a cache line.
+//
+// Thread safety: as std::vector.
 #pragma once
 
 #include <cstddef>

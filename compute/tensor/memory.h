@@ -1,4 +1,6 @@
 // Memory for weights and tensors that cannot be used as they are stored.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <cstddef>

@@ -2,6 +2,8 @@
 //
 // Lifetime: a TensorView borrows; a Matrix shares ownership of the memory it points into, so it
 // may outlive the file object it came from.
+//
+// Thread safety: values; what they point at is read by any number of threads.
 #pragma once
 
 #include <cstddef>

@@ -2,6 +2,8 @@
 //
 // Reading reports every problem at once, each with file, line, column, found and expected. Limits
 // on the file: 1 MiB, depth 32, no aliases, no duplicate or unknown keys.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

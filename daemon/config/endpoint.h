@@ -1,4 +1,6 @@
 // ZeroMQ endpoints as a deployment may name them.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include <string>

@@ -1,5 +1,7 @@
 // The keys of a deployment file, in one table: what the reader accepts, what an unknown key is
 // compared with, and what the test holds against configs/deployment.schema.json.
+//
+// Thread safety: constants and free functions, from any thread.
 #pragma once
 
 #include <span>

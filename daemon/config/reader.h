@@ -1,5 +1,7 @@
 // Typed access to a YamlNode tree for config.cc: every getter checks type and range, notes the
 // problem with its position and dotted name, and leaves the default in place.
+//
+// Thread safety: a reader by one thread, for one reading; free functions from any.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // Requests as the engine takes them, after decoding and range checks, and the events it answers.
+//
+// Thread safety: values; an EventSink is called on the engine thread.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,6 @@
 // Checks of a request that do not depend on the routing table: sizes, ranges, token ids.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include "backbone/families/model_config.h"

@@ -1,5 +1,7 @@
 // A text as it is scored: the tokens, with what stands before the first one, and the bytes they
 // account for. One place, so that `score` and the probe of a module measure the same number.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,8 @@
 // alone. The first stop string to be *complete* ends the text, in front of its first byte (several
 // complete at the same byte: the longest). Text that may still become the beginning of a stop
 // string is held back.
+//
+// Thread safety: none; one per sequence, on the engine thread.
 #pragma once
 
 #include <string>

@@ -1,5 +1,7 @@
 // For tests of the engine: a golden checkpoint cut into backbone and three modules in memory,
 // experts that watch or misbehave, and an event sink that remembers.
+//
+// Thread safety: a Collector from any thread; the rest by the thread of its test.
 #pragma once
 
 #include <chrono>

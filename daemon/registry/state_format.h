@@ -2,6 +2,8 @@
 //
 //   chimera-state/1 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
 //   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}}, …]}
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

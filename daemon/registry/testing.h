@@ -1,5 +1,7 @@
 // For tests of registry and watcher: a golden checkpoint cut on disk into a backbone directory and
 // the modules legal, bio and finance, and a daemon's inside (store, registry, engine) over it.
+//
+// Thread safety: none; by the thread of its test.
 #pragma once
 
 #include <dirent.h>
@@ -15,8 +17,8 @@
 
 #include "base/io/digest.h"
 #include "daemon/engine/testing.h"
-#include "daemon/registry/registry.h"
 #include "daemon/model/loaded_backbone.h"
+#include "daemon/registry/registry.h"
 #include "experts/offline/cut.h"
 
 namespace chimera::testing_support {

@@ -1,4 +1,7 @@
 // What each call of the protocol does. Runs on the IO thread unless a function posts to a worker.
+//
+// Thread safety: handlers run on the IO thread or a worker; what they share is atomic, constant, or
+// says so itself.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,6 @@
 // Answers of the daemon as JSON (clients/PROTOCOL.md). Pure functions of their arguments.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <optional>

@@ -1,4 +1,6 @@
 // What `generate` and `chat` share. Private to the handlers of the serve endpoint.
+//
+// Thread safety: on the IO thread or a worker, as the handlers of calls.h.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,7 @@
 // How the shared memory of memory.h is laid out, for the two ends and their tests.
+//
+// Thread safety: one writer and one reader per direction, in two processes; counters are atomic,
+// slots are copied once.
 #pragma once
 
 #include <linux/futex.h>

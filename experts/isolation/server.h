@@ -3,6 +3,8 @@
 //
 // Two threads beside the compute pool: one in the control role (the socket), one that runs forward
 // passes. There are no locks between daemon and host.
+//
+// Thread safety: by the main thread of chimera-plugin-host, once.
 #pragma once
 
 #include <sys/types.h>

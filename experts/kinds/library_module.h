@@ -3,6 +3,8 @@
 // The order of plugin-abi §4.8: manifest, digests over the very bytes that are used, ELF note, gate
 // rows; only then is the verified copy loaded - in this process or in one of its own -, activated
 // and put through a self-test. Any failure unwinds in reverse.
+//
+// Thread safety: free functions, from any thread; control calls take LibraryRuntime::control().
 #pragma once
 
 #include <memory>

@@ -2,6 +2,8 @@
 //
 // Lifetime: shared and immutable. Routing tables hold references; the memory goes when the last
 // table, and so the last sequence on it, lets go.
+//
+// Thread safety: immutable once loaded; loading is a free function, from any thread.
 #pragma once
 
 #include <cstdint>

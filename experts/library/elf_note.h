@@ -1,8 +1,9 @@
 // What can be known of a shared library before any of its code runs: that it is an ELF64 library
 // for this machine, and the note that CHIMERA_EXPERT_NOTE put into it.
 //
-// Made for untrusted files: every offset is checked against the size before it is used. Thread
-// safety: pure functions.
+// Made for untrusted files: every offset is checked against the size before it is used.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,7 @@
 // The C functions behind the services of a PluginHost; its friend. One table per service, in the
 // file of its concern: plugin_services.cc, plugin_memory.cc, plugin_compute.cc, plugin_metrics.cc.
+//
+// Thread safety: as the tags of the functions of the ABI say.
 #pragma once
 
 #include "experts/library/plugin_host.h"

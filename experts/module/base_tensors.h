@@ -3,6 +3,8 @@
 // gpt_oss do).
 //
 // Lifetime: views into the checkpoint's memory, which they keep alive.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // module.yaml: what a module says of itself (design §6). Reading it runs no code of the module.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>

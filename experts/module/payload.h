@@ -1,5 +1,7 @@
 // A module directory opened, compared with its manifest and with a backbone, and sorted: what both
 // loading and grafting start from.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <string>

@@ -6,6 +6,8 @@
 // stores, row by row [outputs, inputs], and `scatter` brings it back, bit for bit.
 //
 // Lifetime: views share the memory of the file they come from.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <array>

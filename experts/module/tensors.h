@@ -13,6 +13,8 @@
 // with P one of gate_proj, up_proj, down_proj. What is quantised stays so in memory.
 //
 // Lifetime: LayerTensors point into the SafetensorsFiles they were sorted from.
+//
+// Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <array>

@@ -1,4 +1,6 @@
 // What `chimera-module inspect` says of a checkpoint directory.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

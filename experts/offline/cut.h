@@ -1,4 +1,6 @@
 // Offline surgery: cutting a checkpoint into backbone and modules, and putting it together again.
+//
+// Thread safety: free functions, from any thread; two must not write one directory.
 #pragma once
 
 #include <map>

@@ -1,5 +1,7 @@
 // Modules as `split` writes them, from the experts of a checkpoint: what cutting by slots and by
 // difference have in common.
+//
+// Thread safety: free functions, from any thread, each with its own output.
 #pragma once
 
 #include <cstdint>

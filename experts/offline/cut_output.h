@@ -1,5 +1,7 @@
 // What split and graft write: directories that appear complete or not at all, checkpoints as
 // Hugging Face stores them.
+//
+// Thread safety: an object by one thread; free functions from any.
 #pragma once
 
 #include <cstdint>

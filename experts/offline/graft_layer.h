@@ -2,6 +2,8 @@
 // written in the layout of the backbone.
 //
 // Lifetime: the modules' tensors must outlive the object; what `write` adds stands on its own.
+//
+// Thread safety: none; an object by one thread.
 #pragma once
 
 #include <cstdint>

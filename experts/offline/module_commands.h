@@ -1,4 +1,6 @@
 // The commands of chimera-module, one function each.
+//
+// Thread safety: by the main thread of chimera-module.
 #pragma once
 
 #include <string>

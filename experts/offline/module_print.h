@@ -1,4 +1,6 @@
 // Reports of the module commands, printed.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

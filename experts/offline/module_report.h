@@ -1,4 +1,6 @@
 // What `chimera-module inspect` and `verify` say of a directory, as JSON; the program prints it.
+//
+// Thread safety: free functions, from any thread; one seal_module per directory at a time.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

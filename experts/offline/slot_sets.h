@@ -1,4 +1,6 @@
 // Which experts `split` takes, as people write it: on the command line and in a YAML map.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,8 @@
 // Each case runs in a process of its own with a time limit, so a plugin that crashes, exits or
 // hangs spoils one verdict. Groups: A file, B loading, C life cycle, D forward, E robustness,
 // F unloading.
+//
+// Thread safety: constants, and what a case gets by the main thread of its process.
 #pragma once
 
 #include <chrono>

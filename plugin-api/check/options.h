@@ -1,4 +1,6 @@
 // The command line of chimera-plugin-check.
+//
+// Thread safety: by the main thread.
 #pragma once
 
 #include <set>

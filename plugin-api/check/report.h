@@ -1,5 +1,7 @@
 // How results are shown: lines of at most 80 columns for people, one JSON object per line for
 // programs.
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <string>

@@ -1,4 +1,6 @@
 // What the tokenizer's tests share: a small tokenizer.json whose parts a test replaces.
+//
+// Thread safety: none; by the thread of its test.
 #pragma once
 
 #include <fmt/format.h>

@@ -1,5 +1,7 @@
 // Products of int8 tiles with float rows. Both variants sum every output over the inputs in order
 // with fused multiply-adds, so they agree to the bit, whatever the number of rows and the range.
+//
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,9 @@
  * scale[i] = max_j |W[i][j]| / 127, q rounded to nearest. Eight rows are a tile, and a tile lies
  * column by column: the eight bytes q[8t..8t+7][j], then those of j + 1. So one load gives one
  * weight of eight outputs, and every output is summed over j in order - in the vector kernel as in
- * the scalar one, which is why both give the same bits. */
+ * the scalar one, which is why both give the same bits.
+ *
+ * Thread safety: constants. */
 #ifndef CHIMERA_FINANCE_PACKED_H_
 #define CHIMERA_FINANCE_PACKED_H_
 

@@ -1,4 +1,6 @@
 // Private to the method table: str's methods.
+//
+// Thread safety: free functions; a Runtime by one thread.
 #pragma once
 
 #include <string_view>

@@ -1,7 +1,9 @@
-// The parsed template. Nodes are immutable after parsing and shared by concurrent renders.
+// The parsed template.
 //
 // One struct per node kind; which one a node is follows from `kind`. `height` bounds how deep
 // evaluation recurses.
+//
+// Thread safety: nodes are immutable after parsing and shared by concurrent renders.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // Private to parser.cc and expression.cc: the state of one parse.
+//
+// Thread safety: none; a parser by one thread, for one parse.
 #pragma once
 
 #include <map>

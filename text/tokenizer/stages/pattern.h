@@ -1,4 +1,6 @@
 // The "pattern" member that Split and Replace share: {"String": …} or {"Regex": …}.
+//
+// Thread safety: free function, from any thread.
 #pragma once
 
 #include "text/tokenizer/model/json.h"
