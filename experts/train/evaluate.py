@@ -26,6 +26,7 @@ import torch
 import corpus
 import data
 import safetensors_io
+from compose import with_modules
 from model import FlexOlmo, Routing
 from tokenizer import Tokenizer
 
@@ -123,7 +124,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from train_expert import with_modules  # imports this file
     backbone = FlexOlmo.from_dir(args.experts / "backbone")
     tok = Tokenizer(args.experts / "backbone" / "tokenizer.json")
     texts = columns(args, tok)

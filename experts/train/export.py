@@ -16,10 +16,10 @@ import torch
 
 import corpus
 import safetensors_io
+from compose import public_model, with_modules
 from model import FlexOlmo
 from module_text import CARDS
 from tokenizer import Tokenizer
-from train_expert import public_model, with_modules
 
 EXPERTS_DIR = corpus.REPO / "experts"
 PENDING = "sha256:PENDING"

@@ -8,9 +8,9 @@ import torch
 
 import corpus
 import safetensors_io
+from compose import with_modules
 from model import FlexOlmo
 from tokenizer import Tokenizer
-from train_expert import with_modules
 
 
 @torch.no_grad()

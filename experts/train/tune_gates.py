@@ -24,8 +24,8 @@ from torch import Tensor
 
 import corpus
 import data
+from compose import finished_module, public_model, with_modules
 from model import FlexOlmo, Routing
-from train_expert import finished_module, public_model, with_modules
 
 
 @torch.no_grad()
