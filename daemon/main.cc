@@ -56,9 +56,11 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
   }
   Registry registry({model->backbone, model->tokenizer, model->base, model->fingerprint,
                      store->get(), kPublishTimeout, library_runtime(config)});
-  const auto table = registry.start(config.composition);
-  if (!table.ok()) return table.status();
-  auto engine = Engine::create(model->backbone, model->tokenizer, *table, engine_options(config));
+  auto first = registry.start(config.composition);
+  if (!first.ok()) return first.status();
+  // Handed over, not shared: whoever keeps a table keeps its modules in memory.
+  auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first).value(),
+                               engine_options(config));
   if (!engine.ok()) return engine.status();
   registry.attach_engine(engine->get());
   auto server = Server::start({&config,
@@ -79,8 +81,8 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
   log::info("ready", {{"ms", took.count()},
                       {"serve", config.serve.endpoint},
                       {"control", config.control.endpoint},
-                      {"epoch", (*table)->epoch()},
-                      {"composition", (*table)->digest()}});
+                      {"epoch", (*engine)->current().epoch},
+                      {"composition", (*engine)->current().composition}});
   log::info("draining", {{"signal", signals.wait()}});
   const bool drained = drain(**server, **engine, signals);
   signals.exit_within(drained ? kStopLimit : std::chrono::seconds(1), drained ? 0 : 1);

@@ -128,6 +128,11 @@ Status Engine::revoke(const std::string& module, std::shared_ptr<const RoutingTa
   return impl_->execute(std::move(command));
 }
 
+PublishedEpoch Engine::current() const {
+  const std::lock_guard lock(impl_->mutex);
+  return {impl_->table->epoch(), impl_->table->digest()};
+}
+
 std::shared_ptr<const RoutingTable> Engine::table() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->table;

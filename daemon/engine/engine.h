@@ -44,6 +44,12 @@ struct EpochInfo {
   bool current = false;
 };
 
+/// The published table as those know it who must not keep it (and its modules) alive.
+struct PublishedEpoch {
+  uint64_t epoch = 0;
+  std::string composition;  // digest
+};
+
 struct EngineStats {
   int64_t live = 0, waiting = 0;
   uint64_t admitted = 0, finished = 0, failed = 0, cancelled = 0, rejected = 0, restarted = 0;
@@ -82,6 +88,8 @@ class Engine {
   /// reference to it.
   Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
 
+  PublishedEpoch current() const;
+  /// Keeps every module of the table in memory while it is held, whatever is revoked meanwhile.
   std::shared_ptr<const RoutingTable> table() const;
   std::vector<EpochInfo> epochs() const;
   EngineStats stats() const;

@@ -101,6 +101,23 @@ Status Registry::Impl::publish_patiently(const std::shared_ptr<const RoutingTabl
   }
 }
 
+void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Module>>& left) {
+  // Compared by owner: a lock() here could be the last to let go, and would free it under the
+  // mutex.
+  const auto is_current = [this](const std::weak_ptr<const Module>& module) {
+    const auto& kept = now.loaded.modules;
+    return std::any_of(kept.begin(), kept.end(), [&](const auto& one) {
+      return !one.owner_before(module) && !module.owner_before(one);
+    });
+  };
+  // One that was loaded again while sequences still used it is no longer on its way out.
+  std::erase_if(retiring,
+                [&](const auto& module) { return module.expired() || is_current(module); });
+  for (const auto& module : left) {
+    if (!is_current(module)) retiring.push_back(module);
+  }
+}
+
 ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next,
                                           const std::string& digest,
                                           std::vector<ChangeItem> changes) {
@@ -108,11 +125,7 @@ ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next
   {
     const std::lock_guard guard(state_mutex);
     old = std::exchange(now, Current{epoch, std::move(next)});
-    std::erase_if(retiring, [](const auto& module) { return module.expired(); });
-    for (const auto& module : old.loaded.modules) {
-      const auto& kept = now.loaded.modules;
-      if (std::find(kept.begin(), kept.end(), module) == kept.end()) retiring.push_back(module);
-    }
+    note_retiring(old.loaded.modules);
   }
   ChangeReport report{epoch, digest, std::move(changes)};
   log_change(report);

@@ -74,6 +74,8 @@ struct Registry::Impl {
   Status persist_and(const LoadedComposition& next, uint64_t epoch,
                      const std::function<Status()>& publish);
   Status publish_patiently(const std::shared_ptr<const RoutingTable>& table, InFlight in_flight);
+  /// Puts those of `left` that are not current on the list of the retiring. state_mutex is held.
+  void note_retiring(const std::vector<std::shared_ptr<const Module>>& left);
   ChangeReport make_current(uint64_t epoch, LoadedComposition next, const std::string& digest,
                             std::vector<ChangeItem> changes);
 };

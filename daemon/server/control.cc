@@ -29,9 +29,9 @@ InFlight in_flight(bool restart) { return restart ? InFlight::kRestart : InFligh
 
 /// Puts epoch and composition of the current table beside `fields`.
 json with_epoch(const CallContext& context, json fields) {
-  const auto table = context.options.engine->table();
-  fields["epoch"] = table->epoch();
-  fields["composition"] = table->digest();
+  PublishedEpoch current = context.options.engine->current();
+  fields["epoch"] = current.epoch;
+  fields["composition"] = std::move(current.composition);
   return fields;
 }
 
@@ -123,7 +123,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
     const auto spec = read_composition(call.composition_json);
     if (!spec.ok()) return live->on_error(spec.status());
     json out = to_json(context.options.registry->plan(spec.value()));
-    out["epoch"] = context.options.engine->table()->epoch();
+    out["epoch"] = context.options.engine->current().epoch;
     live->answer(encode_reply(live->id(), std::move(out)));
   });
 }

@@ -218,7 +218,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
       modules.push_back(
           {{"name", module.name}, {"version", module.version}, {"enabled", module.enabled}});
     }
-    const auto table = options.engine->table();
+    const PublishedEpoch current = options.engine->current();
     nlohmann::json out = {{"protocol", "chimera/1"},
                           {"version", CHIMERA_VERSION},
                           {"model_type", options.model.model_type},
@@ -232,8 +232,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                           {"has_tokenizer", options.tokenizer != nullptr},
                           {"has_chat_template", options.chat_template != nullptr},
                           {"fingerprint", options.fingerprint},
-                          {"epoch", table->epoch()},
-                          {"composition", table->digest()},
+                          {"epoch", current.epoch},
+                          {"composition", current.composition},
                           {"modules", std::move(modules)}};
     out["score_prefix_token"] =
         context.score_prefix ? nlohmann::json(*context.score_prefix) : nlohmann::json();
@@ -243,7 +243,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Health) {
   live->answer(encode_reply(live->id(), {{"status", context.draining ? "draining" : "ok"},
-                                         {"epoch", context.options.engine->table()->epoch()}}));
+                                         {"epoch", context.options.engine->current().epoch}}));
 }
 
 }  // namespace chimera
