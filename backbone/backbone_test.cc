@@ -9,11 +9,11 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "backbone/slow_moe_testing.h"
 #include "base/io/env.h"
+#include "base/json/testing.h"
 
 namespace chimera {
 namespace {
@@ -142,7 +142,7 @@ double tolerance() {
   const Result<std::string> text =
       read_file(Env::system(), (kOpen / "manifest.json").string(), 16 << 20);
   EXPECT_TRUE(text.ok()) << text.status().to_string();
-  return nlohmann::json::parse(*text)["tolerances"]["logits_abs_f32"].get<double>();
+  return *json_of(*text)["tolerances"]["logits_abs_f32"].number();
 }
 
 class GoldenModels : public ::testing::TestWithParam<std::string> {

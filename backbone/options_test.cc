@@ -6,16 +6,15 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "backbone/backbone.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::json;
 using Row = std::vector<double>;
 using Rows = std::vector<Row>;
 
@@ -44,11 +43,11 @@ class Shift final : public FeedForward {
 /// A checkpoint directory with random tensors of whatever shapes are asked for.
 class RandomCheckpoint {
  public:
-  explicit RandomCheckpoint(const json& config) {
+  explicit RandomCheckpoint(const Json& config) {
     dir_ = fs::temp_directory_path() /
            ("chimera_options_" + std::to_string(::getpid()) + "_" + std::to_string(++count_));
     fs::create_directories(dir_);
-    std::ofstream(dir_ / "config.json") << config.dump();
+    std::ofstream(dir_ / "config.json") << write_json(config);
   }
   ~RandomCheckpoint() { fs::remove_all(dir_); }
 
@@ -230,15 +229,15 @@ class Reference {
   const ModelConfig& c_;
 };
 
-json base_config(const std::string& model_type) {
+Json base_config(const std::string& model_type) {
   return {{"model_type", model_type}, {"hidden_size", 24},        {"intermediate_size", 8},
           {"num_hidden_layers", 2},   {"num_attention_heads", 4}, {"num_key_value_heads", 4},
           {"num_experts_per_tok", 1}, {"vocab_size", 50},         {"rms_norm_eps", 1e-5},
           {"rope_theta", 10000.0}};
 }
 
-ModelConfig parsed(const json& j) {
-  const Result<ModelConfig> c = parse_model_config(j.dump(), "config.json");
+ModelConfig parsed(const Json& j) {
+  const Result<ModelConfig> c = parse_model_config(write_json(j), "config.json");
   EXPECT_TRUE(c.ok()) << c.status().to_string();
   return *c;
 }
@@ -267,13 +266,13 @@ std::vector<float> run_model(const Backbone& backbone, const std::vector<int32_t
 struct Option {
   const char* name;
   const char* family;
-  json patch;
+  Json patch;
 };
 
 class Options : public testing::TestWithParam<Option> {};
 
 TEST_P(Options, MeanWhatTheFormulasSay) {
-  json j = base_config(GetParam().family);
+  Json j = base_config(GetParam().family);
   j.update(GetParam().patch);
   const ModelConfig config = parsed(j);
   RandomCheckpoint files(j);
@@ -300,7 +299,7 @@ TEST_P(Options, MeanWhatTheFormulasSay) {
 INSTANTIATE_TEST_SUITE_P(
     Families, Options,
     testing::Values(
-        Option{"olmoe", "olmoe", json::object()},
+        Option{"olmoe", "olmoe", Json::object()},
         Option{"olmoe_grouped", "olmoe", {{"num_key_value_heads", 2}}},
         Option{"olmoe_bias", "olmoe", {{"attention_bias", true}}},
         Option{"olmoe_clip", "olmoe", {{"clip_qkv", 0.7}}},
@@ -308,11 +307,11 @@ INSTANTIATE_TEST_SUITE_P(
         Option{
             "olmoe_dynamic", "olmoe", {{"rope_scaling", {{"type", "dynamic"}, {"factor", 3.0}}}}},
         Option{"olmoe_eps", "olmoe", {{"rms_norm_eps", 0.5}}},
-        Option{"flex", "flex_olmo", json::object()},
+        Option{"flex", "flex_olmo", Json::object()},
         Option{
             "flex_grouped_bias", "flex_olmo", {{"num_key_value_heads", 1}, {"attention_bias", 1}}},
         Option{"flex_head_dim", "flex_olmo", {{"head_dim", 10}}},
-        Option{"mixtral", "mixtral", json::object()},
+        Option{"mixtral", "mixtral", Json::object()},
         Option{"mixtral_window", "mixtral", {{"sliding_window", 5}}},
         Option{"mixtral_window_of_one", "mixtral", {{"sliding_window", 1}}},
         Option{"mixtral_wide_heads", "mixtral", {{"head_dim", 16}, {"num_key_value_heads", 2}}},
@@ -320,7 +319,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& option) { return std::string(option.param.name); });
 
 TEST(BackboneForward, DynamicRotationEndsAtMaxPositionEmbeddings) {
-  json j = base_config("olmoe");
+  Json j = base_config("olmoe");
   j["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
   j["max_position_embeddings"] = 8;
   RandomCheckpoint files(j);
@@ -351,7 +350,7 @@ TEST(BackboneForward, DynamicRotationEndsAtMaxPositionEmbeddings) {
 }
 
 TEST(BackboneLoad, NamesTheTensorThatIsMissingOrOfAnotherShape) {
-  const json j = base_config("mixtral");
+  const Json j = base_config("mixtral");
   for (const bool missing : {true, false}) {
     RandomCheckpoint files(j);
     ModelConfig other = parsed(j);

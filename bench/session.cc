@@ -26,7 +26,7 @@ void fail(const client::Error& error) {
 
 Session::Session(const DaemonProcess& daemon) : client_(options_of(daemon)) {}
 
-client::Json Session::call(const wire::Call& call) {
+Json Session::call(const wire::Call& call) {
   auto event = client_.call(call, std::chrono::seconds(60));
   if (!event.ok()) fail(event.error());
   return event->body;
@@ -42,7 +42,7 @@ double Session::wait_ready(double seconds) {
   }
 }
 
-int64_t Session::vocab() { return call(wire::Info{}).at("vocab").get<int64_t>(); }
+int64_t Session::vocab() { return call(wire::Info{}).value("vocab", int64_t{0}); }
 
 wire::Generate greedy_request(std::vector<int32_t> tokens, int64_t max_tokens) {
   wire::Generate request;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json/json.h"
 #include "chimera_client/client.h"
 #include "daemon_process.h"
 
@@ -17,7 +18,7 @@ class Session {
   explicit Session(const DaemonProcess& daemon);
   client::Client& client() { return client_; }
   /// Throws std::runtime_error with the daemon's message when the call fails.
-  client::Json call(const wire::Call& call);
+  Json call(const wire::Call& call);
   /// Returns bench::now_s at the first answered health call; throws after `seconds`.
   double wait_ready(double seconds);
   int64_t vocab();

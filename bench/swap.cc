@@ -19,6 +19,7 @@
 #include <random>
 #include <thread>
 
+#include "base/json/writer.h"
 #include "bench.h"
 #include "options.h"
 #include "session.h"
@@ -108,39 +109,39 @@ class Changer {
 
  private:
   /// Only what took place counts.
-  const client::Json& count(const client::Json& report) {
-    if (report.at("changes").empty())
+  const Json& count(const Json& report) {
+    if (report["changes"].empty())
       throw std::runtime_error(
           "found a change without effect (expected --swap to name two or more "
           "modules that differ)");
     return report;
   }
 
-  void adopt(const client::Json& report) {
-    for (const auto& item : count(report).at("changes"))
-      if (item.at("action") == "load") loaded_ = item.at("module").get<std::string>();
+  void adopt(const Json& report) {
+    for (const auto& item : count(report)["changes"])
+      if (item["action"] == "load") loaded_ = item.value("module", "");
   }
 
   /// What the deployment started with.
-  client::Json started_with() const {
-    client::Json modules = client::Json::array();
+  Json started_with() const {
+    Json modules = Json::array();
     for (const std::string& path : o_.deployment.modules) modules.push_back({{"path", path}});
     return modules;
   }
 
   /// The module in `path` besides.
   std::string composition_with(const std::string& path) const {
-    client::Json modules = started_with();
+    Json modules = started_with();
     modules.push_back({{"path", path}});
-    return client::Json{{"modules", std::move(modules)}}.dump();
+    return write_json({{"modules", std::move(modules)}});
   }
 
   /// All that are swapped besides, of which only the one in `path` is switched on.
   std::string composition_with_only(const std::string& path) const {
-    client::Json modules = started_with();
+    Json modules = started_with();
     for (const std::string& swapped : o_.swapped)
       modules.push_back({{"path", swapped}, {"enabled", swapped == path}});
-    return client::Json{{"modules", std::move(modules)}}.dump();
+    return write_json({{"modules", std::move(modules)}});
   }
 
   Session& control_;

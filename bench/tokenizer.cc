@@ -12,10 +12,10 @@
 #include <functional>
 #include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/json/reader.h"
 #include "bench.h"
 #include "options.h"
 #include "stats.h"
@@ -41,9 +41,9 @@ std::string read_text(std::istream& in, size_t limit) {
   std::string line;
   while (text.size() < limit && std::getline(in, line)) {
     if (!line.empty() && line.front() == '{') {
-      const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (object.is_object() && object.contains("text") && object["text"].is_string()) {
-        text += object["text"].get_ref<const std::string&>() + "\n";
+      const auto object = parse_json(line, {.duplicates = DuplicateKeys::kLastCounts});
+      if (const std::string* inner = object.ok() ? (*object)["text"].string() : nullptr) {
+        text += *inner + "\n";
         continue;
       }
     }

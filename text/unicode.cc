@@ -7,49 +7,6 @@
 namespace chimera::tokenizer {
 namespace {
 
-uint8_t byte_at(std::string_view text, size_t pos) { return static_cast<uint8_t>(text[pos]); }
-
-// How a sequence starting at some byte goes on: the range allowed for the second byte is what
-// excludes overlong forms, surrogates and values above U+10FFFF (Unicode table 3-7).
-struct Lead {
-  size_t length;  // 0: no sequence starts with this byte
-  uint8_t second_low;
-  uint8_t second_high;
-};
-
-Lead classify_lead(uint8_t b) {
-  if (b < 0x80) return {1, 0, 0};
-  if (b < 0xC2) return {0, 0, 0};
-  if (b < 0xE0) return {2, 0x80, 0xBF};
-  if (b == 0xE0) return {3, 0xA0, 0xBF};
-  if (b == 0xED) return {3, 0x80, 0x9F};
-  if (b < 0xF0) return {3, 0x80, 0xBF};
-  if (b == 0xF0) return {4, 0x90, 0xBF};
-  if (b < 0xF4) return {4, 0x80, 0xBF};
-  if (b == 0xF4) return {4, 0x80, 0x8F};
-  return {0, 0, 0};
-}
-
-enum class Scan { kComplete, kInvalid, kTruncated };
-
-// Looks at the sequence at `pos`. `length` is the whole character when complete, else the maximal
-// subpart: the bytes that could still begin a character.
-Scan scan_sequence(std::string_view text, size_t pos, size_t& length) {
-  const Lead lead = classify_lead(byte_at(text, pos));
-  length = 1;
-  if (lead.length == 1) return Scan::kComplete;
-  if (lead.length == 0) return Scan::kInvalid;
-  while (length < lead.length) {
-    if (pos + length == text.size()) return Scan::kTruncated;
-    const uint8_t b = byte_at(text, pos + length);
-    const uint8_t low = length == 1 ? lead.second_low : uint8_t{0x80};
-    const uint8_t high = length == 1 ? lead.second_high : uint8_t{0xBF};
-    if (b < low || b > high) return Scan::kInvalid;
-    ++length;
-  }
-  return Scan::kComplete;
-}
-
 utf8proc_category_t category(uint32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
 }
@@ -75,65 +32,6 @@ constexpr ByteAlphabet make_byte_alphabet() {
 constexpr ByteAlphabet kByteAlphabet = make_byte_alphabet();
 
 }  // namespace
-
-std::optional<size_t> find_invalid_utf8(std::string_view text) {
-  size_t pos = 0;
-  while (pos < text.size()) {
-    if (byte_at(text, pos) < 0x80) {
-      ++pos;
-      continue;
-    }
-    size_t length = 0;
-    if (scan_sequence(text, pos, length) != Scan::kComplete) return pos;
-    pos += length;
-  }
-  return std::nullopt;
-}
-
-size_t char_length(char lead) {
-  const auto b = static_cast<uint8_t>(lead);
-  if (b < 0xC0) return 1;
-  if (b < 0xE0) return 2;
-  return b < 0xF0 ? 3 : 4;
-}
-
-DecodedChar decode_char(std::string_view text, size_t pos) {
-  const uint8_t b = byte_at(text, pos);
-  if (b < 0x80) return {b, 1};
-  const size_t length = char_length(text[pos]);
-  uint32_t c = b & (0x7Fu >> length);
-  for (size_t i = 1; i < length; ++i) c = (c << 6) | (byte_at(text, pos + i) & 0x3Fu);
-  return {c, length};
-}
-
-void append_char(uint32_t c, std::string& out) {
-  std::array<utf8proc_uint8_t, 4> buffer{};
-  const auto n = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), buffer.data());
-  for (size_t i = 0; i < static_cast<size_t>(n); ++i) out.push_back(static_cast<char>(buffer[i]));
-}
-
-void drain_lossy(std::string& pending, bool final, std::string& out) {
-  size_t pos = 0;
-  while (pos < pending.size()) {
-    size_t length = 0;
-    const Scan scan = scan_sequence(pending, pos, length);
-    if (scan == Scan::kTruncated && !final) break;
-    if (scan == Scan::kComplete) {
-      out.append(pending, pos, length);
-    } else {
-      out += kReplacementCharacter;
-    }
-    pos += length;
-  }
-  pending.erase(0, pos);
-}
-
-std::string lossy(std::string_view bytes) {
-  std::string pending(bytes);
-  std::string text;
-  drain_lossy(pending, true, text);
-  return text;
-}
 
 bool is_white_space(uint32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 0x09 && c <= 0x0D);

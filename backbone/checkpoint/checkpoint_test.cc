@@ -8,9 +8,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "base/io/fault_env.h"
+#include "base/json/testing.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
@@ -20,9 +21,9 @@ using testing::HasSubstr;
 
 const std::string kGolden = CHIMERA_SOURCE_DIR "/../shared/golden/open/models/";
 
-/// Names, shapes and dtypes of a directory by a second route: nlohmann-json over the raw headers.
-nlohmann::json raw_headers(const std::string& dir) {
-  nlohmann::json all = nlohmann::json::object();
+/// Names, shapes and dtypes of a directory by a second route: the raw headers as JSON.
+Json raw_headers(const std::string& dir) {
+  Json all = Json::object();
   for (const auto& entry : fs::directory_iterator(dir)) {
     const std::string name = entry.path().filename();
     if (!name.starts_with("model") || !name.ends_with(".safetensors")) continue;
@@ -31,7 +32,7 @@ nlohmann::json raw_headers(const std::string& dir) {
     in.read(reinterpret_cast<char*>(&length), 8);
     std::string text(length, '\0');
     in.read(text.data(), static_cast<std::streamsize>(length));
-    auto header = nlohmann::json::parse(text);
+    auto header = json_of(text);
     header.erase("__metadata__");
     all.update(header);
   }
@@ -49,7 +50,7 @@ TEST(GoldenCheckpointTest, EveryDirectoryOpens) {
       const auto checkpoint = Checkpoint::open(dir, residency);
       ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
       EXPECT_EQ(checkpoint->has_tokenizer(), fs::exists(dir + "/tokenizer.json"));
-      EXPECT_TRUE(nlohmann::json::parse(checkpoint->config_json()).contains("model_type"));
+      EXPECT_TRUE(json_of(checkpoint->config_json()).contains("model_type"));
       std::vector<std::string> names;
       for (const auto& [name, header] : expected.items()) {
         names.push_back(name);
@@ -58,6 +59,7 @@ TEST(GoldenCheckpointTest, EveryDirectoryOpens) {
         EXPECT_EQ(header["dtype"], dtype_name(t->dtype));
         EXPECT_EQ(header["shape"], t->shape);
       }
+      std::sort(names.begin(), names.end());
       EXPECT_EQ(checkpoint->names(), names);  // both sorted
     }
     ++opened;
@@ -96,8 +98,8 @@ class CheckpointTest : public testing::Test {
   void put(const std::string& name, const std::string& text) const {
     std::ofstream(dir_ + "/" + name, std::ios::binary) << text;
   }
-  void index(const nlohmann::json& map) const {
-    put(kIndex, nlohmann::json{{"metadata", {{"total_size", 1.5e1}}}, {"weight_map", map}}.dump());
+  void index(const Json& map) const {
+    put(kIndex, write_json({{"metadata", {{"total_size", 1.5e1}}}, {"weight_map", map}}));
   }
   /// F32 tensors of shape [2, 2], all elements the code of the name's first letter.
   void write(const std::string& file, const std::vector<std::string>& names) const {
@@ -163,11 +165,11 @@ TEST_F(CheckpointTest, BrokenShards) {
 
 TEST_F(CheckpointTest, BadIndexes) {
   const std::pair<std::string, std::string> cases[] = {
-      {"", "not valid JSON"},
-      {"{", "not valid JSON"},
-      {"{} {}", "not valid JSON"},
-      {"\xff", "not valid JSON"},
-      {R"({"metadata":1e999,"weight_map":{"a":"m.safetensors"}})", "not valid JSON"},
+      {"", "JSON: the text ends early"},
+      {"{", "JSON: the text ends early"},
+      {"{} {}", "JSON: syntax error"},
+      {"\xff", "JSON: invalid UTF-8"},
+      {R"({"metadata":1e999,"weight_map":{"a":"m.safetensors"}})", "JSON: number out of range"},
       {"[]", "expected an object"},
       {"1", "expected an object"},
       {"\"x\"", "expected an object"},
@@ -195,7 +197,7 @@ TEST_F(CheckpointTest, BadIndexes) {
       {R"({"weight_map":{"a":"m\u0000.safetensors"}})", "plain file name"},
       {R"({"weight_map":{"a":"model.bin"}})", "plain file name"},
       {"{\"weight_map\":{\"a\":\"" + std::string(300, 'm') + ".safetensors\"}}", "plain file name"},
-      {"{\"metadata\":" + std::string(200'000, '['), "not valid JSON"}};
+      {"{\"metadata\":" + std::string(200'000, '['), "JSON: nested deeper"}};
   for (const auto& [text, message] : cases) {
     SCOPED_TRACE(text.substr(0, 80));
     put(kIndex, text);

@@ -1,14 +1,14 @@
-#include <nlohmann/json.hpp>
+#include <algorithm>
 #include <set>
 
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_header.h"
+#include "base/json/writer.h"
 #include "base/quote.h"
+#include "base/utf8.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Status check_tensor(const TensorView& t, const std::string& path) {
   int64_t bits = dtype_bits(t.dtype);
@@ -23,19 +23,19 @@ Status check_tensor(const TensorView& t, const std::string& path) {
                     std::string(dtype_name(t.dtype)) + " " + shape_string(t.shape));
 }
 
-/// `"name":{…}` of one tensor whose data starts at `begin`. Throws on invalid UTF-8.
+/// `"name":{…}` of one tensor whose data starts at `begin`.
 std::string entry_json(const TensorView& t, uint64_t begin) {
   const Json entry = {{"dtype", dtype_name(t.dtype)},
                       {"shape", t.shape},
-                      {"data_offsets", {begin, begin + t.bytes.size()}}};
-  return Json(t.name).dump() + ":" + entry.dump();
+                      {"data_offsets", Json::array({begin, begin + t.bytes.size()})}};
+  return json_string(t.name) + ":" + write_json(entry);
 }
 
 /// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes.
 std::string header_json(const std::vector<TensorView>& tensors,
                         const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
-  if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
+  if (!metadata.empty()) text += "\"__metadata__\":" + write_json(metadata);
   uint64_t at = 0;
   for (const TensorView& t : tensors) {
     if (text.size() > 1) text += ',';
@@ -47,8 +47,20 @@ std::string header_json(const std::vector<TensorView>& tensors,
   return text;
 }
 
+Status check_utf8(const std::string& path, const std::vector<TensorView>& tensors,
+                  const std::map<std::string, std::string>& metadata) {
+  const auto broken = [](std::string_view text) { return find_invalid_utf8(text).has_value(); };
+  bool bad = std::any_of(tensors.begin(), tensors.end(),
+                         [&](const TensorView& t) { return broken(t.name); });
+  for (const auto& [key, value] : metadata) bad = bad || broken(key) || broken(value);
+  if (!bad) return {};
+  return Status(Code::kInvalidArgument,
+                path + ": a tensor name or a metadata entry is not valid UTF-8");
+}
+
 Result<std::string> build_header(const std::string& path, const std::vector<TensorView>& tensors,
                                  const std::map<std::string, std::string>& metadata) {
+  CHIMERA_RETURN_IF_ERROR(check_utf8(path, tensors, metadata));
   std::set<std::string_view> names{"__metadata__"};
   for (const TensorView& t : tensors) {
     CHIMERA_RETURN_IF_ERROR(check_tensor(t, path));
@@ -57,17 +69,12 @@ Result<std::string> build_header(const std::string& path, const std::vector<Tens
                                                 " is used twice, reserved or holds a NUL byte");
     }
   }
-  try {
-    std::string text = header_json(tensors, metadata);
-    if (text.size() <= SafetensorsFile::kMaxHeaderBytes) return text;
-    return Status(Code::kInvalidArgument, path + ": the header would be " +
-                                              std::to_string(text.size()) +
-                                              " bytes long, expected at most " +
-                                              std::to_string(SafetensorsFile::kMaxHeaderBytes));
-  } catch (const Json::exception&) {
-    return Status(Code::kInvalidArgument,
-                  path + ": a tensor name or a metadata entry is not valid UTF-8");
-  }
+  std::string text = header_json(tensors, metadata);
+  if (text.size() <= SafetensorsFile::kMaxHeaderBytes) return text;
+  return Status(Code::kInvalidArgument, path + ": the header would be " +
+                                            std::to_string(text.size()) +
+                                            " bytes long, expected at most " +
+                                            std::to_string(SafetensorsFile::kMaxHeaderBytes));
 }
 
 }  // namespace

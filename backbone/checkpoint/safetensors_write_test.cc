@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_image.h"
 #include "base/io/fault_env.h"
+#include "base/json/testing.h"
 
 namespace chimera {
 namespace {
@@ -62,7 +62,7 @@ TEST_F(WriteTest, LayoutIsTheFormat) {
   ASSERT_GE(bytes.size(), 8u);
   std::memcpy(&length, bytes.data(), 8);
   EXPECT_EQ(length % 8, 0u);
-  const auto header = nlohmann::json::parse(bytes.substr(8, length));
+  const auto header = json_of(bytes.substr(8, length));
   EXPECT_EQ(header.size(), tensors_.size());
   EXPECT_EQ(header["z.weight"]["dtype"], "F32");
   EXPECT_EQ(header["z.weight"]["shape"], (std::vector<int>{2, 1}));

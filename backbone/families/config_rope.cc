@@ -3,12 +3,10 @@
 #include <array>
 #include <limits>
 
-#include "backbone/families/config_json.h"
+#include "backbone/families/family.h"
 
 namespace chimera {
 namespace {
-
-using json = nlohmann::json;
 
 // Far above any sensible value; keeps conversions to integers and floats within range.
 constexpr double kMostNumber = 1e15;
@@ -41,39 +39,41 @@ std::string rope_type_list(std::span<const RopeType> types) {
 /// The numbers of one rope dictionary; the first wrong one is reported to the reader.
 class RopeFields {
  public:
-  RopeFields(ConfigReader& reader, const json& fields, std::string where)
+  RopeFields(ConfigReader& reader, const Json& fields, std::string where)
       : reader_(reader), fields_(fields), where_(std::move(where)) {}
 
   /// A number of at least `least` (above it when `open`), or nothing when absent or null.
   std::optional<double> number(const char* key, double least, bool open = false) {
-    const json v = fields_.value(key, json());
+    const Json& v = fields_[key];
     if (v.is_null()) return std::nullopt;
-    const double d = v.is_number() ? v.get<double>() : std::numeric_limits<double>::quiet_NaN();
+    const double d = v.number().value_or(std::numeric_limits<double>::quiet_NaN());
     if ((d > least || (d == least && !open)) && d <= kMostNumber) return d;
-    wrong(key, v, std::string("a number ") + (open ? "above " : "of at least ") + shown(least));
+    wrong(
+        key, v,
+        std::string("a number ") + (open ? "above " : "of at least ") + ConfigReader::shown(least));
     return std::nullopt;
   }
   double required(const char* key, double least, bool open = false) {
     const std::optional<double> d = number(key, least, open);
-    if (!d && fields_.value(key, json()).is_null())
-      wrong(key, json(), std::string("a number of at least ") + shown(least));
+    if (!d && fields_[key].is_null())
+      wrong(key, Json(), std::string("a number of at least ") + ConfigReader::shown(least));
     return d.value_or(1.0);
   }
   bool boolean(const char* key, bool fallback) {
-    const json v = fields_.value(key, json());
+    const Json& v = fields_[key];
     if (v.is_null()) return fallback;
     if (!v.is_boolean()) wrong(key, v, "true or false");
-    return v.is_boolean() ? v.get<bool>() : fallback;
+    return v.boolean().value_or(fallback);
   }
 
  private:
-  void wrong(const char* key, const json& v, const std::string& expected) {
+  void wrong(const char* key, const Json& v, const std::string& expected) {
     reader_.fail(Code::kInvalidArgument,
-                 where_ + key + " is " + shown(v) + ", expected " + expected);
+                 where_ + key + " is " + ConfigReader::shown(v) + ", expected " + expected);
   }
 
   ConfigReader& reader_;
-  const json& fields_;
+  const Json& fields_;
   std::string where_;
 };
 
@@ -105,16 +105,19 @@ void read_yarn(RopeFields& fields, int64_t max_position, RopeParameters& out) {
 void ConfigReader::merge_rope(Json& merged, std::string& where) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!has(key)) continue;
-    const json& v = json_->root[key];
+    const Json& v = member(key);
     if (!v.is_object()) return wrong(key, "an object or null");
     where = named(key) + ".";
     for (const auto& [name, value] : v.items()) {
-      const auto [at, fresh] = merged.root.emplace(name, value);
-      if (!fresh && *at != value)
+      const Json* before = merged.find(name);
+      if (before == nullptr) {
+        merged.append(name, value);
+      } else if (*before != value) {
         return fail(Code::kUnimplemented,
                     where + name + " is " + shown(value) + ", but rope_scaling." + name + " is " +
-                        shown(*at) + "; releases of the reference disagree on which counts",
+                        shown(*before) + "; releases of the reference disagree on which counts",
                     "state one of rope_scaling and rope_parameters");
+      }
     }
   }
 }
@@ -122,36 +125,36 @@ void ConfigReader::merge_rope(Json& merged, std::string& where) {
 void ConfigReader::rope(double default_theta, std::span<const RopeType> supported,
                         int64_t max_position, RopeParameters& out) {
   out.theta = number("rope_theta", default_theta, 0.0, 1e30);
-  Json merged{json::object()};
+  Json merged = Json::object();
   std::string where;
   merge_rope(merged, where);
   if (!status_.ok()) return;
-  const json& scaling = merged.root;
+  const Json& scaling = merged;
   for (const auto& [key, v] : scaling.items())
     if (v.is_object())
       return unsupported(where.substr(prefix_.size()) + key, shown(v),
                          "one set of rope parameters for all layers");
   RopeFields fields(*this, scaling, where);
   out.theta = fields.number("rope_theta", 0.0, true).value_or(out.theta);
-  const auto refuse = [&](const std::string& key, const json& found, const std::string& what) {
+  const auto refuse = [&](const std::string& key, const Json& found, const std::string& what) {
     unsupported(where.substr(prefix_.size()) + key, shown(found), what);
   };
   if (const auto part = fields.number("partial_rotary_factor", 0.0); part && *part != 1.0)
     return refuse("partial_rotary_factor", *part, "1 (all channels rotated)");
 
-  const json type = scaling.value("rope_type", json());
-  const json legacy = scaling.value("type", json());
+  const Json& type = scaling["rope_type"];
+  const Json& legacy = scaling["type"];
   if (!type.is_null() && !legacy.is_null() && type != legacy)
     return refuse("type", legacy, shown(type) + " as rope_type says");
-  const json& name = type.is_null() ? legacy : type;
+  const Json& name = type.is_null() ? legacy : type;
   if (name.is_null()) {
-    if (const auto it = scaling.find("factor"); it != scaling.end() && !it->is_null())
-      fail(Code::kInvalidArgument, where + "factor is " + shown(*it) + " without a rope_type",
+    if (const Json& factor = scaling["factor"]; !factor.is_null())
+      fail(Code::kInvalidArgument, where + "factor is " + shown(factor) + " without a rope_type",
            "name the scaling in " + where + "rope_type");
     return;
   }
   const auto found = std::find_if(supported.begin(), supported.end(), [&](RopeType candidate) {
-    return name.is_string() && name.get_ref<const std::string&>() == rope_type_name(candidate);
+    return name == rope_type_name(candidate);
   });
   if (found == supported.end())
     return refuse(type.is_null() ? "type" : "rope_type", name, rope_type_list(supported));

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "backbone/families/model_config.h"
+#include "base/json/json.h"
 #include "base/status.h"
 
 namespace chimera {
@@ -24,7 +24,6 @@ namespace chimera {
 class ConfigReader {
  public:
   ConfigReader(std::string_view json, std::string_view label);
-  ~ConfigReader();
   ConfigReader(const ConfigReader&) = delete;
   ConfigReader& operator=(const ConfigReader&) = delete;
 
@@ -67,8 +66,11 @@ class ConfigReader {
   /// when it is absent or no object.
   void descend(std::string_view key);
 
+  /// The value as it stands in the file, cut to a readable length.
+  static std::string shown(const Json& value);
+
  private:
-  struct Json;
+  const Json& member(std::string_view key) const { return root_[key]; }
   /// One rope dictionary made of both spellings; nothing after an error.
   void merge_rope(Json& merged, std::string& where);
   void wrong(std::string_view key, std::string_view expected);
@@ -77,7 +79,7 @@ class ConfigReader {
 
   std::string label_;
   std::string prefix_;  // "text_config." after descend
-  std::unique_ptr<Json> json_;
+  Json root_;           // always an object
   Status status_;
 };
 

@@ -4,14 +4,15 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
+
+#include "base/json/testing.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::json;
 
 const fs::path kGolden = fs::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open/models";
 
@@ -21,15 +22,17 @@ std::string read_text(const fs::path& path) {
   return text.str();
 }
 
-json base(const std::string& model_type) {
+Json base(const std::string& model_type) {
   return {{"model_type", model_type}, {"hidden_size", 64},        {"intermediate_size", 48},
           {"num_hidden_layers", 3},   {"num_attention_heads", 4}, {"num_key_value_heads", 2},
           {"num_experts_per_tok", 2}, {"vocab_size", 320},        {"hidden_act", "silu"}};
 }
 
-Result<ModelConfig> parse(const json& j) { return parse_model_config(j.dump(), "config.json"); }
+Result<ModelConfig> parse(const Json& j) {
+  return parse_model_config(write_json(j), "config.json");
+}
 
-ModelConfig parsed(const json& j) {
+ModelConfig parsed(const Json& j) {
   Result<ModelConfig> c = parse(j);
   EXPECT_TRUE(c.ok()) << c.status().to_string();
   return c.ok() ? *c : ModelConfig{};
@@ -40,24 +43,23 @@ class GoldenConfigs : public testing::TestWithParam<std::string> {};
 TEST_P(GoldenConfigs, AllSpellingsMeanTheSame) {
   const fs::path dir = kGolden / GetParam();
   if (!fs::exists(dir)) GTEST_SKIP() << dir << " is absent";
-  const json raw = json::parse(read_text(dir / "config.json"));
-  const json& text = raw.contains("text_config") ? raw["text_config"] : raw;
+  const Json raw = json_of(read_text(dir / "config.json"));
+  const Json& text = raw.contains("text_config") ? raw["text_config"] : raw;
   const ModelConfig config = parsed(raw);
-  EXPECT_EQ(config.hidden_size, text["hidden_size"].get<int64_t>());
-  const json& rope = text.contains("rope_parameters") ? text["rope_parameters"] : text;
-  EXPECT_EQ(config.rope.theta, rope["rope_theta"].get<double>());
+  EXPECT_EQ(config.hidden_size, text.value("hidden_size", int64_t{0}));
+  const Json& rope = text.contains("rope_parameters") ? text["rope_parameters"] : text;
+  EXPECT_EQ(config.rope.theta, rope.value("rope_theta", 0.0));
   EXPECT_EQ(config.num_experts_per_tok, text.value("num_experts_per_tok", int64_t{1}));
   const auto layers = static_cast<size_t>(config.num_layers);
   EXPECT_EQ(config.masks.size(), layers);
   EXPECT_EQ(config.moe_layers.size(), layers);
   EXPECT_EQ(config.rope_layers.size(), layers);
-  const json& eos = text["eos_token_id"];
-  EXPECT_EQ(config.eos_token_ids, eos.is_array() ? eos.get<std::vector<int32_t>>()
-                                                 : std::vector<int32_t>{eos.get<int32_t>()});
+  const Json& eos = text["eos_token_id"];
+  EXPECT_EQ(config.eos_token_ids, ids_of(eos.is_array() ? eos : Json::array({eos})));
   if (!fs::exists(dir / "alt_configs")) return;
   int compared = 0;
   for (const auto& entry : fs::directory_iterator(dir / "alt_configs")) {
-    EXPECT_EQ(parsed(json::parse(read_text(entry.path()))), config) << entry.path();
+    EXPECT_EQ(parsed(json_of(read_text(entry.path()))), config) << entry.path();
     ++compared;
   }
   EXPECT_GE(compared, 1);
@@ -73,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Open, GoldenConfigs,
                          [](const auto& name) { return name.param; });
 
 TEST(ModelConfig, ClassDefaultsPerFamily) {
-  json j = base("flex_olmo");
+  Json j = base("flex_olmo");
   j.erase("num_experts_per_tok");
   j.erase("num_key_value_heads");
   ModelConfig c = parsed(j);
@@ -107,7 +109,7 @@ TEST(ModelConfig, ClassDefaultsPerFamily) {
 }
 
 TEST(ModelConfig, ClassDefaultsOfTheQwenAndLlamaFamilies) {
-  json j = base("qwen2_moe");
+  Json j = base("qwen2_moe");
   for (const char* key : {"num_experts_per_tok", "num_key_value_heads", "intermediate_size"})
     j.erase(key);
   j["num_attention_heads"] = 16;
@@ -149,7 +151,7 @@ TEST(ModelConfig, ClassDefaultsOfTheQwenAndLlamaFamilies) {
 }
 
 TEST(ModelConfig, ClassDefaultsOfDeepseek) {
-  json j = base("deepseek_v3");
+  Json j = base("deepseek_v3");
   j.erase("num_experts_per_tok");
   j["num_hidden_layers"] = 5;
   j["moe_intermediate_size"] = 16;
@@ -177,7 +179,7 @@ TEST(ModelConfig, ClassDefaultsOfDeepseek) {
 }
 
 TEST(ModelConfig, ClassDefaultsOfLlama4AndGptOss) {
-  json j = base("llama4_text");
+  Json j = base("llama4_text");
   j.erase("num_experts_per_tok");
   j["num_hidden_layers"] = 8;
   ModelConfig c = parsed(j);
@@ -213,7 +215,7 @@ TEST(ModelConfig, ClassDefaultsOfLlama4AndGptOss) {
 }
 
 TEST(ModelConfig, CompositeCheckpointsAreReadFromTextConfig) {
-  json text = base("llama4_text");
+  Json text = base("llama4_text");
   const ModelConfig flat = parsed(text);
   ModelConfig c = parsed({{"model_type", "llama4"}, {"text_config", text}});
   EXPECT_EQ(c.tensor_prefix, "language_model.");
@@ -228,13 +230,13 @@ TEST(ModelConfig, CompositeCheckpointsAreReadFromTextConfig) {
 }
 
 TEST(ModelConfig, LayerTypesWin) {
-  json j = base("qwen3");
+  Json j = base("qwen3");
   j["use_sliding_window"] = true;
   j["sliding_window"] = 9;
   j["max_window_layers"] = 2;
   const AttentionMask window{MaskKind::kSliding, 9};
   EXPECT_EQ(parsed(j).masks, (std::vector<AttentionMask>{{}, {}, window}));
-  j["layer_types"] = {"sliding_attention", "full_attention", "full_attention"};
+  j["layer_types"] = Json::array({"sliding_attention", "full_attention", "full_attention"});
   EXPECT_EQ(parsed(j).masks, (std::vector<AttentionMask>{window, {}, {}}));
   j.erase("layer_types");
   j["use_sliding_window"] = false;
@@ -243,7 +245,7 @@ TEST(ModelConfig, LayerTypesWin) {
 
 TEST(ModelConfig, ExpertCountUnderAnyName) {
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
-    json j = base("qwen3_moe");
+    Json j = base("qwen3_moe");
     j[key] = 24;
     EXPECT_EQ(parsed(j).num_experts, 24) << key;
   }
@@ -261,13 +263,13 @@ TEST(AttentionMask, FirstVisible) {
 }
 
 TEST(ModelConfig, ToleratesOldSpellings) {
-  json j = base("olmoe");
+  Json j = base("olmoe");
   j["norm_topk_prob"] = 1;
   j["tie_word_embeddings"] = 0;
   j["rms_norm_eps"] = 1e-5;
   j["clip_qkv"] = 8;
   j["hidden_size"] = 64.0;
-  j["eos_token_id"] = {3, 5};
+  j["eos_token_id"] = Json::array({3, 5});
   j["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
   const ModelConfig c = parsed(j);
   EXPECT_TRUE(c.norm_topk_prob);
@@ -279,7 +281,7 @@ TEST(ModelConfig, ToleratesOldSpellings) {
 }
 
 TEST(ModelConfig, RopeParametersWinOverTheTopLevel) {
-  json j = base("mixtral");
+  Json j = base("mixtral");
   j["rope_theta"] = 1e4;
   j["rope_parameters"] = {{"rope_theta", 7e5}, {"rope_type", "linear"}, {"factor", 2.0}};
   const ModelConfig c = parsed(j);
@@ -288,7 +290,7 @@ TEST(ModelConfig, RopeParametersWinOverTheTopLevel) {
 }
 
 TEST(ModelConfig, MixtralSlidingWindow) {
-  json j = base("mixtral");
+  Json j = base("mixtral");
   j["sliding_window"] = 4096;
   EXPECT_EQ(parsed(j).masks, std::vector(3, AttentionMask{MaskKind::kSliding, 4096}));
   j["sliding_window"] = nullptr;
@@ -296,7 +298,7 @@ TEST(ModelConfig, MixtralSlidingWindow) {
 }
 
 TEST(ModelConfig, GenerationConfigAddsEndTokens) {
-  json j = base("olmoe");
+  Json j = base("olmoe");
   j["eos_token_id"] = 3;
   ModelConfig c = parsed(j);
   ASSERT_TRUE(
@@ -308,7 +310,7 @@ TEST(ModelConfig, GenerationConfigAddsEndTokens) {
 struct Refusal {
   const char* name;
   const char* family;
-  json patch;  // merged into the base config
+  Json patch;  // merged into the base config
   Code code;
   std::vector<std::string> mentions;  // parts of the message
 };
@@ -316,7 +318,7 @@ struct Refusal {
 class RefusedConfigs : public testing::TestWithParam<Refusal> {};
 
 TEST_P(RefusedConfigs, NamesKeyValueAndWhatIsSupported) {
-  json j = base(GetParam().family);
+  Json j = base(GetParam().family);
   for (const auto& [key, value] : GetParam().patch.items()) j[key] = value;
   const Result<ModelConfig> c = parse(j);
   ASSERT_FALSE(c.ok());
@@ -331,7 +333,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Refusal{"unknown_family",
                 "phi3",
-                json::object(),
+                Json::object(),
                 Code::kUnimplemented,
                 {"model_type", "phi3", "deepseek_v3, flex_olmo, gpt_oss"}},
         Refusal{"activation",
@@ -407,12 +409,12 @@ INSTANTIATE_TEST_SUITE_P(
                 {"attention_chunk_size", "chunked_attention"}},
         Refusal{"llama4_list",
                 "llama4_text",
-                {{"no_rope_layers", {1, 0}}},
+                {{"no_rope_layers", Json::array({1, 0})}},
                 Code::kInvalidArgument,
                 {"no_rope_layers", "2 entries", "3"}},
         Refusal{"composite_without_text",
                 "llama4",
-                json::object(),
+                Json::object(),
                 Code::kInvalidArgument,
                 {"text_config is missing"}},
         Refusal{"composite_names_the_key",
@@ -442,7 +444,7 @@ INSTANTIATE_TEST_SUITE_P(
                 {"swiglu_limit", "5.0"}},
         Refusal{"gpt_oss_types",
                 "gpt_oss",
-                {{"layer_types", {"full_attention", "full_attention"}}},
+                {{"layer_types", Json::array({"full_attention", "full_attention"})}},
                 Code::kInvalidArgument,
                 {"layer_types", "2 entries"}},
         Refusal{"deepseek_scores",
@@ -455,12 +457,12 @@ INSTANTIATE_TEST_SUITE_P(
                 {{"moe_intermediate_size", 8}, {"n_routed_experts", 10}, {"n_group", 4}},
                 Code::kInvalidArgument,
                 {"n_group is 4", "10"}},
-        Refusal{
-            "fp8_blocks",
-            "deepseek_v3",
-            {{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}}},
-            Code::kUnimplemented,
-            {"quantization_config.weight_block_size", "[64,64]", "[128,128]"}},
+        Refusal{"fp8_blocks",
+                "deepseek_v3",
+                {{"quantization_config",
+                  {{"quant_method", "fp8"}, {"weight_block_size", Json::array({64, 64})}}}},
+                Code::kUnimplemented,
+                {"quantization_config.weight_block_size", "[64,64]", "[128,128]"}},
         Refusal{"two_counts",
                 "qwen3_moe",
                 {{"num_experts", 8}, {"num_local_experts", 16}},
@@ -479,7 +481,7 @@ INSTANTIATE_TEST_SUITE_P(
                 {"attention_bias", "true"}},
         Refusal{"layer_types",
                 "olmoe",
-                {{"layer_types", {"full_attention", "linear_attention"}}},
+                {{"layer_types", Json::array({"full_attention", "linear_attention"})}},
                 Code::kUnimplemented,
                 {"layer_types", "linear_attention"}},
         Refusal{"missing_size",

@@ -6,33 +6,17 @@
 
 #include <memory>
 
+#include "base/utf8.h"
+
 namespace chimera::log {
 namespace {
-
-// Length of the well-formed UTF-8 sequence at the start of `s`, 0 when malformed (RFC 3629).
-size_t utf8_length(std::string_view s) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
-  const unsigned char c = byte(0);
-  if (c < 0x80) return 1;
-  const size_t n = c >= 0xC2 && c <= 0xDF   ? 2
-                   : (c & 0xF0) == 0xE0     ? 3
-                   : c >= 0xF0 && c <= 0xF4 ? 4
-                                            : 0;
-  if (n == 0 || s.size() < n) return 0;
-  for (size_t i = 1; i < n; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  if ((c == 0xE0 && byte(1) < 0xA0) || (c == 0xED && byte(1) > 0x9F)) return 0;
-  if ((c == 0xF0 && byte(1) < 0x90) || (c == 0xF4 && byte(1) > 0x8F)) return 0;
-  return n;
-}
 
 void append_value(std::string& out, std::string_view value) {
   const bool quote = value.empty() || value.find_first_of(" =\"") != std::string_view::npos;
   if (quote) out += '"';
   for (size_t i = 0; i < value.size();) {
     const auto c = static_cast<unsigned char>(value[i]);
-    const size_t n = utf8_length(value.substr(i));
+    const size_t n = utf8_length(value, i);
     // C1 controls (U+0080..U+009F) drive terminals just as C0 does.
     const bool c1 = n == 2 && c == 0xC2 && static_cast<unsigned char>(value[i + 1]) < 0xA0;
     if (n == 0 || c < 0x20 || c == 0x7F || c1) {

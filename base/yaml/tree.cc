@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <istream>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <streambuf>
+
+#include "base/json/writer.h"
+#include "base/utf8.h"
 
 namespace chimera {
 namespace {
@@ -24,10 +26,6 @@ struct Refused {
   YAML::Mark mark;
   std::string text;
 };
-
-std::string json_text(const std::string& text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
 
 /// Builds the tree from the parser's events.
 class TreeBuilder final : public YAML::EventHandler {
@@ -83,7 +81,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
   static void refuse_tag(const YAML::Mark& mark, const std::string& tag) {
     if (tag.empty() || tag == "?" || tag == "!") return;
-    throw Refused{mark, fmt::format("found the tag {} (expected none)", json_text(tag))};
+    throw Refused{mark, fmt::format("found the tag {} (expected none)", json_string(tag))};
   }
 
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -154,21 +152,6 @@ class ViewBuffer final : public std::streambuf {
   }
 };
 
-/// Length of the UTF-8 character at the start of `text`, 0 when it is not valid.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  const bool overlong = (lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xf0 && byte(1) < 0x90);
-  const bool out_of_range = (lead == 0xed && byte(1) > 0x9f) || (lead == 0xf4 && byte(1) > 0x8f);
-  return overlong || out_of_range ? 0 : length;
-}
-
 /// The first character that no configuration needs: a control character, broken UTF-8, or a tab
 /// in the indentation, which YAML forbids and every editor shows differently.
 std::optional<std::string> bad_character(std::string_view text) {
@@ -177,7 +160,7 @@ std::optional<std::string> bad_character(std::string_view text) {
   bool indentation = true;
   for (size_t i = 0; i < text.size();) {
     const auto c = static_cast<unsigned char>(text[i]);
-    const size_t length = utf8_length(text.substr(i));
+    const size_t length = utf8_length(text, i);
     const bool control = (c < 0x20 && c != '\n' && c != '\t' && c != '\r') || c == 0x7f;
     if (length == 0 || control) {
       return fmt::format(
@@ -210,11 +193,8 @@ std::string YamlNode::found() const {
     case Kind::kScalar:
       break;
   }
-  size_t end = std::min(text.size(), kMaxShownBytes);
-  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) {
-    --end;
-  }
-  return json_text(end < text.size() ? text.substr(0, end) + "…" : text);
+  const std::string_view shown = cut_utf8(text, kMaxShownBytes);
+  return json_string(shown.size() < text.size() ? std::string(shown) + "…" : text);
 }
 
 std::string YamlNode::flow() const {
@@ -222,7 +202,7 @@ std::string YamlNode::flow() const {
     case Kind::kNull:
       return "null";
     case Kind::kScalar:
-      return json_text(text);
+      return json_string(text);
     case Kind::kList:
     case Kind::kMap:
       break;

@@ -139,7 +139,7 @@ class Session {
     if (!info.ok()) return problem(info.error());
     const auto& only = options_.modules.only;
     std::vector<std::vector<std::string>> rows;
-    for (const Json& module : info->body.value("modules", Json::array())) {
+    for (const Json& module : info->body["modules"]) {
       const std::string name = module.value("name", "");
       const bool chosen = !only || std::find(only->begin(), only->end(), name) != only->end();
       rows.push_back(

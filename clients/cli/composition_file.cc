@@ -6,6 +6,8 @@
 #include <charconv>
 #include <filesystem>
 
+#include "base/json/writer.h"
+
 namespace chimera::cli {
 namespace {
 
@@ -56,13 +58,12 @@ Json convert(const YAML::Node& node, int depth, size_t& values) {
 }
 
 void make_paths_absolute(Json& composition, const std::filesystem::path& base) {
-  if (!composition.is_object() || !composition.contains("modules")) return;
-  Json& modules = composition["modules"];
-  if (!modules.is_array()) return;
-  for (Json& module : modules) {
-    if (!module.is_object() || !module.contains("path") || !module["path"].is_string()) continue;
-    const std::filesystem::path path = base / module["path"].get<std::string>();
-    module["path"] = path.lexically_normal().string();
+  Json* modules = composition.find("modules");
+  if (modules == nullptr) return;
+  for (Json& module : *modules) {
+    Json* path = module.find("path");
+    if (path == nullptr || !path->is_string()) continue;
+    *path = (base / *path->string()).lexically_normal().string();
   }
 }
 
@@ -86,12 +87,13 @@ std::variant<std::string, Error> read_composition_file(const std::string& file) 
                  "see configs/demo.yaml"};
   }
   const bool deployment = value.contains("composition") || value.contains("backbone");
-  Json composition = deployment ? value.value("composition", Json::object()) : value;
+  Json composition = deployment ? std::as_const(value)["composition"] : value;
+  if (composition.is_null()) composition = Json::object();
   std::error_code ignored;
   const auto base = file == "-" ? std::filesystem::current_path(ignored)
                                 : std::filesystem::absolute(file, ignored).parent_path();
   make_paths_absolute(composition, base);
-  return composition.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+  return write_json(composition);
 }
 
 }  // namespace chimera::cli

@@ -20,7 +20,7 @@ Outcome show_change(const Invocation& run, const wire::Call& call) {
     run.out.object(body);
     return 0;
   }
-  for (const Json& change : body.value("changes", Json::array())) {
+  for (const Json& change : body["changes"]) {
     run.out.line(fmt::format("{} {}  {}", run.out.styled(change.value("action", ""), Style::kGood),
                              change.value("module", ""), change.value("detail", "")));
   }
@@ -30,7 +30,7 @@ Outcome show_change(const Invocation& run, const wire::Call& call) {
 }
 
 std::string fixed(const Json& value) {
-  return value.is_number() ? fmt::format("{:g}", value.get<double>()) : "";
+  return value.is_number() ? fmt::format("{:g}", *value.number()) : "";
 }
 
 /// Retired libraries that are still mapped: the operator should know before the cap is reached.
@@ -47,23 +47,23 @@ Outcome modules(const Invocation& run) {
   const auto event = run.client.call(wire::Modules{}, kAnswerWait);
   if (!event.ok()) return event.error();
   if (run.out.json()) {
-    for (const Json& module : event->body.at("modules")) run.out.object(module);
+    for (const Json& module : event->body["modules"]) run.out.object(module);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
-  for (const Json& m : event->body.at("modules")) {
+  for (const Json& m : event->body["modules"]) {
     rows.push_back({m.value("name", ""), m.value("version", ""), m.value("state", ""),
-                    fixed(m.value("bias", Json())), fixed(m.value("experts", Json())),
+                    fixed(m["bias"]), fixed(m["experts"]),
                     human_bytes(m.value("resident_bytes", 0.0)), m.value("description", "")});
   }
   if (rows.empty()) {
     run.out.line("No modules are loaded; `chimera load PATH` loads one.");
-    show_kept_libraries(run, event->body.value("kept_libraries", Json()));
+    show_kept_libraries(run, event->body["kept_libraries"]);
     return 0;
   }
   run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
                 {3, 4, 5});
-  show_kept_libraries(run, event->body.value("kept_libraries", Json()));
+  show_kept_libraries(run, event->body["kept_libraries"]);
   return 0;
 }
 
@@ -105,7 +105,7 @@ Outcome bias(const Invocation& run) {
 
 void show_plan(const Output& out, const Json& plan) {
   std::vector<std::vector<std::string>> rows;
-  for (const Json& change : plan.value("changes", Json::array())) {
+  for (const Json& change : plan["changes"]) {
     rows.push_back(
         {change.value("action", ""), change.value("module", ""), change.value("detail", "")});
   }
@@ -117,7 +117,7 @@ void show_plan(const Output& out, const Json& plan) {
   out.line(
       fmt::format("memory while both are live  {}", human_bytes(plan.value("memory_bytes", 0.0))));
   out.line("composition  " + short_digest(plan.value("composition", "")));
-  for (const Json& refusal : plan.value("refusals", Json::array())) {
+  for (const Json& refusal : plan["refusals"]) {
     out.line(fmt::format("{}  {}. {}", out.styled("refused", Style::kBad),
                          refusal.value("message", ""), refusal.value("hint", "")));
   }
@@ -165,15 +165,15 @@ Outcome epochs(const Invocation& run) {
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
-  for (const Json& record : body.value("history", Json::array())) {
+  for (const Json& record : body["history"]) {
     const auto epoch = record.value("epoch", uint64_t{0});
     std::string live = "-";
-    for (const Json& one : body.value("live", Json::array())) {
+    for (const Json& one : body["live"]) {
       if (one.value("epoch", uint64_t{0}) != epoch) continue;
       live = std::to_string(one.value("sequences", 0));
     }
     std::string names;
-    for (const Json& module : record.value("modules", Json::array())) {
+    for (const Json& module : record["modules"]) {
       names += (names.empty() ? "" : ", ") + module.value("name", "") + " " +
                module.value("version", "") + (module.value("enabled", true) ? "" : " (off)");
     }

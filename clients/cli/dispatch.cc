@@ -48,12 +48,7 @@ Outcome run_command(const Command& command, const po::variables_map& options,
   if (options.count("control") > 0) where.control = options["control"].as<std::string>();
   client::Client client(where);
   const Output out(options["json"].as<bool>());
-  try {
-    return command.run({client, out, std::move(arguments), options});
-  } catch (const Json::exception& problem) {
-    return Error{"internal", fmt::format("answer: {}", problem.what()),
-                 "client and daemon may be of different versions"};
-  }
+  return command.run({client, out, std::move(arguments), options});
 }
 
 /// Long options only, so that "-0.5" and "-" are arguments.

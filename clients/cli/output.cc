@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/json/writer.h"
+
 namespace chimera::cli {
 namespace {
 
@@ -41,9 +43,7 @@ Output::Output(bool json)
       terminal_(is_terminal(STDOUT_FILENO)),
       error_terminal_(is_terminal(STDERR_FILENO)) {}
 
-void Output::object(const Json& value) const {
-  line(value.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace));
-}
+void Output::object(const Json& value) const { line(write_json(value)); }
 
 void Output::line(std::string_view text) const {
   std::fwrite(text.data(), 1, text.size(), stdout);

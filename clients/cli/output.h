@@ -7,13 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json/json.h"
 #include "clients/wire/protocol.h"
 
 namespace chimera::cli {
-
-using Json = nlohmann::json;
 
 enum class Style { kPlain, kBold, kDim, kGood, kBad };
 

@@ -96,8 +96,9 @@ Outcome score(const Invocation& run) {
   const auto info = run.client.call(wire::Info{}, kAnswerWait);
   if (!info.ok()) return info.error();
   std::optional<int32_t> prefix;
-  const Json told = info->body.value("score_prefix_token", Json());
-  if (told.is_number_integer()) prefix = told.get<int32_t>();
+  if (const auto told = info->body["score_prefix_token"].integer()) {
+    prefix = static_cast<int32_t>(*told);
+  }
   const auto context = info->body.value("context", uint64_t{2});
 
   const auto start = Clock::now();

@@ -9,6 +9,8 @@
 #include <numeric>
 #include <thread>
 
+#include "chimera_client/answer.h"
+
 namespace chimera::cli {
 namespace {
 
@@ -65,10 +67,13 @@ void Scorer::add_windows(const std::vector<int32_t>& tokens) {
   }
 }
 
-void Scorer::add_score(const Json& done, uint64_t bytes) {
-  const auto provenance = client::parse_provenance(done);
-  const auto count = done.at("count").get<uint64_t>();
-  nats_.push_back(done.at("nats").get<double>());
+void Scorer::add_score(const Json& done, uint64_t bytes, std::optional<Error>& problem) {
+  const auto provenance = client::parse_provenance(done, problem);
+  client::Answer answer(done, problem);
+  const uint64_t count = answer.natural("count");
+  const double nats = answer.number("nats");
+  if (problem) return;
+  nats_.push_back(nats);
   totals_.nats += nats_.back();
   totals_.bytes += bytes;
   totals_.tokens += count;
@@ -100,18 +105,14 @@ std::optional<Error> Scorer::take(const Event& event) {
     waiting_.push_front(std::move(job));
     return std::nullopt;
   }
-  try {
-    if (std::holds_alternative<wire::Tokenize>(job.call)) {
-      totals_.bytes += job.bytes;
-      add_windows(event.body.at("tokens").get<std::vector<int32_t>>());
-    } else {
-      add_score(event.body, job.bytes);
-    }
-  } catch (const Json::exception& problem) {
-    return Error{"internal", fmt::format("answer: {}", problem.what()),
-                 "client and daemon may be of different versions"};
+  std::optional<Error> problem;
+  if (std::holds_alternative<wire::Tokenize>(job.call)) {
+    totals_.bytes += job.bytes;
+    add_windows(client::Answer(event.body, problem).tokens("tokens"));
+  } else {
+    add_score(event.body, job.bytes, problem);
   }
-  return std::nullopt;
+  return problem;
 }
 
 std::optional<Error> Scorer::fill(TextSource& source) {

@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "base/json/writer.h"
 #include "commands.h"
 
 namespace chimera::cli {
@@ -12,7 +13,7 @@ namespace po = boost::program_options;
 using client::Milliseconds;
 
 std::string text_of(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? *value.string() : write_json(value);
 }
 
 /// Shows an answer as names and values, nested objects with a dot.
@@ -64,9 +65,9 @@ std::string layer_shares(const Json& modules) {
 void show_layers(const Output& out, const Json& layers) {
   std::vector<std::vector<std::string>> rows;
   for (const Json& layer : layers) {
-    rows.push_back({text_of(layer.at("layer")), text_of(layer.at("tokens")),
+    rows.push_back({text_of(layer["layer"]), text_of(layer["tokens"]),
                     fmt::format("{:.3f}", layer.value("entropy", 0.0)),
-                    layer_shares(layer.at("modules"))});
+                    layer_shares(layer["modules"])});
   }
   out.table({"layer", "tokens", "entropy", "shares"}, rows, {0, 1, 2});
 }
@@ -74,16 +75,17 @@ void show_layers(const Output& out, const Json& layers) {
 /// One layer with the tokens of every expert.
 void show_experts(const Output& out, const Json& layer) {
   uint64_t total = 0;
-  for (const auto& [name, module] : layer.at("modules").items()) {
-    for (const Json& count : module.at("experts")) total += count.get<uint64_t>();
+  for (const auto& [name, module] : layer["modules"].items()) {
+    for (const Json& count : module["experts"]) total += count.natural().value_or(0);
   }
   std::vector<std::vector<std::string>> rows;
-  for (const auto& [name, module] : layer.at("modules").items()) {
+  for (const auto& [name, module] : layer["modules"].items()) {
     size_t expert = 0;
-    for (const Json& count : module.at("experts")) {
-      const double fraction = total == 0 ? 0.0 : count.get<double>() / static_cast<double>(total);
-      rows.push_back(
-          {name, std::to_string(expert++), count.dump(), percent(fraction), bar(fraction, 30)});
+    for (const Json& count : module["experts"]) {
+      const double fraction =
+          total == 0 ? 0.0 : count.number().value_or(0.0) / static_cast<double>(total);
+      rows.push_back({name, std::to_string(expert++), write_json(count), percent(fraction),
+                      bar(fraction, 30)});
     }
   }
   out.table({"module", "expert", "tokens", "part", ""}, rows, {1, 2, 3});
@@ -94,13 +96,13 @@ Outcome routing(const Invocation& run) {
   if (run.options.count("layer") > 0) call.layer = run.options["layer"].as<int64_t>();
   const auto event = run.client.call(call, kAnswerWait);
   if (!event.ok()) return event.error();
-  const Json& layers = event->body.at("layers");
+  const Json& layers = event->body["layers"];
   if (run.out.json()) {
     for (const Json& layer : layers) run.out.object(layer);
   } else if (layers.empty()) {
     run.out.line("No tokens have been routed yet.");
   } else if (call.layer) {
-    show_experts(run.out, layers.at(0));
+    show_experts(run.out, layers[0]);
   } else {
     show_layers(run.out, layers);
   }

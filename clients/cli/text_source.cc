@@ -11,6 +11,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/json/reader.h"
+#include "base/utf8.h"
+
 extern char** environ;
 
 namespace chimera::cli {
@@ -19,18 +22,14 @@ namespace {
 // Pieces of a plain file: long enough that the token put before each does not matter.
 constexpr size_t kPieceBytes = size_t{64} << 10;
 constexpr size_t kMaxLineBytes = size_t{64} << 20;
+// Written by tools of all kinds, and only the text counts.
+constexpr JsonLimits kLineLimits{.max_bytes = kMaxLineBytes,
+                                 .duplicates = DuplicateKeys::kLastCounts};
 
 struct FileCloser {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 using File = std::unique_ptr<std::FILE, FileCloser>;
-
-/// Largest n <= limit such that text[0, n) ends on a character boundary.
-size_t boundary(std::string_view text, size_t limit) {
-  size_t n = std::min(limit, text.size());
-  while (n > 0 && n < text.size() && (static_cast<unsigned char>(text[n]) & 0xC0) == 0x80) --n;
-  return n;
-}
 
 Error not_utf8(const std::string& label, size_t at) {
   return {"invalid_argument",
@@ -47,8 +46,9 @@ class Limited : public TextSource {
     auto piece = read();
     auto* text = std::get_if<std::optional<std::string>>(&piece);
     if (text == nullptr || !*text) return piece;
-    if (const auto at = invalid_utf8(**text)) return not_utf8(label_, given_ + *at);
-    if ((*text)->size() > left_) (*text)->resize(boundary(**text, static_cast<size_t>(left_)));
+    if (const auto at = find_invalid_utf8(**text)) return not_utf8(label_, given_ + *at);
+    if ((*text)->size() > left_)
+      (*text)->resize(cut_utf8(**text, static_cast<size_t>(left_)).size());
     left_ = (*text)->empty() ? 0 : left_ - (*text)->size();
     given_ += (*text)->size();
     if ((*text)->empty()) return std::nullopt;
@@ -90,7 +90,7 @@ class Plain final : public Limited {
     size_t cut = buffer_.size();
     if (!ended_) {
       const size_t line = buffer_.rfind('\n', kPieceBytes - 1);
-      cut = line == std::string::npos ? boundary(buffer_, kPieceBytes) : line + 1;
+      cut = line == std::string::npos ? cut_utf8(buffer_, kPieceBytes).size() : line + 1;
       if (cut == 0) cut = buffer_.size();  // not UTF-8 at all; the check will say so
     }
     std::string piece = buffer_.substr(0, cut);
@@ -129,12 +129,10 @@ class Documents final : public Limited {
       if (std::string_view(line_, size).find_first_not_of(" \t\r\n") == std::string_view::npos) {
         continue;
       }
-      const Json document = Json::parse(line_, line_ + size, nullptr, /*allow_exceptions=*/false);
-      if (!document.is_object() || !document.contains("text") || !document["text"].is_string()) {
-        return problem("no JSON object with a \"text\"");
-      }
-      auto text = document["text"].get<std::string>();
-      if (!text.empty()) return text;
+      const auto document = parse_json(std::string_view(line_, size), kLineLimits);
+      const std::string* text = document.ok() ? (*document)["text"].string() : nullptr;
+      if (text == nullptr) return problem("no JSON object with a \"text\"");
+      if (!text->empty()) return *text;
     }
   }
 
@@ -187,31 +185,6 @@ std::variant<std::pair<File, pid_t>, Error> decompress(const std::string& file) 
 }
 
 }  // namespace
-
-std::optional<size_t> invalid_utf8(std::string_view text) {
-  size_t i = 0;
-  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
-  while (i < text.size()) {
-    const unsigned char first = byte(i);
-    const size_t length = first < 0x80   ? 1
-                          : first < 0xC2 ? 0
-                          : first < 0xE0 ? 2
-                          : first < 0xF0 ? 3
-                          : first < 0xF5 ? 4
-                                         : 0;
-    if (length == 0 || i + length > text.size()) return i;
-    for (size_t k = 1; k < length; ++k) {
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    }
-    // Overlong forms, surrogates and what lies beyond U+10FFFF.
-    if ((first == 0xE0 && byte(i + 1) < 0xA0) || (first == 0xED && byte(i + 1) > 0x9F) ||
-        (first == 0xF0 && byte(i + 1) < 0x90) || (first == 0xF4 && byte(i + 1) > 0x8F)) {
-      return i;
-    }
-    i += length;
-  }
-  return std::nullopt;
-}
 
 std::variant<std::unique_ptr<TextSource>, Error> open_text(const std::string& file,
                                                            uint64_t limit_bytes) {

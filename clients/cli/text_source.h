@@ -29,7 +29,4 @@ class TextSource {
 std::variant<std::unique_ptr<TextSource>, Error> open_text(const std::string& file,
                                                            uint64_t limit_bytes);
 
-/// Offset of the first byte that is not UTF-8, or nullopt.
-std::optional<size_t> invalid_utf8(std::string_view text);
-
 }  // namespace chimera::cli

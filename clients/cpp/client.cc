@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "chimera_client/answer.h"
 #include "chimera_client/connection.h"
 #include "clients/wire/endpoints.h"
 
@@ -15,38 +16,36 @@ namespace {
 // A cancelled request ends within a step; a daemon that does not say so in this time is stuck.
 constexpr Milliseconds kCancelWait{2000};
 
-Error unexpected_answer(const std::exception& problem) {
-  return {"internal", fmt::format("answer: {}", problem.what()),
-          "client and daemon may be of different versions"};
-}
-
-Generation parse_generation(const Json& done) {
+Generation parse_generation(const Json& done, std::optional<Error>& problem) {
   Generation out;
-  out.finish_reason = done.at("finish_reason");
-  const Json& usage = done.at("usage");
-  out.prompt_tokens = usage.at("prompt_tokens");
-  out.completion_tokens = usage.at("completion_tokens");
-  out.cached_tokens = usage.at("cached_tokens");
-  const Json& timing = done.at("timing");
-  out.queue_ms = timing.at("queue_ms");
-  out.prefill_ms = timing.at("prefill_ms");
-  out.decode_ms = timing.at("decode_ms");
-  out.provenance = parse_provenance(done);
+  Answer answer(done, problem);
+  out.finish_reason = answer.text("finish_reason");
+  Answer usage(answer.object("usage"), problem);
+  out.prompt_tokens = usage.integer("prompt_tokens");
+  out.completion_tokens = usage.integer("completion_tokens");
+  out.cached_tokens = usage.integer("cached_tokens");
+  Answer timing(answer.object("timing"), problem);
+  out.queue_ms = timing.number("queue_ms");
+  out.prefill_ms = timing.number("prefill_ms");
+  out.decode_ms = timing.number("decode_ms");
+  out.provenance = parse_provenance(done, problem);
   out.done = done;
   return out;
 }
 
-ScoreResult parse_score(const Event& event) {
+ScoreResult parse_score(const Event& event, std::optional<Error>& problem) {
   const Json& done = event.body;
   ScoreResult out;
-  if (!done.at("bits_per_byte").is_null()) out.bits_per_byte = done.at("bits_per_byte");
-  out.nats = done.at("nats");
-  out.count = done.at("count");
-  out.logprobs = done.at("logprobs").get<std::vector<float>>();
-  out.provenance = parse_provenance(done);
+  Answer answer(done, problem);
+  out.bits_per_byte = done["bits_per_byte"].number();  // null when there are no bytes
+  out.nats = answer.number("nats");
+  out.count = answer.integer("count");
+  out.logprobs = answer.numbers("logprobs");
+  out.provenance = parse_provenance(done, problem);
   if (done.contains("logits")) {
-    out.rows = done.at("logits").at("shape").at(0);
-    out.vocab = done.at("logits").at("shape").at(1);
+    const Json& shape = Answer(done["logits"], problem).array("shape");
+    out.rows = shape[0].integer().value_or(0);
+    out.vocab = shape[1].integer().value_or(0);
     out.logits.resize(event.binary.size() / sizeof(float));
     // float32 little-endian on the wire, as every machine Chimera runs on stores it.
     std::memcpy(out.logits.data(), event.binary.data(), out.logits.size() * sizeof(float));
@@ -55,12 +54,13 @@ ScoreResult parse_score(const Event& event) {
   return out;
 }
 
-Token parse_token(const Json& body) {
+Token parse_token(const Json& body, std::optional<Error>& problem) {
   Token token;
-  token.text = body.at("text");
-  token.id = body.at("token");
-  token.epoch = body.at("epoch");
-  if (body.contains("logprob")) token.logprob = body.at("logprob");
+  Answer answer(body, problem);
+  token.text = answer.text("text");
+  token.id = static_cast<int32_t>(answer.integer("token"));
+  token.epoch = answer.natural("epoch");
+  token.logprob = body["logprob"].number();
   return token;
 }
 
@@ -86,24 +86,23 @@ struct Client::Impl {
   uint64_t last_id = 0;
 };
 
-std::string Event::id() const {
-  const auto it = body.find("id");
-  return it != body.end() && it->is_string() ? it->get<std::string>() : "";
-}
+std::string Event::id() const { return body.value("id", ""); }
 
 Error Event::error() const {
   return {body.value("code", "internal"), body.value("message", ""), body.value("hint", "")};
 }
 
-Provenance parse_provenance(const Json& done) {
+Provenance parse_provenance(const Json& done, std::optional<Error>& problem) {
   Provenance out;
-  const Json& from = done.at("provenance");
-  out.epoch = from.at("epoch");
-  out.composition = from.at("composition");
-  for (const auto& [name, module] : from.at("modules").items()) {
-    out.modules[name] = {module.at("version"), module.at("digest"), module.at("share")};
+  const Json& from = Answer(done, problem).object("provenance");
+  Answer answer(from, problem);
+  out.epoch = answer.natural("epoch");
+  out.composition = answer.text("composition");
+  for (const auto& [name, entry] : answer.object("modules").items()) {
+    Answer module(entry, problem);
+    out.modules[name] = {module.text("version"), module.text("digest"), module.number("share")};
   }
-  if (from.contains("backbone")) out.backbone_share = from.at("backbone").value("share", 0.0);
+  out.backbone_share = from["backbone"].value("share", 0.0);
   return out;
 }
 
@@ -161,11 +160,7 @@ Result<Generation> Client::run(const wire::Call& call,
                                const Interrupt& interrupt) {
   const auto id = send(call);
   if (!id.ok()) return id.error();
-  try {
-    return finish_generation(*id, on_token, interrupt);
-  } catch (const nlohmann::json::exception& problem) {
-    return unexpected_answer(problem);
-  }
+  return finish_generation(*id, on_token, interrupt);
 }
 
 Result<Generation> Client::finish_generation(const std::string& id,
@@ -174,6 +169,7 @@ Result<Generation> Client::finish_generation(const std::string& id,
   std::string text;
   std::vector<int32_t> tokens;
   bool cancelled = false;
+  std::optional<Error> problem;
   while (true) {
     auto event = receive_for(id, wire::Endpoint::kServe,
                              cancelled ? std::optional(kCancelWait) : std::nullopt,
@@ -187,12 +183,15 @@ Result<Generation> Client::finish_generation(const std::string& id,
     if (!event.ok()) return event.error();
     if (event->is_error()) return event->error();
     if (event->is_final()) {
-      Generation out = parse_generation(event->body);
+      Generation out = parse_generation(event->body, problem);
       out.text = event->body.value("text", text);
-      out.tokens = event->body.value("tokens", tokens);
+      out.tokens = event->body.contains("tokens") ? Answer(event->body, problem).tokens("tokens")
+                                                  : std::move(tokens);
+      if (problem) return *problem;
       return out;
     }
-    const Token token = parse_token(event->body);
+    const Token token = parse_token(event->body, problem);
+    if (problem) return *problem;
     text += token.text;
     tokens.push_back(token.id);
     if (on_token && !cancelled) on_token(token);
@@ -202,11 +201,10 @@ Result<Generation> Client::finish_generation(const std::string& id,
 Result<ScoreResult> Client::score(const wire::Score& request) {
   const auto event = call(request);
   if (!event.ok()) return event.error();
-  try {
-    return parse_score(*event);
-  } catch (const nlohmann::json::exception& problem) {
-    return unexpected_answer(problem);
-  }
+  std::optional<Error> problem;
+  ScoreResult out = parse_score(*event, problem);
+  if (problem) return *problem;
+  return out;
 }
 
 }  // namespace chimera::client

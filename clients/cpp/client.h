@@ -20,14 +20,12 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json/json.h"
 #include "chimera_client/result.h"
 #include "clients/wire/protocol.h"
 
 namespace chimera::client {
 
-using Json = nlohmann::json;
 using Milliseconds = std::chrono::milliseconds;
 
 struct Options {
@@ -133,6 +131,7 @@ class Client {
   std::unique_ptr<Impl> impl_;
 };
 
-Provenance parse_provenance(const Json& done);
+/// Of a `done`; when it is not as the protocol says, the first reason goes to `problem`.
+Provenance parse_provenance(const Json& done, std::optional<Error>& problem);
 
 }  // namespace chimera::client

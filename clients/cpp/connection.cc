@@ -7,9 +7,13 @@
 #include <cerrno>
 #include <vector>
 
+#include "base/json/reader.h"
+
 namespace chimera::client {
 namespace {
 
+// A routing trace of a long text has tens of millions of numbers.
+constexpr JsonLimits kLimits{.max_bytes = size_t{1} << 30, .max_values = size_t{1} << 27};
 // How long an interrupt may go unnoticed.
 constexpr Milliseconds kSlice{50};
 constexpr int kHeartbeatMs = 2'000;
@@ -96,7 +100,8 @@ std::optional<Error> Connection::take_arrived() {
     if (frames.empty()) return std::nullopt;
     Json body;
     if (frames.size() >= 2 && frames[0] == wire::kMagic) {
-      body = Json::parse(frames[1], nullptr, /*allow_exceptions=*/false);
+      auto parsed = parse_json(frames[1], kLimits);
+      if (parsed.ok()) body = std::move(*parsed);
     }
     if (!body.is_object()) {
       return Error{"internal", fmt::format("answer from {}: not a chimera/1 message", endpoint_),

@@ -8,36 +8,32 @@
 namespace chimera::wire {
 namespace {
 
-using nlohmann::json;
-
-bool is_array_of_objects(const json& value) {
+bool is_array_of_objects(const Json& value) {
   return value.is_array() && value.size() <= range::kMaxMessages &&
-         std::all_of(value.begin(), value.end(), [](const json& item) { return item.is_object(); });
+         std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_object(); });
 }
 
 void check_list(Fields& fields, std::string_view call, const char* name) {
-  const json* list = fields.array(name);
+  const Json* list = fields.array(name);
   if (list == nullptr || is_array_of_objects(*list)) return;
   fields.fail(
       fmt::format("{}.{}: not a list of at most {} objects", call, name, range::kMaxMessages));
 }
 
 /// Content is a text, a list of parts, or null beside tool calls.
-void check_message(Fields& fields, const json& message, const std::string& where) {
+void check_message(Fields& fields, const Json& message, const std::string& where) {
   Fields nested(message, where);
   std::string role;
   nested.label(range::role, role);
   if (!nested.ok()) return fields.adopt(nested.finish());
-  const auto content = message.find("content");
-  const auto calls = message.find("tool_calls");
-  const bool has_calls = calls != message.end() && !calls->is_null();
-  const bool has_content = content != message.end() && !content->is_null();
-  if (has_calls && !is_array_of_objects(*calls)) {
+  const Json& content = message["content"];
+  const Json& calls = message["tool_calls"];
+  if (!calls.is_null() && !is_array_of_objects(calls)) {
     fields.fail(
         fmt::format("{}.tool_calls: not a list of at most {} objects", where, range::kMaxMessages));
-  } else if (!has_content && !has_calls) {
+  } else if (content.is_null() && calls.is_null()) {
     fields.fail(where + ".content: missing (expected a string, a list of parts, or tool_calls)");
-  } else if (has_content && !content->is_string() && !is_array_of_objects(*content)) {
+  } else if (!content.is_null() && !content.is_string() && !is_array_of_objects(content)) {
     fields.fail(where + ".content: neither a string nor a list of parts (objects)");
   }
 }
@@ -45,7 +41,7 @@ void check_message(Fields& fields, const json& message, const std::string& where
 }  // namespace
 
 void check_conversation(Fields& fields, std::string_view call) {
-  const json* messages = fields.array("messages", Fields::kRequired);
+  const Json* messages = fields.array("messages", Fields::kRequired);
   if (messages != nullptr && (messages->empty() || messages->size() > range::kMaxMessages)) {
     fields.fail(fmt::format("{}.messages: {} messages (expected 1 to {})", call, messages->size(),
                             range::kMaxMessages));
@@ -55,7 +51,7 @@ void check_conversation(Fields& fields, std::string_view call) {
   }
   check_list(fields, call, "tools");
   check_list(fields, call, "documents");
-  const json* more = fields.object("chat_template_kwargs");
+  const Json* more = fields.object("chat_template_kwargs");
   if (more == nullptr) return;
   for (const char* taken : {"messages", "tools", "documents", "add_generation_prompt"}) {
     if (more->contains(taken)) {

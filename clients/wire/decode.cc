@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/json/writer.h"
 #include "clients/wire/conversation.h"
 #include "clients/wire/fields.h"
 #include "clients/wire/protocol.h"
@@ -10,8 +11,6 @@
 
 namespace chimera::wire {
 namespace {
-
-using nlohmann::json;
 
 struct CallSpec {
   std::string_view name;
@@ -49,7 +48,7 @@ const std::array<CallSpec, std::variant_size_v<Call>>& specs() {
 }
 
 void read_modules(Fields& fields, ModuleFilter& filter) {
-  const json* object = fields.object("modules");
+  const Json* object = fields.object("modules");
   if (object == nullptr) return;
   Fields nested(*object, "modules");
   if (nested.has("only")) filter.only.emplace();
@@ -155,8 +154,8 @@ void read(Fields& fields, Load& out) {
 
 /// The object goes on as text: its own reader checks it, with the rules of deployment files.
 void read_composition(Fields& fields, std::string& out) {
-  const json* object = fields.object("composition", Fields::kRequired);
-  if (object != nullptr) out = dump(*object);
+  const Json* object = fields.object("composition", Fields::kRequired);
+  if (object != nullptr) out = write_json(*object);
 }
 
 void read(Fields& fields, Plan& out) { read_composition(fields, out.composition_json); }
@@ -177,7 +176,7 @@ void read(Fields& fields, Bias& out) {
 void read(Fields& fields, Drain& out) { fields.integer(range::timeout_ms, out.timeout_ms); }
 
 /// The id alone, so that any later problem can be answered to its request.
-std::optional<std::string> read_id(const json& object) {
+std::optional<std::string> read_id(const Json& object) {
   if (!object.is_object()) return std::nullopt;
   Fields fields(object, "request");
   std::string id;
@@ -236,7 +235,7 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   }
   auto parsed = parse_strict(text);
   if (auto* error = std::get_if<Error>(&parsed)) return std::move(*error);
-  const json& object = std::get<json>(parsed);
+  const Json& object = std::get<Json>(parsed);
 
   if (auto id = read_id(object)) *id_out = std::move(*id);
   Fields envelope(object, "request");

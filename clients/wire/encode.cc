@@ -1,25 +1,25 @@
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {
 
-using nlohmann::json;
-
 template <class T>
-void put(json& out, const char* name, const std::optional<T>& value) {
+void put(Json& out, const char* name, const std::optional<T>& value) {
   if (value) out[name] = *value;
 }
 
-void put_modules(json& out, const ModuleFilter& filter) {
-  json modules = json::object();
+void put_modules(Json& out, const ModuleFilter& filter) {
+  Json modules = Json::object();
   put(modules, "only", filter.only);
   if (!filter.exclude.empty()) modules["exclude"] = filter.exclude;
   if (!filter.bias.empty()) modules["bias"] = filter.bias;
   if (!modules.empty()) out["modules"] = std::move(modules);
 }
 
-void put_input(json& out, const char* text_name, const Input& input) {
+void put_input(Json& out, const char* text_name, const Input& input) {
   if (const auto* text = std::get_if<std::string>(&input)) {
     out[text_name] = *text;
   } else {
@@ -27,7 +27,7 @@ void put_input(json& out, const char* text_name, const Input& input) {
   }
 }
 
-void put_options(json& out, const Generate& call) {
+void put_options(Json& out, const Generate& call) {
   out["max_tokens"] = call.max_tokens;
   out["temperature"] = call.temperature;
   out["top_p"] = call.top_p;
@@ -43,14 +43,14 @@ void put_options(json& out, const Generate& call) {
   put_modules(out, call.modules);
 }
 
-void write(json& out, const Generate& call) {
+void write(Json& out, const Generate& call) {
   put_input(out, "prompt", call.prompt);
   put_options(out, call);
 }
 
-void write(json& out, const Chat& call) { put_options(out, call.options); }
+void write(Json& out, const Chat& call) { put_options(out, call.options); }
 
-void write(json& out, const Score& call) {
+void write(Json& out, const Score& call) {
   put_input(out, "text", call.input);
   out["logits"] = call.logits;
   out["routing"] = call.routing;
@@ -58,7 +58,7 @@ void write(json& out, const Score& call) {
   put_modules(out, call.modules);
 }
 
-void write(json& out, const Tokenize& call) {
+void write(Json& out, const Tokenize& call) {
   if (call.conversation) return;
   out["text"] = call.text;
   out["add_special"] = call.add_special;
@@ -70,7 +70,7 @@ void write(json& out, const Tokenize& call) {
 void add_raw(std::string& object, std::string_view name, const std::string& value) {
   if (value.empty()) return;
   object.pop_back();
-  object += ",\"" + std::string(name) + "\":" + (json::accept(value) ? value : "null") + "}";
+  object += ",\"" + std::string(name) + "\":" + (parse_json(value).ok() ? value : "null") + "}";
 }
 
 void add_conversation(std::string& object, const Conversation& conversation) {
@@ -81,17 +81,17 @@ void add_conversation(std::string& object, const Conversation& conversation) {
   add_raw(object, "add_generation_prompt", conversation.add_generation_prompt ? "true" : "false");
 }
 
-void write(json& out, const Detokenize& call) {
+void write(Json& out, const Detokenize& call) {
   out["tokens"] = call.tokens;
   out["skip_special"] = call.skip_special;
 }
 
-void write(json& out, const Cancel& call) { out["target"] = call.target; }
-void write(json&, const Info&) {}
-void write(json&, const Health&) {}
-void write(json&, const Modules&) {}
+void write(Json& out, const Cancel& call) { out["target"] = call.target; }
+void write(Json&, const Info&) {}
+void write(Json&, const Health&) {}
+void write(Json&, const Modules&) {}
 
-void write(json& out, const Load& call) {
+void write(Json& out, const Load& call) {
   out["path"] = call.path;
   put(out, "name", call.name);
   put(out, "enabled", call.enabled);
@@ -99,41 +99,41 @@ void write(json& out, const Load& call) {
   out["in_flight"] = call.restart ? "restart" : "pin";
 }
 
-void write(json& out, const Unload& call) { out["name"] = call.name; }
-void write(json& out, const Revoke& call) { out["name"] = call.name; }
+void write(Json& out, const Unload& call) { out["name"] = call.name; }
+void write(Json& out, const Revoke& call) { out["name"] = call.name; }
 
 /// Text that is not JSON travels as null, which the decoder refuses by name.
-json composition(const std::string& text) {
-  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return value.is_discarded() ? json() : value;
+Json composition(const std::string& text) {
+  Result<Json> value = parse_json(text);
+  return value.ok() ? std::move(*value) : Json();
 }
 
-void write(json& out, const Plan& call) { out["composition"] = composition(call.composition_json); }
+void write(Json& out, const Plan& call) { out["composition"] = composition(call.composition_json); }
 
-void write(json& out, const Apply& call) {
+void write(Json& out, const Apply& call) {
   out["composition"] = composition(call.composition_json);
   out["in_flight"] = call.restart ? "restart" : "pin";
 }
 
-void write(json& out, const Rollback& call) { put(out, "epoch", call.epoch); }
-void write(json&, const Epochs&) {}
-void write(json& out, const Routing& call) { put(out, "layer", call.layer); }
+void write(Json& out, const Rollback& call) { put(out, "epoch", call.epoch); }
+void write(Json&, const Epochs&) {}
+void write(Json& out, const Routing& call) { put(out, "layer", call.layer); }
 
-void write(json& out, const Bias& call) {
+void write(Json& out, const Bias& call) {
   out["name"] = call.name;
   out["value"] = call.value;
 }
 
-void write(json&, const Stats&) {}
-void write(json& out, const Drain& call) { put(out, "timeout_ms", call.timeout_ms); }
-void write(json&, const Shutdown&) {}
+void write(Json&, const Stats&) {}
+void write(Json& out, const Drain& call) { put(out, "timeout_ms", call.timeout_ms); }
+void write(Json&, const Shutdown&) {}
 
 }  // namespace
 
 std::string encode_request(const Request& request) {
-  json out = {{"id", request.id}, {"call", call_name(request.call)}};
+  Json out = {{"id", request.id}, {"call", call_name(request.call)}};
   std::visit([&](const auto& call) { write(out, call); }, request.call);
-  std::string text = dump(out);
+  std::string text = write_json(out);
   if (const auto* chat = std::get_if<Chat>(&request.call)) {
     add_conversation(text, chat->conversation);
   } else if (const auto* tokenize = std::get_if<Tokenize>(&request.call)) {
@@ -143,19 +143,20 @@ std::string encode_request(const Request& request) {
 }
 
 std::string messages_json(const std::vector<ChatMessage>& messages) {
-  json out = json::array();
+  Json out = Json::array();
   for (const ChatMessage& message : messages) {
     out.push_back({{"role", message.role}, {"content", message.content}});
   }
-  return dump(out);
+  return write_json(out);
 }
 
 std::string encode_error(std::string_view id, const Error& error) {
-  json out = {
-      {"event", "error"}, {"code", error.code}, {"message", error.message}, {"hint", error.hint}};
   // An unreadable id is null rather than "", which no request can have either but looks like one.
-  out["id"] = id.empty() ? json() : json(id);
-  return dump(out);
+  return write_json({{"id", id.empty() ? Json() : Json(id)},
+                     {"event", "error"},
+                     {"code", error.code},
+                     {"message", error.message},
+                     {"hint", error.hint}});
 }
 
 }  // namespace chimera::wire

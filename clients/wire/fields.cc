@@ -5,19 +5,18 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/json/writer.h"
 #include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {
 
-using nlohmann::json;
-
 /// A value as it is shown in an error: scalars as written, strings shortened, the rest by kind.
-std::string shown(const json& value) {
-  if (value.is_string()) return quote(value.get_ref<const std::string&>());
+std::string shown(const Json& value) {
+  if (value.is_string()) return quote(*value.string());
   if (value.is_array()) return fmt::format("an array of {}", value.size());
   if (value.is_object()) return "an object";
-  return dump(value);
+  return write_json(value);
 }
 
 bool has_control(std::string_view s) {
@@ -31,7 +30,7 @@ std::string expected_integer(const IntRange& range) {
 
 }  // namespace
 
-Fields::Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {
+Fields::Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
   if (!object_.is_object()) {
     fail(fmt::format("{}: {} (expected an object)", where_, shown(object_)));
   }
@@ -47,39 +46,33 @@ void Fields::adopt(std::optional<Error> nested) {
   if (!error_ && nested) error_ = std::move(nested);
 }
 
-bool Fields::has(std::string_view name) const {
-  return object_.is_object() && object_.contains(std::string(name));
-}
+bool Fields::has(std::string_view name) const { return object_.contains(name); }
 
-void Fields::mismatch(std::string_view name, const json& found, const std::string& expected) {
+void Fields::mismatch(std::string_view name, const Json& found, const std::string& expected) {
   fail(fmt::format("{}.{}: {} (expected {})", where_, name, shown(found), expected));
 }
 
-const json* Fields::take(std::string_view name, Presence presence) {
+const Json* Fields::take(std::string_view name, Presence presence) {
   known_.emplace_back(name);
   if (error_) return nullptr;
-  const auto it = object_.find(known_.back());
-  if (it != object_.end()) return &*it;
+  if (const Json* value = object_.find(name)) return value;
   if (presence == kRequired) fail(fmt::format("{}.{}: missing (it is required)", where_, name));
   return nullptr;
 }
 
-bool Fields::read_integer(const IntRange& range, const json& value, int64_t& out) {
-  const bool too_big =
-      value.is_number_unsigned() &&
-      value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  if (!value.is_number_integer() || too_big || value.get<int64_t>() < range.min ||
-      value.get<int64_t>() > range.max) {
+bool Fields::read_integer(const IntRange& range, const Json& value, int64_t& out) {
+  const std::optional<int64_t> number = value.integer();
+  if (!number || *number < range.min || *number > range.max) {
     mismatch(range.name, value, expected_integer(range));
     return false;
   }
-  out = value.get<int64_t>();
+  out = *number;
   return true;
 }
 
-bool Fields::read_real(const RealRange& range, std::string_view name, const json& value,
+bool Fields::read_real(const RealRange& range, std::string_view name, const Json& value,
                        double& out) {
-  const double number = value.is_number() ? value.get<double>() : 0.0;
+  const double number = value.number().value_or(0.0);
   const bool above = range.min_open ? number > range.min : number >= range.min;
   if (!value.is_number() || !above || !(number <= range.max)) {
     mismatch(name, value,
@@ -91,9 +84,9 @@ bool Fields::read_real(const RealRange& range, std::string_view name, const json
   return true;
 }
 
-bool Fields::read_text(const TextRange& range, std::string_view name, const json& value,
+bool Fields::read_text(const TextRange& range, std::string_view name, const Json& value,
                        std::string& out, bool control_allowed) {
-  const auto* text = value.get_ptr<const std::string*>();
+  const auto* text = value.string();
   if (text == nullptr || text->size() < range.min || text->size() > range.max) {
     mismatch(name, value, fmt::format("a string of {} to {} bytes", range.min, range.max));
     return false;
@@ -107,12 +100,12 @@ bool Fields::read_text(const TextRange& range, std::string_view name, const json
 }
 
 void Fields::integer(const IntRange& range, int64_t& out) {
-  if (const json* value = take(range.name, kOptional)) read_integer(range, *value, out);
+  if (const Json* value = take(range.name, kOptional)) read_integer(range, *value, out);
 }
 
 void Fields::integer(const IntRange& range, std::optional<int64_t>& out) {
   int64_t number = 0;
-  const json* value = take(range.name, kOptional);
+  const Json* value = take(range.name, kOptional);
   if (value != nullptr && read_integer(range, *value, number)) out = number;
 }
 
@@ -123,12 +116,12 @@ void Fields::integer(const IntRange& range, std::optional<uint64_t>& out) {
 }
 
 void Fields::real(const RealRange& range, double& out, Presence presence) {
-  if (const json* value = take(range.name, presence)) read_real(range, range.name, *value, out);
+  if (const Json* value = take(range.name, presence)) read_real(range, range.name, *value, out);
 }
 
 void Fields::real(const RealRange& range, std::optional<double>& out) {
   double number = 0;
-  const json* value = take(range.name, kOptional);
+  const Json* value = take(range.name, kOptional);
   if (value != nullptr && read_real(range, range.name, *value, number)) out = number;
 }
 
@@ -139,61 +132,61 @@ void Fields::boolean(std::string_view name, bool& out) {
 }
 
 void Fields::boolean(std::string_view name, std::optional<bool>& out) {
-  const json* value = take(name, kOptional);
+  const Json* value = take(name, kOptional);
   if (value == nullptr) return;
-  if (!value->is_boolean()) return mismatch(name, *value, "true or false");
-  out = value->get<bool>();
+  out = value->boolean();
+  if (!out) mismatch(name, *value, "true or false");
 }
 
 void Fields::text(const TextRange& range, std::string& out, Presence presence) {
-  const json* value = take(range.name, presence);
+  const Json* value = take(range.name, presence);
   if (value != nullptr) read_text(range, range.name, *value, out, /*control_allowed=*/true);
 }
 
 void Fields::text(const TextRange& range, std::optional<std::string>& out) {
   std::string found;
-  const json* value = take(range.name, kOptional);
+  const Json* value = take(range.name, kOptional);
   if (value != nullptr && read_text(range, range.name, *value, found, /*control_allowed=*/true)) {
     out = std::move(found);
   }
 }
 
 void Fields::label(const TextRange& range, std::string& out, Presence presence) {
-  const json* value = take(range.name, presence);
+  const Json* value = take(range.name, presence);
   if (value != nullptr) read_text(range, range.name, *value, out, /*control_allowed=*/false);
 }
 
 void Fields::label(const TextRange& range, std::optional<std::string>& out) {
   std::string found;
-  const json* value = take(range.name, kOptional);
+  const Json* value = take(range.name, kOptional);
   if (value != nullptr && read_text(range, range.name, *value, found, /*control_allowed=*/false)) {
     out = std::move(found);
   }
 }
 
-const json* Fields::array(std::string_view name, Presence presence) {
-  const json* value = take(name, presence);
+const Json* Fields::array(std::string_view name, Presence presence) {
+  const Json* value = take(name, presence);
   if (value == nullptr || value->is_array()) return value;
   mismatch(name, *value, "an array");
   return nullptr;
 }
 
-const json* Fields::object(std::string_view name, Presence presence) {
-  const json* value = take(name, presence);
+const Json* Fields::object(std::string_view name, Presence presence) {
+  const Json* value = take(name, presence);
   if (value == nullptr || value->is_object()) return value;
   mismatch(name, *value, "an object");
   return nullptr;
 }
 
 void Fields::tokens(std::vector<int32_t>& out, size_t min_count, Presence presence) {
-  const json* values = array(range::token.name, presence);
+  const Json* values = array(range::token.name, presence);
   if (values == nullptr) return;
   if (values->size() < min_count || values->size() > kMaxPromptTokens) {
     return mismatch(range::token.name, *values,
                     fmt::format("{} to {} token ids", min_count, kMaxPromptTokens));
   }
   out.reserve(values->size());
-  for (const json& value : *values) {
+  for (const Json& value : *values) {
     int64_t id = 0;
     if (!read_integer(range::token, value, id)) return;
     out.push_back(static_cast<int32_t>(id));
@@ -202,12 +195,12 @@ void Fields::tokens(std::vector<int32_t>& out, size_t min_count, Presence presen
 
 void Fields::list(const TextRange& range, std::string_view name, size_t max_count,
                   std::vector<std::string>& out) {
-  const json* values = array(name);
+  const Json* values = array(name);
   if (values == nullptr) return;
   if (values->size() > max_count) {
     return mismatch(name, *values, fmt::format("at most {} strings", max_count));
   }
-  for (const json& value : *values) {
+  for (const Json& value : *values) {
     std::string item;
     if (!read_text(range, name, value, item, /*control_allowed=*/true)) return;
     out.push_back(std::move(item));
@@ -215,7 +208,7 @@ void Fields::list(const TextRange& range, std::string_view name, size_t max_coun
 }
 
 void Fields::map(const RealRange& range, std::map<std::string, double>& out) {
-  const json* values = object(range.name);
+  const Json* values = object(range.name);
   if (values == nullptr) return;
   if (values->size() > range::kMaxModuleNames) {
     return mismatch(range.name, *values, fmt::format("at most {} names", range::kMaxModuleNames));
@@ -233,9 +226,9 @@ void Fields::map(const RealRange& range, std::map<std::string, double>& out) {
 
 std::optional<size_t> Fields::choice(std::string_view name,
                                      std::initializer_list<const char*> choices) {
-  const json* value = take(name, kOptional);
+  const Json* value = take(name, kOptional);
   if (value == nullptr) return std::nullopt;
-  const auto* text = value->get_ptr<const std::string*>();
+  const auto* text = value->string();
   size_t index = 0;
   for (const char* spelling : choices) {
     if (text != nullptr && *text == spelling) return index;

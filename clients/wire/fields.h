@@ -12,8 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json/json.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/ranges.h"
 
@@ -23,7 +22,7 @@ class Fields {
  public:
   /// `object` is borrowed. `where` names it in messages, e.g. "generate" or "generate.modules";
   /// anything but an object is a problem of its own.
-  Fields(const nlohmann::json& object, std::string where);
+  Fields(const Json& object, std::string where);
 
   enum Presence : bool { kOptional = false, kRequired = true };
 
@@ -49,9 +48,9 @@ class Fields {
   /// One of the spellings in `choices`; index into it.
   std::optional<size_t> choice(std::string_view name, std::initializer_list<const char*> choices);
   /// A nested object, or null when absent.
-  const nlohmann::json* object(std::string_view name, Presence presence = kOptional);
+  const Json* object(std::string_view name, Presence presence = kOptional);
   /// A nested array, or null when absent.
-  const nlohmann::json* array(std::string_view name, Presence presence = kOptional);
+  const Json* array(std::string_view name, Presence presence = kOptional);
 
   /// Makes a field known that is read elsewhere.
   void skip(std::string_view name) { known_.emplace_back(name); }
@@ -64,15 +63,14 @@ class Fields {
   std::optional<Error> finish();
 
  private:
-  const nlohmann::json* take(std::string_view name, Presence presence);
-  void mismatch(std::string_view name, const nlohmann::json& found, const std::string& expected);
-  bool read_integer(const IntRange& range, const nlohmann::json& value, int64_t& out);
-  bool read_real(const RealRange& range, std::string_view name, const nlohmann::json& value,
-                 double& out);
-  bool read_text(const TextRange& range, std::string_view name, const nlohmann::json& value,
-                 std::string& out, bool control_allowed);
+  const Json* take(std::string_view name, Presence presence);
+  void mismatch(std::string_view name, const Json& found, const std::string& expected);
+  bool read_integer(const IntRange& range, const Json& value, int64_t& out);
+  bool read_real(const RealRange& range, std::string_view name, const Json& value, double& out);
+  bool read_text(const TextRange& range, std::string_view name, const Json& value, std::string& out,
+                 bool control_allowed);
 
-  const nlohmann::json& object_;
+  const Json& object_;
   std::string where_;
   std::vector<std::string> known_;
   std::optional<Error> error_;

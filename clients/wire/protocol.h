@@ -15,8 +15,6 @@
 #include <variant>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
-
 namespace chimera::wire {
 
 inline constexpr std::string_view kMagic = "CHIMERA/1";

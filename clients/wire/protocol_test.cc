@@ -2,17 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/json/testing.h"
+#include "base/json/writer.h"
 #include "clients/wire/ranges.h"
 #include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
 namespace {
-
-using nlohmann::json;
 
 Endpoint socket_of(const std::string& call) {
   static const std::vector<std::string> serve = {"generate",   "chat",   "score", "tokenize",
@@ -22,22 +23,22 @@ Endpoint socket_of(const std::string& call) {
 }
 
 /// The smallest request of each call that decodes.
-json minimal(const std::string& call) {
-  json out = {{"id", "r1"}, {"call", call}};
+Json minimal(const std::string& call) {
+  Json out = {{"id", "r1"}, {"call", call}};
   if (call == "generate") out["prompt"] = "x";
-  if (call == "chat") out["messages"] = json::array({{{"role", "user"}, {"content", "x"}}});
+  if (call == "chat") out["messages"] = Json::array({{{"role", "user"}, {"content", "x"}}});
   if (call == "score" || call == "tokenize") out["text"] = "x";
-  if (call == "detokenize") out["tokens"] = json::array({1});
+  if (call == "detokenize") out["tokens"] = Json::array({1});
   if (call == "cancel") out["target"] = "r0";
   if (call == "load") out["path"] = "/m";
   if (call == "unload" || call == "revoke" || call == "bias") out["name"] = "legal";
   if (call == "bias") out["value"] = 0.5;
-  if (call == "plan" || call == "apply") out["composition"] = json::object();
+  if (call == "plan" || call == "apply") out["composition"] = Json::object();
   return out;
 }
 
-json conversation_to_tokenize() {
-  json out = minimal("chat");
+Json conversation_to_tokenize() {
+  Json out = minimal("chat");
   out["call"] = "tokenize";
   return out;
 }
@@ -53,10 +54,10 @@ std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
   if (auto* error = std::get_if<Error>(&decoded)) return *error;
   return std::nullopt;
 }
-std::optional<Error> problem(const json& request) {
-  return problem(request.dump(), socket_of(request.value("call", "generate")));
+std::optional<Error> problem(const Json& request) {
+  return problem(write_json(request), socket_of(request.value("call", "generate")));
 }
-bool accepts(json request, const std::string& field, const json& value) {
+bool accepts(Json request, const std::string& field, const Json& value) {
   request[field] = value;
   return !problem(request);
 }
@@ -71,7 +72,7 @@ TEST(Protocol, MinimalRequestOfEveryCallDecodes) {
 TEST(Protocol, NamesAndEndpointsMatchTheCalls) {
   for (const auto& call : kCalls) {
     std::string id;
-    auto decoded = decode_request(minimal(call).dump(), socket_of(call), &id);
+    auto decoded = decode_request(write_json(minimal(call)), socket_of(call), &id);
     ASSERT_TRUE(std::holds_alternative<Request>(decoded)) << call;
     EXPECT_EQ(call_name(std::get<Request>(decoded).call), call);
     EXPECT_EQ(endpoint_of(std::get<Request>(decoded).call), socket_of(call));
@@ -82,7 +83,7 @@ TEST(Protocol, NamesAndEndpointsMatchTheCalls) {
 TEST(Protocol, EncodeThenDecodeIsTheIdentityForEveryCall) {
   for (const auto& call : kCalls) {
     std::string id;
-    auto decoded = decode_request(minimal(call).dump(), socket_of(call), &id);
+    auto decoded = decode_request(write_json(minimal(call)), socket_of(call), &id);
     const std::string once = encode_request(std::get<Request>(decoded));
     auto again = decode_request(once, socket_of(call), &id);
     ASSERT_TRUE(std::holds_alternative<Request>(again)) << once;
@@ -91,25 +92,27 @@ TEST(Protocol, EncodeThenDecodeIsTheIdentityForEveryCall) {
 }
 
 TEST(Protocol, EveryFieldOfGenerateArrives) {
-  const json request = {
-      {"id", "a-1"},
-      {"call", "generate"},
-      {"tokens", {0, 5, 2147483647}},
-      {"max_tokens", 7},
-      {"temperature", 0},
-      {"top_p", 0.9},
-      {"top_k", 40},
-      {"min_p", 0.05},
-      {"repetition_penalty", 1.1},
-      {"seed", 9223372036854775807},
-      {"stop", {"\n\n", "END"}},
-      {"ignore_eos", true},
-      {"logprobs", true},
-      {"stream", false},
-      {"deadline_ms", 1500},
-      {"modules", {{"only", {"legal"}}, {"exclude", {"bio"}}, {"bias", {{"legal", -0.5}}}}}};
+  const Json request = {{"id", "a-1"},
+                        {"call", "generate"},
+                        {"tokens", Json::array({0, 5, 2147483647})},
+                        {"max_tokens", 7},
+                        {"temperature", 0},
+                        {"top_p", 0.9},
+                        {"top_k", 40},
+                        {"min_p", 0.05},
+                        {"repetition_penalty", 1.1},
+                        {"seed", 9223372036854775807},
+                        {"stop", Json::array({"\n\n", "END"})},
+                        {"ignore_eos", true},
+                        {"logprobs", true},
+                        {"stream", false},
+                        {"deadline_ms", 1500},
+                        {"modules",
+                         {{"only", Json::array({"legal"})},
+                          {"exclude", Json::array({"bio"})},
+                          {"bias", {{"legal", -0.5}}}}}};
   std::string id;
-  auto decoded = decode_request(request.dump(), Endpoint::kServe, &id);
+  auto decoded = decode_request(write_json(request), Endpoint::kServe, &id);
   ASSERT_TRUE(std::holds_alternative<Request>(decoded)) << std::get<Error>(decoded).message;
   const auto& call = std::get<Generate>(std::get<Request>(decoded).call);
   EXPECT_EQ(std::get<std::vector<int32_t>>(call.prompt), (std::vector<int32_t>{0, 5, 2147483647}));
@@ -129,10 +132,10 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
 }
 
 TEST(Protocol, AnEmptyOnlyListIsNotTheSameAsNone) {
-  json request = minimal("generate");
-  request["modules"] = {{"only", json::array()}};
+  Json request = minimal("generate");
+  request["modules"] = {{"only", Json::array()}};
   std::string id;
-  auto decoded = decode_request(request.dump(), Endpoint::kServe, &id);
+  auto decoded = decode_request(write_json(request), Endpoint::kServe, &id);
   const auto& filter = std::get<Generate>(std::get<Request>(decoded).call).modules;
   ASSERT_TRUE(filter.only.has_value());
   EXPECT_TRUE(filter.only->empty());
@@ -146,7 +149,7 @@ class IntegerField : public testing::TestWithParam<IntCase> {};
 
 TEST_P(IntegerField, TakesItsRangeAndNothingElse) {
   const auto& [call, range] = GetParam();
-  const json request = minimal(call);
+  const Json request = minimal(call);
   const std::string field(range.name);
   EXPECT_TRUE(accepts(request, field, range.min));
   EXPECT_TRUE(accepts(request, field, range.max));
@@ -154,7 +157,7 @@ TEST_P(IntegerField, TakesItsRangeAndNothingElse) {
   EXPECT_FALSE(accepts(request, field, static_cast<uint64_t>(range.max) + 1));
   EXPECT_FALSE(accepts(request, field, std::numeric_limits<uint64_t>::max()));
   EXPECT_FALSE(accepts(request, field, static_cast<double>(range.min + 1)));
-  for (const json& wrong : {json("1"), json(true), json(nullptr), json::array({1})}) {
+  for (const Json& wrong : {Json("1"), Json(true), Json(nullptr), Json::array({1})}) {
     EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
   }
 }
@@ -175,14 +178,14 @@ class RealField : public testing::TestWithParam<RealCase> {};
 
 TEST_P(RealField, TakesItsRangeAndNothingElse) {
   const auto& [call, range] = GetParam();
-  const json request = minimal(call);
+  const Json request = minimal(call);
   const std::string field(range.name);
   EXPECT_EQ(accepts(request, field, range.min), !range.min_open);
   EXPECT_TRUE(accepts(request, field, std::nextafter(range.min, range.max)));
   EXPECT_TRUE(accepts(request, field, range.max));
   EXPECT_FALSE(accepts(request, field, std::nextafter(range.min, -1e9)));
   EXPECT_FALSE(accepts(request, field, std::nextafter(range.max, 1e9)));
-  for (const json& wrong : {json("1"), json(true), json(nullptr), json::array({1})}) {
+  for (const Json& wrong : {Json("1"), Json(true), Json(nullptr), Json::array({1})}) {
     EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
   }
 }
@@ -204,7 +207,7 @@ class TextField : public testing::TestWithParam<TextCase> {};
 
 TEST_P(TextField, TakesItsLengthsAndNothingElse) {
   const auto& [call, range, control_allowed] = GetParam();
-  const json request = minimal(call);
+  const Json request = minimal(call);
   const std::string field(range.name);
   EXPECT_TRUE(accepts(request, field, std::string(std::max<size_t>(range.min, 1), 'x')));
   EXPECT_EQ(accepts(request, field, ""), range.min == 0);
@@ -214,7 +217,7 @@ TEST_P(TextField, TakesItsLengthsAndNothingElse) {
   }
   EXPECT_EQ(accepts(request, field, std::string("a\0b", 3)), control_allowed);
   EXPECT_EQ(accepts(request, field, "a\nb"), control_allowed);
-  for (const json& wrong : {json(1), json(true), json(nullptr), json::array({"x"})}) {
+  for (const Json& wrong : {Json(1), Json(true), Json(nullptr), Json::array({"x"})}) {
     EXPECT_FALSE(accepts(request, field, wrong)) << field << " = " << wrong;
   }
 }
@@ -228,8 +231,8 @@ INSTANTIATE_TEST_SUITE_P(
                     TextCase{"revoke", range::name, false}, TextCase{"bias", range::name, false}));
 
 TEST(Protocol, ListsAndMapsAreBounded) {
-  const json generate = minimal("generate");
-  const json stops = std::vector<std::string>(16, "s");
+  const Json generate = minimal("generate");
+  const Json stops = std::vector<std::string>(16, "s");
   EXPECT_TRUE(accepts(generate, "stop", stops));
   EXPECT_FALSE(accepts(generate, "stop", std::vector<std::string>(17, "s")));
   EXPECT_TRUE(accepts(generate, "stop", {std::string(256, 's')}));
@@ -246,36 +249,34 @@ TEST(Protocol, ListsAndMapsAreBounded) {
   EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"m", 100.5}}}}));
   EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"m", -100.5}}}}));
   EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"", 1}}}}));
-  EXPECT_FALSE(accepts(generate, "modules", json::array()));
-  EXPECT_FALSE(accepts(generate, "modules", {{"omit", json::array()}}));
+  EXPECT_FALSE(accepts(generate, "modules", Json::array()));
+  EXPECT_FALSE(accepts(generate, "modules", {{"omit", Json::array()}}));
 }
 
 TEST(Protocol, TokensAreBoundedInNumberAndRange) {
-  json request = {{"id", "a"}, {"call", "score"}};
-  EXPECT_TRUE(accepts(request, "tokens", {0, 2147483647}));
-  EXPECT_FALSE(accepts(request, "tokens", {-1}));
-  EXPECT_FALSE(accepts(request, "tokens", {2147483648}));
+  Json request = {{"id", "a"}, {"call", "score"}};
+  EXPECT_TRUE(accepts(request, "tokens", Json::array({0, 2147483647})));
+  EXPECT_FALSE(accepts(request, "tokens", Json::array({-1})));
+  EXPECT_FALSE(accepts(request, "tokens", Json::array({2147483648})));
   EXPECT_FALSE(accepts(request, "tokens", {1.0}));
-  EXPECT_FALSE(accepts(request, "tokens", json::array()));
+  EXPECT_FALSE(accepts(request, "tokens", Json::array()));
   EXPECT_TRUE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens, 1)));
   EXPECT_FALSE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens + 1, 1)));
-  EXPECT_TRUE(accepts(minimal("detokenize"), "tokens", json::array()));
+  EXPECT_TRUE(accepts(minimal("detokenize"), "tokens", Json::array()));
 }
 
 TEST(Protocol, InputIsTextOrTokensButNotBothNorNeither) {
-  json both = minimal("generate");
+  Json both = minimal("generate");
   both["tokens"] = {1};
   EXPECT_TRUE(problem(both));
-  json neither = minimal("score");
+  Json neither = minimal("score");
   neither.erase("text");
   EXPECT_TRUE(problem(neither));
 }
 
 TEST(Protocol, ChatMessagesAreChecked) {
-  const json chat = minimal("chat");
-  const auto messages = [&](const char* text) {
-    return accepts(chat, "messages", json::parse(text));
-  };
+  const Json chat = minimal("chat");
+  const auto messages = [&](const char* text) { return accepts(chat, "messages", json_of(text)); };
   EXPECT_FALSE(messages(R"([])"));
   EXPECT_FALSE(messages(R"(["x"])"));
   EXPECT_FALSE(messages(R"([{"content": "x"}])"));
@@ -289,27 +290,27 @@ TEST(Protocol, ChatMessagesAreChecked) {
   EXPECT_TRUE(messages(R"([{"role": "critic", "content": "x", "name": "y"}])"));
   EXPECT_TRUE(messages(R"([{"role": "user", "content": [{"type": "text", "text": "x"}]}])"));
   EXPECT_TRUE(messages(R"([{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}])"));
-  const json turn = {{"role", "user"}, {"content", "x"}};
-  EXPECT_TRUE(accepts(chat, "messages", std::vector<json>(1024, turn)));
-  EXPECT_FALSE(accepts(chat, "messages", std::vector<json>(1025, turn)));
+  const Json turn = {{"role", "user"}, {"content", "x"}};
+  EXPECT_TRUE(accepts(chat, "messages", std::vector<Json>(1024, turn)));
+  EXPECT_FALSE(accepts(chat, "messages", std::vector<Json>(1025, turn)));
 }
 
 TEST(Protocol, WhatElseATemplateGetsIsChecked) {
-  for (const json& chat : {minimal("chat"), conversation_to_tokenize()}) {
+  for (const Json& chat : {minimal("chat"), conversation_to_tokenize()}) {
     for (const char* name : {"tools", "documents"}) {
-      EXPECT_TRUE(accepts(chat, name, json::array()));
-      EXPECT_TRUE(accepts(chat, name, json::parse(R"([{"any": {}}])")));
-      EXPECT_FALSE(accepts(chat, name, json::parse(R"(["x"])")));
-      EXPECT_FALSE(accepts(chat, name, json::object()));
+      EXPECT_TRUE(accepts(chat, name, Json::array()));
+      EXPECT_TRUE(accepts(chat, name, json_of(R"([{"any": {}}])")));
+      EXPECT_FALSE(accepts(chat, name, json_of(R"(["x"])")));
+      EXPECT_FALSE(accepts(chat, name, Json::object()));
       EXPECT_FALSE(accepts(chat, name, nullptr));
     }
     EXPECT_TRUE(accepts(chat, "chat_template_kwargs", {{"enable_thinking", false}}));
-    EXPECT_FALSE(accepts(chat, "chat_template_kwargs", json::array()));
+    EXPECT_FALSE(accepts(chat, "chat_template_kwargs", Json::array()));
     EXPECT_FALSE(accepts(chat, "chat_template_kwargs", {{"messages", "x"}}));
     EXPECT_TRUE(accepts(chat, "add_generation_prompt", false));
     EXPECT_FALSE(accepts(chat, "add_generation_prompt", 1));
   }
-  json both = conversation_to_tokenize();
+  Json both = conversation_to_tokenize();
   both["text"] = "x";
   EXPECT_TRUE(problem(both));
 }
@@ -344,7 +345,7 @@ TEST(Protocol, ConversationsKeepTheOrderOfTheirKeys) {
 }
 
 TEST(Protocol, UnknownFieldsAreRefusedByNameWithASuggestion) {
-  json request = minimal("generate");
+  Json request = minimal("generate");
   request["max_token"] = 3;
   const auto error = problem(request);
   ASSERT_TRUE(error);
@@ -356,11 +357,11 @@ TEST(Protocol, UnknownFieldsAreRefusedByNameWithASuggestion) {
 
 TEST(Protocol, RequiredFieldsAreRequired) {
   for (const auto& call : kCalls) {
-    const json request = minimal(call);
+    const Json request = minimal(call);
     for (const auto& [field, value] : request.items()) {
-      json without = request;
+      Json without = request;
       without.erase(field);
-      EXPECT_TRUE(problem(without.dump(), socket_of(call))) << call << " without " << field;
+      EXPECT_TRUE(problem(write_json(without), socket_of(call))) << call << " without " << field;
     }
   }
 }
@@ -369,12 +370,12 @@ TEST(Protocol, UnknownCallsAndWrongEndpointsSayWhatIsExpected) {
   const auto unknown = problem(R"({"id":"a","call":"genrate"})", Endpoint::kServe);
   ASSERT_TRUE(unknown);
   EXPECT_EQ(unknown->hint, "did you mean \"generate\"?");
-  const auto wrong = problem(minimal("load").dump(), Endpoint::kServe);
+  const auto wrong = problem(write_json(minimal("load")), Endpoint::kServe);
   ASSERT_TRUE(wrong);
   EXPECT_EQ(wrong->hint, "send it to the control endpoint");
   for (const auto& call : kCalls) {
     const auto other = socket_of(call) == Endpoint::kServe ? Endpoint::kControl : Endpoint::kServe;
-    EXPECT_TRUE(problem(minimal(call).dump(), other)) << call;
+    EXPECT_TRUE(problem(write_json(minimal(call)), other)) << call;
   }
 }
 
@@ -429,9 +430,9 @@ TEST(Protocol, MalformedTextIsOneError) {
 
 TEST(Protocol, DepthSizeAndNumberOfValuesAreBounded) {
   const auto nested = [](int depth) {
-    json value = 1;
-    for (int i = 0; i < depth; ++i) value = json{{"a", value}};
-    return json{{"id", "a"}, {"call", "plan"}, {"composition", value}};
+    Json value = 1;
+    for (int i = 0; i < depth; ++i) value = Json{{"a", value}};
+    return Json{{"id", "a"}, {"call", "plan"}, {"composition", value}};
   };
   EXPECT_FALSE(problem(nested(kMaxJsonDepth - 1)));
   EXPECT_TRUE(problem(nested(kMaxJsonDepth)));
@@ -444,7 +445,7 @@ TEST(Protocol, DepthSizeAndNumberOfValuesAreBounded) {
 }
 
 TEST(Protocol, ErrorsDoNotEchoControlBytesNorWholePrompts) {
-  json request = minimal("generate");
+  Json request = minimal("generate");
   request["max_tokens"] = std::string(5000, 's') + "\x1b[31m";
   const auto error = problem(request);
   ASSERT_TRUE(error);
@@ -454,13 +455,13 @@ TEST(Protocol, ErrorsDoNotEchoControlBytesNorWholePrompts) {
 }
 
 TEST(Protocol, ErrorEventHasItsFields) {
-  const json event = json::parse(encode_error("r1", {"not_found", "module: x", "load it"}));
-  EXPECT_EQ(event, (json{{"id", "r1"},
+  const Json event = json_of(encode_error("r1", {"not_found", "module: x", "load it"}));
+  EXPECT_EQ(event, (Json{{"id", "r1"},
                          {"event", "error"},
                          {"code", "not_found"},
                          {"message", "module: x"},
                          {"hint", "load it"}}));
-  EXPECT_TRUE(json::parse(encode_error("", {"internal", "m", "h"})).at("id").is_null());
+  EXPECT_TRUE(json_of(encode_error("", {"internal", "m", "h"}))["id"].is_null());
 }
 
 /// The documented limits are the enforced ones.
@@ -478,7 +479,7 @@ TEST(Protocol, TheDocumentStatesTheSameRanges) {
   }
   for (const RealRange& r : {range::temperature, range::top_p, range::min_p,
                              range::repetition_penalty, range::bias, range::value}) {
-    const auto number = [](double x) { return json(static_cast<int64_t>(x)).dump(); };
+    const auto number = [](double x) { return write_json(static_cast<int64_t>(x)); };
     states(r.name, (r.min_open ? "above " : "") + number(r.min), number(r.max));
   }
   for (const TextRange& r : {range::id, range::target, range::prompt, range::text, range::content,

@@ -8,8 +8,7 @@
 #include <string_view>
 #include <variant>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json/json.h"
 #include "clients/wire/protocol.h"
 
 namespace chimera::wire {
@@ -18,7 +17,7 @@ namespace chimera::wire {
 inline constexpr size_t kMaxJsonValues = kMaxPromptTokens + 4096;
 
 /// Parses `text` or says at which byte it stops being acceptable. Never echoes the input.
-std::variant<nlohmann::json, Error> parse_strict(std::string_view text);
+std::variant<Json, Error> parse_strict(std::string_view text);
 
 /// The text of the member `name` as it was written, "" when there is none. REQUIRES: parse_strict
 /// accepted `object` and it is an object.
@@ -27,8 +26,5 @@ std::string_view raw_member(std::string_view object, std::string_view name);
 /// `s` in double quotes for error messages: control bytes escaped, cut at 64 bytes on a character
 /// boundary. `s` must be valid UTF-8 or the result may not be.
 std::string quote(std::string_view s);
-
-/// One line of JSON; bytes that are not UTF-8 become U+FFFD.
-std::string dump(const nlohmann::json& value);
 
 }  // namespace chimera::wire

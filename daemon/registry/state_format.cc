@@ -4,12 +4,12 @@
 
 #include <boost/crc.hpp>
 #include <charconv>
-#include <nlohmann/json.hpp>
+
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
-
-using nlohmann::json;
 
 constexpr std::string_view kFormat = "chimera-state/1";
 
@@ -20,8 +20,8 @@ uint32_t crc32c(std::string_view bytes) {
   return crc.checksum();
 }
 
-json to_json(const Composition& composition) {
-  json modules = json::array();
+Json to_json(const Composition& composition) {
+  Json modules = Json::array();
   for (const CompositionModule& m : composition.modules) {
     modules.push_back({{"name", m.name},
                        {"version", m.version},
@@ -32,35 +32,50 @@ json to_json(const Composition& composition) {
                        // the composition must survive the round trip.
                        {"bias", fmt::format("{}", m.bias)}});
   }
-  json out = {{"backbone", composition.backbone_fingerprint}, {"modules", std::move(modules)}};
+  Json out = {{"backbone", composition.backbone_fingerprint}, {"modules", std::move(modules)}};
   if (composition.top_k) out["top_k"] = *composition.top_k;
   return out;
 }
 
-float bias_from(const std::string& text) {
-  float value = 0.0f;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw std::runtime_error("bias is no number");
-  }
-  return value;
+// Each takes the member `key` when it is of the kind of `out`.
+bool take(const Json& object, const char* key, std::string& out) {
+  const std::string* text = object[key].string();
+  if (text != nullptr) out = *text;
+  return text != nullptr;
+}
+bool take(const Json& object, const char* key, bool& out) {
+  const std::optional<bool> flag = object[key].boolean();
+  out = flag.value_or(false);
+  return flag.has_value();
+}
+bool take(const Json& object, const char* key, uint64_t& out) {
+  const std::optional<uint64_t> number = object[key].natural();
+  out = number.value_or(0);
+  return number.has_value();
+}
+bool take(const Json& object, const char* key, float& out) {
+  std::string text;
+  if (!take(object, key, text)) return false;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
 }
 
-Composition composition_from(const json& in) {
-  Composition out;
-  out.backbone_fingerprint = in.at("backbone").get<std::string>();
-  if (in.contains("top_k")) out.top_k = in.at("top_k").get<int64_t>();
-  for (const json& m : in.at("modules")) {
-    CompositionModule module;
-    module.name = m.at("name").get<std::string>();
-    module.version = m.at("version").get<std::string>();
-    module.digest = m.at("digest").get<std::string>();
-    module.path = m.at("path").get<std::string>();
-    module.enabled = m.at("enabled").get<bool>();
-    module.bias = bias_from(m.at("bias").get<std::string>());
-    out.modules.push_back(std::move(module));
+bool take_composition(const Json& in, Composition& out) {
+  if (!take(in, "backbone", out.backbone_fingerprint)) return false;
+  if (const Json* top_k = in.find("top_k")) {
+    out.top_k = top_k->integer();
+    if (!out.top_k) return false;
   }
-  return out;
+  const Json& modules = in["modules"];
+  for (const Json& m : modules) {
+    CompositionModule& module = out.modules.emplace_back();
+    if (!take(m, "name", module.name) || !take(m, "version", module.version) ||
+        !take(m, "digest", module.digest) || !take(m, "path", module.path) ||
+        !take(m, "enabled", module.enabled) || !take(m, "bias", module.bias)) {
+      return false;
+    }
+  }
+  return modules.is_array();
 }
 
 Status corrupt(std::string_view why) {
@@ -80,15 +95,15 @@ bool take_number(std::string_view* line, int base, Int* out) {
 }  // namespace
 
 std::string encode_state(const StateImage& image) {
-  json history = json::array();
+  Json history = Json::array();
   for (const EpochRecord& record : image.history) {
     history.push_back({{"epoch", record.epoch},
                        {"time", record.time},
                        {"composition", to_json(record.composition)}});
   }
-  const json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
+  const Json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
   // A path is bytes, not necessarily UTF-8: replaced rather than thrown at.
-  const std::string text = body.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+  const std::string text = write_json(body, {.indent = 1}) + "\n";
   return fmt::format("{} {} {} {:08x}\n{}", kFormat, image.generation, text.size(), crc32c(text),
                      text);
 }
@@ -113,23 +128,22 @@ Result<StateImage> decode_state(std::string_view bytes) {
     return corrupt(fmt::format("{} bytes where the header says {}", text.size(), length));
   }
   if (crc32c(text) != crc) return corrupt("a checksum that does not fit the contents");
-  try {
-    const json body = json::parse(text);
-    image.last_epoch = body.at("last_epoch").get<uint64_t>();
-    for (const json& entry : body.at("history")) {
-      EpochRecord record;
-      record.epoch = entry.at("epoch").get<uint64_t>();
-      record.time = entry.at("time").get<std::string>();
-      record.composition = composition_from(entry.at("composition"));
-      if (record.epoch > image.last_epoch ||
-          (!image.history.empty() && record.epoch <= image.history.back().epoch)) {
-        return corrupt("epochs out of order");
-      }
-      image.history.push_back(std::move(record));
+  const Result<Json> body = parse_json(text);
+  if (!body.ok()) return corrupt("contents that are no state: " + body.status().message());
+  const Json& history = (*body)["history"];
+  bool whole = take(*body, "last_epoch", image.last_epoch) && history.is_array();
+  for (const Json& entry : history) {
+    EpochRecord record;
+    whole = whole && take(entry, "epoch", record.epoch) && take(entry, "time", record.time) &&
+            take_composition(entry["composition"], record.composition);
+    if (!whole) break;
+    if (record.epoch > image.last_epoch ||
+        (!image.history.empty() && record.epoch <= image.history.back().epoch)) {
+      return corrupt("epochs out of order");
     }
-  } catch (const std::exception& e) {
-    return corrupt(std::string("contents that are no state: ") + e.what());
+    image.history.push_back(std::move(record));
   }
+  if (!whole) return corrupt("contents that are no state: a field is missing or of another type");
   return image;
 }
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/json/reader.h"
 #include "base/log/log.h"
 #include "clients/wire/strict_json.h"
 #include "daemon/server/calls.h"
@@ -8,7 +9,6 @@
 namespace chimera {
 namespace {
 
-using nlohmann::json;
 using std::chrono::milliseconds;
 
 constexpr int64_t kDefaultDrainMs = 30'000;
@@ -28,14 +28,14 @@ void reply(const std::shared_ptr<Live>& live, const Result<ChangeReport>& report
 InFlight in_flight(bool restart) { return restart ? InFlight::kRestart : InFlight::kPin; }
 
 /// Puts epoch and composition of the current table beside `fields`.
-json with_epoch(const CallContext& context, json fields) {
+Json with_epoch(const CallContext& context, Json fields) {
   PublishedEpoch current = context.options.engine->current();
   fields["epoch"] = current.epoch;
   fields["composition"] = std::move(current.composition);
   return fields;
 }
 
-json server_stats(const CallContext& context) {
+Json server_stats(const CallContext& context) {
   const ServerCounters& counters = context.counters;
   return {{"requests", counters.requests.load()},
           {"refused", counters.refused.load()},
@@ -63,13 +63,13 @@ void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milli
 }  // namespace
 
 Result<CompositionSpec> read_composition(const std::string& composition_json) {
-  const json spec = json::parse(composition_json, nullptr, /*allow_exceptions=*/false);
+  const Result<Json> spec = parse_json(composition_json);
   // What else is wrong is found by the reader of deployment files, with its messages.
-  if (spec.is_object() && spec.contains("modules") && spec["modules"].is_array()) {
-    for (const json& module : spec["modules"]) {
-      if (!module.is_object() || !module.contains("path") || !module["path"].is_string()) continue;
-      CHIMERA_RETURN_IF_ERROR(
-          check_absolute("composition.modules.path", module["path"].get<std::string>()));
+  if (spec.ok()) {
+    for (const Json& module : (*spec)["modules"]) {
+      const std::string* path = module["path"].string();
+      if (path == nullptr) continue;
+      CHIMERA_RETURN_IF_ERROR(check_absolute("composition.modules.path", *path));
     }
   }
   return parse_composition(composition_json, "composition", "/");
@@ -77,11 +77,11 @@ Result<CompositionSpec> read_composition(const std::string& composition_json) {
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
   context.queries.post(live, [&context, live] {
-    json modules = json::array();
+    Json modules = Json::array();
     for (const auto& module : context.options.registry->modules()) {
       modules.push_back(to_json(module));
     }
-    json kept = to_json(context.options.registry->library_stats())["kept_images"];
+    Json kept = to_json(context.options.registry->library_stats())["kept_images"];
     live->answer(
         encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)},
                                                       {"kept_libraries", std::move(kept)}})));
@@ -122,9 +122,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
     const auto spec = read_composition(call.composition_json);
     if (!spec.ok()) return live->on_error(spec.status());
-    json out = to_json(context.options.registry->plan(spec.value()));
+    Json out = to_json(context.options.registry->plan(spec.value()));
     out["epoch"] = context.options.engine->current().epoch;
-    live->answer(encode_reply(live->id(), std::move(out)));
+    live->answer(encode_reply(live->id(), out));
   });
 }
 
@@ -144,7 +144,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback cal
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs) {
   context.queries.post(live, [&context, live] {
-    json current = json::array(), history = json::array();
+    Json current = Json::array(), history = Json::array();
     for (const auto& epoch : context.options.engine->epochs()) current.push_back(to_json(epoch));
     for (const auto& record : context.options.registry->history()) {
       history.push_back(to_json(record));
@@ -164,7 +164,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
                                                context.options.model.num_layers - 1),
                                    "leave `layer` out to see all"));
     }
-    json layers = json::array();
+    Json layers = Json::array();
     for (int64_t i = 0; i < count; ++i) {
       if (call.layer && *call.layer != i) continue;
       layers.push_back(to_json(stats.router.layers[static_cast<size_t>(i)], i));
@@ -194,7 +194,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown) {
   log::info("shutdown_requested", {});
-  live->answer(encode_reply(live->id(), with_epoch(context, json::object())));
+  live->answer(encode_reply(live->id(), with_epoch(context, Json::object())));
   // From a worker, so that the answer is on its way before the daemon begins to end.
   context.queries.post(std::move(live), [&context] {
     if (context.options.on_shutdown) context.options.on_shutdown();

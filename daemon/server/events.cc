@@ -5,16 +5,15 @@
 #include <cmath>
 #include <span>
 
+#include "base/json/writer.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/strict_json.h"
 
 namespace chimera {
 namespace {
 
-using nlohmann::json;
-
 // Long number lists are printed by hand: a routing trace has half a million of them, and through
-// json values they would hold up the IO thread ten times as long.
+// values of JSON they would hold up the IO thread ten times as long.
 void append_float(fmt::memory_buffer& out, float value) {
   if (std::isfinite(value)) {
     fmt::format_to(std::back_inserter(out), "{}", value);
@@ -48,19 +47,19 @@ void append_rows(fmt::memory_buffer& out, std::span<const T> values, size_t colu
 }
 
 /// `object` with `fields` ("\"name\":value,…") put in before its closing brace.
-std::string splice(const json& object, const std::string& fields) {
-  std::string text = wire::dump(object);
+std::string splice(const Json& object, const std::string& fields) {
+  std::string text = write_json(object);
   if (fields.empty()) return text;
   text.pop_back();
   return text + "," + fields + "}";
 }
 
-json provenance(const DoneEvent& event) {
-  json modules = json::object();
+Json provenance(const DoneEvent& event) {
+  Json modules = Json::object();
   for (const auto& [name, share] : event.modules) {
     modules[name] = {{"version", share.version}, {"digest", share.digest}, {"share", share.share}};
   }
-  json out = {{"epoch", event.epoch},
+  Json out = {{"epoch", event.epoch},
               {"composition", event.composition},
               {"modules", std::move(modules)},
               {"backbone", {{"share", event.backbone_share}}}};
@@ -68,8 +67,8 @@ json provenance(const DoneEvent& event) {
   return out;
 }
 
-json change_list(const std::vector<ChangeItem>& changes) {
-  json out = json::array();
+Json change_list(const std::vector<ChangeItem>& changes) {
+  Json out = Json::array();
   for (const ChangeItem& change : changes) {
     out.push_back(
         {{"action", change.action}, {"module", change.module}, {"detail", change.detail}});
@@ -89,17 +88,17 @@ std::string score_lists(const DoneEvent& event) {
 }  // namespace
 
 Answer encode_token(std::string_view id, const TokenEvent& event) {
-  json out = {{"id", id},
+  Json out = {{"id", id},
               {"event", "token"},
               {"text", event.text},
               {"token", event.token},
               {"epoch", event.epoch}};
   if (event.logprob) out["logprob"] = *event.logprob;
-  return {wire::dump(out), nullptr, /*final=*/false};
+  return {write_json(out), nullptr, /*final=*/false};
 }
 
 Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format) {
-  json out = {{"id", id},
+  Json out = {{"id", id},
               {"event", "done"},
               {"finish_reason", event.finish_reason},
               {"usage",
@@ -117,15 +116,15 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
       out["text"] = event.text;
       out["tokens"] = event.tokens;
     }
-    return {wire::dump(out), nullptr, /*final=*/true};
+    return {write_json(out), nullptr, /*final=*/true};
   }
-  out["bits_per_byte"] = event.bits_per_byte ? json(*event.bits_per_byte) : json();
+  out["bits_per_byte"] = event.bits_per_byte ? Json(*event.bits_per_byte) : Json();
   out["nats"] = event.nats;
   out["count"] = event.count;
   out["n_tokens"] = event.prompt_tokens;
   if (event.logits && format.vocab > 0) {
     const auto rows = event.logits->size() / static_cast<size_t>(format.vocab);
-    out["logits"] = {{"shape", {rows, format.vocab}}, {"dtype", "float32"}};
+    out["logits"] = {{"shape", Json::array({rows, format.vocab})}, {"dtype", "float32"}};
   }
   return {splice(out, score_lists(event)), event.logits, /*final=*/true};
 }
@@ -135,10 +134,10 @@ Answer encode_status(std::string_view id, const Status& status) {
   return {wire::encode_error(id, error), nullptr, /*final=*/true};
 }
 
-std::string encode_reply(std::string_view id, json fields) {
-  fields["id"] = id;
-  fields["event"] = "done";
-  return wire::dump(fields);
+std::string encode_reply(std::string_view id, const Json& fields) {
+  Json out = {{"id", id}, {"event", "done"}};
+  out.update(fields);
+  return write_json(out);
 }
 
 std::string encode_routing(const RoutingTrace& trace) {
@@ -159,19 +158,19 @@ std::string encode_routing(const RoutingTrace& trace) {
   return fmt::to_string(out);
 }
 
-json to_json(const Status& status) {
+Json to_json(const Status& status) {
   return {
       {"code", code_name(status.code())}, {"message", status.message()}, {"hint", status.hint()}};
 }
 
-json to_json(const ChangeReport& report) {
+Json to_json(const ChangeReport& report) {
   return {{"epoch", report.epoch},
           {"composition", report.composition},
           {"changes", change_list(report.changes)}};
 }
 
-json to_json(const PlanReport& report) {
-  json refusals = json::array();
+Json to_json(const PlanReport& report) {
+  Json refusals = Json::array();
   for (const Status& refusal : report.refusals) refusals.push_back(to_json(refusal));
   return {{"accepted", report.refusals.empty()},
           {"changes", change_list(report.changes)},
@@ -182,10 +181,10 @@ json to_json(const PlanReport& report) {
 
 namespace {
 
-json library_json(const ModuleStatus::Library& library) {
+Json library_json(const ModuleStatus::Library& library) {
   const LibraryInfo& info = library.info;
   const LibraryStatus& status = library.status;
-  json out = {{"id", info.id},
+  Json out = {{"id", info.id},
               {"abi", info.abi},
               {"build", info.build},
               {"isolation", library.isolation},
@@ -203,8 +202,8 @@ json library_json(const ModuleStatus::Library& library) {
 
 }  // namespace
 
-json to_json(const LibraryStats& stats) {
-  json images = json::array();
+Json to_json(const LibraryStats& stats) {
+  Json images = Json::array();
   for (const KeptImage& image : stats.kept_images) {
     images.push_back({{"module", image.module},
                       {"version", image.version},
@@ -222,8 +221,8 @@ json to_json(const LibraryStats& stats) {
           {"kept_images", std::move(images)}};
 }
 
-json to_json(const ModuleStatus& module) {
-  json out = {{"name", module.name},       {"version", module.version},
+Json to_json(const ModuleStatus& module) {
+  Json out = {{"name", module.name},       {"version", module.version},
               {"domain", module.domain},   {"description", module.description},
               {"digest", module.digest},   {"license", module.license},
               {"kind", module.kind},       {"attach", module.attach},
@@ -234,15 +233,15 @@ json to_json(const ModuleStatus& module) {
   return out;
 }
 
-json to_json(const EpochInfo& epoch) {
+Json to_json(const EpochInfo& epoch) {
   return {{"epoch", epoch.epoch},
           {"composition", epoch.composition},
           {"sequences", epoch.sequences},
           {"current", epoch.current}};
 }
 
-json to_json(const EpochRecord& record) {
-  json modules = json::array();
+Json to_json(const EpochRecord& record) {
+  Json modules = Json::array();
   for (const CompositionModule& module : record.composition.modules) {
     modules.push_back({{"name", module.name},
                        {"version", module.version},
@@ -255,7 +254,7 @@ json to_json(const EpochRecord& record) {
           {"modules", std::move(modules)}};
 }
 
-json to_json(const EngineStats& stats) {
+Json to_json(const EngineStats& stats) {
   return {{"live", stats.live},
           {"waiting", stats.waiting},
           {"admitted", stats.admitted},
@@ -275,17 +274,17 @@ json to_json(const EngineStats& stats) {
           {"kv_blocks_free", stats.kv_blocks_free}};
 }
 
-json to_json(const RouterStats::Layer& layer, int64_t index) {
+Json to_json(const RouterStats::Layer& layer, int64_t index) {
   double total = 0.0;
   for (const auto& [name, mass] : layer.mass) total += mass;
-  json modules = json::object();
+  Json modules = Json::object();
   for (const auto& [name, counts] : layer.expert_tokens) modules[name]["experts"] = counts;
   for (const auto& [name, mass] : layer.mass) {
     modules[name]["share"] = total > 0.0 ? mass / total : 0.0;
   }
   for (auto& [name, entry] : modules.items()) {
     if (!entry.contains("share")) entry["share"] = 0.0;
-    if (!entry.contains("experts")) entry["experts"] = json::array();
+    if (!entry.contains("experts")) entry["experts"] = Json::array();
   }
   const double tokens = static_cast<double>(layer.tokens);
   return {{"layer", index},

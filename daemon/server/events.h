@@ -7,8 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json/json.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/request.h"
 #include "daemon/registry/registry.h"
@@ -28,18 +27,18 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
 Answer encode_status(std::string_view id, const Status& status);
 
 /// {"id":…,"event":"done"} with `fields` added.
-std::string encode_reply(std::string_view id, nlohmann::json fields);
+std::string encode_reply(std::string_view id, const Json& fields);
 
-nlohmann::json to_json(const Status& status);
-nlohmann::json to_json(const ChangeReport& report);
-nlohmann::json to_json(const PlanReport& report);
-nlohmann::json to_json(const ModuleStatus& module);
-nlohmann::json to_json(const LibraryStats& stats);
-nlohmann::json to_json(const EpochInfo& epoch);
-nlohmann::json to_json(const EpochRecord& record);
-nlohmann::json to_json(const EngineStats& stats);
+Json to_json(const Status& status);
+Json to_json(const ChangeReport& report);
+Json to_json(const PlanReport& report);
+Json to_json(const ModuleStatus& module);
+Json to_json(const LibraryStats& stats);
+Json to_json(const EpochInfo& epoch);
+Json to_json(const EpochRecord& record);
+Json to_json(const EngineStats& stats);
 /// One layer of `routing`.
-nlohmann::json to_json(const RouterStats::Layer& layer, int64_t index);
+Json to_json(const RouterStats::Layer& layer, int64_t index);
 
 /// "routing" of a score: {"k":…,"layers":[{"ids":[[…]],"weights":[[…]]}]}. Floats are printed with
 /// the fewest digits that read back as the same float32.

@@ -5,10 +5,11 @@
 #include <cmath>
 #include <random>
 
+#include "base/json/reader.h"
+#include "base/json/testing.h"
+
 namespace chimera {
 namespace {
-
-using nlohmann::json;
 
 DoneEvent done_event() {
   DoneEvent event;
@@ -29,26 +30,25 @@ DoneEvent done_event() {
 TEST(ServerEvents, TokenHasTheFieldsOfTheContract) {
   const Answer answer = encode_token("r", {5, " é", -0.5f, 7});
   EXPECT_FALSE(answer.final);
-  EXPECT_EQ(json::parse(answer.body), (json{{"id", "r"},
-                                            {"event", "token"},
-                                            {"text", " é"},
-                                            {"token", 5},
-                                            {"logprob", -0.5},
-                                            {"epoch", 7}}));
-  EXPECT_FALSE(json::parse(encode_token("r", {5, "", std::nullopt, 7}).body).contains("logprob"));
+  EXPECT_EQ(json_of(answer.body), (Json{{"id", "r"},
+                                        {"event", "token"},
+                                        {"text", " é"},
+                                        {"token", 5},
+                                        {"logprob", -0.5},
+                                        {"epoch", 7}}));
+  EXPECT_FALSE(json_of(encode_token("r", {5, "", std::nullopt, 7}).body).contains("logprob"));
 }
 
 TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {
-  const json streamed =
-      json::parse(encode_done("r", done_event(), {.stream = true, .seed = 9}).body);
-  EXPECT_EQ(streamed, json::parse(R"({"id":"r","event":"done","finish_reason":"length","seed":9,
+  const Json streamed = json_of(encode_done("r", done_event(), {.stream = true, .seed = 9}).body);
+  EXPECT_EQ(streamed, json_of(R"({"id":"r","event":"done","finish_reason":"length","seed":9,
       "usage":{"prompt_tokens":3,"completion_tokens":2,"cached_tokens":1},
       "timing":{"queue_ms":0.5,"prefill_ms":0.0,"decode_ms":0.0},
       "provenance":{"epoch":7,"composition":"sha256:c","backbone":{"share":0.75},
         "modules":{"legal":{"version":"1.2.0","digest":"sha256:d","share":0.25}}}})"));
-  const json whole = json::parse(encode_done("r", done_event(), {.stream = false}).body);
-  EXPECT_EQ(whole.at("text"), "ab");
-  EXPECT_EQ(whole.at("tokens"), (json{1, 2}));
+  const Json whole = json_of(encode_done("r", done_event(), {.stream = false}).body);
+  EXPECT_EQ(whole["text"], "ab");
+  EXPECT_EQ(whole["tokens"], Json::array({1, 2}));
 }
 
 TEST(ServerEvents, ScoreOfTokensHasNullBitsPerByte) {
@@ -56,21 +56,21 @@ TEST(ServerEvents, ScoreOfTokensHasNullBitsPerByte) {
   event.nats = 2.5;
   event.count = 2;
   event.logprobs = {-1.0f, -1.5f};
-  json body = json::parse(encode_done("r", event, {.is_score = true}).body);
-  EXPECT_TRUE(body.at("bits_per_byte").is_null());
-  EXPECT_EQ(body.at("logprobs"), (json{-1.0, -1.5}));
-  EXPECT_EQ(body.at("count"), 2);
+  Json body = json_of(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_TRUE(body["bits_per_byte"].is_null());
+  EXPECT_EQ(body["logprobs"], Json::array({-1.0, -1.5}));
+  EXPECT_EQ(body["count"], 2);
   EXPECT_FALSE(body.contains("tokens"));
   event.bits_per_byte = 1.5;
-  body = json::parse(encode_done("r", event, {.is_score = true}).body);
-  EXPECT_EQ(body.at("bits_per_byte"), 1.5);
+  body = json_of(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_EQ(body["bits_per_byte"], 1.5);
 }
 
 TEST(ServerEvents, NumbersThatJsonCannotHoldBecomeNull) {
   DoneEvent event = done_event();
   event.logprobs = {-INFINITY, NAN, -1.0f};
-  const json body = json::parse(encode_done("r", event, {.is_score = true}).body);
-  EXPECT_EQ(body.at("logprobs"), (json{nullptr, nullptr, -1.0}));
+  const Json body = json_of(encode_done("r", event, {.is_score = true}).body);
+  EXPECT_EQ(body["logprobs"], Json::array({nullptr, nullptr, -1.0}));
 }
 
 TEST(ServerEvents, RoutingReadsBackAsTheSameFloats) {
@@ -84,24 +84,25 @@ TEST(ServerEvents, RoutingReadsBackAsTheSameFloats) {
     trace.weights.push_back(
         std::ldexp(static_cast<float>(random() % 16777216u), -static_cast<int>(random() % 60u)));
   }
-  const json body = json::parse(encode_routing(trace));
-  EXPECT_EQ(body.at("k"), 2);
-  ASSERT_EQ(body.at("layers").size(), 2u);
+  const Json body = json_of(encode_routing(trace));
+  EXPECT_EQ(body["k"], 2);
+  ASSERT_EQ(body["layers"].size(), 2u);
   size_t at = 0;
-  for (const json& layer : body.at("layers")) {
-    ASSERT_EQ(layer.at("ids").size(), 3u);
+  for (const Json& layer : body["layers"]) {
+    ASSERT_EQ(layer["ids"].size(), 3u);
     for (size_t row = 0; row < 3; ++row) {
       for (size_t k = 0; k < 2; ++k, ++at) {
-        EXPECT_EQ(layer.at("ids")[row][k], trace.ids[at]);
-        EXPECT_EQ(layer.at("weights")[row][k].get<float>(), trace.weights[at]) << "seed " << kSeed;
+        EXPECT_EQ(layer["ids"][row][k], trace.ids[at]);
+        EXPECT_EQ(static_cast<float>(layer["weights"][row][k].number().value()), trace.weights[at])
+            << "seed " << kSeed;
       }
     }
   }
 }
 
 TEST(ServerEvents, TextThatIsNoUtf8StillMakesJson) {
-  EXPECT_EQ(json::parse(encode_token("r", {5, "\xff", std::nullopt, 7}).body).at("text"), "\uFFFD");
-  EXPECT_TRUE(json::accept(encode_status("r", Status(Code::kInternal, "\xff\x01", "h")).body));
+  EXPECT_EQ(json_of(encode_token("r", {5, "\xff", std::nullopt, 7}).body)["text"], "\uFFFD");
+  EXPECT_TRUE(parse_json(encode_status("r", Status(Code::kInternal, "\xff\x01", "h")).body).ok());
 }
 
 TEST(ServerEvents, SharesOfALayerSumToOne) {
@@ -110,11 +111,11 @@ TEST(ServerEvents, SharesOfALayerSumToOne) {
   layer.mass = {{"backbone", 3.0}, {"legal", 1.0}};
   layer.entropy_sum = 8.0;
   layer.tokens = 4;
-  const json body = to_json(layer, 2);
-  EXPECT_EQ(body.at("layer"), 2);
-  EXPECT_EQ(body.at("entropy"), 2.0);
-  EXPECT_EQ(body.at("modules").at("backbone"), (json{{"share", 0.75}, {"experts", {3, 4}}}));
-  EXPECT_EQ(body.at("modules").at("legal"), (json{{"share", 0.25}, {"experts", json::array()}}));
+  const Json body = to_json(layer, 2);
+  EXPECT_EQ(body["layer"], 2);
+  EXPECT_EQ(body["entropy"], 2.0);
+  EXPECT_EQ(body["modules"]["backbone"], (Json{{"share", 0.75}, {"experts", Json::array({3, 4})}}));
+  EXPECT_EQ(body["modules"]["legal"], (Json{{"share", 0.25}, {"experts", Json::array()}}));
 }
 
 }  // namespace

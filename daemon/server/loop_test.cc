@@ -8,15 +8,15 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/json/testing.h"
+#include "base/json/writer.h"
 #include "daemon/server/events.h"
 
 namespace chimera {
 namespace {
 
-using nlohmann::json;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
@@ -50,7 +50,7 @@ class Raw {
                i + 1 < frames.size() ? ZMQ_SNDMORE : 0);
     }
   }
-  void request(const json& body) { send({"CHIMERA/1", body.dump()}); }
+  void request(const Json& body) { send({"CHIMERA/1", write_json(body)}); }
   /// Empty when nothing came in time.
   std::vector<std::string> receive(int timeout_ms = 3000) {
     std::vector<std::string> frames;
@@ -66,9 +66,9 @@ class Raw {
     }
     return frames;
   }
-  json answer(int timeout_ms = 20'000) {
+  Json answer(int timeout_ms = 20'000) {
     const auto frames = receive(timeout_ms);
-    return frames.size() < 2 ? json() : json::parse(frames[1]);
+    return frames.size() < 2 ? Json() : json_of(frames[1]);
   }
 
  private:
@@ -134,8 +134,8 @@ class Loop : public testing::Test {
   std::unique_ptr<ServerLoop> loop_;
 };
 
-json health(const std::string& id) { return {{"id", id}, {"call", "health"}}; }
-json generate(const std::string& id) { return {{"id", id}, {"call", "generate"}, {"prompt", "x"}}; }
+Json health(const std::string& id) { return {{"id", id}, {"call", "health"}}; }
+Json generate(const std::string& id) { return {{"id", id}, {"call", "generate"}, {"prompt", "x"}}; }
 TokenEvent token(int32_t id) { return {id, "t", std::nullopt, 1}; }
 
 TEST_F(Loop, DealerAndReqGetTheirFrames) {
@@ -147,7 +147,7 @@ TEST_F(Loop, DealerAndReqGetTheirFrames) {
   req.request(health("h2"));
   const auto frames = req.receive();
   ASSERT_EQ(frames.size(), 2u);
-  EXPECT_EQ(json::parse(frames[1]).at("id"), "h2");
+  EXPECT_EQ(json_of(frames[1])["id"], "h2");
 }
 
 TEST_F(Loop, SocketsAreForTheirOwnerOnly) {
@@ -161,7 +161,7 @@ TEST_F(Loop, SocketsAreForTheirOwnerOnly) {
 
 TEST_F(Loop, MalformedMessagesGetExactlyOneErrorAndTheLoopLivesOn) {
   start(keeping());
-  const std::string good = health("a").dump();
+  const std::string good = write_json(health("a"));
   const std::vector<std::vector<std::string>> bad = {
       {"x"},
       {""},
@@ -183,9 +183,9 @@ TEST_F(Loop, MalformedMessagesGetExactlyOneErrorAndTheLoopLivesOn) {
     peer.send(frames);
     auto answer = peer.receive();
     ASSERT_FALSE(answer.empty()) << "no answer to " << frames[0];
-    const json error = json::parse(answer.back());
-    EXPECT_EQ(error.at("event"), "error");
-    EXPECT_EQ(error.at("code"), "invalid_argument");
+    const Json error = json_of(answer.back());
+    EXPECT_EQ(error["event"], "error");
+    EXPECT_EQ(error["code"], "invalid_argument");
     peer.request(health("after"));
     EXPECT_EQ(peer.answer().value("id", ""), "after") << "a second error came";
   }
@@ -196,7 +196,7 @@ TEST_F(Loop, WrongMagicNamesTheExpectedOne) {
   start(keeping());
   Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
   peer.send({"HELLO", "{}"});
-  EXPECT_NE(peer.answer().at("message").get<std::string>().find("CHIMERA/1"), std::string::npos);
+  EXPECT_NE(peer.answer().value("message", "").find("CHIMERA/1"), std::string::npos);
 }
 
 TEST_F(Loop, AFrameBeyondTheLimitEndsThatConnectionOnly) {
@@ -261,7 +261,7 @@ TEST_F(Loop, RequestsPerConnectionAreBounded) {
   start(keeping());
   Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
   for (const char* id : {"a", "b", "c", "d"}) peer.request(generate(id));
-  const json refused = peer.answer();
+  const Json refused = peer.answer();
   EXPECT_EQ(refused.value("id", ""), "d");
   EXPECT_EQ(refused.value("code", ""), "resource_exhausted");
 }
@@ -273,16 +273,16 @@ TEST_F(Loop, CancelEndsTheTargetOfTheSameConnectionOnly) {
   kept("g");
   Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
   other.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
-  EXPECT_FALSE(other.answer().at("cancelled").get<bool>());
+  EXPECT_FALSE(other.answer().value("cancelled", true));
   EXPECT_EQ(cancelled_, 0);
   peer.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
-  std::map<std::string, json> answers;
+  std::map<std::string, Json> answers;
   for (int i = 0; i < 2; ++i) {
-    const json answer = peer.answer();
-    answers[answer.at("id")] = answer;
+    const Json answer = peer.answer();
+    answers[answer.value("id", "")] = answer;
   }
-  EXPECT_TRUE(answers["c"].at("cancelled").get<bool>());
-  EXPECT_EQ(answers["g"].at("finish_reason"), "cancelled");
+  EXPECT_TRUE(answers["c"].value("cancelled", false));
+  EXPECT_EQ(answers["g"]["finish_reason"], "cancelled");
 }
 
 TEST_F(Loop, ClosingAConnectionCancelsItsRequestsEvenWhenNothingIsSent) {
@@ -341,7 +341,7 @@ TEST_F(Loop, AnOverflowEndsWithResourceExhausted) {
     if (!answer->final) ++tokens;
   }
   EXPECT_EQ(tokens, 8);
-  EXPECT_EQ(json::parse(last->body).at("code"), "resource_exhausted");
+  EXPECT_EQ(json_of(last->body)["code"], "resource_exhausted");
 }
 
 TEST_F(Loop, ACancelBeforeTheWorkBeganIsNotLost) {
@@ -361,10 +361,10 @@ TEST_F(Loop, BinaryFrameArrivesBitwise) {
     live->on_done(std::move(done));
   });
   Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
-  peer.request({{"id", "s"}, {"call", "score"}, {"tokens", {1, 2}}});
+  peer.request({{"id", "s"}, {"call", "score"}, {"tokens", Json::array({1, 2})}});
   const auto frames = peer.receive();
   ASSERT_EQ(frames.size(), 3u);
-  EXPECT_EQ(json::parse(frames[1]).at("logits").at("shape"), (json{2, 3}));
+  EXPECT_EQ(json_of(frames[1])["logits"]["shape"], Json::array({2, 3}));
   const std::vector<float> expected{1, -2, 0.5f, 4, 5, 6};
   ASSERT_EQ(frames[2].size(), expected.size() * sizeof(float));
   EXPECT_EQ(std::memcmp(frames[2].data(), expected.data(), frames[2].size()), 0);

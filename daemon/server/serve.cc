@@ -213,31 +213,30 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize c
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
   context.queries.post(live, [&context, live] {
     const ServerOptions& options = context.options;
-    nlohmann::json modules = nlohmann::json::array();
+    Json modules = Json::array();
     for (const ModuleStatus& module : options.registry->modules()) {
       modules.push_back(
           {{"name", module.name}, {"version", module.version}, {"enabled", module.enabled}});
     }
     const PublishedEpoch current = options.engine->current();
-    nlohmann::json out = {{"protocol", "chimera/1"},
-                          {"version", CHIMERA_VERSION},
-                          {"model_type", options.model.model_type},
-                          {"family", options.model.model_type},
-                          {"vocab", options.model.vocab_size},
-                          {"hidden_size", options.model.hidden_size},
-                          {"layers", options.model.num_layers},
-                          {"context", context_tokens(options)},
-                          {"max_sequences", options.config->serve.max_sequences},
-                          {"precision", spelling(options.config->backbone.precision)},
-                          {"has_tokenizer", options.tokenizer != nullptr},
-                          {"has_chat_template", options.chat_template != nullptr},
-                          {"fingerprint", options.fingerprint},
-                          {"epoch", current.epoch},
-                          {"composition", current.composition},
-                          {"modules", std::move(modules)}};
-    out["score_prefix_token"] =
-        context.score_prefix ? nlohmann::json(*context.score_prefix) : nlohmann::json();
-    live->answer(encode_reply(live->id(), std::move(out)));
+    Json out = {{"protocol", "chimera/1"},
+                {"version", CHIMERA_VERSION},
+                {"model_type", options.model.model_type},
+                {"family", options.model.model_type},
+                {"vocab", options.model.vocab_size},
+                {"hidden_size", options.model.hidden_size},
+                {"layers", options.model.num_layers},
+                {"context", context_tokens(options)},
+                {"max_sequences", options.config->serve.max_sequences},
+                {"precision", spelling(options.config->backbone.precision)},
+                {"has_tokenizer", options.tokenizer != nullptr},
+                {"has_chat_template", options.chat_template != nullptr},
+                {"fingerprint", options.fingerprint},
+                {"epoch", current.epoch},
+                {"composition", current.composition},
+                {"modules", std::move(modules)}};
+    out["score_prefix_token"] = context.score_prefix ? Json(*context.score_prefix) : Json();
+    live->answer(encode_reply(live->id(), out));
   });
 }
 

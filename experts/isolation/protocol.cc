@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/utf8.h"
+
 namespace chimera {
 namespace {
 
@@ -315,34 +317,6 @@ Result<std::vector<HostTensor>> decode_tensors(std::string_view table, uint64_t 
   CHIMERA_RETURN_IF_ERROR(in.finish("table of tensors"));
   return tensors;
 }
-
-namespace {
-
-/// Length of the well-formed UTF-8 sequence at the start of `text`, 0 when there is none.
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  const size_t n = lead < 0x80   ? 1
-                   : lead < 0xc2 ? 0
-                   : lead < 0xe0 ? 2
-                   : lead < 0xf0 ? 3
-                   : lead < 0xf5 ? 4
-                                 : 0;
-  if (n == 0 || n > text.size()) return 0;
-  for (size_t i = 1; i < n; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  if (n < 3) return n;
-  // Overlong forms, surrogates, beyond U+10FFFF.
-  const unsigned char second = byte(1);
-  if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
-      (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f)) {
-    return 0;
-  }
-  return n;
-}
-
-}  // namespace
 
 std::string printable(std::string_view text, size_t limit) {
   std::string out;

@@ -4,22 +4,19 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <nlohmann/json.hpp>
+
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxRecord = 64u << 10;
 
 /// The sentence of a record, or of the lack of a readable one.
 std::string describe(const std::string& text) {
-  const Json j = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto field = [&](const char* key) {
-    const auto at = j.is_object() ? j.find(key) : j.end();
-    return j.is_object() && at != j.end() && at->is_string() ? at->get<std::string>() : "?";
-  };
+  const Result<Json> record = parse_json(text);
+  const auto field = [&](const char* key) { return record.ok() ? record->value(key, "?") : "?"; };
   return fmt::format("version {} crashed too often (last at {}: it {})", field("version"),
                      field("time"), field("reason"));
 }
@@ -59,7 +56,7 @@ Status Quarantine::put(const std::string& key, const QuarantineRecord& record) {
   const Json j = {{"module", record.module},   {"version", record.version},
                   {"library", record.library}, {"crashes", record.crashes},
                   {"reason", record.reason},   {"time", record.time}};
-  const std::string text = j.dump(2, ' ', false, Json::error_handler_t::replace);
+  const std::string text = write_json(j, {.indent = 2});
   Status status;
   if (!dir_.empty()) {
     if (::mkdir(dir_.c_str(), 0700) != 0 && errno != EEXIST) {

@@ -2,18 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "base/json/writer.h"
 #include "base/yaml/tree.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
 namespace {
-
-/// A YAML scalar that every reader takes for this very text: JSON strings are YAML.
-std::string quoted(const std::string& text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
 
 /// Whether `text` is what the reader made of a map, rather than a text that begins like one.
 bool is_flow_map(const std::string& text) {
@@ -32,7 +27,7 @@ std::string provenance_yaml(const Manifest& m) {
   if (!m.data_sources.empty()) {
     out += "  data:\n";
     for (const std::string& source : m.data_sources) {
-      out += fmt::format("    - {}\n", is_flow_map(source) ? source : quoted(source));
+      out += fmt::format("    - {}\n", is_flow_map(source) ? source : json_string(source));
     }
   }
   if (!m.parents.empty()) {
@@ -51,7 +46,7 @@ std::string provenance_yaml(const Manifest& m) {
 
 std::string probe_yaml(const Manifest& m) {
   std::string out;
-  if (!m.probe_text.empty()) out += fmt::format("  text: {}\n", quoted(m.probe_text));
+  if (!m.probe_text.empty()) out += fmt::format("  text: {}\n", json_string(m.probe_text));
   if (m.probe_max_bits_per_byte) {
     out += fmt::format("  max_bits_per_byte: {}\n", *m.probe_max_bits_per_byte);
   }
@@ -62,13 +57,13 @@ std::string probe_yaml(const Manifest& m) {
 }
 
 std::string library_yaml(const LibrarySpec& spec) {
-  std::string out = fmt::format("library:\n  file: {}\n", quoted(spec.file));
-  if (!spec.id.empty()) out += fmt::format("  id: {}\n", quoted(spec.id));
+  std::string out = fmt::format("library:\n  file: {}\n", json_string(spec.file));
+  if (!spec.id.empty()) out += fmt::format("  id: {}\n", json_string(spec.id));
   out += fmt::format("  isolation: {}\n  on_failure: {}\n",
                      spec.isolation == Isolation::kInProcess ? "in-process" : "process",
                      spec.on_failure == FailurePolicy::kDrop ? "drop" : "fail");
-  if (!spec.gate.empty()) out += fmt::format("  gate: {}\n", quoted(spec.gate));
-  if (!spec.config.empty()) out += fmt::format("  config: {}\n", quoted(spec.config));
+  if (!spec.gate.empty()) out += fmt::format("  gate: {}\n", json_string(spec.gate));
+  if (!spec.config.empty()) out += fmt::format("  config: {}\n", json_string(spec.config));
   out += fmt::format("  deadline_ms: {}\n  memory_mib: {}\n", spec.deadline_ms, spec.memory_mib);
   if (spec.slots.empty()) return out;
   out += "  slots:\n";
@@ -82,11 +77,11 @@ std::string library_yaml(const LibrarySpec& spec) {
 
 std::string manifest_yaml(const Manifest& m) {
   std::string out = "chimera: module/1\n";
-  out += fmt::format("name: {}\n", quoted(m.name));
-  out += fmt::format("version: {}\n", quoted(m.version));
-  if (!m.domain.empty()) out += fmt::format("domain: {}\n", quoted(m.domain));
-  if (!m.description.empty()) out += fmt::format("description: {}\n", quoted(m.description));
-  if (!m.license.empty()) out += fmt::format("license: {}\n", quoted(m.license));
+  out += fmt::format("name: {}\n", json_string(m.name));
+  out += fmt::format("version: {}\n", json_string(m.version));
+  if (!m.domain.empty()) out += fmt::format("domain: {}\n", json_string(m.domain));
+  if (!m.description.empty()) out += fmt::format("description: {}\n", json_string(m.description));
+  if (!m.license.empty()) out += fmt::format("license: {}\n", json_string(m.license));
   out += fmt::format("kind: {}\n", m.kind == ModuleKind::kLibrary ? "library" : "weights");
   out += fmt::format("attach: {}\n", m.attach == Attach::kReplace ? "replace" : "append");
   out += fmt::format("backbone:\n  fingerprint: {}\n  hidden_size: {}\n", m.backbone_fingerprint,

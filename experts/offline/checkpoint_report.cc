@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
@@ -10,12 +9,11 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
+#include "base/json/reader.h"
 #include "experts/module/base_tensors.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 bool is_scale(const std::string& name) {
   return name.ends_with("_scale_inv") || name.ends_with("_scales");
@@ -176,10 +174,8 @@ Result<Json> inspect_checkpoint(const std::string& dir) {
   if (!checkpoint.ok()) return checkpoint.status();
   Json out;
   out["type"] = "checkpoint";
-  const auto config = nlohmann::json::parse(checkpoint->config_json(), nullptr, false);
-  const bool named =
-      config.is_object() && config.contains("model_type") && config["model_type"].is_string();
-  out["model_type"] = named ? config["model_type"].get<std::string>() : "unknown";
+  const Result<Json> config = parse_json(checkpoint->config_json());
+  out["model_type"] = config.ok() ? config->value("model_type", "unknown") : "unknown";
   Json model;
   const Status runs = describe_model(*checkpoint, model);
   out["runs"] = runs.ok();

@@ -3,10 +3,10 @@
 // Thread safety: free functions, from any thread.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "backbone/checkpoint/checkpoint.h"
+#include "base/json/json.h"
 #include "base/status.h"
 
 namespace chimera {
@@ -14,7 +14,7 @@ namespace chimera {
 /// Family, sizes, parameters, memory per precision, and whether Chimera runs it: "runs" false with
 /// "refused" naming what is not supported or missing. Fails only when the directory cannot be read
 /// as a checkpoint at all.
-Result<nlohmann::ordered_json> inspect_checkpoint(const std::string& dir);
+Result<Json> inspect_checkpoint(const std::string& dir);
 
 /// "BF16", or "BF16, F32" when tensors differ.
 std::string dtype_list(const Checkpoint& checkpoint);

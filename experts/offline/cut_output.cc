@@ -7,10 +7,11 @@
 #include <cstring>
 #include <filesystem>
 #include <new>
-#include <nlohmann/json.hpp>
 
 #include "backbone/checkpoint/safetensors.h"
 #include "base/io/env.h"
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
@@ -102,15 +103,15 @@ Status write_checkpoint_tensors(const std::string& dir, const std::vector<Tensor
   }
   if (shards.size() == 1) return write_shard(dir + "/model.safetensors", shards.front());
 
-  nlohmann::ordered_json index;
-  index["metadata"]["total_size"] = total;
+  Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", Json::object()}};
+  Json& weight_map = *index.find("weight_map");
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
     CHIMERA_RETURN_IF_ERROR(write_shard(dir + "/" + name, shards[i]));
-    for (const TensorView& tensor : shards[i]) index["weight_map"][tensor.name] = name;
+    for (const TensorView& tensor : shards[i]) weight_map.append(tensor.name, name);
   }
   return write_file_durably(Env::system(), dir + "/model.safetensors.index.json",
-                            index.dump(2) + "\n", 0644);
+                            write_json(index, {.indent = 2}) + "\n", 0644);
 }
 
 Status copy_side_files(const std::string& from, const std::string& to) {
@@ -126,12 +127,14 @@ Status copy_side_files(const std::string& from, const std::string& to) {
 
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
                                 const ConfigEdit& edit) {
-  auto config = nlohmann::ordered_json::parse(config_json, nullptr, false);
+  Result<Json> parsed = parse_json(config_json);
+  if (!parsed.ok()) return parsed.status().with_context(label);
+  Json& config = *parsed;
   if (!config.is_object()) {
     return Status(Code::kDataCorrupt, label + ": found no JSON object (expected config.json)");
   }
-  const auto text = config.find("text_config");
-  auto& target = text != config.end() && text->is_object() ? *text : config;
+  Json* text = config.find("text_config");
+  Json& target = text != nullptr && text->is_object() ? *text : config;
   bool found = false;
   for (const char* key : kExpertCountKeys) {
     if (!target.contains(key)) continue;
@@ -142,7 +145,7 @@ Result<std::string> edit_config(const std::string& config_json, const std::strin
   target["num_experts_per_tok"] = edit.num_experts_per_tok;
   target.erase(kGroupedExpertsKey);
   if (edit.grouped_experts) target[kGroupedExpertsKey] = *edit.grouped_experts;
-  return config.dump(2) + "\n";
+  return write_json(config, {.indent = 2}) + "\n";
 }
 
 }  // namespace chimera

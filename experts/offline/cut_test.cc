@@ -7,11 +7,11 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/families/model_config.h"
+#include "base/json/testing.h"
 #include "experts/module/base_tensors.h"
 #include "experts/offline/module_report.h"
 
@@ -62,7 +62,7 @@ void expect_same_checkpoint(const std::string& a, const std::string& b) {
     EXPECT_TRUE(std::equal(p->bytes.begin(), p->bytes.end(), q->bytes.begin(), q->bytes.end()))
         << name;
   }
-  EXPECT_EQ(nlohmann::json::parse(x->config_json()), nlohmann::json::parse(y->config_json()));
+  EXPECT_EQ(json_of(x->config_json()), json_of(y->config_json()));
 }
 
 SplitOptions options_for(const std::string& checkpoint, const TempDir& out) {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json/writer.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
@@ -15,7 +15,6 @@ namespace chimera {
 namespace {
 
 namespace po = boost::program_options;
-using Json = nlohmann::ordered_json;
 using Words = std::vector<std::string>;
 
 [[noreturn]] void usage(std::string message) { throw ModuleUsage{std::move(message)}; }
@@ -144,7 +143,7 @@ Status run_fingerprint(const Words& words, bool json) {
   const Result<std::string> fingerprint =
       checkpoint_fingerprint(only_argument(parse(words, {}), "CHECKPOINT"));
   if (!fingerprint.ok()) return fingerprint.status();
-  fmt::print("{}\n", json ? Json{{"fingerprint", *fingerprint}}.dump() : *fingerprint);
+  fmt::print("{}\n", json ? write_json({{"fingerprint", *fingerprint}}) : *fingerprint);
   return {};
 }
 

@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "base/json/writer.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr size_t kColumns = 80;
 
@@ -33,10 +32,12 @@ bool holds_bytes(const std::string& key) { return key == "bytes" || key == "memo
 bool holds_count(const std::string& key) { return key.ends_with("parameters"); }
 
 std::string human_value(const std::string& key, const Json& value) {
-  if (value.is_number() && holds_bytes(key)) return human_bytes(value.get<double>());
-  if (value.is_number() && holds_count(key)) return human_count(value.get<double>());
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
+  if (const auto number = value.number()) {
+    if (holds_bytes(key)) return human_bytes(*number);
+    if (holds_count(key)) return human_count(*number);
+  }
+  if (const std::string* word = value.string()) return *word;
+  if (const auto flag = value.boolean()) return *flag ? "yes" : "no";
   std::string text;
   if (value.is_array()) {
     for (const Json& item : value) text += (text.empty() ? "" : ", ") + human_value(key, item);
@@ -46,7 +47,7 @@ std::string human_value(const std::string& key, const Json& value) {
       text += (text.empty() ? "" : ", ") + name + " " + human_value(unit, item);
     }
   } else {
-    text = value.dump();
+    text = write_json(value);
   }
   return text;
 }
@@ -92,7 +93,7 @@ std::string report_text(const Json& report) {
 
 void print_report(const Json& report, bool json) {
   if (json) {
-    fmt::print("{}\n", report.dump(-1, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", write_json(report));
   } else {
     fmt::print("{}", report_text(report));
   }

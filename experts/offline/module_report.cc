@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "backbone/backbone.h"
 #include "backbone/checkpoint/checkpoint.h"
@@ -21,8 +20,6 @@
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 bool exists(const std::string& path) {
   struct stat info {};
@@ -176,7 +173,7 @@ Result<Json> verify_module(const std::string& dir, const std::string& backbone_d
   if (!manifest.ok()) return manifest.status();
   ModelConfig config = permissive_config(*manifest);
   std::string fingerprint = manifest->backbone_fingerprint;
-  Json checks = {"manifest", "digests", "tensors", "finite"};
+  std::vector<std::string> checks{"manifest", "digests", "tensors", "finite"};
   if (!backbone_dir.empty()) {
     const Result<Checkpoint> checkpoint = Checkpoint::open(backbone_dir, Residency::kMapped);
     if (!checkpoint.ok()) return checkpoint.status();

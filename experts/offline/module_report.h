@@ -3,21 +3,20 @@
 // Thread safety: free functions, from any thread; one seal_module per directory at a time.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
+#include "base/json/json.h"
 #include "base/status.h"
 
 namespace chimera {
 
 /// A module directory (module.yaml) or a checkpoint directory (config.json): what it is and what
 /// it holds, read without judging more than needed. not_found for any other directory.
-Result<nlohmann::ordered_json> inspect_directory(const std::string& dir);
+Result<Json> inspect_directory(const std::string& dir);
 
 /// Checks a module: manifest, file digests, tensor names and shapes, finite numbers; with
 /// `backbone_dir` also the fingerprint and the fit. Lists the checks that were made.
-Result<nlohmann::ordered_json> verify_module(const std::string& dir,
-                                             const std::string& backbone_dir);
+Result<Json> verify_module(const std::string& dir, const std::string& backbone_dir);
 
 /// Fingerprint of the checkpoint in `dir`.
 Result<std::string> checkpoint_fingerprint(const std::string& dir);

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "experts/offline/module_print.h"
@@ -56,7 +55,7 @@ TEST(SlotSets, ProblemsOfAMapAreAllNamedWithTheirPlaces) {
 }
 
 TEST(ReportText, StaysWithin80ColumnsAndKeepsWords) {
-  nlohmann::ordered_json report;
+  Json report;
   report["fingerprint"] = "sha256:" + std::string(64, 'a');
   report["active_parameters"] = 1300000000;
   report["memory"] = {{"f32", 27600000000}, {"bf16", 13800000000}};

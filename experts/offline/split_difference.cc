@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "backbone/backbone.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "base/json/reader.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/cut_module.h"
 #include "experts/offline/cut_output.h"
@@ -59,13 +59,12 @@ bool same_gate(const BaseLayer& a, const BaseLayer& b, int64_t e) {
 
 /// Keys whose values differ, for messages.
 std::string different_keys(const std::string& a, const std::string& b) {
-  const auto x = nlohmann::json::parse(a, nullptr, false);
-  const auto y = nlohmann::json::parse(b, nullptr, false);
+  const Result<Json> x = parse_json(a), y = parse_json(b);
   std::vector<std::string> keys;
-  if (!x.is_object() || !y.is_object()) return "";
-  for (const auto& [key, value] : x.items()) {
-    const auto other = y.find(key);
-    if (other == y.end() || *other != value) keys.push_back(key);
+  if (!x.ok() || !y.ok()) return "";
+  for (const auto& [key, value] : x->items()) {
+    const Json* other = y->find(key);
+    if (other == nullptr || *other != value) keys.push_back(key);
   }
   return fmt::format("{}", fmt::join(keys, ", "));
 }

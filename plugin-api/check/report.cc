@@ -1,6 +1,6 @@
 #include "check/report.h"
 
-#include <nlohmann/json.hpp>
+#include "base/json/writer.h"
 
 namespace chimera::check {
 namespace {
@@ -42,10 +42,6 @@ std::string wrapped(const std::string& text) {
   return out + line;
 }
 
-std::string dumped(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 }  // namespace
 
 std::string human_line(const CaseResult& result, bool colour) {
@@ -58,16 +54,16 @@ std::string human_line(const CaseResult& result, bool colour) {
 
 std::string json_line(const CaseResult& result, uint64_t seed) {
   const Case& c = *result.which;
-  return dumped({{"type", "case"},
-                 {"case", c.number},
-                 {"group", std::string(1, c.group)},
-                 {"name", c.name},
-                 {"verdict", verdict_name(result.finding.verdict)},
-                 {"text", result.finding.text},
-                 {"promise", c.promise},
-                 {"seconds", result.seconds},
-                 {"reproduce", fmt::format("{}:{}", c.number, seed)},
-                 {"output", result.output}}) +
+  return write_json({{"type", "case"},
+                     {"case", c.number},
+                     {"group", std::string(1, c.group)},
+                     {"name", c.name},
+                     {"verdict", verdict_name(result.finding.verdict)},
+                     {"text", result.finding.text},
+                     {"promise", c.promise},
+                     {"seconds", result.seconds},
+                     {"reproduce", fmt::format("{}:{}", c.number, seed)},
+                     {"output", result.output}}) +
          "\n";
 }
 
@@ -90,16 +86,16 @@ std::string human_summary(const Summary& s, bool colour) {
 }
 
 std::string json_summary(const Summary& s) {
-  return dumped({{"type", "summary"},
-                 {"library", s.library},
-                 {"level", level_name(s.level)},
-                 {"seed", s.seed},
-                 {"pass", s.passed},
-                 {"warn", s.warned},
-                 {"fail", s.failed},
-                 {"skip", s.skipped},
-                 {"conforms", s.conforms()},
-                 {"seconds", s.seconds}}) +
+  return write_json({{"type", "summary"},
+                     {"library", s.library},
+                     {"level", level_name(s.level)},
+                     {"seed", s.seed},
+                     {"pass", s.passed},
+                     {"warn", s.warned},
+                     {"fail", s.failed},
+                     {"skip", s.skipped},
+                     {"conforms", s.conforms()},
+                     {"seconds", s.seconds}}) +
          "\n";
 }
 

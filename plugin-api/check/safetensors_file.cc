@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstring>
 #include <map>
-#include <nlohmann/json.hpp>
 
+#include "base/json/reader.h"
 #include "chimera/expert.h"
 
 namespace chimera::check {
@@ -26,25 +26,25 @@ uint32_t dtype_of(const std::string& name) {
 }
 
 /// The tensor of one header entry; a text when it is impossible.
-std::variant<FileTensor, std::string> read_entry(const std::string& name,
-                                                 const nlohmann::json& entry, uint64_t data_size) {
+std::variant<FileTensor, std::string> read_entry(const std::string& name, const Json& entry,
+                                                 uint64_t data_size) {
   FileTensor t;
   t.name = name;
-  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() ||
-      !entry.contains("shape") || !entry["shape"].is_array() || !entry.contains("data_offsets") ||
-      !entry["data_offsets"].is_array() || entry["data_offsets"].size() != 2) {
+  const Json& offsets = entry["data_offsets"];
+  if (!entry["dtype"].is_string() || !entry["shape"].is_array() || !offsets.is_array() ||
+      offsets.size() != 2) {
     return fmt::format("tensor {}: expected dtype, shape and data_offsets", name);
   }
-  t.dtype = dtype_of(entry["dtype"].get<std::string>());
-  for (const auto& d : entry["shape"]) {
-    if (!d.is_number_unsigned()) return fmt::format("tensor {}: shape is no list of sizes", name);
-    t.shape.push_back(d.get<uint64_t>());
+  t.dtype = dtype_of(*entry["dtype"].string());
+  for (const Json& d : entry["shape"]) {
+    if (!d.natural()) return fmt::format("tensor {}: shape is no list of sizes", name);
+    t.shape.push_back(*d.natural());
   }
-  for (const auto& o : entry["data_offsets"]) {
-    if (!o.is_number_unsigned()) return fmt::format("tensor {}: offsets are no sizes", name);
+  for (const Json& o : offsets) {
+    if (!o.natural()) return fmt::format("tensor {}: offsets are no sizes", name);
   }
-  t.begin = entry["data_offsets"][0].get<uint64_t>();
-  const uint64_t end = entry["data_offsets"][1].get<uint64_t>();
+  t.begin = *offsets[0].natural();
+  const uint64_t end = *offsets[1].natural();
   if (t.begin > end || end > data_size) {
     return fmt::format("tensor {}: offsets [{}, {}] in {} bytes of data", name, t.begin, end,
                        data_size);
@@ -109,12 +109,13 @@ std::variant<TensorFile, std::string> parse_tensor_file(std::string path, std::s
   if (length > kMaxHeader || length > bytes.size() - 8) {
     return fmt::format("{}: header of {} bytes in a file of {}", path, length, bytes.size());
   }
-  const auto* text = bytes.data() + 8;
-  const auto header = nlohmann::json::parse(text, text + length, nullptr, false);
-  if (!header.is_object()) return path + ": header is no JSON object";
+  const Result<Json> header =
+      parse_json(std::string_view(bytes).substr(8, length), {.max_bytes = kMaxHeader});
+  if (!header.ok()) return path + ": header: " + header.status().message();
+  if (!header->is_object()) return path + ": header is no JSON object";
   TensorFile file;
   const uint64_t data = 8 + length;
-  for (const auto& [name, entry] : header.items()) {
+  for (const auto& [name, entry] : header->items()) {
     if (name == "__metadata__") continue;
     auto read = read_entry(name, entry, bytes.size() - data);
     if (auto* problem = std::get_if<std::string>(&read)) return path + ": " + *problem;

@@ -4,9 +4,10 @@
 // stands still at 2025-03-14 15:09:26.
 #include <ctime>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 #include "text/template/builtins/json.h"
 #include "text/template/template.h"
 
@@ -25,13 +26,12 @@ std::tm fixed_time() {
   return out;
 }
 
-chimera::Result<std::string> render(const nlohmann::json& request) {
+chimera::Result<std::string> render(const chimera::Json& request) {
   using namespace chimera;
-  auto variables =
-      jinja::parse_json(request.at("variables").get<std::string>(), jinja::Origin::kTrusted);
+  auto variables = jinja::parse_json(request.value("variables", ""), jinja::Origin::kTrusted);
   if (!variables.ok()) return variables.status();
   if (variables->dict() == nullptr) return Status(Code::kInvalidArgument, "variables: no object");
-  const auto parsed = jinja::Template::parse(request.at("template").get<std::string>());
+  const auto parsed = jinja::Template::parse(request.value("template", ""));
   if (!parsed.ok()) return parsed.status();
   auto rendered = (*parsed)->render(*variables->dict(), fixed_time());
   if (!rendered.ok()) return rendered.status();
@@ -43,14 +43,11 @@ chimera::Result<std::string> render(const nlohmann::json& request) {
 int main() {
   std::string line;
   while (std::getline(std::cin, line)) {
-    const auto text = render(nlohmann::json::parse(line));
-    nlohmann::json out;
-    if (text.ok()) {
-      out["text"] = *text;
-    } else {
-      out["error"] = text.status().message();
-    }
-    std::cout << out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+    const auto request = chimera::parse_json(line);
+    const auto text = request.ok() ? render(*request) : request.status();
+    const chimera::Json out = text.ok() ? chimera::Json{{"text", *text}}
+                                        : chimera::Json{{"error", text.status().message()}};
+    std::cout << chimera::write_json(out) << std::endl;
   }
   return 0;
 }

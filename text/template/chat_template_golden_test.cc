@@ -4,15 +4,14 @@
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/json/testing.h"
+#include "base/json/writer.h"
 #include "text/template/chat_template.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::filesystem::path golden_dir() {
   return std::filesystem::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open/chat_templates";
@@ -36,24 +35,24 @@ std::tm parse_time(const std::string& text) {
 }
 
 void check_case(const ChatTemplate& chat, const Json& one, const std::tm& now) {
-  SCOPED_TRACE(one["name"].get<std::string>());
-  const std::string messages = one["messages"].dump();
-  const std::string tools = one["tools"].is_null() ? "" : one["tools"].dump();
-  const std::string variables = one["vars"].dump();
+  SCOPED_TRACE(one.value("name", ""));
+  const std::string messages = write_json(one["messages"]);
+  const std::string tools = one["tools"].is_null() ? "" : write_json(one["tools"]);
+  const std::string variables = write_json(one["vars"]);
   ChatTemplate::Request request;
   request.messages = messages;
   request.tools = tools;
   request.variables = variables;
-  request.add_generation_prompt = one["add_generation_prompt"].get<bool>();
+  request.add_generation_prompt = one.value("add_generation_prompt", false);
   request.now = now;
   const auto rendered = chat.render(request);
   if (one.contains("expected")) {
     ASSERT_TRUE(rendered.ok()) << rendered.status().to_string();
-    EXPECT_EQ(rendered->text, one["expected"].get<std::string>());
+    EXPECT_EQ(rendered->text, one.value("expected", ""));
   } else if (one.value("must_fail", true)) {
     ASSERT_FALSE(rendered.ok());
     EXPECT_EQ(rendered.status().code(), Code::kInvalidArgument);
-    const auto error = one["error"].get<std::string>();
+    const auto error = one.value("error", "");
     const std::string told = error.substr(error.find(": ") + 2);
     EXPECT_NE(rendered.status().message().find(told), std::string::npos)
         << rendered.status().message();
@@ -68,16 +67,16 @@ TEST(ChatTemplateGolden, EveryCase) {
   for (const auto& entry : std::filesystem::directory_iterator(golden_dir())) {
     if (entry.path().extension() != ".json") continue;
     SCOPED_TRACE(entry.path().filename().string());
-    const Json golden = Json::parse(contents(entry.path()));
+    const Json golden = json_of(contents(entry.path()));
     Json config = Json::object();
     for (const char* name : {"bos_token", "eos_token"}) {
       if (!golden[name].is_null()) config[name] = golden[name];
     }
-    const std::string source = contents(golden_dir() / golden["template"].get<std::string>());
-    const auto chat = ChatTemplate::parse(config.dump(), source, "");
+    const std::string source = contents(golden_dir() / golden.value("template", ""));
+    const auto chat = ChatTemplate::parse(write_json(config), source, "");
     ASSERT_TRUE(chat.ok()) << chat.status().to_string();
     ASSERT_FALSE(golden["cases"].empty());
-    const std::tm now = parse_time(golden["strftime_now_fixed_to"].get<std::string>());
+    const std::tm now = parse_time(golden.value("strftime_now_fixed_to", ""));
     for (const Json& one : golden["cases"]) check_case(**chat, one, now);
     ++templates;
   }

@@ -13,7 +13,7 @@
 namespace {
 
 void check(const chimera::jinja::Rendered& rendered) {
-  if (chimera::tokenizer::find_invalid_utf8(rendered.text)) std::abort();
+  if (chimera::find_invalid_utf8(rendered.text)) std::abort();
   size_t at = 0;
   for (const chimera::TextSpan& span : rendered.client_text) {
     if (span.begin < at || span.end <= span.begin || span.end > rendered.text.size()) std::abort();

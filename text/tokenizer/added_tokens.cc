@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "text/unicode.h"
 
@@ -52,7 +51,7 @@ Result<AddedTokens> AddedTokens::from_json(const Json& json, const Normalizer& n
   if (json.is_null()) return result;
   if (!json.is_array()) {
     return Status(Code::kDataCorrupt,
-                  fmt::format("added_tokens: expected an array, found {}", json.type_name()));
+                  fmt::format("added_tokens: expected an array, found {}", json.kind_name()));
   }
   for (size_t i = 0; i < json.size(); ++i) {
     Fields fields(json[i], fmt::format("added_tokens[{}]", i));

@@ -3,14 +3,15 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "base/io/env.h"
+#include "base/json/testing.h"
+#include "base/json/writer.h"
+#include "base/utf8.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {
-
-using Json = nlohmann::json;
 
 std::filesystem::path golden_dir() {
   return std::filesystem::path(CHIMERA_SOURCE_DIR) / "../shared/golden/open/tokenizers";
@@ -24,8 +25,7 @@ class TokenizerGolden : public testing::TestWithParam<const char*> {
     auto loaded = Tokenizer::load((dir / "tokenizer.json").string());
     ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
     tokenizer_ = *loaded;
-    std::ifstream file(dir / "golden.json");
-    golden_ = Json::parse(file);
+    golden_ = json_of(*read_file(Env::system(), (dir / "golden.json").string(), 64 << 20));
   }
 
   // Pieces of the stream, each checked to be whole characters, joined.
@@ -37,7 +37,7 @@ class TokenizerGolden : public testing::TestWithParam<const char*> {
   }
 
   static std::string whole_characters(std::string piece) {
-    EXPECT_NO_THROW(Json(piece).dump()) << "a piece splits a character";
+    EXPECT_EQ(find_invalid_utf8(piece), std::nullopt) << "a piece splits a character";
     return piece;
   }
 
@@ -46,16 +46,16 @@ class TokenizerGolden : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(TokenizerGolden, VocabularySize) {
-  EXPECT_EQ(tokenizer_->vocab_size(), golden_["vocab_size_with_added"].get<int64_t>());
+  EXPECT_EQ(tokenizer_->vocab_size(), golden_.value("vocab_size_with_added", int64_t{0}));
 }
 
 TEST_P(TokenizerGolden, CasesEncodeAndDecode) {
   ASSERT_FALSE(golden_["cases"].empty());
   for (const Json& c : golden_["cases"]) {
-    SCOPED_TRACE("case " + c["id"].dump() + " (" + c["cat"].get<std::string>() + ")");
-    const auto text = c["text"].get<std::string>();
-    const auto ids = c["ids"].get<std::vector<int32_t>>();
-    const auto ids_special = c.value("ids_special", ids);
+    SCOPED_TRACE("case " + write_json(c["id"]) + " (" + c.value("cat", "") + ")");
+    const auto text = c.value("text", "");
+    const auto ids = ids_of(c["ids"]);
+    const auto ids_special = c.contains("ids_special") ? ids_of(c["ids_special"]) : ids;
     const auto plain = tokenizer_->encode(text, {.match_special = true});
     ASSERT_TRUE(plain.ok()) << plain.status().to_string();
     EXPECT_EQ(*plain, ids);
@@ -63,7 +63,7 @@ TEST_P(TokenizerGolden, CasesEncodeAndDecode) {
         tokenizer_->encode(text, {.add_special_tokens = true, .match_special = true});
     ASSERT_TRUE(special.ok()) << special.status().to_string();
     EXPECT_EQ(*special, ids_special);
-    const auto decoded = c["decoded"].get<std::string>();
+    const auto decoded = c.value("decoded", "");
     EXPECT_EQ(*tokenizer_->decode(ids, false), decoded);
     EXPECT_EQ(*tokenizer_->decode(ids_special, true), c.value("decoded_skip_special", decoded));
     EXPECT_EQ(stream(ids, false), decoded);
@@ -73,12 +73,12 @@ TEST_P(TokenizerGolden, CasesEncodeAndDecode) {
 TEST_P(TokenizerGolden, ArbitraryIdsDecode) {
   ASSERT_FALSE(golden_["decode"].empty());
   for (const Json& c : golden_["decode"]) {
-    const auto ids = c["ids"].get<std::vector<int32_t>>();
-    const bool skip_special = c["skip_special"].get<bool>();
-    SCOPED_TRACE(c.dump());
+    const auto ids = ids_of(c["ids"]);
+    const bool skip_special = c.value("skip_special", false);
+    SCOPED_TRACE(write_json(c));
     const auto decoded = tokenizer_->decode(ids, skip_special);
     ASSERT_TRUE(decoded.ok()) << decoded.status().to_string();
-    EXPECT_EQ(*decoded, c["text"].get<std::string>());
+    EXPECT_EQ(*decoded, c.value("text", ""));
     EXPECT_EQ(stream(ids, skip_special), *decoded);
   }
 }
@@ -86,11 +86,11 @@ TEST_P(TokenizerGolden, ArbitraryIdsDecode) {
 TEST_P(TokenizerGolden, EveryPrefixStreams) {
   ASSERT_FALSE(golden_["prefix"].empty());
   for (const Json& p : golden_["prefix"]) {
-    const Json& c = golden_["cases"][p["case"].get<size_t>()];
+    const Json& c = golden_["cases"][p["case"].natural().value()];
     ASSERT_EQ(c["id"], p["case"]);
-    SCOPED_TRACE("prefixes of case " + p["case"].dump());
-    const auto ids = c["ids"].get<std::vector<int32_t>>();
-    const auto texts = p["texts"].get<std::vector<std::string>>();
+    SCOPED_TRACE("prefixes of case " + write_json(p["case"]));
+    const auto ids = ids_of(c["ids"]);
+    const auto texts = texts_of(p["texts"]);
     ASSERT_EQ(texts.size(), ids.size());
     for (size_t n = 1; n <= ids.size(); ++n) {
       const std::vector<int32_t> prefix(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(n));

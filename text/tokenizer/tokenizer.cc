@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/io/env.h"
+#include "base/json/reader.h"
 #include "text/tokenizer/added_tokens.h"
 #include "text/tokenizer/model/json.h"
 #include "text/tokenizer/model/model.h"
@@ -18,9 +17,14 @@
 namespace chimera {
 namespace {
 
-using tokenizer::Json;
 using tokenizer::kNoToken;
 
+// The largest published tokenizers have under two million values. Of equal keys the last counts, as
+// for the library that the files are made for.
+constexpr JsonLimits kLimits{.max_bytes = size_t{64} << 20,
+                             .max_depth = 64,
+                             .max_values = 8'000'000,
+                             .duplicates = DuplicateKeys::kLastCounts};
 // Messages quote this many bytes of a piece.
 constexpr size_t kShownPiece = 64;
 // Symbol positions are 32 bit; texts of a request are far smaller.
@@ -30,15 +34,8 @@ Status inexpressible(std::string_view piece) {
   return Status(Code::kInvalidArgument,
                 fmt::format("\"{}\" holds a character that the vocabulary lacks, and the model has "
                             "no unknown token",
-                            tokenizer::lossy(piece.substr(0, kShownPiece))),
+                            lossy(piece.substr(0, kShownPiece))),
                 "leave the character out, or add an unknown token to tokenizer.json");
-}
-
-// The member `key`, null when it is absent.
-const Json& member(const Json& document, const char* key) {
-  static const Json kNull;
-  const auto it = document.find(key);
-  return it == document.end() ? kNull : *it;
 }
 
 Status check_version(const Json& document) {
@@ -84,14 +81,14 @@ Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
 
 Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const std::string& path) {
-  Result<std::string> text = read_file(Env::system(), path, tokenizer::kMaxJsonBytes);
+  Result<std::string> text = read_file(Env::system(), path, kLimits.max_bytes);
   if (!text.ok()) return text.status();
   return parse(*text, path);
 }
 
 Result<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view json,
                                                           std::string_view label) {
-  Result<Json> document = tokenizer::parse_bounded_json(json);
+  Result<Json> document = parse_json(json, kLimits);
   if (!document.ok()) return document.status().with_context(label);
   auto impl = std::make_unique<Impl>();
   if (const Status status = impl->read(*document); !status.ok()) return status.with_context(label);
@@ -101,23 +98,21 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view json,
 Status Tokenizer::Impl::read(const Json& document) {
   CHIMERA_RETURN_IF_ERROR(check_version(document));
   CHIMERA_RETURN_IF_ERROR(
-      assign(tokenizer::Normalizer::from_json(member(document, "normalizer")), normalizer));
-  const Json& model_json = member(document, "model");
+      assign(tokenizer::Normalizer::from_json(document["normalizer"]), normalizer));
+  const Json& model_json = document["model"];
   CHIMERA_RETURN_IF_ERROR(tokenizer::read_model_tokens(model_json, vocabulary));
-  CHIMERA_RETURN_IF_ERROR(assign(
-      tokenizer::AddedTokens::from_json(member(document, "added_tokens"), normalizer, vocabulary),
-      added_tokens));
   CHIMERA_RETURN_IF_ERROR(
-      assign(tokenizer::PreTokenizer::from_json(member(document, "pre_tokenizer")), pre_tokenizer));
+      assign(tokenizer::AddedTokens::from_json(document["added_tokens"], normalizer, vocabulary),
+             added_tokens));
+  CHIMERA_RETURN_IF_ERROR(
+      assign(tokenizer::PreTokenizer::from_json(document["pre_tokenizer"]), pre_tokenizer));
   if (!tokenizer::model_reads_bytes(model_json)) pre_tokenizer.write_byte_characters();
   const auto form = pre_tokenizer.ends_with_bytes() ? tokenizer::PieceForm::kBytes
                                                     : tokenizer::PieceForm::kCharacters;
   CHIMERA_RETURN_IF_ERROR(assign(tokenizer::make_token_model(model_json, form, vocabulary), model));
-  CHIMERA_RETURN_IF_ERROR(
-      assign(tokenizer::PostProcessor::from_json(member(document, "post_processor"), vocabulary),
-             post_processor));
-  CHIMERA_RETURN_IF_ERROR(
-      assign(tokenizer::Decoder::from_json(member(document, "decoder")), decoder));
+  CHIMERA_RETURN_IF_ERROR(assign(
+      tokenizer::PostProcessor::from_json(document["post_processor"], vocabulary), post_processor));
+  CHIMERA_RETURN_IF_ERROR(assign(tokenizer::Decoder::from_json(document["decoder"]), decoder));
   token_bytes.resize(static_cast<size_t>(vocabulary.size()));
   skipped.resize(token_bytes.size());
   for (int32_t id = 0; id < vocabulary.size(); ++id) {
@@ -134,7 +129,7 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8, EncodeOpti
                   fmt::format("text of {} bytes; the limit is {}", utf8.size(), kMaxText),
                   "send the text in smaller parts");
   }
-  if (const auto bad = tokenizer::find_invalid_utf8(utf8)) {
+  if (const auto bad = find_invalid_utf8(utf8)) {
     return Status(Code::kInvalidArgument, fmt::format("text is not valid UTF-8 at byte {}", *bad),
                   "send UTF-8");
   }

@@ -30,12 +30,12 @@ TEST(TokenizerTest, MalformedFilesAreRefusedByName) {
     return s.json();
   };
   const std::vector<Bad> table = {
-      {"", Code::kDataCorrupt, "not valid JSON"},
+      {"", Code::kDataCorrupt, "JSON: the text ends early"},
       {"[]", Code::kDataCorrupt, "expected an object"},
-      {"{\"model\":", Code::kDataCorrupt, "not valid JSON"},
+      {"{\"model\":", Code::kDataCorrupt, "JSON: the text ends early"},
       {"{}", Code::kDataCorrupt, "model: expected an object, found null"},
       {std::string(100, '['), Code::kDataCorrupt, "nested deeper"},
-      {"{\"a\":\"\xFF\"}", Code::kDataCorrupt, "not valid JSON"},
+      {"{\"a\":\"\xFF\"}", Code::kDataCorrupt, "JSON: invalid UTF-8 at line 1, column 7"},
       {R"({"version":"2.0"})", Code::kUnimplemented, "version is \"2.0\""},
       {R"({"version":7})", Code::kDataCorrupt, "\"version\" is of type number"},
       {R"({"model":{"type":"WordPiece"}})", Code::kUnimplemented, "\"WordPiece\""},
@@ -278,7 +278,7 @@ TEST(TokenizerTest, StripHoldsBackWhatMayBeTheEnd) {
 }
 
 TEST(TokenizerTextTest, LossyDecodingFollowsMaximalSubparts) {
-  const std::string r(tokenizer::kReplacementCharacter);
+  const std::string r(kReplacementCharacter);
   const std::vector<std::pair<std::string, std::string>> table = {
       // Unicode 15, tables 3-8 to 3-11.
       {"\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", r + r + r + r + r + r + r + r + "A"},
@@ -292,10 +292,10 @@ TEST(TokenizerTextTest, LossyDecodingFollowsMaximalSubparts) {
     std::string text;
     for (const char b : bytes) {  // byte by byte as a stream brings them
       pending += b;
-      tokenizer::drain_lossy(pending, false, text);
+      drain_lossy(pending, false, text);
       EXPECT_LT(pending.size(), 4u);
     }
-    tokenizer::drain_lossy(pending, true, text);
+    drain_lossy(pending, true, text);
     EXPECT_EQ(text, expected);
   }
 }

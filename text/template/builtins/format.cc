@@ -368,7 +368,7 @@ class BraceFormatter {
     static constexpr std::string_view kAligns = "<>^=";
     Layout layout;
     size_t at = 0;
-    const size_t first = spec.empty() ? 0 : tokenizer::char_length(spec[0]);
+    const size_t first = spec.empty() ? 0 : char_length(spec[0]);
     if (first < spec.size() && kAligns.find(spec[first]) != std::string_view::npos) {
       layout.fill = std::string(spec.substr(0, first));
       layout.align = spec[first];

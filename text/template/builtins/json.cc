@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "base/json/reader.h"
 #include "text/unicode.h"
 
 namespace chimera::jinja {
 namespace {
 
-constexpr size_t kMaxDepth = 64;
-constexpr size_t kMaxValues = 1'000'000;
+constexpr JsonLimits kLimits{.max_depth = 64, .max_values = 1'000'000};
 
 bool is_plain_word(std::string_view text) {
   return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
@@ -21,48 +20,43 @@ bool is_plain_word(std::string_view text) {
   });
 }
 
-/// Builds values while nlohmann reads; its own objects would lose the order of keys or find
-/// duplicates in quadratic time.
-class Builder final : public nlohmann::json_sax<nlohmann::json> {
+/// Builds values as they are read.
+class Builder final : public JsonEvents {
  public:
   explicit Builder(Origin origin) : client_(origin == Origin::kClient) {}
 
   Value take() { return std::move(root_); }
-  const std::string& problem() const { return problem_; }
 
-  bool null() override { return add(Value(None{})); }
-  bool boolean(bool value) override { return add(Value(value)); }
-  bool number_integer(number_integer_t value) override { return add(Value(int64_t{value})); }
-  bool number_unsigned(number_unsigned_t value) override {
-    if (value > static_cast<uint64_t>(INT64_MAX)) return add(Value(static_cast<double>(value)));
-    return add(Value(static_cast<int64_t>(value)));
+  bool scalar(Json value) override {
+    if (value.is_null()) return place(Value(None{}));
+    if (const auto flag = value.boolean()) return place(Value(*flag));
+    if (const auto integer = value.integer()) return place(Value(*integer));
+    if (const auto number = value.number()) return place(Value(*number));
+    const std::string& text = *value.string();
+    const bool role = !open_.empty() && open_.back().key == "role" && is_plain_word(text);
+    return place(Value(Text(text, client_ && !role)));
   }
-  bool number_float(number_float_t value, const string_t&) override { return add(Value(value)); }
-  bool string(string_t& value) override {
-    const bool role = !open_.empty() && open_.back().key == "role" && is_plain_word(value);
-    return add(Value(Text(std::move(value), client_ && !role)));
+  bool open_object() override {
+    open_.emplace_back().dict = std::make_shared<Dict>();
+    return true;
   }
-  bool binary(binary_t&) override { return fail("binary value"); }
-  bool start_object(std::size_t) override { return open(true); }
-  bool start_array(std::size_t) override { return open(false); }
-  bool key(string_t& name) override {
+  bool open_array() override {
+    open_.emplace_back();
+    return true;
+  }
+  bool key(std::string name) override {
     open_.back().key = std::move(name);
     return true;
   }
-  bool end_array() override {
-    auto made = make_sequence(Sequence::Form::kList, std::move(open_.back().items));
+  bool close() override {
+    Open done = std::move(open_.back());
     open_.pop_back();
-    return place(Value(std::shared_ptr<const Sequence>(std::move(made))));
+    if (done.dict != nullptr)
+      return place(Value(std::shared_ptr<const Dict>(std::move(done.dict))));
+    auto list = make_sequence(Sequence::Form::kList, std::move(done.items));
+    return place(Value(std::shared_ptr<const Sequence>(std::move(list))));
   }
-  bool end_object() override {
-    std::shared_ptr<const Dict> made = std::move(open_.back().dict);
-    open_.pop_back();
-    return place(Value(std::move(made)));
-  }
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception&) override {
-    return fail(fmt::format("syntax error at byte {}", position));
-  }
+  const std::string& problem() const override { return problem_; }
 
  private:
   struct Open {
@@ -70,24 +64,6 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     std::vector<Value> items;
     std::string key;
   };
-
-  bool fail(std::string problem) {
-    if (problem_.empty()) problem_ = std::move(problem);
-    return false;
-  }
-
-  bool count() {
-    return ++values_ <= kMaxValues || fail(fmt::format("more than {} values", kMaxValues));
-  }
-
-  bool open(bool object) {
-    if (open_.size() >= kMaxDepth) return fail(fmt::format("nested deeper than {}", kMaxDepth));
-    open_.emplace_back();
-    if (object) open_.back().dict = std::make_shared<Dict>();
-    return count();
-  }
-
-  bool add(Value value) { return count() && place(std::move(value)); }
 
   bool place(Value value) {
     if (open_.empty()) {
@@ -104,8 +80,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   const bool client_;
   Value root_;
   std::vector<Open> open_;
-  size_t values_ = 0;
-  std::string problem_;
+  std::string problem_;  // never any: every JSON value is a value here
 };
 
 /// Writes values as JSON text.
@@ -196,7 +171,7 @@ class Writer {
     const std::string& bytes = text.str();
     size_t plain = 0;  // begin of the bytes that go out as they are
     for (size_t at = 0; at < bytes.size();) {
-      const auto [letter, length] = tokenizer::decode_char(bytes, at);
+      const auto [letter, length] = decode_char(bytes, at);
       const std::string escape = escape_of(letter);
       if (!escape.empty()) {
         out_.append(text, plain, at);
@@ -232,13 +207,10 @@ class Writer {
 
 Result<Value> parse_json(std::string_view json, Origin origin) {
   Builder builder(origin);
-  try {
-    if (nlohmann::json::sax_parse(json.begin(), json.end(), &builder)) return builder.take();
-  } catch (const std::exception&) {
-    return Status(Code::kResourceExhausted, "JSON: could not be held in memory", "send less");
-  }
-  return Status(Code::kInvalidArgument,
-                fmt::format("JSON: {} (expected one JSON value)", builder.problem()));
+  const Status status = read_json(json, kLimits, builder);
+  if (status.ok()) return builder.take();
+  const Code code = status.code() == Code::kDataCorrupt ? Code::kInvalidArgument : status.code();
+  return Status(code, status.message() + " (expected one JSON value)", status.hint());
 }
 
 Text dump_json(Runtime& run, const Value& value, const JsonStyle& style) {

@@ -33,7 +33,7 @@ std::optional<Value> next_of_iterator(const Value& subject) {
 Value first(Runtime& run, const Value& subject, const CallArgs&) {
   if (auto next = next_of_iterator(subject)) return *next;
   if (const Text* text = subject.text(); text != nullptr && !text->empty()) {
-    return run.string(text->slice(0, tokenizer::char_length(text->str()[0])));
+    return run.string(text->slice(0, char_length(text->str()[0])));
   }
   const std::vector<Value> items = run.items(subject, "first");
   return items.empty() ? Value::undefined("No first item, sequence was empty.") : items.front();

@@ -194,13 +194,13 @@ Value slice_text(Runtime& run, const Text& text, const Value& begin, const Value
   }
   std::vector<size_t> offsets;
   if (!run.allocate(bytes.size() * sizeof(size_t))) return {};
-  for (size_t at = 0; at < bytes.size(); at += tokenizer::char_length(bytes[at])) {
+  for (size_t at = 0; at < bytes.size(); at += char_length(bytes[at])) {
     offsets.push_back(at);
   }
   Text out;
   for (int64_t i = 0; i < count; ++i) {
     const size_t at = offsets[static_cast<size_t>(range.start + i * range.step)];
-    out.append(text, at, at + tokenizer::char_length(bytes[at]));
+    out.append(text, at, at + char_length(bytes[at]));
   }
   return run.string(std::move(out));
 }

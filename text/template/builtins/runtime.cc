@@ -149,7 +149,7 @@ std::vector<Value> Runtime::items(const Value& value, std::string_view what) {
     for (const auto& [key, held] : dict->items) out.push_back(key);
   } else if (const Text* text = value.text()) {
     for (size_t at = 0; at < text->size() && ok();) {
-      const size_t length = tokenizer::char_length(text->str()[at]);
+      const size_t length = char_length(text->str()[at]);
       out.push_back(string(text->slice(at, at + length)));
       at += length;
     }

@@ -12,8 +12,6 @@
 namespace chimera::jinja {
 namespace {
 
-using tokenizer::decode_char;
-
 /// A call of one method: what it is called on and with.
 struct Call {
   Runtime& run;
@@ -262,7 +260,7 @@ Value expand_tabs(const Call& c) {
   Text out;
   int64_t column = 0;
   for (size_t at = 0; at < c.bytes().size();) {
-    const size_t length = tokenizer::char_length(c.bytes()[at]);
+    const size_t length = char_length(c.bytes()[at]);
     const char letter = c.bytes()[at];
     if (letter == '\t') {
       const int64_t blanks = size > 0 ? size - column % size : 0;
@@ -401,7 +399,7 @@ Text replaced(Runtime& run, const Text& text, const Text& from, const Text& to, 
     at = found + from.size();
     if (from.empty()) {  // between all characters, and at both ends
       if (at == bytes.size()) return out;
-      const size_t length = tokenizer::char_length(bytes[at]);
+      const size_t length = char_length(bytes[at]);
       out.append(text, at, at + length);
       at += length;
     }

@@ -17,8 +17,6 @@
 namespace chimera::jinja {
 namespace {
 
-using tokenizer::decode_char;
-
 Value upper(Runtime& run, const Value& subject, const CallArgs&) {
   return run.string(with_case(run.text(subject), Case::kUpper));
 }

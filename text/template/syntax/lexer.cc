@@ -225,11 +225,11 @@ void Lexer::one_token() {
   const char c = text_[at_];
   if (is_digit(c)) return number_token();
   if (c == '"' || c == '\'') return string_token();
-  const auto word = tokenizer::decode_char(text_, at_);
+  const auto word = decode_char(text_, at_);
   if (!tokenizer::is_word(word.code_point) || is_decimal(word.code_point)) return operator_token();
   size_t end = at_;
   while (end < text_.size()) {
-    const auto letter = tokenizer::decode_char(text_, end);
+    const auto letter = decode_char(text_, end);
     if (!tokenizer::is_word(letter.code_point)) break;
     end += letter.length;
   }
@@ -272,7 +272,7 @@ void Lexer::operator_token() {
   }
   const char c = text_[at_];
   if (kShort.find(c) == std::string_view::npos) {
-    const size_t length = tokenizer::char_length(c);
+    const size_t length = char_length(c);
     return fail(fmt::format("unexpected character '{}'", text_.substr(at_, length)));
   }
   if (const size_t kind = kOpening.find(c); kind != std::string_view::npos) {

@@ -357,7 +357,7 @@ Result<ParsedTemplate> parse_template(std::string_view source) {
     return Status(Code::kDataCorrupt, fmt::format("template of {} bytes (expected at most {})",
                                                   source.size(), kMaxTemplateBytes));
   }
-  if (const auto bad = tokenizer::find_invalid_utf8(source)) {
+  if (const auto bad = find_invalid_utf8(source)) {
     return Status(Code::kDataCorrupt, fmt::format("template is not valid UTF-8 at byte {}", *bad));
   }
   auto tokens = tokenize(source);

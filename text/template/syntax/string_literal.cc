@@ -24,7 +24,7 @@ size_t hex_escape(std::string_view literal, size_t at, size_t digits, std::strin
   } else if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) {
     *problem = "an escape names no Unicode character";
   } else {
-    tokenizer::append_char(code, out);
+    append_char(code, out);
   }
   return at + digits;
 }
@@ -35,7 +35,7 @@ size_t octal_escape(std::string_view literal, size_t at, std::string& out) {
   while (end < literal.size() && end < at + 3 && literal[end] >= '0' && literal[end] <= '7') {
     code = code * 8 + static_cast<uint32_t>(literal[end++] - '0');
   }
-  tokenizer::append_char(code, out);
+  append_char(code, out);
   return end;
 }
 

@@ -10,9 +10,6 @@
 namespace chimera::jinja {
 namespace {
 
-using tokenizer::append_char;
-using tokenizer::decode_char;
-
 utf8proc_category_t category(uint32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
 }
@@ -123,7 +120,7 @@ size_t character_count(std::string_view text) {
 
 size_t character_offset(std::string_view text, size_t index) {
   size_t at = 0;
-  for (; index > 0 && at < text.size(); --index) at += tokenizer::char_length(text[at]);
+  for (; index > 0 && at < text.size(); --index) at += char_length(text[at]);
   return std::min(at, text.size());
 }
 

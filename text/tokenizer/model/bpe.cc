@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "base/json/writer.h"
 #include "text/unicode.h"
 
 namespace chimera::tokenizer {
@@ -72,10 +72,10 @@ Result<std::unique_ptr<TokenModel>> Bpe::from_json(const Json& json, PieceForm f
 Status Bpe::read_options(const Json& json, PieceForm form) {
   Fields fields(json, "model");
   form_ = form;
-  const auto dropout = json.find("dropout");
-  if (dropout != json.end() && !dropout->is_null() && *dropout != 0.0) {
+  const Json& dropout = json["dropout"];
+  if (!dropout.is_null() && dropout != 0.0) {
     return Status(Code::kUnimplemented,
-                  fmt::format("model: \"dropout\" is {}, supported is none", dropout->dump()),
+                  fmt::format("model: \"dropout\" is {}, supported is none", write_json(dropout)),
                   "set \"dropout\" to null; it serves training only");
   }
   subword_prefix_ = fields.string_or("continuing_subword_prefix", "");
@@ -101,19 +101,17 @@ Status Bpe::read_merges(const Json& json) {
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Json& merge = merges[rank];
     // The first line of a merges.txt, which old converters carried over.
-    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
+    if (merge.is_string() && merge.string()->starts_with("#version")) continue;
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      CHIMERA_RETURN_IF_ERROR(add_merge(merge[0].get_ref<const std::string&>(),
-                                        merge[1].get_ref<const std::string&>(), rank));
+      CHIMERA_RETURN_IF_ERROR(add_merge(*merge[0].string(), *merge[1].string(), rank));
       continue;
     }
-    const std::string_view text =
-        merge.is_string() ? std::string_view(merge.get_ref<const std::string&>()) : "";
+    const std::string_view text = merge.is_string() ? std::string_view(*merge.string()) : "";
     const size_t space = text.find(' ');
     if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
       return Status(Code::kDataCorrupt,
                     fmt::format("model.merges[{}] is {}, expected \"left right\" or [left, right]",
-                                rank, merge.dump()));
+                                rank, write_json(merge)));
     }
     CHIMERA_RETURN_IF_ERROR(add_merge(text.substr(0, space), text.substr(space + 1), rank));
   }

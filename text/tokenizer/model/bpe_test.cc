@@ -6,7 +6,6 @@
 
 #include <array>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
@@ -14,7 +13,6 @@ namespace chimera::tokenizer {
 namespace {
 
 /// What the parser makes of it: numbers from a file are unsigned, those of a literal are not.
-Json as_parsed(const Json& json) { return Json::parse(json.dump()); }
 
 // A vocabulary of the letters a..f and '_' with random merges of it. "Merges" whose sides meet
 // only inside words leave places where the model may cut.
@@ -33,7 +31,7 @@ struct RandomBpe {
       const std::string joined = left + right;
       if (ids.contains(joined)) continue;
       ids.emplace(joined, static_cast<int32_t>(ids.size()));
-      merges.push_back({left, right});
+      merges.push_back(Json::array({left, right}));
       order.emplace_back(left, right);
       tokens.push_back(joined);
     }
@@ -41,7 +39,7 @@ struct RandomBpe {
   }
 
   std::unique_ptr<Bpe> build(Vocabulary& vocabulary, PieceForm form) const {
-    EXPECT_TRUE(vocabulary.add_model_tokens(as_parsed(json)["vocab"]).ok());
+    EXPECT_TRUE(vocabulary.add_model_tokens(json["vocab"]).ok());
     auto model = Bpe::from_json(json, form, vocabulary);
     EXPECT_TRUE(model.ok()) << model.status().to_string();
     return std::unique_ptr<Bpe>(static_cast<Bpe*>(std::move(model).value().release()));
@@ -64,7 +62,7 @@ struct RandomBpe {
       }
     }
     std::vector<int32_t> ids;
-    for (const std::string& s : symbols) ids.push_back(json["vocab"][s].get<int32_t>());
+    for (const std::string& s : symbols) ids.push_back(json["vocab"].value(s, 0));
     return ids;
   }
 
@@ -125,9 +123,9 @@ TEST(BpeTest, SpecialTokensNeverResultUnlessAllowed) {
   const Json json = {{"type", "BPE"},
                      {"ignore_merges", true},
                      {"vocab", {{"<", 0}, {"s", 1}, {">", 2}, {"<s", 3}, {"<s>", 4}, {"x", 5}}},
-                     {"merges", {"< s", "<s >"}}};
+                     {"merges", Json::array({"< s", "<s >"})}};
   Vocabulary vocabulary;
-  ASSERT_TRUE(vocabulary.add_model_tokens(as_parsed(json)["vocab"]).ok());
+  ASSERT_TRUE(vocabulary.add_model_tokens(json["vocab"]).ok());
   ASSERT_TRUE(vocabulary.add_added_token("<s>", 4, /*special=*/true).ok());
   for (const PieceForm form : {PieceForm::kBytes, PieceForm::kCharacters}) {
     auto model = Bpe::from_json(json, form, vocabulary);
@@ -154,7 +152,7 @@ TEST(BpeTest, UnknownCharactersFallBackToBytesOrTheUnknownToken) {
                {"merges", Json::array()}};
   const auto encode = [&json](std::string_view text) {
     Vocabulary vocabulary;
-    EXPECT_TRUE(vocabulary.add_model_tokens(as_parsed(json)["vocab"]).ok());
+    EXPECT_TRUE(vocabulary.add_model_tokens(json["vocab"]).ok());
     auto model = Bpe::from_json(json, PieceForm::kCharacters, vocabulary);
     EXPECT_TRUE(model.ok()) << model.status().to_string();
     std::vector<int32_t> ids;

@@ -2,58 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "text/unicode.h"
 
 namespace chimera::tokenizer {
 namespace {
-
-constexpr int kMaxJsonDepth = 64;
-constexpr size_t kMaxJsonValues = 8'000'000;
-
-// Brackets, commas and colons outside strings give depth and number of values without building
-// anything.
-Status check_shape(std::string_view text) {
-  int depth = 0;
-  size_t values = 1;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-      continue;
-    }
-    switch (c) {
-      case '"':
-        in_string = true;
-        break;
-      case '[':
-      case '{':
-        if (++depth > kMaxJsonDepth) {
-          return Status(Code::kDataCorrupt,
-                        fmt::format("JSON nested deeper than {} at byte {}", kMaxJsonDepth, i));
-        }
-        break;
-      case ']':
-      case '}':
-        --depth;
-        break;
-      case ',':
-      case ':':
-        ++values;
-        break;
-      default:
-        break;
-    }
-  }
-  if (values > kMaxJsonValues) {
-    return Status(Code::kDataCorrupt,
-                  fmt::format("JSON of {} values; the limit is {}", values, kMaxJsonValues));
-  }
-  return {};
-}
 
 const Json& empty_array() {
   static const Json kEmpty = Json::array();
@@ -67,21 +19,8 @@ const Json& empty_object() {
 
 }  // namespace
 
-Result<Json> parse_bounded_json(std::string_view text) {
-  if (text.size() > kMaxJsonBytes) {
-    return Status(Code::kDataCorrupt,
-                  fmt::format("{} bytes; the limit is {}", text.size(), kMaxJsonBytes));
-  }
-  CHIMERA_RETURN_IF_ERROR(check_shape(text));
-  try {
-    return Json::parse(text.begin(), text.end());
-  } catch (const nlohmann::json::exception& e) {
-    return Status(Code::kDataCorrupt, fmt::format("not valid JSON: {}", lossy(e.what())));
-  }
-}
-
 Fields::Fields(const Json& value, std::string where) : value_(value), where_(std::move(where)) {
-  if (!value.is_object()) fail(fmt::format("expected an object, found {}", value.type_name()));
+  if (!value.is_object()) fail(fmt::format("expected an object, found {}", value.kind_name()));
 }
 
 void Fields::fail(const std::string& message) {
@@ -92,8 +31,8 @@ void Fields::fail(const std::string& message) {
 
 const Json* Fields::find(const char* key) const {
   if (!status_.ok()) return nullptr;
-  const auto it = value_.find(key);
-  return it == value_.end() || it->is_null() ? nullptr : &*it;
+  const Json* found = value_.find(key);
+  return found == nullptr || found->is_null() ? nullptr : found;
 }
 
 bool Fields::has(const char* key) const { return find(key) != nullptr; }
@@ -105,7 +44,7 @@ const Json* Fields::expect(const char* key, const char* wanted, bool (*is_wanted
     return nullptr;
   }
   if (!is_wanted(*found)) {
-    fail(fmt::format("\"{}\" is of type {}, expected {}", key, found->type_name(), wanted));
+    fail(fmt::format("\"{}\" is of type {}, expected {}", key, found->kind_name(), wanted));
     return nullptr;
   }
   return found;
@@ -113,7 +52,7 @@ const Json* Fields::expect(const char* key, const char* wanted, bool (*is_wanted
 
 std::string Fields::string(const char* key) {
   const Json* v = expect(key, "a string", [](const Json& j) { return j.is_string(); });
-  return v == nullptr ? std::string() : v->get_ref<const std::string&>();
+  return v == nullptr ? std::string() : *v->string();
 }
 
 std::string Fields::string_or(const char* key, std::string_view fallback) {
@@ -122,7 +61,7 @@ std::string Fields::string_or(const char* key, std::string_view fallback) {
 
 bool Fields::boolean(const char* key) {
   const Json* v = expect(key, "true or false", [](const Json& j) { return j.is_boolean(); });
-  return v != nullptr && *v->get_ptr<const bool*>();
+  return v != nullptr && *v->boolean();
 }
 
 bool Fields::boolean_or(const char* key, bool fallback) {
@@ -131,9 +70,9 @@ bool Fields::boolean_or(const char* key, bool fallback) {
 
 int64_t Fields::integer(const char* key, int64_t max) {
   const Json* v =
-      expect(key, "a whole number", [](const Json& j) { return j.is_number_unsigned(); });
+      expect(key, "a whole number", [](const Json& j) { return j.natural().has_value(); });
   if (v == nullptr) return 0;
-  const uint64_t n = *v->get_ptr<const uint64_t*>();
+  const uint64_t n = *v->natural();
   if (n > static_cast<uint64_t>(max)) {
     fail(fmt::format("\"{}\" is {}, expected at most {}", key, n, max));
     return 0;

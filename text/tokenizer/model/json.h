@@ -6,22 +6,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
+#include "base/json/json.h"
 #include "base/status.h"
 
 namespace chimera::tokenizer {
-
-using Json = nlohmann::json;
-
-inline constexpr size_t kMaxJsonBytes = size_t{64} * 1024 * 1024;
-
-/// Parses `text` after checking its size (64 MiB), nesting (64) and number of values (8 million;
-/// the largest published tokenizers have under two), which bound what parsing may allocate.
-/// data_corrupt otherwise.
-Result<Json> parse_bounded_json(std::string_view text);
 
 /// Typed access to the members of one JSON object. After the first error every getter returns an
 /// empty value, so that a reader checks once, at its end. The Json must outlive it.

@@ -1,7 +1,5 @@
 #include "text/tokenizer/model/model.h"
 
-#include <nlohmann/json.hpp>
-
 #include "text/tokenizer/model/bpe.h"
 #include "text/tokenizer/model/unigram.h"
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <limits>
-#include <nlohmann/json.hpp>
 
+#include "base/json/writer.h"
 #include "text/unicode.h"
 
 namespace chimera::tokenizer {
@@ -46,11 +46,11 @@ Status Unigram::read(const Json& json) {
     if (!entry[1].is_number()) {
       return Status(
           Code::kDataCorrupt,
-          fmt::format("model.vocab[{}] is {}, expected [token, score]", id, lossy(entry.dump())));
+          fmt::format("model.vocab[{}] is {}, expected [token, score]", id, write_json(entry)));
     }
-    scores_.push_back(entry[1].get<double>());
+    scores_.push_back(*entry[1].number());
     smallest = std::min(smallest, scores_.back());
-    tokens.emplace_back(entry[0].get_ref<const std::string&>(), static_cast<int32_t>(id));
+    tokens.emplace_back(*entry[0].string(), static_cast<int32_t>(id));
   }
   unknown_score_ = smallest - kUnknownPenalty;
   trie_.build(std::move(tokens));

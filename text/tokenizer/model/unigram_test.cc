@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
 #include <string>
@@ -18,9 +17,10 @@ using Pieces = std::vector<std::pair<std::string, double>>;
 
 struct Model {
   Model(const Pieces& pieces, std::optional<int> unknown, bool byte_fallback = false) {
-    Json json = {{"type", "Unigram"}, {"byte_fallback", byte_fallback}, {"vocab", pieces}};
+    Json vocab = Json::array();
+    for (const auto& [piece, score] : pieces) vocab.push_back(Json::array({piece, score}));
+    Json json = {{"type", "Unigram"}, {"byte_fallback", byte_fallback}, {"vocab", vocab}};
     if (unknown) json["unk_id"] = *unknown;
-    json = Json::parse(json.dump());  // numbers as a file has them
     EXPECT_TRUE(vocabulary.add_listed_tokens(json["vocab"]).ok());
     auto made = Unigram::from_json(json, vocabulary);
     EXPECT_TRUE(made.ok()) << made.status().to_string();

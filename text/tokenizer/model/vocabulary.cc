@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "base/json/writer.h"
 
 namespace chimera::tokenizer {
 namespace {
@@ -31,11 +32,12 @@ Status Vocabulary::reserve(int32_t id) {
 Status Vocabulary::add_model_tokens(const Json& vocab) {
   int64_t largest = -1;
   for (const auto& [content, id] : vocab.items()) {
-    if (!id.is_number_unsigned() || *id.get_ptr<const uint64_t*>() > uint64_t{kMaxTokenId}) {
-      return corrupt(fmt::format("model.vocab: id {} of token \"{}\" is not in 0..{}", id.dump(),
-                                 content, kMaxTokenId));
+    const std::optional<uint64_t> value = id.natural();
+    if (!value || *value > uint64_t{kMaxTokenId}) {
+      return corrupt(fmt::format("model.vocab: id {} of token \"{}\" is not in 0..{}",
+                                 write_json(id), content, kMaxTokenId));
     }
-    largest = std::max(largest, static_cast<int64_t>(*id.get_ptr<const uint64_t*>()));
+    largest = std::max(largest, static_cast<int64_t>(*value));
   }
   count_ = vocab.size();
   if (largest < 0) return {};
@@ -43,7 +45,7 @@ Status Vocabulary::add_model_tokens(const Json& vocab) {
   --count_;
   model_ids_.reserve(vocab.size());
   for (const auto& [content, id] : vocab.items()) {
-    const auto value = static_cast<int32_t>(*id.get_ptr<const uint64_t*>());
+    const auto value = static_cast<int32_t>(*id.natural());
     Entry& entry = entries_[static_cast<size_t>(value)];
     if (entry.present) {
       return corrupt(fmt::format("model.vocab: id {} belongs to both \"{}\" and \"{}\"", value,
@@ -68,7 +70,7 @@ Status Vocabulary::add_listed_tokens(const Json& vocab) {
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string()) {
       return corrupt(fmt::format("model.vocab[{}]: expected [token, score]", id));
     }
-    entries_[id].content = entry[0].get_ref<const std::string&>();
+    entries_[id].content = *entry[0].string();
     entries_[id].present = true;
     model_ids_[entries_[id].content] = static_cast<int32_t>(id);
   }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "text/tokenizer/stages/pattern.h"
 #include "text/unicode.h"

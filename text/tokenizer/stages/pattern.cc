@@ -1,7 +1,5 @@
 #include "text/tokenizer/stages/pattern.h"
 
-#include <nlohmann/json.hpp>
-
 namespace chimera::tokenizer {
 
 Result<Regex> read_pattern(Fields& fields) {

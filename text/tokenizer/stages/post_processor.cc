@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
+#include "base/json/writer.h"
 
 namespace chimera::tokenizer {
 namespace {
@@ -60,11 +60,12 @@ Status PostProcessor::read_pair(Fields& fields, const char* key, const Vocabular
                                 int32_t& id) {
   const Json& pair = *fields.array(key);
   CHIMERA_RETURN_IF_ERROR(fields.status());
-  if (pair.size() != 2 || !pair[1].is_number_unsigned()) {
-    fields.fail(fmt::format("\"{}\" is {}, expected [token, id]", key, pair.dump()));
+  const std::optional<uint64_t> stated = pair[1].natural();
+  if (pair.size() != 2 || !stated) {
+    fields.fail(fmt::format("\"{}\" is {}, expected [token, id]", key, write_json(pair)));
     return fields.status();
   }
-  const uint64_t value = *pair[1].get_ptr<const uint64_t*>();
+  const uint64_t value = *stated;
   if (value > uint64_t{kMaxTokenId} || !vocabulary.contains(static_cast<int32_t>(value))) {
     return unknown_id(fields.where(), static_cast<int64_t>(value));
   }
@@ -96,10 +97,8 @@ Status PostProcessor::read_template(Fields& fields, const Vocabulary& vocabulary
     const Json& ids = *token.array("ids");
     CHIMERA_RETURN_IF_ERROR(token.status());
     for (const Json& id : ids) {
-      const bool whole = id.is_number_unsigned();
-      const uint64_t value = whole ? *id.get_ptr<const uint64_t*>() : 0;
-      if (!whole || value > uint64_t{kMaxTokenId} ||
-          !vocabulary.contains(static_cast<int32_t>(value))) {
+      const uint64_t value = id.natural().value_or(UINT64_MAX);
+      if (value > uint64_t{kMaxTokenId} || !vocabulary.contains(static_cast<int32_t>(value))) {
         return unknown_id(token.where(), static_cast<int64_t>(value));
       }
       (sequences == 0 ? before : after).push_back(static_cast<int32_t>(value));

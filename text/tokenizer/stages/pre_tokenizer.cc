@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "text/tokenizer/stages/pattern.h"
 #include "text/unicode.h"
