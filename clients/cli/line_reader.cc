@@ -1,11 +1,14 @@
 #include "line_reader.h"
 
 #include <histedit.h>
+#include <langinfo.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <clocale>
 #include <cstdio>
 #include <iostream>
+#include <string_view>
 
 #include "commands.h"
 
@@ -19,6 +22,15 @@ char* prompt_of(EditLine* editor) {
   void* held = nullptr;
   el_get(editor, EL_CLIENTDATA, &held);
   return static_cast<std::string*>(held)->data();
+}
+
+/// libedit reads characters as the locale encodes them, and programs start in one that has ASCII
+/// only: it drops every other. The protocol is UTF-8, so where the user's locale has another
+/// encoding (LANG=C, or nothing set), the one without a language that every system has is taken.
+void use_utf8() {
+  const auto is_utf8 = [] { return std::string_view(nl_langinfo(CODESET)) == "UTF-8"; };
+  if (std::setlocale(LC_CTYPE, "") != nullptr && is_utf8()) return;
+  std::setlocale(LC_CTYPE, "C.UTF-8");
 }
 
 }  // namespace
@@ -36,6 +48,7 @@ struct LineReader::Editor {
 
 LineReader::LineReader(std::string prompt) : prompt_(std::move(prompt)) {
   if (isatty(STDIN_FILENO) != 1 || isatty(STDERR_FILENO) != 1) return;
+  use_utf8();
   editor_ = std::make_unique<Editor>();
   editor_->history = history_init();
   // The prompt goes to standard error, so that answers can be piped on.

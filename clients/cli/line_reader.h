@@ -1,6 +1,8 @@
-// Lines of a person or a file: with editing and history on a terminal, plain otherwise.
+// Lines of a person or a file: with editing and history on a terminal, plain otherwise. Lines are
+// bytes as they came; on a terminal, UTF-8.
 //
-// Thread safety: none.
+// Thread safety: none. On a terminal the constructor sets the character encoding of the process
+// (LC_CTYPE), so nothing else may depend on that meanwhile.
 #pragma once
 
 #include <memory>

@@ -3,9 +3,14 @@
 The checkpoint is a golden one with the small golden tokenizer and a template beside it.
 """
 import json
+import os
+import pty
+import select
 import shutil
+import signal
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -123,6 +128,56 @@ class ChatTest(unittest.TestCase):
         ran = self.daemon.cli("--json", "chat", "--temperature", "0", "--ignore-eos", "--max-tokens", "8",
                               input="Hello\n/quit\n")
         self.assertEqual(json.loads(ran.stdout)["text"], text)
+
+
+class OnATerminal(unittest.TestCase):
+    """`chimera chat` with line editing, which is there on a terminal only."""
+
+    def talk(self, daemon: Daemon, line: str, environment: dict[str, str]) -> str:
+        """What the terminal shows once the daemon has answered `line`."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("LANG", "LC_ALL", "LC_CTYPE")}
+        child, terminal = pty.fork()
+        if child == 0:
+            os.execve(BIN / "chimera", ["chimera", "--endpoint", daemon.serve_endpoint, "chat"],
+                      {**kept, **environment, "TERM": "xterm"})
+        try:
+            shown = self.read_until(terminal, "> ")
+            os.write(terminal, line.encode() + b"\n")
+            return shown + self.read_until(terminal, "heard: ", "\n")
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(terminal)
+
+    def read_until(self, terminal: int, *marks: str) -> str:
+        """Waits for `marks`, one behind the other."""
+        shown, deadline = b"", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            at = 0
+            for mark in marks:
+                found = shown.find(mark.encode(), at)
+                if found < 0:
+                    break
+                at = found + len(mark.encode())
+            else:
+                return shown.decode(errors="replace")
+            if select.select([terminal], [], [], 1)[0]:
+                try:
+                    shown += os.read(terminal, 4096)
+                except OSError:
+                    break
+        self.fail(f"no {marks} in {shown!r}")
+
+    def test_every_character_arrives(self) -> None:
+        # The template tells what it was given, in the error that the command line prints.
+        template = "{{ raise_exception('heard: <' ~ messages[-1].content ~ '>') }}"
+        line = "Grüße, naïve Ærøskøbing — Привет 漢字 🙂 e\u0301 |"
+        with tempfile.TemporaryDirectory() as scratch, \
+                Daemon(checkpoint(Path(scratch) / "model", template=template)) as daemon:
+            for environment in ({"LANG": "C.UTF-8"}, {"LANG": "C"}, {"LC_ALL": "POSIX"}, {},
+                                {"LANG": "xx_XX.ISO-8859-1"}):
+                with self.subTest(environment=environment):
+                    self.assertIn(f"heard: <{line}>", self.talk(daemon, line, environment))
 
 
 class WithoutAUsableTemplate(unittest.TestCase):
