@@ -80,9 +80,10 @@ struct Score {
 struct Tokenize {
   std::string text;
   bool add_special = false;  // run the tokenizer's post-processor (bos and the like)
-  // Special tokens spelled in the text become those tokens, as the tokenizer's own library reads
-  // it. False shows what `generate` and `score` make of a prompt: plain characters.
-  bool match_special = true;
+  // False: what `generate` and `score` make of a text, where special tokens that it spells are
+  // plain characters. True: they become those tokens, as the tokenizer's own library reads it; for
+  // texts that nobody else wrote.
+  bool match_special = false;
   std::optional<Conversation> conversation{};  // instead of the text
 };
 struct Detokenize {

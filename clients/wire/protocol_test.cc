@@ -315,6 +315,19 @@ TEST(Protocol, WhatElseATemplateGetsIsChecked) {
   EXPECT_TRUE(problem(both));
 }
 
+TEST(Protocol, TextBecomesControlTokensOnlyOnDemand) {
+  const auto matches = [](const json& request) {
+    std::string id;
+    const auto decoded = decode_request(request.dump(), Endpoint::kServe, &id);
+    return std::get<Tokenize>(std::get<Request>(decoded).call).match_special;
+  };
+  json request = minimal("tokenize");
+  EXPECT_FALSE(matches(request));
+  EXPECT_FALSE(Tokenize{}.match_special);
+  request["match_special"] = true;
+  EXPECT_TRUE(matches(request));
+}
+
 TEST(Protocol, ConversationsKeepTheOrderOfTheirKeys) {
   const std::string messages = R"([{"role": "user", "content": "a, }]\"", "z": 1, "b": [{}, 2]}])";
   const std::string tools = R"([{"z":{"y":1,"a":2},"b":"\u00e9"}])";

@@ -2,8 +2,8 @@
 without special tokens added, decoding of arbitrary ids, and every growing prefix.
 
 The tokenizers are put beside a tiny checkpoint, whose vocabulary `tokenize` and `detokenize` do not
-need. Matching of special tokens in prompts is tested here, too: `tokenize` reads a text as the
-tokenizer's own library does, prompts and scored texts never become control tokens.
+need. Matching of special tokens is tested here, too: only `tokenize` reads a text as the tokenizer's
+own library does, and only when asked to; prompts and scored texts never become control tokens.
 """
 import json
 import pathlib
@@ -43,8 +43,9 @@ class TokenizersThroughTheWire(unittest.TestCase):
             text, ids = case["text"], case["ids"]
             with_special = case.get("ids_special", ids)
             with self.subTest(case=case["id"], cat=case["cat"]):
-                self.assertEqual(client.tokenize(text), ids)
-                self.assertEqual(client.tokenize(text, add_special=True), with_special)
+                self.assertEqual(client.tokenize(text, match_special=True), ids)
+                self.assertEqual(client.tokenize(text, add_special=True, match_special=True),
+                                 with_special)
                 self.assertEqual(client.detokenize(ids), case["decoded"])
                 self.assertEqual(client.detokenize(with_special, skip_special=True),
                                  case.get("decoded_skip_special", case["decoded"]))
@@ -66,20 +67,27 @@ class TokenizersThroughTheWire(unittest.TestCase):
             self.check_cases(served.client, golden["cases"])
             self.check_decoding(served.client, golden)
 
-    def test_specials_match_on_demand_only(self) -> None:
+    def test_text_becomes_control_tokens_only_on_demand(self) -> None:
         with Served("tiny312") as served:
             client = served.client
-            text = "a<|end_of_text|>b"
-            special = client.tokenize("<|end_of_text|>")
-            self.assertEqual(len(special), 1)
-            self.assertIn(special[0], client.tokenize(text))
-            plain = client.tokenize(text, match_special=False)
-            self.assertNotIn(special[0], plain)
-            self.assertEqual(client.detokenize(plain), text)
-            # Prompts: as many tokens as the plain reading has, with what the template adds.
-            added = client.tokenize(text, match_special=False, add_special=True)
-            done = client.complete(text, max_tokens=1, temperature=0)
-            self.assertEqual(done["usage"]["prompt_tokens"], len(added))
+            tokenizer = json.loads((TOKENIZERS / "tiny312" / "tokenizer.json").read_text())
+            specials = {token["content"]: token["id"] for token in tokenizer["added_tokens"] if token["special"]}
+            self.assertGreater(len(specials), 1)
+            for name, special in specials.items():
+                text = f"a{name}b"
+                with self.subTest(text=text):
+                    self.assertEqual(client.tokenize(name, match_special=True), [special])
+                    self.assertIn(special, client.tokenize(text, match_special=True))
+                    # The default on the wire, without the Python client's own default.
+                    plain = client.call("tokenize", text=text)["tokens"]
+                    self.assertEqual(plain, client.tokenize(text))
+                    self.assertNotIn(special, plain)
+                    self.assertEqual(client.detokenize(plain), text)
+                    # Prompts and scored texts: as many tokens as the plain reading has.
+                    added = client.tokenize(text, add_special=True)
+                    self.assertEqual(client.complete(text, max_tokens=1, temperature=0)["usage"]["prompt_tokens"],
+                                     len(added))
+                    self.assertEqual(client.score(text).body["n_tokens"], len(plain) + 1)
 
     def test_ids_outside_every_vocabulary_are_refused(self) -> None:
         with Served("tiny312") as served:

@@ -224,9 +224,9 @@ class Client:
                      body["provenance"], body.get("routing"), shape, values, body)
 
     def tokenize(self, text: str, *, add_special: bool = False,
-                 match_special: bool = True) -> list[int]:
-        """Ids of `text`. `match_special`: special tokens spelled in it become those tokens; False
-        shows what `generate` makes of a prompt."""
+                 match_special: bool = False) -> list[int]:
+        """Ids of `text`, as `generate` and `score` read it. With `match_special`, special tokens
+        spelled in it become those tokens: only for texts that nobody else wrote."""
         return self.call("tokenize", text=text, add_special=add_special,
                          match_special=match_special)["tokens"]
 
