@@ -122,12 +122,12 @@ class Comparison(unittest.TestCase):
     def tearDownClass(cls) -> None:
         cls.render.close()
 
-    def compare(self, template: str) -> bool:
+    def compare(self, template: str, context: dict[str, Any] = CONTEXT) -> bool:
         """True when both gave a text."""
-        expected, why = peer(template)
+        expected, why = peer(template, context)
         if expected is not None and " at 0x" in expected:
             return False  # Python's address of an object
-        found, told = self.render(template)
+        found, told = self.render(template, context)
         if expected is None:
             self.assertIsNone(found, f"{template!r}: Jinja2 fails ({why})")
             self.assertIn("line", told)
@@ -158,6 +158,42 @@ class Comparison(unittest.TestCase):
         # address: such nonsense expressions differ, and are under one in a hundred here.
         self.assertLess(len(differing), 30, "\n".join(differing))
 
+    def test_random_lists_through_the_filters_that_order_and_choose(self) -> None:
+        maker = ListMaker(random.Random(20250611))
+        rendered = 0
+        for _ in range(4000):
+            context, template = maker.values(), maker.template()
+            with self.subTest(template=template, context=context):
+                rendered += self.compare(template, context)
+        self.assertGreater(rendered, 2000)
+
+    def test_integers_beyond_64_bits_stay_as_they_are(self) -> None:
+        numbers = [2**63 - 1, 2**63, 2**64, 2**64 - 1, -2**63, -2**63 - 1, 10**30, -10**30, 5, -1, 0.5, 1e19, -1e19,
+                   1e300, True]
+        context = {"v": numbers, "pairs": [{"k": number} for number in numbers], "objects": {"n": 2**64, "m": -2**63 - 1},
+                   "text": "-18446744073709551617", "zeros": "00018446744073709551616"}
+        templates = ["{{ v }}", "{{ v|tojson }}", "{{ objects }}", "{{ objects|tojson(indent=2) }}", "{{ v|join(' ') }}",
+                     "{{ v|sort }}", "{{ v|sort(reverse=true) }}", "{{ v|unique|list }}", "{{ v|min }} {{ v|max }}",
+                     "{{ pairs|sort(attribute='k')|map(attribute='k')|list }}", "{{ objects|dictsort(by='value') }}",
+                     "{{ pairs|groupby('k')|map(attribute='grouper')|list }}", "{{ v|map('string')|list }}",
+                     "{{ v|map('int')|list }}", "{{ v|map('float')|list }}", "{{ v|map('abs')|list }}",
+                     "{{ v|select('integer')|list }}", "{{ v|select('number')|list }}", "{{ v|select('float')|list }}",
+                     "{{ v|map('round')|list }}", "{{ text|int }} {{ zeros|int }} {{ 1e22|int }} {{ -1e19|int }}",
+                     "{% for n in v %}{{ '%s|%d|%5d' % (n, n, n) }} {{ '{}|{:d}'.format(n, n|int) }} {{ n ~ '' }};{% endfor %}",
+                     "{% for n in v %}{{ '%30d|%-30d|%030d|%+d' % (n, n, n, n) }} {{ '{:30,}'.format(n|int) }};{% endfor %}",
+                     "{{ {v[2]: 'a'}[v[2]] }} {{ v[2] in v }} {{ v[2] in {1: 2} }}", "{{ +v[2] }}",
+                     "{% if v[2] %}yes{% endif %} {{ v[2] is sameas(v[2]) }}"]
+        templates += [f"{{{{ v[{a}] {op} v[{b}] }}}}" for a in range(len(numbers)) for b in range(len(numbers))
+                      for op in ("<", "<=", "==", "!=", ">", ">=")]
+        for template in templates:
+            with self.subTest(template=template):
+                self.assertTrue(self.compare(template, context))
+        for template in ("{{ v[2] + 1 }}", "{{ 1.5 * v[2] }}", "{{ -v[2] }}", "{{ v[2] is odd }}"):
+            with self.subTest(template=template):  # Python computes with them, this interpreter does not
+                found, told = self.render(template, context)
+                self.assertIsNone(found)
+                self.assertIn("integers beyond 64 bits", told)
+
     def test_random_whitespace(self) -> None:
         maker = random.Random(7)
         pieces = ["a", " ", "  ", "\n", "\r\n", "\t", "{{ n }}", "{{- n }}", "{{ n -}}", "{{- s -}}", "{% if yes %}",
@@ -174,6 +210,55 @@ class Comparison(unittest.TestCase):
                     opened -= 1
             template += "{% endif %}" * opened
             self.compare(template)
+
+
+class ListMaker:
+    """Lists of values of one kind or mixed, and the filters that order, group and choose."""
+
+    KINDS = {"none": [None], "words": ["b", "A", "a", "B", "", "é", "É"], "numbers": [2, 1.0, 1, 0, -3, 2.5, True, False],
+             "lists": [[1, 2], [1], [], [None], ["a"]], "dicts": [{}, {"a": 1}, {"a": 2, "b": "x"}, {"a": None}]}
+    ITEMS = [{"a": 1, "b": "x"}, {"a": 1, "b": "X"}, {"a": 2}, {"b": "y"}, {"a": None}, {"a": None, "b": None}, {},
+             {"a": {"c": 1}}, {"a": {"c": 2}, "b": "x"}, {"a": "x"}, {"a": "X"}, {"a": [2]}, {"a": [1, 2]}]
+    ATTRIBUTES = ["'a'", "'b'", "'a,b'", "'b,a'", "'a.c'", "'a.0'", "0", "'a.c,b'", "'q'"]
+
+    def __init__(self, source: random.Random) -> None:
+        self.random = source
+
+    def values(self) -> dict[str, Any]:
+        kind = self.random.choice(list(self.KINDS))
+        pool = self.KINDS[kind] if self.random.random() < 0.7 else sum(self.KINDS.values(), [])
+        keys = self.random.sample(["b", "A", "a", "c", "B"], self.random.randrange(6))
+        items = self.ITEMS if self.random.random() < 0.4 else self.random.sample(self.ITEMS, 3)
+        return {"v": self.random.choices(pool, k=self.random.randrange(6)),
+                "o": self.random.choices(items, k=self.random.randrange(6)),
+                "d": {key: self.random.choice(pool) for key in keys}}
+
+    def some(self, *arguments: str) -> str:
+        """Some of `arguments`, in parentheses."""
+        return "(" + ", ".join(a for a in arguments if a and self.random.random() < 0.5) + ")"
+
+    def template(self) -> str:
+        pick = self.random.choice
+        attribute = pick(self.ATTRIBUTES)
+        by = f"attribute={attribute}"
+        case, reverse = pick(["case_sensitive=true", "case_sensitive=false"]), pick(["reverse=true", "reverse=false"])
+        source = pick(["v", "v", "o", "o", "d", "d.values()", "d.items()"])
+        by_part = pick(["", "by='value'", "by='key'"])
+        fill = pick(["", ", none", ", 0"])
+        test = pick(["", ", 'defined'", ", 'none'", ", 'equalto', 1"])
+        of_items = pick(["", "('string')", "('none')", "('in', [1, 'a'])"])
+        default, grouped = pick(["", ", default=1", ", default=none"]), pick(["", ", default=0", ", case_sensitive=true"])
+        expression = pick([
+            f"{source}|sort{self.some(reverse, case, by)}", f"o|sort({by})", f"v|sort{self.some(reverse, case)}",
+            f"{source}|unique{self.some(case, by)}|list", f"{source}|min{self.some(case, by)}",
+            f"{source}|max{self.some(case, by)}", f"d|dictsort{self.some(case, by_part, reverse)}",
+            f"o|groupby({attribute}{grouped})|list", f"{source}|batch({pick([1, 2, 3])}{fill})|list",
+            f"{source}|slice({pick([1, 2, 3])}{fill})|list", f"o|map({by}{default})|list",
+            f"v|map('{pick(['string', 'lower', 'length'])}')|list",
+            f"o|{pick(['selectattr', 'rejectattr'])}({attribute}{test})|list",
+            f"v|{pick(['select', 'reject'])}{of_items}|list", f"o|sum({by})", f"v|sum(start={pick(['0', '[]'])})",
+            f"o|join(',', {by})", f"{source}|first", "v|last", f"{source}|list", "v|reverse|list", f"{source}|length"])
+        return "{{ " + expression + " }}"
 
 
 class Maker:

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "text/template/builtins/json.h"
+#include "text/template/tool_arguments.h"
 
 namespace chimera {
 namespace {
@@ -158,7 +159,9 @@ Result<jinja::Rendered> ChatTemplate::render(const Request& request) const {
   for (const auto& [name, content] : special_tokens_) {
     variables.set(Value::string(name), Value::string(content));
   }
-  CHIMERA_RETURN_IF_ERROR(add_client_value(variables, "messages", request.messages));
+  const auto messages = client_value(request.messages, "messages");
+  if (!messages.ok()) return messages.status();
+  variables.set(Value::string("messages"), *messages);
   CHIMERA_RETURN_IF_ERROR(add_client_value(variables, "tools", request.tools));
   CHIMERA_RETURN_IF_ERROR(add_client_value(variables, "documents", request.documents));
   variables.set(Value::string("add_generation_prompt"), Value(request.add_generation_prompt));
@@ -167,6 +170,13 @@ Result<jinja::Rendered> ChatTemplate::render(const Request& request) const {
   if (const jinja::Dict* object = more->dict()) {
     for (const auto& [name, value] : object->items) variables.set(name, value);
   }
+  const ToolArguments arguments(*messages);
+  if (arguments.empty()) return chosen->render(variables, request.now);
+  // A template that uses the strings as strings has its text; any other gets the objects, and an
+  // error that lies elsewhere is told from there.
+  auto rendered = chosen->render(variables, request.now, jinja::kMaxSteps, &arguments.encoded());
+  if (rendered.ok() || rendered.status().code() == Code::kResourceExhausted) return rendered;
+  variables.set(Value::string("messages"), arguments.decoded(*messages));
   return chosen->render(variables, request.now);
 }
 

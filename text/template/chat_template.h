@@ -4,7 +4,8 @@
 // which is one template or a list of named ones; with tools the one named "tool_use" is taken if
 // there is one, else "default". The variables are those of transformers' apply_chat_template:
 // messages, tools, documents, add_generation_prompt, the special tokens of tokenizer_config.json
-// (bos_token, eos_token, …) and whatever else the request names.
+// (bos_token, eos_token, …) and whatever else the request names. Arguments of tool calls may be
+// objects or, as OpenAI's clients keep them, strings of JSON (tool_arguments.h).
 //
 // Thread safety: immutable after load; renders may run concurrently.
 #pragma once

@@ -34,6 +34,34 @@ std::tm parse_time(const std::string& text) {
   return out;
 }
 
+/// A copy of the object `from` with another value for `key`.
+Json with(const Json& from, std::string_view key, const Json& value) {
+  Json out = Json::object();
+  for (const auto& [name, held] : from.items()) out[name] = name == key ? value : held;
+  return out;
+}
+
+/// The conversation with the arguments of its calls as strings, as OpenAI's clients keep them;
+/// null when there are none.
+Json with_string_arguments(const Json& messages) {
+  bool any = false;
+  Json out = Json::array();
+  for (const Json& message : messages) {
+    Json calls = Json::array();
+    for (const Json& call : message["tool_calls"]) {
+      const Json& function = call["function"];
+      const bool encoded = function["arguments"].is_object();
+      any = any || encoded;
+      calls.push_back(
+          !encoded ? call
+                   : with(call, "function",
+                          with(function, "arguments", Json(write_json(function["arguments"])))));
+    }
+    out.push_back(calls.empty() ? message : with(message, "tool_calls", calls));
+  }
+  return any ? out : Json();
+}
+
 void check_case(const ChatTemplate& chat, const Json& one, const std::tm& now) {
   SCOPED_TRACE(one.value("name", ""));
   const std::string messages = write_json(one["messages"]);
@@ -63,7 +91,7 @@ TEST(ChatTemplateGolden, EveryCase) {
   if (!std::filesystem::exists(golden_dir())) {
     GTEST_SKIP() << "no golden material at " << golden_dir();
   }
-  size_t templates = 0;
+  size_t templates = 0, with_strings = 0;
   for (const auto& entry : std::filesystem::directory_iterator(golden_dir())) {
     if (entry.path().extension() != ".json") continue;
     SCOPED_TRACE(entry.path().filename().string());
@@ -77,10 +105,18 @@ TEST(ChatTemplateGolden, EveryCase) {
     ASSERT_TRUE(chat.ok()) << chat.status().to_string();
     ASSERT_FALSE(golden["cases"].empty());
     const std::tm now = parse_time(golden.value("strftime_now_fixed_to", ""));
-    for (const Json& one : golden["cases"]) check_case(**chat, one, now);
+    for (const Json& one : golden["cases"]) {
+      check_case(**chat, one, now);
+      const Json encoded = with_string_arguments(one["messages"]);
+      if (encoded.is_null() || !one.contains("expected")) continue;
+      SCOPED_TRACE("arguments as strings");
+      check_case(**chat, with(one, "messages", encoded), now);
+      ++with_strings;
+    }
     ++templates;
   }
   EXPECT_GE(templates, 1u);
+  EXPECT_GE(with_strings, 1u);
 }
 
 }  // namespace

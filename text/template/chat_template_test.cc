@@ -91,6 +91,87 @@ TEST(ChatTemplate, IsReadFromTheDirectory) {
   std::filesystem::remove_all(dir);
 }
 
+/// A history with one call whose arguments are `arguments`, JSON as it stands.
+std::string call_with(const std::string& arguments) {
+  return R"([{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": )" +
+         arguments + "}}]}]";
+}
+
+std::string with_arguments(const std::string& body, const std::string& arguments) {
+  const auto chat = ChatTemplate::parse(
+      "", "{% set call = messages[0].tool_calls[0].function %}{% set a = call.arguments %}" + body,
+      "");
+  const std::string messages = call_with(arguments);
+  return rendered(chat, {.messages = messages});
+}
+
+TEST(ToolArguments, AStringIsDecodedForTemplatesThatUseTheObject) {
+  const std::string object = R"({"city": "Köln", "days": 3, "n": 18446744073709551616})";
+  const std::string string = R"("{\"city\": \"Köln\", \"days\": 3, \"n\": 18446744073709551616}")";
+  for (const char* body :
+       {"{{ a|tojson }}", "{{ call|tojson }}", "{{ messages|tojson(indent=1) }}", "{{ a.city }}",
+        "{{ a['days'] }}", "{{ a.missing is defined }}", "{% for k in a %}{{ k }},{% endfor %}",
+        "{% for k, v in a.items() %}{{ k }}={{ v }},{% endfor %}", "{{ a|items|list }}",
+        "{{ a|dictsort }}", "{{ a.keys()|list }}", "{{ a|list }}", "{{ 'city' in a }}",
+        "{% if a is mapping %}object {{ a }}{% endif %}", "{{ a.get('days') }}",
+        "{% if a is string %}{{ raise_exception('an object, please') }}{% endif %}{{ a.n }}",
+        "{% macro m(x) %}{{ x|tojson }}{% endmacro %}{{ m(a) }}", "{{ dict(**a) }}",
+        "{% set ns = namespace(x=a) %}{{ (ns.x or {})|default({})|tojson }}"}) {
+    EXPECT_EQ(with_arguments(body, string), with_arguments(body, object)) << body;
+  }
+  EXPECT_EQ(with_arguments("{{ a|tojson }}", string), object);
+  EXPECT_EQ(with_arguments("{{ a|length }}/{{ a|tojson }}", R"("  ")"), "0/{}");
+}
+
+TEST(ToolArguments, AStringStaysForTemplatesThatUseTheString) {
+  const std::string string = R"("{\"a\":  1 }")";
+  for (const char* body :
+       {"{{ a }}", "{{ '' + a }}", "{{ a|trim }}", "{{ '%s' % a }}", "{{ a|string }}",
+        "{% if a is string %}{{ a }}{% else %}{{ a|tojson }}{% endif %}",
+        "{% if a is not string %}{{ a|tojson }}{% else %}{{ a }}{% endif %}"}) {
+    EXPECT_EQ(with_arguments(body, string), R"({"a":  1 })") << body;
+  }
+  EXPECT_EQ(with_arguments("[{{ a }}]", R"("")"), "[]");
+}
+
+TEST(ToolArguments, OtherStringsAndOtherMembersAreLeftAlone) {
+  EXPECT_EQ(with_arguments("{{ a|tojson }}", R"("[1]")"), R"("[1]")");
+  EXPECT_EQ(with_arguments("{{ a|tojson }}", R"("{\"a\": }")"), R"("{\"a\": }")");
+  EXPECT_EQ(with_arguments("{{ call.name|tojson }}{{ a|tojson }}", R"("{\"a\": \"{}\"}")"),
+            R"("f"{"a": "{}"})");
+  const auto chat = ChatTemplate::parse("", "{{ messages|tojson }}", "");
+  EXPECT_EQ(rendered(chat, {.messages = R"([{"role": "tool", "content": "{}"}])"}),
+            R"([{"role": "tool", "content": "{}"}])");
+}
+
+TEST(ToolArguments, OtherPlacesAreKnown) {
+  const auto chat = ChatTemplate::parse("", "{{ messages|tojson }}", "");
+  EXPECT_EQ(rendered(chat, {.messages =
+                                R"([{"role": "a", "function_call": {"arguments": "{\"a\":1}"}}])"}),
+            R"([{"role": "a", "function_call": {"arguments": {"a": 1}}}])");
+  EXPECT_EQ(
+      rendered(chat, {.messages =
+                          R"([{"role": "a", "tool_calls": [{"arguments": "{\"a\":1}"}, 5]}, 7])"}),
+      R"([{"role": "a", "tool_calls": [{"arguments": {"a": 1}}, 5]}, 7])");
+}
+
+TEST(ToolArguments, AnErrorOfTheConversationIsToldOnce) {
+  const std::string told =
+      with_arguments("{{ a.x }}{{ raise_exception('roles must alternate') }}", R"("{\"x\": 1}")");
+  EXPECT_NE(told.find("line 1: roles must alternate"), std::string::npos) << told;
+}
+
+TEST(ToolArguments, WhatIsDecodedIsStillTheClients) {
+  const auto chat = ChatTemplate::parse(
+      "", "<|im_start|>{{ messages[0].tool_calls[0].function.arguments.x }}", "");
+  const std::string messages = call_with(R"("{\"x\": \"<|im_end|>\"}")");
+  const auto text = (*chat)->render({.messages = messages});
+  ASSERT_TRUE(text.ok()) << text.status().to_string();
+  EXPECT_EQ(text->text, "<|im_start|><|im_end|>");
+  ASSERT_EQ(text->client_text.size(), 1u);
+  EXPECT_EQ(text->client_text[0].begin, 12u);
+}
+
 /// Control tokens count where the template wrote them and nowhere else.
 TEST(ChatTemplate, UsersCannotInjectControlTokens) {
   const auto tokenizer =

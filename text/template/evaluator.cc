@@ -348,9 +348,9 @@ Result<std::shared_ptr<const Template>> Template::parse(std::string_view source)
       new Template(std::make_unique<const ParsedTemplate>(std::move(*parsed))));
 }
 
-Result<Rendered> Template::render(const Dict& variables, const std::tm& now,
-                                  size_t max_steps) const {
-  Runtime run(now, max_steps);
+Result<Rendered> Template::render(const Dict& variables, const std::tm& now, size_t max_steps,
+                                  const EncodedObjects* encoded) const {
+  Runtime run(now, max_steps, encoded);
   Evaluator evaluator(*parsed_, run, variables);
   const Text out = evaluator.render();
   if (!run.ok()) return run.status();

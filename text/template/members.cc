@@ -100,6 +100,7 @@ Value attribute(Runtime& run, const Value& a, const std::string& name) {
   if (a.is_undefined()) return run.mismatch("." + name, a, "");
   Value own = own_attribute(run, a, name);
   if (!is_missing(own)) return own;
+  if (run.object_needed(a)) return {};
   if (const Dict* dict = a.dict()) {
     if (const Value* held = dict->find(std::string_view(name))) return *held;
   }
@@ -108,6 +109,7 @@ Value attribute(Runtime& run, const Value& a, const std::string& name) {
 
 Value item(Runtime& run, const Value& a, const Value& key) {
   if (a.is_undefined()) return run.mismatch("subscript", a, "");
+  if (run.object_needed(a)) return {};
   if (const Dict* dict = a.dict()) {
     if (!run.step(weight(key))) return {};
     if (const Value* held = dict->find(key)) return *held;
@@ -124,8 +126,12 @@ Value item(Runtime& run, const Value& a, const Value& key) {
   return is_missing(own) ? no_attribute(a, name->str()) : own;
 }
 
-Value attribute_path(Runtime& run, const Value& a, const Value& path) {
-  if (path.integer()) return item(run, a, path);
+Value attribute_path(Runtime& run, const Value& a, const Value& path, const Value& fallback) {
+  const auto or_fallback = [&](Value found) {
+    const bool replaced = found.is_undefined() && !fallback.is_undefined() && !fallback.is_none();
+    return replaced ? fallback : found;
+  };
+  if (path.integer()) return or_fallback(item(run, a, path));
   const std::string& names = run.need_text(path, "attribute").str();
   Value held = a;
   size_t begin = 0;
@@ -136,7 +142,7 @@ Value attribute_path(Runtime& run, const Value& a, const Value& path) {
     const auto parsed = std::from_chars(part.data(), part.data() + part.size(), index);
     const bool is_index = !part.empty() && part[0] != '-' && parsed.ec == std::errc() &&
                           parsed.ptr == part.data() + part.size();
-    held = item(run, held, is_index ? Value(index) : Value::string(part));
+    held = or_fallback(item(run, held, is_index ? Value(index) : Value::string(part)));
     if (end == names.size()) break;
     begin = end + 1;
   }

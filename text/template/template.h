@@ -35,9 +35,10 @@ class Template {
   ~Template();
 
   /// `now` is the local time that strftime_now tells. invalid_argument naming the line when the
-  /// template raises or the data does not fit it, resource_exhausted past a bound.
-  Result<Rendered> render(const Dict& variables, const std::tm& now,
-                          size_t max_steps = kMaxSteps) const;
+  /// template raises, the data does not fit it, or one of the `encoded` texts (borrowed; null for
+  /// none) is needed as the object it encodes; resource_exhausted past a bound.
+  Result<Rendered> render(const Dict& variables, const std::tm& now, size_t max_steps = kMaxSteps,
+                          const EncodedObjects* encoded = nullptr) const;
 
  private:
   explicit Template(std::unique_ptr<const ParsedTemplate> parsed);

@@ -48,12 +48,15 @@ constexpr std::array<Predicate, 21> kPredicates = {{
      [](Runtime& run, const Value& v) { return has_filter(run.need_text(v, "filter").str()); }},
     {"float", [](Runtime&, const Value& v) { return v.real() != nullptr; }},
     {"integer",
-     [](Runtime&, const Value& v) { return v.boolean() == nullptr && v.integer().has_value(); }},
+     [](Runtime&, const Value& v) {
+       return v.boolean() == nullptr && (v.integer().has_value() || v.big() != nullptr);
+     }},
     {"iterable", is_iterable},
     {"lower", [](Runtime& run, const Value& v) { return has_case(run.text(v), false); }},
-    {"mapping", [](Runtime&, const Value& v) { return v.dict() != nullptr; }},
+    {"mapping",
+     [](Runtime& run, const Value& v) { return !run.object_needed(v) && v.dict() != nullptr; }},
     {"none", [](Runtime&, const Value& v) { return v.is_none(); }},
-    {"number", [](Runtime&, const Value& v) { return v.number().has_value(); }},
+    {"number", [](Runtime&, const Value& v) { return v.is_number(); }},
     {"odd",
      [](Runtime& run, const Value& v) {
        const Value remainder = binary(run, Op::kModulo, v, Value(int64_t{2}));

@@ -108,6 +108,11 @@ void append_number(Runtime& run, Text& out, const Value& value, const Layout& la
   if (value.integer() && !real_type) {
     negative = *value.integer() < 0;
     digits = integer_digits(*value.integer(), layout);
+  } else if (const BigInteger* big = value.big();
+             big != nullptr && layout.type != 'c' &&
+             (layout.type == 0 || std::string_view("diu").find(layout.type) != std::string::npos)) {
+    negative = big->negative();
+    digits = big->digits.substr(negative ? 1 : 0);
   } else if (value.number()) {
     negative = std::signbit(*value.number());
     digits = real_digits(*value.number(), layout);
@@ -234,9 +239,8 @@ class PercentFormatter {
       case 'i':
       case 'u': {
         layout.type = 'd';
-        const double* real = value.real();
-        const bool fits = real != nullptr && std::abs(*real) < 9e18;
-        return append_number(run_, out_, fits ? Value(static_cast<int64_t>(*real)) : value, layout);
+        const auto whole = value.real() != nullptr ? whole_part(*value.real()) : std::nullopt;
+        return append_number(run_, out_, whole ? *whole : value, layout);
       }
       case 'x':
       case 'X':
@@ -319,7 +323,7 @@ class BraceFormatter {
     if (conversion == 'r') {
       return append_string(out_, run_.step(weight(value)) ? to_repr(value) : Text(), layout);
     }
-    const bool as_text = layout.type == 's' || conversion == 's' || !value.number() ||
+    const bool as_text = layout.type == 's' || conversion == 's' || !value.is_number() ||
                          (value.boolean() != nullptr && layout.type == 0);
     if (!as_text) return append_number(run_, out_, value, layout);
     if (layout.type != 0 && layout.type != 's') {

@@ -31,6 +31,10 @@ class Builder final : public JsonEvents {
     if (value.is_null()) return place(Value(None{}));
     if (const auto flag = value.boolean()) return place(Value(*flag));
     if (const auto integer = value.integer()) return place(Value(*integer));
+    if (value.is_integer()) {  // beyond 64 bits, which a float would not hold
+      const std::string* digits = value.big_integer();
+      return place(integer_of(digits != nullptr ? *digits : std::to_string(*value.natural())));
+    }
     if (const auto number = value.number()) return place(Value(*number));
     const std::string& text = *value.string();
     const bool role = !open_.empty() && open_.back().key == "role" && is_plain_word(text);
@@ -94,7 +98,11 @@ class Writer {
     if (const bool* flag = value.boolean()) return out_.append(*flag ? "true" : "false");
     if (const double* real = value.real()) return out_.append(number(*real));
     if (const auto integer = value.integer()) return out_.append(std::to_string(*integer));
-    if (const Text* text = value.text()) return write_string(*text);
+    if (const BigInteger* big = value.big()) return out_.append(big->digits);
+    if (const Text* text = value.text()) {
+      if (!run_.object_needed(value)) write_string(*text);
+      return;
+    }
     if (const Dict* dict = value.dict()) return write_dict(*dict);
     const Sequence* sequence = value.sequence();
     const bool array = sequence != nullptr && (sequence->form == Sequence::Form::kList ||
@@ -157,7 +165,7 @@ class Writer {
 
   void write_key(const Value& key) {
     if (const Text* text = key.text()) return write_string(*text);
-    if (!key.is_none() && !key.number()) {
+    if (!key.is_none() && !key.is_number()) {
       run_.mismatch("tojson", key, "a string or number as the key");
       return;
     }

@@ -16,8 +16,8 @@ namespace chimera::jinja {
 /// ("<|" + role + "|>"), and such a word cannot hold one.
 enum class Origin { kTrusted, kClient };
 
-/// Objects keep the order of their keys. invalid_argument when `json` is not one JSON value, deeper
-/// than 64 levels or larger than a million values.
+/// Objects keep the order of their keys, integers all their digits. invalid_argument when `json` is
+/// not one JSON value, deeper than 64 levels or larger than a million values.
 Result<Value> parse_json(std::string_view json, Origin origin);
 
 struct JsonStyle {

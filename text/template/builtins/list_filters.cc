@@ -84,21 +84,22 @@ struct Key {
   Runtime& run;
   const Value& attribute;  // undefined or none: the item itself
   bool case_sensitive;
+  Value fallback = {};  // of groupby: instead of what is missing
 
   Value one(const Value& item, const Value& path) const {
     const bool whole = path.is_undefined() || path.is_none();
-    Value key = whole ? item : attribute_path(run, item, path);
+    Value key = whole ? item : attribute_path(run, item, path, fallback);
     if (case_sensitive || key.text() == nullptr) return key;
     return run.string(with_case(*key.text(), Case::kLower));
   }
 
   Value operator()(const Value& item) const { return one(item, attribute); }
 
-  /// "a,b" compares by a, then by b.
+  /// "a,b" compares by a, then by b. A list even for one key: lists look for what differs before
+  /// they order, so that equal keys need no order (none, missing attributes, dicts).
   Value several(const Value& item) const {
     const Text* names = attribute.text();
-    if (names == nullptr || names->str().find(',') == std::string::npos)
-      return one(item, attribute);
+    if (names == nullptr) return run.list({one(item, attribute)});
     std::vector<Value> keys;
     size_t begin = 0;
     while (begin <= names->size() && run.ok()) {
@@ -215,8 +216,7 @@ Value map(Runtime& run, const Value& subject, const CallArgs& args) {
     if (!bound.has(1)) return run.fail("map: the name of a filter or an attribute is missing");
     for (Value& item : items) {
       if (!run.ok()) return {};
-      item = attribute_path(run, item, bound[1]);
-      if (item.is_undefined() && bound.given(2)) item = bound[2];
+      item = attribute_path(run, item, bound[1], bound[2]);
     }
     return run.iterator(std::move(items));
   }
@@ -303,13 +303,11 @@ Value slices(Runtime& run, const Value& subject, const CallArgs& args) {
 
 Value group_by(Runtime& run, const Value& subject, const CallArgs& args) {
   const Bound bound(run, "groupby", args, {"attribute", "default", "case_sensitive"}, 1);
-  const Key key{run, bound[0], bound.flag(2, false)};
+  const Key key{run, bound[0], bound.flag(2, false), bound[1]};
   std::vector<Keyed> keyed;
   for (Value& item : run.items(subject, "groupby")) {
     if (!run.ok()) return {};
-    Value found = key(item);
-    if (found.is_undefined() && bound.given(1)) found = bound[1];
-    keyed.push_back({std::move(found), std::move(item)});
+    keyed.push_back({key(item), std::move(item)});
   }
   std::stable_sort(keyed.begin(), keyed.end(), [&](const Keyed& a, const Keyed& b) {
     return run.ok() && run.less(a.key, b.key);
@@ -323,11 +321,9 @@ Value group_by(Runtime& run, const Value& subject, const CallArgs& args) {
     }
     end = std::max(end, begin + 1);  // NaN does not equal itself
     // The label is the member's own value: comparing without case lowers it only for comparing.
-    const Key label{run, bound[0], true};
-    Value shown = label(keyed[begin].item);
-    if (shown.is_undefined()) shown = keyed[begin].key;
-    auto group =
-        make_sequence(Sequence::Form::kTuple, {std::move(shown), run.list(std::move(members))});
+    const Key label{run, bound[0], true, bound[1]};
+    auto group = make_sequence(Sequence::Form::kTuple,
+                               {label(keyed[begin].item), run.list(std::move(members))});
     group->is_group = true;
     out.emplace_back(std::shared_ptr<const Sequence>(std::move(group)));
     begin = end;

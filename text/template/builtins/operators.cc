@@ -17,14 +17,22 @@ const char* spelling(Op op) {
   return kSpellings[static_cast<size_t>(op)];
 }
 
+Value overflow(Runtime& run) { return run.fail("the integer result does not fit 64 bits"); }
+
+/// For operations on integers that are larger already.
+Value too_big(Runtime& run) {
+  return run.fail("integers beyond 64 bits are passed on as they are, not computed with");
+}
+
 Value unsupported(Runtime& run, Op op, const Value& a, const Value& b) {
   if (a.is_undefined()) return run.mismatch(spelling(op), a, "");
   if (b.is_undefined()) return run.mismatch(spelling(op), b, "");
+  if ((a.big() != nullptr && b.is_number()) || (b.big() != nullptr && a.is_number())) {
+    return too_big(run);
+  }
   return run.fail(
       fmt::format("{} is not defined between {} and {}", spelling(op), type_name(a), type_name(b)));
 }
-
-Value overflow(Runtime& run) { return run.fail("the integer result does not fit 64 bits"); }
 
 Value integer_power(Runtime& run, int64_t base, int64_t exponent) {
   int64_t result = 1;
@@ -135,6 +143,7 @@ bool repeatable(const Value& value) {
 }
 
 bool contains(Runtime& run, const Value& container, const Value& what) {
+  if (run.object_needed(container)) return false;
   if (const Text* text = container.text()) {
     const Text* part = what.text();
     if (part == nullptr) return run.mismatch("in", what, "a string to look for in a string"), false;
@@ -283,6 +292,7 @@ Value negate(Runtime& run, const Value& a, bool minus) {
     return integers(run, Op::kSubtract, 0, *integer);
   }
   if (const double* real = a.real()) return Value(minus ? -*real : *real);
+  if (a.big() != nullptr) return minus ? too_big(run) : a;
   return run.mismatch(minus ? "-" : "+", a, "a number");
 }
 

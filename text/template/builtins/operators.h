@@ -22,8 +22,9 @@ Value attribute(Runtime& run, const Value& a, const std::string& name);
 Value item(Runtime& run, const Value& a, const Value& key);
 /// a[begin:end:step]; none stands for an omitted bound.
 Value slice(Runtime& run, const Value& a, const Value& begin, const Value& end, const Value& step);
-/// "a.b.0" as the filters that take `attribute` read it.
-Value attribute_path(Runtime& run, const Value& a, const Value& path);
+/// "a.b.0" as the filters that take `attribute` read it. What is missing on the way is `fallback`,
+/// unless that is undefined or none.
+Value attribute_path(Runtime& run, const Value& a, const Value& path, const Value& fallback = {});
 /// len(a); fails where Python does.
 int64_t length(Runtime& run, const Value& a);
 /// & < > ' " as HTML entities.

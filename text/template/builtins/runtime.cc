@@ -25,6 +25,12 @@ Value Runtime::mismatch(std::string_view what, const Value& value, std::string_v
   return fail(fmt::format("{}: found {} (expected {})", what, type_name(value), expected));
 }
 
+bool Runtime::needs_decoding(const Text& text) {
+  if (!encoded_->contains(&text)) return false;
+  fail("an object is needed where a string of JSON was sent");
+  return true;
+}
+
 bool Runtime::step(size_t count) {
   if (!ok()) return false;
   steps_ = saturating_add(steps_, count);
@@ -102,7 +108,7 @@ bool Runtime::less(const Value& a, const Value& b) {
   if (!result) {
     if (a.is_undefined()) return mismatch("comparison", a, ""), false;
     if (b.is_undefined()) return mismatch("comparison", b, ""), false;
-    const bool numbers = a.number() && b.number();  // one of them is NaN
+    const bool numbers = a.is_number() && b.is_number();  // one of them is NaN
     if (!numbers) {
       fail(fmt::format("{} and {} cannot be ordered", type_name(a), type_name(b)));
     }
@@ -136,7 +142,7 @@ int64_t Runtime::need_integer(const Value& value, std::string_view what) {
 
 std::vector<Value> Runtime::items(const Value& value, std::string_view what) {
   std::vector<Value> out;
-  if (value.is_undefined() || !ok()) return out;
+  if (value.is_undefined() || !ok() || object_needed(value)) return out;
   if (const Sequence* sequence = value.sequence()) {
     if (!step(sequence->items.size()) || !allocate(sequence->items.size() * sizeof(Value))) {
       return out;

@@ -14,6 +14,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -34,10 +35,16 @@ struct CallArgs {
   std::vector<std::pair<std::string, Value>> named;
 };
 
+/// Texts that are JSON objects, as the arguments of tool calls in OpenAI's own shape. The render
+/// fails where a template uses one as the object (Runtime::object_needed).
+using EncodedObjects = std::unordered_set<const Text*>;
+
 class Runtime {
  public:
-  explicit Runtime(const std::tm& now, size_t max_steps = kMaxSteps)
-      : now_(now), max_steps_(max_steps) {}
+  /// `encoded` is borrowed; null for none.
+  explicit Runtime(const std::tm& now, size_t max_steps = kMaxSteps,
+                   const EncodedObjects* encoded = nullptr)
+      : now_(now), max_steps_(max_steps), encoded_(encoded) {}
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
@@ -52,6 +59,11 @@ class Runtime {
   Value fail(std::string_view message, Code code = Code::kInvalidArgument);
   /// Fails because `value` is undefined (saying why) or of the wrong type for `what`.
   Value mismatch(std::string_view what, const Value& value, std::string_view expected);
+  /// To be asked where a template would look into an object (its members, its keys, its JSON):
+  /// fails and is true when `value` is one of the encoded ones.
+  bool object_needed(const Value& value) {
+    return encoded_ != nullptr && value.text() != nullptr && needs_decoding(*value.text());
+  }
   /// Takes `count` steps of the budget; false when it is spent or something failed before.
   bool step(size_t count = 1);
   /// The same for memory.
@@ -82,8 +94,11 @@ class Runtime {
   std::vector<Value> items(const Value& value, std::string_view what);
 
  private:
+  bool needs_decoding(const Text& text);
+
   const std::tm now_;
   const size_t max_steps_;
+  const EncodedObjects* const encoded_;
   int line_ = 1;
   size_t steps_ = 0, allocated_ = 0;
   std::deque<Namespace> spaces_;

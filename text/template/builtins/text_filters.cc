@@ -178,6 +178,9 @@ Value abs(Runtime& run, const Value& subject, const CallArgs&) {
     return *integer < 0 ? negate(run, Value(*integer), true) : Value(*integer);
   }
   if (const double* real = subject.real()) return Value(std::abs(*real));
+  if (const BigInteger* big = subject.big()) {
+    return big->negative() ? Value(BigInteger{big->digits.substr(1)}) : subject;
+  }
   return run.mismatch("abs", subject, "a number");
 }
 
@@ -185,7 +188,8 @@ Value round(Runtime& run, const Value& subject, const CallArgs& args) {
   const Bound bound(run, "round", args, {"precision", "method"});
   const int64_t precision = bound.integer(0, 0);
   const std::string method = bound.has(1) ? bound.text(1).str() : "common";
-  if (!subject.number()) return run.mismatch("round", subject, "a number");
+  if (subject.big() != nullptr && method == "common" && precision >= 0) return subject;
+  if (!subject.number()) return run.mismatch("round", subject, "a number of 64 bits");
   if (method == "common") {
     if (subject.integer() && precision >= 0) return Value(*subject.integer());
     const double result = rounded(*subject.number(), precision);
@@ -230,8 +234,8 @@ std::optional<double> parse_real(const Text& text) {
   return end == digits.c_str() + digits.size() ? std::optional(value) : std::nullopt;
 }
 
-std::optional<int64_t> parse_integer(const Text& text, int64_t base) {
-  std::string digits = number_text(text);
+std::optional<Value> parse_integer(const Text& text, int64_t base) {
+  const std::string digits = number_text(text);
   std::string_view rest = digits;
   const bool negative = rest.starts_with('-');
   if (negative || rest.starts_with('+')) rest.remove_prefix(1);
@@ -242,15 +246,12 @@ std::optional<int64_t> parse_integer(const Text& text, int64_t base) {
   int64_t value = 0;
   const auto parsed =
       std::from_chars(rest.data(), rest.data() + rest.size(), value, static_cast<int>(base));
-  const bool whole = !rest.empty() && rest[0] != '-' && parsed.ec == std::errc() &&
+  const bool whole = !rest.empty() && rest[0] != '-' && parsed.ec != std::errc::invalid_argument &&
                      parsed.ptr == rest.data() + rest.size();
   if (!whole) return std::nullopt;
-  return negative ? -value : value;
-}
-
-std::optional<int64_t> whole_part(double value) {
-  if (!(std::abs(value) < 9.2e18)) return std::nullopt;
-  return static_cast<int64_t>(value);
+  if (parsed.ec == std::errc()) return Value(negative ? -value : value);
+  if (base != 10) return std::nullopt;  // beyond 64 bits
+  return integer_of((negative ? "-" : "") + std::string(rest));
 }
 
 Value to_integer(Runtime& run, const Value& subject, const CallArgs& args) {
@@ -260,21 +261,26 @@ Value to_integer(Runtime& run, const Value& subject, const CallArgs& args) {
   if (base < 2 || base > 36) return run.fail("int: the base is not between 2 and 36");
   if (subject.is_undefined()) return run.mismatch("int", subject, "");
   if (const auto integer = subject.integer()) return Value(*integer);
+  if (subject.big() != nullptr) return subject;
   std::optional<double> real;
   if (const Text* text = subject.text()) {
-    if (const auto parsed = parse_integer(*text, base)) return Value(*parsed);
+    if (const auto parsed = parse_integer(*text, base)) return *parsed;
     real = parse_real(*text);
   } else {
     real = subject.number();
   }
   const auto whole = real ? whole_part(*real) : std::nullopt;
-  return whole ? Value(*whole) : fallback;
+  return whole ? *whole : fallback;
 }
 
 Value to_real(Runtime& run, const Value& subject, const CallArgs& args) {
   const Bound bound(run, "float", args, {"default"});
   if (subject.is_undefined()) return run.mismatch("float", subject, "");
   if (const auto number = subject.number()) return Value(*number);
+  if (const BigInteger* big = subject.big()) {
+    const double nearest = std::strtod(big->digits.c_str(), nullptr);
+    return std::isfinite(nearest) ? Value(nearest) : run.fail("float: the integer is too large");
+  }
   const auto parsed = subject.text() != nullptr ? parse_real(*subject.text()) : std::nullopt;
   if (parsed) return Value(*parsed);
   return bound.has(0) ? bound[0] : Value(0.0);

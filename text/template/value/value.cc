@@ -22,7 +22,37 @@ std::optional<int> compare_exact(int64_t a, double b) {
   return b > whole ? -1 : 0;
 }
 
+/// The digits of a number that is whole; nullopt for others and for floats of the 64-bit range.
+std::optional<std::string> big_digits(const Value& value) {
+  if (const BigInteger* big = value.big()) return big->digits;
+  if (const auto integer = value.integer()) return std::to_string(*integer);
+  const double* real = value.real();
+  if (real == nullptr || !std::isfinite(*real) || std::abs(*real) < kInt64Limit) {
+    return std::nullopt;
+  }
+  return fmt::format("{:.0f}", *real);  // every float of this size is whole, and printed exactly
+}
+
+/// Where one of two numbers is big, it is farther from 0 than whatever 64 bits hold.
+std::optional<int> compare_big(const Value& a, const Value& b) {
+  const double* ra = a.real();
+  const double* rb = b.real();
+  if ((ra != nullptr && std::isnan(*ra)) || (rb != nullptr && std::isnan(*rb))) return std::nullopt;
+  if (ra != nullptr && std::isinf(*ra)) return *ra < 0 ? -1 : 1;
+  if (rb != nullptr && std::isinf(*rb)) return *rb < 0 ? 1 : -1;
+  const auto da = big_digits(a), db = big_digits(b);
+  if (!db) return a.big()->negative() ? -1 : 1;
+  if (!da) return b.big()->negative() ? 1 : -1;
+  const bool negative = da->front() == '-';
+  if (negative != (db->front() == '-')) return negative ? -1 : 1;
+  const int longer =
+      da->size() == db->size() ? da->compare(*db) : (da->size() < db->size() ? -1 : 1);
+  const int sign = longer == 0 ? 0 : (longer < 0 ? -1 : 1);
+  return negative ? -sign : sign;
+}
+
 std::optional<int> compare_numbers(const Value& a, const Value& b) {
+  if (a.big() != nullptr || b.big() != nullptr) return compare_big(a, b);
   const auto ia = a.integer(), ib = b.integer();
   if (ia && ib) return *ia < *ib ? -1 : (*ia > *ib ? 1 : 0);
   if (ia) return compare_exact(*ia, *b.real());
@@ -182,6 +212,7 @@ void append_repr(const Value& value, int depth, Text& out) {
   if (const bool* flag = value.boolean()) return out.append(*flag ? "True" : "False");
   if (const double* real = value.real()) return out.append(float_text(*real));
   if (const auto integer = value.integer()) return out.append(std::to_string(*integer));
+  if (const BigInteger* big = value.big()) return out.append(big->digits);
   if (const Text* text = value.text()) {
     if (text->markup) out.append("Markup(");
     append_string_repr(*text, out);
@@ -283,6 +314,21 @@ void Namespace::set(std::string_view name, Value value) {
   attributes.emplace_back(std::string(name), std::move(value));
 }
 
+Value integer_of(std::string_view digits) {
+  int64_t value = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (parsed.ec == std::errc()) return Value(value);
+  const std::string_view sign = digits.substr(0, digits.front() == '-' ? 1 : 0);
+  digits.remove_prefix(std::min(digits.find_first_not_of("-0"), digits.size()));
+  return Value(BigInteger{std::string(sign) + std::string(digits)});
+}
+
+std::optional<Value> whole_part(double value) {
+  if (!std::isfinite(value)) return std::nullopt;
+  if (std::abs(value) < kInt64Limit) return Value(static_cast<int64_t>(value));
+  return integer_of(fmt::format("{:.0f}", value));
+}
+
 int nesting(const Value& value) {
   if (const Sequence* sequence = value.sequence()) return sequence->nesting;
   if (const Dict* dict = value.dict()) return dict->nesting;
@@ -296,6 +342,7 @@ size_t weight_of_bytes(size_t bytes) { return 1 + bytes / 32; }
 
 size_t weight(const Value& value) {
   if (const Text* text = value.text()) return weight_of_bytes(text->size());
+  if (const BigInteger* big = value.big()) return weight_of_bytes(big->digits.size());
   if (const Sequence* sequence = value.sequence()) return sequence->weight;
   if (const Dict* dict = value.dict()) return dict->weight;
   const Namespace* space = value.name_space();
@@ -327,7 +374,7 @@ bool truth(const Value& value) {
 }
 
 bool equal(const Value& a, const Value& b) {
-  if (a.number() && b.number()) return compare_numbers(a, b) == 0;
+  if (a.is_number() && b.is_number()) return compare_numbers(a, b) == 0;
   if (a.data().index() != b.data().index()) return false;
   if (a.is_undefined() || a.is_none()) return true;
   if (a.text() != nullptr) return a.text()->str() == b.text()->str();
@@ -338,7 +385,7 @@ bool equal(const Value& a, const Value& b) {
 }
 
 std::optional<bool> less(const Value& a, const Value& b) {
-  if (a.number() && b.number()) return compare_numbers(a, b) == -1;
+  if (a.is_number() && b.is_number()) return compare_numbers(a, b) == -1;
   // UTF-8 sorts by bytes as Python sorts by code points.
   if (a.text() != nullptr && b.text() != nullptr) return a.text()->str() < b.text()->str();
   if (a.sequence() != nullptr && b.sequence() != nullptr) {
@@ -351,9 +398,9 @@ std::optional<std::string> hash_key(const Value& key) {
   if (const Text* text = key.text()) return "s" + text->str();
   if (key.is_none()) return "n";
   if (key.is_undefined()) return "u";
-  if (const auto integer = key.integer()) return "i" + std::to_string(*integer);
+  if (const auto digits = big_digits(key)) return "i" + *digits;
   if (const double* real = key.real()) {
-    const bool whole = std::floor(*real) == *real && *real >= -kInt64Limit && *real < kInt64Limit;
+    const bool whole = std::floor(*real) == *real && std::isfinite(*real);
     return whole ? "i" + std::to_string(static_cast<int64_t>(*real)) : "f" + float_text(*real);
   }
   const Sequence* tuple = key.sequence();
@@ -374,7 +421,7 @@ std::string type_name(const Value& value) {
   if (value.is_none()) return "NoneType";
   if (value.boolean() != nullptr) return "bool";
   if (value.real() != nullptr) return "float";
-  if (value.integer()) return "int";
+  if (value.integer() || value.big() != nullptr) return "int";
   if (value.text() != nullptr) return "str";
   if (value.dict() != nullptr) return "dict";
   if (const Sequence* sequence = value.sequence()) {

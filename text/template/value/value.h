@@ -37,11 +37,19 @@ struct Undefined {
 };
 struct None {};
 
+/// An integer that 64 bits do not hold. It is passed on, printed and compared; templates cannot
+/// compute with it.
+struct BigInteger {
+  std::string digits;  // decimal without leading zeros, '-' in front of a negative one
+  bool negative() const { return digits[0] == '-'; }
+};
+
 class Value {
  public:
   using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
                             std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
-                            std::shared_ptr<const Function>, Namespace*, const Loop*>;
+                            std::shared_ptr<const Function>, Namespace*, const Loop*,
+                            std::shared_ptr<const BigInteger>>;
 
   Value() = default;  // undefined
   Value(None none) : data_(none) {}
@@ -54,6 +62,7 @@ class Value {
   Value(std::shared_ptr<const Function> function) : data_(std::move(function)) {}
   Value(Namespace* borrowed) : data_(borrowed) {}
   Value(const Loop* borrowed) : data_(borrowed) {}
+  Value(BigInteger big) : data_(std::make_shared<const BigInteger>(std::move(big))) {}
   Value(const char*) = delete;  // would become a bool
   static Value undefined(std::string problem);
   static Value string(std::string text) { return Value(Text(std::move(text))); }
@@ -75,10 +84,13 @@ class Value {
     const auto* held = std::get_if<const Loop*>(&data_);
     return held == nullptr ? nullptr : *held;
   }
-  /// Integers and, as in Python, booleans.
+  const BigInteger* big() const { return pointee<BigInteger>(); }
+  /// Integers of 64 bits and, as in Python, booleans.
   std::optional<int64_t> integer() const;
-  /// Integers, booleans and floats.
+  /// Those and floats.
   std::optional<double> number() const;
+  /// Whether Python counts it among the numbers.
+  bool is_number() const { return number().has_value() || big() != nullptr; }
   /// A list, tuple or range: has a length and positions.
   const Sequence* indexed() const;
 
@@ -147,6 +159,10 @@ struct Loop {
   mutable std::optional<std::vector<Value>> changed;  // arguments of the last loop.changed
 };
 
+/// The integer that decimal digits, with or without '-', say: of 64 bits if they hold it.
+Value integer_of(std::string_view digits);
+/// Python's int(value); nullopt for what is not finite.
+std::optional<Value> whole_part(double value);
 /// Nesting of the deepest part, 0 for scalars.
 int nesting(const Value& value);
 /// What walking over all parts costs, in steps of a render (shared parts count every time).
