@@ -2,14 +2,39 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
+#include <bitset>
+#include <cstring>
+
+#include "text/unicode_data.h"
 
 namespace chimera::tokenizer {
 namespace {
 
-utf8proc_category_t category(uint32_t c) {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+bool contains(CodePointSet set, uint32_t c) {
+  const auto after = std::partition_point(
+      set.begin(), set.end(), [c](const CodePointRange& range) { return range.last < c; });
+  return after != set.end() && after->first <= c;
 }
+
+/// Which blocks of 64 code points hold a changed character: nearly all hold none, and the test of
+/// one bit is what looking for them costs.
+class ChangedBlocks {
+ public:
+  ChangedBlocks() {
+    for (const CodePointRange& range : changed_characters()) {
+      for (uint32_t block = range.first >> kShift; block <= range.last >> kShift; ++block) {
+        blocks_.set(block);
+      }
+    }
+  }
+  bool may_hold(uint32_t c) const { return blocks_[c >> kShift]; }
+
+ private:
+  static constexpr uint32_t kShift = 6;
+  std::bitset<(0x110000 >> kShift)> blocks_;
+};
 
 struct ByteAlphabet {
   std::array<uint32_t, 256> to_char{};
@@ -40,8 +65,8 @@ bool is_white_space(uint32_t c) {
 }
 
 bool is_numeric(uint32_t c) {
-  const auto k = category(c);
-  return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+  if (c < 0x80) return c >= '0' && c <= '9';
+  return contains(numeric_characters(), c);
 }
 
 bool is_punctuation(uint32_t c) {
@@ -49,23 +74,51 @@ bool is_punctuation(uint32_t c) {
     return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
            (c >= 0x7B && c <= 0x7E);
   }
-  const auto k = category(c);
-  return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+  return contains(punctuation_characters(), c);
 }
 
-bool is_mark(uint32_t c) {
-  const auto k = category(c);
-  return k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
-}
+bool is_mark(uint32_t c) { return c >= 0x300 && contains(mark_characters(), c); }
 
 bool is_word(uint32_t c) {
-  const auto k = category(c);
-  if (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) return true;  // L*, M*, Nd, Nl
-  if (k == UTF8PROC_CATEGORY_PC) return true;
-  if (c == 0x200C || c == 0x200D) return true;
-  // The symbols with Other_Alphabetic: circled and squared letters.
-  return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
-         (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+  if (c < 0x80) {
+    return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_';
+  }
+  return contains(word_characters(), c);
+}
+
+bool is_unknown_to_normal_forms(uint32_t c) { return contains(unknown_to_normal_forms(), c); }
+
+uint32_t to_lower(uint32_t c) {
+  const auto lower = static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+  const auto added = new_lowercase();
+  if (lower != c || c < added.front().from) return lower;
+  const auto at = std::partition_point(
+      added.begin(), added.end(), [c](const CaseMapping& mapping) { return mapping.from < c; });
+  return at != added.end() && at->from == c ? at->to : c;
+}
+
+bool has_changed_characters(std::string_view text) {
+  static const ChangedBlocks blocks;
+  // What the smallest of them, U+0363, begins with.
+  constexpr uint8_t kFirstLead = 0xCD;
+  constexpr uint64_t kHighBits = 0x8080808080808080u;
+  for (size_t pos = 0; pos < text.size();) {
+    uint64_t eight = 0;
+    if (pos + sizeof(eight) <= text.size()) {
+      std::memcpy(&eight, text.data() + pos, sizeof(eight));
+      if ((eight & kHighBits) == 0) {
+        pos += sizeof(eight);
+        continue;
+      }
+    }
+    const size_t length = char_length(text[pos]);
+    if (static_cast<uint8_t>(text[pos]) >= kFirstLead) {
+      const uint32_t c = decode_char(text, pos).code_point;
+      if (blocks.may_hold(c) && contains(changed_characters(), c)) return true;
+    }
+    pos += length;
+  }
+  return false;
 }
 
 uint32_t byte_level_char(uint8_t byte) { return kByteAlphabet.to_char[byte]; }

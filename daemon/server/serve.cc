@@ -7,6 +7,7 @@
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
 #include "daemon/server/generate.h"
+#include "text/unicode_data.h"
 
 namespace chimera {
 namespace {
@@ -231,6 +232,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"precision", spelling(options.config->backbone.precision)},
                 {"has_tokenizer", options.tokenizer != nullptr},
                 {"has_chat_template", options.chat_template != nullptr},
+                {"unicode", tokenizer::kUnicodeVersion},
                 {"fingerprint", options.fingerprint},
                 {"epoch", current.epoch},
                 {"composition", current.composition},

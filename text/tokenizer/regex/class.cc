@@ -12,7 +12,7 @@ std::optional<CharSet> RegexTranslator::set_escape() {
   const char c = peek(1);
   const auto take = [&](std::string_view set, bool complement) {
     pos_ += 2;
-    return CharSet{std::string(set), complement};
+    return CharSet{by_tables(set, tables_), complement};
   };
   switch (c) {
     case 'd':
@@ -73,8 +73,8 @@ CharSet RegexTranslator::property_named(const std::string& name, bool negated) {
   const std::string lower = lower_ascii(name);
   const auto set =
       lower == "punct" ? std::nullopt : posix_set(lower == "posixpunct" ? "punct" : lower);
-  if (set) return {std::string(*set), negated};
-  if (auto known = property_set(name, negated)) return {std::move(*known), false};
+  if (set) return {by_tables(*set, tables_), negated};
+  if (auto known = property_set(name, negated, tables_)) return std::move(*known);
   unsupported(fmt::format("\"\\p{{{}}}\"", name));
   return {};
 }
@@ -161,6 +161,7 @@ std::string RegexTranslator::class_union(int depth, bool& more) {
   bool first = true;
   more = false;
   while (!failed()) {
+    if (items.size() > kMaxTranslated) malformed("class too large");
     if (at_end()) {
       malformed("class without ']'");
       return {};
@@ -244,9 +245,9 @@ void RegexTranslator::posix_bracket(std::string& items, std::vector<std::string>
   if (!set) return unsupported(fmt::format("\"[:{}:]\"", name));
   pos_ = close + 2;
   if (negated) {
-    parts.push_back("[^" + std::string(*set) + "]");
+    parts.push_back("[^" + by_tables(*set, tables_) + "]");
   } else {
-    items += *set;
+    items += by_tables(*set, tables_);
   }
 }
 

@@ -1,10 +1,14 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/tokenizer/regex/names.h"
 
+#include <fmt/format.h>
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
+
+#include "text/unicode_data.h"
 
 namespace chimera::tokenizer {
 namespace {
@@ -91,6 +95,38 @@ bool pcre2_accepts(const std::string& pattern) {
   return accepted;
 }
 
+/// Null when PCRE2 has it as it is in force.
+const ChangedProperty* find_changed(const std::string& name) {
+  const std::string key = lower_ascii(name);
+  const auto all = changed_properties();
+  const auto at = std::find_if(all.begin(), all.end(), [&](const ChangedProperty& property) {
+    return property.name == (key == "lc" ? "l&" : key);
+  });
+  return at == all.end() ? nullptr : &*at;
+}
+
+std::string content(CodePointSet set) {
+  std::string out;
+  for (const auto& [first, last] : set) {
+    out += first == last ? fmt::format("\\x{{{:x}}}", first)
+                         : fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", first, last);
+  }
+  return out;
+}
+
+/// \p{`name`} as PCRE2 spells it, brought up to the tables in force.
+CharSet changed_set(const ChangedProperty& property, const std::string& name, bool negated) {
+  switch (property.change) {
+    case ChangedProperty::Change::kGrown:
+      return {"\\p{" + name + "}" + content(property.ranges), negated};
+    case ChangedProperty::Change::kShrunk:
+      return {"\\P{" + name + "}" + content(property.ranges), !negated};
+    case ChangedProperty::Change::kBoth:
+      break;
+  }
+  return {content(property.ranges), negated};
+}
+
 }  // namespace
 
 std::string lower_ascii(std::string text) {
@@ -104,15 +140,29 @@ std::optional<std::string_view> posix_set(std::string_view name) {
   return look_up(kPosixNames, name);
 }
 
-std::optional<std::string> property_set(const std::string& name, bool negated) {
+std::optional<CharSet> property_set(const std::string& name, bool negated, Tables tables) {
   const auto category = look_up(kCategoryNames, lower_ascii(name));
-  const char* letter = negated ? "\\P{" : "\\p{";
   // A bare script name means script extensions in PCRE2 and the script itself in Oniguruma.
   for (const std::string& candidate : {category ? std::string(*category) : "sc:" + name, name}) {
-    std::string item = letter + candidate + "}";
-    if (pcre2_accepts(item)) return item;
+    if (!pcre2_accepts("\\p{" + candidate + "}")) continue;
+    const ChangedProperty* changed = tables == Tables::kLibrary
+                                         ? nullptr
+                                         : find_changed(category ? std::string(*category) : name);
+    if (changed != nullptr) return changed_set(*changed, candidate, negated);
+    return CharSet{(negated ? "\\P{" : "\\p{") + candidate + "}"};
   }
   return std::nullopt;
+}
+
+std::string by_tables(std::string_view set, Tables tables) {
+  std::string out(set);
+  if (tables == Tables::kLibrary) return out;
+  for (size_t at = set.find("\\p{"); at != std::string_view::npos; at = set.find("\\p{", at + 1)) {
+    const std::string_view name = set.substr(at + 3, set.find('}', at) - at - 3);
+    const ChangedProperty* changed = find_changed(std::string(name));
+    if (changed != nullptr) out += content(changed->ranges);
+  }
+  return out;
 }
 
 }  // namespace chimera::tokenizer

@@ -1,9 +1,10 @@
 // Character sets that Oniguruma names, spelled for PCRE2: \s, \w, \h, POSIX brackets, and what
-// stands in \p{...}.
+// stands in \p{...}; by PCRE2's own tables, or by those of kUnicodeVersion (unicode_data.h).
 //
 // Thread safety: pure functions.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,9 +34,25 @@ inline constexpr std::string_view kAny = "\\x{0}-\\x{10ffff}";
 /// Contents of the bracket class for a POSIX name such as "alpha", in lower case.
 std::optional<std::string_view> posix_set(std::string_view name);
 
-/// Contents of the bracket class for \p{name} (\P{name} when `negated`), for names that are not
-/// POSIX names; `name` comes without spaces, '-' and '_'. Empty when PCRE2 does not know it.
-std::optional<std::string> property_set(const std::string& name, bool negated);
+/// Whose properties characters have.
+enum class Tables : uint8_t { kLibrary, kInForce };
+
+/// Part of a bracket class: `set` is class content, `complement` says that it stands for every
+/// character outside it.
+struct CharSet {
+  std::string set;
+  bool complement = false;
+
+  std::string expression() const { return (complement ? "[^" : "[") + set + "]"; }
+};
+
+/// \p{name} (\P{name} when `negated`), for names that are not POSIX names; `name` comes without
+/// spaces, '-' and '_'. Empty when PCRE2 does not know it.
+std::optional<CharSet> property_set(const std::string& name, bool negated, Tables tables);
+
+/// Class content made of \p{…} and characters, with what the properties have by `tables`. REQUIRES:
+/// none of them lost characters.
+std::string by_tables(std::string_view set, Tables tables);
 
 /// ASCII letters in lower case.
 std::string lower_ascii(std::string text);

@@ -63,14 +63,31 @@ PCRE2_SPTR bytes_of(std::string_view s) {
 }  // namespace
 
 Result<Regex> Regex::compile(std::string_view pattern) {
-  Result<std::string> translated = translate_oniguruma(pattern);
-  if (!translated.ok()) return translated.status();
-  return build(*translated, /*is_literal=*/false);
+  const Result<std::string> usual = translate_oniguruma(pattern, Tables::kLibrary);
+  if (!usual.ok()) return usual.status();
+  auto program = build(*usual, /*is_literal=*/false);
+  if (!program.ok()) return program.status();
+  Regex regex(std::move(*program));
+  const Result<std::string> changed = translate_oniguruma(pattern, Tables::kInForce);
+  if (!changed.ok()) return changed.status();
+  if (*changed == *usual) return regex;
+  program = build(*changed, /*is_literal=*/false);
+  if (!program.ok()) return program.status();
+  regex.changed_ = std::move(*program);
+  return regex;
 }
 
-Result<Regex> Regex::literal(std::string_view text) { return build(text, /*is_literal=*/true); }
+Result<Regex> Regex::literal(std::string_view text) {
+  auto program = build(text, /*is_literal=*/true);
+  if (!program.ok()) return program.status();
+  return Regex(std::move(*program));
+}
 
-Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
+const Regex::Program& Regex::program_for(std::string_view text) const {
+  return changed_.code != nullptr && has_changed_characters(text) ? changed_ : usual_;
+}
+
+Result<Regex::Program> Regex::build(std::string_view pattern, bool is_literal) {
   // Oniguruma's ^ and $ always match at lines.
   const uint32_t options = is_literal
                                ? PCRE2_UTF | PCRE2_LITERAL
@@ -98,17 +115,17 @@ Result<Regex> Regex::build(std::string_view pattern, bool is_literal) {
   size_t machine_code = 0;
   const bool jit =
       pcre2_pattern_info(code, PCRE2_INFO_JITSIZE, &machine_code) == 0 && machine_code > 0;
-  return Regex(
-      Compiled(code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }),
-      jit);
+  return Program{{code, [](const pcre2_code* c) { pcre2_code_free(const_cast<pcre2_code*>(c)); }},
+                 jit};
 }
 
-Regex::Found Regex::find(std::string_view text, size_t from, size_t& begin, size_t& end) const {
+Regex::Found Regex::find(const Program& program, std::string_view text, size_t from, size_t& begin,
+                         size_t& end) {
   Scratch& s = scratch();
   if (!s.context || !s.data) return Found::kLimit;
   pcre2_set_match_limit(s.context.get(), match_limit(text.size()));
-  const auto match = jit_ ? &pcre2_jit_match : &pcre2_match;
-  const int rc = match(code_.get(), bytes_of(text), text.size(), from, PCRE2_NO_UTF_CHECK,
+  const auto match = program.jit ? &pcre2_jit_match : &pcre2_match;
+  const int rc = match(program.code.get(), bytes_of(text), text.size(), from, PCRE2_NO_UTF_CHECK,
                        s.data.get(), s.context.get());
   if (rc == PCRE2_ERROR_NOMATCH) return Found::kNone;
   if (rc < 0) return Found::kLimit;

@@ -2,6 +2,10 @@
 // mode. syntax.h translates where the two differ; what cannot be translated is
 // refused, never approximated.
 //
+// Characters have the properties of kUnicodeVersion (unicode_data.h). An expression that depends on
+// what PCRE2's older tables lack is compiled twice: by those tables, which is fast, and with the
+// changes written out, for texts that have a changed character in them.
+//
 // Thread safety: a Regex is immutable; matching keeps its scratch per thread.
 #pragma once
 
@@ -33,26 +37,32 @@ class Regex {
 
  private:
   enum class Found { kMatch, kNone, kLimit };
-  using Compiled = std::shared_ptr<const pcre2_real_code_8>;
+  struct Program {
+    std::shared_ptr<const pcre2_real_code_8> code;
+    bool jit = false;  // compiled to machine code, which skips the checks of pcre2_match
+  };
 
-  Regex(Compiled code, bool jit) : code_(std::move(code)), jit_(jit) {}
-  static Result<Regex> build(std::string_view pcre2_pattern, bool is_literal);
-  Found find(std::string_view text, size_t from, size_t& begin, size_t& end) const;
+  explicit Regex(Program usual) : usual_(std::move(usual)) {}
+  static Result<Program> build(std::string_view pcre2_pattern, bool is_literal);
+  const Program& program_for(std::string_view text) const;
+  static Found find(const Program& program, std::string_view text, size_t from, size_t& begin,
+                    size_t& end);
   static Status limit_error(size_t offset, size_t text_size);
 
-  Compiled code_;
-  bool jit_;  // compiled to machine code, which skips the checks of pcre2_match
+  Program usual_;
+  Program changed_;  // without code when it is the same
 };
 
 template <class Visit>
 Status Regex::for_each_match(std::string_view text, Visit&& visit) const {
   constexpr size_t kNoMatchYet = static_cast<size_t>(-1);
+  const Program& program = program_for(text);
   size_t from = 0;
   size_t last_end = kNoMatchYet;
   while (from <= text.size()) {
     size_t begin = 0;
     size_t end = 0;
-    const Found found = find(text, from, begin, end);
+    const Found found = find(program, text, from, begin, end);
     if (found == Found::kNone) break;
     if (found == Found::kLimit) return limit_error(from, text.size());
     if (begin == end && end == last_end) {

@@ -13,7 +13,6 @@ namespace {
 
 // The longest expression in use (o200k) has about 600 bytes.
 constexpr size_t kMaxPattern = 64 * 1024;
-constexpr size_t kMaxTranslated = 1024 * 1024;
 
 }  // namespace
 
@@ -211,7 +210,7 @@ void RegexTranslator::escape() {
   if (failed()) return;
   pos_ = start + 1;
   const char c = peek();
-  const std::string word = fmt::format("[{}{}]", kWord, kWordInLatin1);
+  const std::string word = fmt::format("[{}{}]", by_tables(kWord, tables_), kWordInLatin1);
   switch (c) {
     case 'b':
       ++pos_;
@@ -241,7 +240,7 @@ void RegexTranslator::escape() {
   unsupported(fmt::format("\"\\{}\"", at_end() ? '\\' : c));
 }
 
-Result<std::string> translate_oniguruma(std::string_view pattern) {
+Result<std::string> translate_oniguruma(std::string_view pattern, Tables tables) {
   if (pattern.size() > kMaxPattern) {
     return Status(Code::kDataCorrupt, fmt::format("regular expression of {} bytes; the limit is {}",
                                                   pattern.size(), kMaxPattern));
@@ -250,7 +249,7 @@ Result<std::string> translate_oniguruma(std::string_view pattern) {
     return Status(Code::kDataCorrupt,
                   fmt::format("regular expression is not UTF-8 at byte {}", *bad));
   }
-  return RegexTranslator(pattern).run();
+  return RegexTranslator(pattern, tables).run();
 }
 
 }  // namespace chimera::tokenizer

@@ -12,11 +12,13 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "text/tokenizer/regex/names.h"
 
 namespace chimera::tokenizer {
 
-/// The PCRE2 pattern (for UTF, UCP, MULTILINE) that matches like `pattern`. unimplemented names
-/// the construct and its byte offset; data_corrupt for malformed or oversized patterns.
-Result<std::string> translate_oniguruma(std::string_view pattern);
+/// The PCRE2 pattern (for UTF, UCP, MULTILINE) that matches like `pattern` where characters have
+/// the properties that `tables` say. unimplemented names the construct and its byte offset;
+/// data_corrupt for malformed or oversized patterns.
+Result<std::string> translate_oniguruma(std::string_view pattern, Tables tables);
 
 }  // namespace chimera::tokenizer

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "text/tokenizer/regex/names.h"
 #include "text/unicode.h"
 
 namespace chimera::tokenizer {
@@ -24,18 +25,9 @@ inline bool is_letter_or_digit(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-// Part of a bracket class: `set` is class content, `complement` says that it stands for every
-// character outside it.
-struct CharSet {
-  std::string set;
-  bool complement = false;
-
-  std::string expression() const { return (complement ? "[^" : "[") + set + "]"; }
-};
-
 class RegexTranslator {
  public:
-  explicit RegexTranslator(std::string_view source) : source_(source) {}
+  RegexTranslator(std::string_view source, Tables tables) : source_(source), tables_(tables) {}
 
   Result<std::string> run() {
     alternatives(0);
@@ -46,6 +38,7 @@ class RegexTranslator {
 
  private:
   static constexpr int kMaxDepth = 64;
+  static constexpr size_t kMaxTranslated = 1024 * 1024;
 
   bool at_end() const { return pos_ >= source_.size(); }
   char peek(size_t ahead = 0) const {
@@ -103,6 +96,7 @@ class RegexTranslator {
   std::optional<uint32_t> hex_digits(size_t min, size_t max);
 
   std::string_view source_;
+  const Tables tables_;
   size_t pos_ = 0;
   std::string out_;
   bool ignore_case_ = false;

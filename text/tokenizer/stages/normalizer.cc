@@ -31,10 +31,6 @@ bool is_ascii(std::string_view text) {
                       [](char c) { return (static_cast<unsigned char>(c) & 0x80u) != 0; });
 }
 
-uint32_t lower(uint32_t c) {
-  return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
-}
-
 void append_decomposed(uint32_t c, utf8proc_option_t options, std::vector<utf8proc_int32_t>& out) {
   if (c < 0x80) return out.push_back(static_cast<utf8proc_int32_t>(c));
   // The longest decomposition in Unicode has 18 characters.
@@ -43,11 +39,15 @@ void append_decomposed(uint32_t c, utf8proc_option_t options, std::vector<utf8pr
   const auto n =
       utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), buffer.data(),
                               static_cast<utf8proc_ssize_t>(buffer.size()), options, &boundary);
+  const bool itself = n == 1 && buffer[0] == static_cast<utf8proc_int32_t>(c);
+  if (!itself && is_unknown_to_normal_forms(c))
+    return out.push_back(static_cast<utf8proc_int32_t>(c));
   out.insert(out.end(), buffer.begin(), buffer.begin() + std::clamp<ptrdiff_t>(n, 0, 32));
 }
 
 int combining_class(utf8proc_int32_t c) {
-  return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+  const int held = c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+  return held != 0 && is_unknown_to_normal_forms(static_cast<uint32_t>(c)) ? 0 : held;
 }
 
 // Canonical order: every run of characters with a combining class sorted by it. utf8proc sorts by
@@ -211,7 +211,7 @@ Status Normalizer::run(const Lowercase&, std::string& text, bool&) {
     if (c.code_point == 0x130) {
       out += "i\xCC\x87";  // the one character whose lower case is two
     } else {
-      append_char(lower(c.code_point), out);
+      append_char(to_lower(c.code_point), out);
     }
     pos += c.length;
   }
