@@ -12,7 +12,7 @@ constexpr int64_t kMostBlock = int64_t{1} << 20;
 }  // namespace
 
 Result<BlockShape> weight_block_size(std::string_view config_json, std::string_view label) {
-  const Result<Json> parsed = parse_json(config_json);
+  const Result<Json> parsed = parse_json(config_json, {.duplicates = DuplicateKeys::kLastCounts});
   BlockShape block;
   if (!parsed.ok()) return block;  // the configuration itself is judged elsewhere
   const Json& json = *parsed;

@@ -28,7 +28,8 @@ std::string ConfigReader::shown(const Json& value) {
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view label)
     : label_(label), root_(Json::object()) {
-  Result<Json> parsed = parse_json(text);
+  // A key that stands twice counts as the reference's reader has it.
+  Result<Json> parsed = parse_json(text, {.duplicates = DuplicateKeys::kLastCounts});
   if (!parsed.ok())
     fail(Code::kDataCorrupt, parsed.status().message(), "expected the config.json of a checkpoint");
   else if (!parsed->is_object())
@@ -60,14 +61,17 @@ void ConfigReader::descend(std::string_view key) {
   if (!inner.is_object()) return wrong(key, "an object");
   prefix_ = named(key) + ".";
   root_ = std::move(inner);
+  asked_.clear();
 }
 
 bool ConfigReader::is_null(std::string_view key) const {
+  asked_.emplace(key);
   const Json* found = root_.find(key);
   return found != nullptr && found->is_null();
 }
 
 bool ConfigReader::has(std::string_view key) const {
+  asked_.emplace(key);
   const Json* found = root_.find(key);
   return found != nullptr && !found->is_null();
 }
@@ -179,6 +183,7 @@ std::string ConfigReader::quantization(std::string_view supported) {
   const Json& v = member(kKey);
   const std::string what =
       "checkpoints without it and those of quant_method " + std::string(supported);
+  if (v.is_object() && v.empty()) return {};
   if (v["quant_method"] != supported) {
     unsupported(kKey, shown(v), what);
     return {};
@@ -211,6 +216,23 @@ void ConfigReader::refuse_unless(std::string_view key,
 void ConfigReader::refuse(std::string_view key, std::string_view supported) {
   const Json* found = root_.find(key);
   unsupported(key, found == nullptr ? "missing" : shown(*found), supported);
+}
+
+void ConfigReader::refuse_unread(const ModelConfig& config) {
+  const auto value_of = [&](std::string_view key) {
+    const Json& found = member(key);
+    return found.is_null() ? std::string() : shown(found);
+  };
+  for (const NumericKey& key : numeric_keys()) {
+    const std::string value = value_of(key.name);
+    if (value.empty() || asked_.contains(key.name)) continue;
+    if (!key.with.empty() && asks_for_nothing(Harmless::kOff, value_of(key.with), config)) continue;
+    if (asks_for_nothing(key.harmless, value, config)) continue;
+    return fail(Code::kUnimplemented,
+                named(key.name) + " is " + value + " (" + std::string(key.asks) +
+                    "); supported: a checkpoint without it",
+                "use a checkpoint without this option");
+  }
 }
 
 void ConfigReader::all_equal(std::string_view key, std::string_view value) {

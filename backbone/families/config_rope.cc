@@ -56,14 +56,18 @@ class RopeFields {
   double required(const char* key, double least, bool open = false) {
     const std::optional<double> d = number(key, least, open);
     if (!d && fields_[key].is_null())
-      wrong(key, Json(), std::string("a number of at least ") + ConfigReader::shown(least));
+      wrong(key, Json(),
+            std::string("a number ") + (open ? "above " : "of at least ") +
+                ConfigReader::shown(least));
     return d.value_or(1.0);
   }
   bool boolean(const char* key, bool fallback) {
     const Json& v = fields_[key];
     if (v.is_null()) return fallback;
-    if (!v.is_boolean()) wrong(key, v, "true or false");
-    return v.boolean().value_or(fallback);
+    if (v.is_boolean()) return *v.boolean();
+    if (v == Json(0) || v == Json(1)) return v == Json(1);  // as older files have it
+    wrong(key, v, "true or false");
+    return fallback;
   }
 
  private:
@@ -78,8 +82,10 @@ class RopeFields {
 };
 
 void read_llama3(RopeFields& fields, RopeParameters& out) {
+  // The reference only warns when the two are out of order; equal ones (Llama 4 Scout) leave no
+  // band in between.
   out.low_freq_factor = fields.required("low_freq_factor", 0.0, true);
-  out.high_freq_factor = fields.required("high_freq_factor", out.low_freq_factor, true);
+  out.high_freq_factor = fields.required("high_freq_factor", 0.0, true);
   out.original_max_position =
       static_cast<int64_t>(fields.required("original_max_position_embeddings", 1.0));
 }
@@ -141,6 +147,12 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
   };
   if (const auto part = fields.number("partial_rotary_factor", 0.0); part && *part != 1.0)
     return refuse("partial_rotary_factor", *part, "1 (all channels rotated)");
+  for (const NumericKey& key : numeric_rope_keys()) {
+    const Json& found = scaling[key.name];
+    if (found.is_null() || asks_for_nothing(key.harmless, shown(found), {})) continue;
+    return refuse(std::string(key.name), found,
+                  "a checkpoint without it (" + std::string(key.asks) + ")");
+  }
 
   const Json& type = scaling["rope_type"];
   const Json& legacy = scaling["type"];
@@ -160,7 +172,7 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
     return refuse(type.is_null() ? "type" : "rope_type", name, rope_type_list(supported));
   out.type = *found;
   if (out.type == RopeType::kDefault) return;
-  out.factor = fields.required("factor", 1.0);
+  out.factor = fields.required("factor", 0.0, true);  // below 1 the reference only warns
   out.mscale_all_dim = fields.number("mscale_all_dim", 0.0).value_or(0.0);
   if (out.type == RopeType::kLlama3) read_llama3(fields, out);
   if (out.type == RopeType::kYarn) read_yarn(fields, max_position, out);

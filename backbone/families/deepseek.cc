@@ -53,7 +53,6 @@ void read_deepseek_v3(ConfigReader& r, ModelConfig& c) {
   c.intermediate_size = r.required("moe_intermediate_size", 1, kMostWidth);
   c.shared_intermediate_size =
       c.intermediate_size * r.integer("n_shared_experts", 1, 0, kMostHeadDim);
-  r.refuse_unless("mlp_bias", {"0"}, "false (deepseek_v3 has no feed-forward biases)");
 }
 
 const TensorNames& deepseek_v3_names() {
@@ -68,6 +67,8 @@ const TensorNames& deepseek_v3_names() {
 
 }  // namespace
 
-const Family kDeepseekV3 = {"deepseek_v3", read_deepseek_v3, deepseek_v3_names};
+// Kimi K2: "model_type" differs only so that inference engines can tell the two apart; its vendor
+// says to run it as deepseek_v3.
+const Family kDeepseekV3 = {"deepseek_v3", read_deepseek_v3, deepseek_v3_names, "kimi_k2"};
 
 }  // namespace chimera

@@ -27,7 +27,8 @@ std::span<const Family> families() {
 
 const Family* find_family(std::string_view model_type) {
   for (const Family& family : families())
-    if (family.model_type == model_type) return &family;
+    if (family.model_type == model_type || (!family.alias.empty() && family.alias == model_type))
+      return &family;
   return nullptr;
 }
 
@@ -41,7 +42,9 @@ void read_common(ConfigReader& r, const CommonDefaults& d, ModelConfig& c) {
   c.vocab_size = r.required("vocab_size", 1, kMostVocab);
   c.max_position_embeddings =
       r.integer("max_position_embeddings", d.max_position_embeddings, 1, kMostPositions);
-  c.num_experts_per_tok = r.integer("num_experts_per_tok", d.num_experts_per_tok, 1, kMostExperts);
+  if (d.num_experts_per_tok > 0)
+    c.num_experts_per_tok =
+        r.integer("num_experts_per_tok", d.num_experts_per_tok, 1, kMostExperts);
   c.rms_norm_eps = static_cast<float>(r.number("rms_norm_eps", d.rms_norm_eps, 0.0, 1.0));
   c.tie_word_embeddings = c.tie_word_embeddings || r.boolean("tie_word_embeddings", false);
   for (int32_t id : r.ids("eos_token_id"))
@@ -50,9 +53,6 @@ void read_common(ConfigReader& r, const CommonDefaults& d, ModelConfig& c) {
   r.rope(d.rope_theta, d.rope_types, c.max_position_embeddings, c.rope);
 
   r.refuse_unless("hidden_act", {"\"silu\"", "\"swish\""}, "silu");
-  r.refuse_unless("partial_rotary_factor", {"1", "1.0"}, "1 (all channels rotated)");
-  if (c.quant_method.empty())
-    r.refuse_unless("quantization_config", {}, "unquantised F32, F16 and BF16 checkpoints");
 
   if (c.num_kv_heads > 0 && c.num_heads % c.num_kv_heads != 0)
     r.fail(Code::kInvalidArgument,

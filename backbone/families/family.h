@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backbone/families/model_config.h"
+#include "backbone/families/numeric_keys.h"
 #include "base/json/json.h"
 #include "base/status.h"
 
@@ -47,7 +49,8 @@ class ConfigReader {
   /// The number of routed experts under any of its names, which must agree.
   int64_t expert_count(int64_t fallback);
 
-  /// quantization_config.quant_method: "" when there is none, else `supported`, whose details are
+  /// quantization_config.quant_method: "" when there is none (or it is empty), else `supported`,
+  /// whose details are
   /// checked as well ("fp8" in blocks of 128 x 128, "mxfp4"); all others are refused.
   std::string quantization(std::string_view supported);
 
@@ -65,6 +68,12 @@ class ConfigReader {
   /// Reads from the object `key` from now on, and names its keys "key.…" in messages. An error
   /// when it is absent or no object.
   void descend(std::string_view key);
+  /// `key` says nothing that the family could depend on, whatever its value: refuse_unread passes
+  /// it.
+  void ignore(std::string_view key) { asked_.emplace(key); }
+  /// Refuses by name the first key of numeric_keys() that nobody has read since the last descend
+  /// and whose value asks for something that `config` does not do. Call when all is read.
+  void refuse_unread(const ModelConfig& config);
 
   /// The value as it stands in the file, cut to a readable length.
   static std::string shown(const Json& value);
@@ -78,8 +87,9 @@ class ConfigReader {
   void unsupported(std::string_view key, std::string_view found, std::string_view supported);
 
   std::string label_;
-  std::string prefix_;  // "text_config." after descend
-  Json root_;           // always an object
+  std::string prefix_;                                // "text_config." after descend
+  Json root_;                                         // always an object
+  mutable std::set<std::string, std::less<>> asked_;  // keys that somebody looked at
   Status status_;
 };
 
@@ -87,12 +97,18 @@ struct Family {
   std::string_view model_type;
   void (*read)(ConfigReader& reader, ModelConfig& config);
   const TensorNames& (*names)();
+  std::string_view alias = {};  // another model_type of the same family
 };
 
 /// All families, sorted by model_type.
 std::span<const Family> families();
-/// Null when unknown.
+/// By model_type or one of its aliases (checkpoints whose vendor says that they are of that family
+/// and only wrote another name); null when unknown.
 const Family* find_family(std::string_view model_type);
+/// The supported family that is nearest to a checkpoint of another one, judged by `architectures`
+/// and `model_type`; "" when none is near. For hints only.
+std::string_view nearest_family(std::string_view model_type,
+                                const std::vector<std::string>& architectures);
 
 // Bounds far above any released model; they keep products of sizes within 64 bits.
 constexpr int64_t kMostWidth = int64_t{1} << 20;
@@ -111,7 +127,7 @@ struct CommonDefaults {
   double rope_theta = 1e4;
   int64_t max_position_embeddings = 4096;
   int64_t num_kv_heads = 0;
-  int64_t num_experts_per_tok = 1;
+  int64_t num_experts_per_tok = 0;  // 0: a dense family, which has none
   std::span<const RopeType> rope_types = all_rope_types();
 };
 void read_common(ConfigReader& reader, const CommonDefaults& defaults, ModelConfig& config);

@@ -42,6 +42,7 @@ void read_gpt_oss(ConfigReader& r, ModelConfig& c) {
   if (!r.boolean("attention_bias", true))
     r.refuse("attention_bias", "true (releases of the reference disagree on false)");
   r.refuse_unless("swiglu_limit", {"7", "7.0"}, "7.0 (the reference does not read it)");
+  r.ignore("experts_per_token");  // the release states it twice; the reference reads the other
 
   AttentionMask window{MaskKind::kSliding, 0};
   if (!r.is_null("sliding_window"))

@@ -11,7 +11,6 @@ void read_llama(ConfigReader& r, ModelConfig& c) {
   read_attention_bias(r, c);
   c.intermediate_size = r.required("intermediate_size", 1, kMostWidth);
   c.mlp_bias = r.boolean("mlp_bias", false);
-  r.refuse_unless("sliding_window", {}, "null (full attention)");
   r.all_equal("layer_types", "full_attention");
   make_dense(c);
 }
@@ -27,9 +26,9 @@ void read_qwen3(ConfigReader& r, ModelConfig& c) {
   read_attention_bias(r, c);
   c.intermediate_size = r.required("intermediate_size", 1, kMostWidth);
   c.qk_norm = QkNorm::kPerHead;
-  r.refuse_unless("mlp_bias", {"0"}, "false (qwen3 has no feed-forward biases)");
 
   AttentionMask window{MaskKind::kSliding, 0};
+  r.ignore("sliding_window");  // unless it is switched on
   if (r.boolean("use_sliding_window", false) && !r.is_null("sliding_window"))
     window.width = r.integer("sliding_window", 4096, 1, kMostPositions);
   const int64_t first = r.integer("max_window_layers", 28, 0, kMostPositions);

@@ -13,6 +13,7 @@ constexpr std::array kRopeTypes = {RopeType::kDefault, RopeType::kLlama3};
 
 /// no_rope_layers: 1 for a layer with rotation, 0 for one without.
 void read_rope_layers(ConfigReader& r, ModelConfig& c) {
+  r.ignore("no_rope_layer_interval");  // beside a list that says it
   const auto stated = r.integers("no_rope_layers", 0, 1);
   if (stated && !stated->empty()) {
     if (static_cast<int64_t>(stated->size()) != c.num_layers)
@@ -69,14 +70,13 @@ void read_llama4_text(ConfigReader& r, ModelConfig& c) {
   c.shared_intermediate_size = c.intermediate_size;
   c.gate_kind = GateKind::kTopKSigmoid;
   c.score_scales_input = true;
-  r.refuse_unless("mlp_bias", {"0"}, "false (llama4 has no feed-forward biases)");
 }
 
 void read_llama4(ConfigReader& r, ModelConfig& c) {
   const bool stated = r.has("tie_word_embeddings");
   const bool tied = r.boolean("tie_word_embeddings", false);
   c.eos_token_ids = r.ids("eos_token_id");
-  r.refuse_unless("quantization_config", {}, "unquantised F32, F16 and BF16 checkpoints");
+  r.refuse_unread(c);
   r.descend("text_config");
   if (!r.status().ok()) return;
   const std::string type = r.text("model_type", "llama4_text");

@@ -20,9 +20,6 @@ void read_mixtral(ConfigReader& r, ModelConfig& c) {
   const int64_t window = r.integer("sliding_window", 0, 1, kMostPositions);
   if (window > 0) c.masks.assign(static_cast<size_t>(c.num_layers), {MaskKind::kSliding, window});
   r.all_equal("layer_types", window > 0 ? "sliding_attention" : "full_attention");
-  r.refuse_unless("attention_bias", {"0"}, "false (mixtral has no biases)");
-  r.refuse_unless("mlp_bias", {"0"}, "false (mixtral has no biases)");
-  r.refuse_unless("clip_qkv", {}, "null (mixtral does not clip)");
 }
 
 const TensorNames& mixtral_names() {

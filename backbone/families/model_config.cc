@@ -72,7 +72,8 @@ void check_consistency(ConfigReader& reader, const ModelConfig& c) {
   if (c.rope_dim % 2 != 0)
     reader.fail(Code::kInvalidArgument, "head_dim is " + std::to_string(c.rope_dim) +
                                             ", expected an even number (rotary pairs)");
-  if (c.num_experts_per_tok > c.num_experts)
+  // Fewer may be left by `split`: all that remain are used then, and modules bring the others back.
+  if (c.num_experts_per_tok > std::max(c.num_experts, c.whole_experts))
     reader.fail(Code::kInvalidArgument,
                 "num_experts_per_tok is " + std::to_string(c.num_experts_per_tok) +
                     ", more than the number of experts " + std::to_string(c.num_experts));
@@ -84,6 +85,24 @@ void check_consistency(ConfigReader& reader, const ModelConfig& c) {
                                               std::to_string(c.vocab_size));
 }
 
+void refuse_family(ConfigReader& reader, const std::string& type) {
+  if (type.empty())
+    return reader.fail(Code::kInvalidArgument,
+                       "model_type is missing; supported: " + supported_model_types(),
+                       "expected the config.json of a checkpoint");
+  // Only texts count here; what else is wrong with such a file does not matter any more.
+  std::vector<std::string> architectures;
+  if (const auto stated = reader.texts("architectures")) architectures = *stated;
+  const std::string_view nearest = nearest_family(type, architectures);
+  std::string hint = "use a checkpoint of one of these families";
+  if (!nearest.empty())
+    hint += "; the nearest supported family is " + std::string(nearest) +
+            ", whose name in model_type makes it run only if its vendor says that it is one";
+  reader.fail(Code::kUnimplemented,
+              "model_type is \"" + type + "\"; supported: " + supported_model_types(),
+              std::move(hint));
+}
+
 }  // namespace
 
 std::string supported_model_types() {
@@ -91,6 +110,7 @@ std::string supported_model_types() {
   for (const Family& family : families()) {
     if (!list.empty()) list += ", ";
     list += family.model_type;
+    if (!family.alias.empty()) list += " (" + std::string(family.alias) + ")";
   }
   return list;
 }
@@ -98,24 +118,19 @@ std::string supported_model_types() {
 Result<ModelConfig> parse_model_config(std::string_view config_json, std::string_view label) {
   ConfigReader reader(config_json, label);
   ModelConfig config;
-  config.model_type = reader.text("model_type", "");
+  const std::string type = reader.text("model_type", "");
   if (!reader.status().ok()) return reader.status();
-  const Family* family = find_family(config.model_type);
+  const Family* family = find_family(type);
   if (family == nullptr) {
-    if (config.model_type.empty())
-      reader.fail(Code::kInvalidArgument,
-                  "model_type is missing; supported: " + supported_model_types(),
-                  "expected the config.json of a checkpoint");
-    else
-      reader.fail(
-          Code::kUnimplemented,
-          "model_type is \"" + config.model_type + "\"; supported: " + supported_model_types(),
-          "use a checkpoint of one of these families");
+    refuse_family(reader, type);
     return reader.status();
   }
+  config.model_type = family->model_type;
   family->read(reader, config);
+  config.whole_experts = reader.integer("chimera_whole_experts", 0, 0, kMostExperts);
   complete(config);
   if (reader.status().ok()) check_consistency(reader, config);
+  if (reader.status().ok()) reader.refuse_unread(config);
   if (!reader.status().ok()) return reader.status();
   return config;
 }

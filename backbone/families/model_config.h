@@ -107,6 +107,9 @@ struct ModelConfig {
   int64_t max_position_embeddings = 0;
   int64_t num_experts = 0;          // of the checkpoint; modules may append more
   int64_t num_experts_per_tok = 0;  // default top_k
+  /// Of the checkpoint from which `split` took this backbone, when it left fewer experts than
+  /// num_experts_per_tok (key chimera_whole_experts); else 0.
+  int64_t whole_experts = 0;
   bool norm_topk_prob = false;
   float rms_norm_eps = 1e-6f;
   RopeParameters rope;

@@ -15,8 +15,6 @@ void read_olmo(ConfigReader& r, const CommonDefaults& defaults, int64_t num_expe
   c.norm_topk_prob = r.boolean("norm_topk_prob", false);
   c.gate_kind = GateKind::kSoftmaxTopK;
   c.qk_norm = QkNorm::kWholeVector;
-  r.refuse_unless("mlp_bias", {"0"}, "false (experts have no biases)");
-  r.refuse_unless("sliding_window", {}, "null (full attention)");
   r.all_equal("layer_types", "full_attention");
 }
 
@@ -35,7 +33,6 @@ void read_olmoe(ConfigReader& r, ModelConfig& c) {
 void read_flex_olmo(ConfigReader& r, ModelConfig& c) {
   read_olmo(r, {.rms_norm_eps = 1e-6, .rope_theta = 5e5, .num_experts_per_tok = 5}, 7, c);
   c.norm_placement = NormPlacement::kPost;
-  r.refuse_unless("clip_qkv", {}, "null (flex_olmo does not clip)");
 }
 
 const TensorNames& olmoe_names() {

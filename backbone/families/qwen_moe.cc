@@ -20,10 +20,10 @@ void read_qwen3_moe(ConfigReader& r, ModelConfig& c) {
   c.norm_topk_prob = r.boolean("norm_topk_prob", false);
   c.gate_kind = GateKind::kSoftmaxTopK;
   c.qk_norm = QkNorm::kPerHead;
-  r.refuse_unless("mlp_bias", {"0"}, "false (qwen3_moe has no feed-forward biases)");
 
   // All layers slide or none; the reference does not look at max_window_layers.
   int64_t window = 0;
+  r.ignore("sliding_window");  // unless it is switched on
   if (r.boolean("use_sliding_window", false) && !r.is_null("sliding_window"))
     window = r.integer("sliding_window", 4096, 1, kMostPositions);
   if (window > 0) c.masks.assign(static_cast<size_t>(c.num_layers), {MaskKind::kSliding, window});
@@ -46,12 +46,11 @@ void read_qwen2_moe(ConfigReader& r, ModelConfig& c) {
   c.attention_bias = r.boolean("qkv_bias", true);
   c.shared_intermediate_size = r.integer("shared_expert_intermediate_size", 5632, 0, kMostWidth);
   c.shared_gated = c.shared_intermediate_size > 0;
-  r.refuse_unless("attention_bias", {"0"}, "false (qwen2_moe has qkv_bias instead)");
-  r.refuse_unless("mlp_bias", {"0"}, "false (qwen2_moe has no feed-forward biases)");
   // Releases of the reference slide different layers.
   r.refuse_unless("use_sliding_window", {"0"},
                   "false (releases of the reference disagree on which "
                   "layers slide)");
+  r.ignore("sliding_window");
   r.all_equal("layer_types", "full_attention");
 }
 

@@ -27,7 +27,7 @@ void scale_llama3(const RopeParameters& rope, std::vector<float>& inv_freq) {
     const float wavelength = 2.0f * std::numbers::pi_v<float> / inv;
     if (wavelength > original / low) {
       inv /= factor;
-    } else if (!(wavelength < original / high)) {
+    } else if (high > low && !(wavelength < original / high)) {  // else there is no middle band
       const float smooth = (original / wavelength - low) / (high - low);
       inv = (1.0f - smooth) * inv / factor + smooth * inv;
     }

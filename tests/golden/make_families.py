@@ -85,6 +85,13 @@ CASES = {
         attn_scale=0.3, rope_scaling={"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
                                       "high_freq_factor": 4.0,
                                       "original_max_position_embeddings": 64}),
+    # As Llama 4 Scout was released: no band between the low and the high frequencies.
+    "llama4_scout": case(
+        "llama4_text", intermediate_size=16, intermediate_size_mlp=40, num_local_experts=5,
+        num_experts_per_tok=1, interleave_moe_layer_step=1, no_rope_layers=[], head_dim=16,
+        attention_chunk_size=16, use_qk_norm=True, num_hidden_layers=4,
+        rope_scaling={"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0,
+                      "high_freq_factor": 1.0, "original_max_position_embeddings": 64}),
     "qwen3_moe_sparse": case(
         "qwen3_moe", drop=("rope_theta",), intermediate_size=40, moe_intermediate_size=16,
         num_local_experts=6, num_experts_per_tok=2, norm_topk_prob=False, decoder_sparse_step=2,
