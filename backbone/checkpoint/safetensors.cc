@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,7 @@
 
 #include "backbone/checkpoint/safetensors_header.h"
 #include "base/io/digest_memo.h"
+#include "base/io/foreign_file.h"
 #include "base/io/mapping_guard.h"
 #include "base/io/read_range.h"
 
@@ -140,6 +142,7 @@ class SafetensorsParser {
   Result<SafetensorsFile> open(Residency residency) {
     auto fd = ScopedFd::open_regular(env_, path());
     if (!fd.ok()) return fd.status();
+    CHIMERA_RETURN_IF_ERROR(check_kind(*fd));
     CHIMERA_RETURN_IF_ERROR(check_size(fd->size(), path()));
     const auto identity = identity_of(fd->fd(), path());
     if (!identity.ok()) return identity.status();
@@ -154,6 +157,8 @@ class SafetensorsParser {
   }
 
   Result<SafetensorsFile> parse(std::span<const std::byte> image) {
+    CHIMERA_RETURN_IF_ERROR(refuse_foreign_file(
+        text_of(image.first(std::min(image.size(), kForeignFileBytes))), path()));
     CHIMERA_RETURN_IF_ERROR(check_size(image.size(), path()));
     file_.image_ = image;
     const auto length = header_length(image.data(), image.size(), path());
@@ -165,6 +170,14 @@ class SafetensorsParser {
 
  private:
   const std::string& path() const { return file_.path_; }
+
+  /// A file of another kind would be told of by its header length, which helps nobody.
+  Status check_kind(const ScopedFd& fd) {
+    std::array<std::byte, kForeignFileBytes> begin;
+    const auto size = static_cast<size_t>(std::min<uint64_t>(fd.size(), begin.size()));
+    CHIMERA_RETURN_IF_ERROR(read_range(env_, fd.fd(), path(), begin.data(), 0, size));
+    return refuse_foreign_file(text_of(std::span(begin).first(size)), path());
+  }
 
   /// Reserves addresses for the whole file, but memory only for what has been validated.
   Status copy(int fd, uint64_t size) {

@@ -51,8 +51,8 @@ struct FileIdentity {
 
 class SafetensorsFile {
  public:
-  /// Longest accepted JSON header, bytes.
-  static constexpr uint64_t kMaxHeaderBytes = 16u << 20;
+  /// Longest accepted JSON header, bytes: what the format allows.
+  static constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
   /// Errors: not_found / permission_denied / resource_exhausted from the system (the latter also
   /// when a copy would not fit the memory that is available), invalid_argument when it is no

@@ -30,7 +30,7 @@ void add_bad_lengths(std::vector<BadFile>& out) {
               {"length_2_63", length_bytes(1ull << 63) + two, "9223372036854775808"},
               {"length_max", length_bytes(UINT64_MAX) + two, "18446744073709551615"},
               {"length_wraps_with_8", length_bytes(UINT64_MAX - 7) + two, "at most"},
-              {"length_over_cap", length_bytes((16u << 20) + 1) + two, "at most 16777216"},
+              {"length_over_cap", length_bytes(100'000'001) + two, "at most 100000000"},
               {"length_at_cap_of_short_file", length_bytes(16u << 20) + two, "only 2 bytes follow"},
               {"length_beyond_file", length_bytes(3) + two, "only 2 bytes follow"},
               {"length_only", length_bytes(2), "only 0 bytes follow"}});
@@ -119,7 +119,7 @@ void add_bad_entries(std::vector<BadFile>& out) {
        one("dtype_unknown", entry("a", "Q7", "[1]", "[0,1]"), "dtype \"Q7\" is unknown"),
        one("dtype_case", entry("a", "u8", "[1]", "[0,1]"), "is unknown"),
        one("dtype_empty", entry("a", "", "[1]", "[0,1]"), "is unknown"),
-       one("dtype_sub_byte", entry("a", "F4", "[3]", "[0,1]"), "\"F4\" is not supported"),
+       one("dtype_sub_byte", entry("a", "F4", "[3]", "[0,1]"), "dtype F4 is not supported"),
        one("shape_number", entry("a", "U8", "1", "[0,1]"), "array of dimensions"),
        one("shape_float", entry("a", "U8", "[1.0]", "[0,1]"), "without fraction"),
        one("shape_exponent", entry("a", "U8", "[1e0]", "[0,1]"), "without fraction"),

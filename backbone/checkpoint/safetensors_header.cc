@@ -26,8 +26,10 @@ constexpr std::array kDTypes = {DType::kF32, DType::kF16,  DType::kBF16,   DType
                                 DType::kU8,  DType::kBool, DType::kF8E4M3, DType::kF8E5M2,
                                 DType::kU64, DType::kU32,  DType::kU16};
 // Dtypes of the format that no part of Chimera computes with.
-constexpr std::array<std::string_view, 5> kUnsupportedDTypes = {"F4", "F6_E2M3", "F6_E3M2",
-                                                                "F8_E8M0", "C64"};
+constexpr std::array<std::string_view, 7> kUnsupportedDTypes = {
+    "F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"};
+constexpr const char* kBrokenHint =
+    "Get the file again or write it with a current safetensors library.";
 
 std::optional<DType> dtype_of(std::string_view name) {
   for (const DType dtype : kDTypes) {
@@ -69,9 +71,9 @@ class HeaderParser {
  private:
   // --- errors -----------------------------------------------------------------------------
 
-  bool fail(const std::string& what, Code code = Code::kDataCorrupt) {
-    error_ = Status(code, label_ + ": " + what,
-                    "Get the file again or write it with a current safetensors library.");
+  bool fail(const std::string& what, Code code = Code::kDataCorrupt,
+            const char* hint = kBrokenHint) {
+    error_ = Status(code, label_ + ": " + what, hint);
     return false;
   }
   bool fail_here(std::string_view expected) {
@@ -316,10 +318,11 @@ class HeaderParser {
                                        key_) != kUnsupportedDTypes.end();
     std::string names;
     for (const DType each : kDTypes) names += " " + std::string(dtype_name(each));
-    return fail(where() + "dtype " + quote_bytes(key_) +
-                    (unsupported ? " is not supported" : " is unknown") + ", expected one of" +
-                    names,
-                unsupported ? Code::kUnimplemented : Code::kDataCorrupt);
+    if (unsupported) {
+      return fail(where() + "dtype " + key_ + " is not supported, expected one of" + names,
+                  Code::kUnimplemented, "Use the checkpoint in one of these, such as BF16.");
+    }
+    return fail(where() + "dtype " + quote_bytes(key_) + " is unknown, expected one of" + names);
   }
 
   bool parse_shape(std::vector<int64_t>& shape) {

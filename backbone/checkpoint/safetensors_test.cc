@@ -250,10 +250,13 @@ TEST_F(SafetensorsTest, EveryFailingCallIsReported) {
   EXPECT_GT(fired, 50);
 }
 
-/// The largest header of small entries that the cap allows.
+// Bounds grow with the header, so a sixth of the longest shows them as well, and sooner.
+constexpr size_t kCrowdedBytes = 16u << 20;
+
+/// A header of that length, of small entries.
 std::string crowded_header(size_t& tensors) {
   std::string header = "{";
-  for (tensors = 0; header.size() + 80 < SafetensorsFile::kMaxHeaderBytes; ++tensors) {
+  for (tensors = 0; header.size() + 80 < kCrowdedBytes; ++tensors) {
     if (tensors > 0) header += ',';
     header += entry(std::to_string(tensors), "U8", "[1]",
                     "[" + std::to_string(tensors) + "," + std::to_string(tensors + 1) + "]");
@@ -271,6 +274,47 @@ uint64_t resident_bytes() {
   uint64_t total = 0, resident = 0;
   statm >> total >> resident;
   return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(SafetensorsTest, ReadsHeadersAsLongAsTheFormatAllows) {
+  std::string header = "{" + entry("a", "U8", "[1]", "[0,1]") + "}";
+  header.resize(SafetensorsFile::kMaxHeaderBytes, ' ');
+  const auto file = parse(image(header, "x"));
+  ASSERT_TRUE(file.ok()) << file.status().to_string();
+  EXPECT_NE(file->find("a"), nullptr);
+  EXPECT_FALSE(parse(image(header + " ", "x")).ok());
+}
+
+TEST_F(SafetensorsTest, NamesFilesThatAreSomethingElse) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 5368709120\n",
+       "Git LFS pointer"},
+      {"/annex/objects/SHA256E-s1--0", "git-annex pointer"},
+      {"<!DOCTYPE html><html><body>404</body></html>", "web page"},
+      {std::string("GGUF\x03\0\0\0\0\0\0\0", 12), "GGUF"},
+      {std::string("PK\x03\x04\0\0\0\0\0\0", 10), "ZIP archive"},
+      {std::string("\x80\x02}q\0\0\0\0\0\0", 10), "pickle"}};
+  for (const auto& [text, what] : cases) {
+    std::ofstream(path_, std::ios::binary) << text;
+    for (const Residency residency : {Residency::kCopied, Residency::kMapped}) {
+      const auto file = SafetensorsFile::open(path_, residency);
+      ASSERT_EQ(file.status().code(), Code::kDataCorrupt) << what;
+      EXPECT_NE(file.status().message().find(what), std::string::npos) << file.status().to_string();
+      EXPECT_EQ(file.status().message().find("header length"), std::string::npos);
+    }
+    EXPECT_NE(parse(text).status().message().find(what), std::string::npos);
+  }
+}
+
+TEST_F(SafetensorsTest, NamesNewerDTypesWithoutBlamingTheFile) {
+  for (const char* dtype : {"F8_E8M0", "F4", "F6_E2M3", "F8_E4M3FNUZ"}) {
+    const auto file = parse(image("{" + entry("a", dtype, "[2]", "[0,2]") + "}", "xx"));
+    ASSERT_EQ(file.status().code(), Code::kUnimplemented) << dtype;
+    const std::string text = file.status().to_string();
+    EXPECT_NE(text.find("dtype " + std::string(dtype) + " is not supported"), std::string::npos)
+        << text;
+    EXPECT_EQ(text.find("current safetensors library"), std::string::npos) << text;
+  }
 }
 
 TEST_F(SafetensorsTest, CrowdedHeaderStaysInBounds) {
@@ -294,7 +338,7 @@ TEST_F(SafetensorsTest, CrowdedHeaderStaysInBounds) {
   std::printf("refused at its end in %.1f ms\n", milliseconds_since(start));
   const std::string many_keys = image([] {
     std::string text = "{";
-    while (text.size() + 20 < SafetensorsFile::kMaxHeaderBytes) text += "\"data_offsets\"";
+    while (text.size() + 20 < kCrowdedBytes) text += "\"data_offsets\"";
     return text;
   }());
   EXPECT_FALSE(parse(many_keys).ok());

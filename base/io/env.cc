@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <system_error>
 
+#include "base/io/foreign_file.h"
+
 namespace chimera {
 namespace {
 
@@ -140,6 +142,7 @@ Result<std::string> read_file(Env& env, const std::string& path, size_t max_byte
     if (filled > max_bytes) return too_large("more than " + std::to_string(max_bytes));
   }
   contents.resize(filled);
+  CHIMERA_RETURN_IF_ERROR(refuse_pointer_file(contents, path));
   return contents;
 }
 

@@ -83,7 +83,7 @@ class DurableFile {
   int fd_;
 };
 
-/// Whole regular file of at most `max_bytes`.
+/// Whole regular file of at most `max_bytes`. Pointers of Git LFS and git-annex are refused.
 Result<std::string> read_file(Env& env, const std::string& path, size_t max_bytes);
 /// temp file beside `path` -> write all -> fsync -> rename -> fsync directory. On failure `path`
 /// is as it was (exception: see DurableFile::commit) and the temp file is gone.
