@@ -24,7 +24,7 @@ struct CompositionModule {
 
 struct Composition {
   std::string backbone_fingerprint;
-  std::optional<int64_t> top_k;  // nullopt: the checkpoint's own
+  std::optional<int64_t> top_k;  // nullopt: as top_k.h finds it
   std::vector<CompositionModule> modules;
   bool operator==(const Composition&) const = default;
 

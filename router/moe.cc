@@ -33,6 +33,7 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
   auto view = std::make_shared<RouteView>();
   view->mask = (mask & table->all()) | 1;
   view->active = table->active(view->mask);
+  view->top_k = table->top_k(view->mask);
   view->scope = table->scope(view->mask, request_bias);
   view->request_bias = std::move(request_bias);
   view->table = std::move(table);
@@ -76,12 +77,13 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     runs.back().rows += segment.rows;
     rows += segment.rows;
     segment_index.resize(static_cast<size_t>(rows), static_cast<int32_t>(s));
-    stride = std::max(stride, table->top_k());
+    stride = std::max(stride, segment.view->top_k);
     for (const LayerTable& layer : table->layers()) {
       candidates = std::max(candidates, layer.candidates);
     }
     if (segment.trace != nullptr) {
-      segment.trace->reserve(config.num_layers, segment.trace_row + segment.rows, table->top_k());
+      segment.trace->reserve(config.num_layers, segment.trace_row + segment.rows,
+                             segment.view->top_k);
     }
   }
   if (stats != nullptr && stats->layers.size() < static_cast<size_t>(config.num_layers)) {
@@ -141,7 +143,7 @@ void MoeRouter::Impl::choose(size_t layer, int64_t row) {
     }
   }
   count = select_experts(table.gate_rule(), {row_logits, part.correction, part.group},
-                         table.top_k(), {choices_of(row), static_cast<size_t>(stride)},
+                         segment.view->top_k, {choices_of(row), static_cast<size_t>(stride)},
                          &entropy[static_cast<size_t>(row)]);
 }
 

@@ -22,6 +22,7 @@ struct RouteView {
   ModuleMask mask = 0;
   std::vector<std::vector<uint8_t>> active;  // table->active(mask)
   std::vector<float> request_bias;           // per module of the table, added to its logits
+  int64_t top_k = 0;                         // table->top_k(mask)
   std::string scope;                         // table->scope(mask, request_bias)
 };
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,

@@ -128,6 +128,22 @@ std::vector<double> reference_row(const Fixture& f, const RoutingTable& table, s
   return y;
 }
 
+TEST(MoeRouter, AMaskedModuleLeavesNoTraceOfTheTopKItWasFittedFor) {
+  Fixture f(small_config(6, 2, true));
+  const auto legal = random_module(f.rng, f.config, "legal", 2, Attach::kAppend);
+  legal->manifest.top_k = 4;
+  const std::vector<float> x = random_values(f.rng, 3 * f.config.hidden_size, 1.0f);
+  const std::vector<float> without = f.run(make_table(f.config, f.base, {}), 1, x);
+  const auto table = make_table(f.config, f.base, {legal});
+  EXPECT_TRUE(same_bits(f.run(table, 1, x), without));
+  Composition stated;
+  stated.top_k = 4;
+  stated.modules = {entry("legal")};
+  const std::vector<float> four = f.run(make_table(f.config, f.base, {legal}, stated), 3, x);
+  EXPECT_TRUE(same_bits(f.run(table, 3, x), four));
+  EXPECT_FALSE(same_bits(four, without));
+}
+
 TEST(MoeRouter, MatchesTheDefinition) {
   for (const bool norm : {false, true}) {
     Fixture f(small_config(6, 3, norm));

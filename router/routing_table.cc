@@ -50,7 +50,7 @@ std::string RoutingTable::scope(ModuleMask mask, std::span<const float> request_
   Sha256 hash;
   hash.update_field("chimera scope/1");
   hash.update_field(composition_.backbone_fingerprint);
-  hash.update_u64(static_cast<uint64_t>(top_k_));
+  hash.update_u64(static_cast<uint64_t>(top_k(mask)));
   for (size_t i = 0; i < modules_.size(); ++i) {
     if ((mask >> i & 1) == 0) continue;
     const CompositionModule* entry = composition_.find(modules_[i]->name());
@@ -64,9 +64,21 @@ std::string RoutingTable::scope(ModuleMask mask, std::span<const float> request_
   return hash.finish();
 }
 
-int64_t default_top_k(const ModelConfig& config) {
-  return config.dense_base ? std::max<int64_t>(2, config.num_experts_per_tok)
-                           : config.num_experts_per_tok;
+int64_t RoutingTable::top_k(ModuleMask mask) const {
+  return effective_top_k(composition_.top_k, fitted(mask), default_top_k_);
+}
+
+std::vector<std::string> RoutingTable::notes() const {
+  return top_k_notes(composition_.top_k, fitted(all()), default_top_k_);
+}
+
+std::vector<FittedModule> RoutingTable::fitted(ModuleMask mask) const {
+  std::vector<FittedModule> out;
+  for (size_t i = 1; i < modules_.size(); ++i) {
+    if ((mask >> i & 1) != 0)
+      out.push_back({modules_[i]->name(), modules_[i]->manifest.fitted_top_k()});
+  }
+  return out;
 }
 
 RoutingTableBuilder::RoutingTableBuilder(const ModelConfig& config,
@@ -81,7 +93,7 @@ Result<std::shared_ptr<const RoutingTable>> RoutingTableBuilder::build(
   table->epoch_ = epoch;
   table->digest_ = composition.digest();
   table->composition_ = composition;
-  table->top_k_ = composition.top_k.value_or(default_top_k(config_));
+  table->default_top_k_ = default_top_k(config_);
   table->gate_rule_ = gate_rule(config_);
   table->modules_.push_back(base_);
   std::vector<float> bias{0.0f};

@@ -20,6 +20,7 @@
 #include "experts/kinds/module.h"
 #include "router/composition.h"
 #include "router/gating.h"
+#include "router/top_k.h"
 
 namespace chimera {
 
@@ -40,21 +41,19 @@ struct LayerTable {
 using ModuleMask = uint64_t;
 inline constexpr int kMaxModules = 63;  // beside the backbone
 
-/// Bounds of `top_k`. 64 is far above any released model (8) and bounds the work per token.
-inline constexpr int64_t kMaxTopK = 64;
-
-/// `top_k` of a composition that names none: the checkpoint's own, and 2 for a dense family
-/// (ModelConfig::dense_base). There the only base expert gets weight 1 as long as it is alone, so
-/// that no modules give exactly the dense model, and one appended expert per token can join it.
-int64_t default_top_k(const ModelConfig& config);
-
 class RoutingTable {
  public:
   uint64_t epoch() const { return epoch_; }
   /// Digest of the composition.
   const std::string& digest() const { return digest_; }
   const Composition& composition() const { return composition_; }
-  int64_t top_k() const { return top_k_; }
+  /// Experts that a token visits when all modules may be used.
+  int64_t top_k() const { return top_k(all()); }
+  /// The same for a request that may use those of `mask` alone: a masked module has no say in it,
+  /// as if it had never been loaded.
+  int64_t top_k(ModuleMask mask) const;
+  /// What the operator should know: modules that were fitted for another top_k.
+  std::vector<std::string> notes() const;
   const GateRule& gate_rule() const { return gate_rule_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
   /// [0] is the backbone, then the enabled modules in order.
@@ -72,10 +71,13 @@ class RoutingTable {
 
  private:
   friend class RoutingTableBuilder;
+  /// The modules of `mask` with the top_k that they state.
+  std::vector<FittedModule> fitted(ModuleMask mask) const;
+
   uint64_t epoch_ = 0;
   std::string digest_;
   Composition composition_;
-  int64_t top_k_ = 0;
+  int64_t default_top_k_ = 0;
   GateRule gate_rule_;
   std::vector<LayerTable> layers_;
   std::vector<std::shared_ptr<const Module>> modules_;

@@ -111,6 +111,35 @@ TEST(RoutingTable, ScopeKnowsWhatTheMaskLetsThrough) {
   EXPECT_NE(with_top_k->scope(0b11, {}), one->scope(0b11, {}));
 }
 
+TEST(TopK, IsTheCompositionsElseTheModulesElseTheCheckpoints) {
+  Models m;  // the checkpoint says 2
+  m.append->manifest.top_k = 3;
+  EXPECT_EQ(make_table(m.config, m.base, {})->top_k(), 2);
+  EXPECT_EQ(make_table(m.config, m.base, {m.replace})->top_k(), 2) << "it states none";
+  const auto table = make_table(m.config, m.base, {m.replace, m.append});
+  EXPECT_EQ(table->top_k(), 3);
+  EXPECT_TRUE(table->notes().empty());
+  // A masked module has no say: as if it had never been loaded.
+  EXPECT_EQ(table->top_k(0b011), 2);
+  EXPECT_EQ(table->scope(0b011, {}), make_table(m.config, m.base, {m.replace})->scope(0b11, {}));
+
+  m.later->manifest.original_top_k = 4;  // as `split` has recorded it
+  const auto disagreeing = make_table(m.config, m.base, {m.append, m.later});
+  EXPECT_EQ(disagreeing->top_k(), 4);
+  ASSERT_EQ(disagreeing->notes().size(), 1u);
+  EXPECT_NE(disagreeing->notes()[0].find("module append was fitted for top_k 3"),
+            std::string::npos);
+
+  Composition stated;
+  stated.top_k = 1;
+  stated.modules = {entry("append"), entry("later", 0.0f, false)};
+  const auto table_of_one = make_table(m.config, m.base, {m.append, m.later}, stated);
+  EXPECT_EQ(table_of_one->top_k(), 1);
+  EXPECT_EQ(
+      table_of_one->notes(),
+      std::vector<std::string>{"module append was fitted for top_k 3, but the composition says 1"});
+}
+
 TEST(RoutingTable, RefusalsNameTheModule) {
   Models m;
   const RoutingTableBuilder builder(m.config, m.base);

@@ -12,6 +12,13 @@ namespace {
 
 namespace po = boost::program_options;
 
+/// What the daemon has to say of a composition that it accepted.
+void show_notes(const Output& out, const Json& body) {
+  for (const Json& note : body["notes"]) {
+    if (const std::string* text = note.string()) out.line(fmt::format("note  {}", *text));
+  }
+}
+
 Outcome show_change(const Invocation& run, const wire::Call& call) {
   const auto event = run.client.call(call);
   if (!event.ok()) return event.error();
@@ -24,6 +31,7 @@ Outcome show_change(const Invocation& run, const wire::Call& call) {
     run.out.line(fmt::format("{} {}  {}", run.out.styled(change.value("action", ""), Style::kGood),
                              change.value("module", ""), change.value("detail", "")));
   }
+  show_notes(run.out, body);
   run.out.line(fmt::format("epoch {}  {}", body.value("epoch", uint64_t{0}),
                            short_digest(body.value("composition", ""))));
   return 0;
@@ -117,6 +125,7 @@ void show_plan(const Output& out, const Json& plan) {
   out.line(
       fmt::format("memory while both are live  {}", human_bytes(plan.value("memory_bytes", 0.0))));
   out.line("composition  " + short_digest(plan.value("composition", "")));
+  show_notes(out, plan);
   for (const Json& refusal : plan["refusals"]) {
     out.line(fmt::format("{}  {}. {}", out.styled("refused", Style::kBad),
                          refusal.value("message", ""), refusal.value("hint", "")));

@@ -25,6 +25,8 @@ void show_pairs(const Output& out, const Json& body) {
       for (const auto& [inner, number] : value.items()) {
         pairs.emplace_back(name + "." + inner, text_of(number));
       }
+    } else if (name == "notes") {
+      for (const Json& note : value) pairs.emplace_back("note", text_of(note));
     } else if (!value.is_array()) {
       pairs.emplace_back(name, text_of(value));
     }

@@ -130,7 +130,8 @@ Status Engine::revoke(const std::string& module, std::shared_ptr<const RoutingTa
 
 PublishedEpoch Engine::current() const {
   const std::lock_guard lock(impl_->mutex);
-  return {impl_->table->epoch(), impl_->table->digest()};
+  const RoutingTable& table = *impl_->table;
+  return {table.epoch(), table.digest(), table.top_k(), table.notes()};
 }
 
 std::shared_ptr<const RoutingTable> Engine::table() const {

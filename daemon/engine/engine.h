@@ -47,7 +47,9 @@ struct EpochInfo {
 /// The published table as those know it who must not keep it (and its modules) alive.
 struct PublishedEpoch {
   uint64_t epoch = 0;
-  std::string composition;  // digest
+  std::string composition;         // digest
+  int64_t top_k = 0;               // RoutingTable::top_k
+  std::vector<std::string> notes;  // RoutingTable::notes
 };
 
 struct EngineStats {

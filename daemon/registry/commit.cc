@@ -44,6 +44,10 @@ void log_change(const ChangeReport& report) {
 
 }  // namespace
 
+void log_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) log::warning("composition_note", {{"note", note}});
+}
+
 std::string utc_now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
@@ -127,7 +131,7 @@ ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next
     old = std::exchange(now, Current{epoch, std::move(next)});
     note_retiring(old.loaded.modules);
   }
-  ChangeReport report{epoch, digest, std::move(changes)};
+  ChangeReport report{epoch, digest, std::move(changes), {}};
   log_change(report);
   return report;
 }
@@ -139,13 +143,16 @@ Result<ChangeReport> Registry::Impl::commit(const Current& from, LoadedCompositi
   if (engine == nullptr) return Status(Code::kInternal, "no engine to publish to");
   std::vector<ChangeItem> changes = difference(from.loaded.composition, next.composition);
   const std::string digest = next.composition.digest();
-  if (changes.empty()) return ChangeReport{now.epoch, digest, {}};
+  if (changes.empty()) return ChangeReport{now.epoch, digest, {}, engine->current().notes};
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
   CHIMERA_RETURN_IF_ERROR(
       persist_and(next, epoch, [&] { return publish_patiently(*table, in_flight); }));
-  return make_current(epoch, std::move(next), digest, std::move(changes));
+  ChangeReport report = make_current(epoch, std::move(next), digest, std::move(changes));
+  report.notes = (*table)->notes();
+  log_notes(report.notes);
+  return report;
 }
 
 Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
@@ -161,7 +168,10 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
   if (!table.ok()) return table.status();
   CHIMERA_RETURN_IF_ERROR(persist_and(next, epoch, [&] { return engine->revoke(name, *table); }));
   const std::string digest = next.composition.digest();
-  return make_current(epoch, std::move(next), digest, difference(before, (*table)->composition()));
+  ChangeReport report =
+      make_current(epoch, std::move(next), digest, difference(before, (*table)->composition()));
+  report.notes = (*table)->notes();
+  return report;
 }
 
 }  // namespace chimera

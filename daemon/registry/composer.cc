@@ -10,7 +10,7 @@ namespace chimera {
 namespace {
 
 std::string top_k_text(const std::optional<int64_t>& top_k) {
-  return top_k ? std::to_string(*top_k) : "the checkpoint's own";
+  return top_k ? std::to_string(*top_k) : "as modules and checkpoint say";
 }
 
 // What happened to a module that is in both.

@@ -80,6 +80,8 @@ struct Registry::Impl {
                             std::vector<ChangeItem> changes);
 };
 
+/// One warning each.
+void log_notes(const std::vector<std::string>& notes);
 /// "2024-01-02T03:04:05Z"
 std::string utc_now();
 /// One Status of several: the first one's code and hint, all messages, one per line.

@@ -20,6 +20,7 @@ ModuleStatus describe(const Manifest& manifest, std::string state) {
   status.digest = manifest.digest;
   status.license = manifest.license;
   status.attach = manifest.attach == Attach::kAppend ? "append" : "replace";
+  status.top_k = manifest.fitted_top_k();
   status.kind = manifest.kind == ModuleKind::kWeights ? "weights" : "library";
   status.state = std::move(state);
   return status;
@@ -166,7 +167,11 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
     }
   }
   const auto table = builder.build(from.epoch + 1, next.composition, next.modules);
-  if (!table.ok()) report.refusals.push_back(table.status());
+  if (table.ok()) {
+    report.notes = (*table)->notes();
+  } else {
+    report.refusals.push_back(table.status());
+  }
   return report;
 }
 

@@ -35,7 +35,8 @@ struct ModuleStatus {
   float bias = 0.0f;
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
-  std::string state;  // "active" | "disabled" | "loading" | "retiring"
+  std::optional<int64_t> top_k;  // that it was fitted for
+  std::string state;             // "active" | "disabled" | "loading" | "retiring"
   struct Library {
     std::string isolation;  // "process" | "in-process"
     LibraryInfo info;
@@ -52,15 +53,17 @@ struct ChangeItem {
 
 struct PlanReport {
   std::vector<ChangeItem> changes;
-  int64_t memory_bytes = 0;      // additional resident bytes while both tables live
-  std::vector<Status> refusals;  // empty: apply would be accepted
-  std::string composition;       // digest that would result
+  int64_t memory_bytes = 0;        // additional resident bytes while both tables live
+  std::vector<Status> refusals;    // empty: apply would be accepted
+  std::string composition;         // digest that would result
+  std::vector<std::string> notes;  // RoutingTable::notes of what would result
 };
 
 struct ChangeReport {
   uint64_t epoch = 0;
   std::string composition;
   std::vector<ChangeItem> changes;
+  std::vector<std::string> notes;  // RoutingTable::notes of what is current now
 };
 
 struct LoadArgs {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
 
 #include "daemon/registry/module_loader.h"
@@ -150,6 +151,24 @@ TEST_F(RegistryTest, PlanTellsAndTouchesNothing) {
   const auto applied = daemon->registry->apply(wish, InFlight::kPin);
   ASSERT_TRUE(applied.ok());
   EXPECT_EQ(applied->composition, good.composition);
+}
+
+TEST_F(RegistryTest, TellsOfModulesThatWereFittedForAnotherTopK) {
+  const auto daemon = start();
+  const std::string manifest = at("legal") + "/module.yaml";
+  std::ofstream(manifest, std::ios::app) << "routing: {top_k: 3}\n";
+  CompositionSpec wish = spec_of({at("legal")});
+  EXPECT_TRUE(daemon->registry->plan(wish).notes.empty());
+  wish.top_k = 1;
+  const std::string note = "module legal was fitted for top_k 3, but the composition says 1";
+  EXPECT_THAT(daemon->registry->plan(wish).notes, ElementsAre(note));
+  const auto applied = daemon->registry->apply(wish, InFlight::kPin);
+  ASSERT_TRUE(applied.ok()) << applied.status().to_string();
+  EXPECT_THAT(applied->notes, ElementsAre(note));
+  const auto again = daemon->load(at("legal"));
+  ASSERT_TRUE(again.ok());
+  EXPECT_THAT(again->notes, ElementsAre(note)) << "nothing changed, and still so";
+  EXPECT_EQ(daemon->registry->modules().at(0).top_k, 3);
 }
 
 TEST_F(RegistryTest, ApplyIsAllOrNothing) {

@@ -82,6 +82,7 @@ Result<std::shared_ptr<const RoutingTable>> Registry::start(const CompositionSpe
   const uint64_t epoch = r.options.store->last_epoch() + 1;
   auto table = r.builder.build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
+  log_notes((*table)->notes());
   CHIMERA_RETURN_IF_ERROR(r.options.store->append({epoch, utc_now(), next.composition}));
   const std::lock_guard guard(r.state_mutex);
   r.now = {epoch, std::move(next)};

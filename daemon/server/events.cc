@@ -166,7 +166,8 @@ Json to_json(const Status& status) {
 Json to_json(const ChangeReport& report) {
   return {{"epoch", report.epoch},
           {"composition", report.composition},
-          {"changes", change_list(report.changes)}};
+          {"changes", change_list(report.changes)},
+          {"notes", report.notes}};
 }
 
 Json to_json(const PlanReport& report) {
@@ -176,6 +177,7 @@ Json to_json(const PlanReport& report) {
           {"changes", change_list(report.changes)},
           {"memory_bytes", report.memory_bytes},
           {"refusals", std::move(refusals)},
+          {"notes", report.notes},
           {"composition", report.composition}};
 }
 
@@ -229,6 +231,7 @@ Json to_json(const ModuleStatus& module) {
               {"enabled", module.enabled}, {"bias", module.bias},
               {"experts", module.experts}, {"resident_bytes", module.resident_bytes},
               {"state", module.state}};
+  if (module.top_k) out["top_k"] = *module.top_k;
   if (module.library) out["library"] = library_json(*module.library);
   return out;
 }

@@ -236,6 +236,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"fingerprint", options.fingerprint},
                 {"epoch", current.epoch},
                 {"composition", current.composition},
+                {"top_k", current.top_k},
+                {"notes", current.notes},
                 {"modules", std::move(modules)}};
     out["score_prefix_token"] = context.score_prefix ? Json(*context.score_prefix) : Json();
     live->answer(encode_reply(live->id(), out));

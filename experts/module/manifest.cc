@@ -45,31 +45,37 @@ class ManifestReader {
   Manifest read(const YamlNode& root) {
     Manifest m;
     const YamlNode* library = nullptr;
-    fields(root, "module.yaml",
-           {"chimera", "name", "version", "kind", "attach", "backbone", "files"},
-           {{"chimera", [&](const YamlNode& n) { choice(n, "chimera", {"module/1"}); }},
-            {"name", [&](const YamlNode& n) { read_name(n, m); }},
-            {"version", [&](const YamlNode& n) { read_version(n, m); }},
-            {"domain", [&](const YamlNode& n) { m.domain = text(n, "domain", 64); }},
-            {"description",
-             [&](const YamlNode& n) { m.description = text(n, "description", kMaxText); }},
-            {"license", [&](const YamlNode& n) { m.license = text(n, "license", kMaxText); }},
-            {"kind",
-             [&](const YamlNode& n) {
-               m.kind = choice(n, "kind", {"weights", "library"}) == 1 ? ModuleKind::kLibrary
-                                                                       : ModuleKind::kWeights;
-             }},
-            {"attach",
-             [&](const YamlNode& n) {
-               m.attach = choice(n, "attach", {"append", "replace"}) == 1 ? Attach::kReplace
-                                                                          : Attach::kAppend;
-             }},
-            {"backbone", [&](const YamlNode& n) { read_backbone(n, m); }},
-            {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
-            {"library", [&](const YamlNode& n) { library = &n; }},
-            {"files", [&](const YamlNode& n) { read_files(n, m); }},
-            {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
-            {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
+    fields(
+        root, "module.yaml", {"chimera", "name", "version", "kind", "attach", "backbone", "files"},
+        {{"chimera", [&](const YamlNode& n) { choice(n, "chimera", {"module/1"}); }},
+         {"name", [&](const YamlNode& n) { read_name(n, m); }},
+         {"version", [&](const YamlNode& n) { read_version(n, m); }},
+         {"domain", [&](const YamlNode& n) { m.domain = text(n, "domain", 64); }},
+         {"description",
+          [&](const YamlNode& n) { m.description = text(n, "description", kMaxText); }},
+         {"license", [&](const YamlNode& n) { m.license = text(n, "license", kMaxText); }},
+         {"kind",
+          [&](const YamlNode& n) {
+            m.kind = choice(n, "kind", {"weights", "library"}) == 1 ? ModuleKind::kLibrary
+                                                                    : ModuleKind::kWeights;
+          }},
+         {"attach",
+          [&](const YamlNode& n) {
+            m.attach = choice(n, "attach", {"append", "replace"}) == 1 ? Attach::kReplace
+                                                                       : Attach::kAppend;
+          }},
+         {"backbone", [&](const YamlNode& n) { read_backbone(n, m); }},
+         {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
+         {"library", [&](const YamlNode& n) { library = &n; }},
+         {"files", [&](const YamlNode& n) { read_files(n, m); }},
+         {"routing",
+          [&](const YamlNode& n) {
+            fields(n, "routing", {}, {{"top_k", [&](const YamlNode& k) {
+                                         m.top_k = integer(k, "routing.top_k", 1, kMaxFittedTopK);
+                                       }}});
+          }},
+         {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
+         {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
     // Last: it is checked against kind, attach and files.
     if (library != nullptr) read_library(*library, m);
     check_library(root, library, m);
@@ -450,6 +456,11 @@ Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label,
   if (!problems.empty()) return problems.status(std::string(kHint));
   manifest.digest = sha256_of(yaml);
   return manifest;
+}
+
+std::optional<int64_t> Manifest::fitted_top_k() const {
+  if (top_k || !original_top_k || *original_top_k > kMaxFittedTopK) return top_k;
+  return original_top_k;
 }
 
 Result<Manifest> read_manifest(const std::string& dir, Sealing sealing) {

@@ -61,11 +61,20 @@ struct Manifest {
   std::map<int64_t, std::vector<int64_t>> original_slots;
   // provenance.num_experts_per_tok: of the checkpoint that `split` cut; `graft` restores it.
   std::optional<int64_t> original_top_k;
+  /// routing.top_k: how many experts per token the module was fitted for.
+  std::optional<int64_t> top_k;
   std::string probe_text;  // empty: no text probe
   std::optional<double> probe_max_bits_per_byte;
   std::string probe_tokens_digest;  // reserved for token-only checkpoints
   std::string digest;               // sha256 of the module.yaml bytes: names the version
+
+  /// top_k; where there is none that of the checkpoint that `split` cut, for which its experts were
+  /// trained.
+  std::optional<int64_t> fitted_top_k() const;
 };
+
+/// Largest routing.top_k.
+inline constexpr int64_t kMaxFittedTopK = 64;
 
 /// Longest accepted module.yaml, bytes.
 inline constexpr size_t kMaxManifestBytes = 1u << 20;

@@ -31,6 +31,7 @@ layers: [0, 2]
 files:
   - path: weights.safetensors
     sha256: {0}
+routing: {{top_k: 2}}
 provenance:
   data:
     - source: wikipedia (legal)
@@ -69,9 +70,26 @@ TEST(Manifest, ReadsEveryField) {
   const std::string source = "{\"source\": \"wikipedia (legal)\", \"license\": \"CC-BY-SA-4.0\"}";
   EXPECT_EQ(m->data_sources[0], source);
   EXPECT_EQ(m->data_sources[1], "EDGAR");
+  EXPECT_EQ(m->top_k, 2);
   EXPECT_EQ(m->probe_text, "The parties agree that …");
   EXPECT_EQ(*m->probe_max_bits_per_byte, 1.9);
   EXPECT_TRUE(m->digest.starts_with("sha256:"));
+}
+
+TEST(Manifest, FittedForWhatItSaysElseForWhatItWasCutFrom) {
+  Manifest m;
+  EXPECT_FALSE(m.fitted_top_k().has_value());
+  m.original_top_k = 6;
+  EXPECT_EQ(m.fitted_top_k(), 6);
+  m.top_k = 2;
+  EXPECT_EQ(m.fitted_top_k(), 2);
+  for (const char* bad : {"0", "65", "two", "2.5", "[2]"}) {
+    const auto refused = parse_manifest(
+        replaced(good(), "{top_k: 2}", "{top_k: " + std::string(bad) + "}"), "module.yaml");
+    ASSERT_FALSE(refused.ok()) << bad;
+    EXPECT_NE(refused.status().message().find("routing.top_k"), std::string::npos)
+        << refused.status().to_string();
+  }
 }
 
 TEST(Manifest, DigestNamesTheBytes) {
@@ -98,6 +116,7 @@ TEST(Manifest, WrittenTextReadsBackTheSame) {
   EXPECT_EQ(again->version, "1.0");
   EXPECT_EQ(again->original_slots, m->original_slots);
   EXPECT_EQ(again->original_top_k, m->original_top_k);
+  EXPECT_EQ(again->top_k, m->top_k);
   EXPECT_EQ(again->parents, m->parents);
   EXPECT_EQ(again->data_sources, m->data_sources);
   EXPECT_EQ(again->layers, m->layers);

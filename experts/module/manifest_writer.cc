@@ -92,6 +92,7 @@ std::string manifest_yaml(const Manifest& m) {
     out += fmt::format("  - path: {}\n    sha256: {}\n", file.path, file.sha256);
   }
   if (m.library) out += library_yaml(*m.library);
+  if (m.top_k) out += fmt::format("routing:\n  top_k: {}\n", *m.top_k);
   return out + provenance_yaml(m) + probe_yaml(m);
 }
 

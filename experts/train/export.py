@@ -24,6 +24,7 @@ from tokenizer import Tokenizer
 EXPERTS_DIR = corpus.REPO / "experts"
 PENDING = "sha256:PENDING"
 SLACK = 1.10
+TOP_K = 2  # what train_expert and tune_gates fit the modules for
 
 
 def write_backbone(model: FlexOlmo, out: Path) -> None:
@@ -59,6 +60,7 @@ def module_yaml(domain: str, sha: str, fingerprint: str, hidden: int, bound: flo
              "  - path: weights.safetensors", f"    sha256: {sha}", "provenance:", "  data:"]
     for source, licence in card["data"]:
         lines.append(f"    - {json.dumps(f'{source}, {licence}')}")
+    lines += ["routing:", f"  top_k: {TOP_K}"]
     lines += ["probe:", "  text:" + wrap(card["probe"], " "),
               f"  max_bits_per_byte: {bound:.2f}"]
     return "\n".join(lines) + "\n"
@@ -110,9 +112,9 @@ def main() -> None:
         file = out / "weights.safetensors"
         safetensors_io.write(file, module, keep_f32=("gate.weight", "gate.bias"))
         module = safetensors_io.read(file)
-        # A loader probes with the top_k of its deployment or the checkpoint's own: 2 or 1.
+        # A loader probes with the top_k that the manifest states; the bound holds for 1 as well.
         bits = max(text_bits(with_modules(rounded, [module], top_k), tok, CARDS[domain]["probe"])
-                   for top_k in (1, 2))
+                   for top_k in (1, TOP_K))
         plain = text_bits(rounded, tok, CARDS[domain]["probe"])
         yaml = out / "module.yaml"
         sha = "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()

@@ -98,5 +98,26 @@ class DemoModel(unittest.TestCase):
             self.assertEqual(self.again[d].logprobs, self.base[d].logprobs)
 
 
+class OnlyABackbone(unittest.TestCase):
+    """A deployment that says backbone.path alone: modules route as they were fitted."""
+
+    def test_a_loaded_module_brings_its_top_k_and_takes_it_along(self) -> None:
+        text = TEXT["legal"][0]
+        with Daemon(EXPERTS / "backbone", precision="bf16", top_k=2) as daemon, \
+                daemon.client() as client:
+            client.load(EXPERTS / "legal")
+            stated = client.score(text)
+        with Daemon(EXPERTS / "backbone", precision="bf16") as daemon, daemon.client() as client:
+            self.assertEqual(client.info()["top_k"], 1)
+            alone = client.score(text)
+            self.assertEqual(client.load(EXPERTS / "legal")["notes"], [])
+            self.assertEqual(client.info()["top_k"], 2)
+            loaded = client.score(text)
+            self.assertEqual(loaded.logprobs, stated.logprobs)
+            self.assertLess(loaded.nats, (1 - MIN_GAIN) * alone.nats)
+            client.unload("legal")
+            self.assertEqual(client.score(text).logprobs, alone.logprobs)
+
+
 if __name__ == "__main__":
     unittest.main()
