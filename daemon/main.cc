@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "base/log/log.h"
+#include "daemon/check.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
 #include "daemon/registry/watch.h"
@@ -54,6 +55,7 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
   if (!model->chat_template_problem.ok()) {
     log::warning("chat_template_unusable", {{"reason", model->chat_template_problem.to_string()}});
   }
+  log_limits(config, model->backbone->config());
   Registry registry({model->backbone, model->tokenizer, model->base, model->fingerprint,
                      store->get(), kPublishTimeout, library_runtime(config)});
   auto first = registry.start(config.composition);

@@ -14,16 +14,15 @@
 
 namespace chimera {
 
-/// `--check`: looks at everything the deployment names without starting or creating anything.
-/// Writes a summary for people to `summary`; all problems in one Status.
-Status check_deployment(const DeploymentConfig& config, std::string* summary);
-
 /// Creates missing parent directories (0700) of ipc endpoints and takes the lock beside each
 /// socket: failed_precondition naming the process when another daemon has it.
 Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config);
 
 /// What library modules share: limits, and their lines in the daemon's log.
 std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config);
+
+/// Tells of limits of the deployment that the model's own undercut.
+void log_limits(const DeploymentConfig& config, const ModelConfig& model);
 
 EngineOptions engine_options(const DeploymentConfig& config);
 

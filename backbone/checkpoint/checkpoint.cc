@@ -183,31 +183,54 @@ void Checkpoint::release(const TensorView& t) const {
   }
 }
 
+Result<TensorView> Checkpoint::require_numbers(std::string_view name,
+                                               std::span<const int64_t> shape) const {
+  Result<TensorView> t = require(name, shape);
+  if (!t.ok()) return t;
+  CHIMERA_RETURN_IF_ERROR(check_number_dtype(*t).with_context(dir_));
+  return t;
+}
+
+Result<Checkpoint::Stored> Checkpoint::stored(std::string_view name,
+                                              std::span<const int64_t> shape) const {
+  Result<TensorView> t = require(name, shape);
+  if (!t.ok()) return t.status();
+  if (t->dtype != DType::kF8E4M3 || shape.size() != 2) {
+    CHIMERA_RETURN_IF_ERROR(check_number_dtype(*t).with_context(dir_));
+    return Stored{std::move(*t), {}};
+  }
+  const auto scale =
+      require(std::string(name) + "_scale_inv",
+              std::array{block_shape_.scale_rows(shape[0]), block_shape_.scale_cols(shape[1])});
+  if (!scale.ok()) return scale.status();
+  Result<QuantMatrix> fp8 = fp8_matrix(*t, *scale, block_shape_);
+  if (!fp8.ok()) return fp8.status().with_context(dir_);
+  return Stored{std::move(*t), std::move(*fp8)};
+}
+
+Status Checkpoint::check_weights(std::string_view name, std::span<const int64_t> shape) const {
+  return stored(name, shape).status();
+}
+
 Result<Matrix> Checkpoint::matrix(std::string_view name, int64_t rows, int64_t cols,
                                   Precision p) const {
-  const auto t = require(name, std::array{rows, cols});
-  if (!t.ok()) return t.status();
-  if (t->dtype == DType::kF8E4M3) {
-    const auto scale =
-        require(std::string(name) + "_scale_inv",
-                std::array{block_shape_.scale_rows(rows), block_shape_.scale_cols(cols)});
-    if (!scale.ok()) return scale.status();
-    const auto stored = fp8_matrix(*t, *scale, block_shape_);
-    if (!stored.ok()) return stored.status().with_context(dir_);
-    auto wide = widen_matrix(*stored, p);
+  const auto found = stored(name, std::array{rows, cols});
+  if (!found.ok()) return found.status();
+  if (found->fp8) {
+    auto wide = widen_matrix(*found->fp8, p);
     if (!wide.ok()) return wide.status().with_context(dir_ + ": tensor " + quote_bytes(name));
-    release(*t);
+    release(found->tensor);
     return wide;
   }
-  auto matrix = to_matrix(*t, rows, cols, p);
+  auto matrix = to_matrix(found->tensor, rows, cols, p);
   if (!matrix.ok()) return matrix.status().with_context(dir_);
   return matrix;
 }
 
 Result<std::vector<float>> Checkpoint::vector(std::string_view name, int64_t n) const {
-  const auto t = require(name, std::array{n});
-  if (!t.ok()) return t.status();
-  auto values = to_f32(*t, n);
+  const auto found = stored(name, std::array{n});
+  if (!found.ok()) return found.status();
+  auto values = to_f32(found->tensor, n);
   if (!values.ok()) return values.status().with_context(dir_);
   return values;
 }

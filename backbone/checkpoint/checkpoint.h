@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,6 +39,11 @@ class Checkpoint {
   const TensorView* find(std::string_view name) const;
   /// The tensor, or not_found / data_corrupt naming tensor, found and expected shape.
   Result<TensorView> require(std::string_view name, std::span<const int64_t> shape) const;
+  /// The same, and of dtype F32, F16 or BF16 (else unimplemented): what needs no scales.
+  Result<TensorView> require_numbers(std::string_view name, std::span<const int64_t> shape) const;
+  /// What `matrix` (two dimensions) or `vector` (one) checks before it converts anything: the
+  /// tensor, its shape, its dtype, and the scales of FP8 weights. Reads headers only.
+  Status check_weights(std::string_view name, std::span<const int64_t> shape) const;
   std::vector<std::string> names() const;  // sorted
   /// The safetensors files, in name order.
   const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
@@ -52,12 +58,19 @@ class Checkpoint {
 
   /// A weight matrix of [rows, cols] at the given precision: in place when the stored dtype
   /// already fits, converted otherwise; FP8 with its `weight_scale_inv` is widened. Errors as of
-  /// require and to_matrix.
+  /// check_weights, or resource_exhausted.
   Result<Matrix> matrix(std::string_view name, int64_t rows, int64_t cols, Precision p) const;
   /// A vector of [n] widened to F32.
   Result<std::vector<float>> vector(std::string_view name, int64_t n) const;
 
  private:
+  /// The stored form that check_weights speaks of.
+  struct Stored {
+    TensorView tensor;
+    std::optional<QuantMatrix> fp8;
+  };
+  Result<Stored> stored(std::string_view name, std::span<const int64_t> shape) const;
+
   std::string dir_;
   std::string config_json_;
   bool has_tokenizer_ = false;

@@ -44,16 +44,6 @@ void widen(const std::byte* from, DType dtype, size_t n, float* to) {
   if (dtype == DType::kBF16) widen_all<DType::kBF16>(from, n, to);
 }
 
-Status check_dtype(const TensorView& t) {
-  if (t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16) {
-    return Status();
-  }
-  return Status(Code::kUnimplemented,
-                "tensor " + quote_bytes(t.name) + " is stored as " +
-                    std::string(dtype_name(t.dtype)) + ", expected F32, F16 or BF16",
-                "Convert the weights to one of these.");
-}
-
 Status wrong_shape(const TensorView& t, const std::string& expected) {
   return Status(Code::kDataCorrupt, "tensor " + quote_bytes(t.name) + " has shape " +
                                         shape_string(t.shape) + ", expected " + expected);
@@ -62,7 +52,7 @@ Status wrong_shape(const TensorView& t, const std::string& expected) {
 /// rows x cols elements of `t` from element `first` on; the range has been checked.
 Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
                        Precision p) {
-  CHIMERA_RETURN_IF_ERROR(check_dtype(t));
+  CHIMERA_RETURN_IF_ERROR(check_number_dtype(t));
   const auto n = static_cast<size_t>(rows * cols);
   const size_t stored = t.dtype == DType::kF32 ? 4 : 2;
   const std::byte* from = t.bytes.data() + static_cast<size_t>(first) * stored;
@@ -94,6 +84,16 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
 
 }  // namespace
 
+Status check_number_dtype(const TensorView& t) {
+  if (t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16) {
+    return Status();
+  }
+  return Status(Code::kUnimplemented,
+                "tensor " + quote_bytes(t.name) + " is stored as " +
+                    std::string(dtype_name(t.dtype)) + ", expected F32, F16 or BF16",
+                "Convert the weights to one of these.");
+}
+
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {
   if (t.shape.size() != 2 || t.shape[0] != rows || t.shape[1] != cols) {
     return wrong_shape(t, shape_string(std::array{rows, cols}));
@@ -117,7 +117,7 @@ Result<std::vector<float>> to_f32(const TensorView& t, int64_t n) {
   if (t.shape.size() != 1 || (n >= 0 && t.shape[0] != n)) {
     return wrong_shape(t, n >= 0 ? shape_string(std::array{n}) : std::string("one dimension"));
   }
-  CHIMERA_RETURN_IF_ERROR(check_dtype(t));
+  CHIMERA_RETURN_IF_ERROR(check_number_dtype(t));
   std::vector<float> values(static_cast<size_t>(t.shape[0]));
   widen(t.bytes.data(), t.dtype, values.size(), values.data());
   return values;

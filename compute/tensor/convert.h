@@ -23,6 +23,8 @@ Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precis
 /// store experts. Same conversions and errors.
 Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,
                             int64_t cols, Precision p);
+/// Refuses a dtype that none of these convert, naming the tensor (unimplemented).
+Status check_number_dtype(const TensorView& t);
 /// A vector of [n], or of any length when n is negative, widened to F32. Same errors.
 Result<std::vector<float>> to_f32(const TensorView& t, int64_t n);
 

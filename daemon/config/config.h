@@ -68,6 +68,8 @@ Status fill_defaults(DeploymentConfig* config);
 /// Directory of the default endpoints (wire/endpoints.h), created 0700 and checked: owner, mode,
 /// not a link.
 Result<std::string> default_runtime_dir();
+/// Those checks alone: ok as well when there is no such directory yet.
+Status check_runtime_dir();
 /// $XDG_STATE_HOME/chimera, else ~/.local/state/chimera.
 Result<std::string> default_state_dir();
 

@@ -16,10 +16,7 @@ namespace {
 
 // A directory that only this user can enter: created 0700, or found so. Anything else could be
 // somebody else's trap in a shared temporary folder.
-Status private_directory(const std::string& dir) {
-  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
-    return errno_status("directory " + dir, errno);
-  }
+Status check_private(const std::string& dir) {
   struct stat info {};
   if (lstat(dir.c_str(), &info) != 0) return errno_status("directory " + dir, errno);
   const char* found = nullptr;
@@ -43,6 +40,13 @@ Status private_directory(const std::string& dir) {
   return Status();
 }
 
+Status private_directory(const std::string& dir) {
+  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return errno_status("directory " + dir, errno);
+  }
+  return check_private(dir);
+}
+
 const char* absolute_variable(const char* name) {
   const char* value = std::getenv(name);
   // The base directory specification: relative values are invalid and ignored.
@@ -56,6 +60,12 @@ Result<std::string> default_runtime_dir() {
   const Status status = private_directory(dir);
   if (!status.ok()) return status;
   return dir;
+}
+
+Status check_runtime_dir() {
+  struct stat info {};
+  const std::string dir = wire::runtime_dir();
+  return lstat(dir.c_str(), &info) != 0 && errno == ENOENT ? Status() : check_private(dir);
 }
 
 Result<std::string> default_state_dir() {

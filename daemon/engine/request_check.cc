@@ -22,14 +22,27 @@ Status check_tokens(const EngineRequest& request, const ModelConfig& config) {
   return {};
 }
 
+/// The smaller of serve.max_context and what the model takes; says which, because only the one can
+/// be raised.
+std::string limit_name(const ModelConfig& config, const EngineOptions& options) {
+  return options.max_context < config.max_position_embeddings ? "max_context"
+                                                              : "the model's context";
+}
+std::string limit_hint(std::string advice, const ModelConfig& config,
+                       const EngineOptions& options) {
+  if (options.max_context < config.max_position_embeddings)
+    advice += ", or raise serve.max_context";
+  return advice;
+}
+
 Status check_score(const EngineRequest& request, const ModelConfig& config,
                    const EngineOptions& options) {
   const auto n = static_cast<int64_t>(request.tokens.size());
   if (n > options.max_context)
     return {Code::kInvalidArgument,
-            fmt::format("the text has {} tokens (expected at most {}, max_context)", n,
-                        options.max_context),
-            "score it in parts, or raise serve.max_context"};
+            fmt::format("the text has {} tokens (expected at most {}, {})", n, options.max_context,
+                        limit_name(config, options)),
+            limit_hint("score it in parts", config, options)};
   const int64_t bytes = n * config.vocab_size * static_cast<int64_t>(sizeof(float));
   if (request.want_logits && bytes > kMaxLogitsBytes)
     return {Code::kResourceExhausted,
@@ -40,14 +53,14 @@ Status check_score(const EngineRequest& request, const ModelConfig& config,
   return {};
 }
 
-Status check_generate(const EngineRequest& request, const EngineOptions& options,
-                      bool has_tokenizer) {
+Status check_generate(const EngineRequest& request, const ModelConfig& config,
+                      const EngineOptions& options, bool has_tokenizer) {
   const auto n = static_cast<int64_t>(request.tokens.size());
   if (n >= options.max_context)
     return {Code::kInvalidArgument,
-            fmt::format("the prompt has {} tokens (expected fewer than {}, max_context)", n,
-                        options.max_context),
-            "shorten the prompt, or raise serve.max_context"};
+            fmt::format("the prompt has {} tokens (expected fewer than {}, {})", n,
+                        options.max_context, limit_name(config, options)),
+            limit_hint("shorten the prompt", config, options)};
   if (request.max_tokens < 1)
     return {Code::kInvalidArgument,
             fmt::format("max_tokens is {} (expected at least 1)", request.max_tokens),
@@ -75,7 +88,7 @@ Status check_request(const EngineRequest& request, const ModelConfig& config,
   CHIMERA_RETURN_IF_ERROR(check_tokens(request, config));
   return request.kind == EngineRequest::Kind::kScore
              ? check_score(request, config, options)
-             : check_generate(request, options, has_tokenizer);
+             : check_generate(request, config, options, has_tokenizer);
 }
 
 }  // namespace chimera

@@ -223,32 +223,38 @@ Result<LibraryPackage> open_library_package(const std::string& dir, const ModelC
                                             const std::string& fingerprint, DigestMemo* digests) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  const std::string label = "module " + manifest->name;
-  CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
-  Result<Payload> payload = open_files(dir, *manifest, digests);
+  return open_library_package(dir, std::move(*manifest), config, fingerprint, digests);
+}
+
+Result<LibraryPackage> open_library_package(const std::string& dir, Manifest manifest,
+                                            const ModelConfig& config,
+                                            const std::string& fingerprint, DigestMemo* digests) {
+  const std::string label = "module " + manifest.name;
+  CHIMERA_RETURN_IF_ERROR(check_module_fit(manifest, config, fingerprint));
+  Result<Payload> payload = open_files(dir, manifest, digests);
   if (!payload.ok()) return payload.status().with_context(label);
-  CHIMERA_RETURN_IF_ERROR(check_note(*manifest, payload->note).with_context(label));
+  CHIMERA_RETURN_IF_ERROR(check_note(manifest, payload->note).with_context(label));
 
   LibraryPackage package;
   if (payload->gate) {
     for (const TensorView& tensor : payload->gate->tensors()) {
       CHIMERA_RETURN_IF_ERROR(
-          read_gate_tensor(tensor, *manifest, config, &package.layers).with_context(label));
+          read_gate_tensor(tensor, manifest, config, &package.layers).with_context(label));
     }
   }
-  Result<std::map<int64_t, int64_t>> experts = count_experts(*manifest, config, &package.layers);
+  Result<std::map<int64_t, int64_t>> experts = count_experts(manifest, config, &package.layers);
   if (!experts.ok()) return experts.status().with_context(label);
-  package.source = {manifest->name,
-                    manifest->version,
+  package.source = {manifest.name,
+                    manifest.version,
                     dir,
-                    *manifest->library,
+                    *manifest.library,
                     std::move(payload->note),
                     std::move(payload->image),
                     sorted_tensors(payload->weights),
                     config.hidden_size,
                     fingerprint,
                     std::move(*experts)};
-  package.manifest = std::move(*manifest);
+  package.manifest = std::move(manifest);
   return package;
 }
 

@@ -26,6 +26,11 @@ struct LibraryPackage {
 Result<LibraryPackage> open_library_package(const std::string& dir, const ModelConfig& config,
                                             const std::string& fingerprint,
                                             DigestMemo* digests = nullptr);
+/// The same with a manifest that is not, or not yet, the one in `dir`.
+Result<LibraryPackage> open_library_package(const std::string& dir, Manifest manifest,
+                                            const ModelConfig& config,
+                                            const std::string& fingerprint,
+                                            DigestMemo* digests = nullptr);
 
 /// load_module for kind library. unimplemented without backbone.libraries.
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,

@@ -97,15 +97,13 @@ Result<ModuleLayer> build_layer(const LayerTensors& tensors, const Manifest& man
 }
 
 Status build_base_gate(const BaseLayer& tensors, const ModelConfig& config, ModuleLayer& part) {
-  CHIMERA_RETURN_IF_ERROR(check_finite(tensors.gate));
+  CHIMERA_RETURN_IF_ERROR(check_finite_gate(tensors));
   Result<std::vector<float>> rows =
       matrix_to_f32(tensors.gate, config.num_experts, config.hidden_size);
   if (!rows.ok()) return rows.status();
   part.gate_weight = std::move(*rows);
   const auto read = [&](const std::optional<TensorView>& tensor, std::vector<float>& out) {
-    if (!tensor) return Status();
-    CHIMERA_RETURN_IF_ERROR(check_finite(*tensor));
-    return read_vector(&*tensor, config.num_experts, out);
+    return tensor ? read_vector(&*tensor, config.num_experts, out) : Status();
   };
   CHIMERA_RETURN_IF_ERROR(read(tensors.gate_bias, part.gate_bias));
   CHIMERA_RETURN_IF_ERROR(read(tensors.score_correction, part.gate_correction));

@@ -39,8 +39,16 @@ Status read_stacks(const Checkpoint& checkpoint, const ModelConfig& config, int6
   for (const StackSpec& spec : layout.stacks) {
     std::vector<int64_t> shape = spec.shape;
     shape.insert(shape.begin(), config.num_experts);
-    Result<TensorView> stack = checkpoint.require(layer_tensor(config, layer, spec.tail), shape);
+    const std::string name = layer_tensor(config, layer, spec.tail);
+    // Biases of blocks are plain numbers.
+    const bool codes = blocks && spec.shape.size() > 1;
+    Result<TensorView> stack =
+        codes ? checkpoint.require(name, shape) : checkpoint.require_numbers(name, shape);
     if (!stack.ok()) return stack.status();
+    if (codes && stack->dtype != DType::kU8) {
+      return {Code::kDataCorrupt, checkpoint.dir() + ": tensor " + name + " is stored as " +
+                                      std::string(dtype_name(stack->dtype)) + ", expected U8"};
+    }
     stacks.push_back(std::move(*stack));
   }
   for (int64_t e = 0; e < config.num_experts; ++e) {
@@ -53,14 +61,8 @@ Status read_stacks(const Checkpoint& checkpoint, const ModelConfig& config, int6
       for (const Part part : {kWeightPart, kScalePart, kBiasPart}) {
         const auto& place = layout.places[p][part];
         if (!place) continue;
-        const TensorView& stack = stacks[place->stack];
-        const bool byte_codes = blocks && part != kBiasPart;
-        if (byte_codes != (stack.dtype == DType::kU8)) {
-          return {Code::kDataCorrupt, checkpoint.dir() + ": tensor " + stack.name +
-                                          " is stored as " + std::string(dtype_name(stack.dtype)) +
-                                          ", expected " + (byte_codes ? "U8" : "F32, F16 or BF16")};
-        }
-        StoredPart stored{slice(stack, e, config.num_experts), place->at, place->shape};
+        StoredPart stored{slice(stacks[place->stack], e, config.num_experts), place->at,
+                          place->shape};
         if (part == kWeightPart) projection.weight = std::move(stored);
         if (part == kScalePart) projection.scale = std::move(stored);
         if (part == kBiasPart) projection.bias = std::move(stored);
@@ -89,12 +91,16 @@ Result<StoredProjection> read_projection(const Checkpoint& checkpoint, const Mod
         checkpoint.require(name(Encoding::kFp8, kScalePart),
                            std::array{block.scale_rows(shape[0]), block.scale_cols(shape[1])});
     if (!scale.ok()) return scale.status();
+    CHIMERA_RETURN_IF_ERROR(
+        fp8_matrix(*weight, *scale, block).status().with_context(checkpoint.dir()));
     out.scale = whole_part(*scale);
+  } else {
+    CHIMERA_RETURN_IF_ERROR(check_number_dtype(*weight).with_context(checkpoint.dir()));
   }
   out.weight = whole_part(*weight);
   if (config.dense_base && config.mlp_bias) {
     Result<TensorView> bias =
-        checkpoint.require(name(Encoding::kPlain, kBiasPart), std::array{shape[0]});
+        checkpoint.require_numbers(name(Encoding::kPlain, kBiasPart), std::array{shape[0]});
     if (!bias.ok()) return bias.status();
     out.bias = whole_part(*bias);
   }
@@ -118,6 +124,16 @@ Status read_single(const Checkpoint& checkpoint, const ModelConfig& config, int6
 Status read_optional(const Checkpoint& checkpoint, const std::string& name, int64_t n, bool wanted,
                      std::optional<TensorView>& out) {
   if (!wanted) return {};
+  Result<TensorView> found = checkpoint.require_numbers(name, std::array{n});
+  if (!found.ok()) return found.status();
+  out = std::move(*found);
+  return {};
+}
+
+/// In checkpoints that `split` wrote.
+Status read_expert_group(const Checkpoint& checkpoint, const std::string& name, int64_t n,
+                         std::optional<TensorView>& out) {
+  if (checkpoint.find(name) == nullptr) return {};
   Result<TensorView> found = checkpoint.require(name, std::array{n});
   if (!found.ok()) return found.status();
   out = std::move(*found);
@@ -139,7 +155,8 @@ Status read_gate(const Checkpoint& checkpoint, const ModelConfig& config, int64_
     gate_name = other_gate;
   }
   const int64_t experts = config.num_experts;
-  Result<TensorView> gate = checkpoint.require(gate_name, std::array{experts, config.hidden_size});
+  Result<TensorView> gate =
+      checkpoint.require_numbers(gate_name, std::array{experts, config.hidden_size});
   if (!gate.ok()) return gate.status();
   out.gate = std::move(*gate);
   CHIMERA_RETURN_IF_ERROR(read_optional(checkpoint, layer_tensor(config, layer, names.gate_bias),
@@ -147,9 +164,7 @@ Status read_gate(const Checkpoint& checkpoint, const ModelConfig& config, int64_
   CHIMERA_RETURN_IF_ERROR(read_optional(checkpoint,
                                         layer_tensor(config, layer, names.score_correction),
                                         experts, config.score_correction, out.score_correction));
-  const std::string group = expert_group_name(config, layer);
-  return read_optional(checkpoint, group, experts, checkpoint.find(group) != nullptr,
-                       out.expert_group);
+  return read_expert_group(checkpoint, expert_group_name(config, layer), experts, out.expert_group);
 }
 
 }  // namespace

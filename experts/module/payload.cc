@@ -85,11 +85,17 @@ Result<ModulePayload> open_module_payload(const std::string& dir, const ModelCon
                                           const std::string& fingerprint, DigestMemo* digests) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  CHIMERA_RETURN_IF_ERROR(check_weights(*manifest, dir));
-  CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
-  Result<std::vector<SafetensorsFile>> files = open_payload(dir, *manifest, digests);
+  return open_module_payload(dir, std::move(*manifest), config, fingerprint, digests);
+}
+
+Result<ModulePayload> open_module_payload(const std::string& dir, Manifest manifest,
+                                          const ModelConfig& config, const std::string& fingerprint,
+                                          DigestMemo* digests) {
+  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir));
+  CHIMERA_RETURN_IF_ERROR(check_module_fit(manifest, config, fingerprint));
+  Result<std::vector<SafetensorsFile>> files = open_payload(dir, manifest, digests);
   if (!files.ok()) return files.status();
-  ModulePayload payload{std::move(*manifest), std::move(*files), {}};
+  ModulePayload payload{std::move(manifest), std::move(*files), {}};
   const std::string label = "module " + payload.manifest.name;
   Result<ModuleTensors> tensors = sort_module_tensors(payload.files);
   if (!tensors.ok()) return tensors.status().with_context(label);

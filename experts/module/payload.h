@@ -28,6 +28,10 @@ struct ModulePayload {
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
                                           const std::string& fingerprint,
                                           DigestMemo* digests = nullptr);
+/// The same with a manifest that is not, or not yet, the one in `dir`.
+Result<ModulePayload> open_module_payload(const std::string& dir, Manifest manifest,
+                                          const ModelConfig& config, const std::string& fingerprint,
+                                          DigestMemo* digests = nullptr);
 
 /// Fingerprint, hidden size and layers of a module of any kind against a backbone.
 Status check_module_fit(const Manifest& manifest, const ModelConfig& config,

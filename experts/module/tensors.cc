@@ -402,6 +402,14 @@ Status check_finite(const StoredProjection& projection, BlockShape block) {
   return matrix->check_finite(projection.weight.tensor.name);
 }
 
+Status check_finite_gate(const BaseLayer& layer) {
+  CHIMERA_RETURN_IF_ERROR(check_finite(layer.gate));
+  for (const auto* row : {&layer.gate_bias, &layer.score_correction}) {
+    if (*row) CHIMERA_RETURN_IF_ERROR(check_finite(**row));
+  }
+  return {};
+}
+
 Status check_finite(const TensorView& tensor) {
   int64_t at = -1;
   if (tensor.dtype == DType::kF32) at = first_non_finite<uint32_t>(tensor.bytes, 0x7f800000u);

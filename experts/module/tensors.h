@@ -25,6 +25,7 @@
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/families/model_config.h"
 #include "base/status.h"
+#include "experts/module/base_tensors.h"
 #include "experts/module/manifest.h"
 #include "experts/module/stored_expert.h"
 
@@ -66,6 +67,9 @@ Status check_finite(const StoredProjection& projection, BlockShape block);
 
 /// Metadata key of FP8 files whose blocks are not 128 x 128: "ROWS,COLS".
 inline constexpr const char* kBlockSizeKey = "weight_block_size";
+
+/// The same for what the router of a layer stores.
+Status check_finite_gate(const BaseLayer& layer);
 
 /// data_corrupt naming the tensor and the place of its first NaN or infinity. Tensors of another
 /// dtype than F32, F16 and BF16 pass.

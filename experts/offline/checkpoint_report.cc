@@ -5,12 +5,14 @@
 #include <optional>
 #include <set>
 
-#include "backbone/backbone.h"
+#include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
 #include "base/json/reader.h"
 #include "experts/module/base_tensors.h"
+#include "experts/module/checkpoint_check.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {
@@ -139,11 +141,20 @@ void describe(const Sizes& sizes, const ModelConfig& config, Json& out) {
   }
 }
 
+/// What the daemon would say to this checkpoint.
+Status check_model(const Checkpoint& checkpoint, const ModelConfig& config) {
+  CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(checkpoint, config));
+  CHIMERA_RETURN_IF_ERROR(check_checkpoint_numbers(checkpoint, config));
+  if (!checkpoint.has_tokenizer()) return {};
+  return Tokenizer::load(checkpoint.dir() + "/tokenizer.json").status();
+}
+
+/// Describes as much as can be known; the status is the reason why the daemon refuses it.
 Status describe_model(const Checkpoint& checkpoint, Json& out) {
-  const Result<ModelConfig> config =
-      parse_model_config(checkpoint.config_json(), checkpoint.dir() + "/config.json");
+  const Result<ModelConfig> config = read_model_config(checkpoint);
   if (!config.ok()) return config.status();
   describe(*config, out);
+  CHIMERA_RETURN_IF_ERROR(check_model(checkpoint, *config));
   Sizes sizes;
   std::set<std::string> names;
   CHIMERA_RETURN_IF_ERROR(add_experts(checkpoint, *config, names, sizes));
@@ -169,15 +180,16 @@ std::string dtype_list(const Checkpoint& checkpoint) {
   return text;
 }
 
-Result<Json> inspect_checkpoint(const std::string& dir) {
+Result<Json> inspect_checkpoint(const std::string& dir, Status* verdict) {
   const Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kMapped);
   if (!checkpoint.ok()) return checkpoint.status();
   Json out;
   out["type"] = "checkpoint";
-  const Result<Json> config = parse_json(checkpoint->config_json());
+  const Result<Json> config =
+      parse_json(checkpoint->config_json(), {.duplicates = DuplicateKeys::kLastCounts});
   out["model_type"] = config.ok() ? config->value("model_type", "unknown") : "unknown";
-  Json model;
-  const Status runs = describe_model(*checkpoint, model);
+  Json model = Json::object();
+  Status runs = describe_model(*checkpoint, model);
   out["runs"] = runs.ok();
   if (!runs.ok()) out["refused"] = runs.to_string();
   out.update(model);
@@ -192,6 +204,7 @@ Result<Json> inspect_checkpoint(const std::string& dir) {
   out["tensors"] = tensors;
   out["dtype"] = dtype_list(*checkpoint);
   out["bytes"] = bytes;
+  *verdict = std::move(runs);
   return out;
 }
 

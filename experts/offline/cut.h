@@ -36,11 +36,9 @@ struct SplitOptions {
 };
 
 struct SplitReport {
-  std::string fingerprint;                   // of the backbone that was written
-  int64_t experts_left = 0;                  // per layer
-  int64_t num_experts_per_tok = 0;           // of the written backbone
-  int64_t original_num_experts_per_tok = 0;  // above it when too few experts are left; give it as
-                                             // top_k to the composition then
+  std::string fingerprint;          // of the backbone that was written
+  int64_t experts_left = 0;         // per layer
+  int64_t num_experts_per_tok = 0;  // of the backbone, as it was: fewer experts may be left
   std::vector<std::string> module_dirs;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backbone/checkpoint/check.h"
 #include "base/io/digest.h"
 #include "base/io/env.h"
 #include "compute/tensor/memory.h"
@@ -77,9 +78,9 @@ std::map<std::string, std::string> metadata_of(const CutSource& source) {
 }  // namespace
 
 Result<CutSource> CutSource::read(const Checkpoint& checkpoint) {
-  Result<ModelConfig> config =
-      parse_model_config(checkpoint.config_json(), checkpoint.dir() + "/config.json");
+  Result<ModelConfig> config = read_model_config(checkpoint);
   if (!config.ok()) return config.status();
+  CHIMERA_RETURN_IF_ERROR(check_backbone_tensors(checkpoint, *config));
   CutSource source{checkpoint, std::move(*config), {}};
   for (const int64_t layer : moe_layers(source.config)) {
     Result<BaseLayer> base = read_base_layer(checkpoint, source.config, layer);
@@ -167,6 +168,9 @@ Status write_cut_module(const std::string& dir, const ModuleCut& cut, const CutS
   manifest.files.push_back({"weights.safetensors", *digest});
   manifest.original_slots = cut.slots;
   manifest.original_top_k = cut.original_top_k;
+  // A dense family has no such number.
+  if (!config.dense_base && config.num_experts_per_tok <= kMaxFittedTopK)
+    manifest.top_k = config.num_experts_per_tok;
   return write_file_durably(Env::system(), dir + "/module.yaml", manifest_yaml(manifest), 0644);
 }
 

@@ -31,11 +31,13 @@ constexpr std::array kSideFiles{"generation_config.json",
                                 "chat_template.json"};
 
 constexpr std::array kExpertCountKeys{"num_experts", "num_local_experts", "n_routed_experts"};
-constexpr const char* kGroupedExpertsKey = "chimera_grouped_experts";  // ModelConfig reads it
+// ModelConfig reads these.
+constexpr const char* kGroupedExpertsKey = "chimera_grouped_experts";
+constexpr const char* kWholeExpertsKey = "chimera_whole_experts";
 
 /// What the family calls its number of experts.
 const char* expert_count_key(const std::string& model_type) {
-  if (model_type == "deepseek_v3") return "n_routed_experts";
+  if (model_type == "deepseek_v3" || model_type == "kimi_k2") return "n_routed_experts";
   const bool local =
       model_type == "mixtral" || model_type == "gpt_oss" || model_type.starts_with("llama4");
   return local ? "num_local_experts" : "num_experts";
@@ -43,6 +45,17 @@ const char* expert_count_key(const std::string& model_type) {
 
 Status file_error(const std::string& what, const std::error_code& error) {
   return errno_status(what, error.value());
+}
+
+/// The outermost of `dir` and its parents that does not exist; empty when `dir` does.
+std::string first_missing(fs::path dir) {
+  std::string missing;
+  std::error_code error;
+  while (!dir.empty() && !fs::exists(dir, error)) {
+    missing = dir.string();
+    dir = dir.parent_path();
+  }
+  return missing;
 }
 
 Status write_shard(const std::string& path, const std::vector<TensorView>& tensors) {
@@ -60,22 +73,30 @@ Result<OutputDirectory> OutputDirectory::create(const std::string& path) {
                   "Name another directory, or remove this one.");
   }
   const std::string partial = clean + ".partial";
+  const std::string made = first_missing(fs::path(clean).parent_path());
   fs::create_directories(fs::path(clean).parent_path(), error);
   if (!fs::create_directory(partial, error)) {
     if (error) return file_error(partial, error);
     return Status(Code::kAlreadyExists, partial + ": left by an earlier run (expected nothing)",
                   "Remove it and run again.");
   }
-  return OutputDirectory(std::move(clean), partial);
+  return OutputDirectory(std::move(clean), partial, made);
 }
 
 OutputDirectory::OutputDirectory(OutputDirectory&& other) noexcept
-    : path_(std::move(other.path_)), partial_(std::exchange(other.partial_, {})) {}
+    : path_(std::move(other.path_)),
+      partial_(std::exchange(other.partial_, {})),
+      made_(std::move(other.made_)),
+      committed_(other.committed_) {}
 
 OutputDirectory::~OutputDirectory() {
-  if (partial_.empty()) return;
+  if (partial_.empty() || committed_) return;
   std::error_code ignored;
   fs::remove_all(partial_, ignored);
+  if (made_.empty()) return;
+  // Only what is empty goes: others may have put something there meanwhile.
+  for (fs::path dir = fs::path(path_).parent_path(); fs::remove(dir, ignored) && dir != made_;)
+    dir = dir.parent_path();
 }
 
 Status OutputDirectory::commit() {
@@ -83,8 +104,33 @@ Status OutputDirectory::commit() {
   if (Env::system().rename(partial_.c_str(), path_.c_str()) != 0) {
     return errno_status(path_, errno);
   }
-  partial_.clear();
+  committed_ = true;
   return sync_directory(Env::system(), parent_directory(path_));
+}
+
+void OutputDirectory::withdraw() {
+  if (committed_ && Env::system().rename(path_.c_str(), partial_.c_str()) == 0) committed_ = false;
+}
+
+OutputSet::~OutputSet() {
+  while (!outputs_.empty()) outputs_.pop_back();
+}
+
+Result<std::string> OutputSet::create(const std::string& path) {
+  Result<OutputDirectory> output = OutputDirectory::create(path);
+  if (!output.ok()) return output.status();
+  outputs_.push_back(std::move(*output));
+  return outputs_.back().partial();
+}
+
+Status OutputSet::commit() {
+  for (OutputDirectory& output : outputs_) {
+    const Status status = output.commit();
+    if (status.ok()) continue;
+    for (OutputDirectory& earlier : outputs_) earlier.withdraw();
+    return status;
+  }
+  return {};
 }
 
 Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& tensors,
@@ -127,7 +173,7 @@ Status copy_side_files(const std::string& from, const std::string& to) {
 
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
                                 const ConfigEdit& edit) {
-  Result<Json> parsed = parse_json(config_json);
+  Result<Json> parsed = parse_json(config_json, {.duplicates = DuplicateKeys::kLastCounts});
   if (!parsed.ok()) return parsed.status().with_context(label);
   Json& config = *parsed;
   if (!config.is_object()) {
@@ -143,6 +189,8 @@ Result<std::string> edit_config(const std::string& config_json, const std::strin
   }
   if (!found) target[expert_count_key(target.value("model_type", ""))] = edit.num_experts;
   target["num_experts_per_tok"] = edit.num_experts_per_tok;
+  target.erase(kWholeExpertsKey);
+  if (edit.whole_experts) target[kWholeExpertsKey] = *edit.whole_experts;
   target.erase(kGroupedExpertsKey);
   if (edit.grouped_experts) target[kGroupedExpertsKey] = *edit.grouped_experts;
   return write_json(config, {.indent = 2}) + "\n";

@@ -14,7 +14,8 @@
 
 namespace chimera {
 
-/// A directory built under "PATH.partial" and renamed into place by commit(); removed otherwise.
+/// A directory built under "PATH.partial" and renamed into place by commit(); removed otherwise,
+/// with the parent directories that had to be made for it.
 class OutputDirectory {
  public:
   /// already_exists when `path` exists.
@@ -26,12 +27,32 @@ class OutputDirectory {
   /// Where to write meanwhile.
   const std::string& partial() const { return partial_; }
   Status commit();
+  /// Takes a commit back: the directory is under its partial name again.
+  void withdraw();
 
  private:
-  OutputDirectory(std::string path, std::string partial)
-      : path_(std::move(path)), partial_(std::move(partial)) {}
+  OutputDirectory(std::string path, std::string partial, std::string made)
+      : path_(std::move(path)), partial_(std::move(partial)), made_(std::move(made)) {}
   std::string path_;
-  std::string partial_;  // empty once committed
+  std::string partial_;
+  std::string made_;  // outermost directory that create() had to make; empty: none
+  bool committed_ = false;
+};
+
+/// Several output directories that appear together or not at all.
+class OutputSet {
+ public:
+  OutputSet() = default;
+  OutputSet(const OutputSet&) = delete;
+  OutputSet& operator=(const OutputSet&) = delete;
+  ~OutputSet();  // removes what was not committed, the latest first
+
+  /// OutputDirectory::create; gives where to write meanwhile.
+  Result<std::string> create(const std::string& path);
+  Status commit();
+
+ private:
+  std::vector<OutputDirectory> outputs_;
 };
 
 /// Writes `dir`/model.safetensors, or shards of at most `shard_bytes` (a larger tensor gets its
@@ -45,6 +66,8 @@ Status copy_side_files(const std::string& from, const std::string& to);
 struct ConfigEdit {
   int64_t num_experts = 0;
   int64_t num_experts_per_tok = 0;
+  /// How many experts the whole checkpoint has, where fewer than num_experts_per_tok are left.
+  std::optional<int64_t> whole_experts;
   /// Over how many experts the groups of a grouped gate were laid, where some are missing now; none
   /// where they are complete.
   std::optional<int64_t> grouped_experts;

@@ -13,6 +13,7 @@
 #include "backbone/families/model_config.h"
 #include "base/json/testing.h"
 #include "experts/module/base_tensors.h"
+#include "experts/offline/cut_output.h"
 #include "experts/offline/module_report.h"
 
 namespace chimera {
@@ -426,13 +427,99 @@ TEST(Seal, FillsInDigestsAndChangesNothingElse) {
     return filled.replace(filled.find('@'), 1, second);
   };
   std::ofstream(module + "/module.yaml") << fill("''", "PENDING");
-  const Status sealed = seal_module(module, split.backbone_out);
-  ASSERT_TRUE(sealed.ok()) << sealed.to_string();
+  const auto sealed = seal_module(module, split.backbone_out);
+  ASSERT_TRUE(sealed.ok()) << sealed.status().to_string();
   EXPECT_EQ(read_text(module + "/module.yaml"),
             fill(report->fingerprint, manifest->files[0].sha256));
   EXPECT_TRUE(verify_module(module, split.backbone_out).ok());
   std::ofstream(module + "/module.yaml") << fill("", "PENDING");
-  EXPECT_EQ(seal_module(module, split.backbone_out).code(), Code::kNotFound);
+  EXPECT_EQ(seal_module(module, split.backbone_out).status().code(), Code::kNotFound);
+}
+
+TEST(Seal, LeavesABrokenModuleAsItIs) {
+  const std::string dir = golden("flex_olmo_f32");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  TempDir out;
+  SplitOptions split = options_for(dir, out);
+  split.modules = {{"one", {{-1, {1}}}}};
+  const auto report = split_checkpoint(split);
+  ASSERT_TRUE(report.ok());
+  const std::string module = report->module_dirs[0];
+  const std::string weights = module + "/weights.safetensors";
+  const std::string manifest = read_text(module + "/module.yaml");
+  const std::string whole = read_text(weights);
+  std::string nan = whole;
+  nan.replace(nan.size() - 4, 4, "\xff\xff\xff\xff");
+  for (const std::string& broken : {whole.substr(0, whole.size() - 4), nan, std::string("GGUF")}) {
+    std::ofstream(weights, std::ios::binary) << broken;
+    EXPECT_FALSE(seal_module(module, split.backbone_out).ok());
+    EXPECT_EQ(read_text(module + "/module.yaml"), manifest);
+  }
+}
+
+TEST(Split, KeepsTheCheckpointsTopKWhateverIsLeft) {
+  const std::string dir = golden("flex_olmo_f32");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  TempDir out;
+  SplitOptions split = options_for(dir, out);
+  split.modules = {{"most", {{-1, {0, 1, 2, 3, 4, 5}}}}};  // of 7, and 5 per token
+  const auto report = split_checkpoint(split);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  const auto backbone = Checkpoint::open(split.backbone_out, Residency::kMapped);
+  ASSERT_TRUE(backbone.ok());
+  const auto config = parse_model_config(backbone->config_json(), "config.json");
+  ASSERT_TRUE(config.ok()) << config.status().to_string();
+  EXPECT_EQ(config->num_experts, 1);
+  EXPECT_EQ(config->num_experts_per_tok, 5);
+  EXPECT_EQ(read_manifest(report->module_dirs[0])->top_k, 5);
+  const auto whole = graft_checkpoint({split.backbone_out, report->module_dirs, out / "whole"});
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  expect_same_checkpoint(dir, out / "whole");
+}
+
+TEST(Split, ThatFailsAtItsEndLeavesNothing) {
+  const std::string dir = golden("flex_olmo_f32");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  TempDir out;
+  SplitOptions split = options_for(dir, out);
+  split.modules_out = out / "new/modules";
+  split.modules = {{"one", {{-1, {1}}}}, {"two", {{-1, {2}}}}};
+  // The second module cannot be written: something else has its name. Everything before it could.
+  std::filesystem::create_directories(out / "new/modules/two.partial");
+  EXPECT_EQ(split_checkpoint(split).status().code(), Code::kAlreadyExists);
+  EXPECT_FALSE(std::filesystem::exists(out / "backbone"));
+  EXPECT_FALSE(std::filesystem::exists(out / "new/modules/one"));
+  std::filesystem::remove_all(out / "new");
+  EXPECT_TRUE(out.empty());
+
+  OutputSet outputs;
+  const auto first = outputs.create(out / "a/b/first");
+  const auto second = outputs.create(out / "second");
+  ASSERT_TRUE(first.ok() && second.ok());
+  std::filesystem::create_directories(out / "second/occupied");  // its rename will fail
+  EXPECT_FALSE(outputs.commit().ok());
+  EXPECT_FALSE(std::filesystem::exists(out / "a/b/first"));
+}
+
+TEST(Split, RefusesACheckpointThatTheDaemonWouldRefuse) {
+  const std::string dir = golden("flex_olmo_f32");
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  TempDir out;
+  const auto whole = Checkpoint::open(dir, Residency::kMapped);
+  ASSERT_TRUE(whole.ok());
+  std::vector<TensorView> tensors;
+  for (const std::string& name : whole->names()) {
+    if (name != "model.layers.0.self_attn.o_proj.weight") tensors.push_back(*whole->find(name));
+  }
+  const std::string broken = out / "broken";
+  std::filesystem::create_directory(broken);
+  std::filesystem::copy(dir + "/config.json", broken);
+  ASSERT_TRUE(write_safetensors(broken + "/model.safetensors", tensors, {}).ok());
+  SplitOptions split = options_for(broken, out);
+  split.modules = {{"one", {{-1, {1}}}}};
+  const auto report = split_checkpoint(split);
+  EXPECT_EQ(report.status().code(), Code::kNotFound) << report.status().to_string();
+  EXPECT_FALSE(std::filesystem::exists(split.backbone_out));
 }
 
 }  // namespace

@@ -5,12 +5,13 @@
 #include <optional>
 #include <set>
 
-#include "backbone/backbone.h"
+#include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
 #include "base/io/env.h"
 #include "experts/module/base_tensors.h"
+#include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/cut_output.h"
@@ -87,7 +88,6 @@ class Grafter {
               "cover every layer."};
     }
     report_.experts = first;
-    report_.num_experts_per_tok = std::min(report_.num_experts_per_tok, report_.experts);
     return {};
   }
 
@@ -140,13 +140,21 @@ class Grafter {
     CHIMERA_RETURN_IF_ERROR(copy_side_files(backbone_.dir(), out->partial()));
     std::string config = backbone_.config_json();
     if (!config_.dense_base) {
-      Result<std::string> edited = edit_config(config, backbone_.dir() + "/config.json",
-                                               {report_.experts, report_.num_experts_per_tok, {}});
+      ConfigEdit edit{report_.experts, report_.num_experts_per_tok, {}, {}};
+      if (report_.experts < edit.num_experts_per_tok) {
+        edit.whole_experts = std::max(edit.num_experts_per_tok, config_.whole_experts);
+      }
+      Result<std::string> edited = edit_config(config, backbone_.dir() + "/config.json", edit);
       if (!edited.ok()) return edited.status();
       config = std::move(*edited);
     }
     CHIMERA_RETURN_IF_ERROR(
         write_file_durably(Env::system(), out->partial() + "/config.json", config, 0644));
+    const Result<Checkpoint> written = Checkpoint::open(out->partial(), Residency::kMapped);
+    if (!written.ok()) return written.status();
+    const Result<ModelConfig> parsed = read_model_config(*written);
+    if (!parsed.ok()) return parsed.status();
+    CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(*written, *parsed));
     return out->commit();
   }
 
@@ -162,8 +170,7 @@ class Grafter {
 Result<GraftReport> graft_checkpoint(const GraftOptions& options) {
   const Result<Checkpoint> backbone = Checkpoint::open(options.backbone_dir, Residency::kMapped);
   if (!backbone.ok()) return backbone.status();
-  Result<ModelConfig> config =
-      parse_model_config(backbone->config_json(), options.backbone_dir + "/config.json");
+  Result<ModelConfig> config = read_model_config(*backbone);
   if (!config.ok()) return config.status();
   return Grafter(options, *backbone, std::move(*config)).run();
 }

@@ -22,7 +22,8 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
                           make what a fine-tune changed a module of its parent
   graft BACKBONE MODULE... --out DIR
                           put backbone and modules together into one checkpoint
-  inspect DIR             say what a module or checkpoint holds, and if it runs
+  inspect DIR             say what a module or checkpoint holds, and if it runs;
+                          exit status 1 when Chimera would refuse the checkpoint
   verify MODULE [--backbone DIR]
                           check digests, shapes, numbers and the backbone's fit
   fingerprint CHECKPOINT  print the backbone fingerprint

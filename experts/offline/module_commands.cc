@@ -92,12 +92,6 @@ Status run_split(const Words& words, bool json) {
   out["experts_per_layer"] = report->experts_left;
   out["experts_per_token"] = report->num_experts_per_tok;
   out["modules"] = report->module_dirs;
-  if (report->num_experts_per_tok < report->original_num_experts_per_tok) {
-    out["note"] = fmt::format(
-        "the checkpoint used {} experts per token; give top_k: {} in the composition to compose "
-        "it again",
-        report->original_num_experts_per_tok, report->original_num_experts_per_tok);
-  }
   print_report(out, json);
   return {};
 }
@@ -128,7 +122,10 @@ Status print_result(const Result<Json>& out, bool json) {
 }
 
 Status run_inspect(const Words& words, bool json) {
-  return print_result(inspect_directory(only_argument(parse(words, {}), "DIR")), json);
+  Status verdict;
+  const std::string dir = only_argument(parse(words, {}), "DIR");
+  CHIMERA_RETURN_IF_ERROR(print_result(inspect_directory(dir, &verdict), json));
+  return verdict;
 }
 
 Status run_verify(const Words& words, bool json) {
@@ -152,8 +149,7 @@ Status run_seal(const Words& words, bool json) {
   po::options_description options;
   options.add_options()("backbone", po::value(&backbone)->required());
   const std::string dir = only_argument(parse(words, options), "MODULE");
-  CHIMERA_RETURN_IF_ERROR(seal_module(dir, backbone));
-  return print_result(verify_module(dir, backbone), json);
+  return print_result(seal_module(dir, backbone), json);
 }
 
 using Command = Status (*)(const Words& words, bool json);

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <map>
 
-#include "backbone/backbone.h"
+#include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
@@ -67,6 +67,7 @@ Json manifest_json(const Manifest& m) {
         {"isolation", m.library->isolation == Isolation::kProcess ? "process" : "in-process"},
         {"on_failure", m.library->on_failure == FailurePolicy::kFail ? "fail" : "drop"}};
   }
+  if (m.fitted_top_k()) out["top_k"] = *m.fitted_top_k();
   if (m.probe_max_bits_per_byte) out["probe_max_bits_per_byte"] = *m.probe_max_bits_per_byte;
   return out;
 }
@@ -160,9 +161,10 @@ Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig
 
 }  // namespace
 
-Result<Json> inspect_directory(const std::string& dir) {
+Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
+  Status ignored;
   if (exists(dir + "/module.yaml")) return inspect_module(dir);
-  if (exists(dir + "/config.json")) return inspect_checkpoint(dir);
+  if (exists(dir + "/config.json")) return inspect_checkpoint(dir, verdict ? verdict : &ignored);
   return Status(Code::kNotFound,
                 dir + ": found neither module.yaml nor config.json (expected one of them)",
                 "Point to a module directory or to a Hugging Face checkpoint.");
@@ -171,14 +173,18 @@ Result<Json> inspect_directory(const std::string& dir) {
 Result<Json> verify_module(const std::string& dir, const std::string& backbone_dir) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  ModelConfig config = permissive_config(*manifest);
-  std::string fingerprint = manifest->backbone_fingerprint;
+  return verify_manifest(dir, *manifest, backbone_dir);
+}
+
+Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
+                             const std::string& backbone_dir) {
+  ModelConfig config = permissive_config(manifest);
+  std::string fingerprint = manifest.backbone_fingerprint;
   std::vector<std::string> checks{"manifest", "digests", "tensors", "finite"};
   if (!backbone_dir.empty()) {
     const Result<Checkpoint> checkpoint = Checkpoint::open(backbone_dir, Residency::kMapped);
     if (!checkpoint.ok()) return checkpoint.status();
-    Result<ModelConfig> parsed =
-        parse_model_config(checkpoint->config_json(), backbone_dir + "/config.json");
+    Result<ModelConfig> parsed = read_model_config(*checkpoint);
     if (!parsed.ok()) return parsed.status();
     Result<std::string> computed = backbone_fingerprint(*checkpoint, "");
     if (!computed.ok()) return computed.status();
@@ -186,29 +192,29 @@ Result<Json> verify_module(const std::string& dir, const std::string& backbone_d
     fingerprint = std::move(*computed);
     checks.push_back("fingerprint");
     checks.push_back("fit");
-  } else if (!manifest->layers) {
-    if (manifest->library) {
-      const Result<int64_t> layers = count_library_layers(dir, *manifest);
+  } else if (!manifest.layers) {
+    if (manifest.library) {
+      const Result<int64_t> layers = count_library_layers(dir, manifest);
       if (!layers.ok()) return layers.status();
       config.num_layers = *layers;
     } else {
-      CHIMERA_RETURN_IF_ERROR(read_layers(dir, *manifest, config));
+      CHIMERA_RETURN_IF_ERROR(read_layers(dir, manifest, config));
     }
   }
-  if (manifest->library) {
+  if (manifest.library) {
     // What can be known without running its code; chimera-plugin-check does the rest.
-    const Result<LibraryPackage> package = open_library_package(dir, config, fingerprint);
+    const Result<LibraryPackage> package = open_library_package(dir, manifest, config, fingerprint);
     if (!package.ok()) return package.status();
     checks[2] = "elf note";
     checks[3] = "gate rows";
   } else {
-    const Result<ModulePayload> payload = open_module_payload(dir, config, fingerprint);
+    const Result<ModulePayload> payload = open_module_payload(dir, manifest, config, fingerprint);
     if (!payload.ok()) return payload.status();
   }
   Json out;
-  out["module"] = manifest->name;
-  out["version"] = manifest->version;
-  out["digest"] = manifest->digest;
+  out["module"] = manifest.name;
+  out["version"] = manifest.version;
+  out["digest"] = manifest.digest;
   out["verified"] = checks;
   return out;
 }

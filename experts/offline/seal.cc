@@ -63,7 +63,7 @@ Status no_place(const std::string& dir, const std::string& key) {
 
 }  // namespace
 
-Status seal_module(const std::string& dir, const std::string& backbone_dir) {
+Result<Json> seal_module(const std::string& dir, const std::string& backbone_dir) {
   const Result<ModuleFile> file = ModuleFile::open(dir, "module.yaml");
   if (!file.ok()) return file.status();
   Result<std::string> text = file->text(kMaxManifestBytes);
@@ -101,7 +101,11 @@ Status seal_module(const std::string& dir, const std::string& backbone_dir) {
   }
   const Result<Manifest> sealed = parse_manifest(*text, label);
   if (!sealed.ok()) return sealed.status();
-  return write_file_durably(Env::system(), label, *text, 0644);
+  // Nothing that fails may write: the digest of a broken file must not make it look whole.
+  auto report = verify_manifest(dir, *sealed, backbone_dir);
+  if (!report.ok()) return report;
+  CHIMERA_RETURN_IF_ERROR(write_file_durably(Env::system(), label, *text, 0644));
+  return report;
 }
 
 }  // namespace chimera

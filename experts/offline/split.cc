@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <set>
 
-#include "backbone/backbone.h"
+#include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "base/io/env.h"
+#include "experts/module/checkpoint_check.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/cut_module.h"
 #include "experts/offline/cut_output.h"
@@ -21,19 +22,22 @@ class Splitter {
 
   Result<SplitReport> run() {
     CHIMERA_RETURN_IF_ERROR(plan());
-    Result<OutputDirectory> backbone = OutputDirectory::create(options_.backbone_out);
+    OutputSet outputs;
+    const Result<std::string> backbone = outputs.create(options_.backbone_out);
     if (!backbone.ok()) return backbone.status();
-    CHIMERA_RETURN_IF_ERROR(write_backbone(backbone->partial()));
-    const Result<Checkpoint> written = Checkpoint::open(backbone->partial(), Residency::kMapped);
+    CHIMERA_RETURN_IF_ERROR(write_backbone(*backbone));
+    const Result<Checkpoint> written = Checkpoint::open(*backbone, Residency::kMapped);
     if (!written.ok()) return written.status();
+    const Result<ModelConfig> config = read_model_config(*written);
+    if (!config.ok()) return config.status();
+    CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(*written, *config));
     const Result<std::string> fingerprint = backbone_fingerprint(*written, "");
     if (!fingerprint.ok()) return fingerprint.status();
 
     report_.fingerprint = *fingerprint;
-    std::vector<OutputDirectory> modules;
     for (size_t m = 0; m < options_.modules.size(); ++m) {
       report_.module_dirs.push_back(options_.modules_out + "/" + options_.modules[m].name);
-      Result<OutputDirectory> dir = OutputDirectory::create(report_.module_dirs.back());
+      const Result<std::string> dir = outputs.create(report_.module_dirs.back());
       if (!dir.ok()) return dir.status();
       ModuleCut cut{options_.modules[m].name,
                     options_.attach,
@@ -43,11 +47,9 @@ class Splitter {
                     options_.license,
                     {}};
       if (append()) cut.original_top_k = config_.num_experts_per_tok;
-      CHIMERA_RETURN_IF_ERROR(write_cut_module(dir->partial(), cut, source_));
-      modules.push_back(std::move(*dir));
+      CHIMERA_RETURN_IF_ERROR(write_cut_module(*dir, cut, source_));
     }
-    CHIMERA_RETURN_IF_ERROR(backbone->commit());
-    for (OutputDirectory& module : modules) CHIMERA_RETURN_IF_ERROR(module.commit());
+    CHIMERA_RETURN_IF_ERROR(outputs.commit());
     return report_;
   }
 
@@ -70,7 +72,6 @@ class Splitter {
     CHIMERA_RETURN_IF_ERROR(check_disjoint(options_.modules, slots_));
     report_.experts_left = config_.num_experts;
     report_.num_experts_per_tok = config_.num_experts_per_tok;
-    report_.original_num_experts_per_tok = config_.num_experts_per_tok;
     return append() ? plan_backbone() : Status();
   }
 
@@ -98,7 +99,6 @@ class Splitter {
       }
     }
     report_.experts_left = static_cast<int64_t>(remaining_.begin()->second.size());
-    report_.num_experts_per_tok = std::min(report_.experts_left, config_.num_experts_per_tok);
     return {};
   }
 
@@ -116,7 +116,10 @@ class Splitter {
     }
     CHIMERA_RETURN_IF_ERROR(write_checkpoint_tensors(dir, tensors, options_.shard_bytes));
     CHIMERA_RETURN_IF_ERROR(copy_side_files(checkpoint.dir(), dir));
-    ConfigEdit edit{report_.experts_left, report_.num_experts_per_tok, {}};
+    ConfigEdit edit{report_.experts_left, config_.num_experts_per_tok, {}, {}};
+    if (report_.experts_left < config_.num_experts_per_tok) {
+      edit.whole_experts = std::max(config_.num_experts, config_.whole_experts);
+    }
     if (grouped()) {
       edit.grouped_experts =
           config_.grouped_experts > 0 ? config_.grouped_experts : config_.num_experts;

@@ -100,17 +100,15 @@ class Differ {
     report.fingerprint = *fingerprint;
     report.experts_left = parent_.config.num_experts;
     report.num_experts_per_tok = parent_.config.num_experts_per_tok;
-    report.original_num_experts_per_tok = child_.config.num_experts_per_tok;
-    std::vector<OutputDirectory> outputs;
+    OutputSet outputs;
     for (ModuleCut& cut : cuts_) {
       report.module_dirs.push_back(options_.modules_out + "/" + cut.name);
-      Result<OutputDirectory> dir = OutputDirectory::create(report.module_dirs.back());
+      const Result<std::string> dir = outputs.create(report.module_dirs.back());
       if (!dir.ok()) return dir.status();
       cut.fingerprint = *fingerprint;
-      CHIMERA_RETURN_IF_ERROR(write_cut_module(dir->partial(), cut, child_));
-      outputs.push_back(std::move(*dir));
+      CHIMERA_RETURN_IF_ERROR(write_cut_module(*dir, cut, child_));
     }
-    for (OutputDirectory& output : outputs) CHIMERA_RETURN_IF_ERROR(output.commit());
+    CHIMERA_RETURN_IF_ERROR(outputs.commit());
     return report;
   }
 

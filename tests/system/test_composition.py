@@ -12,12 +12,15 @@ from harness import GOLDEN, MEASURES_MEMORY, Daemon, chimera_client, flat, run, 
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45, 201, 8, 8, 300, 12]
 
-# Checkpoint, slots of the modules (expert counts differ), top_k of the whole.
+# Checkpoint, slots of the modules (expert counts differ). Nothing says top_k: the modules do.
 CASES = [
-    ("flex_olmo_f32", {"a": "4", "b": "5-6"}, 5),
-    ("flex_olmo_f32", {"a": "1", "b": "3,5"}, 5),  # from the middle
-    ("olmoe_bf16", {"a": "10-12", "b": "13-15"}, 6),
-    ("mixtral_bf16", {"a": "6", "b": "7"}, 2),
+    ("flex_olmo_f32", {"a": "4", "b": "5-6"}),
+    ("flex_olmo_f32", {"a": "1", "b": "3,5"}),  # from the middle
+    ("olmoe_bf16", {"a": "10-12", "b": "13-15"}),
+    ("mixtral_bf16", {"a": "6", "b": "7"}),
+    ("flex_olmo_f32", {"a": "0-2", "b": "3-5"}),  # fewer base experts than top_k are left
+    ("olmoe_bf16", {"a": "0-7", "b": "8-14"}),
+    ("mixtral_bf16", {"a": "0-3", "b": "4-6"}),
 ]
 
 
@@ -33,17 +36,44 @@ class Compositions(unittest.TestCase):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def test_split_and_composed_is_bitwise_the_whole(self) -> None:  # invariant 1
-        for i, (name, slots, top_k) in enumerate(CASES):
+        for i, (name, slots) in enumerate(CASES):
             with self.subTest(checkpoint=name, slots=slots):
                 with Daemon(GOLDEN / name) as daemon, daemon.client() as client:
                     whole = logits(client)
                 parts = split(GOLDEN / name, self.scratch / str(i), **slots)
                 modules = [{"path": str(parts / "modules" / m)} for m in slots]
-                with Daemon(parts / "backbone", modules=modules, top_k=top_k) as daemon, \
+                with Daemon(parts / "backbone", modules=modules) as daemon, \
                         daemon.client() as client:
                     self.assertEqual(logits(client), whole)
+                    self.assertEqual(client.info()["notes"], [])
                     # A different composition must differ, or the comparison above says nothing.
                     self.assertNotEqual(logits(client, modules={"exclude": ["a"]}), whole)
+
+    def test_another_top_k_than_the_modules_state_is_told(self) -> None:
+        parts = split(GOLDEN / "olmoe_bf16", self.scratch / "told", a="0-7", b="8-14")
+        module = parts / "modules" / "a"
+        with Daemon(parts / "backbone") as daemon, daemon.client() as client:
+            alone = logits(client)
+            client.load(module)
+            self.assertEqual(client.info()["top_k"], 6)
+            self.assertEqual(logits(client, modules={"exclude": ["a"]}), alone)
+            client.unload("a")
+            self.assertEqual(logits(client), alone)
+        with Daemon(parts / "backbone", top_k=2) as daemon, daemon.client() as client:
+            note = "module a was fitted for top_k 6, but the composition says 2"
+            self.assertIn(note, daemon.cli("load", str(module)).stdout)
+            self.assertEqual(client.info()["notes"], [note])
+            self.assertIn(note, daemon.cli("info").stdout)
+            self.assertIn(note, daemon.log_text())
+            wish = self.scratch / "wish.yaml"
+            wish.write_text(json.dumps({"top_k": 3, "modules": [{"path": str(module)}]}))
+            self.assertIn(note.replace("2", "3"), daemon.cli("plan", str(wish)).stdout)
+            deployment = json.loads(daemon.config.read_text())
+            deployment["composition"]["modules"] = [{"path": str(module)}]
+            daemon.config.write_text(json.dumps(deployment))
+            checked = run("chimerad", "--config", daemon.config, "--check").stdout
+            self.assertIn(note, checked)
+            self.assertRegex(checked, r"(?m)^top_k +2 \(composition.top_k\)$")
 
     def test_masked_is_bitwise_never_loaded(self) -> None:  # invariant 2
         for attach in ("append", "replace"):

@@ -1,0 +1,163 @@
+#include "daemon/check.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "backbone/checkpoint/check.h"
+#include "backbone/checkpoint/fingerprint.h"
+#include "clients/wire/endpoints.h"
+#include "daemon/places.h"
+#include "experts/kinds/library_module.h"
+#include "experts/module/checkpoint_check.h"
+#include "experts/module/payload.h"
+#include "router/top_k.h"
+#include "text/template/chat_template.h"
+#include "text/tokenizer/tokenizer.h"
+
+namespace chimera {
+namespace {
+
+bool is_directory(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+class DeploymentCheck {
+ public:
+  DeploymentCheck(const DeploymentConfig& config, std::string* summary)
+      : config_(config), summary_(*summary) {}
+
+  Status run() {
+    backbone();
+    line("precision", config_.backbone.precision == Precision::kF32 ? "f32" : "bf16");
+    if (model_) context();
+    modules();
+    if (model_) top_k();
+    endpoint("serve", config_.serve.endpoint, wire::default_serve_endpoint());
+    endpoint("control", config_.control.endpoint, wire::default_control_endpoint());
+    state();
+    watched();
+    if (problems_.empty()) return {};
+    return {Code::kInvalidArgument, fmt::format("{}", fmt::join(problems_, "\n"))};
+  }
+
+ private:
+  void line(const char* label, const std::string& text) {
+    summary_ += fmt::format("{:<12} {}\n", label, text);
+  }
+  /// Notes the problem under the name of what the deployment says; true when there was none.
+  bool good(const std::string& where, const Status& status) {
+    if (status.ok()) return true;
+    problems_.push_back(where.empty() ? status.to_string() : where + ": " + status.to_string());
+    return false;
+  }
+
+  void backbone() {
+    const std::string& dir = config_.backbone.path;
+    const auto checkpoint = Checkpoint::open(dir, Residency::kMapped);
+    if (!good("backbone.path", checkpoint.status())) return;
+    const Result<ModelConfig> model = read_model_config(*checkpoint);
+    if (!good("backbone.path", model.status())) return;
+    line("backbone",
+         fmt::format("{} ({}, {} layers, hidden {}, {} experts)", dir, model->model_type,
+                     model->num_layers, model->hidden_size, model->num_experts));
+    const auto chat = ChatTemplate::load(dir);
+    line("chat", !chat.ok()         ? chat.status().to_string()
+                 : *chat == nullptr ? "no template"
+                                    : "by the checkpoint's template");
+    if (!good("backbone.path", check_checkpoint_tensors(*checkpoint, *model)) ||
+        !good("backbone.path", check_checkpoint_numbers(*checkpoint, *model)))
+      return;
+    if (checkpoint->has_tokenizer())
+      good("backbone.path", Tokenizer::load(dir + "/tokenizer.json").status());
+    model_ = *model;
+    // Without a cache: nothing is to be created.
+    Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, "");
+    if (good("backbone.path", fingerprint.status())) fingerprint_ = std::move(*fingerprint);
+  }
+
+  void context() {
+    const int64_t asked = config_.serve.max_context;
+    const int64_t most = model_->max_position_embeddings;
+    line("context", asked <= most
+                        ? fmt::format("{} tokens", asked)
+                        : fmt::format("{} tokens: as many as the model takes (serve.max_context is "
+                                      "{})",
+                                      most, asked));
+  }
+
+  void modules() {
+    for (size_t i = 0; i < config_.composition.modules.size(); ++i) {
+      const CompositionSpec::ModuleSpec& module = config_.composition.modules[i];
+      const std::string where = fmt::format("composition.modules[{}]", i);
+      const Result<Manifest> manifest = read_manifest(module.path);
+      if (!good(where, manifest.status())) continue;
+      line("module", fmt::format("{} {}{} ({})", manifest->name, manifest->version,
+                                 module.enabled ? "" : ", disabled", module.path));
+      if (module.enabled) fitted_.push_back({manifest->name, manifest->fitted_top_k()});
+      if (!model_ || fingerprint_.empty()) continue;
+      good(where, manifest->library
+                      ? open_library_package(module.path, *model_, fingerprint_).status()
+                      : open_module_payload(module.path, *model_, fingerprint_).status());
+    }
+  }
+
+  void top_k() {
+    const std::optional<int64_t> stated = config_.composition.top_k;
+    const int64_t fallback = default_top_k(*model_);
+    const int64_t used = effective_top_k(stated, fitted_, fallback);
+    const bool by_modules = std::any_of(fitted_.begin(), fitted_.end(),
+                                        [](const FittedModule& m) { return m.top_k.has_value(); });
+    line("top_k",
+         fmt::format("{} ({})", used,
+                     stated       ? "composition.top_k"
+                     : by_modules ? "what the modules were fitted for"
+                                  : "the checkpoint's, until modules that state one are loaded"));
+    for (const std::string& note : top_k_notes(stated, fitted_, fallback)) line("note", note);
+  }
+
+  void endpoint(const char* key, const std::string& stated, const std::string& fallback) {
+    const std::string& endpoint = stated.empty() ? fallback : stated;
+    line(key, endpoint);
+    if (stated.empty() && !good(std::string(key) + ".endpoint", check_runtime_dir())) return;
+    good(std::string(key) + ".endpoint", check_endpoint_place(endpoint));
+  }
+
+  void state() {
+    std::string dir = config_.state_dir;
+    if (dir.empty()) {
+      Result<std::string> fallback = default_state_dir();
+      if (!good("", fallback.status())) return;
+      dir = std::move(*fallback);
+    }
+    line("state", dir);
+    good("state", check_directory_place(dir));
+  }
+
+  void watched() {
+    for (size_t i = 0; i < config_.watch.size(); ++i) {
+      line("watch", config_.watch[i]);
+      if (is_directory(config_.watch[i])) continue;
+      problems_.push_back(
+          fmt::format("watch[{}]: found no directory {} (expected one)", i, config_.watch[i]));
+    }
+  }
+
+  const DeploymentConfig& config_;
+  std::string& summary_;
+  std::vector<std::string> problems_;
+  std::optional<ModelConfig> model_;  // set: the checkpoint is good
+  std::string fingerprint_;
+  std::vector<FittedModule> fitted_;  // of the enabled modules
+};
+
+}  // namespace
+
+Status check_deployment(const DeploymentConfig& config, std::string* summary) {
+  return DeploymentCheck(config, summary).run();
+}
+
+}  // namespace chimera
