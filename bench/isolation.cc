@@ -19,6 +19,7 @@
 
 #include "backbone/backbone.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "base/threads/mutex.h"
 #include "bench.h"
 #include "experts/isolation/backend.h"
 #include "experts/kinds/library_module.h"
@@ -127,7 +128,7 @@ void calls(const IsolationOptions& o) {
 double tokens_per_second(const DaemonProcess& daemon, int streams, int requests, int64_t vocab) {
   std::vector<std::thread> threads;
   std::string error;
-  std::mutex mutex;
+  Mutex mutex;
   const double start = now_s();
   for (int c = 0; c < streams; ++c) {
     threads.emplace_back([&, c] {
@@ -140,7 +141,7 @@ double tokens_per_second(const DaemonProcess& daemon, int streams, int requests,
           if (!done.ok()) fail(done.error());
         }
       } catch (const std::exception& e) {
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         error = e.what();
       }
     });

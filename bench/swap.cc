@@ -15,11 +15,11 @@
 #include <atomic>
 #include <exception>
 #include <filesystem>
-#include <mutex>
 #include <random>
 #include <thread>
 
 #include "base/json/writer.h"
+#include "base/threads/mutex.h"
 #include "bench.h"
 #include "options.h"
 #include "session.h"
@@ -49,11 +49,11 @@ struct Shared {
   explicit Shared(int pairs) : gaps_ms(2 * static_cast<size_t>(pairs)), stolen(gaps_ms.size()) {}
   std::atomic<int> phase{kWarmUp};
   std::atomic<uint64_t> requests{0}, failed{0};
-  std::mutex mutex;
-  std::vector<std::vector<double>> gaps_ms;  // [phases], guarded by mutex
+  Mutex mutex;
+  std::vector<std::vector<double>> gaps_ms;  // [phases], guarded by mutex while clients run
   std::vector<double> stolen;                // [phases] share of CPU time that other guests took
   std::vector<double> change_ms;             // of swapping phases, from the call to its answer
-  std::string first_error;                   // guarded by mutex
+  std::string first_error;                   // likewise
 };
 
 void stream(const DaemonProcess& daemon, uint32_t seed, int64_t vocab, Shared& shared) {
@@ -75,11 +75,11 @@ void stream(const DaemonProcess& daemon, uint32_t seed, int64_t vocab, Shared& s
     ++shared.requests;
     if (done.ok() && done->finish_reason == "length") continue;
     ++shared.failed;
-    const std::lock_guard lock(shared.mutex);
+    const MutexLock lock(shared.mutex);
     if (shared.first_error.empty())
       shared.first_error = done.ok() ? "ended by " + done->finish_reason : done.error().message;
   }
-  const std::lock_guard lock(shared.mutex);
+  const MutexLock lock(shared.mutex);
   for (size_t i = 0; i < gaps.size(); ++i)
     shared.gaps_ms[i].insert(shared.gaps_ms[i].end(), gaps[i].begin(), gaps[i].end());
 }

@@ -35,7 +35,7 @@ std::string DigestMemo::sha256_of(std::span<const std::byte> bytes) {
   const Tag tag = tag_of(bytes);
   if (std::string digest = recall(tag, bytes.size()); !digest.empty()) return digest;
   std::string digest = chimera::sha256_of(bytes, nullptr);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++hashed_;
   known_.push_front({tag, bytes.size(), digest});
   if (known_.size() > kRemembered) known_.pop_back();
@@ -43,7 +43,7 @@ std::string DigestMemo::sha256_of(std::span<const std::byte> bytes) {
 }
 
 uint64_t DigestMemo::hashed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return hashed_;
 }
 
@@ -67,7 +67,7 @@ DigestMemo::Tag DigestMemo::tag_of(std::span<const std::byte> bytes) const {
 
 /// Empty when unknown.
 std::string DigestMemo::recall(const Tag& tag, uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = std::find_if(known_.begin(), known_.end(),
                                   [&](const Known& k) { return k.size == size && k.tag == tag; });
   if (found == known_.end()) return {};

@@ -14,9 +14,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
-#include <mutex>
 #include <span>
 #include <string>
+
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -46,9 +47,9 @@ class DigestMemo {
   std::string recall(const Tag& tag, uint64_t size);
 
   std::array<unsigned char, 32> key_;
-  mutable std::mutex mutex_;
-  std::list<Known> known_;  // guarded by mutex_; the last used in front
-  uint64_t hashed_ = 0;     // guarded by mutex_
+  mutable Mutex mutex_;
+  std::list<Known> known_ GUARDED_BY(mutex_);  // the last used in front
+  uint64_t hashed_ GUARDED_BY(mutex_) = 0;
 };
 
 /// By `memo`, or plainly where there is none.

@@ -6,7 +6,8 @@
 
 #include <array>
 #include <atomic>
-#include <mutex>
+
+#include "base/threads/mutex.h"
 
 namespace chimera {
 namespace {
@@ -24,8 +25,9 @@ std::array<Slot, kMostMappings> slots;
 std::atomic<int> damaged_slot{-1};
 struct sigaction previous;
 
-std::mutex mutex;                               // of what follows
-std::array<std::string, kMostMappings>* paths;  // of the slots; made once, never freed
+Mutex mutex;
+// Of the slots; made once, never freed.
+std::array<std::string, kMostMappings>* paths GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
 
 void on_bus_error(int number, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
@@ -53,8 +55,7 @@ void on_bus_error(int number, siginfo_t* info, void* context) {
   }
 }
 
-/// Called under the mutex.
-void install() {
+void install() REQUIRES(mutex) {
   if (paths != nullptr) return;
   paths = new std::array<std::string, kMostMappings>;
   struct sigaction action {};
@@ -67,7 +68,7 @@ void install() {
 }  // namespace
 
 MappingGuard::MappingGuard(void* base, size_t size, std::string path) {
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   install();
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].end.load() != 0 || damaged_slot.load() == static_cast<int>(i)) continue;
@@ -81,7 +82,7 @@ MappingGuard::MappingGuard(void* base, size_t size, std::string path) {
 
 MappingGuard::~MappingGuard() {
   if (slot_ < 0) return;
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   slots[static_cast<size_t>(slot_)].end.store(0);
   slots[static_cast<size_t>(slot_)].begin.store(0);
 }
@@ -91,7 +92,7 @@ bool mapping_damaged() { return damaged_slot.load(std::memory_order_relaxed) >= 
 std::string damaged_mapping() {
   const int slot = damaged_slot.load();
   if (slot < 0) return {};
-  const std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   return (*paths)[static_cast<size_t>(slot)];
 }
 

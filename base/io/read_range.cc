@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include "base/threads/background.h"
+#include "base/threads/mutex.h"
 #include "base/threads/thread_pool.h"
 
 namespace chimera {
@@ -53,12 +53,15 @@ class SharedRead {
           read_share(env_, fd_, path_, out_ + at, offset_ + at, std::min(kShareBytes, n_ - at));
       if (status.ok()) continue;
       next_.store(n_);
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (status_.ok()) status_ = status;
       return;
     }
   }
-  const Status& status() const { return status_; }
+  Status status() const {
+    const MutexLock lock(mutex_);
+    return status_;
+  }
 
  private:
   Env& env_;
@@ -67,8 +70,8 @@ class SharedRead {
   std::byte* const out_;
   const uint64_t offset_, n_;
   std::atomic<uint64_t> next_{0};
-  std::mutex mutex_;
-  Status status_;  // the first error
+  mutable Mutex mutex_;
+  Status status_ GUARDED_BY(mutex_);  // the first error
 };
 
 }  // namespace

@@ -80,6 +80,10 @@ class SCOPED_CAPABILITY ReleasableMutexLock {
   bool held_ = true;
 };
 
+/// For a lock that passes from object to object, or is taken only sometimes: nothing that the
+/// analysis could follow. Where it guards data, a comment says which.
+using MovableMutexLock = std::unique_lock<Mutex>;
+
 /// A condition variable of a Mutex. What is waited for is a lambda that runs with the mutex held,
 /// and says so, as the analysis does not look from a lambda to the lock around it:
 ///

@@ -6,7 +6,7 @@ SerialWorker::SerialWorker() : thread_([this] { loop(); }) {}
 
 void SerialWorker::stop() {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -17,7 +17,7 @@ Status SerialWorker::stopped() { return {Code::kUnavailable, "the daemon is stop
 
 Status SerialWorker::enqueue(std::function<void(bool)> job) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (stopping_) return stopped();
     if (jobs_.size() >= kMaxWaiting) {
       return {Code::kResourceExhausted, "found 256 changes waiting (expected fewer)",
@@ -34,8 +34,8 @@ void SerialWorker::loop() {
     std::function<void(bool)> job;
     bool stopping = false;
     {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+      const MutexLock lock(mutex_);
+      wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return stopping_ || !jobs_.empty(); });
       if (jobs_.empty()) return;
       job = std::move(jobs_.front());
       jobs_.pop_front();

@@ -4,13 +4,11 @@
 // Thread safety: run() may be called from any thread but the worker's own.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <string>
 #include <thread>
@@ -18,6 +16,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -62,10 +61,10 @@ class SerialWorker {
   Status enqueue(std::function<void(bool stopping)> job);
   void loop();
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void(bool)>> jobs_;  // guarded by mutex_
-  bool stopping_ = false;                       // guarded by mutex_
+  Mutex mutex_;
+  CondVar wake_;
+  std::deque<std::function<void(bool)>> jobs_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

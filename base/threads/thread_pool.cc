@@ -7,12 +7,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "base/threads/background.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 namespace {
@@ -59,8 +58,8 @@ struct ThreadPool::Impl {
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
   Job job_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  Mutex mutex_;  // of sleeping and waking; guards no data
+  CondVar wake_;
   std::vector<std::thread> workers_;
 
   void publish(const Job& job) {
@@ -74,7 +73,7 @@ struct ThreadPool::Impl {
   void wake_sleepers() {
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
     // Taking the mutex closes the gap between a worker's last look and its wait.
-    { std::lock_guard<std::mutex> lock(mutex_); }
+    { const MutexLock lock(mutex_); }
     wake_.notify_all();
   }
 
@@ -115,9 +114,9 @@ struct ThreadPool::Impl {
   }
 
   void sleep() {
-    std::unique_lock<std::mutex> lock(mutex_);
+    const MutexLock lock(mutex_);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [this] { return has_work(); });
+    wake_.wait(mutex_, [this] { return has_work(); });
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
   }
 

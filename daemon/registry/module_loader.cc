@@ -56,12 +56,12 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir)
 }
 
 std::shared_ptr<const Manifest> ModuleLoader::loading() const {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   return loading_;
 }
 
 void ModuleLoader::set_loading(std::shared_ptr<const Manifest> manifest) {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   loading_ = std::move(manifest);
 }
 

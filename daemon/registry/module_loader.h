@@ -12,11 +12,11 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "backbone/backbone.h"
+#include "base/threads/mutex.h"
 #include "daemon/engine/score_text.h"
 #include "experts/kinds/module.h"
 #include "text/tokenizer/tokenizer.h"
@@ -73,8 +73,8 @@ class ModuleLoader {
   std::list<Known> known_;           // most recent first, bounded
   std::list<std::string> verdicts_;  // manifest digests that passed, most recent first, bounded
   uint64_t probes_run_ = 0;
-  mutable std::mutex mutex_;  // guards loading_
-  std::shared_ptr<const Manifest> loading_;
+  mutable Mutex mutex_;
+  std::shared_ptr<const Manifest> loading_ GUARDED_BY(mutex_);
 };
 
 }  // namespace chimera

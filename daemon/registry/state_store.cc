@@ -8,10 +8,10 @@
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
-#include <mutex>
 #include <optional>
 
 #include "base/io/file_lock.h"
+#include "base/threads/mutex.h"
 #include "daemon/registry/state_format.h"
 
 namespace chimera {
@@ -70,7 +70,12 @@ struct StateStore::Impl {
   Impl(std::string d, Env& e, FileLock l) : dir(std::move(d)), env(e), lock(std::move(l)) {}
 
   std::string path(uint64_t generation) const { return dir + "/" + file_name(generation); }
+  StateImage current() const {
+    const MutexLock guard(mutex);
+    return image;
+  }
   Status load();
+  /// `next` follows the current image, whose generation it still has. Writers are serial.
   Status write(StateImage next);
   void drop_old_generations();
 
@@ -79,8 +84,8 @@ struct StateStore::Impl {
   const FileLock lock;
   std::vector<std::string> warnings;
   std::vector<uint64_t> on_disk;  // generations, newest first
-  mutable std::mutex mutex;       // guards image; writers are serial
-  StateImage image;
+  mutable Mutex mutex;
+  StateImage image GUARDED_BY(mutex);
 };
 
 Status StateStore::Impl::load() {
@@ -96,11 +101,12 @@ Status StateStore::Impl::load() {
     if (bytes.ok()) {
       Result<StateImage> decoded = decode_state(*bytes);
       if (decoded.ok() && decoded->generation == generation) {
-        image = std::move(*decoded);
         // Later generations count on from the highest name, so that a corrupt file is never
         // taken for a successor. The epochs it may have handed out are skipped with it.
-        if (unreadable) image.last_epoch += on_disk.front() - generation;
-        image.generation = on_disk.front();
+        if (unreadable) decoded->last_epoch += on_disk.front() - generation;
+        decoded->generation = on_disk.front();
+        const MutexLock guard(mutex);
+        image = std::move(*decoded);
         return Status();
       }
       why = decoded.ok() ? Status(Code::kDataCorrupt, "found another generation inside")
@@ -120,7 +126,7 @@ Status StateStore::Impl::load() {
 }
 
 Status StateStore::Impl::write(StateImage next) {
-  next.generation = image.generation + 1;
+  ++next.generation;
   const std::string target = path(next.generation);
   const Status written = write_file_durably(env, target, encode_state(next), 0600);
   if (!written.ok()) {
@@ -131,7 +137,7 @@ Status StateStore::Impl::write(StateImage next) {
   }
   on_disk.insert(on_disk.begin(), next.generation);
   {
-    const std::lock_guard guard(mutex);
+    const MutexLock guard(mutex);
     image = std::move(next);
   }
   drop_old_generations();
@@ -159,12 +165,12 @@ Result<std::unique_ptr<StateStore>> StateStore::open(const std::string& dir, Env
 }
 
 std::vector<EpochRecord> StateStore::history() const {
-  const std::lock_guard guard(impl_->mutex);
+  const MutexLock guard(impl_->mutex);
   return impl_->image.history;
 }
 
 Status StateStore::append(EpochRecord record) {
-  StateImage next = impl_->image;
+  StateImage next = impl_->current();
   if (record.epoch <= next.last_epoch) {
     return Status(Code::kInternal, fmt::format("epoch: found {} (expected above {})", record.epoch,
                                                next.last_epoch));
@@ -184,18 +190,18 @@ Status StateStore::append(EpochRecord record) {
 }
 
 Status StateStore::retract() {
-  StateImage next = impl_->image;
+  StateImage next = impl_->current();
   if (next.history.empty()) return Status(Code::kInternal, "no record to take back");
   next.history.pop_back();
   {
-    const std::lock_guard guard(impl_->mutex);
+    const MutexLock guard(impl_->mutex);
     impl_->image.history.pop_back();
   }
   return impl_->write(std::move(next));
 }
 
 uint64_t StateStore::last_epoch() const {
-  const std::lock_guard guard(impl_->mutex);
+  const MutexLock guard(impl_->mutex);
   return impl_->image.last_epoch;
 }
 

@@ -9,17 +9,16 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <filesystem>
 #include <map>
-#include <mutex>
 #include <set>
 #include <thread>
 
 #include "base/io/env.h"
 #include "base/log/log.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 namespace {
@@ -56,7 +55,7 @@ class Watcher::Impl {
       (void)!write(stop_fd_, &one, sizeof(one));
     }
     {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
@@ -72,20 +71,26 @@ class Watcher::Impl {
     if (inotify_ < 0) return errno_status("watch: inotify", errno);
     stop_fd_ = eventfd(0, EFD_CLOEXEC);
     if (stop_fd_ < 0) return errno_status("watch: eventfd", errno);
-    for (const std::string& dir : dirs) {
-      const int wd = inotify_add_watch(inotify_, dir.c_str(), kRootMask);
-      if (wd < 0) return errno_status("watch: " + dir, errno);
-      roots_[wd] = dir;
-    }
-    for (const std::string& dir : dirs) scan(dir);
+    CHIMERA_RETURN_IF_ERROR(watch_roots(dirs));
     reader_ = std::thread([this] { read_events(); });
     doer_ = std::thread([this] { carry_out(); });
     return {};
   }
 
  private:
+  Status watch_roots(const std::vector<std::string>& dirs) {
+    const ThreadRoleScope role(reader_role_);  // whose thread is still to come
+    for (const std::string& dir : dirs) {
+      const int wd = inotify_add_watch(inotify_, dir.c_str(), kRootMask);
+      if (wd < 0) return errno_status("watch: " + dir, errno);
+      roots_[wd] = dir;
+    }
+    for (const std::string& dir : dirs) scan(dir);
+    return {};
+  }
+
   // What is there counts as complete. Watches come before the look, so nothing falls between.
-  void scan(const std::string& root) {
+  void scan(const std::string& root) REQUIRES(reader_role_) {
     std::vector<std::string> found;
     std::error_code error;
     for (std::filesystem::directory_iterator it(root, error), end; !error && it != end;
@@ -101,7 +106,7 @@ class Watcher::Impl {
     }
   }
 
-  void watch_module(const std::string& dir) {
+  void watch_module(const std::string& dir) REQUIRES(reader_role_) {
     const int wd = inotify_add_watch(inotify_, dir.c_str(), kModuleMask);
     if (wd >= 0) {
       modules_[wd] = dir;
@@ -111,7 +116,7 @@ class Watcher::Impl {
   }
 
   // A directory renamed away keeps its watch; events from it would carry the old name.
-  void forget_module(const std::string& dir) {
+  void forget_module(const std::string& dir) REQUIRES(reader_role_) {
     for (auto it = modules_.begin(); it != modules_.end(); ++it) {
       if (it->second != dir) continue;
       inotify_rm_watch(inotify_, it->first);
@@ -121,6 +126,7 @@ class Watcher::Impl {
   }
 
   void read_events() {
+    const ThreadRoleScope role(reader_role_);
     alignas(inotify_event) char buffer[16384];
     for (;;) {
       pollfd fds[2] = {{inotify_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
@@ -135,7 +141,7 @@ class Watcher::Impl {
     }
   }
 
-  void handle(const inotify_event& event, std::string_view name) {
+  void handle(const inotify_event& event, std::string_view name) REQUIRES(reader_role_) {
     if ((event.mask & IN_Q_OVERFLOW) != 0) return rescan();
     if ((event.mask & IN_IGNORED) != 0) {
       if (roots_.contains(event.wd)) {
@@ -171,11 +177,11 @@ class Watcher::Impl {
   }
 
   // Events were lost: look at everything again.
-  void rescan() {
+  void rescan() REQUIRES(reader_role_) {
     log::warning("watch_overflow", {{"hint", "looking at all watched directories again"}});
     std::set<std::string> gone;
     {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       for (const std::string& dir : seen_) {
         if (!is_directory(dir)) gone.insert(dir);
       }
@@ -191,7 +197,7 @@ class Watcher::Impl {
   void unwant(const std::string& dir) { queue(dir, false); }
   void queue(const std::string& dir, bool wanted) {
     {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       if (wanted) {
         seen_.insert(dir);
       } else if (seen_.erase(dir) == 0) {
@@ -208,8 +214,8 @@ class Watcher::Impl {
     for (;;) {
       std::pair<std::string, bool> next;
       {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [this] { return stopping_ || !todo_.empty(); });
+        const MutexLock lock(mutex_);
+        wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return stopping_ || !todo_.empty(); });
         if (stopping_) return;
         next = std::move(todo_.front());
         todo_.pop_front();
@@ -225,14 +231,15 @@ class Watcher::Impl {
   const Actions actions_;
   int inotify_ = -1;
   int stop_fd_ = -1;
-  std::map<int, std::string> roots_;    // by watch descriptor; reader thread only
-  std::map<int, std::string> modules_;  // same
+  ThreadRole reader_role_;
+  std::map<int, std::string> roots_ GUARDED_BY(reader_role_);    // by watch descriptor
+  std::map<int, std::string> modules_ GUARDED_BY(reader_role_);  // likewise
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::pair<std::string, bool>> todo_;  // guarded by mutex_: directory, load or unload
-  std::set<std::string> seen_;                     // guarded by mutex_: directories to be loaded
-  bool stopping_ = false;                          // guarded by mutex_
+  Mutex mutex_;
+  CondVar wake_;
+  std::deque<std::pair<std::string, bool>> todo_ GUARDED_BY(mutex_);  // directory, load or unload
+  std::set<std::string> seen_ GUARDED_BY(mutex_);                     // directories to be loaded
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread reader_, doer_;
 };
 

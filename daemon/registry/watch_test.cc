@@ -6,10 +6,8 @@
 #include <stdlib.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <filesystem>
 #include <fstream>
-#include <mutex>
 #include <thread>
 
 namespace chimera {
@@ -39,7 +37,7 @@ class WatchTest : public ::testing::Test {
     watcher_ = std::move(*watcher);
   }
   Status did(const std::string& what, const std::string& dir) {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (what == "+" && !fs::exists(dir + "/complete")) ++half_copied_;
     actions_.push_back(what + fs::path(dir).filename().string());
     changed_.notify_all();
@@ -47,12 +45,22 @@ class WatchTest : public ::testing::Test {
   }
   /// The actions after at least `n` of them, and after a while in which more could come.
   std::vector<std::string> actions(size_t n) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::seconds(20), [&] { return actions_.size() >= n; });
+    ReleasableMutexLock lock(mutex_);
+    changed_.wait_for(mutex_, std::chrono::seconds(20),
+                      [&]() REQUIRES(mutex_) { return actions_.size() >= n; });
     lock.unlock();
     std::this_thread::sleep_for(std::chrono::milliseconds(150));
     lock.lock();
     return actions_;
+  }
+  int half_copied() {
+    const MutexLock guard(mutex_);
+    return half_copied_;
+  }
+  /// Every action from now on is refused.
+  void refuse() {
+    const MutexLock guard(mutex_);
+    fail_ = true;
   }
   static void fill(const std::string& dir) {
     fs::create_directories(dir);
@@ -67,11 +75,11 @@ class WatchTest : public ::testing::Test {
 
   std::string root_, dir_;
   std::unique_ptr<Watcher> watcher_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<std::string> actions_;
-  int half_copied_ = 0;
-  bool fail_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<std::string> actions_ GUARDED_BY(mutex_);
+  int half_copied_ GUARDED_BY(mutex_) = 0;
+  bool fail_ GUARDED_BY(mutex_) = false;
 };
 
 TEST_F(WatchTest, WhatIsThereAtTheStartIsLoadedInOrder) {
@@ -127,17 +135,17 @@ TEST_F(WatchTest, HalfCopiedDirectoryIsNeverSeen) {
   EXPECT_THAT(actions(0), IsEmpty());
   drop("good");
   EXPECT_THAT(actions(1), ElementsAre("+good"));
-  EXPECT_EQ(half_copied_, 0);
+  EXPECT_EQ(half_copied(), 0);
 }
 
 TEST_F(WatchTest, TheHalfCopiedCheckCanFail) {
-  EXPECT_EQ(half_copied_, 0);
+  EXPECT_EQ(half_copied(), 0);
   fs::create_directory(root_ + "/half");
   std::ofstream(root_ + "/half/module.yaml") << "name: x\n";
   start();
   fs::rename(root_ + "/half", dir_ + "/half");  // renamed in although incomplete
   actions(1);
-  EXPECT_EQ(half_copied_, 1);
+  EXPECT_EQ(half_copied(), 1);
 }
 
 TEST_F(WatchTest, IgnoredNames) {
@@ -161,7 +169,7 @@ TEST_F(WatchTest, SwapByRename) {
 }
 
 TEST_F(WatchTest, FailureIsNotRepeated) {
-  fail_ = true;
+  refuse();
   start();
   drop("bad");
   EXPECT_THAT(actions(1), ElementsAre("+bad"));

@@ -23,7 +23,7 @@ void Ready::wake() {
 void Ready::push(std::shared_ptr<Live> live) {
   bool first = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     first = waiting_.empty();
     waiting_.push_back(std::move(live));
   }
@@ -33,7 +33,7 @@ void Ready::push(std::shared_ptr<Live> live) {
 std::vector<std::shared_ptr<Live>> Ready::take() {
   uint64_t count = 0;
   [[maybe_unused]] const auto got = read(fd_, &count, sizeof count);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(waiting_, {});
 }
 
@@ -43,35 +43,41 @@ Live::Live(std::string id, Peer peer, size_t max_queued, std::weak_ptr<Ready> re
       max_queued_(max_queued),
       ready_(std::move(ready)) {}
 
-void Live::announce(std::unique_lock<std::mutex> lock) {
-  if (std::exchange(announced_, true)) return;
-  lock.unlock();
+bool Live::to_announce() { return !std::exchange(announced_, true); }
+
+void Live::announce() {
   if (const auto ready = ready_.lock()) ready->push(shared_from_this());
 }
 
 void Live::on_token(TokenEvent event) {
   if (!stream) return;
-  std::unique_lock lock(mutex_);
-  if (ended_ || overflowed_ || abandoned_) return;
-  if (queue_.size() >= max_queued_) {
-    overflowed_ = true;
-  } else {
-    queue_.emplace_back(std::move(event));
+  {
+    const MutexLock lock(mutex_);
+    if (ended_ || overflowed_ || abandoned_) return;
+    if (queue_.size() >= max_queued_) {
+      overflowed_ = true;
+    } else {
+      queue_.emplace_back(std::move(event));
+    }
+    if (!to_announce()) return;
   }
-  announce(std::move(lock));
+  announce();
 }
 
 void Live::finish(Event event) {
-  std::unique_lock lock(mutex_);
-  if (ended_ || abandoned_) return;
-  ended_ = true;
-  if (overflowed_) {
-    event = Status(Code::kResourceExhausted, "request: answers were read too slowly",
-                   "read faster, or ask with \"stream\": false");
+  {
+    const MutexLock lock(mutex_);
+    if (ended_ || abandoned_) return;
+    ended_ = true;
+    if (overflowed_) {
+      event = Status(Code::kResourceExhausted, "request: answers were read too slowly",
+                     "read faster, or ask with \"stream\": false");
+    }
+    queue_.push_back(std::move(event));
+    canceller_ = nullptr;
+    if (!to_announce()) return;
   }
-  queue_.push_back(std::move(event));
-  canceller_ = nullptr;
-  announce(std::move(lock));
+  announce();
 }
 
 void Live::on_done(DoneEvent event) { finish(std::move(event)); }
@@ -80,7 +86,7 @@ void Live::answer(std::string body) { finish(std::move(body)); }
 
 void Live::set_canceller(std::function<void()> canceller) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (ended_) return;
     if (!cancel_requested_) {
       canceller_ = std::move(canceller);
@@ -93,7 +99,7 @@ void Live::set_canceller(std::function<void()> canceller) {
 void Live::cancel() {
   std::function<void()> canceller;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     cancel_requested_ = true;
     canceller = std::exchange(canceller_, nullptr);
   }
@@ -102,7 +108,7 @@ void Live::cancel() {
 
 void Live::abandon() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     abandoned_ = true;
     queue_.clear();
   }
@@ -114,7 +120,7 @@ std::optional<Answer> Live::next() {
   if (stalled_) return std::exchange(stalled_, std::nullopt);
   std::optional<Event> event;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (queue_.empty()) {
       announced_ = false;
       return std::nullopt;
@@ -134,7 +140,7 @@ std::optional<Answer> Live::next() {
 void Live::put_back(Answer answer) { stalled_ = std::move(answer); }
 
 bool Live::take_overflow() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return overflowed_ && !std::exchange(overflow_reported_, true);
 }
 

@@ -9,12 +9,12 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "base/threads/mutex.h"
 #include "daemon/engine/request.h"
 
 namespace chimera {
@@ -51,8 +51,8 @@ class Ready {
   std::vector<std::shared_ptr<Live>> take();
 
  private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Live>> waiting_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<std::shared_ptr<Live>> waiting_ GUARDED_BY(mutex_);
   int fd_ = -1;
 };
 
@@ -94,20 +94,24 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
  private:
   using Event = std::variant<TokenEvent, DoneEvent, Status, std::string>;
   void finish(Event event);
-  void announce(std::unique_lock<std::mutex> lock);
+  /// Whether ready_ has to be told of this request, once the mutex is free again.
+  bool to_announce() REQUIRES(mutex_);
+  void announce() EXCLUDES(mutex_);
 
   const std::string id_;
   const Peer peer_;
   const size_t max_queued_;
   const std::weak_ptr<Ready> ready_;  // which holds this request while something waits
 
-  std::mutex mutex_;
-  std::deque<Event> queue_;  // guarded by mutex_, as all below
-  std::function<void()> canceller_;
-  bool announced_ = false;  // in ready_ already
-  bool ended_ = false;      // the final event is queued
-  bool overflowed_ = false, overflow_reported_ = false;
-  bool cancel_requested_ = false, abandoned_ = false;
+  Mutex mutex_;
+  std::deque<Event> queue_ GUARDED_BY(mutex_);
+  std::function<void()> canceller_ GUARDED_BY(mutex_);
+  bool announced_ GUARDED_BY(mutex_) = false;  // in ready_ already
+  bool ended_ GUARDED_BY(mutex_) = false;      // the final event is queued
+  bool overflowed_ GUARDED_BY(mutex_) = false;
+  bool overflow_reported_ GUARDED_BY(mutex_) = false;
+  bool cancel_requested_ GUARDED_BY(mutex_) = false;
+  bool abandoned_ GUARDED_BY(mutex_) = false;
 
   std::optional<Answer> stalled_;  // IO thread only
 };

@@ -103,21 +103,21 @@ class Loop : public testing::Test {
       live->stream = true;
       live->set_canceller([this, id = live->id()] {
         ++cancelled_;
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         if (const auto it = kept_.find(id); it != kept_.end()) {
           DoneEvent done;
           done.finish_reason = "cancelled";
           it->second->on_done(done);
         }
       });
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       kept_[live->id()] = std::move(live);
     };
   }
   std::shared_ptr<Live> kept(const std::string& id) {
     std::shared_ptr<Live> live;
     EXPECT_TRUE(eventually([&] {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (const auto it = kept_.find(id); it != kept_.end()) live = it->second;
       return live != nullptr;
     }));
@@ -128,8 +128,8 @@ class Loop : public testing::Test {
   void* context_ = nullptr;
   ServerLoop::Options options_;
   ServerCounters counters_;
-  std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<Live>> kept_;
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Live>> kept_ GUARDED_BY(mutex_);
   std::atomic<int> cancelled_{0};
   std::unique_ptr<ServerLoop> loop_;
 };

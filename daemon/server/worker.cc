@@ -15,7 +15,7 @@ Worker::~Worker() { stop(); }
 void Worker::post(std::shared_ptr<Live> live, std::function<void()> task) {
   Status refusal;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopping_) {
       refusal = Status(Code::kUnavailable, "daemon: shutting down", "try again when it is back");
     } else if (waiting_.size() >= max_waiting_) {
@@ -33,7 +33,7 @@ void Worker::post(std::shared_ptr<Live> live, std::function<void()> task) {
 void Worker::stop() {
   std::deque<Task> left;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     left = std::exchange(waiting_, {});
   }
@@ -47,9 +47,9 @@ void Worker::stop() {
 
 void Worker::work() {
   pthread_setname_np(pthread_self(), name_.c_str());
-  std::unique_lock lock(mutex_);
+  ReleasableMutexLock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+    changed_.wait(mutex_, [this]() REQUIRES(mutex_) { return stopping_ || !waiting_.empty(); });
     if (stopping_) return;
     Task task = std::move(waiting_.front());
     waiting_.pop_front();

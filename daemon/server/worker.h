@@ -3,15 +3,14 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "base/threads/mutex.h"
 #include "daemon/server/live.h"
 
 namespace chimera {
@@ -37,10 +36,10 @@ class Worker {
 
   const std::string name_;
   const size_t max_waiting_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Task> waiting_;  // guarded by mutex_
-  bool stopping_ = false;     // guarded by mutex_
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<Task> waiting_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -58,7 +58,7 @@ LibraryStatus IsolatedBackend::status() const {
   LibraryStatus status;
   status.calls = calls_.load();
   status.failures = failures_.load();
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   status.state = state_;
   status.restarts = restarts_;
   status.last_error = last_error_;
@@ -79,8 +79,7 @@ class IsolatedBackend::Call final : public RunningForward {
     float* y;
   };
 
-  Call(IsolatedBackend& backend, std::unique_lock<std::mutex> turn, const Rows& rows,
-       const ExpertContext& ctx)
+  Call(IsolatedBackend& backend, MovableMutexLock turn, const Rows& rows, const ExpertContext& ctx)
       : backend_(backend),
         turn_(std::move(turn)),
         host_(backend.host()),
@@ -145,7 +144,7 @@ class IsolatedBackend::Call final : public RunningForward {
   }
 
   IsolatedBackend& backend_;
-  std::unique_lock<std::mutex> turn_;
+  MovableMutexLock turn_;
   const std::shared_ptr<HostLife> host_;
   const Rows rows_;
   const uint64_t deadline_ns_, epoch_;
@@ -155,13 +154,13 @@ class IsolatedBackend::Call final : public RunningForward {
 };
 
 std::shared_ptr<HostLife> IsolatedBackend::host() const {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   return host_;
 }
 
 Status IsolatedBackend::forward(int64_t layer, int64_t expert, const float* x, int64_t rows,
                                 float* y, ExpertContext& ctx) {
-  return Call(*this, std::unique_lock(call_mutex_), {layer, expert, x, rows, y}, ctx).finish();
+  return Call(*this, MovableMutexLock(call_mutex_), {layer, expert, x, rows, y}, ctx).finish();
 }
 
 std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t expert,
@@ -169,7 +168,7 @@ std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t ex
                                                        ExpertContext& ctx) {
   // What does not fit the slots would be read from x later.
   if (rows > static_cast<int64_t>(payload_.load.slot_rows) * kHostSlots) return nullptr;
-  std::unique_lock turn(call_mutex_, std::try_to_lock);
+  MovableMutexLock turn(call_mutex_, std::try_to_lock);
   if (!turn.owns_lock()) return nullptr;
   return std::make_unique<Call>(*this, std::move(turn), Call::Rows{layer, expert, x, rows, y}, ctx);
 }
@@ -219,7 +218,7 @@ Status IsolatedBackend::take_part(HostLife& host, Clock::time_point deadline, in
 
 void IsolatedBackend::lose(HostLife& host, const std::string& why) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (host.end.empty()) host.end = why;
     last_error_ = "its process " + host.end;
     state_ = "restarting";
@@ -230,7 +229,7 @@ void IsolatedBackend::lose(HostLife& host, const std::string& why) {
 }
 
 Status IsolatedBackend::lost_status() const {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (state_ == "quarantined") {
     return {Code::kUnavailable, "the library is in quarantine: " + last_error_,
             "Load a corrected version of the module, or exclude it with modules.exclude."};

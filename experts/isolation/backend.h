@@ -17,10 +17,10 @@
 #include <deque>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "base/threads/mutex.h"
 #include "experts/isolation/payload.h"
 #include "experts/isolation/process.h"
 #include "experts/isolation/quarantine.h"
@@ -68,14 +68,14 @@ class IsolatedBackend final : public LibraryBackend {
 
   // keeper.cc: the keeper thread.
   void keep();
-  Result<std::shared_ptr<HostLife>> launch();
-  Status await_ready(HostLife& host, HostReady* ready);
-  Status accept(HostReady ready);
-  void watch(HostLife& host);
-  Status handle(const HostFrame& frame);
-  void log_line(const HostLog& line);
+  Result<std::shared_ptr<HostLife>> launch() REQUIRES(keeper_role_);
+  Status await_ready(HostLife& host, HostReady* ready) REQUIRES(keeper_role_);
+  Status accept(HostReady ready) REQUIRES(keeper_role_);
+  void watch(HostLife& host) REQUIRES(keeper_role_);
+  Status handle(const HostFrame& frame) REQUIRES(keeper_role_);
+  void log_line(const HostLog& line) REQUIRES(keeper_role_);
   /// True when the library went into quarantine.
-  bool count_end(const std::string& how);
+  bool count_end(const std::string& how) REQUIRES(keeper_role_);
   void retire(HostLife& host);
   bool sleep(std::chrono::milliseconds time);
   void log(LibraryRuntime::Severity severity, const std::string& line) const;
@@ -88,26 +88,28 @@ class IsolatedBackend final : public LibraryBackend {
   const std::shared_ptr<LibraryRuntime> runtime_;
   Quarantine quarantine_;
 
-  std::mutex call_mutex_;  // one call at a time
+  Mutex call_mutex_;  // held by the call under way
   std::atomic<uint64_t> calls_{0}, failures_{0}, resident_bytes_{0};
 
-  mutable std::mutex mutex_;        // guards what follows
-  std::shared_ptr<HostLife> host_;  // null: not serving
-  std::string state_ = "starting";
-  std::string last_error_, sandbox_;
-  uint64_t restarts_ = 0;
-  HostCounters counters_;
+  mutable Mutex mutex_;
+  std::shared_ptr<HostLife> host_ GUARDED_BY(mutex_);  // null: not serving
+  std::string state_ GUARDED_BY(mutex_) = "starting";
+  std::string last_error_ GUARDED_BY(mutex_);
+  std::string sandbox_ GUARDED_BY(mutex_);
+  uint64_t restarts_ GUARDED_BY(mutex_) = 0;
+  HostCounters counters_ GUARDED_BY(mutex_);
 
   // Written before open() returns, then constant.
   LibraryInfo info_;
 
-  // The keeper's own.
+  ThreadRole keeper_role_;
   std::promise<Status> opened_;
-  bool first_ = true;
-  std::deque<Clock::time_point> ends_;
-  std::chrono::milliseconds backoff_;
-  int lines_this_second_ = 0, frames_this_second_ = 0;
-  Clock::time_point second_;
+  bool first_ GUARDED_BY(keeper_role_) = true;
+  std::deque<Clock::time_point> ends_ GUARDED_BY(keeper_role_);
+  std::chrono::milliseconds backoff_ GUARDED_BY(keeper_role_);
+  int lines_this_second_ GUARDED_BY(keeper_role_) = 0;
+  int frames_this_second_ GUARDED_BY(keeper_role_) = 0;
+  Clock::time_point second_ GUARDED_BY(keeper_role_);
   std::atomic<bool> stopping_{false};
   int wake_fd_ = -1;  // an eventfd: stopping
   std::thread keeper_;

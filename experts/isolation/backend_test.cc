@@ -90,7 +90,7 @@ class IsolatedBackendTest : public testing::Test {
     options.host_program = CHIMERA_BINARY_DIR "/bin/chimera-plugin-host";
     options.state_dir = state_;
     options.log = [this](LibraryRuntime::Severity, const std::string&, const std::string& line) {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       lines_.push_back(line);
     };
     return std::make_shared<LibraryRuntime>(std::move(options));
@@ -125,7 +125,7 @@ class IsolatedBackendTest : public testing::Test {
     return false;
   }
   std::string log_text() {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     std::string text;
     for (const std::string& line : lines_) text += line + "\n";
     return text;
@@ -135,8 +135,8 @@ class IsolatedBackendTest : public testing::Test {
   ThreadPool pool_{1};
   FloatBuffer scratch_;
   std::vector<float> x_, y_;
-  std::mutex mutex_;
-  std::vector<std::string> lines_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<std::string> lines_ GUARDED_BY(mutex_);
 };
 
 TEST_F(IsolatedBackendTest, ComputesTheSameBits) {

@@ -47,6 +47,7 @@ void IsolatedBackend::log(Severity severity, const std::string& line) const {
 }
 
 void IsolatedBackend::keep() {
+  const ThreadRoleScope role(keeper_role_);
   backoff_ = kFirstBackoff;
   for (;;) {
     const Clock::time_point started = Clock::now();
@@ -61,7 +62,7 @@ void IsolatedBackend::keep() {
     if (host.ok()) {
       watch(**host);
       if (stopping_) return retire(**host);
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       how = (*host)->end;
     } else {
       how = "did not start: " + host.status().message();
@@ -103,7 +104,7 @@ Result<std::shared_ptr<HostLife>> IsolatedBackend::launch() {
   CHIMERA_RETURN_IF_ERROR(accept(std::move(ready)));
   host->port->close_files();
   runtime_->count_loaded();
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   host_ = host;
   state_ = "active";
   if (!first_) ++restarts_;
@@ -158,7 +159,7 @@ Status IsolatedBackend::accept(HostReady ready) {
                         module_, ready.info.id, ready.info.version, info_.id, info_.version)};
   }
   resident_bytes_ = ready.resident_bytes;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   sandbox_ = std::move(ready.sandbox);
   return {};
 }
@@ -212,7 +213,7 @@ Status IsolatedBackend::handle(const HostFrame& frame) {
   if (frame.type == HostMessage::kCounters) {
     Result<HostCounters> counters = decode_counters(frame.payload);
     if (!counters.ok()) return counters.status();
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     counters_ = std::move(*counters);
     return {};
   }
@@ -232,7 +233,7 @@ bool IsolatedBackend::count_end(const std::string& how) {
   while (now - ends_.front() > kQuarantineWindow) ends_.pop_front();
   const bool enough = ends_.size() >= kEndsToQuarantine;
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     last_error_ = "its process " + how;
     state_ = enough ? "quarantined" : "restarting";
   }
@@ -252,7 +253,7 @@ bool IsolatedBackend::count_end(const std::string& how) {
 
 void IsolatedBackend::retire(HostLife& host) {
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     host_ = nullptr;
     state_ = "retired";
   }

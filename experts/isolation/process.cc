@@ -100,12 +100,12 @@ HostProcess::~HostProcess() {
 }
 
 void HostProcess::kill() {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (!reaped_) ::kill(pid_, SIGKILL);
 }
 
 std::optional<std::string> HostProcess::ended() {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (reaped_) return how_;
   int status = 0;
   const pid_t got = ::waitpid(pid_, &status, WNOHANG);

@@ -13,11 +13,11 @@
 
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "base/status.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -50,9 +50,9 @@ class HostProcess {
 
   const pid_t pid_;
   const int pid_fd_;
-  std::mutex mutex_;  // guards reaped_: no signal to a pid that may be somebody else's
-  bool reaped_ = false;
-  std::string how_;
+  Mutex mutex_;
+  bool reaped_ GUARDED_BY(mutex_) = false;  // then no signal to a pid that may be somebody else's
+  std::string how_ GUARDED_BY(mutex_);
 };
 
 }  // namespace chimera

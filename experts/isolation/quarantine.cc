@@ -33,7 +33,7 @@ std::string Quarantine::path_of(const std::string& key) const {
 Status Quarantine::check(const std::string& key, const std::string& module) const {
   std::string why;
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     if (here_.contains(key)) why = "it crashed too often since the daemon started";
   }
   std::string hint = "Load a corrected version.";
@@ -65,7 +65,7 @@ Status Quarantine::put(const std::string& key, const QuarantineRecord& record) {
       status = write_file_durably(env_, path_of(key), text + "\n", 0600);
     }
   }
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (dir_.empty() || !status.ok()) here_.insert(key);
   return status;
 }

@@ -5,13 +5,13 @@
 // Thread safety: all methods from any thread.
 #pragma once
 
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "base/io/env.h"
 #include "base/status.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -38,8 +38,8 @@ class Quarantine {
 
   const std::string dir_;
   Env& env_;
-  mutable std::mutex mutex_;
-  std::set<std::string> here_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::set<std::string> here_ GUARDED_BY(mutex_);
 };
 
 }  // namespace chimera

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/threads/background.h"
+#include "base/threads/mutex.h"
 #include "experts/library/backend.h"
 #include "experts/library/plugin_image.h"
 #include "experts/library/plugin_instance.h"
@@ -34,7 +35,7 @@ class InProcessBackend final : public LibraryBackend {
         runtime_(std::move(runtime)) {}
 
   Status open(const LibrarySource& source) {
-    const auto control = runtime_->control();
+    const MutexLock control(runtime_->control());
     Result<std::unique_ptr<PluginImage>> image = PluginImage::load(source, *runtime_);
     if (!image.ok()) return image.status();
     Result<std::unique_ptr<PluginInstance>> instance =
@@ -46,7 +47,7 @@ class InProcessBackend final : public LibraryBackend {
   }
 
   ~InProcessBackend() override {
-    const auto control = runtime_->control();
+    const MutexLock control(runtime_->control());
     instance_.reset();
     image_.reset();
   }
@@ -60,7 +61,7 @@ class InProcessBackend final : public LibraryBackend {
     status.calls = calls_.load();
     status.failures = failures_.load();
     status.counters = instance_->counters();
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     status.last_error = last_error_;
     return status;
   }
@@ -147,7 +148,7 @@ class InProcessBackend final : public LibraryBackend {
 
   void note_failure(const Status& status) {
     failures_.fetch_add(1, std::memory_order_relaxed);
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     last_error_ = status.message();
   }
 
@@ -158,8 +159,8 @@ class InProcessBackend final : public LibraryBackend {
   std::unique_ptr<PluginImage> image_;
   std::unique_ptr<PluginInstance> instance_;
   std::atomic<uint64_t> calls_{0}, failures_{0};
-  mutable std::mutex mutex_;  // guards last_error_
-  std::string last_error_;
+  mutable Mutex mutex_;
+  std::string last_error_ GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -65,13 +65,13 @@ int32_t PluginHost::pack(const chimera_matrix_source& source, chimera_packed_mat
   Matrix matrix{data.get(), stored == 2 ? DType::kBF16 : DType::kF32,
                 static_cast<int64_t>(source.rows), static_cast<int64_t>(source.cols), data};
   *out = new chimera_packed_matrix{this, std::move(matrix)};
-  const std::lock_guard guard(memory_mutex_);
+  const MutexLock guard(memory_mutex_);
   matrices_.emplace(*out, bytes);
   return CHIMERA_OK;
 }
 
 void PluginHost::release_matrix(chimera_packed_matrix* matrix) {
-  const std::lock_guard guard(memory_mutex_);
+  const MutexLock guard(memory_mutex_);
   const auto found = matrices_.find(matrix);
   if (found == matrices_.end()) return;
   used_.fetch_sub(found->second);

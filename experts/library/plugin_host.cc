@@ -6,6 +6,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "base/version.h"
 #include "experts/library/plugin_services.h"
 
 namespace chimera {
@@ -74,12 +75,11 @@ PluginHost::PluginHost(Options options)
     : options_(std::move(options)),
       log_tokens_(kLogBurst),
       log_refilled_(std::chrono::steady_clock::now()) {
-  static constexpr char kVersion[] = "0.1.0";
   abi_.struct_size = sizeof(abi_);
   abi_.abi_major = CHIMERA_ABI_MAJOR;
   abi_.abi_minor = CHIMERA_ABI_MINOR;
   abi_.name = {options_.program.data(), options_.program.size()};
-  abi_.version = {kVersion, sizeof(kVersion) - 1};
+  abi_.version = {version(), std::strlen(version())};
   abi_.host_data_owned = this;
   abi_.get_service = &PluginServices::get_service;
 }
@@ -97,7 +97,7 @@ void PluginHost::write_log(uint32_t severity, chimera_text line) {
 
 /// A token bucket; `dropped`: lines left out since the last one that passed.
 bool PluginHost::may_log(uint64_t* dropped) {
-  const std::lock_guard guard(log_mutex_);
+  const MutexLock guard(log_mutex_);
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> passed = now - log_refilled_;
   log_refilled_ = now;

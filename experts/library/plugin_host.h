@@ -13,10 +13,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/threads/mutex.h"
 #include "base/threads/thread_pool.h"
 #include "chimera/services.h"
 #include "compute/kernels/kernels.h"
@@ -74,14 +74,14 @@ class PluginHost {
   const Options options_;
   chimera_host abi_{};
   std::atomic<uint64_t> used_{0};
-  std::mutex memory_mutex_;                              // guards blocks_ and matrices_
-  std::map<void*, uint64_t> blocks_;                     // size of each
-  std::map<chimera_packed_matrix*, uint64_t> matrices_;  // charge of each
-  std::mutex log_mutex_;                                 // guards the three below
-  double log_tokens_;
-  std::chrono::steady_clock::time_point log_refilled_;
-  uint64_t log_dropped_ = 0;
-  mutable std::mutex metrics_mutex_;  // guards declaring; updates go by index below the counts
+  Mutex memory_mutex_;
+  std::map<void*, uint64_t> blocks_ GUARDED_BY(memory_mutex_);                     // size of each
+  std::map<chimera_packed_matrix*, uint64_t> matrices_ GUARDED_BY(memory_mutex_);  // charge of each
+  Mutex log_mutex_;
+  double log_tokens_ GUARDED_BY(log_mutex_);
+  std::chrono::steady_clock::time_point log_refilled_ GUARDED_BY(log_mutex_);
+  uint64_t log_dropped_ GUARDED_BY(log_mutex_) = 0;
+  mutable Mutex metrics_mutex_;  // held while declaring; updates go by index below the counts
   std::array<Counter, CHIMERA_METRICS_MAX> counters_;
   std::array<Histogram, CHIMERA_METRICS_MAX> histograms_;
   std::atomic<uint32_t> counter_count_{0}, histogram_count_{0};

@@ -19,7 +19,7 @@ class PluginHostTest : public ::testing::Test {
   PluginHostTest() {
     LibraryRuntime::Options options;
     options.log = [this](LibraryRuntime::Severity, const std::string&, const std::string& line) {
-      const std::lock_guard guard(mutex_);
+      const MutexLock guard(mutex_);
       lines_.push_back(line);
     };
     runtime_ = std::make_unique<LibraryRuntime>(options);
@@ -42,13 +42,18 @@ class PluginHostTest : public ::testing::Test {
     return *found;
   }
   static chimera_text text(const char* t) { return {t, std::strlen(t)}; }
+  std::vector<std::string> lines() {
+    const MutexLock guard(mutex_);
+    return lines_;
+  }
   bool logged(const std::string& part) {
-    return std::any_of(lines_.begin(), lines_.end(),
+    const std::vector<std::string> all = lines();
+    return std::any_of(all.begin(), all.end(),
                        [&](const auto& l) { return l.find(part) != std::string::npos; });
   }
 
-  std::mutex mutex_;
-  std::vector<std::string> lines_;
+  Mutex mutex_;
+  std::vector<std::string> lines_ GUARDED_BY(mutex_);
   std::vector<TensorView> tensors_;
   std::unique_ptr<LibraryRuntime> runtime_;
   std::unique_ptr<PluginHost> owner_;
@@ -98,7 +103,7 @@ TEST_F(PluginHostTest, MemoryIsAlignedZeroedCappedAndTakenBack) {
 TEST_F(PluginHostTest, FloodOfLinesIsCutAndCounted) {
   const auto& log = service<chimera_host_log>(CHIMERA_LOG_ID);
   for (int i = 0; i < 5000; ++i) log.write(host_, CHIMERA_LOG_INFO, text("again"));
-  const size_t written = lines_.size();
+  const size_t written = lines().size();
   EXPECT_LT(written, 300u);
   std::this_thread::sleep_for(std::chrono::milliseconds(120));
   log.write(host_, CHIMERA_LOG_INFO, text("later"));
@@ -109,10 +114,10 @@ TEST_F(PluginHostTest, FloodOfLinesIsCutAndCounted) {
 TEST_F(PluginHostTest, LinesAreEscapedAndCut) {
   const auto& log = service<chimera_host_log>(CHIMERA_LOG_ID);
   log.write(host_, CHIMERA_LOG_WARNING, text("a\nforged \x1b[31mline"));
-  EXPECT_EQ(lines_.back(), "a\\x0aforged \\x1b[31mline");
+  EXPECT_EQ(lines().back(), "a\\x0aforged \\x1b[31mline");
   const std::string longer(5000, 'x');
   log.write(host_, 99, {longer.data(), longer.size()});
-  EXPECT_EQ(lines_.back(), std::string(CHIMERA_LOG_MAX_BYTES, 'x') + " [3976 bytes cut]");
+  EXPECT_EQ(lines().back(), std::string(CHIMERA_LOG_MAX_BYTES, 'x') + " [3976 bytes cut]");
   log.write(host_, CHIMERA_LOG_INFO, {nullptr, 5});
 }
 

@@ -23,7 +23,8 @@ class PluginImage {
   /// resource_exhausted at the cap of kept images; data_corrupt when the loader refuses the file or
   /// the entry is not one; failed_precondition for another ABI, or constructors with side effects.
   static Result<std::unique_ptr<PluginImage>> load(const LibrarySource& source,
-                                                   LibraryRuntime& runtime);
+                                                   LibraryRuntime& runtime)
+      REQUIRES(runtime.control());
   ~PluginImage();
   PluginImage(const PluginImage&) = delete;
   PluginImage& operator=(const PluginImage&) = delete;

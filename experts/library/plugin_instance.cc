@@ -176,7 +176,7 @@ Status PluginInstance::forward(int64_t layer, int64_t expert, const PluginRows& 
   batch.cancel_borrowed = compute.cancel;
   batch.epoch = compute.epoch;
 
-  std::unique_lock<std::mutex> one(serial_, std::defer_lock);
+  MovableMutexLock one(serial_, std::defer_lock);
   if (!info_.reentrant) one.lock();
   const FloatingPointGuard fp;
   const PluginCallScope scope(*host_, *compute.pool, batch.worker_count);

@@ -11,11 +11,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "base/threads/mutex.h"
 #include "base/threads/thread_pool.h"
 #include "experts/library/backend.h"
 #include "experts/library/plugin_host.h"
@@ -46,7 +46,8 @@ class PluginInstance {
   /// create, prepare, activate. On failure everything is undone.
   static Result<std::unique_ptr<PluginInstance>> open(const PluginImage& image,
                                                       const LibrarySource& source,
-                                                      LibraryRuntime& runtime);
+                                                      LibraryRuntime& runtime)
+      REQUIRES(runtime.control());
   ~PluginInstance();  // deactivate, destroy
   PluginInstance(const PluginInstance&) = delete;
   PluginInstance& operator=(const PluginInstance&) = delete;
@@ -92,7 +93,7 @@ class PluginInstance {
   chimera_expert* expert_ = nullptr;
   bool active_ = false;
   std::atomic<bool> poisoned_{false};
-  std::mutex serial_;
+  Mutex serial_;  // held by a call of an instance of the serial class
 };
 
 /// Compares what a plugin says of itself with the ABI, the machine, the ELF note, the manifest and

@@ -64,7 +64,7 @@ void* PluginHost::allocate(uint64_t size, uint64_t alignment, uint32_t flags) {
   }
   if (huge) (void)::madvise(block, bytes, MADV_HUGEPAGE);  // a hint may be ignored
   std::memset(block, 0, bytes);
-  const std::lock_guard guard(memory_mutex_);
+  const MutexLock guard(memory_mutex_);
   blocks_.emplace(block, size);
   return block;
 }
@@ -72,7 +72,7 @@ void* PluginHost::allocate(uint64_t size, uint64_t alignment, uint32_t flags) {
 void PluginHost::release(void* block) {
   if (block == nullptr) return;
   {
-    const std::lock_guard guard(memory_mutex_);
+    const MutexLock guard(memory_mutex_);
     const auto found = blocks_.find(block);
     if (found != blocks_.end()) {
       used_.fetch_sub(found->second);

@@ -23,7 +23,7 @@ bool is_metric_name(chimera_text text) {
 uint32_t PluginHost::declare_counter(chimera_text name) {
   if (!is_metric_name(name)) return 0;
   const std::string text(name.data_borrowed, name.size);
-  const std::lock_guard guard(metrics_mutex_);
+  const MutexLock guard(metrics_mutex_);
   const uint32_t count = counter_count_.load();
   for (uint32_t i = 0; i < count; ++i) {
     if (counters_[i].name == text) return i + 1;
@@ -43,7 +43,7 @@ uint32_t PluginHost::declare_histogram(chimera_text name, const double* bounds, 
     if (!std::isfinite(bounds[i]) || (i != 0 && bounds[i] <= bounds[i - 1])) return 0;
   }
   const std::string text(name.data_borrowed, name.size);
-  const std::lock_guard guard(metrics_mutex_);
+  const MutexLock guard(metrics_mutex_);
   const uint32_t known = histogram_count_.load();
   for (uint32_t i = 0; i < known; ++i) {
     if (histograms_[i].name == text) return i + 1;
@@ -56,7 +56,7 @@ uint32_t PluginHost::declare_histogram(chimera_text name, const double* bounds, 
 }
 
 std::map<std::string, uint64_t> PluginHost::counters() const {
-  const std::lock_guard guard(metrics_mutex_);
+  const MutexLock guard(metrics_mutex_);
   std::map<std::string, uint64_t> all;
   for (uint32_t i = 0; i < counter_count_.load(); ++i) {
     all[counters_[i].name] = counters_[i].value.load();

@@ -27,7 +27,7 @@ LibraryStats LibraryRuntime::stats() const {
   stats.log_lines_dropped = dropped_lines_.load();
   stats.kept_limit = options_.kept_limit;
   stats.kept_bytes_limit = options_.kept_bytes_limit;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   stats.kept = kept_.size();
   stats.kept_bytes = kept_bytes_;
   stats.kept_images = kept_;
@@ -40,7 +40,7 @@ void LibraryRuntime::log(Severity severity, const std::string& module,
 }
 
 Status LibraryRuntime::admit(const std::string& module) const {
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (kept_.size() < options_.kept_limit && kept_bytes_ < options_.kept_bytes_limit) return {};
   return {Code::kResourceExhausted,
           fmt::format("module {}: found {} retired libraries of {} MiB that could not be unmapped "
@@ -59,7 +59,7 @@ void LibraryRuntime::count_kept(KeptImage image) {
                                  image.bytes >> 10, image.reason);
   bool near = false;
   {
-    const std::lock_guard guard(mutex_);
+    const MutexLock guard(mutex_);
     kept_bytes_ += image.bytes;
     kept_.push_back(std::move(image));
     near = 4 * kept_.size() >= 3 * options_.kept_limit ||

@@ -11,11 +11,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -58,7 +58,7 @@ class LibraryRuntime {
   void log(Severity severity, const std::string& module, const std::string& line) const;
 
   /// Held around every control call of every plugin: loads, retirements.
-  std::unique_lock<std::mutex> control() { return std::unique_lock(control_); }
+  Mutex& control() RETURN_CAPABILITY(control_) { return control_; }
   /// A number that never comes again in this process, from whichever runtime: the dynamic loader's
   /// table of names is the process's.
   static uint64_t next_generation();
@@ -74,11 +74,11 @@ class LibraryRuntime {
  private:
   const Options options_;
   const uint32_t worker_count_;
-  std::mutex control_;
+  Mutex control_;
   std::atomic<uint64_t> loaded_{0}, unloaded_{0}, dropped_lines_{0};
-  mutable std::mutex mutex_;  // guards kept_ and kept_bytes_
-  std::vector<KeptImage> kept_;
-  uint64_t kept_bytes_ = 0;
+  mutable Mutex mutex_;
+  std::vector<KeptImage> kept_ GUARDED_BY(mutex_);
+  uint64_t kept_bytes_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace chimera

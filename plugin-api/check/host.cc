@@ -5,6 +5,7 @@
 #include <ctime>
 #include <thread>
 
+#include "base/version.h"
 #include "check/host_state.h"
 
 namespace chimera::check {
@@ -54,7 +55,7 @@ std::string_view place_of(Call call) {
 
 void log_write(const chimera_host* host, uint32_t, chimera_text line) {
   ServiceCall call(host, "chimera.log/1 write", ServiceCall::kAny);
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   auto& a = call.state.accounts;
   ++a.log_lines;
   a.log_bytes += line.size;
@@ -63,7 +64,7 @@ void log_write(const chimera_host* host, uint32_t, chimera_text line) {
 
 void error_set(const chimera_host* host, chimera_text text) {
   ServiceCall call(host, "chimera.error/1 set", ServiceCall::kControl | ServiceCall::kForward);
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   call.state.accounts.last_error = string_of(text).substr(0, CHIMERA_ERROR_MAX_BYTES);
 }
 
@@ -110,7 +111,7 @@ void memory_release(const chimera_host* host, void* block) {
 
 uint64_t memory_used(const chimera_host* host) {
   ServiceCall call(host, "chimera.memory/1 used_bytes", ServiceCall::kAny);
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   return call.state.accounts.used_bytes;
 }
 
@@ -149,7 +150,7 @@ int32_t lend_tensor(ServiceCall& call, const TensorAt& at, chimera_tensor* out) 
     full.byte_size -= full.byte_size / full.shape[0];
     --full.shape[0];
   }
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   call.state.lent.push_back(std::make_unique<Guarded>("a tensor", full.byte_size, 64));
   Guarded& copy = *call.state.lent.back();
   std::memcpy(copy.data(), at.file->data(t).data(), full.byte_size);
@@ -219,7 +220,7 @@ int32_t parallel_run(const chimera_host* abi, uint32_t count, chimera_parallel_b
   ServiceCall call(abi, "chimera.parallel/1 run", ServiceCall::kForward);
   Host& host = call.host;
   {
-    const std::lock_guard lock(call.state.mutex);
+    const MutexLock lock(call.state.mutex);
     ++call.state.accounts.parallel_runs;
   }
   if (from != Call::kForward || host.parallel == Parallel::kRefused) {
@@ -245,9 +246,9 @@ bool metric_name(const std::string& name) {
          name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
 }
 
-uint32_t declare(ServiceCall& call, std::map<std::string, uint32_t>& all, chimera_text name) {
+uint32_t declare(ServiceCall& call, std::map<std::string, uint32_t>& all, chimera_text name)
+    REQUIRES(call.state.mutex) {
   const std::string text = string_of(name);
-  const std::lock_guard lock(call.state.mutex);
   if (const auto it = all.find(text); it != all.end()) return it->second;
   if (!call.allowed || !metric_name(text) || all.size() >= CHIMERA_METRICS_MAX) return 0;
   const auto handle = static_cast<uint32_t>(all.size() + 1);
@@ -257,11 +258,14 @@ uint32_t declare(ServiceCall& call, std::map<std::string, uint32_t>& all, chimer
 
 uint32_t metrics_counter(const chimera_host* host, chimera_text name) {
   ServiceCall call(host, "chimera.metrics/1 counter", ServiceCall::kControl);
+  const MutexLock lock(call.state.mutex);
   return declare(call, call.state.counters, name);
 }
 uint32_t metrics_histogram(const chimera_host* host, chimera_text name, const double*, uint32_t n) {
   ServiceCall call(host, "chimera.metrics/1 histogram", ServiceCall::kControl);
-  return n <= CHIMERA_METRICS_MAX_BOUNDS ? declare(call, call.state.histograms, name) : 0;
+  if (n > CHIMERA_METRICS_MAX_BOUNDS) return 0;
+  const MutexLock lock(call.state.mutex);
+  return declare(call, call.state.histograms, name);
 }
 void metrics_add(const chimera_host*, uint32_t, uint64_t) {}
 void metrics_observe(const chimera_host*, uint32_t, double) {}
@@ -274,20 +278,20 @@ const void* get_service(const chimera_host* abi, const char* id);
 ServiceCall::ServiceCall(const chimera_host* abi, const char* function, uint8_t roles)
     : host(host_of(abi)), state(HostServices::state(host)) {
   if (t_call == Call::kCreate) {
-    const std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     state.accounts.calls_in_create.push_back(function);
     return;
   }
   allowed = (role_of(t_call) & roles) != 0;
   if (allowed) return;
   const std::string text = fmt::format("{} from {}", function, place_of(t_call));
-  const std::lock_guard lock(state.mutex);
+  const MutexLock lock(state.mutex);
   auto& all = state.accounts.violations;
   if (std::find(all.begin(), all.end(), text) == all.end()) all.push_back(text);
 }
 
 void* host_allocate(ServiceCall& call, uint64_t size, uint64_t alignment) {
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   auto& a = call.state.accounts;
   const bool failing = ++a.allocations == call.host.fail_allocation;
   if (failing || size > call.host.memory_cap - std::min(call.host.memory_cap, a.used_bytes)) {
@@ -304,7 +308,7 @@ void* host_allocate(ServiceCall& call, uint64_t size, uint64_t alignment) {
 }
 
 bool host_release(ServiceCall& call, void* block) {
-  const std::lock_guard lock(call.state.mutex);
+  const MutexLock lock(call.state.mutex);
   const auto it = call.state.blocks.find(block);
   if (it == call.state.blocks.end()) {
     call.state.accounts.violations.push_back("release of a block that is not allocated");
@@ -340,7 +344,7 @@ const void* get_service(const chimera_host* abi, const char* id) {
   // From forward too: the C++ wrapper looks up chimera.error/1 when a call fails.
   ServiceCall call(abi, "get_service", ServiceCall::kControl | ServiceCall::kForward);
   {
-    const std::lock_guard lock(call.state.mutex);
+    const MutexLock lock(call.state.mutex);
     call.state.accounts.asked.insert(id);
   }
   return call.host.missing.count(id) != 0 ? nullptr : service_named(call.state, id);
@@ -356,8 +360,13 @@ void set(Padded<T>& padded, const T& value) {
 
 Host::Host(Context& context) : context_(context), impl_(std::make_unique<Impl>()) {
   Impl& s = *impl_;
-  set(s.host, {sizeof(chimera_host), CHIMERA_ABI_MAJOR, CHIMERA_ABI_MINOR,
-               CHIMERA_TEXT("chimera-plugin-check"), CHIMERA_TEXT("1.0.0"), this, get_service});
+  set(s.host, {sizeof(chimera_host),
+               CHIMERA_ABI_MAJOR,
+               CHIMERA_ABI_MINOR,
+               CHIMERA_TEXT("chimera-plugin-check"),
+               {version(), std::strlen(version())},
+               this,
+               get_service});
   set(s.log, {sizeof(chimera_host_log), 0, log_write});
   set(s.error, {sizeof(chimera_host_error), 0, error_set});
   set(s.memory, {sizeof(chimera_host_memory), 0, memory_allocate, memory_release, memory_used});
@@ -378,17 +387,17 @@ Host::~Host() {
 }
 
 Host::Accounts Host::accounts() const {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   return impl_->accounts;
 }
 
 void Host::forget_error() {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->accounts.last_error.clear();
 }
 
 void Host::revoke_tensors() {
-  const std::lock_guard lock(impl_->mutex);
+  const MutexLock lock(impl_->mutex);
   impl_->revoked = std::move(impl_->lent);  // those of the time before are seen no longer
   impl_->lent.clear();
   for (auto& tensor : impl_->revoked) tensor->revoke();

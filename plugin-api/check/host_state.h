@@ -1,8 +1,11 @@
 // The inside of the checker's host, shared by host.cc and host_matmul.cc only.
+//
+// Thread safety: as host.h says.
 #pragma once
 
 #include <algorithm>
 
+#include "base/threads/mutex.h"
 #include "check/host.h"
 #include "check/watch.h"
 
@@ -21,11 +24,13 @@ struct Padded {
 };
 
 struct Host::Impl {
-  mutable std::mutex mutex;  // guards what follows up to the services
-  Accounts accounts;
-  std::map<void*, uint64_t> blocks;                     // of memory/1 and matmul/1
-  std::vector<std::unique_ptr<Guarded>> lent, revoked;  // tensor data
-  std::map<std::string, uint32_t> counters, histograms;
+  mutable Mutex mutex;
+  Accounts accounts GUARDED_BY(mutex);
+  std::map<void*, uint64_t> blocks GUARDED_BY(mutex);               // of memory/1 and matmul/1
+  std::vector<std::unique_ptr<Guarded>> lent GUARDED_BY(mutex);     // tensor data
+  std::vector<std::unique_ptr<Guarded>> revoked GUARDED_BY(mutex);  // likewise
+  std::map<std::string, uint32_t> counters GUARDED_BY(mutex);
+  std::map<std::string, uint32_t> histograms GUARDED_BY(mutex);
 
   Padded<chimera_host> host;
   Padded<chimera_host_log> log;

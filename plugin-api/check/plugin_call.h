@@ -1,14 +1,16 @@
 // guarded_call: included by plugin.h.
+//
+// Thread safety: from any thread.
 #pragma once
 
 #include <cxxabi.h>
 
 #include <cstdlib>
 #include <exception>
-#include <mutex>
 #include <string>
 #include <typeinfo>
 
+#include "base/threads/mutex.h"
 #include "check/watch.h"
 
 namespace chimera::check {
@@ -24,7 +26,8 @@ inline std::string current_exception_name() {
   return out;
 }
 
-inline std::mutex exceptions_mutex;  // forward may run on several threads
+// Of Context::exceptions, while forward runs on several threads.
+inline Mutex exceptions_mutex;
 
 template <class Body>
 int32_t guarded_call(Context& context, const char* function, Body&& body) {
@@ -33,7 +36,7 @@ int32_t guarded_call(Context& context, const char* function, Body&& body) {
     const Inside inside;
     return body();
   } catch (...) {
-    const std::lock_guard lock(exceptions_mutex);
+    const MutexLock lock(exceptions_mutex);
     context.exceptions.push_back(current_exception_name() + " from " + function);
     return CHIMERA_INTERNAL;
   }

@@ -1,5 +1,7 @@
 // TokenModel: the "model" of tokenizer.json, which turns one piece of text into ids: BPE or
 // Unigram.
+//
+// Thread safety: encode() is const and may run concurrently; making a model by one thread.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +21,6 @@ enum class PieceForm {
   kBytes,       // the vocabulary spells bytes in the byte-level alphabet, pieces hold plain bytes
 };
 
-/// Thread safety: encode() is const and may run concurrently.
 class TokenModel {
  public:
   virtual ~TokenModel() = default;
