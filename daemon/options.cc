@@ -3,6 +3,8 @@
 #include <boost/program_options.hpp>
 #include <sstream>
 
+#include "base/version.h"
+
 namespace chimera {
 
 namespace po = boost::program_options;
@@ -35,7 +37,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     return options;
   }
   if (given.contains("version")) {
-    options.answer = "chimerad " CHIMERA_VERSION "\n";
+    options.answer = std::string("chimerad ") + version() + "\n";
     return options;
   }
   if (!given.contains("config")) {

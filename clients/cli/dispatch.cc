@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "base/version.h"
 #include "help.h"
 
 namespace chimera::cli {
@@ -82,7 +83,7 @@ Outcome dispatch(int argc, char** argv) {
   po::notify(options);
 
   if (options["version"].as<bool>()) {
-    std::cout << "chimera " << CHIMERA_VERSION << "\n";
+    std::cout << "chimera " << version() << "\n";
     return 0;
   }
   if (options["help"].as<bool>() || name == "-h") {

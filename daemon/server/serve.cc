@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "base/version.h"
 #include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
@@ -221,7 +222,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
     }
     const PublishedEpoch current = options.engine->current();
     Json out = {{"protocol", "chimera/1"},
-                {"version", CHIMERA_VERSION},
+                {"version", version()},
                 {"model_type", options.model.model_type},
                 {"family", options.model.model_type},
                 {"vocab", options.model.vocab_size},

@@ -5,12 +5,13 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/version.h"
 #include "experts/isolation/server.h"
 
 namespace {
 
 constexpr const char* kHelp =
-    R"(Usage: chimera-plugin-host --parent PID
+    R"(Usage: chimera-plugin-host --parent PID | --help | --version
 
 Runs the code of one library module for chimerad, which starts it for every
 module with `isolation: process` (the default) and hands it the library, its
@@ -33,6 +34,10 @@ five crashes in a minute.
 int main(int argc, char** argv) {
   if (argc == 2 && (std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0)) {
     std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (argc == 2 && std::strcmp(argv[1], "--version") == 0) {
+    std::printf("chimera-plugin-host %s\n", chimera::version());
     return 0;
   }
   pid_t parent = 0;

@@ -8,11 +8,12 @@
 #include <boost/program_options.hpp>
 #include <cstdio>
 
+#include "base/version.h"
 #include "experts/offline/module_commands.h"
 
 namespace {
 
-constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
+constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ... | --help | --version
 
   split CHECKPOINT --backbone OUT --modules-out DIR --module NAME=SLOTS
         [--module ...] [--map FILE] [--attach append|replace] [--license TEXT]
@@ -44,6 +45,10 @@ int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (std::find(words.begin(), words.end(), "--help") != words.end()) {
     fmt::print("{}", kUsage);
+    return 0;
+  }
+  if (words.size() == 1 && words[0] == "--version") {
+    fmt::print("chimera-module {}\n", chimera::version());
     return 0;
   }
   const auto json_flag = std::find(words.begin(), words.end(), "--json");

@@ -7,6 +7,7 @@
 #include <random>
 #include <sstream>
 
+#include "base/version.h"
 #include "check/case.h"
 
 namespace chimera::check {
@@ -53,9 +54,9 @@ po::options_description described(Options& o) {
       "time-factor", po::value<double>(&o.run.time_factor)->default_value(1.0),
       "stretches the time limits, e.g. 10 under valgrind")(
       "in-process", po::bool_switch(&o.run.in_process),
-      "no process of its own for the case, for debuggers")(
-      "verbose,v", po::bool_switch(&o.verbose), "what the plugin printed, too")("help,h",
-                                                                                "this text");
+      "no process of its own for the case, for debuggers")("verbose,v", po::bool_switch(&o.verbose),
+                                                           "what the plugin printed, too")(
+      "version", "print the version")("help,h", "this text");
   return d;
 }
 
@@ -116,6 +117,10 @@ Options read_options(int argc, char** argv) {
     po::notify(map);
   } catch (const po::error& e) {
     usage(e.what());
+  }
+  if (map.count("version") != 0) {
+    std::cout << "chimera-plugin-check " << version() << "\n";
+    std::exit(kConforms);
   }
   if (map.count("help") != 0) {
     std::cout << kHelp << "\n" << shown << kHelpEnd;

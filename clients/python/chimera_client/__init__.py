@@ -15,6 +15,9 @@ from .errors import (AlreadyExists, Cancelled, ChimeraError, DataCorrupt, Deadli
                      FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
                      ResourceExhausted, Unavailable, Unimplemented)
 
+# That of the project (CMakeLists.txt); pyproject.toml takes it from here.
+__version__ = "0.1.0"
+
 __all__ = [
     "AlreadyExists", "Cancelled", "ChimeraError", "Client", "DataCorrupt", "DeadlineExceeded",
     "Event", "FailedPrecondition", "Generation", "Internal", "InvalidArgument", "NotFound",
