@@ -28,10 +28,11 @@ po::options_description global_options() {
 void print_help(const std::vector<Command>& commands) {
   std::cout << "usage: chimera [--endpoint E] [--control E] [--json] COMMAND …\n\n";
   for (const Command& command : commands) {
-    std::cout << fmt::format("  {:<34}{}\n", command.name + " " + command.usage, command.summary);
+    std::cout << fmt::format("  {:<35}{}\n", command.name + " " + command.usage, command.summary);
   }
-  std::cout << fmt::format("  {:<34}{}\n", "module split|graft|inspect|verify",
+  std::cout << fmt::format("  {:<35}{}\n", "module split|graft|inspect|verify",
                            "module directories, offline");
+  std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
             << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n";
 }

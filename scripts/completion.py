@@ -1,0 +1,72 @@
+"""A bash completion script from a program's interface: its commands, their options, and the values
+of options whose help or usage lists them ("pin|restart"). All else completes to files."""
+import re
+
+TEMPLATE = '''\
+# bash completion of {program} {version}; made from `{program} --help`.
+_{function}() {{
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
+  local command="" options="{options}" i
+  for ((i = 1; i < COMP_CWORD; ++i)); do
+    case ${{COMP_WORDS[i]}} in
+{commands}
+    esac
+  done
+  COMPREPLY=()
+  case "$command $before" in
+{values}
+  esac
+  case $command in
+{command_options}
+  esac
+  if [[ $word == -* ]]; then
+    COMPREPLY=($(compgen -W "$options" -- "$word"))
+  elif [[ -z $command && -n "{names}" ]]; then
+    COMPREPLY=($(compgen -W "{names}" -- "$word"))
+  else
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen -f -- "$word"))
+  fi
+}}
+complete -F _{function} {program}
+'''
+
+
+def choices(option):
+    """The values that the option lists, e.g. of "pin|restart (=pin)" or "debug, info, warning or error"."""
+    argument = re.sub(r" \(=.*", "", option.argument)
+    if "|" in argument:
+        return argument.split("|")
+    listed = re.match(r"((?:\w+, )+\w+ or \w+)(?:;|$)", option.text)
+    return re.split(r", | or ", listed.group(1)) if listed else []
+
+
+def merged(commands):
+    """Command names in order, each with the options of all its forms."""
+    found = {}
+    for command in commands:
+        found.setdefault(command.name, []).extend(command.options)
+    return found
+
+
+def script(told):
+    commands = merged(told.commands)
+    values, per_command = [], []
+    for command, options in [("*", told.options), *commands.items()]:
+        for option in options:
+            if not option.argument:
+                continue
+            listed = choices(option)
+            reply = f'compgen -W "{" ".join(listed)}"' if listed else "compgen -f"
+            place = f'*" --{option.name}"' if command == "*" else f'"{command} --{option.name}"'
+            values.append(f'    {place}) COMPREPLY=($({reply} -- "$word")); return ;;')
+    for name, options in commands.items():
+        if options:
+            added = " ".join(f"--{option}" for option in dict.fromkeys(o.name for o in options))
+            per_command.append(f'    {name}) options+=" {added}" ;;')
+    names = " ".join(commands)
+    return TEMPLATE.format(
+        program=told.program, version=told.version, function=told.program.replace("-", "_"),
+        options=" ".join(f"--{option.name}" for option in told.options), names=names,
+        commands=f'      {names.replace(" ", "|")}) command=${{COMP_WORDS[i]}}; break ;;' if names else "      *) ;;",
+        values="\n".join(values) or "    *) ;;", command_options="\n".join(per_command) or "    *) ;;")
