@@ -20,12 +20,12 @@ _{function}() {{
 {command_options}
   esac
   if [[ $word == -* ]]; then
-    COMPREPLY=($(compgen -W "$options" -- "$word"))
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
   elif [[ -z $command && -n "{names}" ]]; then
-    COMPREPLY=($(compgen -W "{names}" -- "$word"))
+    mapfile -t COMPREPLY < <(compgen -W "{names}" -- "$word")
   else
     compopt -o filenames 2>/dev/null
-    COMPREPLY=($(compgen -f -- "$word"))
+    mapfile -t COMPREPLY < <(compgen -f -- "$word")
   fi
 }}
 complete -F _{function} {program}
@@ -51,7 +51,7 @@ def merged(commands):
 
 def script(told):
     commands = merged(told.commands)
-    values, per_command = [], []
+    places, per_command = {}, []  # how an option's value is completed -> after which words
     for command, options in [("*", told.options), *commands.items()]:
         for option in options:
             if not option.argument:
@@ -59,11 +59,12 @@ def script(told):
             listed = choices(option)
             reply = f'compgen -W "{" ".join(listed)}"' if listed else "compgen -f"
             place = f'*" --{option.name}"' if command == "*" else f'"{command} --{option.name}"'
-            values.append(f'    {place}) COMPREPLY=($({reply} -- "$word")); return ;;')
+            places.setdefault(reply, []).append(place)
     for name, options in commands.items():
         if options:
             added = " ".join(f"--{option}" for option in dict.fromkeys(o.name for o in options))
             per_command.append(f'    {name}) options+=" {added}" ;;')
+    values = [f'    {"|".join(after)}) mapfile -t COMPREPLY < <({reply} -- "$word"); return ;;' for reply, after in places.items()]
     names = " ".join(commands)
     return TEMPLATE.format(
         program=told.program, version=told.version, function=told.program.replace("-", "_"),

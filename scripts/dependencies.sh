@@ -1,7 +1,8 @@
-# Debian packages that Chimera builds and tests with. Sourced by ./quickstart and ./check.
+# Debian packages that Chimera builds and tests with. Sourced by ./quickstart, ./check and
+# scripts/lint.
 #
-# install_dependencies: installs what is missing with apt-get (as root or through sudo), says
-# what it does, and does nothing when all is there.
+# install_dependencies [PACKAGE...]: installs what is missing of these (CHIMERA_PACKAGES) with
+# apt-get (as root or through sudo), says what it does, and does nothing when all is there.
 
 CHIMERA_PACKAGES=(
   g++ cmake ninja-build pkg-config
@@ -14,9 +15,13 @@ CHIMERA_PACKAGES=(
   python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy
 )
 
+# What scripts/lint needs besides.
+CHIMERA_LINT_PACKAGES=(clang-14 clang-tidy-14 clang-format-14 git)
+
 install_dependencies() {
   local missing=() package
-  for package in "${CHIMERA_PACKAGES[@]}"; do
+  [ $# -gt 0 ] || set -- "${CHIMERA_PACKAGES[@]}"
+  for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
       missing+=("$package")
   done

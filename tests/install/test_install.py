@@ -93,7 +93,7 @@ class Installed(unittest.TestCase):
         function = "_" + words[0].replace("-", "_")
         code = ('source "$1"; shift; complete -p "$1" >/dev/null || exit 1; COMP_WORDS=("$@"); '
                 f'COMP_CWORD=$(($# - 1)); {function}; printf "%s\\n" "${{COMPREPLY[@]}}"')
-        return run("bash", "-uc", code, "bash", script, *words, cwd=self.prefix).split()
+        return run("bash", "-uc", code, "bash", script, *words, cwd=self.prefix).splitlines()
 
     def test_nothing_is_left_outside_of_destdir_and_prefix(self):
         self.assertEqual(os.listdir(self.destdir), ["opt"])
@@ -171,6 +171,10 @@ class Installed(unittest.TestCase):
     def test_completion_of_arguments_is_files(self):
         self.assertIn("share", self.complete("chimera", "load", "sh"))
         self.assertIn("share", self.complete("chimerad", "--config", "sh"))
+        odd = os.path.join(self.prefix, "two words")
+        os.mkdir(odd)
+        self.addCleanup(os.rmdir, odd)
+        self.assertEqual(self.complete("chimera", "load", "two"), ["two words"])
 
 
 if __name__ == "__main__":

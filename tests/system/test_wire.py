@@ -170,6 +170,7 @@ class WireTest(unittest.TestCase):
         self.assertIn("ok", self.daemon.cli("health").stdout)
         info = json.loads(self.daemon.cli("--json", "info").stdout)
         self.assertEqual(info["model_type"], "flex_olmo")
+        self.assertEqual(f"chimera {info['version']}", self.daemon.cli("--version").stdout.strip())
         for command in ("modules", "stats", "epochs", "routing"):
             self.assertTrue(self.daemon.cli(command).stdout, command)
 
