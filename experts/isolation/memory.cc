@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/file_mapping.hpp>
 
 #include "base/io/env.h"
 #include "chimera/status_code.h"
@@ -117,7 +118,8 @@ Result<boost::interprocess::mapped_region> map_file(int fd, boost::interprocess:
                   fmt::format("shared memory: found {} bytes (expected {})", info.st_size, bytes));
   }
   try {
-    const MappableFd file(fd, mode);
+    // Boost takes a file by its name; a descriptor has one.
+    const boost::interprocess::file_mapping file(fmt::format("/proc/self/fd/{}", fd).c_str(), mode);
     return boost::interprocess::mapped_region(file, mode, 0, bytes);
   } catch (const boost::interprocess::interprocess_exception& e) {
     return errno_status("mapping shared memory", static_cast<int>(e.get_native_error()));

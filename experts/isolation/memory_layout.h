@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <boost/interprocess/detail/os_file_functions.hpp>
 #include <boost/interprocess/mapped_region.hpp>
 #include <chrono>
 #include <cstring>
@@ -76,19 +75,6 @@ void store_once(T& shared, const T& value) {
     __atomic_store_n(to + i, words[i], __ATOMIC_RELAXED);
 }
 
-/// A memory file as Boost.Interprocess wants to see it.
-class MappableFd {
- public:
-  MappableFd(int fd, boost::interprocess::mode_t mode) : fd_(fd), mode_(mode) {}
-  boost::interprocess::mapping_handle_t get_mapping_handle() const {
-    return boost::interprocess::ipcdetail::mapping_handle_from_file_handle(fd_);
-  }
-  boost::interprocess::mode_t get_mode() const { return mode_; }
-
- private:
-  int fd_;
-  boost::interprocess::mode_t mode_;
-};
 /// Maps all of `fd`; an errno as Status otherwise.
 Result<boost::interprocess::mapped_region> map_file(int fd, boost::interprocess::mode_t mode,
                                                     uint64_t bytes);
