@@ -9,8 +9,8 @@ CHIMERA_PACKAGES=(
   libboost-dev libboost-program-options-dev libeigen3-dev
   libyaml-cpp-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   libzmq3-dev cppzmq-dev
-  libpcre2-dev libutf8proc-dev libssl-dev libsodium-dev libzstd-dev zstd libedit-dev
-  libgtest-dev libgmock-dev libbenchmark-dev
+  libpcre2-dev libutf8proc-dev libssl-dev libsodium-dev libseccomp-dev libzstd-dev zstd libedit-dev
+  libgtest-dev libgmock-dev
   ccache mold
   python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy
 )

@@ -1,27 +1,20 @@
-// seccomp: the lists of system calls, compiled to a BPF program.
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+// seccomp: the lists of system calls, compiled and installed by libseccomp.
+//
+// The filter knows the machine's own architecture alone: calls in another one's numbering (32 bits,
+// x32) are another way to the same kernel, and deadly.
 #include <sched.h>
+#include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstddef>
+#include <memory>
 
 #include "experts/isolation/sandbox/sandbox.h"
 
 namespace chimera {
 namespace {
-
-#if defined(__x86_64__)
-constexpr uint32_t kArchitecture = AUDIT_ARCH_X86_64;
-#elif defined(__aarch64__)
-constexpr uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
-#else
-constexpr uint32_t kArchitecture = 0;
-#endif
 
 // What computing rows, sleeping and waking, log lines, memory without code in it, and the end of a
 // process need.
@@ -107,96 +100,87 @@ constexpr int kLoadingToo[] = {
 #endif
 };
 
-class Program {
+/// A filter under construction. The first error stays and is what install() answers.
+class Filter {
  public:
-  Program() {
-    load(offsetof(seccomp_data, arch));
-    jump_equal(kArchitecture, 1, 0);
-    result(SECCOMP_RET_KILL_PROCESS);
-    load(offsetof(seccomp_data, nr));
-#if defined(__x86_64__)
-    // The x32 numbers, another way to the same calls.
-    code_.push_back(BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000u, 0, 1));
-    result(SECCOMP_RET_KILL_PROCESS);
-#endif
+  /// `otherwise`: what happens to calls without a rule.
+  explicit Filter(uint32_t otherwise)
+      : context_(seccomp_init(otherwise), seccomp_release), otherwise_(otherwise) {
+    if (context_ == nullptr) {
+      error_ = EINVAL;
+      return;
+    }
+    set(SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    set(SCMP_FLTATR_CTL_NNP, 0);       // the caller's to set, and to report
+    set(SCMP_FLTATR_CTL_TSYNC, 1);     // all threads
+    set(SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a binary tree: six comparisons instead of sixty
+    set(SCMP_FLTATR_API_SYSRAWRC, 1);  // the kernel's own errors
   }
 
-  void allow(int call) { on(call, SECCOMP_RET_ALLOW); }
-  void refuse(int call, uint32_t error) { on(call, SECCOMP_RET_ERRNO | error); }
+  void allow(int call) { add(SCMP_ACT_ALLOW, call); }
+  void refuse(int call, uint32_t error) { add(SCMP_ACT_ERRNO(error), call); }
   /// Allowed when the argument has none of `bits`, else refused with EPERM.
-  void allow_without(int call, int argument, uint32_t bits) {
-    jump_equal(static_cast<uint32_t>(call), 0, 4);
-    load(argument_offset(argument));
-    code_.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 1, 0));
-    result(SECCOMP_RET_ALLOW);
-    result(SECCOMP_RET_ERRNO | EPERM);
-    ++allowed_;
+  void allow_without(int call, unsigned argument, uint64_t bits) {
+    add(SCMP_ACT_ALLOW, call, {argument, SCMP_CMP_MASKED_EQ, bits, 0});
+    add(SCMP_ACT_ERRNO(EPERM), call, {argument, SCMP_CMP_MASKED_EQ, bits, bits});
   }
   /// Allowed when the argument is `value`, else deadly.
-  void allow_equal(int call, int argument, uint32_t value) {
-    jump_equal(static_cast<uint32_t>(call), 0, 4);
-    load(argument_offset(argument));
-    jump_equal(value, 0, 1);
-    result(SECCOMP_RET_ALLOW);
-    result(SECCOMP_RET_KILL_PROCESS);
-    ++allowed_;
+  void allow_equal(int call, unsigned argument, uint64_t value) {
+    add(SCMP_ACT_ALLOW, call, {argument, SCMP_CMP_EQ, value, 0});
+    add(SCMP_ACT_KILL_PROCESS, call, {argument, SCMP_CMP_NE, value, 0});
   }
-  void otherwise(uint32_t action) { result(action); }
 
+  /// 0, or an errno.
   int install() {
-    const sock_fprog program{static_cast<unsigned short>(code_.size()), code_.data()};
-    const long done =
-        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    if (done == 0) return 0;
-    return done > 0 ? EBUSY : errno;  // > 0: a thread that could not be brought in line
+    if (error_ == 0) keep(seccomp_load(context_.get()));
+    return error_;
   }
   int allowed() const { return allowed_; }
 
  private:
-  // Lower half of a 64-bit argument; the flags in question all lie there.
-  static uint32_t argument_offset(int argument) {
-    return static_cast<uint32_t>(offsetof(seccomp_data, args)) +
-           8u * static_cast<uint32_t>(argument);
+  void keep(int result) {
+    if (error_ == 0 && result < 0) error_ = -result;
   }
-  void load(size_t offset) {
-    code_.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset)));
+  void set(scmp_filter_attr attribute, uint32_t value) {
+    keep(seccomp_attr_set(context_.get(), attribute, value));
   }
-  void jump_equal(uint32_t value, uint8_t if_equal, uint8_t if_not) {
-    code_.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, if_equal, if_not));
+  void add(uint32_t action, int call) { keep_rule(action, call, 0, nullptr); }
+  void add(uint32_t action, int call, const scmp_arg_cmp& when) {
+    keep_rule(action, call, 1, &when);
   }
-  void result(uint32_t action) { code_.push_back(BPF_STMT(BPF_RET | BPF_K, action)); }
-  void on(int call, uint32_t action) {
-    jump_equal(static_cast<uint32_t>(call), 0, 1);
-    result(action);
-    if (action == SECCOMP_RET_ALLOW) ++allowed_;
+  void keep_rule(uint32_t action, int call, unsigned count, const scmp_arg_cmp* when) {
+    // libseccomp takes no rule that does what happens anyway.
+    if (error_ != 0 || action == otherwise_) return;
+    keep(seccomp_rule_add_array(context_.get(), action, call, count, when));
+    if (action == SCMP_ACT_ALLOW) ++allowed_;
   }
 
-  std::vector<sock_filter> code_;
+  const std::unique_ptr<void, decltype(&seccomp_release)> context_;
+  const uint32_t otherwise_;
+  int error_ = 0;
   int allowed_ = 0;
 };
 
 }  // namespace
 
 int restrict_calls(CallList list, int* calls) {
-  if (kArchitecture == 0) return ENOSYS;
   const bool serving = list == CallList::kServing;
-  Program program;
-  for (const int call : kServing) program.allow(call);
+  // A constructor that tries something else is told no; later it is the end.
+  Filter filter(serving ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
+  for (const int call : kServing) filter.allow(call);
   // abort() and failed assertions signal their own process.
-  program.allow_equal(SYS_tgkill, 0, static_cast<uint32_t>(getpid()));
+  filter.allow_equal(SYS_tgkill, 0, static_cast<uint64_t>(getpid()));
   if (serving) {
-    program.allow_without(SYS_mmap, 2, PROT_EXEC);
-    program.allow_without(SYS_mprotect, 2, PROT_EXEC);
-    for (const Refused& r : kRefused) program.refuse(r.call, r.error);
+    filter.allow_without(SYS_mmap, 2, PROT_EXEC);
+    filter.allow_without(SYS_mprotect, 2, PROT_EXEC);
+    for (const Refused& r : kRefused) filter.refuse(r.call, r.error);
   } else {
     // Its flags lie in memory, where a filter cannot look; the C library falls back to clone.
-    program.refuse(SYS_clone3, ENOSYS);
-    for (const int call : kLoadingToo) program.allow(call);
+    filter.refuse(SYS_clone3, ENOSYS);
+    for (const int call : kLoadingToo) filter.allow(call);
   }
-  // A constructor that tries something else is told no; later it is the end.
-  program.otherwise(serving ? SECCOMP_RET_KILL_PROCESS : (SECCOMP_RET_ERRNO | EPERM));
-  *calls = program.allowed();
-  return program.install();
+  *calls = filter.allowed();
+  return filter.install();
 }
 
 }  // namespace chimera
