@@ -1,7 +1,6 @@
 #include "chimera_client/client.h"
 
 #include <fmt/format.h>
-#include <zmq.h>
 
 #include <array>
 #include <cstring>
@@ -74,13 +73,9 @@ struct Client::Impl {
       connections[i] = std::make_unique<Connection>(context, endpoints[i], options.connect_timeout);
     }
   }
-  ~Impl() {
-    for (auto& connection : connections) connection.reset();
-    zmq_ctx_term(context);
-  }
   Connection& connection(wire::Endpoint which) { return *connections[static_cast<size_t>(which)]; }
 
-  void* context = zmq_ctx_new();
+  Context context;  // outlives the connections
   std::array<std::string, 2> endpoints;
   std::array<std::unique_ptr<Connection>, 2> connections;
   uint64_t last_id = 0;

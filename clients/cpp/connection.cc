@@ -1,11 +1,11 @@
 #include "chimera_client/connection.h"
 
 #include <fmt/format.h>
-#include <zmq.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <vector>
+#include <zmq.hpp>
 
 #include "base/json/reader.h"
 
@@ -19,60 +19,84 @@ constexpr Milliseconds kSlice{50};
 constexpr int kHeartbeatMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 6'000;
 
-bool set(void* socket, int option, int value) {
-  return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+/// All frames of one message; empty when none waits.
+std::vector<std::string> receive_frames(zmq::socket_t& socket) {
+  std::vector<std::string> frames;
+  zmq::message_t frame;
+  do {
+    if (!socket.recv(frame, zmq::recv_flags::dontwait)) break;
+    frames.push_back(frame.to_string());
+  } while (frame.more());
+  return frames;
 }
 
-/// All frames of one message; empty when none waits.
-std::vector<std::string> receive_frames(void* socket) {
-  std::vector<std::string> frames;
-  bool more = true;
-  while (more) {
-    zmq_msg_t message;
-    zmq_msg_init(&message);
-    const bool got = zmq_msg_recv(&message, socket, ZMQ_DONTWAIT) >= 0;
-    if (got) {
-      frames.emplace_back(static_cast<const char*>(zmq_msg_data(&message)), zmq_msg_size(&message));
+/// False when the time to send is up. Signals do not end the waiting.
+bool send_frame(zmq::socket_t& socket, std::string_view bytes, zmq::send_flags flags) {
+  while (true) {
+    try {
+      return socket.send(zmq::buffer(bytes), flags).has_value();
+    } catch (const zmq::error_t& e) {
+      if (e.num() != EINTR) throw;
     }
-    more = got && zmq_msg_more(&message) != 0;
-    zmq_msg_close(&message);
   }
-  return frames;
 }
 
 }  // namespace
 
-Connection::Connection(void* zmq_context, std::string endpoint, Milliseconds connect_timeout)
-    : context_(zmq_context), endpoint_(std::move(endpoint)), connect_timeout_(connect_timeout) {}
-
-Connection::~Connection() {
-  if (monitor_ != nullptr) {
-    zmq_socket_monitor(socket_, nullptr, 0);
-    zmq_close(monitor_);
+/// The DEALER socket, and a PAIR with the ends of its connections.
+struct Connection::Sockets {
+  Sockets(zmq::context_t& context, const std::string& endpoint, Milliseconds connect_timeout)
+      : dealer(context, zmq::socket_type::dealer), lost(context, zmq::socket_type::pair) {
+    namespace option = zmq::sockopt;
+    dealer.set(option::linger, 0);
+    // Queue on completed connections only, so that sending waits for a daemon to be there.
+    dealer.set(option::immediate, true);
+    dealer.set(option::sndtimeo, static_cast<int>(connect_timeout.count()));
+    dealer.set(option::heartbeat_ivl, kHeartbeatMs);
+    dealer.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
+    const std::string events = fmt::format("inproc://lost-{}", static_cast<const void*>(this));
+    if (zmq_socket_monitor(dealer.handle(), events.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) {
+      throw zmq::error_t();
+    }
+    lost.set(option::linger, 0);
+    lost.connect(events);
+    dealer.connect(endpoint);
   }
-  if (socket_ != nullptr) zmq_close(socket_);
+  // Events for a PAIR that is gone would block ZeroMQ's own thread.
+  ~Sockets() { zmq_socket_monitor(dealer.handle(), nullptr, 0); }
+  Sockets(const Sockets&) = delete;
+  Sockets& operator=(const Sockets&) = delete;
+
+  zmq::socket_t dealer, lost;
+};
+
+Context::Context() = default;
+Context::~Context() = default;
+
+zmq::context_t& Context::get() {
+  if (made_ == nullptr) made_ = std::make_unique<zmq::context_t>();
+  return *made_;
 }
+
+Connection::Connection(Context& context, std::string endpoint, Milliseconds connect_timeout)
+    : context_(context), endpoint_(std::move(endpoint)), connect_timeout_(connect_timeout) {}
+
+Connection::~Connection() = default;
 
 Error Connection::unreachable() const {
   return {"unavailable", fmt::format("daemon: nobody answers at {}", endpoint_),
           "start it with: chimerad --config FILE"};
 }
 
-bool Connection::open() {
-  if (socket_ != nullptr) return true;
-  socket_ = zmq_socket(context_, ZMQ_DEALER);
-  if (socket_ == nullptr) return false;
-  const std::string events = fmt::format("inproc://lost-{}", static_cast<const void*>(this));
-  // IMMEDIATE: queue on completed connections only, so that sending waits for a daemon to be there.
-  bool ok = set(socket_, ZMQ_LINGER, 0) && set(socket_, ZMQ_IMMEDIATE, 1) &&
-            set(socket_, ZMQ_SNDTIMEO, static_cast<int>(connect_timeout_.count())) &&
-            set(socket_, ZMQ_HEARTBEAT_IVL, kHeartbeatMs) &&
-            set(socket_, ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs) &&
-            zmq_socket_monitor(socket_, events.c_str(), ZMQ_EVENT_DISCONNECTED) == 0;
-  if (ok) monitor_ = zmq_socket(context_, ZMQ_PAIR);
-  ok = ok && monitor_ != nullptr && set(monitor_, ZMQ_LINGER, 0) &&
-       zmq_connect(monitor_, events.c_str()) == 0;
-  return ok && zmq_connect(socket_, endpoint_.c_str()) == 0;
+std::optional<Error> Connection::open() {
+  if (sockets_ != nullptr) return std::nullopt;
+  try {
+    sockets_ = std::make_unique<Sockets>(context_.get(), endpoint_, connect_timeout_);
+    return std::nullopt;
+  } catch (const zmq::error_t& e) {
+    return Error{"invalid_argument", fmt::format("endpoint {}: {}", endpoint_, e.what()),
+                 "write it as ipc:///path or tcp://127.0.0.1:PORT"};
+  }
 }
 
 std::optional<Error> Connection::send(const std::string& body) {
@@ -82,21 +106,25 @@ std::optional<Error> Connection::send(const std::string& body) {
         fmt::format("request: {} bytes (expected at most {})", body.size(), wire::kMaxMessageBytes),
         "send the text in parts"};
   }
-  if (!open()) {
-    return Error{"invalid_argument",
-                 fmt::format("endpoint {}: {}", endpoint_, zmq_strerror(zmq_errno())),
-                 "write it as ipc:///path or tcp://127.0.0.1:PORT"};
+  if (auto error = open()) return error;
+  try {
+    if (!send_frame(sockets_->dealer, wire::kMagic, zmq::send_flags::sndmore) ||
+        !send_frame(sockets_->dealer, body, zmq::send_flags::none)) {
+      return unreachable();
+    }
+  } catch (const zmq::error_t&) {
+    return unreachable();
   }
-  while (zmq_send(socket_, wire::kMagic.data(), wire::kMagic.size(), ZMQ_SNDMORE) < 0) {
-    if (zmq_errno() != EINTR) return unreachable();
-  }
-  if (zmq_send(socket_, body.data(), body.size(), 0) < 0) return unreachable();
   return std::nullopt;
 }
 
 std::optional<Error> Connection::take_arrived() {
   while (true) {
-    auto frames = receive_frames(socket_);
+    std::vector<std::string> frames;
+    try {
+      frames = receive_frames(sockets_->dealer);
+    } catch (const zmq::error_t&) {  // a signal; what has come is there the next time
+    }
     if (frames.empty()) return std::nullopt;
     Json body;
     if (frames.size() >= 2 && frames[0] == wire::kMagic) {
@@ -112,17 +140,24 @@ std::optional<Error> Connection::take_arrived() {
 }
 
 std::optional<Error> Connection::wait(Milliseconds slice) {
-  zmq_pollitem_t items[] = {{socket_, 0, ZMQ_POLLIN, 0}, {monitor_, 0, ZMQ_POLLIN, 0}};
-  zmq_poll(items, 2, static_cast<long>(slice.count()));
+  std::vector<zmq::pollitem_t> items = {{sockets_->dealer.handle(), 0, ZMQ_POLLIN, 0},
+                                        {sockets_->lost.handle(), 0, ZMQ_POLLIN, 0}};
   const size_t before = arrived_.size();
+  bool lost = false;
+  try {
+    zmq::poll(items, slice);
+    lost = (items[1].revents & ZMQ_POLLIN) != 0;
+  } catch (const zmq::error_t&) {  // a signal: the caller looks at its interrupt
+  }
   if (auto error = take_arrived()) return error;
   // What was sent before the connection broke still counts.
-  if ((items[1].revents & ZMQ_POLLIN) != 0 && arrived_.size() == before) {
-    receive_frames(monitor_);
-    return Error{"unavailable", fmt::format("daemon: connection to {} was lost", endpoint_),
-                 "look at the daemon's log; is it still running?"};
+  if (!lost || arrived_.size() != before) return std::nullopt;
+  try {
+    receive_frames(sockets_->lost);
+  } catch (const zmq::error_t&) {  // then this event is met again
   }
-  return std::nullopt;
+  return Error{"unavailable", fmt::format("daemon: connection to {} was lost", endpoint_),
+               "look at the daemon's log; is it still running?"};
 }
 
 Result<Event> Connection::receive(const std::function<bool(const Event&)>& wanted,
@@ -151,7 +186,7 @@ Result<Event> Connection::receive(const std::function<bool(const Event&)>& wante
       }
       slice = std::min(slice, left);
     }
-    if (socket_ == nullptr) return unreachable();
+    if (sockets_ == nullptr) return unreachable();
     if (auto error = wait(slice)) return *error;
   }
 }

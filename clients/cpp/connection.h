@@ -1,20 +1,41 @@
-// One DEALER socket to one endpoint. Internal to the client library.
+// One DEALER socket to one endpoint. Internal to the client library. ZeroMQ itself (cppzmq) is seen
+// in connection.cc alone: its exceptions end there.
 //
 // Thread safety: none; by the thread of its Client.
 #pragma once
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "chimera_client/client.h"
 
+namespace zmq {
+class context_t;
+}
+
 namespace chimera::client {
+
+/// ZeroMQ's context, shared by the connections of a client, which it outlives. Made when the first
+/// of them opens.
+class Context {
+ public:
+  Context();
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+ private:
+  friend class Connection;
+  zmq::context_t& get();  // throws zmq::error_t
+  std::unique_ptr<zmq::context_t> made_;
+};
 
 class Connection {
  public:
-  Connection(void* zmq_context, std::string endpoint, Milliseconds connect_timeout);
+  Connection(Context& context, std::string endpoint, Milliseconds connect_timeout);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -25,16 +46,16 @@ class Connection {
                         std::optional<Milliseconds> timeout, const Interrupt& interrupt);
 
  private:
-  bool open();
+  struct Sockets;
+  std::optional<Error> open();
   std::optional<Error> take_arrived();
   std::optional<Error> wait(Milliseconds slice);
   Error unreachable() const;
 
-  void* const context_;
+  Context& context_;
   const std::string endpoint_;
   const Milliseconds connect_timeout_;
-  void* socket_ = nullptr;
-  void* monitor_ = nullptr;
+  std::unique_ptr<Sockets> sockets_;  // null until something is sent
   std::deque<Event> arrived_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
-#include <zmq.h>
 
 #include <algorithm>
 
@@ -15,7 +14,7 @@ namespace {
 // Requests taken from one socket before the queued answers get their turn.
 constexpr int kReceiveBatch = 64;
 // A full pipe does not announce that it has room again, so it is tried this often.
-constexpr int kRetryMs = 10;
+constexpr std::chrono::milliseconds kRetry{10};
 
 wire::Error frames_error(const Incoming& incoming) {
   const auto count = incoming.frames.size();
@@ -46,11 +45,9 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
     return Status(Code::kResourceExhausted, "server: no event descriptor",
                   "raise the limit of open files");
   }
-  loop->context_ = zmq_ctx_new();
-  if (loop->context_ == nullptr) {
-    return Status(Code::kResourceExhausted, "server: no ZeroMQ context",
-                  "raise the limit of open files");
-  }
+  auto context = make_socket_context();
+  if (!context.ok()) return context.status();
+  loop->context_ = std::move(context).value();
   const std::array endpoints = {loop->options_.serve_endpoint, loop->options_.control_endpoint};
   for (size_t port = 0; port < endpoints.size(); ++port) {
     auto socket = RouterSocket::bind(loop->context_, endpoints[port], port);
@@ -65,7 +62,6 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
 ServerLoop::~ServerLoop() {
   stop();
   for (auto& socket : sockets_) socket.reset();
-  if (context_ != nullptr) zmq_ctx_term(context_);
 }
 
 void ServerLoop::stop() {
@@ -80,7 +76,7 @@ void ServerLoop::run() {
   }
   // What ZeroMQ still holds may go out while the context ends.
   for (auto& socket : sockets_) {
-    socket->set_linger(static_cast<int>(options_.flush.count()));
+    socket->set_linger(options_.flush);
     socket.reset();
   }
   for (auto& [key, client] : clients_) {
@@ -91,15 +87,8 @@ void ServerLoop::run() {
 }
 
 bool ServerLoop::step() {
-  std::array<zmq_pollitem_t, 5> items = {{
-      {sockets_[0]->handle(), 0, ZMQ_POLLIN, 0},
-      {sockets_[1]->handle(), 0, ZMQ_POLLIN, 0},
-      {sockets_[0]->monitor_handle(), 0, ZMQ_POLLIN, 0},
-      {sockets_[1]->monitor_handle(), 0, ZMQ_POLLIN, 0},
-      {nullptr, ready_->fd(), ZMQ_POLLIN, 0},
-  }};
-  const long timeout = blocked_.empty() && !stopping_ ? -1 : kRetryMs;
-  zmq_poll(items.data(), static_cast<int>(items.size()), timeout);  // EINTR: just look around
+  const bool idle = blocked_.empty() && !stopping_;
+  RouterSocket::wait(sockets_, ready_->fd(), idle ? std::nullopt : std::optional(kRetry));
 
   if (stopping_ && !stop_at_) begin_stop();
   for (const auto& live : ready_->take()) {

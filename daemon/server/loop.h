@@ -87,7 +87,7 @@ class ServerLoop {
   std::thread thread_;
 
   // IO thread only, from here on.
-  void* context_ = nullptr;
+  std::shared_ptr<SocketContext> context_;
   std::array<std::unique_ptr<RouterSocket>, 2> sockets_;
   std::map<ClientKey, Client> clients_;
   std::vector<Blocked> blocked_;

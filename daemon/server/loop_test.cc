@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <zmq.hpp>
 
 #include "base/json/testing.h"
 #include "base/json/writer.h"
@@ -33,37 +33,29 @@ bool eventually(Condition condition, milliseconds patience = milliseconds(5000))
 /// A client socket that sends and receives raw frames.
 class Raw {
  public:
-  Raw(void* context, int type, const std::string& endpoint) : socket_(zmq_socket(context, type)) {
-    const int linger = 0;
-    zmq_setsockopt(socket_, ZMQ_LINGER, &linger, sizeof linger);
-    zmq_connect(socket_, endpoint.c_str());
+  Raw(zmq::context_t& context, zmq::socket_type type, const std::string& endpoint)
+      : socket_(context, type) {
+    socket_.set(zmq::sockopt::linger, 0);
+    socket_.connect(endpoint);
   }
-  ~Raw() { close(); }
-  void close() {
-    if (socket_ != nullptr) zmq_close(socket_);
-    socket_ = nullptr;
-  }
-  void set(int option, int value) { zmq_setsockopt(socket_, option, &value, sizeof value); }
+  void close() { socket_.close(); }
+  zmq::socket_t& socket() { return socket_; }
   void send(const std::vector<std::string>& frames) {
     for (size_t i = 0; i < frames.size(); ++i) {
-      zmq_send(socket_, frames[i].data(), frames[i].size(),
-               i + 1 < frames.size() ? ZMQ_SNDMORE : 0);
+      socket_.send(zmq::buffer(frames[i]),
+                   i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
     }
   }
   void request(const Json& body) { send({"CHIMERA/1", write_json(body)}); }
   /// Empty when nothing came in time.
   std::vector<std::string> receive(int timeout_ms = 3000) {
     std::vector<std::string> frames;
-    set(ZMQ_RCVTIMEO, timeout_ms);
-    bool more = true;
-    while (more) {
-      zmq_msg_t message;
-      zmq_msg_init(&message);
-      if (zmq_msg_recv(&message, socket_, 0) < 0) return {};
-      frames.emplace_back(static_cast<const char*>(zmq_msg_data(&message)), zmq_msg_size(&message));
-      more = zmq_msg_more(&message) != 0;
-      zmq_msg_close(&message);
-    }
+    socket_.set(zmq::sockopt::rcvtimeo, timeout_ms);
+    zmq::message_t frame;
+    do {
+      if (!socket_.recv(frame)) return {};
+      frames.push_back(frame.to_string());
+    } while (frame.more());
     return frames;
   }
   Json answer(int timeout_ms = 20'000) {
@@ -72,7 +64,7 @@ class Raw {
   }
 
  private:
-  void* socket_;
+  zmq::socket_t socket_;
 };
 
 class Loop : public testing::Test {
@@ -80,13 +72,12 @@ class Loop : public testing::Test {
   void SetUp() override {
     dir_ = std::filesystem::temp_directory_path() / ("chimera-loop-" + std::to_string(getpid()));
     std::filesystem::create_directories(dir_);
-    context_ = zmq_ctx_new();
     options_.serve_endpoint = "ipc://" + (dir_ / "serve").string();
     options_.control_endpoint = "ipc://" + (dir_ / "control").string();
   }
   void TearDown() override {
     loop_.reset();
-    zmq_ctx_term(context_);
+    context_.close();
     std::filesystem::remove_all(dir_);
   }
   void start(ServerLoop::Handler handler) {
@@ -125,7 +116,7 @@ class Loop : public testing::Test {
   }
 
   std::filesystem::path dir_;
-  void* context_ = nullptr;
+  zmq::context_t context_;
   ServerLoop::Options options_;
   ServerCounters counters_;
   Mutex mutex_;
@@ -140,10 +131,11 @@ TokenEvent token(int32_t id) { return {id, "t", std::nullopt, 1}; }
 
 TEST_F(Loop, DealerAndReqGetTheirFrames) {
   start(keeping());
-  Raw dealer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw dealer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   dealer.request(health("h1"));
   EXPECT_EQ(dealer.receive().at(0), "CHIMERA/1");
-  Raw req(context_, ZMQ_REQ, options_.serve_endpoint);  // its socket adds and wants the delimiter
+  Raw req(context_, zmq::socket_type::req,
+          options_.serve_endpoint);  // its socket adds and wants the delimiter
   req.request(health("h2"));
   const auto frames = req.receive();
   ASSERT_EQ(frames.size(), 2u);
@@ -179,7 +171,7 @@ TEST_F(Loop, MalformedMessagesGetExactlyOneErrorAndTheLoopLivesOn) {
       {"", "", "CHIMERA/1", good},
       {"CHIMERA/1", "", good}};
   for (const auto& frames : bad) {
-    Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+    Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
     peer.send(frames);
     auto answer = peer.receive();
     ASSERT_FALSE(answer.empty()) << "no answer to " << frames[0];
@@ -194,17 +186,17 @@ TEST_F(Loop, MalformedMessagesGetExactlyOneErrorAndTheLoopLivesOn) {
 
 TEST_F(Loop, WrongMagicNamesTheExpectedOne) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.send({"HELLO", "{}"});
   EXPECT_NE(peer.answer().value("message", "").find("CHIMERA/1"), std::string::npos);
 }
 
 TEST_F(Loop, AFrameBeyondTheLimitEndsThatConnectionOnly) {
   start(keeping());
-  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   other.request(health("h"));
   EXPECT_EQ(other.answer().value("id", ""), "h");
-  Raw big(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw big(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   big.send({"CHIMERA/1", std::string(wire::kMaxMessageBytes + 1, ' ')});
   EXPECT_TRUE(big.receive(200).empty());
   other.request(health("h2"));
@@ -213,7 +205,7 @@ TEST_F(Loop, AFrameBeyondTheLimitEndsThatConnectionOnly) {
 
 TEST_F(Loop, TokensThenDoneInOrder) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(generate("g"));
   const auto live = kept("g");
   std::thread engine([&] {
@@ -228,7 +220,7 @@ TEST_F(Loop, TokensThenDoneInOrder) {
 
 TEST_F(Loop, OnlyTheFirstFinalEventCounts) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(generate("g"));
   const auto live = kept("g");
   live->on_done({});
@@ -241,12 +233,12 @@ TEST_F(Loop, OnlyTheFirstFinalEventCounts) {
 
 TEST_F(Loop, AnIdInProgressIsRefusedAndMayBeUsedAgainLater) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(generate("g"));
   const auto live = kept("g");
   peer.request(generate("g"));
   EXPECT_EQ(peer.answer().value("code", ""), "already_exists");
-  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   other.request(generate("g"));  // ids are per connection
   EXPECT_TRUE(eventually([&] { return counters_.live == 2; }));
   live->on_done({});
@@ -259,7 +251,7 @@ TEST_F(Loop, AnIdInProgressIsRefusedAndMayBeUsedAgainLater) {
 TEST_F(Loop, RequestsPerConnectionAreBounded) {
   options_.live_per_client = 3;
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   for (const char* id : {"a", "b", "c", "d"}) peer.request(generate(id));
   const Json refused = peer.answer();
   EXPECT_EQ(refused.value("id", ""), "d");
@@ -268,10 +260,10 @@ TEST_F(Loop, RequestsPerConnectionAreBounded) {
 
 TEST_F(Loop, CancelEndsTheTargetOfTheSameConnectionOnly) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(generate("g"));
   kept("g");
-  Raw other(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   other.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
   EXPECT_FALSE(other.answer().value("cancelled", true));
   EXPECT_EQ(cancelled_, 0);
@@ -287,11 +279,11 @@ TEST_F(Loop, CancelEndsTheTargetOfTheSameConnectionOnly) {
 
 TEST_F(Loop, ClosingAConnectionCancelsItsRequestsEvenWhenNothingIsSent) {
   start(keeping());
-  Raw survivor(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw survivor(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   survivor.request(generate("s"));
   kept("s");
   for (int i = 0; i < 20; ++i) {
-    auto peer = std::make_unique<Raw>(context_, ZMQ_DEALER, options_.serve_endpoint);
+    auto peer = std::make_unique<Raw>(context_, zmq::socket_type::dealer, options_.serve_endpoint);
     peer->request(generate("g" + std::to_string(i)));
     kept("g" + std::to_string(i));
     peer.reset();
@@ -304,10 +296,10 @@ TEST_F(Loop, ClosingAConnectionCancelsItsRequestsEvenWhenNothingIsSent) {
 TEST_F(Loop, AClientThatDoesNotReadLosesItsRequestAndHoldsUpNobody) {
   options_.slow_cutoff = milliseconds(300);
   start(keeping());
-  Raw slow(context_, ZMQ_DEALER, options_.serve_endpoint);
-  slow.set(ZMQ_RCVHWM, 4);
+  Raw slow(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  slow.socket().set(zmq::sockopt::rcvhwm, 4);
   slow.request(generate("slow"));
-  Raw quick(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw quick(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   const auto live = kept("slow");
   // Without a bound this would be 2 GB.
   const TokenEvent big{1, std::string(1 << 16, 'x'), std::nullopt, 1};
@@ -360,7 +352,7 @@ TEST_F(Loop, BinaryFrameArrivesBitwise) {
     done.logits = std::make_shared<std::vector<float>>(std::vector<float>{1, -2, 0.5f, 4, 5, 6});
     live->on_done(std::move(done));
   });
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request({{"id", "s"}, {"call", "score"}, {"tokens", Json::array({1, 2})}});
   const auto frames = peer.receive();
   ASSERT_EQ(frames.size(), 3u);
@@ -372,7 +364,7 @@ TEST_F(Loop, BinaryFrameArrivesBitwise) {
 
 TEST_F(Loop, StoppingCancelsAndStillTellsTheClients) {
   start(keeping());
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(generate("g"));
   kept("g");
   loop_.reset();
@@ -387,7 +379,7 @@ TEST_F(Loop, ASecondDaemonIsRefusedAndAStaleSocketIsNot) {
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), Code::kFailedPrecondition);
   EXPECT_NE(second.status().message().find("another daemon answers"), std::string::npos);
-  Raw peer(context_, ZMQ_DEALER, options_.serve_endpoint);
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
   peer.request(health("h"));
   EXPECT_EQ(peer.answer().value("id", ""), "h") << "the first one is untouched";
 

@@ -5,11 +5,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <zmq.hpp>
 
 #include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
@@ -23,11 +23,6 @@ constexpr int kSendMark = 256;
 constexpr int kHandshakeMs = 5'000;
 constexpr int kHeartbeatMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 6'000;
-
-Status zmq_status(Code code, const std::string& endpoint, const char* what, std::string hint) {
-  return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, zmq_strerror(zmq_errno())),
-                std::move(hint));
-}
 
 bool daemon_answers(const sockaddr_un& address) {
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -96,47 +91,43 @@ Status check_endpoint(const std::string& endpoint) {
                 "see design of deployments: serve.endpoint");
 }
 
-bool set(void* socket, int option, int value) {
-  return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+void configure(zmq::socket_t& socket) {
+  namespace option = zmq::sockopt;
+  socket.set(option::maxmsgsize, static_cast<int64_t>(wire::kMaxMessageBytes));
+  socket.set(option::rcvhwm, kReceiveMark);
+  socket.set(option::sndhwm, kSendMark);
+  socket.set(option::handshake_ivl, kHandshakeMs);
+  socket.set(option::heartbeat_ivl, kHeartbeatMs);
+  socket.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
+  socket.set(option::heartbeat_ttl, kHeartbeatTimeoutMs);
+  socket.set(option::linger, 0);
+  socket.set(option::router_mandatory, true);
+  socket.set(option::router_handover, false);
 }
 
-bool configure(void* socket) {
-  const auto largest = static_cast<int64_t>(wire::kMaxMessageBytes);
-  return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest) == 0 &&
-         set(socket, ZMQ_RCVHWM, kReceiveMark) && set(socket, ZMQ_SNDHWM, kSendMark) &&
-         set(socket, ZMQ_HANDSHAKE_IVL, kHandshakeMs) &&
-         set(socket, ZMQ_HEARTBEAT_IVL, kHeartbeatMs) &&
-         set(socket, ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs) &&
-         set(socket, ZMQ_HEARTBEAT_TTL, kHeartbeatTimeoutMs) && set(socket, ZMQ_LINGER, 0) &&
-         set(socket, ZMQ_ROUTER_MANDATORY, 1) && set(socket, ZMQ_ROUTER_HANDOVER, 0);
-}
-
-/// Connects a PAIR socket to the connection events of `socket`.
-void* monitor(void* context, void* socket, size_t port) {
+/// A PAIR socket with the ends of connections to `socket`. (zmq::monitor_t cannot be polled beside
+/// other sockets.)
+zmq::socket_t monitor_of(zmq::socket_t& socket, zmq::context_t& context, size_t port) {
   const std::string address = fmt::format("inproc://chimera-monitor-{}", port);
-  if (zmq_socket_monitor(socket, address.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) return nullptr;
-  void* pair = zmq_socket(context, ZMQ_PAIR);
-  if (pair == nullptr) return nullptr;
-  if (set(pair, ZMQ_LINGER, 0) && zmq_connect(pair, address.c_str()) == 0) return pair;
-  zmq_close(pair);
-  return nullptr;
+  if (zmq_socket_monitor(socket.handle(), address.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) {
+    throw zmq::error_t();
+  }
+  zmq::socket_t pair(context, zmq::socket_type::pair);
+  pair.set(zmq::sockopt::linger, 0);
+  pair.connect(address);
+  return pair;
 }
 
-class Message {
+/// Files that are made meanwhile are their owner's only. The mask is the process's.
+class OwnerOnly {
  public:
-  Message() { zmq_msg_init(&message_); }
-  ~Message() { zmq_msg_close(&message_); }
-  Message(const Message&) = delete;
-  Message& operator=(const Message&) = delete;
-  zmq_msg_t* get() { return &message_; }
-  bool more() { return zmq_msg_more(&message_) != 0; }
-  std::string copy() {
-    return {static_cast<const char*>(zmq_msg_data(&message_)), zmq_msg_size(&message_)};
-  }
-  size_t size() { return zmq_msg_size(&message_); }
+  OwnerOnly() : before_(::umask(0177)) {}
+  ~OwnerOnly() { ::umask(before_); }
+  OwnerOnly(const OwnerOnly&) = delete;
+  OwnerOnly& operator=(const OwnerOnly&) = delete;
 
  private:
-  zmq_msg_t message_;
+  const mode_t before_;
 };
 
 using Floats = std::shared_ptr<const std::vector<float>>;
@@ -154,115 +145,156 @@ void release_frame(void*, void* hint) {
   if (held->handed.load(std::memory_order_acquire)) delete held;
 }
 
-int send_floats(void* socket, const Floats& floats) {
+bool send_floats(zmq::socket_t& socket, const Floats& floats) {
   auto held = std::make_unique<HeldFrame>();
   held->floats = floats;
-  zmq_msg_t message;
   // ZeroMQ promises not to write; the frame is float32 little-endian as this machine stores it.
   void* data = const_cast<float*>(floats->data());
-  if (zmq_msg_init_data(&message, data, floats->size() * sizeof(float), release_frame,
-                        held.get()) != 0) {
-    return -1;
-  }
+  zmq::message_t message(data, floats->size() * sizeof(float), release_frame, held.get());
   held.release()->handed.store(true, std::memory_order_release);
-  const int rc = zmq_msg_send(&message, socket, ZMQ_DONTWAIT);
-  if (rc < 0) zmq_msg_close(&message);
-  return rc;
+  return socket.send(std::move(message), zmq::send_flags::dontwait).has_value();
 }
 
 }  // namespace
 
-Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(void* context, const std::string& endpoint,
-                                                         size_t port) {
+class SocketContext {
+ public:
+  zmq::context_t zmq;
+};
+
+Result<std::shared_ptr<SocketContext>> make_socket_context() {
+  try {
+    return std::make_shared<SocketContext>();
+  } catch (const zmq::error_t& e) {
+    return Status(Code::kResourceExhausted, fmt::format("server: no ZeroMQ context: {}", e.what()),
+                  "raise the limit of open files");
+  }
+}
+
+/// Ends in reverse order: monitor, socket, and the context if nobody else holds it.
+struct RouterSocket::Impl {
+  std::shared_ptr<SocketContext> context;
+  size_t port = 0;
+  std::string unlink_path;
+  zmq::socket_t socket, monitor;
+};
+
+RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketContext> context,
+                                                         const std::string& endpoint, size_t port) {
   CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint));
-  auto out = std::unique_ptr<RouterSocket>(new RouterSocket());
-  out->port_ = port;
-  out->socket_ = zmq_socket(context, ZMQ_ROUTER);
-  if (out->socket_ == nullptr || !configure(out->socket_)) {
-    return zmq_status(Code::kInternal, endpoint, "socket", "check the limit of open files");
+  const auto failed = [&](Code code, const char* what, const zmq::error_t& e, const char* hint) {
+    return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, e.what()), hint);
+  };
+  auto impl = std::make_unique<Impl>();
+  impl->context = std::move(context);
+  impl->port = port;
+  try {
+    impl->socket = zmq::socket_t(impl->context->zmq, zmq::socket_type::router);
+    configure(impl->socket);
+    impl->monitor = monitor_of(impl->socket, impl->context->zmq, port);
+  } catch (const zmq::error_t& e) {
+    return failed(Code::kInternal, "socket", e, "check the limit of open files");
   }
-  out->monitor_ = monitor(context, out->socket_, port);
-  if (out->monitor_ == nullptr) {
-    return zmq_status(Code::kInternal, endpoint, "monitor", "check the limit of open files");
+  try {
+    const OwnerOnly from_the_first_moment_on;
+    impl->socket.bind(endpoint);
+  } catch (const zmq::error_t& e) {
+    return failed(Code::kFailedPrecondition, "bind", e,
+                  "check that its directory exists and that nothing else uses the address");
   }
-  // Mode 0600 from the first moment on; the mask is the process's, so only for this call.
-  const mode_t before = ::umask(0177);
-  const int rc = zmq_bind(out->socket_, endpoint.c_str());
-  const int error = zmq_errno();
-  ::umask(before);
-  if (rc != 0) {
-    errno = error;
-    return zmq_status(Code::kFailedPrecondition, endpoint, "bind",
-                      "check that its directory exists and that nothing else uses the address");
-  }
-  out->unlink_path_ = wire::ipc_path(endpoint);
-  return out;
+  impl->unlink_path = wire::ipc_path(endpoint);
+  return std::unique_ptr<RouterSocket>(new RouterSocket(std::move(impl)));
 }
 
 RouterSocket::~RouterSocket() {
-  if (monitor_ != nullptr) {
-    zmq_socket_monitor(socket_, nullptr, 0);
-    zmq_close(monitor_);
-  }
-  if (socket_ != nullptr) zmq_close(socket_);
-  if (!unlink_path_.empty()) ::unlink(unlink_path_.c_str());
+  // First: events for a PAIR that is gone would block ZeroMQ's own thread.
+  zmq_socket_monitor(impl_->socket.handle(), nullptr, 0);
+  impl_->monitor.close();
+  impl_->socket.close();
+  if (!impl_->unlink_path.empty()) ::unlink(impl_->unlink_path.c_str());
 }
 
-void RouterSocket::set_linger(int linger_ms) { set(socket_, ZMQ_LINGER, linger_ms); }
+void RouterSocket::wait(std::span<const std::unique_ptr<RouterSocket>> sockets, int fd,
+                        std::optional<std::chrono::milliseconds> timeout) {
+  std::vector<zmq::pollitem_t> items = {{nullptr, fd, ZMQ_POLLIN, 0}};
+  for (const auto& socket : sockets) {
+    items.push_back({socket->impl_->socket.handle(), 0, ZMQ_POLLIN, 0});
+    items.push_back({socket->impl_->monitor.handle(), 0, ZMQ_POLLIN, 0});
+  }
+  try {
+    zmq::poll(items, timeout.value_or(std::chrono::milliseconds(-1)));
+  } catch (const zmq::error_t&) {  // EINTR: just look around
+  }
+}
+
+void RouterSocket::set_linger(std::chrono::milliseconds limit) {
+  try {
+    impl_->socket.set(zmq::sockopt::linger, static_cast<int>(limit.count()));
+  } catch (const zmq::error_t&) {  // it stays what it was: nothing is waited for
+  }
+}
 
 std::optional<Incoming> RouterSocket::receive() {
+  constexpr auto kNow = zmq::recv_flags::dontwait;
   Incoming in;
-  in.peer.port = port_;
-  Message identity;
-  if (zmq_msg_recv(identity.get(), socket_, ZMQ_DONTWAIT) < 0) return std::nullopt;
-  in.peer.identity = identity.copy();
-  bool more = identity.more();
-  for (bool first = true; more; first = false) {
-    Message frame;  // the later frames of a message are there when its first is
-    if (zmq_msg_recv(frame.get(), socket_, ZMQ_DONTWAIT) < 0) break;
-    more = frame.more();
-    in.fd = zmq_msg_get(frame.get(), ZMQ_SRCFD);
-    if (first && frame.size() == 0 && more) {
-      in.peer.delimiter = true;
-    } else if (in.frames.size() < Incoming::kMaxFrames) {
-      in.frames.push_back(frame.copy());
+  in.peer.port = impl_->port;
+  try {
+    zmq::message_t frame;
+    if (!impl_->socket.recv(frame, kNow)) return std::nullopt;
+    in.peer.identity = frame.to_string();
+    for (bool first = true; frame.more(); first = false) {
+      // The later frames of a message are there when its first is.
+      if (!impl_->socket.recv(frame, kNow)) break;
+      in.fd = frame.get(ZMQ_SRCFD);
+      if (first && frame.empty() && frame.more()) {
+        in.peer.delimiter = true;
+      } else if (in.frames.size() < Incoming::kMaxFrames) {
+        in.frames.push_back(frame.to_string());
+      }
     }
+  } catch (const zmq::error_t&) {
+    return std::nullopt;
   }
   return in;
 }
 
 RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {
   const auto part = [&](std::string_view bytes, bool more) {
-    const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
-    return zmq_send(socket_, bytes.data(), bytes.size(), flags) >= 0;
+    const auto flags =
+        more ? zmq::send_flags::dontwait | zmq::send_flags::sndmore : zmq::send_flags::dontwait;
+    return impl_->socket.send(zmq::buffer(bytes), flags).has_value();
   };
-  // Only the routing frame can fail: afterwards the pipe takes the whole message.
-  if (!part(peer.identity, /*more=*/true)) {
-    return zmq_errno() == EAGAIN ? Sent::kFull : Sent::kGone;
+  try {
+    // Only the routing frame can fail: afterwards the pipe takes the whole message.
+    if (!part(peer.identity, /*more=*/true)) return Sent::kFull;
+    bool ok = !peer.delimiter || part("", /*more=*/true);
+    ok = ok && part(wire::kMagic, /*more=*/true);
+    ok = ok && part(answer.body, /*more=*/answer.binary != nullptr);
+    if (ok && answer.binary) ok = send_floats(impl_->socket, answer.binary);
+    return ok ? Sent::kOk : Sent::kGone;
+  } catch (const zmq::error_t&) {  // no such peer any more
+    return Sent::kGone;
   }
-  bool ok = !peer.delimiter || part("", /*more=*/true);
-  ok = ok && part(wire::kMagic, /*more=*/true);
-  ok = ok && part(answer.body, /*more=*/answer.binary != nullptr);
-  if (ok && answer.binary) ok = send_floats(socket_, answer.binary) >= 0;
-  return ok ? Sent::kOk : Sent::kGone;
 }
 
 std::vector<int> RouterSocket::take_disconnected() {
+  constexpr auto kNow = zmq::recv_flags::dontwait;
   std::vector<int> ended;
-  while (true) {
-    Message event;
-    if (zmq_msg_recv(event.get(), monitor_, ZMQ_DONTWAIT) < 0) return ended;
-    const std::string bytes = event.copy();
-    if (event.more()) {
-      Message address;
-      zmq_msg_recv(address.get(), monitor_, ZMQ_DONTWAIT);
+  try {
+    zmq::message_t event, address;
+    while (impl_->monitor.recv(event, kNow)) {
+      if (event.more() && !impl_->monitor.recv(address, kNow)) break;
+      // Event number (16 bits), then its value (32 bits): the descriptor.
+      if (event.size() != sizeof(uint16_t) + sizeof(int32_t)) continue;
+      int32_t fd = -1;
+      std::memcpy(&fd, event.data<char>() + sizeof(uint16_t), sizeof fd);
+      ended.push_back(fd);
     }
-    // Frame 1: event number (16 bits), then its value (32 bits): the descriptor.
-    if (bytes.size() != sizeof(uint16_t) + sizeof(int32_t)) continue;
-    int32_t fd = -1;
-    std::memcpy(&fd, bytes.data() + sizeof(uint16_t), sizeof fd);
-    ended.push_back(fd);
+  } catch (const zmq::error_t&) {  // what has been read counts
   }
+  return ended;
 }
 
 }  // namespace chimera

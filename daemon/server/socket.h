@@ -1,11 +1,14 @@
 // One ROUTER socket with the settings that a hostile network asks for, and a monitor that tells
-// when a connection is gone.
+// when a connection is gone. ZeroMQ itself (cppzmq) is seen in socket.cc alone: its exceptions end
+// there.
 //
 // Thread safety: made on one thread, then used by one (the IO thread).
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,20 +25,28 @@ struct Incoming {
   int fd = -1;  // of the connection it came through
 };
 
+/// What the sockets of one server share; it ends with the last who holds it, and then waits for
+/// what is still on its way out (RouterSocket::set_linger).
+class SocketContext;
+/// resource_exhausted when there are no descriptors left.
+Result<std::shared_ptr<SocketContext>> make_socket_context();
+
 class RouterSocket {
  public:
   enum class Sent { kOk, kFull, kGone };
 
   /// Binds. Refused: an ipc path where a daemon answers or something else than a socket lies, TCP
   /// beyond the loopback interface (it would need keys), every other transport.
-  static Result<std::unique_ptr<RouterSocket>> bind(void* zmq_context, const std::string& endpoint,
-                                                    size_t port);
+  static Result<std::unique_ptr<RouterSocket>> bind(std::shared_ptr<SocketContext> context,
+                                                    const std::string& endpoint, size_t port);
   ~RouterSocket();
   RouterSocket(const RouterSocket&) = delete;
   RouterSocket& operator=(const RouterSocket&) = delete;
 
-  void* handle() const { return socket_; }           // for zmq_poll
-  void* monitor_handle() const { return monitor_; }  // for zmq_poll
+  /// Waits until one of the sockets has a message or a lost connection, `fd` is readable, or
+  /// `timeout` has passed (nullopt: never). Returns for a signal as well.
+  static void wait(std::span<const std::unique_ptr<RouterSocket>> sockets, int fd,
+                   std::optional<std::chrono::milliseconds> timeout);
 
   /// Never blocks; nullopt when nothing waits.
   std::optional<Incoming> receive();
@@ -43,15 +54,13 @@ class RouterSocket {
   Sent send(const Peer& peer, const Answer& answer);
   /// Descriptors of the connections that ended since the last call.
   std::vector<int> take_disconnected();
-  /// Lets what is queued in ZeroMQ go out for at most `linger_ms` when the context ends.
-  void set_linger(int linger_ms);
+  /// Lets what is queued in ZeroMQ go out for at most `limit` when the context ends.
+  void set_linger(std::chrono::milliseconds limit);
 
  private:
-  RouterSocket() = default;
-  void* socket_ = nullptr;
-  void* monitor_ = nullptr;
-  size_t port_ = 0;
-  std::string unlink_path_;
+  struct Impl;
+  explicit RouterSocket(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace chimera
