@@ -215,6 +215,15 @@ class CliTest(unittest.TestCase):
         subprocess.run(["zstd", "-q", "-o", compressed, Path(self.directory.name, "d.jsonl")], check=True)
         ran = self.run_cli("--json", "score", str(compressed))
         self.assertEqual(json.loads(ran.stdout)["bytes"], sum(lengths))
+        twice = Path(self.directory.name, "twice.jsonl.zst")  # as `cat a.zst b.zst` makes it
+        twice.write_bytes(2 * compressed.read_bytes())
+        ran = self.run_cli("--json", "score", str(twice))
+        self.assertEqual(json.loads(ran.stdout)["bytes"], 2 * sum(lengths))
+        cut = Path(self.directory.name, "cut.jsonl.zst")
+        cut.write_bytes(compressed.read_bytes()[:-1])
+        ran = self.run_cli("score", str(cut))
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("cut.jsonl.zst: it ends in the middle of a frame", ran.stderr)
 
         ran = self.run_cli("--json", "score", "-", stdin="é" * 1000)
         self.assertEqual(json.loads(ran.stdout)["bytes"], 2000)
@@ -250,10 +259,17 @@ class CliTest(unittest.TestCase):
         for name, text in (("empty", ""), ("d.jsonl", "{\"txt\": 1}\n")):
             self.path(name, text)
         Path(self.directory.name, "e.jsonl.zst").write_bytes(b"no zstd")
-        for name in ("bad", "empty", "d.jsonl", "e.jsonl.zst", "missing", "."):
+        Path(self.directory.name, "none.jsonl.zst").write_bytes(b"")
+        # A line that the size of its file does not announce.
+        bomb = subprocess.run(["zstd", "-qc"], input=bytes(65 << 20), stdout=subprocess.PIPE, check=True)
+        Path(self.directory.name, "bomb.jsonl.zst").write_bytes(bomb.stdout)
+        for name, what in (("bad", "UTF-8"), ("empty", ""), ("d.jsonl", "d.jsonl:1"), ("e.jsonl.zst", "a zstd file"),
+                           ("none.jsonl.zst", "a zstd file"),
+                           ("bomb.jsonl.zst", "more than 64 MiB"), ("missing", "No such"), (".", "directory")):
             ran = self.run_cli("score", f"{self.directory.name}/{name}")
             self.assertEqual(ran.returncode, 1, name)
             self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
+            self.assertIn(what, ran.stderr)
 
     def test_apply_makes_paths_absolute_from_the_file(self):
         self.daemon(lambda r: [done(epoch=5, composition="sha256:ab", changes=[

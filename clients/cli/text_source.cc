@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,23 +11,16 @@
 
 #include "base/json/reader.h"
 #include "base/utf8.h"
-
-extern char** environ;
+#include "lines.h"
 
 namespace chimera::cli {
 namespace {
 
 // Pieces of a plain file: long enough that the token put before each does not matter.
 constexpr size_t kPieceBytes = size_t{64} << 10;
-constexpr size_t kMaxLineBytes = size_t{64} << 20;
 // Written by tools of all kinds, and only the text counts.
 constexpr JsonLimits kLineLimits{.max_bytes = kMaxLineBytes,
                                  .duplicates = DuplicateKeys::kLastCounts};
-
-struct FileCloser {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using File = std::unique_ptr<std::FILE, FileCloser>;
 
 Error not_utf8(const std::string& label, size_t at) {
   return {"invalid_argument",
@@ -106,30 +97,22 @@ class Plain final : public Limited {
   bool ended_ = false;
 };
 
-/// One JSON object with "text" per line, perhaps through `zstd -dc`.
+/// One JSON object with "text" per line.
 class Documents final : public Limited {
  public:
-  Documents(std::string label, File file, pid_t child, uint64_t limit)
-      : Limited(std::move(label), limit), file_(std::move(file)), child_(child) {}
-  ~Documents() override {
-    std::free(line_);
-    file_.reset();  // a child that still writes ends by its broken pipe
-    if (child_ > 0) waitpid(child_, nullptr, 0);
-  }
+  Documents(std::string label, std::unique_ptr<ByteSource> bytes, uint64_t limit)
+      : Limited(label, limit), lines_(std::move(bytes), std::move(label)) {}
   double fraction() const override { return 0.0; }
 
  protected:
   std::variant<std::optional<std::string>, Error> read() override {
     while (true) {
-      const ssize_t length = getline(&line_, &capacity_, file_.get());
-      if (length < 0) return at_end();
-      ++number_;
-      const auto size = static_cast<size_t>(length);
-      if (size > kMaxLineBytes) return problem("longer than 64 MiB");
-      if (std::string_view(line_, size).find_first_not_of(" \t\r\n") == std::string_view::npos) {
-        continue;
-      }
-      const auto document = parse_json(std::string_view(line_, size), kLineLimits);
+      const auto next = lines_.next();
+      if (const auto* error = std::get_if<Error>(&next)) return *error;
+      const std::optional<std::string_view> line = std::get<0>(next);
+      if (!line) return std::nullopt;
+      if (line->find_first_not_of(" \t\r") == std::string_view::npos) continue;
+      const auto document = parse_json(*line, kLineLimits);
       const std::string* text = document.ok() ? (*document)["text"].string() : nullptr;
       if (text == nullptr) return problem("no JSON object with a \"text\"");
       if (!text->empty()) return *text;
@@ -137,52 +120,14 @@ class Documents final : public Limited {
   }
 
  private:
-  std::variant<std::optional<std::string>, Error> at_end() {
-    int status = 0;
-    if (child_ > 0) {
-      waitpid(child_, &status, 0);
-      child_ = 0;
-    }
-    if (status == 0) return std::nullopt;
-    return Error{"invalid_argument", label_ + ": zstd failed (expected a zstd file)",
-                 "is the package zstd installed, and the file whole?"};
-  }
   Error problem(std::string_view what) const {
     return {"invalid_argument",
-            fmt::format("{}:{}: {} (expected {{\"text\": …}})", label_, number_, what),
+            fmt::format("{}:{}: {} (expected {{\"text\": …}})", label_, lines_.number(), what),
             "one document per line"};
   }
 
-  File file_;
-  pid_t child_;
-  char* line_ = nullptr;
-  size_t capacity_ = 0;
-  uint64_t number_ = 0;
+  Lines lines_;
 };
-
-/// Starts `zstd -dc FILE`; the read end of its output and its process id.
-std::variant<std::pair<File, pid_t>, Error> decompress(const std::string& file) {
-  int ends[2];
-  const Error failed{"unavailable", fmt::format("{}: zstd cannot be started", file),
-                     "install the package zstd, or decompress the file first"};
-  if (pipe2(ends, O_CLOEXEC) != 0) return failed;
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  // What it would say is said here, in the form of every other error.
-  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-  std::string program = "zstd", flags = "-dcq", stop = "--", name = file;
-  char* const arguments[] = {program.data(), flags.data(), stop.data(), name.data(), nullptr};
-  pid_t child = 0;
-  const int rc = posix_spawnp(&child, "zstd", &actions, nullptr, arguments, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  if (rc != 0) {
-    close(ends[0]);
-    return failed;
-  }
-  return std::pair(File(fdopen(ends[0], "rb")), child);
-}
 
 }  // namespace
 
@@ -200,13 +145,12 @@ std::variant<std::unique_ptr<TextSource>, Error> open_text(const std::string& fi
                  "check the path"};
   }
   if (file.ends_with(".jsonl.zst")) {
-    auto stream = decompress(file);
-    if (auto* error = std::get_if<Error>(&stream)) return *error;
-    auto& [out, child] = std::get<0>(stream);
-    return Source(std::make_unique<Documents>(file, std::move(out), child, limit_bytes));
+    return Source(
+        std::make_unique<Documents>(file, zstd_bytes(std::move(opened), file), limit_bytes));
   }
   if (file.ends_with(".jsonl")) {
-    return Source(std::make_unique<Documents>(file, std::move(opened), 0, limit_bytes));
+    return Source(
+        std::make_unique<Documents>(file, plain_bytes(std::move(opened), file), limit_bytes));
   }
   const auto size = static_cast<uint64_t>(std::max<off_t>(found.st_size, 0));
   return Source(std::make_unique<Plain>(file, std::move(opened), size, limit_bytes));
