@@ -9,10 +9,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <zmq.hpp>
 
 #include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
+#include "daemon/server/socket_context.h"
 
 namespace chimera {
 namespace {
@@ -101,6 +101,7 @@ void configure(zmq::socket_t& socket) {
   socket.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
   socket.set(option::heartbeat_ttl, kHeartbeatTimeoutMs);
   socket.set(option::linger, 0);
+  socket.set(option::zap_domain, std::string_view(kAdmissionDomain));
   socket.set(option::router_mandatory, true);
   socket.set(option::router_handover, false);
 }
@@ -156,11 +157,6 @@ bool send_floats(zmq::socket_t& socket, const Floats& floats) {
 }
 
 }  // namespace
-
-class SocketContext {
- public:
-  zmq::context_t zmq;
-};
 
 Result<std::shared_ptr<SocketContext>> make_socket_context() {
   try {
