@@ -29,10 +29,18 @@ namespace chimera {
 struct ExpertContext {
   const Kernels& kernels;
   ThreadPool& pool;
-  FloatBuffer& scratch;      // grows as needed; contents undefined between calls
-  uint64_t deadline_ns = 0;  // steady clock; 0: none. For experts that can give up
+  FloatBuffer& scratch;  // grows as needed; contents undefined between calls
+  /// When nobody wants any of the rows any more: the latest deadline of their requests, as
+  /// steady_ns; 0: a row has none. An expert may give up then (deadline_exceeded), and not before:
+  /// the rows of a request with more time lie in the same call.
+  uint64_t deadline_ns = 0;
+  /// When the expert's own time for the call is up, where that began before the call (handed over
+  /// to another process), as steady_ns; 0: it begins with the call.
+  uint64_t limit_ns = 0;
   const std::atomic<uint32_t>* cancel = nullptr;  // not 0: give up
-  uint64_t epoch = 0;                             // of the table, for logs only
+  /// [rows] epoch of the routing table that each row is on, lent like x; null: they are on none (a
+  /// self-test).
+  const uint64_t* row_epochs = nullptr;
 };
 
 /// A forward under way outside of the caller's threads.
@@ -55,8 +63,9 @@ class Expert {
   /// Whether begin() may give something.
   virtual bool runs_elsewhere() const { return false; }
   /// Begins forward outside of the caller's threads, which are free for other work until finish().
-  /// x is free again when begin returns, y is the call's until it is finished. Null when it cannot
-  /// be begun now: call forward - after what runs was finished, which may be what it waits for.
+  /// x and what ctx lends are free again when begin returns, y is the call's until it is finished.
+  /// Null when it cannot be begun now: call forward - after what runs was finished, which may be
+  /// what it waits for.
   virtual std::unique_ptr<RunningForward> begin(const float* /*x*/, int64_t /*rows*/, float* /*y*/,
                                                 ExpertContext& /*ctx*/) const {
     return nullptr;

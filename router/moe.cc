@@ -69,7 +69,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
   rows = stride = candidates = 0;
   for (size_t s = 0; s < segments.size(); ++s) {
     RoutedSegment& segment = segments[s];
-    segment.poisoned = segment.lost_call = false;
+    segment.poisoned = segment.lost_call = segment.late = false;
     segment.dropped = 0;
     segment.failure = Status();
     const RoutingTable* table = segment.view->table.get();

@@ -48,9 +48,11 @@ struct RoutedSegment {
   SequenceUsage* usage = nullptr;  // may be null
   RoutingTrace* trace = nullptr;   // may be null; grown as needed
   int64_t trace_row = 0;           // first row of this segment inside the trace
+  uint64_t deadline_ns = 0;        // of its request, as steady_ns; 0: none
   bool poisoned = false;   // out: a non-finite value, or a failed expert, in one of its rows; from
                            // that layer on its FFN output is 0 and its results must be discarded
   bool lost_call = false;  // out: poisoned by a forward that failed, not by what it computed
+  bool late = false;       // out: poisoned because an expert was given up on for its deadline
   Status failure;          // out: which expert of which module, when poisoned
   uint64_t dropped = 0;    // out: choices of its rows done without, as their expert failed and its
                            // policy is to drop it; what was computed is not what the scope says
@@ -63,11 +65,12 @@ class MoeRouter final : public FeedForward {
   /// Sets the segments of the next pass, in batch order; they and `stats` (may be null) must stay
   /// alive until it ends. Clears their outputs.
   void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
-  /// One layer of the pass. An expert that fails, or gives a value that is not finite, is dropped
-  /// from the rows that chose it where its policy says so (drop.h); else it poisons the segments
-  /// that chose it. Nobody else is affected. The call
-  /// itself fails only on misuse (internal). Does not allocate once its buffers have grown to the
-  /// largest batch seen.
+  /// One layer of the pass. A call is given up on when the deadlines of all its rows have passed,
+  /// and for no other reason of time but the expert's own limit. An expert that fails, or gives a
+  /// value that is not finite, is dropped from the rows that chose it where its policy says so
+  /// (drop.h); else it poisons the segments that chose it. Nobody else is affected. The call itself
+  /// fails only on misuse (internal). Does not allocate once its buffers have grown to the largest
+  /// batch seen.
   Status forward(int64_t layer, const float* x, int64_t rows, float* y) override;
 
  private:

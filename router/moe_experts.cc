@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/steady_time.h"
 #include "router/drop.h"
 #include "router/moe_impl.h"
 
@@ -23,6 +24,11 @@ bool all_finite(const float* values, int64_t n) {
   }
   return bad == 0;
 }
+
+/// Of two deadlines the later; 0: none, which is later than any.
+uint64_t later(uint64_t a, uint64_t b) { return a == 0 || b == 0 ? 0 : std::max(a, b); }
+
+bool passed(uint64_t deadline_ns) { return deadline_ns != 0 && steady_now_ns() >= deadline_ns; }
 
 }  // namespace
 
@@ -55,13 +61,18 @@ void MoeRouter::Impl::group_rows(size_t layer) {
   }
   entry_row.resize(static_cast<size_t>(entries));
   entry_weight.resize(static_cast<size_t>(entries));
+  entry_epoch.resize(static_cast<size_t>(entries));
   for (int64_t row = 0; row < rows; ++row) {
+    const RoutedSegment& segment = segment_of(row);
     for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
       const auto at = static_cast<size_t>(row * stride + j);
       Group& group = groups[static_cast<size_t>(choice_group[at])];
+      group.deadline_ns =
+          group.count == 0 ? segment.deadline_ns : later(group.deadline_ns, segment.deadline_ns);
       place[at] = group.begin + group.count++;
       entry_row[static_cast<size_t>(place[at])] = row;
       entry_weight[static_cast<size_t>(place[at])] = choices_of(row)[j].weight;
+      entry_epoch[static_cast<size_t>(place[at])] = segment.view->table->epoch();
     }
   }
 }
@@ -85,13 +96,26 @@ const float* MoeRouter::Impl::expert_input(const Group& group, const float* x) {
   return rows_of_group;
 }
 
-void MoeRouter::Impl::run_group(Group& group, const float* x, ExpertContext& context) {
+ExpertContext MoeRouter::Impl::context_of(const Group& group) {
+  ExpertContext context{kernels, pool, scratch};
+  context.deadline_ns = group.deadline_ns;
+  context.row_epochs = entry_epoch.data() + group.begin;
+  return context;
+}
+
+void MoeRouter::Impl::run_group(Group& group, const float* x) {
+  if (passed(group.deadline_ns)) {
+    group.status = {Code::kDeadlineExceeded, "not begun: the deadlines of all its rows had passed"};
+    return;
+  }
+  ExpertContext context = context_of(group);
   group.status = group.expert->forward(expert_input(group, x), group.count,
                                        outputs.data() + group.begin * config.hidden_size, context);
 }
 
 /// All that can run together, as many at a time as share kTogetherFloats of scratch memory.
-void MoeRouter::Impl::run_staged_groups(const float* x, ExpertContext& context) {
+void MoeRouter::Impl::run_staged_groups(const float* x) {
+  ExpertContext context{kernels, pool, scratch};  // they compute to the end
   int64_t floats = 0;
   const auto flush = [&] {
     run_staged(calls, context);
@@ -117,23 +141,22 @@ void MoeRouter::Impl::run_experts(const float* x) {
   const size_t floats = entry_row.size() * static_cast<size_t>(hidden);
   outputs.resize(std::max(outputs.size(), floats));
   gathered.resize(std::max(gathered.size(), floats));
-  ExpertContext context{kernels, pool, scratch};
   for (Group& group : groups) {
-    if (!group.expert->runs_elsewhere()) continue;
+    if (!group.expert->runs_elsewhere() || passed(group.deadline_ns)) continue;
+    ExpertContext context = context_of(group);
     group.running = group.expert->begin(expert_input(group, x), group.count,
                                         outputs.data() + group.begin * hidden, context);
     group.begun = group.running != nullptr;
   }
-  run_staged_groups(x, context);
+  run_staged_groups(x);
   for (Group& group : groups) {
-    if (group.expert->staged() == nullptr && !group.expert->runs_elsewhere())
-      run_group(group, x, context);
+    if (group.expert->staged() == nullptr && !group.expert->runs_elsewhere()) run_group(group, x);
   }
   for (Group& group : groups) {
     if (group.begun) group.status = std::exchange(group.running, nullptr)->finish();
   }
   for (Group& group : groups) {
-    if (group.expert->runs_elsewhere() && !group.begun) run_group(group, x, context);
+    if (group.expert->runs_elsewhere() && !group.begun) run_group(group, x);
   }
 }
 
@@ -219,7 +242,19 @@ void MoeRouter::Impl::drop_entry(size_t layer, int64_t entry, const Status& why)
   }
 }
 
+/// Nobody waits for these rows any more, which is not the expert's failure.
+void MoeRouter::Impl::give_up_rows(const Group& group, const Status& why) {
+  for (int64_t entry = group.begin; entry < group.begin + group.count; ++entry) {
+    const int64_t row = entry_row[static_cast<size_t>(entry)];
+    if (!segment_of(row).poisoned) segment_of(row).late = true;
+    poison(row, why);
+  }
+}
+
 void MoeRouter::Impl::fail_group(size_t layer, const Group& group, const Status& why) {
+  if (why.code() == Code::kDeadlineExceeded && passed(group.deadline_ns)) {
+    return give_up_rows(group, why);
+  }
   if (group.expert->on_failure() == FailurePolicy::kDrop) {
     for (int64_t i = 0; i < group.count; ++i) drop_entry(layer, group.begin + i, why);
     return;

@@ -39,6 +39,7 @@ struct MoeRouter::Impl {
     const Expert* expert;
     int64_t begin = 0;  // of its rows in the entry order
     int64_t count = 0;
+    uint64_t deadline_ns = 0;  // the latest of its rows'; 0: a row has none
     bool begun = false;
     std::unique_ptr<RunningForward> running;
     Status status;
@@ -55,11 +56,13 @@ struct MoeRouter::Impl {
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);
   void run_experts(const float* x);
-  void run_staged_groups(const float* x, ExpertContext& context);
-  void run_group(Group& group, const float* x, ExpertContext& context);
+  ExpertContext context_of(const Group& group);
+  void run_staged_groups(const float* x);
+  void run_group(Group& group, const float* x);
   void settle(size_t layer);
   void combine(size_t layer, float* y);
   void fail_group(size_t layer, const Group& group, const Status& why);
+  void give_up_rows(const Group& group, const Status& why);
   void drop_bad_rows(size_t layer, const Group& group);
   void drop_entry(size_t layer, int64_t entry, const Status& why);
   void fail_row(size_t layer, int64_t row);
@@ -99,6 +102,7 @@ struct MoeRouter::Impl {
   std::vector<int64_t> place;         // [rows, stride] entry of every choice
   std::vector<int64_t> entry_row;     // [entries]
   std::vector<float> entry_weight;    // [entries]
+  std::vector<uint64_t> entry_epoch;  // [entries] of the row's table
   FloatBuffer gathered;               // [entries, hidden]
   std::vector<StagedCall> calls;      // scratch
   FloatBuffer outputs;                // [entries, hidden]

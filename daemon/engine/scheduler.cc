@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/steady_time.h"
+
 namespace chimera {
 
 void Batch::clear() {
@@ -73,6 +75,8 @@ void Scheduler::build(std::span<const std::unique_ptr<Sequence>> live, Batch& ba
     routed.usage = &sequence->usage;
     routed.trace = sequence->routing.get();
     routed.trace_row = sequence->computed;
+    const auto& deadline = sequence->request.deadline;
+    if (deadline) routed.deadline_ns = steady_ns(*deadline);
     batch.routed.push_back(routed);
     batch.owners.push_back(sequence.get());
   }

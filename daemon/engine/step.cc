@@ -55,6 +55,10 @@ void Engine::Impl::take_results(size_t first, size_t count) {
     const auto rows = static_cast<size_t>(batch.logit_rows(i));
     const float* own = logits;
     logits += rows * vocab;
+    if (batch.routed[i].late && !mapping_damaged()) {
+      end(s, "deadline");
+      continue;
+    }
     if (batch.routed[i].poisoned || mapping_damaged()) {
       fail(s, poisoned_status(s, batch.routed[i]));
       continue;

@@ -9,17 +9,13 @@
 #include <cstring>
 
 #include "base/io/env.h"
+#include "base/steady_time.h"
 
 namespace chimera {
 namespace {
 
 // How long a plugin may take to notice that it should give up, before its process is killed.
 constexpr std::chrono::milliseconds kGrace{20};
-
-uint64_t as_ns(std::chrono::steady_clock::time_point t) {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count());
-}
 
 }  // namespace
 
@@ -84,9 +80,9 @@ class IsolatedBackend::Call final : public RunningForward {
         turn_(std::move(turn)),
         host_(backend.host()),
         rows_(rows),
-        deadline_ns_(ctx.deadline_ns),
-        epoch_(ctx.epoch),
-        deadline_(Clock::now() + backend.limit_) {
+        row_epochs_(ctx.row_epochs),
+        limits_{Clock::now() + backend.limit_, std::nullopt} {
+    if (ctx.deadline_ns != 0) limits_.wanted = steady_time(ctx.deadline_ns);
     backend_.calls_.fetch_add(1, std::memory_order_relaxed);
     if (host_ != nullptr) send();
   }
@@ -99,7 +95,9 @@ class IsolatedBackend::Call final : public RunningForward {
   Status finish() override {
     finished_ = true;
     Status status = host_ == nullptr ? backend_.lost_status() : receive();
-    if (!status.ok()) backend_.failures_.fetch_add(1, std::memory_order_relaxed);
+    if (!status.ok() && !unwanted(status)) {
+      backend_.failures_.fetch_add(1, std::memory_order_relaxed);
+    }
     turn_.unlock();
     return status;
   }
@@ -112,13 +110,16 @@ class IsolatedBackend::Call final : public RunningForward {
     HostPort& port = *host_->port;
     while (sent_ < rows_.count && port.in_flight() < kHostSlots) {
       const int64_t n = std::min(most, rows_.count - sent_);
-      std::memcpy(port.next_input(), rows_.x + sent_ * hidden,
-                  static_cast<size_t>(n * hidden) * sizeof(float));
+      HostPort::Call call;
+      call.layer = static_cast<uint32_t>(rows_.layer);
+      call.expert = static_cast<uint32_t>(rows_.expert);
+      call.rows = static_cast<uint32_t>(n);
+      call.x = rows_.x + sent_ * hidden;
+      if (row_epochs_ != nullptr) call.row_epochs = row_epochs_ + sent_;
+      if (limits_.wanted) call.deadline_ns = steady_ns(*limits_.wanted);
       // Those before it may take their time as well.
-      const uint64_t own = as_ns(deadline_ + backend_.limit_ * port.in_flight());
-      const uint64_t until = deadline_ns_ != 0 ? std::min(deadline_ns_, own) : own;
-      port.submit(static_cast<uint32_t>(rows_.layer), static_cast<uint32_t>(rows_.expert),
-                  static_cast<uint32_t>(n), until, epoch_);
+      call.limit_ns = steady_ns(limits_.own + backend_.limit_ * port.in_flight());
+      port.submit(call);
       sent_ += n;
     }
   }
@@ -127,28 +128,34 @@ class IsolatedBackend::Call final : public RunningForward {
     const auto most = static_cast<int64_t>(backend_.payload_.load.slot_rows);
     const auto hidden = static_cast<int64_t>(backend_.hidden_);
     // The time since begin() was the caller's: an answer that is nearly there is still waited for.
-    deadline_ = std::max(deadline_, Clock::now() + kGrace);
+    limits_.own = std::max(limits_.own, Clock::now() + kGrace);
     Status failure;
     int64_t taken = 0;
     while (taken < rows_.count && (failure.ok() || host_->port->in_flight() > 0)) {
       const int64_t n = std::min(most, rows_.count - taken);
       float* const y = failure.ok() ? rows_.y + taken * hidden : nullptr;
-      const Status part = backend_.take_part(*host_, deadline_, n, y);
+      const Status part = backend_.take_part(*host_, limits_, n, y);
       if (failure.ok()) failure = part;
       if (!part.ok() && part.code() == Code::kUnavailable) break;  // the host is lost
       taken += n;
-      deadline_ = Clock::now() + backend_.limit_;
+      limits_.own = Clock::now() + backend_.limit_;
       if (failure.ok()) send();
     }
     return failure;
+  }
+
+  /// Given up on because nobody waits for the rows: no failure of the plugin.
+  bool unwanted(const Status& status) const {
+    return status.code() == Code::kDeadlineExceeded && limits_.wanted &&
+           Clock::now() >= *limits_.wanted;
   }
 
   IsolatedBackend& backend_;
   MovableMutexLock turn_;
   const std::shared_ptr<HostLife> host_;
   const Rows rows_;
-  const uint64_t deadline_ns_, epoch_;
-  Clock::time_point deadline_;
+  const uint64_t* const row_epochs_;
+  Limits limits_;
   int64_t sent_ = 0;
   bool finished_ = false;
 };
@@ -173,17 +180,23 @@ std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t ex
   return std::make_unique<Call>(*this, std::move(turn), Call::Rows{layer, expert, x, rows, y}, ctx);
 }
 
+/// Waits for the oldest part under way. The plugin is asked to give up as soon as nobody wants its
+/// rows, but is given the time that its manifest grants it: until then it does nothing wrong.
+HostPort::Wait IsolatedBackend::await_part(HostLife& host, const Limits& limits,
+                                           HostPort::Answer* answer) {
+  const bool unwanted_first = limits.wanted && *limits.wanted < limits.own;
+  HostPort::Wait wait = host.port->take(unwanted_first ? *limits.wanted : limits.own, answer);
+  if (wait != HostPort::Wait::kLate) return wait;
+  host.port->cancel(true);
+  wait = host.port->take(limits.own + kGrace, answer);
+  host.port->cancel(false);
+  return wait;
+}
+
 /// The oldest part under way; copies its rows to `y` unless null. unavailable: the host is lost.
-Status IsolatedBackend::take_part(HostLife& host, Clock::time_point deadline, int64_t rows,
-                                  float* y) {
+Status IsolatedBackend::take_part(HostLife& host, const Limits& limits, int64_t rows, float* y) {
   HostPort::Answer answer;
-  HostPort::Wait wait = host.port->take(deadline, &answer);
-  if (wait == HostPort::Wait::kLate) {
-    host.port->cancel(true);
-    wait = host.port->take(deadline + kGrace, &answer);
-    host.port->cancel(false);
-  }
-  switch (wait) {
+  switch (await_part(host, limits, &answer)) {
     case HostPort::Wait::kLate:
       lose(host, fmt::format("did not answer within {} ms", limit_.count()));
       return lost_status();
@@ -212,6 +225,9 @@ Status IsolatedBackend::take_part(HostLife& host, Clock::time_point deadline, in
     return {Code::kFailedPrecondition, answer.status.message()};
   }
   if (answer.status.code() != Code::kCancelled) return answer.status;
+  if (limits.wanted && Clock::now() >= *limits.wanted) {
+    return {Code::kDeadlineExceeded, "given up: the deadlines of all its rows had passed"};
+  }
   return {Code::kDeadlineExceeded, fmt::format("the plugin took longer than {} ms", limit_.count()),
           "Raise library.deadline_ms in module.yaml."};
 }

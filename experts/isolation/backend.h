@@ -4,9 +4,9 @@
 // 0.1 s, 0.2 s, … 30 s. Five ends within a minute, and the library is in quarantine (quarantine.h).
 // Between an end and the next start forward answers `unavailable` at once.
 //
-// What counts as an end: the process is gone, a call passed its deadline and the plugin did not
-// give up, the plugin poisoned itself (status internal), wrote outside of its rows, or the host
-// broke the protocol.
+// What counts as an end: the process is gone, a call took longer than library.deadline_ms and the
+// plugin did not give up, the plugin poisoned itself (status internal), wrote outside of its rows,
+// or the host broke the protocol.
 //
 // Thread safety: as LibraryBackend; calls are ordered by a mutex of this process, none is shared
 // with the host. What begin() gave holds that mutex until it is finished.
@@ -17,6 +17,7 @@
 #include <deque>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -62,7 +63,12 @@ class IsolatedBackend final : public LibraryBackend {
 
   // backend.cc: calls.
   std::shared_ptr<HostLife> host() const;
-  Status take_part(HostLife& host, Clock::time_point deadline, int64_t rows, float* y);
+  struct Limits {
+    Clock::time_point own;                    // the plugin's time is up
+    std::optional<Clock::time_point> wanted;  // nobody wants the rows after that
+  };
+  HostPort::Wait await_part(HostLife& host, const Limits& limits, HostPort::Answer* answer);
+  Status take_part(HostLife& host, const Limits& limits, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
 

@@ -33,6 +33,11 @@ constexpr uint32_t kLongestPause = 63;
 
 uint64_t round_up(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
+/// Rows of one call and their epochs.
+uint64_t x_slot(const HostGeometry& g) {
+  return round_up(g.slot_rows * g.row_bytes()) + round_up(g.slot_rows * sizeof(uint64_t));
+}
+
 }  // namespace
 
 uint64_t HostGeometry::default_slot_rows(uint64_t hidden) {
@@ -50,14 +55,15 @@ Status HostGeometry::check() const {
                       slot_rows, hidden)};
 }
 
-uint64_t HostGeometry::to_host_bytes() const {
-  return kToHostRows + kHostSlots * round_up(slot_rows * row_bytes());
-}
+uint64_t HostGeometry::to_host_bytes() const { return x_offset(0) + kHostSlots * x_slot(*this); }
 uint64_t HostGeometry::from_host_bytes() const {
   return kFromHostRows + kHostSlots * round_up(slot_rows * row_bytes() + 2 * kHostGuardBytes);
 }
 uint64_t HostGeometry::x_offset(uint32_t sequence) const {
-  return kToHostRows + sequence % kHostSlots * round_up(slot_rows * row_bytes());
+  return kToHostRows + sequence % kHostSlots * x_slot(*this);
+}
+uint64_t HostGeometry::epochs_offset(uint32_t sequence) const {
+  return x_offset(sequence) + round_up(slot_rows * row_bytes());
 }
 uint64_t HostGeometry::y_offset(uint32_t sequence) const {
   return kFromHostRows + kHostGuardBytes +
@@ -67,8 +73,9 @@ uint64_t HostGeometry::y_offset(uint32_t sequence) const {
 Status check_request(const HostRequest& copy, uint32_t sequence, const HostGeometry& geometry) {
   if (copy.sequence == sequence && copy.rows <= geometry.slot_rows &&
       copy.x_offset == geometry.x_offset(sequence) &&
-      copy.y_offset == geometry.y_offset(sequence) && copy.reserved[0] == 0 &&
-      copy.reserved[1] == 0) {
+      copy.y_offset == geometry.y_offset(sequence) &&
+      (copy.epochs_offset == 0 || copy.epochs_offset == geometry.epochs_offset(sequence)) &&
+      copy.reserved == 0) {
     return {};
   }
   return {Code::kDataCorrupt,

@@ -48,15 +48,18 @@ struct HostGeometry {
   /// Offset of the rows of a call in their file, a multiple of 64.
   uint64_t x_offset(uint32_t sequence) const;
   uint64_t y_offset(uint32_t sequence) const;
+  /// Of the epochs of those rows, in the same file as x.
+  uint64_t epochs_offset(uint32_t sequence) const;
 };
 
 struct HostRequest {
   uint32_t sequence = 0;
   uint32_t layer = 0, expert = 0, rows = 0;
   uint64_t x_offset = 0, y_offset = 0;
-  uint64_t deadline_ns = 0;  // steady clock
-  uint64_t epoch = 0;
-  uint64_t reserved[2] = {};
+  uint64_t epochs_offset = 0;  // 0: the rows are on no table
+  uint64_t deadline_ns = 0;    // when nobody wants the rows any more, as steady_ns; 0: never
+  uint64_t limit_ns = 0;       // when the plugin's own time is up, as steady_ns
+  uint64_t reserved = 0;
 };
 static_assert(sizeof(HostRequest) == 64);
 
@@ -107,10 +110,15 @@ class HostPort {
   int from_host_fd() const;
   void close_files();
 
-  /// Rows that the next call may bring: its input is to be written there, dense.
-  float* next_input();
-  /// Hands over the rows in next_input(). REQUIRES: in_flight() < kHostSlots, rows <= slot_rows.
-  void submit(uint32_t layer, uint32_t expert, uint32_t rows, uint64_t deadline_ns, uint64_t epoch);
+  struct Call {
+    uint32_t layer = 0, expert = 0;
+    uint32_t rows = 0;                       // at most slot_rows
+    const float* x = nullptr;                // [rows, hidden]
+    const uint64_t* row_epochs = nullptr;    // [rows], or null
+    uint64_t deadline_ns = 0, limit_ns = 0;  // as in HostRequest
+  };
+  /// Copies the rows and hands them over. REQUIRES: in_flight() < kHostSlots.
+  void submit(const Call& call);
   uint32_t in_flight() const;
 
   enum class Wait : uint8_t { kDone, kLate, kLost, kCorrupt };
@@ -148,8 +156,9 @@ class HostServePort {
 
   struct Call {
     HostRequest request;
-    const float* x = nullptr;  // [rows, hidden]
-    float* y = nullptr;        // [rows, hidden], all NaN
+    const float* x = nullptr;              // [rows, hidden]
+    const uint64_t* row_epochs = nullptr;  // [rows], or null
+    float* y = nullptr;                    // [rows, hidden], all NaN
   };
   /// The next call, or false after `timeout`. data_corrupt when the daemon broke the protocol.
   Result<bool> next(std::chrono::milliseconds timeout, Call* call);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <thread>
 
@@ -34,6 +35,15 @@ Ends make_ends(const HostGeometry& geometry = kGeometry) {
   EXPECT_TRUE(host.ok()) << host.status().to_string();
   ends.host = std::move(*host);
   return ends;
+}
+
+/// A call of `rows` rows of zeros, on no table.
+HostPort::Call zeros(uint32_t rows) {
+  static const std::vector<float> x(kGeometry.hidden * kGeometry.slot_rows);
+  HostPort::Call call;
+  call.rows = rows;
+  call.x = x.data();
+  return call;
 }
 
 /// y = 2 x + row, and says the layer in the expert's place.
@@ -68,11 +78,14 @@ TEST(HostMemory, CallsComeBackInOrderThroughManyRounds) {
   for (int taken = 0; taken < kCalls; ++taken) {
     while (sent < kCalls && ends.daemon->in_flight() < kHostSlots) {
       rows.push_back(static_cast<uint32_t>(random() % (kGeometry.slot_rows + 1)));
-      float* x = ends.daemon->next_input();
-      for (uint64_t i = 0; i < rows.back() * kGeometry.hidden; ++i) {
-        x[i] = static_cast<float>(sent) + static_cast<float>(i);
-      }
-      ends.daemon->submit(1, sent % 7 == 6 ? 99 : 2, rows.back(), 0, 0);
+      std::vector<float> x(rows.back() * kGeometry.hidden);
+      for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(sent) + static_cast<float>(i);
+      HostPort::Call call;
+      call.layer = 1;
+      call.expert = sent % 7 == 6 ? 99 : 2;
+      call.rows = rows.back();
+      call.x = x.data();
+      ends.daemon->submit(call);
       ++sent;
     }
     HostPort::Answer answer;
@@ -105,9 +118,36 @@ TEST(HostMemory, CountersMayWrap) {
   static_assert((kHostSlots & (kHostSlots - 1)) == 0);
 }
 
+TEST(HostMemory, EpochsAndDeadlinesTravelWithTheirRows) {
+  Ends ends = make_ends();
+  std::vector<uint64_t> epochs(kGeometry.slot_rows);
+  for (size_t i = 0; i < epochs.size(); ++i) epochs[i] = 1000 + i;
+  for (int round = 0; round < 2 * static_cast<int>(kHostSlots); ++round) {
+    HostPort::Call sent = zeros(static_cast<uint32_t>(kGeometry.slot_rows));
+    const bool on_tables = round % 3 != 2;
+    if (on_tables) sent.row_epochs = epochs.data();
+    sent.deadline_ns = static_cast<uint64_t>(round);
+    sent.limit_ns = 77;
+    ends.daemon->submit(sent);
+    HostServePort::Call call;
+    ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
+    EXPECT_EQ(call.request.deadline_ns, static_cast<uint64_t>(round));
+    EXPECT_EQ(call.request.limit_ns, 77u);
+    ASSERT_EQ(call.row_epochs != nullptr, on_tables) << round;
+    if (on_tables) {
+      EXPECT_EQ(std::memcmp(call.row_epochs, epochs.data(), epochs.size() * sizeof(uint64_t)), 0);
+    }
+    ends.host->reply({}, 0);
+    HostPort::Answer answer;
+    ASSERT_EQ(ends.daemon->take(Clock::now() + milliseconds(1000), &answer), HostPort::Wait::kDone);
+    ends.daemon->release();
+    epochs[0] += 1;
+  }
+}
+
 TEST(HostMemory, ALateHostIsWaitedForNoLongerThanSaid) {
   Ends ends = make_ends();
-  ends.daemon->submit(0, 0, 1, 0, 0);
+  ends.daemon->submit(zeros(1));
   HostPort::Answer answer;
   const auto start = Clock::now();
   EXPECT_EQ(ends.daemon->take(start + milliseconds(30), &answer), HostPort::Wait::kLate);
@@ -116,7 +156,7 @@ TEST(HostMemory, ALateHostIsWaitedForNoLongerThanSaid) {
 
 TEST(HostMemory, LossWakesTheWaiter) {
   Ends ends = make_ends();
-  ends.daemon->submit(0, 0, 1, 0, 0);
+  ends.daemon->submit(zeros(1));
   std::thread keeper([&] {
     std::this_thread::sleep_for(milliseconds(20));
     ends.daemon->lose();
@@ -129,7 +169,7 @@ TEST(HostMemory, LossWakesTheWaiter) {
 
 TEST(HostMemory, AnAnswerThatCameBeforeTheEndCounts) {
   Ends ends = make_ends();
-  ends.daemon->submit(0, 0, 0, 0, 0);
+  ends.daemon->submit(zeros(0));
   serve(*ends.host, 1);
   ends.daemon->lose();
   HostPort::Answer answer;
@@ -139,7 +179,7 @@ TEST(HostMemory, AnAnswerThatCameBeforeTheEndCounts) {
 TEST(HostMemory, WhatThePluginLeavesOutIsNaN) {
   Ends ends = make_ends();
   for (int round = 0; round < 2 * static_cast<int>(kHostSlots); ++round) {
-    ends.daemon->submit(0, 0, 2, 0, 0);
+    ends.daemon->submit(zeros(2));
     HostServePort::Call call;
     ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
     call.y[0] = 1.0f;  // and no more
@@ -155,7 +195,7 @@ TEST(HostMemory, WhatThePluginLeavesOutIsNaN) {
 TEST(HostMemory, WritesPastTheRowsAreSeen) {
   for (const int64_t at : {int64_t{-1}, static_cast<int64_t>(3 * kGeometry.hidden)}) {
     Ends ends = make_ends();
-    ends.daemon->submit(0, 0, 3, 0, 0);
+    ends.daemon->submit(zeros(3));
     HostServePort::Call call;
     ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
     std::fill_n(call.y, 3 * kGeometry.hidden, 1.0f);
@@ -191,7 +231,7 @@ TEST(HostMemory, WrongSizesAreRefused) {
 HostPort::Wait after_lie(const std::function<void(host_layout::FromHost&)>& lie, Status* why) {
   auto port = HostPort::create(kGeometry);
   EXPECT_TRUE(port.ok());
-  (*port)->submit(0, 0, 4, 0, 0);
+  (*port)->submit(zeros(4));
   auto region = host_layout::map_file((*port)->from_host_fd(), boost::interprocess::read_write,
                                       kGeometry.from_host_bytes());
   EXPECT_TRUE(region.ok());
@@ -248,6 +288,7 @@ TEST(HostMemory, ArbitraryDescriptorsAreRefusedOrHarmless) {
     request.rows = static_cast<uint32_t>(random() % (2 * kGeometry.slot_rows));
     request.x_offset = kGeometry.x_offset(sequence);
     request.y_offset = kGeometry.y_offset(sequence);
+    if (random() % 2 == 0) request.epochs_offset = kGeometry.epochs_offset(sequence);
     if (random() % 4 == 0) {
       unsigned char bytes[sizeof(request)];
       std::memcpy(bytes, &request, sizeof(request));
@@ -258,6 +299,7 @@ TEST(HostMemory, ArbitraryDescriptorsAreRefusedOrHarmless) {
     ++passed;
     const uint64_t bytes = request.rows * kGeometry.row_bytes();
     ASSERT_LE(request.x_offset + bytes, kGeometry.to_host_bytes());
+    ASSERT_LE(request.epochs_offset + request.rows * sizeof(uint64_t), kGeometry.to_host_bytes());
     ASSERT_LE(request.y_offset + bytes + kHostGuardBytes, kGeometry.from_host_bytes());
     ASSERT_GE(request.y_offset, host_layout::kFromHostRows + kHostGuardBytes);
   }

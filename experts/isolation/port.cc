@@ -127,23 +127,24 @@ void HostPort::close_files() {
 
 uint32_t HostPort::in_flight() const { return impl_->posted - impl_->taken; }
 
-float* HostPort::next_input() {
-  return reinterpret_cast<float*>(impl_->to_base() + impl_->geometry.x_offset(impl_->posted));
-}
-
-void HostPort::submit(uint32_t layer, uint32_t expert, uint32_t rows, uint64_t deadline_ns,
-                      uint64_t epoch) {
+void HostPort::submit(const Call& call) {
   Impl& i = *impl_;
   const uint32_t sequence = i.posted;
-  i.rows[sequence % kHostSlots] = rows;
-  HostRequest request{sequence,
-                      layer,
-                      expert,
-                      rows,
-                      i.geometry.x_offset(sequence),
-                      i.geometry.y_offset(sequence),
-                      deadline_ns,
-                      epoch};
+  i.rows[sequence % kHostSlots] = call.rows;
+  HostRequest request;
+  request.sequence = sequence;
+  request.layer = call.layer;
+  request.expert = call.expert;
+  request.rows = call.rows;
+  request.x_offset = i.geometry.x_offset(sequence);
+  request.y_offset = i.geometry.y_offset(sequence);
+  request.deadline_ns = call.deadline_ns;
+  request.limit_ns = call.limit_ns;
+  std::memcpy(i.to_base() + request.x_offset, call.x, call.rows * i.geometry.row_bytes());
+  if (call.row_epochs != nullptr) {
+    request.epochs_offset = i.geometry.epochs_offset(sequence);
+    std::memcpy(i.to_base() + request.epochs_offset, call.row_epochs, call.rows * sizeof(uint64_t));
+  }
   host_layout::store_once(i.to->slots[sequence % kHostSlots], request);
   host_layout::post(i.to->counters.posted, ++i.posted, i.from->counters.asleep);
 }

@@ -25,7 +25,7 @@
 namespace chimera {
 
 /// Changes with every change of a message or of the shared memory; both programs are of one build.
-inline constexpr uint16_t kHostProtocolVersion = 1;
+inline constexpr uint16_t kHostProtocolVersion = 2;
 /// Longest payload, bytes: fits the default send buffer of a socket pair.
 inline constexpr size_t kMaxHostPayload = 128u << 10;
 

@@ -67,6 +67,7 @@ void descriptors(std::string_view in) {
   if (check_request(request, request.sequence, kGeometry).ok()) {
     const uint64_t bytes = request.rows * kGeometry.row_bytes();
     check(request.x_offset + bytes <= kGeometry.to_host_bytes());
+    check(request.epochs_offset + request.rows * sizeof(uint64_t) <= kGeometry.to_host_bytes());
     check(request.y_offset + bytes + kHostGuardBytes <= kGeometry.from_host_bytes());
   }
   if (check_response(response, response.sequence).ok()) {

@@ -69,8 +69,12 @@ Result<bool> HostServePort::next(std::chrono::milliseconds timeout, Call* call) 
   call->request = host_layout::copy_once(i.to->slots[i.taken % kHostSlots]);
   CHIMERA_RETURN_IF_ERROR(check_request(call->request, i.taken, i.geometry));
   auto* y = static_cast<std::byte*>(i.from_region.get_address()) + call->request.y_offset;
-  call->x = reinterpret_cast<const float*>(
-      static_cast<const std::byte*>(i.to_region.get_address()) + call->request.x_offset);
+  const auto* from_daemon = static_cast<const std::byte*>(i.to_region.get_address());
+  call->x = reinterpret_cast<const float*>(from_daemon + call->request.x_offset);
+  call->row_epochs =
+      call->request.epochs_offset == 0
+          ? nullptr
+          : reinterpret_cast<const uint64_t*>(from_daemon + call->request.epochs_offset);
   call->y = reinterpret_cast<float*>(y);
   const uint64_t bytes = call->request.rows * i.geometry.row_bytes();
   std::memset(y - kHostGuardBytes, host_layout::kGuard, kHostGuardBytes);

@@ -74,7 +74,8 @@ class CallServer {
     ExpertContext context{best_kernels(), pool, scratch};
     context.deadline_ns = call.request.deadline_ns;
     context.cancel = port_->cancel_flag();
-    context.epoch = call.request.epoch;
+    context.limit_ns = call.request.limit_ns;
+    context.row_epochs = call.row_epochs;
     const Clock::time_point start = Clock::now();
     const Status status = backend_->forward(call.request.layer, call.request.expert, call.x,
                                             call.request.rows, call.y, context);

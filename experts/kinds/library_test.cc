@@ -304,7 +304,7 @@ TEST(Library, ForwardFromSeveralThreads) {
   for (std::thread& t : threads) t.join();
 }
 
-TEST(Library, DeadlineIsReported) {
+TEST(Library, ItsOwnLimitIsReported) {
   Draft draft;
   draft.write();
   const auto module = draft.load();
@@ -313,7 +313,7 @@ TEST(Library, DeadlineIsReported) {
   FloatBuffer scratch;
   ThreadPool pool(1);
   ExpertContext context{best_kernels(), pool, scratch};
-  context.deadline_ns = 1;  // long past
+  context.limit_ns = 1;  // long past
   const Status status = (*module)->layers.at(0).experts[0]->forward(x.data(), 1, y.data(), context);
   EXPECT_EQ(status.code(), Code::kDeadlineExceeded) << status.to_string();
   EXPECT_EQ((*module)->library->status().failures, 1u);

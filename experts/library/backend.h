@@ -42,7 +42,7 @@ struct LibrarySource {
 /// What a plugin says of itself, after it was checked.
 struct LibraryInfo {
   std::string id, version, vendor, build;
-  std::string abi;  // "1.0"
+  std::string abi;  // it was built against, e.g. "1.1"
   bool bitwise = true;
   bool reentrant = false;
   bool unload_clean = false;  // declared

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
+#include "base/steady_time.h"
 #include "base/threads/background.h"
 #include "base/threads/mutex.h"
 #include "experts/library/backend.h"
@@ -17,12 +17,6 @@ namespace {
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t) &&
                   std::atomic<uint32_t>::is_always_lock_free,
               "a cancel flag is read by plugins as a plain uint32_t");
-
-uint64_t now_ns() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                   std::chrono::steady_clock::now().time_since_epoch())
-                                   .count());
-}
 
 double ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
 
@@ -74,7 +68,11 @@ class InProcessBackend final : public LibraryBackend {
                  ExpertContext& ctx) override {
     calls_.fetch_add(1, std::memory_order_relaxed);
     Status status = run(layer, expert, x, rows, y, ctx);
-    if (!status.ok()) note_failure(status);
+    if (status.ok()) return status;
+    if (gave_up_in_vain(status, ctx)) {
+      return {Code::kDeadlineExceeded, "given up: the deadlines of all its rows had passed"};
+    }
+    note_failure(status);
     return status;
   }
 
@@ -87,25 +85,34 @@ class InProcessBackend final : public LibraryBackend {
              ExpertContext& ctx) {
     const int64_t most = std::min(rows, info().max_rows);
     const BackgroundScope foreground(false);  // rests would count against the deadline
-    const uint64_t started = now_ns();
-    uint64_t deadline = started + limit_ns_;
-    if (ctx.deadline_ns != 0) deadline = std::min(deadline, ctx.deadline_ns);
+    const uint64_t started = steady_now_ns();
+    uint64_t limit = started + limit_ns_;
+    if (ctx.limit_ns != 0) limit = std::min(limit, ctx.limit_ns);
+    const uint64_t deadline = ctx.deadline_ns != 0 ? std::min(limit, ctx.deadline_ns) : limit;
     const Buffers buffers = lend(most, ctx);
     PluginCompute compute{&ctx.pool, buffers.scratch, deadline,
-                          reinterpret_cast<const uint32_t*>(ctx.cancel), ctx.epoch};
+                          reinterpret_cast<const uint32_t*>(ctx.cancel), nullptr};
     for (int64_t at = 0; at < rows; at += most) {
       const int64_t n = std::min(most, rows - at);
+      if (ctx.row_epochs != nullptr) compute.row_epochs = ctx.row_epochs + at;
       CHIMERA_RETURN_IF_ERROR(
           run_part(layer, expert, x + at * hidden_, n, y + at * hidden_, buffers, compute));
     }
-    const uint64_t ended = now_ns();
-    if (ended <= deadline) return {};
-    // A call may have been handed over long before it began: its deadline counts from there.
+    const uint64_t ended = steady_now_ns();
+    // Computed, and by the plugin's own measure in time: whether anybody still wants it is not its
+    // business.
+    if (ended <= limit) return {};
     return {Code::kDeadlineExceeded,
             fmt::format("{}: ended {:.1f} ms past its deadline, having taken {:.1f} ms itself "
                         "(expected at most {} ms from hand-over to end)",
-                        label_, ms(ended - deadline), ms(ended - started), limit_ns_ / 1'000'000),
+                        label_, ms(ended - limit), ms(ended - started), limit_ns_ / 1'000'000),
             "Raise library.deadline_ms, or run it with isolation: process."};
+  }
+
+  /// Told that nobody waits for its rows, the plugin gave up: no failure of its own.
+  static bool gave_up_in_vain(const Status& status, const ExpertContext& ctx) {
+    return (status.code() == Code::kDeadlineExceeded || status.code() == Code::kCancelled) &&
+           ctx.deadline_ns != 0 && steady_now_ns() >= ctx.deadline_ns;
   }
 
   /// Aligned room for rows and scratch inside ctx.scratch.

@@ -1,4 +1,4 @@
-// PluginHost: the host that one plugin instance sees, with the services of ABI 1.0.
+// PluginHost: the host that one plugin instance sees, with the services of ABI 1.1.
 //
 // Plugins are not trusted to keep the rules: arguments are checked, floods cut, memory capped and
 // what is not given back taken back. Which call a thread is in - and so which role it has, and

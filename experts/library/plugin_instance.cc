@@ -34,6 +34,13 @@ LibraryInfo info_of(const chimera_expert_descriptor& d, const chimera_expert_ent
   return info;
 }
 
+/// The one that all rows are on, else 0.
+uint64_t common_epoch(const uint64_t* epochs, uint32_t rows) {
+  if (epochs == nullptr || rows == 0) return 0;
+  const bool same = std::all_of(epochs, epochs + rows, [&](uint64_t e) { return e == epochs[0]; });
+  return same ? epochs[0] : 0;
+}
+
 }  // namespace
 
 PluginInstance::PluginInstance(const LibrarySource& source, LibraryRuntime& runtime)
@@ -174,7 +181,8 @@ Status PluginInstance::forward(int64_t layer, int64_t expert, const PluginRows& 
   batch.scratch_stride = scratch_stride_;
   batch.deadline_ns = compute.deadline_ns;
   batch.cancel_borrowed = compute.cancel;
-  batch.epoch = compute.epoch;
+  batch.epoch = common_epoch(compute.row_epochs, rows.rows);
+  batch.row_epochs_borrowed = compute.row_epochs;
 
   MovableMutexLock one(serial_, std::defer_lock);
   if (!info_.reentrant) one.lock();

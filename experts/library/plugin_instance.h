@@ -38,7 +38,7 @@ struct PluginCompute {
   void* scratch = nullptr;   // scratch_bytes(pool->threads()), aligned to alignment()
   uint64_t deadline_ns = 0;  // 0: none
   const uint32_t* cancel = nullptr;
-  uint64_t epoch = 0;
+  const uint64_t* row_epochs = nullptr;  // [rows]; null: on no table
 };
 
 class PluginInstance {

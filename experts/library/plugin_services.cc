@@ -2,8 +2,9 @@
 #include "experts/library/plugin_services.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
+
+#include "base/steady_time.h"
 
 namespace chimera {
 namespace {
@@ -46,12 +47,6 @@ constexpr Service kServices[] = {
     {CHIMERA_METRICS_ID, &kMetrics},   {CHIMERA_THREAD_CHECK_ID, &kThreadCheck},
 };
 
-uint64_t now_ns() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                   std::chrono::steady_clock::now().time_since_epoch())
-                                   .count());
-}
-
 }  // namespace
 
 bool has_plugin_service(const char* id) {
@@ -77,7 +72,7 @@ void PluginServices::error_set(const chimera_host* host, chimera_text text) {
   std::memcpy(call->error_, text.data_borrowed, call->error_size_);
 }
 
-uint64_t PluginServices::clock_ns(const chimera_host*) { return now_ns(); }
+uint64_t PluginServices::clock_ns(const chimera_host*) { return steady_now_ns(); }
 
 int32_t PluginServices::cancel_check(const chimera_host*, const chimera_expert_batch* batch) {
   if (batch == nullptr) return CHIMERA_INVALID_ARGUMENT;
@@ -85,7 +80,8 @@ int32_t PluginServices::cancel_check(const chimera_host*, const chimera_expert_b
       __atomic_load_n(batch->cancel_borrowed, __ATOMIC_RELAXED) != 0) {
     return CHIMERA_CANCELLED;
   }
-  if (batch->deadline_ns != 0 && now_ns() > batch->deadline_ns) return CHIMERA_DEADLINE_EXCEEDED;
+  if (batch->deadline_ns != 0 && steady_now_ns() > batch->deadline_ns)
+    return CHIMERA_DEADLINE_EXCEEDED;
   return CHIMERA_OK;
 }
 

@@ -66,6 +66,31 @@ Problem long_batch(Plugin& plugin, Host& host, const Matrix& x, const Shape& sha
   return std::nullopt;
 }
 
+/// forward with a batch of ABI 1.0, which ends where `row_epochs_borrowed` begins.
+Problem short_batch(Plugin& plugin, Host& host, const Matrix& x, const Shape& shape,
+                    const Matrix& want) {
+  constexpr size_t kSize = offsetof(chimera_expert_batch, row_epochs_borrowed);
+  Instance instance(plugin, host);
+  if (auto problem = instance.start(x.rows)) return problem;
+  Batch batch(plugin.descriptor(), x, shape);
+  chimera_expert_batch of_old = *batch.abi();
+  of_old.struct_size = kSize;
+  of_old.epoch = 0;
+  Guarded memory("the batch of a host 1.0", kSize, 8);
+  std::memcpy(memory.data(), &of_old, kSize);
+  const int32_t status =
+      instance.forward(reinterpret_cast<const chimera_expert_batch*>(memory.data()));
+  if (status != CHIMERA_OK) {
+    return fail(
+        "forward refused a batch of ABI 1.0 with {} (expected required_minor {} to mean it).",
+        status_text(status, host), plugin.entry().required_minor);
+  }
+  if (auto text = difference(plugin.descriptor(), want, batch.y()); !text.empty()) {
+    return fail("a batch of ABI 1.0 gives other outputs: {}.", text);
+  }
+  return std::nullopt;
+}
+
 struct Ids {
   std::set<std::string> required, optional;
 };
@@ -152,6 +177,10 @@ Finding check_versions(Context& context) {
     return fail("a host 1.7 gets other outputs: {}.", text);
   }
   if (auto problem = long_batch(plugin, newer, x, shape, std::get<Matrix>(want))) return *problem;
+  if (plugin.entry().required_minor == 0) {
+    if (auto problem = short_batch(plugin, plain, x, shape, std::get<Matrix>(want)))
+      return *problem;
+  }
   return pass(
       "other majors find no symbol ({}), a newer minor is served, no field is read too far.",
       newer_major || older_major ? "init itself does not look" : "init refuses them too");
@@ -163,7 +192,7 @@ Finding check_services(Context& context) {
   const Ids ids = service_ids(plugin.descriptor());
   std::set<std::string> known(all_services().begin(), all_services().end());
   for (const std::string& id : ids.required) {
-    if (known.count(id) == 0) return fail("it requires {}, which no host of ABI 1.0 has.", id);
+    if (known.count(id) == 0) return fail("it requires {}, which no host of ABI 1.1 has.", id);
   }
   const Matrix x =
       random_rows(context, usable_rows(plugin.descriptor(), 3), plugin.descriptor().d_model);

@@ -1,4 +1,4 @@
-// The checker's host: every service of ABI 1.0, with accounts of how they are used and switches
+// The checker's host: every service of ABI 1.1, with accounts of how they are used and switches
 // that make them fail.
 //
 // Thread safety: services may be called from any thread, as the contract has it; switches are set
@@ -30,7 +30,7 @@ enum class Parallel : uint8_t { kInline, kReversed, kThreads, kRefused };
 /// How chimera.weights/1 lies about one tensor.
 enum class TensorFault : uint8_t { kNone, kMissing, kShort, kDtype };
 
-/// The ids of all services of ABI 1.0.
+/// The ids of all services of ABI 1.1.
 std::span<const char* const> all_services();
 
 class Host {

@@ -146,7 +146,12 @@ Batch::Batch(const chimera_expert_descriptor& d, const Matrix& x, const Shape& s
       y_stride_(stride_of(d, shape.y_padding)),
       x_("the input x", rows_ * x_stride_, alignment_of(d), shape.flush),
       y_("the output y", rows_ * y_stride_, alignment_of(d), shape.flush),
+      epochs_("the row epochs", rows_ * sizeof(uint64_t), 8),
       batch_("the batch", sizeof(chimera_expert_batch), 8) {
+  for (uint64_t r = 0; r < rows_; ++r) {
+    const uint64_t epoch = 1 + r;
+    std::memcpy(epochs_.data() + r * sizeof(epoch), &epoch, sizeof(epoch));
+  }
   std::memset(x_.data(), 0, x_.size());
   for (uint32_t r = 0; r < rows_; ++r) {
     std::memcpy(x_.data() + r * x_stride_, x.row(r), uint64_t{cols_} * sizeof(float));
@@ -178,18 +183,21 @@ Batch::Batch(const chimera_expert_descriptor& d, const Matrix& x, const Shape& s
                                       part,
                                       shape.deadline_ns,
                                       shape.cancel,
-                                      1};
+                                      shape.row_epochs && rows_ == 1 ? 1u : 0u,
+                                      shape.row_epochs ? epochs() : nullptr};
   std::memcpy(batch_.data(), &batch, sizeof(batch));
 }
 
 void Batch::seal() {
   x_.read_only();
+  epochs_.read_only();
   batch_.read_only();
 }
 
 void Batch::revoke() {
   x_.revoke();
   y_.revoke();
+  epochs_.revoke();
   batch_.revoke();
   scratch_->revoke();
 }

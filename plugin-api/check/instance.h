@@ -33,6 +33,7 @@ struct Shape {
   uint32_t fill = 0x7fa5a5a5;  // bits of y before the call: a NaN
   const uint32_t* cancel = nullptr;
   uint64_t deadline_ns = 0;
+  bool row_epochs = true;  // different ones; false: the rows are on no table
 };
 
 struct Outcome {
@@ -96,10 +97,12 @@ class Batch {
   bool scratch_mark_intact() const;
 
  private:
+  const uint64_t* epochs() const { return reinterpret_cast<const uint64_t*>(epochs_.data()); }
+
   uint32_t rows_, cols_;
   uint64_t x_stride_, y_stride_;
   uint64_t scratch_part_ = 0, scratch_slack_ = 0;
-  Guarded x_, y_, batch_;
+  Guarded x_, y_, epochs_, batch_;
   std::unique_ptr<Guarded> scratch_;
 };
 

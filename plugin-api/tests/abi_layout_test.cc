@@ -49,7 +49,7 @@ std::vector<Layout> layouts() {
       LAYOUT(chimera_expert_batch, F(struct_size), F(layer), F(expert), F(n_rows), F(x_borrowed),
              F(y_borrowed), F(x_stride), F(y_stride), F(input_dtype), F(output_dtype),
              F(worker_count), F(reserved), F(scratch_borrowed), F(scratch_size), F(scratch_stride),
-             F(deadline_ns), F(cancel_borrowed), F(epoch)),
+             F(deadline_ns), F(cancel_borrowed), F(epoch), F(row_epochs_borrowed)),
       LAYOUT(chimera_expert_limits, F(struct_size), F(max_rows), F(worker_count), F(max_concurrent),
              F(memory_bytes)),
       LAYOUT(chimera_expert, F(struct_size), F(reserved), F(descriptor_borrowed),

@@ -16,6 +16,11 @@ static const void* get_factory(const char* factory_id_borrowed) {
   return factory_id_borrowed[0] == kLabel.data_borrowed[0] ? &kLabel : NULL;
 }
 
+uint64_t newest_epoch(const chimera_expert_batch* batch_borrowed);
+uint64_t newest_epoch(const chimera_expert_batch* batch_borrowed) {
+  return CHIMERA_HAS_FIELD(chimera_expert_batch, batch_borrowed, epoch) ? batch_borrowed->epoch : 0;
+}
+
 CHIMERA_EXPORT const chimera_expert_entry chimera_expert_entry_v1 = {CHIMERA_EXPERT_MAGIC,
                                                                      sizeof(chimera_expert_entry),
                                                                      CHIMERA_ABI_MAJOR,

@@ -45,6 +45,11 @@ for c in "${compilers_cxx[@]}"; do
     try "$c" c++ "$s" "$here/wrapper.cc"
   done
 done
+# A reflow once ran the legend of tags together: each tag begins its own line.
+for tag in control worker any; do
+  grep -q "^ \*   \[$tag\] " "$include/chimera/expert.h" ||
+    { echo "header matrix: expert.h explains [$tag] nowhere at the beginning of a line" >&2; failed=1; }
+done
 [ "$number" -ge 14 ] || { echo "header matrix: found $number headers (expected 14 or more)" >&2; exit 1; }
 echo "$number headers, $compiled compilations"
 exit $failed

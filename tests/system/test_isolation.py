@@ -47,7 +47,8 @@ def gate_file(path: pathlib.Path) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_module(directory: pathlib.Path, sin: str, on_failure: str = "fail") -> pathlib.Path:
+def write_module(directory: pathlib.Path, sin: str, on_failure: str = "fail",
+                 deadline_ms: int = int(150 * SLOW)) -> pathlib.Path:
     directory.mkdir(parents=True)
     shutil.copy(LIBRARY, directory / "sinner.so")
     os.chmod(directory / "sinner.so", 0o644)
@@ -75,7 +76,7 @@ library:
   gate: gate.safetensors
   on_failure: {on_failure}
   config: "{sin}"
-  deadline_ms: {int(150 * SLOW)}
+  deadline_ms: {deadline_ms}
 files:
   - path: sinner.so
     sha256: {digest("sinner.so")}
@@ -165,8 +166,9 @@ class Isolation(unittest.TestCase):
     def daemon(self, **options: Any) -> Daemon:
         return Daemon(BACKBONE, modules=[{"path": str(LEGAL)}], precision="bf16", top_k=2, **options)
 
-    def module(self, sin: str, on_failure: str = "fail") -> pathlib.Path:
-        return write_module(self.scratch / f"{sin}-{on_failure}".replace(" ", "-"), sin, on_failure)
+    def module(self, sin: str, on_failure: str = "fail", **options: Any) -> pathlib.Path:
+        return write_module(self.scratch / f"{sin}-{on_failure}".replace(" ", "-"), sin, on_failure,
+                            **options)
 
     def library(self, client: chimera_client.Client) -> dict[str, Any]:
         return next(m for m in client.modules() if m["name"] == "sinner")["library"]
@@ -264,6 +266,31 @@ class Isolation(unittest.TestCase):
                         self.assertIn(cause, text)
                     self.assertEqual("finite" in text, cause == "finite" and policy == "fail")
             self.assertEqual([m["name"] for m in client.modules()], ["legal"])
+
+    def test_a_requests_deadline_reaches_the_module_and_is_not_its_failure(self) -> None:
+        """Its own limit is far away: what ends the call is the deadline of the one who waits."""
+        for policy in ("fail", "drop"):
+            with self.subTest(policy=policy), self.daemon() as daemon, daemon.client() as client:
+                client.load(self.module(f"gives_up {AFTER}", policy, deadline_ms=60_000))
+                with Others(daemon) as others:
+                    done: dict[str, Any] = {}
+                    for seed in range(60, 90):
+                        begin = time.monotonic()
+                        generation = client.generate(
+                            tokens=[(31 * seed + 17 * i) % 8000 + 2 for i in range(20)], temperature=0,
+                            ignore_eos=True, max_tokens=16, modules={"only": ["sinner"]},
+                            deadline_ms=int(1000 * SLOW))
+                        tokens, done = list(generation), generation.done
+                        if done["finish_reason"] != "length":
+                            break
+                    self.assertEqual(done["finish_reason"], "deadline")
+                    self.assertLess(time.monotonic() - begin, ANSWERED_S)
+                    self.assertEqual(done["usage"]["completion_tokens"], len(tokens))
+                    self.assertNotIn("dropped_choices", done["provenance"])
+                    library = self.library(client)
+                    self.assertEqual(library["state"], "active")
+                    self.assertEqual((library["failures"], library["restarts"]), (0, 0))
+                self.assertEqual(others.failures, [])
 
     def test_killed_from_outside(self) -> None:
         with self.daemon() as daemon, daemon.client() as client:

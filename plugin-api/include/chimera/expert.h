@@ -1,4 +1,4 @@
-/* Chimera expert plugins: the C ABI, version 1.0.
+/* Chimera expert plugins: the C ABI, version 1.1.
  *
  * A plugin is a shared library that supplies experts (feed-forward networks) for layers of a
  * Mixture-of-Experts model. It exports ONE symbol, the read-only data object
@@ -17,14 +17,18 @@
  * fixed order. The gate rows of a module are data beside the library (see docs/plugins.md).
  *
  * Tags. Every function pointer ends in a [thread & state] tag.
- *   [control]  the host's control role. Control calls for one library never overlap, but may come
- *              from different OS threads.
- *   [worker]   the host's compute role: inside forward, or inside a parallel_for body of it. A
- * role, not a thread: successive calls may come from different OS threads. [any]      any thread at
- * any time in the stated state, concurrently. States: mapped, ready, built, idle, active as in the
- * picture. A tag without state means that the object exists. The host guarantees: no forward after
- * deactivate begins; deactivate begins only when no forward runs and no routing table names the
- * instance.
+ *
+ *   [control]   the host's control role. Control calls for one library never overlap, but may come
+ *               from different OS threads.
+ *   [worker]    the host's compute role: inside forward, or inside a parallel_for body of it. A
+ *               role, not a thread: successive calls may come from different OS threads.
+ *   [any]       any thread at any time in the stated state, concurrently.
+ *
+ *   States: mapped, ready, built, idle, active, as in the picture. A tag without a state means that
+ *   the object exists.
+ *
+ * The host guarantees: no forward after deactivate begins; deactivate begins only when no forward
+ * runs and no routing table names the instance.
  *
  * Ownership is in the names: *_owned passes ownership with the call, *_borrowed is lent - for the
  * call when it is a parameter, for the life of the structure when it is a field. Who allocates
@@ -33,8 +37,8 @@
  *
  * Versions. The major version is part of the symbol name and must be equal. The host's minor must
  * be at least entry.required_minor. Every structure begins with struct_size: fields are only ever
- * appended, a reader uses a field only if the size covers it, a writer zeroes what it does not
- * know. Everything optional is a service or an extension with an id "name/revision"; an id never
+ * appended, a reader uses a field only if the size covers it (CHIMERA_HAS_FIELD), a writer zeroes
+ * what it does not know. Everything optional is a service or an extension with an id "name/revision"; an id never
  * changes its meaning. In enumerations 0 is "unset"; an unknown value is refused, never guessed.
  *
  * Status. Functions return an int32_t of chimera/status_code.h; a value outside it counts as
@@ -46,6 +50,11 @@
  * threads that outlive deactivate, or keep pointers it was lent. Build it with hidden visibility, a
  * version script and -fno-gnu-unique; avoid thread_local objects with destructors: the two make a
  * library impossible to unload. plugin-api/template is a complete example.
+ *
+ * What the minor versions brought:
+ *   1.1   batch.row_epochs_borrowed, and batch.epoch is the epoch that all rows share (a host 1.0
+ *         always says 0); batch.deadline_ns holds the deadlines of the requests, not only the
+ *         module's own limit.
  *
  * 64-bit targets only. Sizes and offsets are frozen by the assertions at the end.
  */
@@ -65,7 +74,12 @@ extern "C" {
 #endif
 
 #define CHIMERA_ABI_MAJOR 1
-#define CHIMERA_ABI_MINOR 0
+#define CHIMERA_ABI_MINOR 1
+
+/* Whether the structure behind `pointer` is long enough to have `field`. To be asked before the use
+ * of a field that came with a minor version above the plugin's required_minor. */
+#define CHIMERA_HAS_FIELD(type, pointer, field) \
+  ((pointer)->struct_size >= offsetof(type, field) + sizeof((pointer)->field))
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
@@ -81,7 +95,7 @@ typedef struct chimera_text {
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* dtype. Version 1.0 of the host sends and takes F32 rows; tensors may have any of these. */
+/* dtype. Hosts 1.x send and take F32 rows; tensors may have any of these. */
 #define CHIMERA_DTYPE_F32 UINT32_C(1)
 #define CHIMERA_DTYPE_BF16 UINT32_C(2)
 #define CHIMERA_DTYPE_F16 UINT32_C(3)
@@ -209,11 +223,20 @@ typedef struct chimera_expert_batch {
   void* scratch_borrowed;  /* uninitialised; worker w's begins at w * scratch_stride */
   uint64_t scratch_size;   /* usable bytes per worker, at least descriptor.scratch_bytes */
   uint64_t scratch_stride; /* bytes */
-  uint64_t deadline_ns;    /* chimera.clock/1 time by which the result is worth having; 0: none */
+  uint64_t deadline_ns;    /* chimera.clock/1 time after which nobody can use the result: every
+                              request with a row in this batch has given up by then, or the module's
+                              own limit is reached. Rows of requests with more time, or without a
+                              deadline, keep it away: giving up at it harms nobody. 0: none */
   const uint32_t* cancel_borrowed; /* not 0: give up, return CHIMERA_CANCELLED. Written by other
                                       threads: read it atomically (relaxed is enough), or ask
                                       chimera.cancel/1. May be null */
-  uint64_t epoch;                  /* of the routing table, for logs only */
+  uint64_t epoch; /* of the routing table that all rows are on; 0: on different ones, or on none (a
+                     self-test), or a host 1.0. For logs and statistics: outputs must not depend on
+                     epochs */
+
+  /* Since 1.1. [n_rows], the epoch of each row's routing table: rows of sequences that began before
+   * and after a swap share a batch. Null: the rows are on none. */
+  const uint64_t* row_epochs_borrowed;
 } chimera_expert_batch;
 
 /* ---- instance -------------------------------------------------------------------------------- */
@@ -379,11 +402,11 @@ typedef struct chimera_expert_note_section {
 
 #define CHIMERA_FROZEN_SIZE(type, size) \
   CHIMERA_STATIC_ASSERT(sizeof(type) == (size), "ABI 1: size of " #type " is frozen")
-#define CHIMERA_FROZEN_OFFSET(type, field, offset)                                    \
-  CHIMERA_STATIC_ASSERT(offsetof(type, field) == (offset), "ABI 1: " #type "." #field \
-                                                           " is "                     \
-                                                           "frozen")
+#define CHIMERA_FROZEN_OFFSET(type, field, offset)        \
+  CHIMERA_STATIC_ASSERT(offsetof(type, field) == (offset), \
+                        "ABI 1: " #type "." #field " is frozen")
 
+/* Structures grow at their end with the minor version, fields stay where they are. */
 CHIMERA_FROZEN_SIZE(void*, 8);
 CHIMERA_FROZEN_SIZE(chimera_text, 16);
 CHIMERA_FROZEN_SIZE(chimera_expert_layer, 8);
@@ -407,7 +430,7 @@ CHIMERA_FROZEN_OFFSET(chimera_expert_descriptor, cancel_latency_ns, 216);
 CHIMERA_FROZEN_SIZE(chimera_host, 56);
 CHIMERA_FROZEN_OFFSET(chimera_host, host_data_owned, 40);
 CHIMERA_FROZEN_OFFSET(chimera_host, get_service, 48);
-CHIMERA_FROZEN_SIZE(chimera_expert_batch, 112);
+CHIMERA_FROZEN_SIZE(chimera_expert_batch, 120); /* 112 in ABI 1.0 */
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, epoch, 104);
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, n_rows, 12);
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, x_borrowed, 16);
@@ -416,6 +439,7 @@ CHIMERA_FROZEN_OFFSET(chimera_expert_batch, worker_count, 56);
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, scratch_borrowed, 64);
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, deadline_ns, 88);
 CHIMERA_FROZEN_OFFSET(chimera_expert_batch, cancel_borrowed, 96);
+CHIMERA_FROZEN_OFFSET(chimera_expert_batch, row_epochs_borrowed, 112);
 CHIMERA_FROZEN_SIZE(chimera_expert_limits, 24);
 CHIMERA_FROZEN_OFFSET(chimera_expert_limits, memory_bytes, 16);
 CHIMERA_FROZEN_SIZE(chimera_expert, 80);

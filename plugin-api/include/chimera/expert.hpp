@@ -93,7 +93,7 @@ class Expert {
   Host host_;
 };
 
-/// Rows of a batch. REQUIRES: F32 rows (the only dtype of ABI 1.0).
+/// Rows of a batch. REQUIRES: F32 rows (the only dtype of ABI 1.x).
 inline const float* input_row(const chimera_expert_batch& batch, uint32_t row) noexcept {
   const auto* base = static_cast<const unsigned char*>(batch.x_borrowed);
   return reinterpret_cast<const float*>(base + row * batch.x_stride);
@@ -101,6 +101,12 @@ inline const float* input_row(const chimera_expert_batch& batch, uint32_t row) n
 inline float* output_row(const chimera_expert_batch& batch, uint32_t row) noexcept {
   auto* base = static_cast<unsigned char*>(batch.y_borrowed);
   return reinterpret_cast<float*>(base + row * batch.y_stride);
+}
+/// The epoch of a row's routing table; 0: it is on none, or the host does not say (ABI 1.0).
+inline uint64_t row_epoch(const chimera_expert_batch& batch, uint32_t row) noexcept {
+  const bool told = CHIMERA_HAS_FIELD(chimera_expert_batch, &batch, row_epochs_borrowed) &&
+                    batch.row_epochs_borrowed != nullptr;
+  return told ? batch.row_epochs_borrowed[row] : 0;
 }
 /// Scratch memory of a worker.
 inline void* scratch(const chimera_expert_batch& batch, uint32_t worker) noexcept {

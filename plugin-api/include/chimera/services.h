@@ -1,4 +1,4 @@
-/* All host services of ABI 1.0; one header each, so that a plugin includes what it uses. */
+/* All host services of ABI 1.1; one header each, so that a plugin includes what it uses. */
 #ifndef CHIMERA_SERVICES_H_
 #define CHIMERA_SERVICES_H_
 

@@ -89,6 +89,12 @@ class Sinner final : public chimera::plugin::Expert {
       float* y = chimera::plugin::output_row(batch, r);
       for (int i = 0; i < SINNER_WIDTH; ++i) y[i] = factor_ * x[i];
     }
+    if (sin_ == "epochs") {  // no sin: what it was told of each row, and of all
+      for (uint32_t r = 0; r < batch.n_rows; ++r) {
+        output(batch, r)[0] = static_cast<float>(chimera::plugin::row_epoch(batch, r));
+        output(batch, r)[1] = static_cast<float>(batch.epoch);
+      }
+    }
     if (metrics_ != nullptr) metrics_->add(host().get(), counter_, batch.n_rows);
     const bool triggered = batch.n_rows > 0 && chimera::plugin::input_row(batch, 0)[0] == kTrigger;
     return (after_ > 0 ? calls_ > after_ : triggered) ? sin(batch) : CHIMERA_OK;

@@ -1,5 +1,6 @@
 /* chimera.cancel/1: is the result still wanted?
  *
+ * It is as long as one row of the batch belongs to somebody who waits for it (batch.deadline_ns).
  * Ask at least every few milliseconds of work; return CHIMERA_CANCELLED or
  * CHIMERA_DEADLINE_EXCEEDED when it is not. */
 #ifndef CHIMERA_SERVICES_CANCEL_H_

@@ -1,0 +1,145 @@
+// What a real plugin learns of the deadlines and epochs of its rows, in this process and in one of
+// its own: tests/plugins/runtime/sinner.cc, which asks chimera.cancel/1 when it "gives_up".
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/steady_time.h"
+#include "experts/isolation/backend.h"
+
+namespace chimera {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+namespace fs = std::filesystem;
+
+constexpr int64_t kHidden = 16;
+constexpr float kTrigger = 12345.0f;
+constexpr int64_t kOwnLimitMs = 60000;
+// Far below the plugin's own limit, far above what a busy machine needs to notice.
+constexpr milliseconds kSoon{20000};
+
+class PluginDeadline : public testing::TestWithParam<Isolation> {
+ protected:
+  void SetUp() override {
+    std::string pattern = fs::temp_directory_path() / "chimera-deadline-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    state_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(state_); }
+
+  std::shared_ptr<LibraryBackend> open(const std::string& config, int64_t limit_ms = kOwnLimitMs) {
+    LibrarySource s;
+    s.module = "sinner";
+    s.version = "1.0.0";
+    s.spec.file = "sinner.so";
+    s.spec.config = config;
+    s.spec.deadline_ms = limit_ms;
+    s.spec.memory_mib = 16;
+    s.hidden_size = kHidden;
+    s.experts = {{0, 1}, {1, 1}};
+    std::ifstream file(CHIMERA_BINARY_DIR "/plugins/runtime_sinner.so", std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+    const auto view = std::as_bytes(std::span(bytes));
+    s.note = *read_elf_note(view, "runtime_sinner.so");
+    s.image = std::make_shared<const SealedFile>(std::move(*SealedFile::create("sinner", view)));
+    LibraryRuntime::Options options;
+    options.worker_count = 2;
+    options.host_program = CHIMERA_BINARY_DIR "/bin/chimera-plugin-host";
+    options.state_dir = state_;
+    options.allow_in_process = true;
+    auto runtime = std::make_shared<LibraryRuntime>(std::move(options));
+    auto backend = GetParam() == Isolation::kProcess ? open_isolated(std::move(s), runtime)
+                                                     : open_in_process(std::move(s), runtime);
+    EXPECT_TRUE(backend.ok()) << backend.status().to_string();
+    return backend.ok() ? *backend : nullptr;
+  }
+
+  Status call(LibraryBackend& backend, float first, int64_t rows, uint64_t deadline_ns,
+              const uint64_t* epochs = nullptr) {
+    x_.assign(static_cast<size_t>(rows * kHidden), 0.25f);
+    x_[0] = first;
+    y_.assign(x_.size(), -1.0f);
+    ExpertContext context{best_kernels(), pool_, scratch_};
+    context.deadline_ns = deadline_ns;
+    context.row_epochs = epochs;
+    return backend.forward(1, 0, x_.data(), rows, y_.data(), context);
+  }
+  static uint64_t in(milliseconds time) { return steady_ns(Clock::now() + time); }
+
+  std::string state_;
+  ThreadPool pool_{1};
+  FloatBuffer scratch_;
+  std::vector<float> x_, y_;
+};
+
+TEST_P(PluginDeadline, ItGivesUpWhenNobodyWaitsAndHasNotFailed) {
+  const auto backend = open("gives_up");
+  ASSERT_NE(backend, nullptr);
+  for (const int64_t rows : {1, 300}) {  // 300: five calls of the plugin, two slots
+    const auto start = Clock::now();
+    const Status status = call(*backend, kTrigger, rows, in(milliseconds(50)));
+    EXPECT_EQ(status.code(), Code::kDeadlineExceeded) << status.to_string();
+    EXPECT_NE(status.message().find("given up"), std::string::npos) << status.message();
+    EXPECT_GE(Clock::now() - start, milliseconds(50));
+    EXPECT_LT(Clock::now() - start, kSoon);
+    // The same process serves on.
+    ASSERT_TRUE(call(*backend, 1.0f, rows, in(milliseconds(kOwnLimitMs))).ok());
+    EXPECT_EQ(y_[0], 0.5f);
+  }
+  EXPECT_EQ(backend->status().failures, 0u);
+  EXPECT_EQ(backend->status().restarts, 0u);
+  EXPECT_EQ(backend->status().state, "active");
+}
+
+TEST_P(PluginDeadline, ItsOwnLimitIsStillAFailure) {
+  const auto backend = open("gives_up", 200);
+  ASSERT_NE(backend, nullptr);
+  for (const uint64_t deadline : {uint64_t{0}, in(milliseconds(kOwnLimitMs))}) {
+    const Status status = call(*backend, kTrigger, 1, deadline);
+    EXPECT_EQ(status.code(), Code::kDeadlineExceeded) << status.to_string();
+    EXPECT_EQ(status.message().find("given up"), std::string::npos) << status.message();
+  }
+  EXPECT_EQ(backend->status().failures, 2u);
+}
+
+// The result is there: whether somebody still wants it is for the caller to say.
+TEST_P(PluginDeadline, WhatIsComputedLateIsKept) {
+  const auto backend = open("none");
+  ASSERT_NE(backend, nullptr);
+  ASSERT_TRUE(call(*backend, 1.0f, 3, /*deadline_ns=*/1).ok());
+  EXPECT_EQ(y_[0], 0.5f);
+  EXPECT_EQ(backend->status().failures, 0u);
+}
+
+TEST_P(PluginDeadline, RowsSayTheirEpochs) {
+  const auto backend = open("epochs");
+  ASSERT_NE(backend, nullptr);
+  constexpr int64_t kRows = 300;
+  std::vector<uint64_t> epochs(kRows);
+  for (size_t i = 0; i < epochs.size(); ++i) epochs[i] = 100 + i % 7;
+  ASSERT_TRUE(call(*backend, 1.0f, kRows, 0, epochs.data()).ok());
+  for (size_t row = 0; row < epochs.size(); ++row) {
+    EXPECT_EQ(y_[row * kHidden], static_cast<float>(epochs[row])) << row;
+    EXPECT_EQ(y_[row * kHidden + 1], 0.0f) << "different epochs, and batch.epoch names one";
+  }
+  epochs.assign(kRows, 42);
+  ASSERT_TRUE(call(*backend, 1.0f, kRows, 0, epochs.data()).ok());
+  EXPECT_EQ(y_[299 * kHidden], 42.0f);
+  EXPECT_EQ(y_[299 * kHidden + 1], 42.0f);
+  ASSERT_TRUE(call(*backend, 1.0f, 2, 0).ok());  // on no table
+  EXPECT_EQ(y_[0], 0.0f);
+  EXPECT_EQ(y_[1], 0.0f);
+}
+
+INSTANTIATE_TEST_SUITE_P(Everywhere, PluginDeadline,
+                         testing::Values(Isolation::kInProcess, Isolation::kProcess),
+                         [](const auto& where) {
+                           return where.param == Isolation::kProcess ? "InAProcessOfItsOwn"
+                                                                     : "InThisProcess";
+                         });
+
+}  // namespace
+}  // namespace chimera
