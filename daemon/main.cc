@@ -110,6 +110,7 @@ int run(int argc, char** argv) {
   }
   // Weights go back to the system when a module is released, instead of into a fragmented heap.
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  raise_descriptor_limit();
   StopSignals signals;
   log::init(options->log_level);
   const Status status = serve(std::move(*config), signals, started);

@@ -1,6 +1,7 @@
 #include "daemon/startup.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -59,6 +60,13 @@ void log_limits(const DeploymentConfig& config, const ModelConfig& model) {
   if (config.serve.max_context <= model.max_position_embeddings) return;
   log::info("context_limited_by_model", {{"tokens", model.max_position_embeddings},
                                          {"serve.max_context", config.serve.max_context}});
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 EngineOptions engine_options(const DeploymentConfig& config) {

@@ -24,6 +24,9 @@ std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config);
 /// Tells of limits of the deployment that the model's own undercut.
 void log_limits(const DeploymentConfig& config, const ModelConfig& model);
 
+/// Takes as many open descriptors as the system grants: every connection is one. Best effort.
+void raise_descriptor_limit();
+
 EngineOptions engine_options(const DeploymentConfig& config);
 
 }  // namespace chimera

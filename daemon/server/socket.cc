@@ -1,17 +1,17 @@
 #include "daemon/server/socket.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <cstring>
+#include <unordered_set>
 
+#include "base/log/log.h"
 #include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
+#include "daemon/server/endpoint.h"
 #include "daemon/server/socket_context.h"
 
 namespace chimera {
@@ -23,73 +23,6 @@ constexpr int kSendMark = 256;
 constexpr int kHandshakeMs = 5'000;
 constexpr int kHeartbeatMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 6'000;
-
-bool daemon_answers(const sockaddr_un& address) {
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
-  const int rc = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const int error = errno;
-  ::close(fd);
-  return rc == 0 || error == EAGAIN || error == EINPROGRESS;  // EAGAIN: its backlog is full
-}
-
-/// libzmq removes whatever lies at the path before it binds, so look first.
-Status check_ipc(const std::string& endpoint, const std::string& path) {
-  if (path.empty() || path[0] != '/') {
-    return Status(Code::kInvalidArgument,
-                  fmt::format("endpoint {}: path (expected ipc:// and an absolute path)", endpoint),
-                  "write it as ipc:///run/…/serve.sock");
-  }
-  if (path.size() > wire::kMaxIpcPath) {
-    return Status(Code::kInvalidArgument,
-                  fmt::format("endpoint {}: path of {} bytes (expected at most {})", endpoint,
-                              path.size(), wire::kMaxIpcPath),
-                  "choose a shorter directory");
-  }
-  struct stat found {};
-  if (::lstat(path.c_str(), &found) != 0) {
-    if (errno == ENOENT) return {};
-    return Status(Code::kFailedPrecondition,
-                  fmt::format("endpoint {}: {}", endpoint, std::strerror(errno)),
-                  "check the directory and its permissions");
-  }
-  if (!S_ISSOCK(found.st_mode)) {
-    return Status(
-        Code::kFailedPrecondition,
-        fmt::format("endpoint {}: another kind of file lies there (expected a socket)", endpoint),
-        "remove it or choose another endpoint");
-  }
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  if (daemon_answers(address)) {
-    return Status(Code::kFailedPrecondition,
-                  fmt::format("endpoint {}: another daemon answers there", endpoint),
-                  "stop it (chimera shutdown) or give this one its own endpoints");
-  }
-  return {};
-}
-
-Status check_tcp(const std::string& endpoint) {
-  for (const std::string_view local : {"tcp://127.", "tcp://[::1]:", "tcp://localhost:"}) {
-    if (endpoint.starts_with(local)) return {};
-  }
-  return Status(Code::kPermissionDenied,
-                fmt::format("endpoint {}: reachable from other machines (expected ipc:// or "
-                            "tcp://127.0.0.1:PORT)",
-                            endpoint),
-                "serve other machines through a tunnel, e.g. ssh -L");
-}
-
-Status check_endpoint(const std::string& endpoint) {
-  if (endpoint.starts_with("ipc://")) {
-    return check_ipc(endpoint, std::string(wire::ipc_path(endpoint)));
-  }
-  if (endpoint.starts_with("tcp://")) return check_tcp(endpoint);
-  return Status(Code::kInvalidArgument,
-                fmt::format("endpoint {}: transport (expected ipc:// or tcp://)", endpoint),
-                "see design of deployments: serve.endpoint");
-}
 
 void configure(zmq::socket_t& socket) {
   namespace option = zmq::sockopt;
@@ -106,11 +39,12 @@ void configure(zmq::socket_t& socket) {
   socket.set(option::router_handover, false);
 }
 
-/// A PAIR socket with the ends of connections to `socket`. (zmq::monitor_t cannot be polled beside
-/// other sockets.)
+/// A PAIR socket with the beginnings and ends of connections to `socket`. (zmq::monitor_t cannot be
+/// polled beside other sockets.)
 zmq::socket_t monitor_of(zmq::socket_t& socket, zmq::context_t& context, size_t port) {
   const std::string address = fmt::format("inproc://chimera-monitor-{}", port);
-  if (zmq_socket_monitor(socket.handle(), address.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) {
+  if (zmq_socket_monitor(socket.handle(), address.c_str(),
+                         ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) != 0) {
     throw zmq::error_t();
   }
   zmq::socket_t pair(context, zmq::socket_type::pair);
@@ -173,12 +107,40 @@ struct RouterSocket::Impl {
   size_t port = 0;
   std::string unlink_path;
   zmq::socket_t socket, monitor;
+
+  std::string address;  // as it is bound, a port that was chosen included
+  size_t max_connections = 0;
+  // Descriptors of connections. One that is used again replaces itself, so a report that never came
+  // cannot add up.
+  std::unordered_set<int> open;
+  bool accepting = true;
+
+  void keep_the_door();
 };
+
+/// Stops accepting while as many connections as may be are open: libzmq ends the process when
+/// descriptors run out. Goes on when an eighth of them has ended.
+void RouterSocket::Impl::keep_the_door() {
+  try {
+    if (accepting && open.size() >= max_connections) {
+      socket.unbind(address);
+      accepting = false;
+      log::warning("connections_full", {{"endpoint", address}, {"connections", open.size()}});
+    } else if (!accepting && open.size() < max_connections - max_connections / 8) {
+      socket.bind(address);
+      accepting = true;
+      // The mask of the process is other threads' as well by now.
+      if (!unlink_path.empty()) ::chmod(unlink_path.c_str(), 0600);
+    }
+  } catch (const zmq::error_t&) {  // the listener that goes is still there: the next time
+  }
+}
 
 RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketContext> context,
-                                                         const std::string& endpoint, size_t port) {
+                                                         const std::string& endpoint, size_t port,
+                                                         size_t max_connections) {
   CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint));
   const auto failed = [&](Code code, const char* what, const zmq::error_t& e, const char* hint) {
     return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, e.what()), hint);
@@ -186,6 +148,7 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   auto impl = std::make_unique<Impl>();
   impl->context = std::move(context);
   impl->port = port;
+  impl->max_connections = max_connections;
   try {
     impl->socket = zmq::socket_t(impl->context->zmq, zmq::socket_type::router);
     configure(impl->socket);
@@ -196,6 +159,7 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   try {
     const OwnerOnly from_the_first_moment_on;
     impl->socket.bind(endpoint);
+    impl->address = impl->socket.get(zmq::sockopt::last_endpoint);
   } catch (const zmq::error_t& e) {
     return failed(Code::kFailedPrecondition, "bind", e,
                   "check that its directory exists and that nothing else uses the address");
@@ -284,10 +248,19 @@ std::vector<int> RouterSocket::take_disconnected() {
       if (event.more() && !impl_->monitor.recv(address, kNow)) break;
       // Event number (16 bits), then its value (32 bits): the descriptor.
       if (event.size() != sizeof(uint16_t) + sizeof(int32_t)) continue;
+      uint16_t what = 0;
       int32_t fd = -1;
-      std::memcpy(&fd, event.data<char>() + sizeof(uint16_t), sizeof fd);
-      ended.push_back(fd);
+      std::memcpy(&what, event.data(), sizeof what);
+      std::memcpy(&fd, event.data<char>() + sizeof what, sizeof fd);
+      if (what == ZMQ_EVENT_ACCEPTED) {
+        impl_->open.insert(fd);
+      } else {
+        impl_->open.erase(fd);
+        ended.push_back(fd);
+      }
+      impl_->keep_the_door();
     }
+    if (!impl_->accepting) impl_->keep_the_door();
   } catch (const zmq::error_t&) {  // what has been read counts
   }
   return ended;

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import struct
@@ -75,7 +76,10 @@ class Daemon:
     def __init__(self, backbone: pathlib.Path, *, modules: list[dict[str, Any]] | None = None,
                  precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
                  serve: dict[str, Any] | None = None, watch: list[str] | None = None,
-                 top_k: int | None = None, start: bool = True) -> None:
+                 top_k: int | None = None, start: bool = True,
+                 descriptors: tuple[int, int] | None = None) -> None:
+        """`descriptors`: soft and hard limit of open files."""
+        self.descriptors = descriptors
         self.own = work is None
         self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
         self.serve_endpoint = f"ipc://{self.work}/serve.sock"
@@ -104,8 +108,10 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([BIN / "chimerad", "--config", self.config],
-                                            stdout=log, stderr=log)
+            limit = self.descriptors
+            self.process = subprocess.Popen(
+                [BIN / "chimerad", "--config", self.config], stdout=log, stderr=log,
+                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
         if wait:
             self.wait_ready()
 

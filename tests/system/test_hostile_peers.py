@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import socket
 import struct
 import time
@@ -128,6 +129,47 @@ class HostilePeers(unittest.TestCase):
                 peer.close()
             with daemon.client() as client:
                 self.assertEqual(client.health()["status"], "ok")
+
+
+    def own_limit(self, needed: int) -> None:
+        """Lets this process open that many descriptors."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < needed:
+            self.skipTest(f"this system grants {hard} descriptors (the test needs {needed})")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def test_more_silent_connections_than_the_soft_limit(self) -> None:
+        self.own_limit(4096)
+        with Daemon(GOLDEN / "flex_olmo_f32", descriptors=(256, 4096)) as daemon:
+            peers = [connect(daemon.serve_endpoint) for _ in range(600)]
+            with daemon.client() as client:
+                self.assertEqual(client.health()["status"], "ok")
+            self.assertIsNone(daemon.process.poll(), daemon.log_text())
+            # Who says nothing for 5 s is gone.
+            self.assertTrue(all(ended(peer) for peer in peers))
+            for peer in peers:
+                peer.close()
+
+    def test_more_silent_connections_than_there_are_descriptors(self) -> None:
+        self.own_limit(2048)
+        with Daemon(GOLDEN / "flex_olmo_f32", descriptors=(512, 512)) as daemon:
+            peers, refused = [], 0
+            for i in range(900):
+                try:
+                    peers.append(connect(daemon.serve_endpoint))
+                except (ConnectionError, FileNotFoundError):
+                    refused += 1
+                time.sleep(0.005 if i % 10 == 0 else 0)
+            self.assertGreater(refused, 0)
+            self.assertIsNone(daemon.process.poll(), daemon.log_text())
+            with daemon.client() as client:
+                self.assertTrue(client.stats()["server"])  # control has connections of its own
+            with daemon.client(connect_timeout=30.0 * SLOW) as client:
+                self.assertEqual(client.health()["status"], "ok")
+            self.assertIn("connections_full", daemon.log_text())
+            for peer in peers:
+                peer.close()
 
 
 if __name__ == "__main__":
