@@ -9,6 +9,7 @@
 #include "daemon/check.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
+#include "daemon/registry/first_epoch.h"
 #include "daemon/registry/watch.h"
 #include "daemon/server/server.h"
 #include "daemon/signals.h"
@@ -56,25 +57,18 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
     log::warning("chat_template_unusable", {{"reason", model->chat_template_problem.to_string()}});
   }
   log_limits(config, model->backbone->config());
-  Registry registry({model->backbone, model->tokenizer, model->base, model->fingerprint,
-                     store->get(), kPublishTimeout, library_runtime(config)});
-  auto first = registry.start(config.composition);
+  ModuleLoader loader(*model, library_runtime(config));
+  auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
-  // Handed over, not shared: whoever keeps a table keeps its modules in memory.
-  auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first).value(),
+  auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first->table),
                                engine_options(config));
   if (!engine.ok()) return engine.status();
-  registry.attach_engine(engine->get());
-  auto server = Server::start({&config,
-                               engine->get(),
-                               &registry,
-                               model->tokenizer,
-                               model->backbone->config(),
-                               model->fingerprint,
-                               [&signals] { signals.request_stop(); },
-                               {},
-                               model->chat_template,
-                               model->chat_template_problem});
+  Registry registry({&loader, store->get(), engine->get(), kPublishTimeout}, std::move(*first));
+  auto server = Server::start({.config = &config,
+                               .engine = engine->get(),
+                               .registry = &registry,
+                               .model = *model,
+                               .on_shutdown = [&signals] { signals.request_stop(); }});
   if (!server.ok()) return server.status();
   auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));
   if (!watcher.ok()) return watcher.status();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/quote.h"
+#include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
 
 namespace chimera {
@@ -187,7 +188,7 @@ Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale
 
 Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
   Matrix out;
-  out.dtype = p == Precision::kF32 ? DType::kF32 : DType::kBF16;
+  out.dtype = kept_dtype(DType::kF32, p);
   out.rows = matrix.rows;
   out.cols = matrix.cols;
   const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());
@@ -198,15 +199,19 @@ Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
   }
   out.owner = memory;
   out.data = memory.get();
-  std::vector<float> row(p == Precision::kF32 ? 0 : static_cast<size_t>(out.cols));
-  for (int64_t r = 0; r < out.rows; ++r) {
-    if (p == Precision::kF32) {
-      matrix.widen(r, r + 1, reinterpret_cast<float*>(memory.get()) + r * out.cols);
-      continue;
+  switch (p) {
+    case Precision::kF32:
+      matrix.widen(0, out.rows, reinterpret_cast<float*>(memory.get()));
+      break;
+    case Precision::kBF16: {
+      std::vector<float> row(static_cast<size_t>(out.cols));
+      for (int64_t r = 0; r < out.rows; ++r) {
+        matrix.widen(r, r + 1, row.data());
+        auto* to = reinterpret_cast<uint16_t*>(memory.get()) + r * out.cols;
+        for (int64_t i = 0; i < out.cols; ++i) to[i] = f32_to_bf16(row[static_cast<size_t>(i)]);
+      }
+      break;
     }
-    matrix.widen(r, r + 1, row.data());
-    auto* to = reinterpret_cast<uint16_t*>(memory.get()) + r * out.cols;
-    for (int64_t i = 0; i < out.cols; ++i) to[i] = f32_to_bf16(row[static_cast<size_t>(i)]);
   }
   return out;
 }

@@ -56,8 +56,8 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   const auto n = static_cast<size_t>(rows * cols);
   const size_t stored = t.dtype == DType::kF32 ? 4 : 2;
   const std::byte* from = t.bytes.data() + static_cast<size_t>(first) * stored;
-  const bool keep = t.dtype == DType::kBF16 || (t.dtype == DType::kF32 && p == Precision::kF32);
-  const DType dtype = keep ? t.dtype : p == Precision::kF32 ? DType::kF32 : DType::kBF16;
+  const DType dtype = kept_dtype(t.dtype, p);
+  const bool keep = dtype == t.dtype;
   Matrix m{from, dtype, rows, cols, t.owner};
   if (keep && is_aligned(from, stored)) return m;
 
@@ -92,6 +92,17 @@ Status check_number_dtype(const TensorView& t) {
                 "tensor " + quote_bytes(t.name) + " is stored as " +
                     std::string(dtype_name(t.dtype)) + ", expected F32, F16 or BF16",
                 "Convert the weights to one of these.");
+}
+
+DType kept_dtype(DType stored, Precision p) {
+  if (stored == DType::kBF16) return stored;  // no wider form says more
+  switch (p) {
+    case Precision::kF32:
+      return DType::kF32;
+    case Precision::kBF16:
+      return DType::kBF16;
+  }
+  return DType::kF32;
 }
 
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {

@@ -11,6 +11,9 @@
 
 namespace chimera {
 
+/// The dtype in which a tensor stored as F32, F16 or BF16 is kept.
+DType kept_dtype(DType stored, Precision p);
+
 /// Conversion of one 2-D tensor, used for checkpoints and module files alike.
 ///   stored  kF32              kBF16
 ///   F32     in place          rounded to nearest even

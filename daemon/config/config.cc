@@ -8,6 +8,7 @@
 
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
+#include "compute/tensor/precision_names.h"
 #include "daemon/config/endpoint.h"
 #include "daemon/config/keys.h"
 #include "daemon/config/reader.h"
@@ -105,19 +106,17 @@ class Reader {
     }
     this->path(map, "path", "the directory of a checkpoint", path);
     std::string text;
-    constexpr std::string_view kExpected = "f32 or bf16";
-    if (!map.string("precision", kExpected, &text)) return;
-    if (text == "f32") {
-      *precision = Precision::kF32;
-    } else if (text == "bf16") {
-      *precision = Precision::kBF16;
+    const std::string expected = kPrecisionNames.choices();
+    if (!map.string("precision", expected, &text)) return;
+    if (const auto found = kPrecisionNames.find(text)) {
+      *precision = *found;
     } else if (text == "q8" || text == "q4") {
       problems_.add(*map.find("precision"),
                     fmt::format("backbone.precision: found {0} (expected {1}; {0} is not available "
                                 "in this build)",
-                                text, kExpected));
+                                text, expected));
     } else {
-      map.bad("precision", *map.find("precision"), kExpected);
+      map.bad("precision", *map.find("precision"), expected);
     }
   }
 

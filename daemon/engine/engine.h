@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
 #include "text/tokenizer/tokenizer.h"
 
@@ -64,7 +64,7 @@ struct EngineStats {
 
 class Engine {
  public:
-  using RequestId = uint64_t;
+  using RequestId = chimera::RequestId;
 
   static Result<std::unique_ptr<Engine>> create(
       std::shared_ptr<const Backbone> backbone,
@@ -75,7 +75,7 @@ class Engine {
   /// Queues a request. resource_exhausted when the queue is full, unavailable when draining,
   /// invalid_argument when it cannot ever fit (context, unknown module names, token ids).
   Result<RequestId> submit(EngineRequest request, std::shared_ptr<EventSink> sink);
-  /// Ends a request with finish_reason "cancelled"; no effect when it already ended.
+  /// Ends a request as cancelled; no effect when it already ended.
   void cancel(RequestId id);
 
   /// Publishes a table between two steps and returns once it is current. Waits (until `timeout`)
@@ -85,9 +85,8 @@ class Engine {
   Status publish(std::shared_ptr<const RoutingTable> table, InFlight in_flight,
                  std::chrono::milliseconds timeout);
   /// Publishes `table` (without the module) and moves every sequence that may use `module` off it
-  /// (KV recomputed from its tokens), ending those with nothing permitted left with reason
-  /// "revoked". When it returns no forward pass touches the module and the engine holds no
-  /// reference to it.
+  /// (KV recomputed from its tokens), ending those with nothing permitted left as revoked. When it
+  /// returns no forward pass touches the module and the engine holds no reference to it.
   Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
 
   PublishedEpoch current() const;

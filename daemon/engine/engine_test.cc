@@ -80,12 +80,12 @@ TEST_P(EngineGolden, GreedyContinuationsAndScoresMatchTheReference) {
     const auto want = values<int64_t>(golden, fmt::format("prompt.{}.greedy_ids", i));
     const DoneEvent done = sinks[static_cast<size_t>(i)]->done();
     EXPECT_EQ(done.tokens, std::vector<int32_t>(want.begin(), want.end()));
-    EXPECT_EQ(done.finish_reason, "length");
+    EXPECT_EQ(done.finish_reason, FinishReason::kLength);
 
     const DoneEvent score = scores[static_cast<size_t>(i)]->done();
     const auto& tokens = prompts[static_cast<size_t>(i)];
     const auto logits = values<float>(golden, fmt::format("prompt.{}.logits", i));
-    ASSERT_EQ(score.finish_reason, "scored");
+    ASSERT_EQ(score.finish_reason, FinishReason::kScored);
     ASSERT_EQ(score.logits->size(), logits.size());
     for (size_t j = 0; j < logits.size(); ++j) ASSERT_NEAR((*score.logits)[j], logits[j], 1e-3);
     double nats = 0;
@@ -185,10 +185,10 @@ TEST_F(EngineTest, EosEndsUnlessIgnored) {
   const auto files = must(Checkpoint::open(dir, Residency::kCopied));
   auto other = must(Engine::create(must(Backbone::load(files, Precision::kF32)), nullptr, all, {}));
   EngineRequest request = greedy(prompt(2, 8), 20);
-  EXPECT_EQ(submit(*other, request)->done().finish_reason, "length");
+  EXPECT_EQ(submit(*other, request)->done().finish_reason, FinishReason::kLength);
   request.ignore_eos = false;
   const DoneEvent stopped = submit(*other, request)->done();
-  EXPECT_EQ(stopped.finish_reason, "stop");
+  EXPECT_EQ(stopped.finish_reason, FinishReason::kStop);
   EXPECT_EQ(stopped.tokens,
             std::vector<int32_t>(free_run.tokens.begin(), free_run.tokens.begin() + first + 1));
   std::filesystem::remove_all(dir);
@@ -230,7 +230,7 @@ TEST_F(EngineTest, StopStringsEndTheTextInFrontOfThem) {
     std::string joined;
     for (const TokenEvent& event : sink->tokens()) joined += event.text;
     EXPECT_EQ(joined, done.text);
-    EXPECT_EQ(done.finish_reason, "stop");
+    EXPECT_EQ(done.finish_reason, FinishReason::kStop);
     if (++tried == 12) break;
   }
   EXPECT_GT(tried, 0);
@@ -300,7 +300,7 @@ TEST_F(EngineTest, RefusesWhatCanNeverRun) {
   // The longest prompt that fits is answered, cut to the context.
   const DoneEvent done = submit(*engine, greedy(prompt(1, 30), 100))->done();
   EXPECT_EQ(done.completion_tokens, 2);
-  EXPECT_EQ(done.finish_reason, "length");
+  EXPECT_EQ(done.finish_reason, FinishReason::kLength);
 }
 
 TEST_F(EngineTest, FullQueueIsAnsweredAtOnce) {
@@ -319,9 +319,9 @@ TEST_F(EngineTest, FullQueueIsAnsweredAtOnce) {
   EXPECT_EQ(full.code(), Code::kResourceExhausted);
   EXPECT_THAT(full.message(), HasSubstr("2 requests wait (limit 2"));
   engine->cancel(second);  // waiting ones can be cancelled, too
-  EXPECT_EQ(w2->done().finish_reason, "cancelled");
+  EXPECT_EQ(w2->done().finish_reason, FinishReason::kCancelled);
   engine->cancel(first);
-  EXPECT_EQ(w1->done().finish_reason, "length");
+  EXPECT_EQ(w1->done().finish_reason, FinishReason::kLength);
 }
 
 TEST_F(EngineTest, CancelAndDeadlineEndARequestEarly) {
@@ -334,16 +334,16 @@ TEST_F(EngineTest, CancelAndDeadlineEndARequestEarly) {
   EngineRequest late = greedy(prompt(2, 4), 2000);
   late.deadline = std::chrono::steady_clock::now() + 20ms;  // passes while it waits
   const auto waiting = submit(*engine, late);
-  EXPECT_EQ(waiting->done().finish_reason, "deadline");
+  EXPECT_EQ(waiting->done().finish_reason, FinishReason::kDeadline);
   EXPECT_EQ(waiting->done().completion_tokens, 0);
   engine->cancel(id);
   const DoneEvent done = cancelled->done();
-  EXPECT_EQ(done.finish_reason, "cancelled");
+  EXPECT_EQ(done.finish_reason, FinishReason::kCancelled);
   EXPECT_LT(done.completion_tokens, 2000);
   EXPECT_EQ(done.tokens.size(), cancelled->tokens().size());
   late.deadline = std::chrono::steady_clock::now() + 500ms;  // passes while it runs
   const DoneEvent running = submit(*engine, late, nullptr, slowly)->done();
-  EXPECT_EQ(running.finish_reason, "deadline");
+  EXPECT_EQ(running.finish_reason, FinishReason::kDeadline);
   EXPECT_GT(running.completion_tokens, 0);
   engine->cancel(id);      // long over
   engine->cancel(999999);  // never was

@@ -116,7 +116,7 @@ TEST_F(EngineEpochs, NoPassTouchesAModuleAfterItsRevocation) {
     EXPECT_GT(calls, 0);
     for (auto& sink : free_choice) {
       const DoneEvent done = sink->done();
-      EXPECT_EQ(done.finish_reason, "length");
+      EXPECT_EQ(done.finish_reason, FinishReason::kLength);
       EXPECT_EQ(done.completion_tokens, 60);
       EXPECT_EQ(done.epoch, 2u);
     }
@@ -124,7 +124,7 @@ TEST_F(EngineEpochs, NoPassTouchesAModuleAfterItsRevocation) {
     const DoneEvent used = free_choice[0]->done();
     ASSERT_TRUE(used.modules.count("a"));
     EXPECT_GT(used.modules.at("a").share, 0.0);
-    for (auto& sink : only_it) EXPECT_EQ(sink->done().finish_reason, "revoked");
+    for (auto& sink : only_it) EXPECT_EQ(sink->done().finish_reason, FinishReason::kRevoked);
     for (auto& sink : without) {
       EXPECT_EQ(sink->done().completion_tokens, 60);
       EXPECT_EQ(sink->done().modules.count("a"), 0u);
@@ -157,7 +157,8 @@ TEST_F(EngineEpochs, RevocationAlsoEndsPinnedAndWaitingUse) {
   EXPECT_EQ(engine->epochs()[0].sequences, 2);
   EXPECT_TRUE(engine->epochs()[0].current);
   EXPECT_EQ(engine->stats().restarted, 2u);
-  EXPECT_EQ(waiting->done().finish_reason, "revoked");  // at once, not when a slot is free
+  EXPECT_EQ(waiting->done().finish_reason,
+            FinishReason::kRevoked);  // at once, not when a slot is free
   EXPECT_EQ(waiting->done().completion_tokens, 0);
   EXPECT_EQ(other->terminals(), 0);
 }

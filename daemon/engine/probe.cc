@@ -7,7 +7,7 @@
 
 #include "base/io/digest.h"
 #include "daemon/engine/engine.h"
-#include "daemon/engine/sampler.h"
+#include "daemon/engine/sequence/sampler.h"
 
 namespace chimera {
 namespace {

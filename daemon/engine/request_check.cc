@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "daemon/engine/sampler.h"
+#include "daemon/engine/sequence/sampler.h"
 
 namespace chimera {
 namespace {
@@ -86,9 +86,13 @@ Status check_generate(const EngineRequest& request, const ModelConfig& config,
 Status check_request(const EngineRequest& request, const ModelConfig& config,
                      const EngineOptions& options, bool has_tokenizer) {
   CHIMERA_RETURN_IF_ERROR(check_tokens(request, config));
-  return request.kind == EngineRequest::Kind::kScore
-             ? check_score(request, config, options)
-             : check_generate(request, config, options, has_tokenizer);
+  switch (request.kind) {
+    case EngineRequest::Kind::kScore:
+      return check_score(request, config, options);
+    case EngineRequest::Kind::kGenerate:
+      return check_generate(request, config, options, has_tokenizer);
+  }
+  return {Code::kInternal, "the request is of no known kind"};
 }
 
 }  // namespace chimera

@@ -6,7 +6,7 @@
 #include "backbone/families/model_config.h"
 #include "base/status.h"
 #include "daemon/engine/engine.h"
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 
 namespace chimera {
 

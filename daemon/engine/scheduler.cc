@@ -64,9 +64,13 @@ void Scheduler::build(std::span<const std::unique_ptr<Sequence>> live, Batch& ba
                          .subspan(static_cast<size_t>(sequence->computed), static_cast<size_t>(n));
     segment.position = sequence->computed;
     segment.kv = &sequence->kv;
-    segment.logits = sequence->scoring()           ? BatchSegment::Logits::kAll
-                     : n == sequence->uncomputed() ? BatchSegment::Logits::kLast
-                                                   : BatchSegment::Logits::kNone;
+    if (sequence->scoring()) {
+      segment.logits = BatchSegment::Logits::kAll;
+    } else if (n == sequence->uncomputed()) {
+      segment.logits = BatchSegment::Logits::kLast;
+    } else {
+      segment.logits = BatchSegment::Logits::kNone;
+    }
     batch.segments.push_back(segment);
 
     RoutedSegment routed;

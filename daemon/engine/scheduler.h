@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
-#include "daemon/engine/sequence.h"
+#include "daemon/engine/sequence/sequence.h"
 
 namespace chimera {
 

@@ -15,7 +15,8 @@
 
 namespace chimera {
 
-/// The checkpoint of a deployment, in memory.
+/// What a model is: the checkpoint of a deployment, in memory. Handed on by value, as one object;
+/// copies share everything large.
 struct LoadedBackbone {
   std::shared_ptr<const Backbone> backbone;
   std::shared_ptr<const Tokenizer> tokenizer;         // null: the checkpoint has none

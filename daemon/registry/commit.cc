@@ -26,16 +26,10 @@ class Announcement {
   std::atomic<int>& count_;
 };
 
-Status overtaken() {
-  return {Code::kUnavailable,
-          "found the composition changed by a revocation meanwhile (expected it unchanged)",
-          "Try again on the new composition"};
-}
-
 void log_change(const ChangeReport& report) {
   for (const ChangeItem& item : report.changes) {
     log::info("changed", {{"epoch", report.epoch},
-                          {"action", item.action},
+                          {"action", kChangeActionNames.text(item.action)},
                           {"module", item.module},
                           {"detail", item.detail}});
   }
@@ -62,15 +56,10 @@ Status join(const std::vector<Status>& refusals) {
   return {refusals.front().code(), std::move(text), refusals.front().hint()};
 }
 
-Registry::Impl::Current Registry::Impl::current() const {
-  const std::lock_guard guard(state_mutex);
-  return now;
-}
-
 Result<std::shared_ptr<const RoutingTable>> Registry::Impl::next_table(
     const LoadedComposition& next, uint64_t* epoch) const {
-  *epoch = std::max(options.store->last_epoch(), now.epoch) + 1;
-  return builder.build(*epoch, next.composition, next.modules);
+  *epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
+  return options.loader->builder().build(*epoch, next.composition, next.modules);
 }
 
 Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch,
@@ -96,7 +85,7 @@ Status Registry::Impl::publish_patiently(const std::shared_ptr<const RoutingTabl
     const auto start = std::chrono::steady_clock::now();
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - start);
     const auto attempt = std::clamp(left, std::chrono::milliseconds(0), kAttempt);
-    Status status = engine->publish(table, in_flight, attempt);
+    Status status = options.engine->publish(table, in_flight, attempt);
     // An answer before its time was up is final; it was not for want of a free epoch.
     const bool waited = std::chrono::steady_clock::now() - start >= attempt;
     if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
@@ -106,19 +95,12 @@ Status Registry::Impl::publish_patiently(const std::shared_ptr<const RoutingTabl
 }
 
 void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Module>>& left) {
-  // Compared by owner: a lock() here could be the last to let go, and would free it under the
-  // mutex.
-  const auto is_current = [this](const std::weak_ptr<const Module>& module) {
-    const auto& kept = now.loaded.modules;
-    return std::any_of(kept.begin(), kept.end(), [&](const auto& one) {
-      return !one.owner_before(module) && !module.owner_before(one);
-    });
-  };
+  const CurrentModules kept(now.loaded);
   // One that was loaded again while sequences still used it is no longer on its way out.
   std::erase_if(retiring,
-                [&](const auto& module) { return module.expired() || is_current(module); });
+                [&](const auto& module) { return module.expired() || kept.contains(module); });
   for (const auto& module : left) {
-    if (!is_current(module)) retiring.push_back(module);
+    if (!kept.contains(module)) retiring.push_back(module);
   }
 }
 
@@ -127,7 +109,7 @@ ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next
                                           std::vector<ChangeItem> changes) {
   Current old;
   {
-    const std::lock_guard guard(state_mutex);
+    const MutexLock lock(state_mutex);
     old = std::exchange(now, Current{epoch, std::move(next)});
     note_retiring(old.loaded.modules);
   }
@@ -136,14 +118,19 @@ ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next
   return report;
 }
 
-Result<ChangeReport> Registry::Impl::commit(const Current& from, LoadedComposition next,
-                                            InFlight in_flight) {
-  const std::lock_guard guard(commit_mutex);
-  if (now.epoch != from.epoch) return overtaken();
-  if (engine == nullptr) return Status(Code::kInternal, "no engine to publish to");
-  std::vector<ChangeItem> changes = difference(from.loaded.composition, next.composition);
+Result<ChangeReport> Registry::Impl::commit(uint64_t basis, const Edit& edit, InFlight in_flight) {
+  // First of all locals, so that what they hold is gone before a waiting revocation gets its turn.
+  const MutexLock lock(commit_mutex);
+  Current from = current();
+  if (from.epoch != basis) return overtaken();
+  const Composition before = from.loaded.composition;
+  LoadedComposition next = std::move(from.loaded);
+  CHIMERA_RETURN_IF_ERROR(edit(&next));
+  std::vector<ChangeItem> changes = difference(before, next.composition);
   const std::string digest = next.composition.digest();
-  if (changes.empty()) return ChangeReport{now.epoch, digest, {}, engine->current().notes};
+  if (changes.empty()) {
+    return ChangeReport{basis, digest, {}, options.engine->current().notes};
+  }
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
@@ -157,8 +144,7 @@ Result<ChangeReport> Registry::Impl::commit(const Current& from, LoadedCompositi
 
 Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
   const Announcement announcement(revokes_waiting);
-  const std::lock_guard guard(commit_mutex);
-  if (engine == nullptr) return Status(Code::kInternal, "no engine to publish to");
+  const MutexLock lock(commit_mutex);
   LoadedComposition next = current().loaded;
   if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
   const Composition before = next.composition;
@@ -166,7 +152,8 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
-  CHIMERA_RETURN_IF_ERROR(persist_and(next, epoch, [&] { return engine->revoke(name, *table); }));
+  CHIMERA_RETURN_IF_ERROR(
+      persist_and(next, epoch, [&] { return options.engine->revoke(name, *table); }));
   const std::string digest = next.composition.digest();
   ChangeReport report =
       make_current(epoch, std::move(next), digest, difference(before, (*table)->composition()));

@@ -19,13 +19,13 @@ void compare(const CompositionModule& from, const CompositionModule& to,
   if (from.digest != to.digest || from.path != to.path) {
     std::string detail = fmt::format("{} -> {}", from.version, to.version);
     if (from.digest == to.digest) detail = "same content, from another directory";
-    out->push_back({"replace", to.name, std::move(detail)});
+    out->push_back({ChangeAction::kReplace, to.name, std::move(detail)});
   }
   if (from.enabled != to.enabled) {
-    out->push_back({to.enabled ? "enable" : "disable", to.name, ""});
+    out->push_back({to.enabled ? ChangeAction::kEnable : ChangeAction::kDisable, to.name, ""});
   }
   if (from.bias != to.bias) {
-    out->push_back({"bias", to.name, fmt::format("{} -> {}", from.bias, to.bias)});
+    out->push_back({ChangeAction::kBias, to.name, fmt::format("{} -> {}", from.bias, to.bias)});
   }
 }
 
@@ -70,22 +70,23 @@ void remove_module(LoadedComposition* target, const std::string& name) {
 std::vector<ChangeItem> difference(const Composition& from, const Composition& to) {
   std::vector<ChangeItem> out;
   for (const CompositionModule& m : from.modules) {
-    if (to.find(m.name) == nullptr) out.push_back({"unload", m.name, m.version});
+    if (to.find(m.name) == nullptr) out.push_back({ChangeAction::kUnload, m.name, m.version});
   }
   for (const CompositionModule& m : to.modules) {
     if (const CompositionModule* before = from.find(m.name)) {
       compare(*before, m, &out);
     } else {
-      out.push_back({"load", m.name, m.enabled ? m.version : m.version + ", disabled"});
+      out.push_back(
+          {ChangeAction::kLoad, m.name, m.enabled ? m.version : m.version + ", disabled"});
     }
   }
   const std::vector<std::string> order = common_order(to, from);
   if (order != common_order(from, to)) {
-    out.push_back({"reorder", "", fmt::format("{}", fmt::join(order, ", "))});
+    out.push_back({ChangeAction::kReorder, "", fmt::format("{}", fmt::join(order, ", "))});
   }
   if (from.top_k != to.top_k) {
-    out.push_back(
-        {"top_k", "", fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
+    out.push_back({ChangeAction::kTopK, "",
+                   fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
   }
   return out;
 }

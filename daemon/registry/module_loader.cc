@@ -11,7 +11,6 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/load.h"
-#include "router/routing_table.h"
 
 namespace chimera {
 namespace {
@@ -31,10 +30,15 @@ void bound(std::list<T>* list) {
 
 }  // namespace
 
-ModuleLoader::ModuleLoader(Options options)
-    : options_(std::move(options)),
-      info_{options_.backbone->config(), options_.fingerprint, options_.backbone->precision(),
-            options_.libraries, std::make_shared<DigestMemo>()} {}
+ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries)
+    : model_(std::move(model)),
+      info_{model_.backbone->config(), model_.fingerprint, model_.backbone->precision(),
+            std::move(libraries), std::make_shared<DigestMemo>()},
+      builder_(info_.config, model_.base) {}
+
+LibraryStats ModuleLoader::library_stats() const {
+  return info_.libraries ? info_.libraries->stats() : LibraryStats{};
+}
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
   Result<Manifest> manifest = read_manifest(dir);
@@ -115,7 +119,7 @@ Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
 
 Result<ScoreText> ModuleLoader::probe_input(const Manifest& manifest) const {
   const ModelConfig& config = info_.config;
-  const Tokenizer* tokenizer = options_.tokenizer.get();
+  const Tokenizer* tokenizer = model_.tokenizer.get();
   if (!manifest.probe_text.empty() && tokenizer != nullptr) {
     Result<ScoreText> text = score_text(*tokenizer, score_prefix_token(tokenizer, config),
                                         manifest.probe_text, "probe.text");
@@ -146,15 +150,14 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   if (!input.ok()) return input.status().with_context(context);
 
   Composition alone;
-  alone.backbone_fingerprint = options_.fingerprint;
+  alone.backbone_fingerprint = model_.fingerprint;
   alone.modules.push_back(
       {manifest.name, manifest.version, manifest.digest, module->dir, true, 0.0f});
-  const RoutingTableBuilder builder(info_.config, options_.base);
-  const auto table = builder.build(0, alone, std::span(&module, 1));
+  const auto table = builder_.build(0, alone, std::span(&module, 1));
   if (!table.ok()) return table.status();
 
   const auto start = std::chrono::steady_clock::now();
-  const Result<ProbeResult> first = probe_score(*options_.backbone, *table, input->tokens);
+  const Result<ProbeResult> first = probe_score(*model_.backbone, *table, input->tokens);
   if (!first.ok()) return first.status().with_context(context);
   if (!first->finite) {
     return {Code::kDataCorrupt,
@@ -163,7 +166,7 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
             "Its weights overflow on this backbone; load a corrected version"};
   }
   if (std::chrono::steady_clock::now() - start < kCheapProbe) {
-    const Result<ProbeResult> second = probe_score(*options_.backbone, *table, input->tokens);
+    const Result<ProbeResult> second = probe_score(*model_.backbone, *table, input->tokens);
     if (!second.ok()) return second.status().with_context(context);
     if (second->logits_digest != first->logits_digest) {
       return {Code::kDataCorrupt,

@@ -6,7 +6,7 @@
 // again. Nothing is remembered of failures, and the memory holds no
 // module alive.
 //
-// Thread safety: load() from one thread at a time; loading() from any.
+// Thread safety: load() from one thread at a time; all const methods from any.
 #pragma once
 
 #include <cstdint>
@@ -15,25 +15,25 @@
 #include <string>
 #include <vector>
 
-#include "backbone/backbone.h"
 #include "base/threads/mutex.h"
 #include "daemon/engine/score_text.h"
+#include "daemon/model/loaded_backbone.h"
 #include "experts/kinds/module.h"
-#include "text/tokenizer/tokenizer.h"
+#include "experts/library/runtime.h"
+#include "router/routing_table.h"
 
 namespace chimera {
 
 class ModuleLoader {
  public:
-  struct Options {
-    std::shared_ptr<const Backbone> backbone;
-    std::shared_ptr<const Tokenizer> tokenizer;  // may be null
-    std::shared_ptr<const Module> base;
-    std::string fingerprint;
-    std::shared_ptr<LibraryRuntime> libraries =
-        nullptr;  // null: modules of kind library are refused
-  };
-  explicit ModuleLoader(Options options);
+  /// Without `libraries`, modules of kind library are refused.
+  explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr);
+
+  /// Of the backbone that all modules are loaded for.
+  const std::string& fingerprint() const { return model_.fingerprint; }
+  /// Makes tables of that backbone and of what load() gave.
+  const RoutingTableBuilder& builder() const { return builder_; }
+  LibraryStats library_stats() const;
 
   /// `dir` is absolute and normal. On failure nothing is kept.
   Result<std::shared_ptr<const Module>> load(const std::string& dir);
@@ -68,8 +68,9 @@ class ModuleLoader {
   Result<ScoreText> probe_input(const Manifest& manifest) const;
   void set_loading(std::shared_ptr<const Manifest> manifest);
 
-  const Options options_;
+  const LoadedBackbone model_;
   const BackboneInfo info_;
+  const RoutingTableBuilder builder_;
   std::list<Known> known_;           // most recent first, bounded
   std::list<std::string> verdicts_;  // manifest digests that passed, most recent first, bounded
   uint64_t probes_run_ = 0;

@@ -11,7 +11,7 @@
 namespace chimera {
 namespace {
 
-ModuleStatus describe(const Manifest& manifest, std::string state) {
+ModuleStatus describe(const Manifest& manifest, ModuleState state) {
   ModuleStatus status;
   status.name = manifest.name;
   status.version = manifest.version;
@@ -19,42 +19,49 @@ ModuleStatus describe(const Manifest& manifest, std::string state) {
   status.description = manifest.description;
   status.digest = manifest.digest;
   status.license = manifest.license;
-  status.attach = manifest.attach == Attach::kAppend ? "append" : "replace";
+  status.attach = manifest.attach;
   status.top_k = manifest.fitted_top_k();
-  status.kind = manifest.kind == ModuleKind::kWeights ? "weights" : "library";
-  status.state = std::move(state);
+  status.kind = manifest.kind;
+  status.state = state;
   return status;
 }
 
-ModuleStatus describe(const Module& module, std::string state) {
-  ModuleStatus status = describe(module.manifest, std::move(state));
+ModuleStatus describe(const Module& module, ModuleState state) {
+  ModuleStatus status = describe(module.manifest, state);
   status.experts = module.expert_count();
   status.resident_bytes = module.resident_bytes();
   if (module.library != nullptr) {
-    status.library = {module.library->isolation() == Isolation::kProcess ? "process" : "in-process",
-                      module.library->info(), module.library->status()};
+    status.library = {module.library->isolation(), module.library->info(),
+                      module.library->status()};
   }
   return status;
 }
 
 }  // namespace
 
-Registry::Impl::Impl(Options o)
-    : options(std::move(o)),
-      builder(options.backbone->config(), options.base),
-      loader({options.backbone, options.tokenizer, options.base, options.fingerprint,
-              options.libraries}) {}
+Registry::Impl::Impl(Options o, FirstEpoch first) : options(o) {
+  const MutexLock lock(state_mutex);
+  now = {first.epoch, std::move(first.loaded)};
+}
 
 Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir) {
   const BackgroundScope background;
-  return loader.load(dir);
+  return options.loader->load(dir);
 }
 
-LoadedComposition Registry::Impl::prepare(const CompositionSpec& spec,
-                                          std::vector<Status>* refusals) {
-  LoadedComposition next;
-  next.composition.backbone_fingerprint = options.fingerprint;
-  next.composition.top_k = spec.top_k;
+Registry::Impl::Current Registry::Impl::current() const {
+  const MutexLock lock(state_mutex);
+  return now;
+}
+
+Registry::Impl::Basis Registry::Impl::basis() const {
+  const Current is = current();
+  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded)};
+}
+
+Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
+                                    std::vector<Status>* refusals) {
+  Preparation next(std::move(basis.modules), options.loader->fingerprint(), spec.top_k);
   for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) {
@@ -62,52 +69,39 @@ LoadedComposition Registry::Impl::prepare(const CompositionSpec& spec,
       continue;
     }
     Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
-    if (!module.ok()) {
-      refusals->push_back(module.status());
-      continue;
-    }
-    const std::string& name = (*module)->name();
-    if (const CompositionModule* other = next.composition.find(name)) {
-      refusals->push_back(
-          {Code::kAlreadyExists, fmt::format("module {}: found in {} and in {} (expected names to "
-                                             "be distinct)",
-                                             name, other->path, *dir)});
-      continue;
-    }
-    if (Status bias = check_bias(name, wish.bias); !bias.ok()) {
-      refusals->push_back(std::move(bias));
-      continue;
-    }
-    put_module(&next, std::move(*module), wish.enabled, wish.bias);
+    Status status = module.status();
+    if (status.ok()) status = next.add(std::move(*module), wish.enabled, wish.bias);
+    if (!status.ok()) refusals->push_back(std::move(status));
   }
   return next;
 }
 
-Result<LoadedComposition> Registry::Impl::prepare(const EpochRecord& record) {
-  if (record.composition.backbone_fingerprint != options.fingerprint) {
+Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& record) {
+  const std::string& fingerprint = options.loader->fingerprint();
+  if (record.composition.backbone_fingerprint != fingerprint) {
     return Status(Code::kFailedPrecondition,
                   fmt::format("epoch {}: found backbone {} (expected {})", record.epoch,
-                              record.composition.backbone_fingerprint, options.fingerprint),
+                              record.composition.backbone_fingerprint, fingerprint),
                   "It belongs to another backbone; choose a later epoch");
   }
-  LoadedComposition next;
-  next.composition.backbone_fingerprint = options.fingerprint;
-  next.composition.top_k = record.composition.top_k;
+  Preparation next(std::move(basis.modules), fingerprint, record.composition.top_k);
   std::vector<Status> refusals;
   for (const CompositionModule& wanted : record.composition.modules) {
     const std::string context = fmt::format("epoch {}: module {}", record.epoch, wanted.name);
     Result<std::shared_ptr<const Module>> module = load_beside_streams(wanted.path);
-    if (!module.ok()) {
-      refusals.push_back(module.status().with_context(context));
+    Status status = module.status();
+    if (!status.ok()) {
+      status = status.with_context(context);
     } else if ((*module)->manifest.digest != wanted.digest) {
-      refusals.push_back({Code::kFailedPrecondition,
-                          fmt::format("{}: {}: found version {}, {} (expected {}, {})", context,
-                                      wanted.path, (*module)->manifest.version,
-                                      (*module)->manifest.digest, wanted.version, wanted.digest),
-                          "Put the recorded version back into that directory"});
+      status = {Code::kFailedPrecondition,
+                fmt::format("{}: {}: found version {}, {} (expected {}, {})", context, wanted.path,
+                            (*module)->manifest.version, (*module)->manifest.digest, wanted.version,
+                            wanted.digest),
+                "Put the recorded version back into that directory"};
     } else {
-      put_module(&next, std::move(*module), wanted.enabled, wanted.bias);
+      status = next.add(std::move(*module), wanted.enabled, wanted.bias);
     }
+    if (!status.ok()) refusals.push_back(std::move(status));
   }
   if (!refusals.empty()) return join(refusals);
   return next;
@@ -134,39 +128,46 @@ Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) c
 Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
   const Result<std::string> dir = normal_module_path(args.path);
   if (!dir.ok()) return dir.status();
-  Current from = current();
-  LoadedComposition next = from.loaded;
-  {
-    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
-    if (!module.ok()) return module.status();
-    const std::string name = (*module)->name();
-    if (!args.name.empty() && args.name != name) {
-      return Status(Code::kInvalidArgument,
-                    fmt::format("name: found {} (expected {}, as {}/module.yaml says)", args.name,
-                                name, *dir));
-    }
-    const CompositionModule* before = next.composition.find(name);
-    const bool enabled = args.enabled.value_or(before == nullptr || before->enabled);
-    const float bias = args.bias.value_or(before == nullptr ? 0.0f : before->bias);
-    CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
-    put_module(&next, std::move(*module), enabled, bias);
+  const Basis from = basis();
+  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
+  if (!module.ok()) return module.status();
+  const std::string name = (*module)->name();
+  if (!args.name.empty() && args.name != name) {
+    return Status(
+        Code::kInvalidArgument,
+        fmt::format("name: found {} (expected {}, as {}/module.yaml says)", args.name, name, *dir));
   }
-  return commit(std::move(from), std::move(next), args.in_flight);
+  const CompositionModule* before = from.composition.find(name);
+  const bool enabled = args.enabled.value_or(before == nullptr || before->enabled);
+  const float bias = args.bias.value_or(before == nullptr ? 0.0f : before->bias);
+  CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
+  const PreparedModule prepared(std::move(*module), from.modules);
+  const auto put = [&](LoadedComposition* next) -> Status {
+    auto held = prepared.get();
+    if (held == nullptr) return overtaken();
+    put_module(next, std::move(held), enabled, bias);
+    return {};
+  };
+  return commit(from.epoch, put, args.in_flight);
 }
 
 PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
   PlanReport report;
-  const Current from = current();
-  const LoadedComposition next = prepare(spec, &report.refusals);
-  report.changes = difference(from.loaded.composition, next.composition);
-  report.composition = next.composition.digest();
-  for (const auto& module : next.modules) {
-    const auto& resident = from.loaded.modules;
-    if (std::find(resident.begin(), resident.end(), module) == resident.end()) {
+  const Basis from = basis();
+  const Result<LoadedComposition> next = prepare(from, spec, &report.refusals).finish();
+  if (!next.ok()) {
+    report.refusals.push_back(next.status());
+    return report;
+  }
+  report.changes = difference(from.composition, next->composition);
+  report.composition = next->composition.digest();
+  for (const auto& module : next->modules) {
+    if (!from.modules.contains(module)) {
       report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
     }
   }
-  const auto table = builder.build(from.epoch + 1, next.composition, next.modules);
+  const auto table =
+      options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
     report.notes = (*table)->notes();
   } else {
@@ -175,10 +176,9 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
   return report;
 }
 
-Registry::Registry(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Registry::Registry(Options options, FirstEpoch first)
+    : impl_(std::make_unique<Impl>(options, std::move(first))) {}
 Registry::~Registry() = default;
-
-void Registry::attach_engine(Engine* engine) { impl_->engine = engine; }
 
 void Registry::stop() {
   impl_->stopping = true;
@@ -191,24 +191,26 @@ Result<ChangeReport> Registry::load(const LoadArgs& args) {
 
 Result<ChangeReport> Registry::unload(const std::string& name) {
   return impl_->worker.run([impl = impl_.get(), name]() -> Result<ChangeReport> {
-    Impl::Current from = impl->current();
-    LoadedComposition next = from.loaded;
-    if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
-    remove_module(&next, name);
-    return impl->commit(std::move(from), std::move(next), InFlight::kPin);
+    const auto remove = [&](LoadedComposition* next) -> Status {
+      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
+      remove_module(next, name);
+      return {};
+    };
+    return impl->commit(impl->basis().epoch, remove, InFlight::kPin);
   });
 }
 
 Result<ChangeReport> Registry::unload_from(const std::string& path) {
   return impl_->worker.run([impl = impl_.get(), path]() -> Result<ChangeReport> {
-    Impl::Current from = impl->current();
-    LoadedComposition next = from.loaded;
-    for (const CompositionModule& module : from.loaded.composition.modules) {
-      if (module.path != path) continue;
-      remove_module(&next, module.name);
-      return impl->commit(std::move(from), std::move(next), InFlight::kPin);
-    }
-    return Status(Code::kNotFound, "module: found none loaded from " + path);
+    const auto remove = [&](LoadedComposition* next) -> Status {
+      for (const CompositionModule& module : next->composition.modules) {
+        if (module.path != path) continue;
+        remove_module(next, std::string(module.name));
+        return {};
+      }
+      return {Code::kNotFound, "module: found none loaded from " + path};
+    };
+    return impl->commit(impl->basis().epoch, remove, InFlight::kPin);
   });
 }
 
@@ -216,14 +218,15 @@ Result<ChangeReport> Registry::revoke(const std::string& name) { return impl_->r
 
 Result<ChangeReport> Registry::set_bias(const std::string& name, float value) {
   return impl_->worker.run([impl = impl_.get(), name, value]() -> Result<ChangeReport> {
-    Impl::Current from = impl->current();
-    LoadedComposition next = from.loaded;
-    if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
-    CHIMERA_RETURN_IF_ERROR(check_bias(name, value));
-    for (CompositionModule& module : next.composition.modules) {
-      if (module.name == name) module.bias = value;
-    }
-    return impl->commit(std::move(from), std::move(next), InFlight::kPin);
+    const auto set = [&](LoadedComposition* next) -> Status {
+      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
+      CHIMERA_RETURN_IF_ERROR(check_bias(name, value));
+      for (CompositionModule& module : next->composition.modules) {
+        if (module.name == name) module.bias = value;
+      }
+      return {};
+    };
+    return impl->commit(impl->basis().epoch, set, InFlight::kPin);
   });
 }
 
@@ -236,24 +239,34 @@ PlanReport Registry::plan(const CompositionSpec& spec) {
   return refused;
 }
 
+Result<ChangeReport> Registry::Impl::put_in_place(uint64_t basis, const Preparation& prepared,
+                                                  InFlight in_flight) {
+  const auto put = [&](LoadedComposition* next) -> Status {
+    Result<LoadedComposition> finished = prepared.finish();
+    if (finished.ok()) *next = std::move(*finished);
+    return finished.status();
+  };
+  return commit(basis, put, in_flight);
+}
+
 Result<ChangeReport> Registry::apply(const CompositionSpec& spec, InFlight in_flight) {
   return impl_->worker.run([impl = impl_.get(), spec, in_flight]() -> Result<ChangeReport> {
-    Impl::Current from = impl->current();
+    const Impl::Basis from = impl->basis();
     std::vector<Status> refusals;
-    LoadedComposition next = impl->prepare(spec, &refusals);
+    const Preparation next = impl->prepare(from, spec, &refusals);
     if (!refusals.empty()) return join(refusals);
-    return impl->commit(std::move(from), std::move(next), in_flight);
+    return impl->put_in_place(from.epoch, next, in_flight);
   });
 }
 
 Result<ChangeReport> Registry::rollback(std::optional<uint64_t> epoch) {
   return impl_->worker.run([impl = impl_.get(), epoch]() -> Result<ChangeReport> {
-    Impl::Current from = impl->current();
+    const Impl::Basis from = impl->basis();
     const Result<EpochRecord> record = impl->find_record(epoch);
     if (!record.ok()) return record.status();
-    Result<LoadedComposition> next = impl->prepare(*record);
+    const Result<Preparation> next = impl->prepare(from, *record);
     if (!next.ok()) return next.status();
-    return impl->commit(std::move(from), std::move(*next), InFlight::kPin);
+    return impl->put_in_place(from.epoch, *next, InFlight::kPin);
   });
 }
 
@@ -264,27 +277,28 @@ std::vector<ModuleStatus> Registry::modules() const {
   Impl::Current is;
   std::vector<std::weak_ptr<const Module>> retiring;
   {
-    const std::lock_guard guard(impl_->state_mutex);
+    const MutexLock lock(impl_->state_mutex);
     is = impl_->now;
     retiring = impl_->retiring;
   }
   for (size_t i = 0; i < is.loaded.modules.size(); ++i) {
     const CompositionModule& entry = is.loaded.composition.modules[i];
-    ModuleStatus status = describe(*is.loaded.modules[i], entry.enabled ? "active" : "disabled");
+    ModuleStatus status = describe(*is.loaded.modules[i],
+                                   entry.enabled ? ModuleState::kActive : ModuleState::kDisabled);
     status.enabled = entry.enabled;
     status.bias = entry.bias;
     out.push_back(std::move(status));
   }
-  if (const auto manifest = impl_->loader.loading()) out.push_back(describe(*manifest, "loading"));
+  if (const auto manifest = impl_->options.loader->loading()) {
+    out.push_back(describe(*manifest, ModuleState::kLoading));
+  }
   for (const auto& weak : retiring) {
-    if (const auto module = weak.lock()) out.push_back(describe(*module, "retiring"));
+    if (const auto module = weak.lock()) out.push_back(describe(*module, ModuleState::kRetiring));
   }
   return out;
 }
 
-LibraryStats Registry::library_stats() const {
-  return impl_->options.libraries ? impl_->options.libraries->stats() : LibraryStats{};
-}
+LibraryStats Registry::library_stats() const { return impl_->options.loader->library_stats(); }
 
 std::vector<EpochRecord> Registry::history() const { return impl_->options.store->history(); }
 

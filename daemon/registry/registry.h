@@ -20,33 +20,57 @@
 #include <string>
 #include <vector>
 
+#include "base/enum_names.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
 #include "daemon/registry/state_store.h"
 #include "experts/kinds/module.h"
 #include "experts/library/backend.h"
-#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 
+class ModuleLoader;
+struct FirstEpoch;
+
+/// Where a module stands: in the current table, in the composition but switched off, on its way in,
+/// or gone from the composition and kept by sequences on older epochs.
+enum class ModuleState : uint8_t { kActive, kDisabled, kLoading, kRetiring };
+inline constexpr auto kModuleStateNames =
+    enum_names<ModuleState>("active", "disabled", "loading", "retiring");
+
 struct ModuleStatus {
-  std::string name, version, domain, description, digest, license, attach, kind;
+  std::string name, version, domain, description, digest, license;
+  Attach attach = Attach::kAppend;
+  ModuleKind kind = ModuleKind::kWeights;
   bool enabled = true;
   float bias = 0.0f;
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
   std::optional<int64_t> top_k;  // that it was fitted for
-  std::string state;             // "active" | "disabled" | "loading" | "retiring"
+  ModuleState state = ModuleState::kActive;
   struct Library {
-    std::string isolation;  // "process" | "in-process"
+    Isolation isolation = Isolation::kProcess;
     LibraryInfo info;
     LibraryStatus status;
   };
   std::optional<Library> library;  // of a loaded module of kind library
 };
 
+enum class ChangeAction : uint8_t {
+  kLoad,
+  kUnload,
+  kReplace,
+  kEnable,
+  kDisable,
+  kBias,
+  kReorder,
+  kTopK
+};
+inline constexpr auto kChangeActionNames = enum_names<ChangeAction>(
+    "load", "unload", "replace", "enable", "disable", "bias", "reorder", "top_k");
+
 struct ChangeItem {
-  std::string action;  // load | unload | replace | enable | disable | bias | reorder | top_k
+  ChangeAction action = ChangeAction::kLoad;
   std::string module;
   std::string detail;
 };
@@ -76,25 +100,18 @@ struct LoadArgs {
 
 class Registry {
  public:
+  /// Pointers are borrowed: all of them outlive the registry.
   struct Options {
-    std::shared_ptr<const Backbone> backbone;
-    std::shared_ptr<const Tokenizer> tokenizer;  // may be null
-    std::shared_ptr<const Module> base;
-    std::string fingerprint;
-    StateStore* store = nullptr;  // outlives the registry
+    ModuleLoader* loader = nullptr;
+    StateStore* store = nullptr;
+    Engine* engine = nullptr;  // on the table of `first`
     /// How long a change waits for sequences on old epochs before it is refused.
     std::chrono::milliseconds publish_timeout{30'000};
-    std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: library modules are refused
   };
-  explicit Registry(Options options);
+  /// `first` as first_epoch() gave it, its table handed on to the engine.
+  Registry(Options options, FirstEpoch first);
   ~Registry();
 
-  /// Builds the first table: the last acknowledged composition of the state directory if there is
-  /// one, else the deployment's. A module that no longer loads is left out with a warning naming
-  /// it; the daemon still starts.
-  Result<std::shared_ptr<const RoutingTable>> start(const CompositionSpec& deployment);
-  /// Must be called once before any change; the engine outlives all changes, i.e. stop().
-  void attach_engine(Engine* engine);
   /// Ends the running change (a publication that waits is given up) and refuses further ones with
   /// `unavailable`. Before the engine is destroyed.
   void stop();

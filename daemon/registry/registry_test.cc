@@ -20,7 +20,8 @@ using ::testing::HasSubstr;
 std::vector<std::string> actions(const std::vector<ChangeItem>& changes) {
   std::vector<std::string> out;
   for (const ChangeItem& item : changes) {
-    out.push_back(item.action + (item.module.empty() ? "" : " " + item.module));
+    out.push_back(kChangeActionNames.text(item.action) +
+                  (item.module.empty() ? "" : " " + item.module));
   }
   return out;
 }
@@ -40,7 +41,7 @@ TEST_F(RegistryTest, LoadPublishesRecordsAndAcknowledges) {
   const auto modules = daemon->registry->modules();
   ASSERT_EQ(modules.size(), 1u);
   EXPECT_EQ(modules[0].name, "legal");
-  EXPECT_EQ(modules[0].state, "active");
+  EXPECT_EQ(modules[0].state, ModuleState::kActive);
   EXPECT_EQ(modules[0].attach, "append");
   EXPECT_EQ(modules[0].experts, 3);  // one in each of three layers
   EXPECT_GT(modules[0].resident_bytes, 0u);
@@ -69,7 +70,7 @@ TEST_F(RegistryTest, ReplaceKeepsPlaceAndOptions) {
   legal.bias = 0.5f;
   legal.enabled = false;
   ASSERT_TRUE(daemon->registry->load(legal).ok());
-  EXPECT_EQ(daemon->registry->modules()[0].state, "disabled");
+  EXPECT_EQ(daemon->registry->modules()[0].state, ModuleState::kDisabled);
   ASSERT_TRUE(daemon->load(at("bio")).ok());
 
   const std::string next = copy("legal");
@@ -325,8 +326,9 @@ TEST_F(RegistryTest, ProbeBoundOfTheManifestIsHeld) {
 }
 
 TEST_F(RegistryTest, KnownContentIsNotProbedAgain) {
-  const LoadedBackbone& model = Fixture::get().loaded();
-  ModuleLoader loader({model.backbone, nullptr, model.base, model.fingerprint});
+  LoadedBackbone model = Fixture::get().loaded();
+  model.tokenizer = nullptr;
+  ModuleLoader loader(model);
   const std::string dir = copy("legal");
   auto first = must(loader.load(dir));
   EXPECT_EQ(loader.probes_run(), 1u);

@@ -18,6 +18,8 @@
 #include "base/io/digest.h"
 #include "daemon/engine/testing.h"
 #include "daemon/model/loaded_backbone.h"
+#include "daemon/registry/first_epoch.h"
+#include "daemon/registry/module_loader.h"
 #include "daemon/registry/registry.h"
 #include "experts/offline/cut.h"
 
@@ -102,14 +104,15 @@ class Daemon {
     Env* env = &Env::system();
   };
   Daemon(const std::string& state_dir, Settings settings) {
-    const LoadedBackbone& model = Fixture::get().loaded();
+    LoadedBackbone model = Fixture::get().loaded();
+    model.tokenizer = settings.tokenizer;
     store = must(StateStore::open(state_dir, *settings.env));
-    registry = std::make_unique<Registry>(Registry::Options{model.backbone, settings.tokenizer,
-                                                            model.base, model.fingerprint,
-                                                            store.get(), settings.publish_timeout});
-    auto table = must(registry->start(settings.deployment));
-    engine = must(Engine::create(model.backbone, nullptr, std::move(table), settings.engine));
-    registry->attach_engine(engine.get());
+    loader = std::make_unique<ModuleLoader>(model);
+    FirstEpoch first = must(first_epoch(loader.get(), store.get(), settings.deployment));
+    engine = must(Engine::create(model.backbone, nullptr, std::move(first.table), settings.engine));
+    registry = std::make_unique<Registry>(
+        Registry::Options{loader.get(), store.get(), engine.get(), settings.publish_timeout},
+        std::move(first));
   }
   ~Daemon() { registry->stop(); }
 
@@ -133,8 +136,9 @@ class Daemon {
   }
 
   std::unique_ptr<StateStore> store;
-  std::unique_ptr<Registry> registry;
+  std::unique_ptr<ModuleLoader> loader;
   std::unique_ptr<Engine> engine;
+  std::unique_ptr<Registry> registry;
 };
 
 inline size_t open_descriptors() {

@@ -9,11 +9,11 @@ namespace chimera {
 namespace {
 
 Status no_template(const ServerOptions& options) {
-  if (!options.chat_template_problem.ok()) {
+  if (!options.model.chat_template_problem.ok()) {
     return Status(Code::kFailedPrecondition,
                   "chat: the checkpoint's chat template cannot be used: " +
-                      options.chat_template_problem.message(),
-                  options.chat_template_problem.hint());
+                      options.model.chat_template_problem.message(),
+                  options.model.chat_template_problem.hint());
   }
   return Status(
       Code::kUnimplemented, "chat: the checkpoint has no chat template",
@@ -29,8 +29,8 @@ std::tm local_time() {
 }
 
 Result<jinja::Rendered> render(const ServerOptions& options, const wire::Conversation& call) {
-  if (options.chat_template == nullptr) return no_template(options);
-  if (options.tokenizer == nullptr) return no_tokenizer();
+  if (options.model.chat_template == nullptr) return no_template(options);
+  if (options.model.tokenizer == nullptr) return no_tokenizer();
   ChatTemplate::Request request;
   request.messages = call.messages_json;
   request.tools = call.tools_json;
@@ -38,13 +38,13 @@ Result<jinja::Rendered> render(const ServerOptions& options, const wire::Convers
   request.variables = call.chat_template_kwargs_json;
   request.add_generation_prompt = call.add_generation_prompt;
   request.now = local_time();
-  return options.chat_template->render(request);
+  return options.model.chat_template->render(request);
 }
 
 /// The template writes all control tokens itself, so the tokenizer adds none; in text that a client
 /// supplied they stay text.
 Result<std::vector<int32_t>> encode(const ServerOptions& options, const jinja::Rendered& text) {
-  return options.tokenizer->encode(
+  return options.model.tokenizer->encode(
       text.text, {.add_special_tokens = false, .match_special = true, .plain = text.client_text});
 }
 

@@ -158,10 +158,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
   context.queries.post(live, [&context, live, call] {
     const EngineStats stats = context.options.engine->stats();
     const auto count = static_cast<int64_t>(stats.router.layers.size());
-    if (call.layer && *call.layer >= context.options.model.num_layers) {
+    if (call.layer && *call.layer >= context.options.model_config().num_layers) {
       return live->on_error(Status(Code::kNotFound,
                                    fmt::format("routing.layer: {} (expected 0 to {})", *call.layer,
-                                               context.options.model.num_layers - 1),
+                                               context.options.model_config().num_layers - 1),
                                    "leave `layer` out to see all"));
     }
     Json layers = Json::array();

@@ -70,8 +70,9 @@ Json provenance(const DoneEvent& event) {
 Json change_list(const std::vector<ChangeItem>& changes) {
   Json out = Json::array();
   for (const ChangeItem& change : changes) {
-    out.push_back(
-        {{"action", change.action}, {"module", change.module}, {"detail", change.detail}});
+    out.push_back({{"action", kChangeActionNames.name(change.action)},
+                   {"module", change.module},
+                   {"detail", change.detail}});
   }
   return out;
 }
@@ -100,7 +101,7 @@ Answer encode_token(std::string_view id, const TokenEvent& event) {
 Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format) {
   Json out = {{"id", id},
               {"event", "done"},
-              {"finish_reason", event.finish_reason},
+              {"finish_reason", kFinishReasonNames.name(event.finish_reason)},
               {"usage",
                {{"prompt_tokens", event.prompt_tokens},
                 {"completion_tokens", event.completion_tokens},
@@ -189,10 +190,10 @@ Json library_json(const ModuleStatus::Library& library) {
   Json out = {{"id", info.id},
               {"abi", info.abi},
               {"build", info.build},
-              {"isolation", library.isolation},
+              {"isolation", kIsolationNames.name(library.isolation)},
               {"determinism", info.bitwise ? "bitwise" : "tolerance"},
               {"unload_clean", info.unload_clean},
-              {"state", status.state},
+              {"state", kLibraryStateNames.name(status.state)},
               {"calls", status.calls},
               {"failures", status.failures},
               {"restarts", status.restarts},
@@ -224,13 +225,19 @@ Json to_json(const LibraryStats& stats) {
 }
 
 Json to_json(const ModuleStatus& module) {
-  Json out = {{"name", module.name},       {"version", module.version},
-              {"domain", module.domain},   {"description", module.description},
-              {"digest", module.digest},   {"license", module.license},
-              {"kind", module.kind},       {"attach", module.attach},
-              {"enabled", module.enabled}, {"bias", module.bias},
-              {"experts", module.experts}, {"resident_bytes", module.resident_bytes},
-              {"state", module.state}};
+  Json out = {{"name", module.name},
+              {"version", module.version},
+              {"domain", module.domain},
+              {"description", module.description},
+              {"digest", module.digest},
+              {"license", module.license},
+              {"kind", kModuleKindNames.name(module.kind)},
+              {"attach", kAttachNames.name(module.attach)},
+              {"enabled", module.enabled},
+              {"bias", module.bias},
+              {"experts", module.experts},
+              {"resident_bytes", module.resident_bytes},
+              {"state", kModuleStateNames.name(module.state)}};
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.library) out["library"] = library_json(*module.library);
   return out;

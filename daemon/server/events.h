@@ -9,7 +9,7 @@
 
 #include "base/json/json.h"
 #include "daemon/engine/engine.h"
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 #include "daemon/registry/registry.h"
 #include "daemon/server/live.h"
 

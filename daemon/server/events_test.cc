@@ -13,7 +13,7 @@ namespace {
 
 DoneEvent done_event() {
   DoneEvent event;
-  event.finish_reason = "length";
+  event.finish_reason = FinishReason::kLength;
   event.text = "ab";
   event.tokens = {1, 2};
   event.prompt_tokens = 3;

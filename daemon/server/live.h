@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/threads/mutex.h"
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 
 namespace chimera {
 

@@ -97,7 +97,7 @@ class Loop : public testing::Test {
         const MutexLock lock(mutex_);
         if (const auto it = kept_.find(id); it != kept_.end()) {
           DoneEvent done;
-          done.finish_reason = "cancelled";
+          done.finish_reason = FinishReason::kCancelled;
           it->second->on_done(done);
         }
       });

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/version.h"
+#include "compute/tensor/precision_names.h"
 #include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
@@ -63,7 +64,7 @@ std::optional<std::chrono::steady_clock::time_point> deadline(
 /// Prompt tokens: text with what the tokenizer's post-processor adds, ids as they are.
 Result<std::vector<int32_t>> prompt_tokens(const CallContext& context, wire::Input input) {
   if (auto* tokens = std::get_if<std::vector<int32_t>>(&input)) return std::move(*tokens);
-  const Tokenizer* tokenizer = context.options.tokenizer.get();
+  const Tokenizer* tokenizer = context.options.model.tokenizer.get();
   if (tokenizer == nullptr) return no_tokenizer();
   auto tokens = tokenizer->encode(std::get<std::string>(input),
                                   {.add_special_tokens = true, .match_special = false});
@@ -80,7 +81,7 @@ Status score_input(const CallContext& context, wire::Input input, EngineRequest&
     request.tokens = std::move(*tokens);
     return {};
   }
-  const Tokenizer* tokenizer = context.options.tokenizer.get();
+  const Tokenizer* tokenizer = context.options.model.tokenizer.get();
   if (tokenizer == nullptr) return no_tokenizer();
   auto scored =
       score_text(*tokenizer, context.score_prefix, std::get<std::string>(input), "score.text");
@@ -108,11 +109,9 @@ void start_score(CallContext& context, const std::shared_ptr<Live>& live, Engine
 /// Most tokens of one sequence: the deployment's limit, within the model's.
 int64_t context_tokens(const ServerOptions& options) {
   const int64_t limit = options.config->serve.max_context;
-  const int64_t positions = options.model.max_position_embeddings;
+  const int64_t positions = options.model_config().max_position_embeddings;
   return positions > 0 ? std::min(limit, positions) : limit;
 }
-
-std::string spelling(Precision precision) { return precision == Precision::kF32 ? "f32" : "bf16"; }
 
 }  // namespace
 
@@ -176,7 +175,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) 
   request.want_routing = call.routing;
   request.modules = selection(std::move(call.modules));
   live->is_score = true;
-  live->vocab = context.options.model.vocab_size;
+  live->vocab = context.options.model_config().vocab_size;
   const size_t bytes = text_size(call.input);
   run(context, live, bytes,
       [&context, live, request = std::move(request), input = std::move(call.input)]() mutable {
@@ -186,7 +185,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call) {
   if (call.conversation) return tokenize_chat(context, live, std::move(*call.conversation));
-  const auto tokenizer = context.options.tokenizer;
+  const auto tokenizer = context.options.model.tokenizer;
   if (!tokenizer) return live->on_error(no_tokenizer());
   const size_t bytes = call.text.size();
   run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
@@ -198,9 +197,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize cal
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize call) {
-  const auto tokenizer = context.options.tokenizer;
+  const auto tokenizer = context.options.model.tokenizer;
   if (!tokenizer) return live->on_error(no_tokenizer());
-  const int64_t ids = std::max(context.options.model.vocab_size, tokenizer->vocab_size());
+  const int64_t ids = std::max(context.options.model_config().vocab_size, tokenizer->vocab_size());
   if (const Status status = check_ids(call.tokens, ids); !status.ok()) {
     return live->on_error(status);
   }
@@ -223,18 +222,18 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
     const PublishedEpoch current = options.engine->current();
     Json out = {{"protocol", "chimera/1"},
                 {"version", version()},
-                {"model_type", options.model.model_type},
-                {"family", options.model.model_type},
-                {"vocab", options.model.vocab_size},
-                {"hidden_size", options.model.hidden_size},
-                {"layers", options.model.num_layers},
+                {"model_type", options.model_config().model_type},
+                {"family", options.model_config().model_type},
+                {"vocab", options.model_config().vocab_size},
+                {"hidden_size", options.model_config().hidden_size},
+                {"layers", options.model_config().num_layers},
                 {"context", context_tokens(options)},
                 {"max_sequences", options.config->serve.max_sequences},
-                {"precision", spelling(options.config->backbone.precision)},
-                {"has_tokenizer", options.tokenizer != nullptr},
-                {"has_chat_template", options.chat_template != nullptr},
+                {"precision", kPrecisionNames.name(options.config->backbone.precision)},
+                {"has_tokenizer", options.model.tokenizer != nullptr},
+                {"has_chat_template", options.model.chat_template != nullptr},
                 {"unicode", tokenizer::kUnicodeVersion},
-                {"fingerprint", options.fingerprint},
+                {"fingerprint", options.model.fingerprint},
                 {"epoch", current.epoch},
                 {"composition", current.composition},
                 {"top_k", current.top_k},

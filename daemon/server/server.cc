@@ -12,7 +12,7 @@ namespace chimera {
 
 CallContext::CallContext(ServerOptions server_options)
     : options(std::move(server_options)),
-      score_prefix(score_prefix_token(options.tokenizer.get(), options.model)) {}
+      score_prefix(score_prefix_token(options.model.tokenizer.get(), options.model_config())) {}
 
 void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call) {
   std::visit(

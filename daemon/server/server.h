@@ -17,12 +17,10 @@
 #include <memory>
 #include <string>
 
-#include "backbone/families/model_config.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
+#include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/registry.h"
-#include "text/template/chat_template.h"
-#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 
@@ -31,15 +29,13 @@ struct ServerOptions {
   const DeploymentConfig* config = nullptr;
   Engine* engine = nullptr;
   Registry* registry = nullptr;
-  std::shared_ptr<const Tokenizer> tokenizer;  // null: the daemon takes token ids only
-  ModelConfig model;
-  std::string fingerprint;  // of the backbone
+  LoadedBackbone model;
   /// A client called `shutdown` (already answered). Must only signal, not destroy the server.
   std::function<void()> on_shutdown;
   /// A client called `drain`; new requests are refused from now on. May be empty.
-  std::function<void()> on_drain;
-  std::shared_ptr<const ChatTemplate> chat_template{};  // null: `chat` is refused
-  Status chat_template_problem{};  // why there is none although the checkpoint brings one
+  std::function<void()> on_drain = {};
+
+  const ModelConfig& model_config() const { return model.backbone->config(); }
 };
 
 class Server {

@@ -237,7 +237,7 @@ void IsolatedBackend::lose(HostLife& host, const std::string& why) {
     const MutexLock guard(mutex_);
     if (host.end.empty()) host.end = why;
     last_error_ = "its process " + host.end;
-    state_ = "restarting";
+    state_ = LibraryState::kRestarting;
     if (host_.get() == &host) host_ = nullptr;
   }
   host.port->lose();
@@ -246,7 +246,7 @@ void IsolatedBackend::lose(HostLife& host, const std::string& why) {
 
 Status IsolatedBackend::lost_status() const {
   const MutexLock guard(mutex_);
-  if (state_ == "quarantined") {
+  if (state_ == LibraryState::kQuarantined) {
     return {Code::kUnavailable, "the library is in quarantine: " + last_error_,
             "Load a corrected version of the module, or exclude it with modules.exclude."};
   }

@@ -99,7 +99,7 @@ class IsolatedBackend final : public LibraryBackend {
 
   mutable Mutex mutex_;
   std::shared_ptr<HostLife> host_ GUARDED_BY(mutex_);  // null: not serving
-  std::string state_ GUARDED_BY(mutex_) = "starting";
+  LibraryState state_ GUARDED_BY(mutex_) = LibraryState::kStarting;
   std::string last_error_ GUARDED_BY(mutex_);
   std::string sandbox_ GUARDED_BY(mutex_);
   uint64_t restarts_ GUARDED_BY(mutex_) = 0;

@@ -152,7 +152,7 @@ TEST_F(IsolatedBackendTest, ComputesTheSameBits) {
     ASSERT_TRUE(status.ok()) << status.to_string();
     EXPECT_TRUE(right()) << rows << " rows";
   }
-  EXPECT_EQ(backend->status().state, "active");
+  EXPECT_EQ(backend->status().state, LibraryState::kActive);
   EXPECT_EQ(backend->status().calls, 8u);
 }
 
@@ -204,7 +204,7 @@ TEST_F(IsolatedBackendTest, CrashesLoseOneCallAndTheHostComesBack) {
     EXPECT_NE(status.message().find(how), std::string::npos) << status.message();
     EXPECT_TRUE(recovers(*backend));
     EXPECT_EQ(backend->status().restarts, 1u);
-    EXPECT_EQ(backend->status().state, "active");
+    EXPECT_EQ(backend->status().state, LibraryState::kActive);
   }
 }
 
@@ -281,10 +281,10 @@ TEST_F(IsolatedBackendTest, FiveEndsInAMinuteAreEnough) {
       }
     }
     for (const auto end = Clock::now() + kRestarted;
-         Clock::now() < end && backend->status().state != "quarantined";) {
+         Clock::now() < end && backend->status().state != LibraryState::kQuarantined;) {
       std::this_thread::sleep_for(milliseconds(5));
     }
-    EXPECT_EQ(backend->status().state, "quarantined");
+    EXPECT_EQ(backend->status().state, LibraryState::kQuarantined);
     const Status status = call(*backend, 1.0f);
     EXPECT_EQ(status.code(), Code::kUnavailable);
     EXPECT_NE(status.message().find("quarantine"), std::string::npos) << status.message();

@@ -106,7 +106,7 @@ Result<std::shared_ptr<HostLife>> IsolatedBackend::launch() {
   runtime_->count_loaded();
   const MutexLock guard(mutex_);
   host_ = host;
-  state_ = "active";
+  state_ = LibraryState::kActive;
   if (!first_) ++restarts_;
   return host;
 }
@@ -235,7 +235,7 @@ bool IsolatedBackend::count_end(const std::string& how) {
   {
     const MutexLock guard(mutex_);
     last_error_ = "its process " + how;
-    state_ = enough ? "quarantined" : "restarting";
+    state_ = enough ? LibraryState::kQuarantined : LibraryState::kRestarting;
   }
   if (!enough) {
     log(Severity::kError,
@@ -255,7 +255,7 @@ void IsolatedBackend::retire(HostLife& host) {
   {
     const MutexLock guard(mutex_);
     host_ = nullptr;
-    state_ = "retired";
+    state_ = LibraryState::kRetired;
   }
   if (host.channel.send(HostMessage::kStop, {}).ok()) {
     const auto how = host.process->wait(kRetireLimit);

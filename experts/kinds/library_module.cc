@@ -258,6 +258,21 @@ Result<LibraryPackage> open_library_package(const std::string& dir, Manifest man
   return package;
 }
 
+namespace {
+
+Result<std::shared_ptr<LibraryBackend>> open_backend(
+    const LibrarySource& source, const std::shared_ptr<LibraryRuntime>& runtime) {
+  switch (source.spec.isolation) {
+    case Isolation::kProcess:
+      return open_isolated(source, runtime);
+    case Isolation::kInProcess:
+      return open_in_process(source, runtime);
+  }
+  return Status(Code::kInternal, source.module + ": an isolation without a backend");
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,
                                                           const BackboneInfo& backbone) {
   Result<LibraryPackage> package =
@@ -271,8 +286,7 @@ Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir
   }
   const LibrarySpec& spec = *package->manifest.library;
   Result<std::shared_ptr<LibraryBackend>> backend =
-      spec.isolation == Isolation::kInProcess ? open_in_process(package->source, backbone.libraries)
-                                              : open_isolated(package->source, backbone.libraries);
+      open_backend(package->source, backbone.libraries);
   if (!backend.ok()) return backend.status();
   CHIMERA_RETURN_IF_ERROR(self_test(**backend, package->source));
 

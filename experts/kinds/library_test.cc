@@ -155,7 +155,7 @@ TEST(Library, ComputesAndUnmaps) {
     EXPECT_EQ(info.build, "abi-1.0");
     EXPECT_TRUE(info.bitwise && info.reentrant && info.unload_clean);
     const LibraryStatus status = (*module)->library->status();
-    EXPECT_EQ(status.state, "active");
+    EXPECT_EQ(status.state, LibraryState::kActive);
     EXPECT_EQ(status.failures, 0u);
     EXPECT_GT(status.counters.at("rows"), 100u);
     // The image, and the 64 KiB that the plugin took from the host.

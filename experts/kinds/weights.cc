@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/threads/thread_pool.h"
+#include "compute/tensor/convert.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/payload.h"
 
@@ -17,7 +18,7 @@ constexpr int kMostLoaders = 16;
 
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
-  return dtype == DType::kBF16 || (dtype == DType::kF32 && p == Precision::kF32);
+  return kept_dtype(dtype, p) == dtype;
 }
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.

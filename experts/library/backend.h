@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/enum_names.h"
 #include "base/io/sealed_file.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
@@ -49,9 +50,23 @@ struct LibraryInfo {
   int64_t max_rows = 0;
 };
 
+/// How a library stands. In this process it is active until it poisons itself, for good. In a
+/// process of its own it starts, is active, restarts after an end, and is in quarantine after too
+/// many; it is retired when its module is let go.
+enum class LibraryState : uint8_t {
+  kStarting,
+  kActive,
+  kRestarting,
+  kQuarantined,
+  kPoisoned,
+  kRetired
+};
+inline constexpr auto kLibraryStateNames = enum_names<LibraryState>(
+    "starting", "active", "restarting", "quarantined", "poisoned", "retired");
+
 /// What `modules` shows of a library module.
 struct LibraryStatus {
-  std::string state = "active";  // active | poisoned; isolated also: restarting | quarantined
+  LibraryState state = LibraryState::kActive;
   uint64_t calls = 0;
   uint64_t failures = 0;
   uint64_t restarts = 0;

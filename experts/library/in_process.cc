@@ -51,7 +51,7 @@ class InProcessBackend final : public LibraryBackend {
 
   LibraryStatus status() const override {
     LibraryStatus status;
-    status.state = instance_->poisoned() ? "poisoned" : "active";
+    status.state = instance_->poisoned() ? LibraryState::kPoisoned : LibraryState::kActive;
     status.calls = calls_.load();
     status.failures = failures_.load();
     status.counters = instance_->counters();

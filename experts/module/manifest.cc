@@ -45,37 +45,23 @@ class ManifestReader {
   Manifest read(const YamlNode& root) {
     Manifest m;
     const YamlNode* library = nullptr;
-    fields(
-        root, "module.yaml", {"chimera", "name", "version", "kind", "attach", "backbone", "files"},
-        {{"chimera", [&](const YamlNode& n) { choice(n, "chimera", {"module/1"}); }},
-         {"name", [&](const YamlNode& n) { read_name(n, m); }},
-         {"version", [&](const YamlNode& n) { read_version(n, m); }},
-         {"domain", [&](const YamlNode& n) { m.domain = text(n, "domain", 64); }},
-         {"description",
-          [&](const YamlNode& n) { m.description = text(n, "description", kMaxText); }},
-         {"license", [&](const YamlNode& n) { m.license = text(n, "license", kMaxText); }},
-         {"kind",
-          [&](const YamlNode& n) {
-            m.kind = choice(n, "kind", {"weights", "library"}) == 1 ? ModuleKind::kLibrary
-                                                                    : ModuleKind::kWeights;
-          }},
-         {"attach",
-          [&](const YamlNode& n) {
-            m.attach = choice(n, "attach", {"append", "replace"}) == 1 ? Attach::kReplace
-                                                                       : Attach::kAppend;
-          }},
-         {"backbone", [&](const YamlNode& n) { read_backbone(n, m); }},
-         {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
-         {"library", [&](const YamlNode& n) { library = &n; }},
-         {"files", [&](const YamlNode& n) { read_files(n, m); }},
-         {"routing",
-          [&](const YamlNode& n) {
-            fields(n, "routing", {}, {{"top_k", [&](const YamlNode& k) {
-                                         m.top_k = integer(k, "routing.top_k", 1, kMaxFittedTopK);
-                                       }}});
-          }},
-         {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
-         {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
+    fields(root, "module.yaml",
+           {"chimera", "name", "version", "kind", "attach", "backbone", "files"},
+           {{"chimera", [&](const YamlNode& n) { format(n); }},
+            {"name", [&](const YamlNode& n) { read_name(n, m); }},
+            {"version", [&](const YamlNode& n) { read_version(n, m); }},
+            {"domain", [&](const YamlNode& n) { m.domain = text(n, "domain", 64); }},
+            {"description",
+             [&](const YamlNode& n) { m.description = text(n, "description", kMaxText); }},
+            {"license", [&](const YamlNode& n) { m.license = text(n, "license", kMaxText); }},
+            {"kind", [&](const YamlNode& n) { choice(n, "kind", kModuleKindNames, &m.kind); }},
+            {"attach", [&](const YamlNode& n) { choice(n, "attach", kAttachNames, &m.attach); }},
+            {"backbone", [&](const YamlNode& n) { read_backbone(n, m); }},
+            {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
+            {"library", [&](const YamlNode& n) { library = &n; }},
+            {"files", [&](const YamlNode& n) { read_files(n, m); }},
+            {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
+            {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
     // Last: it is checked against kind, attach and files.
     if (library != nullptr) read_library(*library, m);
     check_library(root, library, m);
@@ -127,15 +113,22 @@ class ManifestReader {
     return node.text;
   }
 
-  /// Index of the scalar among `values`; 0 after a problem.
-  size_t choice(const YamlNode& node, const std::string& key,
-                const std::vector<std::string>& values) {
-    const auto at = node.kind == YamlNode::Kind::kScalar
-                        ? std::find(values.begin(), values.end(), node.text)
-                        : values.end();
-    if (at != values.end()) return static_cast<size_t>(at - values.begin());
-    problems_.add(node, key, fmt::format("{}", fmt::join(values, " or ")));
-    return 0;
+  void format(const YamlNode& node) {
+    if (node.kind == YamlNode::Kind::kScalar && node.text == "module/1") return;
+    problems_.add(node, "chimera", "module/1");
+  }
+
+  /// Sets `value` to what the scalar spells; leaves it as it is after a problem.
+  template <class E, size_t N>
+  void choice(const YamlNode& node, const std::string& key, const EnumNames<E, N>& names,
+              E* value) {
+    std::optional<E> found;
+    if (node.kind == YamlNode::Kind::kScalar) found = names.find(node.text);
+    if (found) {
+      *value = *found;
+    } else {
+      problems_.add(node, key, names.choices());
+    }
   }
 
   int64_t integer(const YamlNode& node, const std::string& key, int64_t min, int64_t max) {
@@ -249,6 +242,16 @@ class ManifestReader {
     return node.text;
   }
 
+  static int64_t default_deadline_ms(Isolation isolation) {
+    switch (isolation) {
+      case Isolation::kProcess:
+        return LibrarySpec().deadline_ms;
+      case Isolation::kInProcess:
+        return kInProcessDeadlineMs;
+    }
+    return LibrarySpec().deadline_ms;
+  }
+
   void read_library(const YamlNode& node, Manifest& m) {
     LibrarySpec spec;
     spec.deadline_ms = 0;
@@ -257,15 +260,11 @@ class ManifestReader {
             {"id", [&](const YamlNode& n) { spec.id = plugin_id(n); }},
             {"isolation",
              [&](const YamlNode& n) {
-               spec.isolation = choice(n, "library.isolation", {"process", "in-process"}) == 1
-                                    ? Isolation::kInProcess
-                                    : Isolation::kProcess;
+               choice(n, "library.isolation", kIsolationNames, &spec.isolation);
              }},
             {"on_failure",
              [&](const YamlNode& n) {
-               spec.on_failure = choice(n, "library.on_failure", {"fail", "drop"}) == 1
-                                     ? FailurePolicy::kDrop
-                                     : FailurePolicy::kFail;
+               choice(n, "library.on_failure", kFailurePolicyNames, &spec.on_failure);
              }},
             {"gate", [&](const YamlNode& n) { spec.gate = listed(n, "library.gate", m); }},
             {"config",
@@ -279,10 +278,7 @@ class ManifestReader {
                spec.memory_mib = integer(n, "library.memory_mib", 0, kMaxMemoryMib);
              }},
             {"slots", [&](const YamlNode& n) { read_slots(n, "library.slots", &spec.slots); }}});
-    if (spec.deadline_ms == 0) {
-      spec.deadline_ms = spec.isolation == Isolation::kInProcess ? kInProcessDeadlineMs
-                                                                 : LibrarySpec().deadline_ms;
-    }
+    if (spec.deadline_ms == 0) spec.deadline_ms = default_deadline_ms(spec.isolation);
     m.library = std::move(spec);
   }
 

@@ -10,16 +10,20 @@
 #include <string_view>
 #include <vector>
 
+#include "base/enum_names.h"
 #include "base/status.h"
 #include "experts/failure_policy.h"
 
 namespace chimera {
 
 enum class ModuleKind : uint8_t { kWeights, kLibrary };
+inline constexpr auto kModuleKindNames = enum_names<ModuleKind>("weights", "library");
 enum class Attach : uint8_t { kAppend, kReplace };
+inline constexpr auto kAttachNames = enum_names<Attach>("append", "replace");
 
 /// Where the code of a `library` module runs.
 enum class Isolation : uint8_t { kProcess, kInProcess };
+inline constexpr auto kIsolationNames = enum_names<Isolation>("process", "in-process");
 inline constexpr int64_t kInProcessDeadlineMs = 2000;
 
 /// The block `library` of a module of kind library; every key has a default.

@@ -59,9 +59,8 @@ std::string probe_yaml(const Manifest& m) {
 std::string library_yaml(const LibrarySpec& spec) {
   std::string out = fmt::format("library:\n  file: {}\n", json_string(spec.file));
   if (!spec.id.empty()) out += fmt::format("  id: {}\n", json_string(spec.id));
-  out += fmt::format("  isolation: {}\n  on_failure: {}\n",
-                     spec.isolation == Isolation::kInProcess ? "in-process" : "process",
-                     spec.on_failure == FailurePolicy::kDrop ? "drop" : "fail");
+  out += fmt::format("  isolation: {}\n  on_failure: {}\n", kIsolationNames.name(spec.isolation),
+                     kFailurePolicyNames.name(spec.on_failure));
   if (!spec.gate.empty()) out += fmt::format("  gate: {}\n", json_string(spec.gate));
   if (!spec.config.empty()) out += fmt::format("  config: {}\n", json_string(spec.config));
   out += fmt::format("  deadline_ms: {}\n  memory_mib: {}\n", spec.deadline_ms, spec.memory_mib);
@@ -82,8 +81,8 @@ std::string manifest_yaml(const Manifest& m) {
   if (!m.domain.empty()) out += fmt::format("domain: {}\n", json_string(m.domain));
   if (!m.description.empty()) out += fmt::format("description: {}\n", json_string(m.description));
   if (!m.license.empty()) out += fmt::format("license: {}\n", json_string(m.license));
-  out += fmt::format("kind: {}\n", m.kind == ModuleKind::kLibrary ? "library" : "weights");
-  out += fmt::format("attach: {}\n", m.attach == Attach::kReplace ? "replace" : "append");
+  out += fmt::format("kind: {}\n", kModuleKindNames.name(m.kind));
+  out += fmt::format("attach: {}\n", kAttachNames.name(m.attach));
   out += fmt::format("backbone:\n  fingerprint: {}\n  hidden_size: {}\n", m.backbone_fingerprint,
                      m.hidden_size);
   out += fmt::format("layers: {}\n", m.layers ? slot_list(*m.layers) : "all");

@@ -10,6 +10,8 @@
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
 #include "base/json/reader.h"
+#include "compute/tensor/convert.h"
+#include "compute/tensor/precision_names.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/checkpoint_check.h"
 #include "text/tokenizer/tokenizer.h"
@@ -56,8 +58,8 @@ uint64_t loaded_bytes(const StoredProjection& p, Precision precision) {
            static_cast<uint64_t>(p.scale->at.rows * p.scale->at.cols) *
                unit_bytes(p.scale->tensor.dtype);
   }
-  const bool narrow = p.weight.tensor.dtype == DType::kBF16 || precision == Precision::kBF16;
-  return bytes + static_cast<uint64_t>(p.rows * p.cols) * (narrow ? 2 : 4);
+  const DType kept = kept_dtype(p.weight.tensor.dtype, precision);
+  return bytes + static_cast<uint64_t>(p.rows * p.cols) * unit_bytes(kept);
 }
 
 struct Sizes {
@@ -92,8 +94,9 @@ Status add_experts(const Checkpoint& checkpoint, const ModelConfig& config,
     for (const StoredExpert& expert : base->experts) {
       for (const StoredProjection& p : expert) {
         sizes.expert_parameters += static_cast<uint64_t>(p.rows * p.cols + (p.bias ? p.rows : 0));
-        sizes.expert_memory["f32"] += loaded_bytes(p, Precision::kF32);
-        sizes.expert_memory["bf16"] += loaded_bytes(p, Precision::kBF16);
+        for (const std::string_view name : kPrecisionNames.all()) {
+          sizes.expert_memory[std::string(name)] += loaded_bytes(p, *kPrecisionNames.find(name));
+        }
         for (const Part part : {kWeightPart, kScalePart, kBiasPart}) {
           const StoredPart* stored = part_of(p, part);
           if (stored != nullptr) names.insert(stored->tensor.name);

@@ -78,10 +78,13 @@ Status run_split(const Words& words, bool json) {
         "backbone)");
   }
   if (!difference && split.backbone_out.empty()) usage("--backbone: found none (expected OUT)");
-  if (!attach.empty() && attach != "append" && attach != "replace") {
-    usage(fmt::format("--attach: \"{}\" (expected append or replace)", attach));
+  if (!attach.empty()) {
+    const auto found = kAttachNames.find(attach);
+    if (!found) {
+      usage(fmt::format("--attach: \"{}\" (expected {})", attach, kAttachNames.choices()));
+    }
+    split.attach = *found;
   }
-  split.attach = attach == "replace" ? Attach::kReplace : Attach::kAppend;
   CHIMERA_RETURN_IF_ERROR(read_modules(modules, map, split));
 
   const Result<SplitReport> report = split_checkpoint(split);

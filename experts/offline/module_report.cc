@@ -50,8 +50,8 @@ Json manifest_json(const Manifest& m) {
   if (!m.domain.empty()) out["domain"] = m.domain;
   if (!m.description.empty()) out["description"] = m.description;
   if (!m.license.empty()) out["license"] = m.license;
-  out["kind"] = m.kind == ModuleKind::kLibrary ? "library" : "weights";
-  out["attach"] = m.attach == Attach::kReplace ? "replace" : "append";
+  out["kind"] = kModuleKindNames.name(m.kind);
+  out["attach"] = kAttachNames.name(m.attach);
   out["backbone"] = m.backbone_fingerprint;
   out["hidden_size"] = m.hidden_size;
   out["digest"] = m.digest;
@@ -61,11 +61,10 @@ Json manifest_json(const Manifest& m) {
     out["layers"] = "all";
   }
   if (m.library) {
-    out["library"] = {
-        {"file", m.library->file},
-        {"id", m.library->id},
-        {"isolation", m.library->isolation == Isolation::kProcess ? "process" : "in-process"},
-        {"on_failure", m.library->on_failure == FailurePolicy::kFail ? "fail" : "drop"}};
+    out["library"] = {{"file", m.library->file},
+                      {"id", m.library->id},
+                      {"isolation", kIsolationNames.name(m.library->isolation)},
+                      {"on_failure", kFailurePolicyNames.name(m.library->on_failure)}};
   }
   if (m.fitted_top_k()) out["top_k"] = *m.fitted_top_k();
   if (m.probe_max_bits_per_byte) out["probe_max_bits_per_byte"] = *m.probe_max_bits_per_byte;

@@ -88,7 +88,12 @@ Status write_manifest(const std::string& from, const std::string& dir, const std
   spec.file = library;
   spec.id = "org.chimera.finance";
   spec.gate = "gate.safetensors";
-  spec.isolation = isolation == "in-process" ? Isolation::kInProcess : Isolation::kProcess;
+  const auto where = kIsolationNames.find(isolation);
+  if (!where) {
+    return {Code::kInvalidArgument,
+            "isolation: found " + isolation + " (expected " + kIsolationNames.choices() + ")"};
+  }
+  spec.isolation = *where;
   // Our own code, which does not hang; a shared machine may stop it for half a second.
   spec.deadline_ms = kDeadlineMs * slow;
   m->library = spec;

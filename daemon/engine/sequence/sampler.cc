@@ -1,4 +1,4 @@
-#include "daemon/engine/sampler.h"
+#include "daemon/engine/sequence/sampler.h"
 
 #include <algorithm>
 #include <cmath>

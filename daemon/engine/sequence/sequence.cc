@@ -1,4 +1,4 @@
-#include "daemon/engine/sequence.h"
+#include "daemon/engine/sequence/sequence.h"
 
 #include <algorithm>
 #include <utility>
@@ -11,8 +11,30 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
 }
 
 int64_t clipped_new_tokens(const EngineRequest& request, int64_t max_context) {
-  if (request.kind == EngineRequest::Kind::kScore) return 0;
-  return std::min(request.max_tokens, max_context - static_cast<int64_t>(request.tokens.size()));
+  switch (request.kind) {
+    case EngineRequest::Kind::kScore:
+      return 0;
+    case EngineRequest::Kind::kGenerate:
+      return std::min(request.max_tokens,
+                      max_context - static_cast<int64_t>(request.tokens.size()));
+  }
+  return 0;
+}
+
+/// Whether all text was handed out: the last token took with it what was held back for a stop
+/// string.
+bool text_is_complete(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+      return true;
+    case FinishReason::kScored:
+    case FinishReason::kCancelled:
+    case FinishReason::kRevoked:
+    case FinishReason::kDeadline:
+      return false;
+  }
+  return false;
 }
 
 }  // namespace
@@ -94,7 +116,7 @@ void Sequence::ran(int64_t n) {
   composition = view->table->digest();
 }
 
-std::string Sequence::accept(int32_t token, float logprob, bool is_eos) {
+std::optional<FinishReason> Sequence::accept(int32_t token, float logprob, bool is_eos) {
   if (!first_result) first_result = Clock::now();
   tokens.push_back(token);
   sampler.observe({&token, 1});
@@ -111,10 +133,12 @@ std::string Sequence::accept(int32_t token, float logprob, bool is_eos) {
   TokenEvent event{token, std::move(piece.text), std::nullopt, epoch};
   if (request.want_logprobs) event.logprob = logprob;
   ticket.token(std::move(event));
-  return eos || piece.stopped ? "stop" : last ? "length" : "";
+  if (eos || piece.stopped) return FinishReason::kStop;
+  if (last) return FinishReason::kLength;
+  return std::nullopt;
 }
 
-DoneEvent Sequence::finish(const std::string& reason) {
+DoneEvent Sequence::finish(FinishReason reason) {
   const Clock::time_point now = Clock::now();
   DoneEvent event;
   event.finish_reason = reason;
@@ -131,7 +155,7 @@ DoneEvent Sequence::finish(const std::string& reason) {
     fill_score(event);
     return event;
   }
-  if (reason != "stop" && reason != "length") text_.finish();
+  if (!text_is_complete(reason)) text_.finish();
   event.text = text_.text();
   event.tokens.assign(tokens.begin() + static_cast<ptrdiff_t>(prompt_tokens), tokens.end());
   event.logprobs = std::move(logprobs);
@@ -153,7 +177,7 @@ void Sequence::fill_provenance(DoneEvent& event) const {
 
 /// Only a complete score has results: part of one would be taken for the whole.
 void Sequence::fill_score(DoneEvent& event) {
-  if (event.finish_reason != "scored") return;
+  if (event.finish_reason != FinishReason::kScored) return;
   event.nats = nats;
   event.count = prompt_tokens - 1;
   if (request.text_bytes > 0) {
@@ -165,7 +189,7 @@ void Sequence::fill_score(DoneEvent& event) {
   event.routing = std::move(routing);
 }
 
-DoneEvent finish_waiting(const PendingRequest& pending, const std::string& reason,
+DoneEvent finish_waiting(const PendingRequest& pending, FinishReason reason,
                          const RoutingTable& table) {
   DoneEvent event;
   event.finish_reason = reason;

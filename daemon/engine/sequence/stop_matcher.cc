@@ -1,4 +1,4 @@
-#include "daemon/engine/stop_matcher.h"
+#include "daemon/engine/sequence/stop_matcher.h"
 
 #include <algorithm>
 #include <utility>

@@ -11,10 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "base/enum_names.h"
 #include "base/status.h"
 #include "router/moe.h"
 
 namespace chimera {
+
+/// Given at arrival, unique while the daemon runs.
+using RequestId = uint64_t;
 
 struct SamplingParams {
   double temperature = 1.0;  // 0 = greedy
@@ -60,10 +64,17 @@ struct ModuleShare {
   double share = 0.0;
 };
 
+/// How a request ended that did not fail. A generation by a stop string or token, by max_tokens or
+/// the context; a score by having all its rows; any of them by its client, because nothing that it
+/// may use was left, or because its time was up.
+enum class FinishReason : uint8_t { kStop, kLength, kScored, kCancelled, kRevoked, kDeadline };
+inline constexpr auto kFinishReasonNames =
+    enum_names<FinishReason>("stop", "length", "scored", "cancelled", "revoked", "deadline");
+
 /// The answer. For `stop` and `length`, `text` is the token events' texts joined; when the end came
 /// from elsewhere it may go on with text that was held back for a stop string.
 struct DoneEvent {
-  std::string finish_reason;    // stop | length | cancelled | revoked | deadline; score: "scored"
+  FinishReason finish_reason = FinishReason::kCancelled;
   std::string text;             // whole generated text, without stop string
   std::vector<int32_t> tokens;  // generated ids, with the eos or those of the stop string
   int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
@@ -76,7 +87,7 @@ struct DoneEvent {
   uint64_t dropped_choices = 0;  // of rows that went on without a failed expert (policy `drop`)
   // of each scored token; of each generated one if want_logprobs
   std::vector<float> logprobs;
-  // score; only filled when the reason is "scored"
+  // score; only filled when the reason is kScored
   double nats = 0.0;
   int64_t count = 0;  // scored tokens: all but the first
   std::optional<double> bits_per_byte;

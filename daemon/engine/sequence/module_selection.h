@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
 
 namespace chimera {

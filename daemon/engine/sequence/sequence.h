@@ -10,15 +10,15 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backbone/forward/kv_cache.h"
-#include "daemon/engine/engine.h"
-#include "daemon/engine/request.h"
-#include "daemon/engine/sampler.h"
-#include "daemon/engine/stop_matcher.h"
-#include "daemon/engine/ticket.h"
+#include "daemon/engine/sequence/request.h"
+#include "daemon/engine/sequence/sampler.h"
+#include "daemon/engine/sequence/stop_matcher.h"
+#include "daemon/engine/sequence/ticket.h"
 #include "router/moe.h"
 #include "text/tokenizer/tokenizer.h"
 
@@ -29,7 +29,7 @@ using Clock = std::chrono::steady_clock;
 
 /// A request as it waits in the queue.
 struct PendingRequest {
-  Engine::RequestId id = 0;
+  RequestId id = 0;
   EngineRequest request;
   Ticket ticket;
 };
@@ -78,13 +78,13 @@ class Sequence {
 
   /// A pass over the next `n` tokens on the current view succeeded.
   void ran(int64_t n);
-  /// Appends a sampled token, sends its event and says whether it ends the sequence: "stop",
-  /// "length" or "" to go on.
-  std::string accept(int32_t token, float logprob, bool is_eos);
-  /// Everything of the answer. `reason` as in DoneEvent::finish_reason.
-  DoneEvent finish(const std::string& reason);
+  /// Appends a sampled token, sends its event and says whether it ends the sequence (kStop or
+  /// kLength), or nullopt to go on.
+  std::optional<FinishReason> accept(int32_t token, float logprob, bool is_eos);
+  /// Everything of the answer.
+  DoneEvent finish(FinishReason reason);
 
-  const Engine::RequestId id;
+  const RequestId id;
   EngineRequest request;
   Ticket ticket;
   std::vector<int32_t> tokens;  // prompt, then generated
@@ -121,7 +121,7 @@ class Sequence {
 };
 
 /// The answer to a request that ended before it was admitted.
-DoneEvent finish_waiting(const PendingRequest& pending, const std::string& reason,
+DoneEvent finish_waiting(const PendingRequest& pending, FinishReason reason,
                          const RoutingTable& table);
 
 }  // namespace chimera

@@ -9,7 +9,7 @@
 #include <memory>
 #include <utility>
 
-#include "daemon/engine/request.h"
+#include "daemon/engine/sequence/request.h"
 
 namespace chimera {
 

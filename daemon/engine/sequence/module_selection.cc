@@ -1,4 +1,4 @@
-#include "daemon/engine/module_selection.h"
+#include "daemon/engine/sequence/module_selection.h"
 
 #include <cmath>
 #include <utility>

@@ -1,0 +1,115 @@
+// EpochBoard: the current routing table, and how the next one follows it.
+//
+// A publish or revoke is put on the board by whoever wants it and carried out by the engine thread
+// between two steps. Every live sequence ends up in one of three ways: *moved* to the new table
+// when its scope is the same there (its outputs cannot differ), *pinned* to the table it is on, or
+// *restarted* on the new one.
+//
+// Invariants: (1) epochs strictly increase; (2) publishes keep their order, a revocation overtakes
+// those that wait; (3) once a command is acknowledged, neither the board nor a sequence that it
+// moved holds a reference to the tables it replaced.
+//
+// Thread safety: methods of the first group may be called from any thread, those of the second from
+// the engine thread. The mutex is held for exchanges of pointers and for what with_table() is
+// given; the queue's mutex may be taken inside, never the other way round.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <future>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/threads/mutex.h"
+#include "daemon/engine/doorbell.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/live_sequences.h"
+#include "daemon/engine/reaper.h"
+#include "daemon/engine/request_queue.h"
+
+namespace chimera {
+
+class EpochBoard {
+ public:
+  /// `bell` and `reaper` outlive the board.
+  EpochBoard(std::shared_ptr<const RoutingTable> first, int64_t max_live_epochs, Doorbell* bell,
+             Reaper* reaper);
+
+  // --- any thread -----------------------------------------------------------------------------
+  std::shared_ptr<const RoutingTable> table() const;
+  /// Calls `use` with the current table, which does not change meanwhile. Without a reference that
+  /// could outlive a revocation.
+  template <class Use>
+  auto with_table(const Use& use) const {
+    const MutexLock lock(mutex_);
+    return use(std::as_const(*table_));
+  }
+  /// Epochs in use as of the last step.
+  std::vector<EpochInfo> epochs() const;
+  /// As Engine::publish and Engine::revoke: they wait until the engine thread carried them out.
+  Status publish(std::shared_ptr<const RoutingTable> table, InFlight in_flight,
+                 std::chrono::milliseconds timeout);
+  Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
+
+  // --- engine thread --------------------------------------------------------------------------
+  const std::shared_ptr<const RoutingTable>& current() const { return current_; }
+  /// Nothing is to be carried out.
+  bool idle() const;
+  /// Carries out what can be. True when something was: then acknowledge() must follow, after the
+  /// terminal events that it caused were sent and its effects shown.
+  bool carry_out(LiveSequences& live, RequestQueue& queue);
+  void acknowledge();
+  void show(std::vector<EpochInfo> epochs);
+  /// Refuses what is on the board, and everything from now on, as unavailable.
+  void close();
+
+ private:
+  /// A publish or revoke on its way.
+  struct Command {
+    /// The view that `sequence` would have on `table`; not_found when none of the modules it asked
+    /// for is there.
+    const Result<RouteViewPtr>& view_for(const Sequence& sequence);
+
+    std::shared_ptr<const RoutingTable> table;
+    std::optional<std::string> revoked;  // module; none: publish
+    InFlight in_flight = InFlight::kPin;
+    std::chrono::steady_clock::time_point deadline;
+    std::promise<Status> answer;
+    /// Views of live sequences on `table`, made once however often a waiting publish is retried.
+    std::map<RequestId, Result<RouteViewPtr>> views;
+  };
+  using CommandPtr = std::shared_ptr<Command>;
+
+  Status execute(CommandPtr command);
+  void collect_arrived();
+  /// nullopt: must wait, for an epoch or behind another publish.
+  std::optional<Status> try_publish(Command& command, LiveSequences& live, bool queue_blocked);
+  Status revoke_now(Command& command, LiveSequences& live, RequestQueue& queue);
+  /// Epochs in use if the command were carried out now.
+  static std::set<uint64_t> epochs_after(Command& command, const LiveSequences& live);
+  Status blocked_status(const Command& command, const LiveSequences& live,
+                        const std::set<uint64_t>& after) const;
+  void set_current(std::shared_ptr<const RoutingTable> next);
+
+  const int64_t max_live_epochs_;
+  Doorbell* const bell_;
+  Reaper* const reaper_;
+
+  mutable Mutex mutex_;
+  std::shared_ptr<const RoutingTable> table_ GUARDED_BY(mutex_);
+  std::vector<CommandPtr> arrived_ GUARDED_BY(mutex_);
+  std::vector<EpochInfo> epochs_ GUARDED_BY(mutex_);
+  bool closed_ GUARDED_BY(mutex_) = false;
+
+  // Engine thread only.
+  std::shared_ptr<const RoutingTable> current_;  // is table_, to be read without the mutex
+  std::deque<CommandPtr> waiting_;
+  std::vector<std::pair<CommandPtr, Status>> answers_;
+};
+
+}  // namespace chimera

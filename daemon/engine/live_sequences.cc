@@ -1,0 +1,143 @@
+#include "daemon/engine/live_sequences.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/engine/sequence/module_selection.h"
+
+namespace chimera {
+
+LiveSequences::LiveSequences(Options options, std::unique_ptr<KvCache> cache, EngineStats* counters,
+                             Reaper* reaper)
+    : options_(std::move(options)),
+      counters_(counters),
+      reaper_(reaper),
+      cache_(std::move(cache)),
+      scheduler_(cache_.get(), options_.prefill_chunk, options_.prefix_cache) {}
+
+bool LiveSequences::has_room_for(const PendingRequest& pending) const {
+  if (static_cast<int64_t>(live_.size()) >= options_.max_sequences) return false;
+  const auto prompt = static_cast<int64_t>(pending.request.tokens.size());
+  const int64_t most = std::min(options_.max_context, prompt + pending.request.max_tokens);
+  return live_.empty() || scheduler_.fits(most);
+}
+
+void LiveSequences::admit(PendingRequest pending,
+                          const std::shared_ptr<const RoutingTable>& table) {
+  ResolvedModules modules = resolve_modules(pending.request.modules, *table);
+  if (modules.exhausted) {
+    // Its modules were taken out while it waited; the backbone alone is not what it asked for.
+    return refuse(std::move(pending), FinishReason::kRevoked, *table);
+  }
+  Result<RouteViewPtr> view = make_route_view(table, modules.mask, std::move(modules.bias));
+  live_.push_back(std::make_unique<Sequence>(std::move(pending), cache_.get(), options_.tokenizer,
+                                             options_.max_context));
+  Sequence& s = *live_.back();
+  ++counters_->admitted;
+  counters_->prompt_tokens += static_cast<uint64_t>(s.prompt_tokens);
+  if (!view.ok()) return fail(s, view.status());
+  s.set_view(std::move(*view));
+  if (Status placed = scheduler_.place(s); !placed.ok()) return fail(s, std::move(placed));
+  s.cached = s.computed;
+  counters_->cached_tokens += static_cast<uint64_t>(s.cached);
+}
+
+void LiveSequences::refuse(PendingRequest pending, FinishReason reason, const RoutingTable& table) {
+  count(reason);
+  DoneEvent event = finish_waiting(pending, reason, table);
+  endings_.push_back({pending.id, std::move(pending.ticket), Status(), std::move(event)});
+}
+
+void LiveSequences::refuse(PendingRequest pending, Status status) {
+  ++counters_->failed;
+  endings_.push_back({pending.id, std::move(pending.ticket), std::move(status), {}});
+}
+
+void LiveSequences::end(Sequence& sequence, FinishReason reason) {
+  if (sequence.ended) return;
+  count(reason);
+  sequence.ended = true;
+  DoneEvent event = sequence.finish(reason);
+  endings_.push_back({sequence.id, std::move(sequence.ticket), Status(), std::move(event)});
+}
+
+void LiveSequences::fail(Sequence& sequence, Status status) {
+  if (sequence.ended) return;
+  ++counters_->failed;
+  sequence.ended = true;
+  endings_.push_back({sequence.id, std::move(sequence.ticket), std::move(status), {}});
+}
+
+void LiveSequences::count(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kCancelled:
+      ++counters_->cancelled;
+      return;
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+    case FinishReason::kScored:
+    case FinishReason::kRevoked:
+    case FinishReason::kDeadline:
+      ++counters_->finished;
+      return;
+  }
+}
+
+void LiveSequences::move(Sequence& sequence, RouteViewPtr view) {
+  reaper_->take(sequence.set_view(std::move(view)));
+}
+
+void LiveSequences::restart(Sequence& sequence, const Result<RouteViewPtr>& view) {
+  if (!view.ok()) {
+    if (view.status().code() == Code::kNotFound) return end(sequence, FinishReason::kRevoked);
+    return fail(sequence, view.status());
+  }
+  sequence.restart();
+  move(sequence, *view);
+  ++counters_->restarted;
+  if (Status placed = scheduler_.place(sequence); !placed.ok()) fail(sequence, std::move(placed));
+}
+
+std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current) const {
+  std::vector<EpochInfo> epochs{{current.epoch(), current.digest(), 0, true}};
+  for (const auto& sequence : live_) {
+    if (!sequence->view) continue;
+    const RoutingTable& used = *sequence->view->table;
+    auto at = std::find_if(epochs.begin(), epochs.end(),
+                           [&](const EpochInfo& info) { return info.epoch == used.epoch(); });
+    if (at == epochs.end()) at = epochs.insert(at, {used.epoch(), used.digest(), 0, false});
+    ++at->sequences;
+  }
+  std::sort(epochs.begin(), epochs.end(),
+            [](const EpochInfo& x, const EpochInfo& y) { return x.epoch < y.epoch; });
+  return epochs;
+}
+
+void LiveSequences::sweep() {
+  std::erase_if(live_, [this](std::unique_ptr<Sequence>& sequence) {
+    if (!sequence->ended) return false;
+    reaper_->take(std::exchange(sequence->view, nullptr));
+    return true;
+  });
+}
+
+void LiveSequences::count_occupancy() {
+  counters_->live = static_cast<int64_t>(live_.size());
+  counters_->kv_blocks_total = cache_->total_blocks();
+  counters_->kv_blocks_free = cache_->available_blocks();
+}
+
+std::vector<RequestId> LiveSequences::send_endings() {
+  std::vector<RequestId> ids;
+  for (Ending& ending : std::exchange(endings_, {})) {
+    ids.push_back(ending.id);
+    if (ending.error.ok()) {
+      ending.ticket.done(std::move(ending.done));
+    } else {
+      ending.ticket.fail(std::move(ending.error));
+    }
+  }
+  return ids;
+}
+
+}  // namespace chimera

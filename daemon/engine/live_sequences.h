@@ -1,0 +1,95 @@
+// LiveSequences: the sequences in progress, in order of admission, and the ends of requests.
+//
+// A request ends in two moves: end(), fail() and refuse() decide it and fill in its terminal event;
+// send_endings() sends the events, once the statistics include them. In between an ended sequence
+// stays in place, so that whoever walks over all of them is not disturbed.
+//
+// Invariants: (1) every request handed in gets exactly one terminal event; (2) a sequence that has
+// not ended has a view and the blocks for all its tokens; (3) views are let go through the reaper,
+// because the last one may free a module.
+//
+// Thread safety: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "daemon/engine/engine.h"
+#include "daemon/engine/reaper.h"
+#include "daemon/engine/request_queue.h"
+#include "daemon/engine/scheduler.h"
+#include "daemon/engine/sequence/sequence.h"
+
+namespace chimera {
+
+class LiveSequences {
+ public:
+  struct Options {
+    std::shared_ptr<const Tokenizer> tokenizer = nullptr;  // may be null
+    int64_t max_sequences = 1;
+    int64_t max_context = 1;
+    int64_t prefill_chunk = 1;
+    bool prefix_cache = true;
+  };
+  /// `counters` and `reaper` outlive this.
+  LiveSequences(Options options, std::unique_ptr<KvCache> cache, EngineStats* counters,
+                Reaper* reaper);
+
+  bool empty() const { return live_.empty(); }
+  std::span<const std::unique_ptr<Sequence>> all() const { return live_; }
+  Scheduler& scheduler() { return scheduler_; }
+
+  /// Whether a request can start now. With nobody live it can in any case.
+  bool has_room_for(const PendingRequest& pending) const;
+  /// Starts a request on `table`, or ends it when it cannot run there.
+  void admit(PendingRequest pending, const std::shared_ptr<const RoutingTable>& table);
+  /// Ends a request that never started.
+  void refuse(PendingRequest pending, FinishReason reason, const RoutingTable& table);
+  void refuse(PendingRequest pending, Status status);
+
+  /// Ends a sequence; no effect when it ended already, as for fail().
+  void end(Sequence& sequence, FinishReason reason);
+  void fail(Sequence& sequence, Status status);
+
+  /// Puts a sequence on a view with the scope of its own: it goes on as if nothing had happened.
+  void move(Sequence& sequence, RouteViewPtr view);
+  /// Puts a sequence on another view with its keys and values to be computed again from its tokens;
+  /// ends it as revoked when `view` is not_found, because nothing that it asked for is left.
+  void restart(Sequence& sequence, const Result<RouteViewPtr>& view);
+  /// Forgets the keys and values of all prefixes that were cached for later requests.
+  void forget_prefixes() { cache_->forget_all(); }
+
+  /// Epochs in use, `current` among them, with how many sequences are on each; in order.
+  std::vector<EpochInfo> epochs(const RoutingTable& current) const;
+
+  bool has_endings() const { return !endings_.empty(); }
+  /// Takes out the sequences that ended.
+  void sweep();
+  /// Puts how many sequences and blocks are in use into the counters.
+  void count_occupancy();
+  /// Sends the terminal events and returns whose they were. Call sweep() and show the statistics
+  /// first.
+  std::vector<RequestId> send_endings();
+
+ private:
+  /// A terminal event to be sent.
+  struct Ending {
+    RequestId id = 0;
+    Ticket ticket;
+    Status error;    // not ok: on_error
+    DoneEvent done;  // else on_done
+  };
+  void count(FinishReason reason);
+
+  const Options options_;
+  EngineStats* const counters_;
+  Reaper* const reaper_;
+  const std::unique_ptr<KvCache> cache_;
+  Scheduler scheduler_;
+  std::vector<std::unique_ptr<Sequence>> live_;
+  std::vector<Ending> endings_;
+};
+
+}  // namespace chimera

@@ -1,0 +1,58 @@
+#include "daemon/engine/statistics.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace chimera {
+namespace {
+
+constexpr std::chrono::milliseconds kRoutingInterval{100};
+
+}  // namespace
+
+double percentile(std::vector<float> values, double fraction) {
+  if (values.empty()) return 0.0;
+  const auto at =
+      values.begin() + static_cast<ptrdiff_t>(fraction * static_cast<double>(values.size() - 1));
+  std::nth_element(values.begin(), at, values.end());
+  return *at;
+}
+
+Statistics::Statistics() { step_ms_.reserve(kStepWindow); }
+
+void Statistics::record_step(double ms) { recorded_.push_back(static_cast<float>(ms)); }
+
+void Statistics::show(Routing routing) {
+  const auto now = std::chrono::steady_clock::now();
+  const bool due = routing == Routing::kNow || now - routing_shown_ >= kRoutingInterval;
+  const MutexLock lock(mutex_);
+  shown_ = counters_;
+  if (due) {
+    shown_router_ = router_;
+    routing_shown_ = now;
+  }
+  for (const float ms : recorded_) {
+    if (step_ms_.size() < kStepWindow) {
+      step_ms_.push_back(ms);
+    } else {
+      step_ms_[next_step_++ % kStepWindow] = ms;
+    }
+  }
+  recorded_.clear();
+}
+
+EngineStats Statistics::read() const {
+  EngineStats stats;
+  std::vector<float> steps;
+  {
+    const MutexLock lock(mutex_);
+    stats = shown_;
+    stats.router = shown_router_;
+    steps = step_ms_;
+  }
+  stats.step_ms_p50 = percentile(steps, 0.50);
+  stats.step_ms_p99 = percentile(std::move(steps), 0.99);
+  return stats;
+}
+
+}  // namespace chimera

@@ -1,0 +1,63 @@
+// Step: one forward pass over a batch of the live sequences, then one sampled token (or scored
+// rows) for each.
+//
+// Thread safety: engine thread only.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backbone/backbone.h"
+#include "daemon/engine/live_sequences.h"
+#include "daemon/engine/scheduler.h"
+#include "daemon/engine/statistics.h"
+#include "router/moe.h"
+
+namespace chimera {
+
+class Step {
+ public:
+  /// `live` and `statistics` outlive this. `threads`: compute pool including the engine thread.
+  Step(std::shared_ptr<const Backbone> backbone, int threads, LiveSequences* live,
+       Statistics* statistics);
+
+  /// Advances every live sequence that has its turn, and ends those that are complete or failed.
+  void run();
+  /// Forgets the views of the last run.
+  void let_go();
+
+ private:
+  /// A sequence whose logits are there, and the token drawn from them (-1: not finite).
+  struct Sample {
+    Sequence* sequence = nullptr;
+    std::span<const float> logits;  // [vocab]
+    int32_t token = -1;
+    double logprob = 0.0;
+  };
+
+  Status forward(size_t first, size_t count);
+  /// Advances the sequences of batch entries [first, first + count), whose logits are in the
+  /// workspace.
+  void take_results(size_t first, size_t count);
+  /// False when the entry's sequence failed.
+  bool advance(size_t entry);
+  static void draw(Sample& sample);
+  void accept(const Sample& sample);
+  /// `logits`: the rows of the positions that just ran, [rows, vocab].
+  void take_scores(Sequence& sequence, std::span<const float> logits);
+  void score_rows(const Sequence& sequence, std::span<const float> logits, size_t start);
+
+  const std::shared_ptr<const Backbone> backbone_;
+  LiveSequences* const live_;
+  Statistics* const statistics_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  MoeRouter router_;
+  Workspace workspace_;
+  Batch batch_;
+  std::vector<Sample> samples_;
+  std::vector<double> row_logprobs_;  // of the score being taken
+};
+
+}  // namespace chimera

@@ -1,0 +1,118 @@
+#include "daemon/registry/first_epoch.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/log/log.h"
+#include "daemon/registry/impl.h"
+
+namespace chimera {
+namespace {
+
+/// A composition that grows by the modules that can be loaded.
+class Beginning {
+ public:
+  Beginning(ModuleLoader* loader, std::optional<int64_t> top_k) : loader_(loader) {
+    loaded_.composition.backbone_fingerprint = loader->fingerprint();
+    loaded_.composition.top_k = top_k;
+  }
+
+  /// Adds a module if the result still is a valid table; warns otherwise.
+  void try_add(Result<std::shared_ptr<const Module>> module, const std::string& path, bool enabled,
+               float bias) {
+    Status status = module.status();
+    if (status.ok()) status = add(std::move(*module), enabled, bias);
+    if (status.ok()) return;
+    log::warning("module_left_out",
+                 {{"path", path}, {"reason", status.message()}, {"hint", status.hint()}});
+  }
+
+  LoadedComposition take() { return std::move(loaded_); }
+
+ private:
+  Status add(std::shared_ptr<const Module> module, bool enabled, float bias) {
+    const std::string name = module->name();
+    if (loaded_.composition.find(name) != nullptr) {
+      return {Code::kAlreadyExists, "module " + name + ": found a second time (expected once)"};
+    }
+    CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
+    LoadedComposition with = loaded_;
+    put_module(&with, std::move(module), enabled, bias);
+    const auto table = loader_->builder().build(0, with.composition, with.modules);
+    if (!table.ok()) return table.status();
+    loaded_ = std::move(with);
+    return {};
+  }
+
+  ModuleLoader* loader_;
+  LoadedComposition loaded_;
+};
+
+LoadedComposition restored(ModuleLoader* loader, const Composition& last) {
+  Beginning out(loader, last.top_k);
+  for (const CompositionModule& wanted : last.modules) {
+    Result<std::shared_ptr<const Module>> module = loader->load(wanted.path);
+    if (module.ok() && (*module)->manifest.digest != wanted.digest) {
+      module = Status(Code::kFailedPrecondition,
+                      fmt::format("module {}: found {} (expected {}, the acknowledged one)",
+                                  wanted.name, (*module)->manifest.digest, wanted.digest),
+                      "Load it again to take the new version");
+    }
+    out.try_add(std::move(module), wanted.path, wanted.enabled, wanted.bias);
+  }
+  return out.take();
+}
+
+LoadedComposition deployed(ModuleLoader* loader, const CompositionSpec& deployment) {
+  Beginning out(loader, deployment.top_k);
+  for (const CompositionSpec::ModuleSpec& wish : deployment.modules) {
+    out.try_add(loader->load(wish.path), wish.path, wish.enabled, wish.bias);
+  }
+  return out.take();
+}
+
+LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
+                                  const CompositionSpec& deployment) {
+  LoadedComposition next = restored(loader, last.composition);
+  if (next.composition != last.composition) {
+    log::warning("started_without_some_modules",
+                 {{"epoch", last.epoch},
+                  {"hint", fmt::format("repair them, then `chimera rollback {}`", last.epoch)}});
+  } else if (!same_wish(deployment, next.composition)) {
+    log::info("state_differs_from_deployment",
+              {{"used", fmt::format("epoch {} of the state directory", last.epoch)},
+               {"hint", "`chimera apply FILE` switches to the composition of the deployment"}});
+  }
+  return next;
+}
+
+}  // namespace
+
+Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
+                               const CompositionSpec& deployment) {
+  const std::vector<EpochRecord> history = store->history();
+  const std::string& fingerprint = loader->fingerprint();
+  FirstEpoch first;
+  if (!history.empty() && history.back().composition.backbone_fingerprint == fingerprint) {
+    first.loaded = restored_record(loader, history.back(), deployment);
+  } else {
+    if (!history.empty()) {
+      log::warning("state_of_another_backbone",
+                   {{"found", history.back().composition.backbone_fingerprint},
+                    {"expected", fingerprint},
+                    {"used", "the composition of the deployment"}});
+    }
+    first.loaded = deployed(loader, deployment);
+  }
+  first.epoch = store->last_epoch() + 1;
+  const LoadedComposition& loaded = first.loaded;
+  auto table = loader->builder().build(first.epoch, loaded.composition, loaded.modules);
+  if (!table.ok()) return table.status();
+  log_notes((*table)->notes());
+  CHIMERA_RETURN_IF_ERROR(store->append({first.epoch, utc_now(), loaded.composition}));
+  first.table = std::move(*table);
+  return first;
+}
+
+}  // namespace chimera

@@ -1,0 +1,30 @@
+// What a daemon begins with: the composition that it was last told, or its deployment's.
+//
+// Thread safety: free function, at the start, before anything else uses loader or store.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "daemon/config/config.h"
+#include "daemon/registry/composer.h"
+#include "daemon/registry/module_loader.h"
+#include "daemon/registry/state_store.h"
+#include "router/routing_table.h"
+
+namespace chimera {
+
+struct FirstEpoch {
+  uint64_t epoch = 0;
+  LoadedComposition loaded;
+  /// The engine's: hand it over. Whoever keeps it keeps these modules in memory for good.
+  std::shared_ptr<const RoutingTable> table;
+};
+
+/// Loads the last acknowledged composition of the store if there is one, else the deployment's, and
+/// records it as a new epoch. A module that no longer loads is left out with a warning naming it;
+/// the daemon still starts.
+Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
+                               const CompositionSpec& deployment);
+
+}  // namespace chimera

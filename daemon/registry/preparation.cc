@@ -1,0 +1,65 @@
+#include "daemon/registry/preparation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace chimera {
+
+Status overtaken() {
+  return {Code::kUnavailable,
+          "found the composition changed by a revocation meanwhile (expected it unchanged)",
+          "Try again on the new composition"};
+}
+
+CurrentModules::CurrentModules(const LoadedComposition& current)
+    : modules_(current.modules.begin(), current.modules.end()) {}
+
+bool CurrentModules::contains(const std::weak_ptr<const Module>& module) const {
+  // By owner: an address may be that of a new module by now, and a lock() could be the last to let
+  // go.
+  return std::any_of(modules_.begin(), modules_.end(), [&](const auto& one) {
+    return !one.owner_before(module) && !module.owner_before(one);
+  });
+}
+
+PreparedModule::PreparedModule(std::shared_ptr<const Module> module, const CurrentModules& current)
+    : known_(module) {
+  if (!current.contains(module)) own_ = std::move(module);
+}
+
+Preparation::Preparation(CurrentModules current, std::string fingerprint,
+                         std::optional<int64_t> top_k)
+    : current_(std::move(current)) {
+  composition_.backbone_fingerprint = std::move(fingerprint);
+  composition_.top_k = top_k;
+}
+
+Status Preparation::add(std::shared_ptr<const Module> module, bool enabled, float bias) {
+  const std::string name = module->name();
+  for (const auto& [other, entry] : entries_) {
+    if (other != name) continue;
+    return {Code::kAlreadyExists,
+            fmt::format("module {}: found in {} and in {} (expected names to be distinct)", name,
+                        entry.dir, module->dir)};
+  }
+  CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
+  std::string dir = module->dir;
+  entries_.push_back(
+      {name, {PreparedModule(std::move(module), current_), std::move(dir), enabled, bias}});
+  return {};
+}
+
+Result<LoadedComposition> Preparation::finish() const {
+  LoadedComposition out;
+  out.composition = composition_;
+  for (const auto& [name, entry] : entries_) {
+    auto module = entry.module.get();
+    if (module == nullptr) return overtaken();
+    put_module(&out, std::move(module), entry.enabled, entry.bias);
+  }
+  return out;
+}
+
+}  // namespace chimera

@@ -1,0 +1,66 @@
+// A composition in preparation, while the current one goes on and may lose a module.
+//
+// Preparing takes as long as loading does. What is loaded for it is kept; a module that is current
+// already is only remembered, so that a revocation which comes meanwhile lets go of its memory when
+// it is acknowledged and not when the preparation ends.
+//
+// Thread safety: none; one per change.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/registry/composer.h"
+
+namespace chimera {
+
+/// Tells whether modules are among those of a composition, without keeping these alive.
+class CurrentModules {
+ public:
+  explicit CurrentModules(const LoadedComposition& current);
+  bool contains(const std::weak_ptr<const Module>& module) const;
+
+ private:
+  std::vector<std::weak_ptr<const Module>> modules_;
+};
+
+/// A module kept alive unless it was current when it was put in here.
+class PreparedModule {
+ public:
+  PreparedModule(std::shared_ptr<const Module> module, const CurrentModules& current);
+  /// Null when it was current and is gone.
+  std::shared_ptr<const Module> get() const { return known_.lock(); }
+
+ private:
+  std::weak_ptr<const Module> known_;
+  std::shared_ptr<const Module> own_;
+};
+
+class Preparation {
+ public:
+  /// Of an empty composition of the backbone `fingerprint`.
+  Preparation(CurrentModules current, std::string fingerprint, std::optional<int64_t> top_k);
+
+  /// already_exists when a module of that name is in, invalid_argument for an impossible bias.
+  Status add(std::shared_ptr<const Module> module, bool enabled, float bias);
+  /// unavailable when one of the modules was revoked meanwhile.
+  Result<LoadedComposition> finish() const;
+
+ private:
+  struct Entry {
+    PreparedModule module;
+    std::string dir;
+    bool enabled = true;
+    float bias = 0.0f;
+  };
+  const CurrentModules current_;
+  Composition composition_;                             // entries_ are put into it by finish()
+  std::vector<std::pair<std::string, Entry>> entries_;  // by name
+};
+
+/// A change was prepared on a composition that a revocation has replaced since.
+Status overtaken();
+
+}  // namespace chimera
