@@ -11,6 +11,7 @@
 #include "daemon/options.h"
 #include "daemon/registry/first_epoch.h"
 #include "daemon/registry/watch.h"
+#include "daemon/reload.h"
 #include "daemon/server/server.h"
 #include "daemon/signals.h"
 #include "daemon/startup.h"
@@ -32,17 +33,17 @@ int fail(const Status& status) {
 }
 
 /// Lets live requests finish. False when a second signal or the limit came first.
-bool drain(Server& server, Engine& engine, StopSignals& signals) {
+bool drain(Server& server, Engine& engine, Signals& signals) {
   server.drain();
   const auto deadline = Clock::now() + kDrainLimit;
   while (!engine.drain(std::chrono::milliseconds(50))) {
-    if (signals.wait_for(std::chrono::milliseconds(0))) return false;
+    if (signals.stop_requested()) return false;
     if (Clock::now() >= deadline) return true;  // what is left is told by the server
   }
   return true;
 }
 
-Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point started) {
+Status serve(DeploymentConfig config, Signals& signals, Clock::time_point started) {
   CHIMERA_RETURN_IF_ERROR(fill_defaults(&config));
   const auto locks = lock_endpoints(config);
   if (!locks.ok()) return locks.status();
@@ -79,7 +80,9 @@ Status serve(DeploymentConfig config, StopSignals& signals, Clock::time_point st
                       {"control", config.control.endpoint},
                       {"epoch", (*engine)->current().epoch},
                       {"composition", (*engine)->current().composition}});
-  log::info("draining", {{"signal", signals.wait()}});
+  ReceivedSignal signal = signals.wait();
+  for (; signal.wish == Wish::kReload; signal = signals.wait()) reload(&config, watcher->get());
+  log::info("draining", {{"signal", signal.name}});
   const bool drained = drain(**server, **engine, signals);
   signals.exit_within(drained ? kStopLimit : std::chrono::seconds(1), drained ? 0 : 1);
   registry.stop();  // first, so that no change runs on the engine while it goes
@@ -105,7 +108,7 @@ int run(int argc, char** argv) {
   // Weights go back to the system when a module is released, instead of into a fragmented heap.
   mallopt(M_MMAP_THRESHOLD, 256 << 10);
   raise_descriptor_limit();
-  StopSignals signals;
+  Signals signals;
   log::init(options->log_level);
   const Status status = serve(std::move(*config), signals, started);
   return status.ok() ? 0 : fail(status);

@@ -13,7 +13,9 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   po::options_description known(
       "chimerad --config FILE [--check] [--log-level LEVEL]\n"
       "Serves a Mixture-of-Experts model and swaps its expert modules while it runs.\n"
-      "SIGTERM or SIGINT drains (at most 30 s) and exits; a second one stops at once");
+      "SIGTERM or SIGINT drains (at most 30 s) and exits; a second one stops at once.\n"
+      "SIGHUP reads the deployment again: it takes over the watch directories, looks at\n"
+      "them anew, and logs what else differs and needs a restart or `chimera apply`");
   known.add_options()("config", po::value<std::string>(), "deployment file (YAML)")(
       "check", "check the deployment and what it names, print a summary and exit")(
       "log-level", po::value<std::string>()->default_value("info"),

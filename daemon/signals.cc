@@ -1,6 +1,7 @@
 #include "daemon/signals.h"
 
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,41 +9,53 @@
 namespace chimera {
 namespace {
 
+// Those that end a process unless it says otherwise. SIGALRM is exit_within()'s; faults (SIGSEGV,
+// SIGABRT, …) keep their meaning.
+constexpr int kStopSignals[] = {SIGTERM, SIGINT,    SIGQUIT, SIGUSR1, SIGUSR2,  SIGPWR,
+                                SIGXCPU, SIGVTALRM, SIGPROF, SIGIO,   SIGSTKFLT};
+// A closed log pipe and a file at its limit: the write fails with a status of its own.
+constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
+
 sigset_t stop_set() {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
+  for (const int number : kStopSignals) sigaddset(&set, number);
+  return set;
+}
+
+sigset_t watched_set() {
+  sigset_t set = stop_set();
+  sigaddset(&set, SIGHUP);
   return set;
 }
 
 }  // namespace
 
-StopSignals::StopSignals() {
-  const sigset_t set = stop_set();
+Signals::Signals() {
+  const sigset_t set = watched_set();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  signal(SIGPIPE, SIG_IGN);
+  for (const int number : kIgnoredSignals) signal(number, SIG_IGN);
 }
 
-int StopSignals::wait() {
-  const sigset_t set = stop_set();
-  for (;;) {
-    const int number = sigwaitinfo(&set, nullptr);
-    if (number > 0 || errno != EINTR) return number;
+ReceivedSignal Signals::wait() {
+  const sigset_t set = watched_set();
+  int number = -1;
+  while ((number = sigwaitinfo(&set, nullptr)) < 0 && errno == EINTR) {
   }
+  const char* name = sigabbrev_np(number);
+  return {number == SIGHUP ? Wish::kReload : Wish::kStop,
+          name == nullptr ? std::to_string(number) : std::string("SIG") + name};
 }
 
-std::optional<int> StopSignals::wait_for(std::chrono::milliseconds timeout) {
+bool Signals::stop_requested() {
   const sigset_t set = stop_set();
-  const timespec limit{timeout.count() / 1000, timeout.count() % 1000 * 1'000'000};
-  const int number = sigtimedwait(&set, nullptr, &limit);
-  if (number > 0) return number;
-  return std::nullopt;
+  const timespec now{};
+  return sigtimedwait(&set, nullptr, &now) > 0;
 }
 
-void StopSignals::request_stop() { kill(getpid(), SIGTERM); }
+void Signals::request_stop() { kill(getpid(), SIGTERM); }
 
-void StopSignals::exit_within(std::chrono::seconds limit, int exit_status) {
+void Signals::exit_within(std::chrono::seconds limit, int exit_status) {
   // A handler may only touch what is async-signal-safe, so there is one per status.
   signal(
       SIGALRM, exit_status == 0 ? +[](int) { _exit(0); } : +[](int) { _exit(1); });

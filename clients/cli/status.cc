@@ -44,15 +44,19 @@ Outcome show(const Invocation& run, const wire::Call& call, Milliseconds wait = 
 Outcome health(const Invocation& run) {
   const auto event = run.client.call(wire::Health{}, kAnswerWait);
   if (!event.ok()) return event.error();
+  const std::string status = event->body.value("status", "");
+  const bool ok = status == "ok";
   if (run.out.json()) {
     run.out.object(event->body);
   } else {
-    const std::string status = event->body.value("status", "");
     run.out.line(fmt::format("{}  epoch {}",
-                             run.out.styled(status, status == "ok" ? Style::kGood : Style::kBad),
+                             run.out.styled(status, ok ? Style::kGood : Style::kBad),
                              event->body.value("epoch", uint64_t{0})));
   }
-  return 0;
+  if (ok) return 0;
+  // For scripts that look at the exit status alone: it is there, and takes no requests.
+  return Error{"unavailable", fmt::format("health: {} (expected ok)", status),
+               "send requests to another daemon, or wait until it is started again"};
 }
 
 std::string layer_shares(const Json& modules) {

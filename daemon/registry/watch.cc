@@ -12,9 +12,12 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <future>
 #include <map>
+#include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "base/io/env.h"
 #include "base/log/log.h"
@@ -50,18 +53,15 @@ class Watcher::Impl {
  public:
   explicit Impl(Actions actions) : actions_(std::move(actions)) {}
   ~Impl() {
-    if (stop_fd_ >= 0) {
-      const uint64_t one = 1;
-      (void)!write(stop_fd_, &one, sizeof(one));
-    }
     {
       const MutexLock guard(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
+    wake_reader();
     if (reader_.joinable()) reader_.join();
     if (doer_.joinable()) doer_.join();
-    for (const int fd : {inotify_, stop_fd_}) {
+    for (const int fd : {inotify_, reader_fd_}) {
       if (fd >= 0) close(fd);
     }
   }
@@ -69,24 +69,77 @@ class Watcher::Impl {
   Status start(const std::vector<std::string>& dirs) {
     inotify_ = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (inotify_ < 0) return errno_status("watch: inotify", errno);
-    stop_fd_ = eventfd(0, EFD_CLOEXEC);
-    if (stop_fd_ < 0) return errno_status("watch: eventfd", errno);
-    CHIMERA_RETURN_IF_ERROR(watch_roots(dirs));
+    reader_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (reader_fd_ < 0) return errno_status("watch: eventfd", errno);
+    CHIMERA_RETURN_IF_ERROR(begin(dirs));
     reader_ = std::thread([this] { read_events(); });
     doer_ = std::thread([this] { carry_out(); });
     return {};
   }
 
+  /// Has the reader watch other directories, and waits until it does.
+  Status watch(const std::vector<std::string>& dirs) {
+    std::future<Status> answer;
+    {
+      const MutexLock guard(mutex_);
+      wished_.emplace(Wished{dirs, {}});
+      answer = wished_->answer.get_future();
+    }
+    wake_reader();
+    return answer.get();
+  }
+
  private:
-  Status watch_roots(const std::vector<std::string>& dirs) {
+  Status begin(const std::vector<std::string>& dirs) {
     const ThreadRoleScope role(reader_role_);  // whose thread is still to come
+    CHIMERA_RETURN_IF_ERROR(set_roots(dirs));
+    for (const auto& [wd, root] : roots_) scan(root);
+    return {};
+  }
+
+  struct Wished {
+    std::vector<std::string> dirs;
+    std::promise<Status> answer;
+  };
+
+  void wake_reader() {
+    const uint64_t one = 1;
+    if (reader_fd_ >= 0) (void)!write(reader_fd_, &one, sizeof(one));
+  }
+
+  /// Watches `dirs` and nothing else, or leaves everything as it is.
+  Status set_roots(const std::vector<std::string>& dirs) REQUIRES(reader_role_) {
+    std::map<int, std::string> next;
     for (const std::string& dir : dirs) {
       const int wd = inotify_add_watch(inotify_, dir.c_str(), kRootMask);
-      if (wd < 0) return errno_status("watch: " + dir, errno);
-      roots_[wd] = dir;
+      if (wd < 0) {
+        Status status = errno_status("watch: " + dir, errno);
+        for (const auto& [added, name] : next) {
+          if (!roots_.contains(added)) inotify_rm_watch(inotify_, added);
+        }
+        return status;
+      }
+      next[wd] = dir;
     }
-    for (const std::string& dir : dirs) scan(dir);
+    for (const auto& [wd, dir] : roots_) {
+      if (next.contains(wd)) continue;
+      inotify_rm_watch(inotify_, wd);
+      forget_modules_of(dir);
+    }
+    roots_ = std::move(next);
     return {};
+  }
+
+  void forget_modules_of(const std::string& root) REQUIRES(reader_role_) {
+    const auto inside = [&](const std::string& dir) { return dir.starts_with(root + "/"); };
+    std::erase_if(modules_, [&](const auto& module) {
+      if (!inside(module.second)) return false;
+      inotify_rm_watch(inotify_, module.first);
+      return true;
+    });
+    const MutexLock guard(mutex_);
+    std::erase_if(seen_, inside);
+    std::erase_if(todo_, [&](const auto& pending) { return inside(pending.first); });
   }
 
   // What is there counts as complete. Watches come before the look, so nothing falls between.
@@ -129,9 +182,9 @@ class Watcher::Impl {
     const ThreadRoleScope role(reader_role_);
     alignas(inotify_event) char buffer[16384];
     for (;;) {
-      pollfd fds[2] = {{inotify_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
+      pollfd fds[2] = {{inotify_, POLLIN, 0}, {reader_fd_, POLLIN, 0}};
       if (poll(fds, 2, -1) < 0 && errno != EINTR) return;
-      if (fds[1].revents != 0) return;
+      if (fds[1].revents != 0 && !answer_wish()) return;
       const ssize_t n = read(inotify_, buffer, sizeof(buffer));
       for (ssize_t at = 0; at < n;) {
         const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
@@ -141,12 +194,32 @@ class Watcher::Impl {
     }
   }
 
+  /// Does what watch() asks for. False: time to end.
+  bool answer_wish() REQUIRES(reader_role_) {
+    uint64_t count = 0;
+    (void)!read(reader_fd_, &count, sizeof(count));
+    std::optional<Wished> wished;
+    {
+      const MutexLock guard(mutex_);
+      if (stopping_) return false;
+      wished = std::exchange(wished_, std::nullopt);
+    }
+    if (!wished) return true;
+    Status status = set_roots(wished->dirs);
+    if (status.ok()) rescan();
+    wished->answer.set_value(std::move(status));
+    return true;
+  }
+
   void handle(const inotify_event& event, std::string_view name) REQUIRES(reader_role_) {
-    if ((event.mask & IN_Q_OVERFLOW) != 0) return rescan();
+    if ((event.mask & IN_Q_OVERFLOW) != 0) {
+      log::warning("watch_overflow", {{"hint", "looking at all watched directories again"}});
+      return rescan();
+    }
     if ((event.mask & IN_IGNORED) != 0) {
       if (roots_.contains(event.wd)) {
-        log::error("watch_lost",
-                   {{"dir", roots_[event.wd]}, {"hint", "restart to watch it again"}});
+        log::error("watch_lost", {{"dir", roots_[event.wd]},
+                                  {"hint", "put it back and send SIGHUP to watch it again"}});
       }
       roots_.erase(event.wd);
       modules_.erase(event.wd);
@@ -176,9 +249,8 @@ class Watcher::Impl {
     }
   }
 
-  // Events were lost: look at everything again.
+  // Looks at everything again, because events were lost or somebody asked for it.
   void rescan() REQUIRES(reader_role_) {
-    log::warning("watch_overflow", {{"hint", "looking at all watched directories again"}});
     std::set<std::string> gone;
     {
       const MutexLock guard(mutex_);
@@ -230,7 +302,7 @@ class Watcher::Impl {
 
   const Actions actions_;
   int inotify_ = -1;
-  int stop_fd_ = -1;
+  int reader_fd_ = -1;  // wakes the reader: to end, or for what is wished
   ThreadRole reader_role_;
   std::map<int, std::string> roots_ GUARDED_BY(reader_role_);    // by watch descriptor
   std::map<int, std::string> modules_ GUARDED_BY(reader_role_);  // likewise
@@ -239,6 +311,7 @@ class Watcher::Impl {
   CondVar wake_;
   std::deque<std::pair<std::string, bool>> todo_ GUARDED_BY(mutex_);  // directory, load or unload
   std::set<std::string> seen_ GUARDED_BY(mutex_);                     // directories to be loaded
+  std::optional<Wished> wished_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread reader_, doer_;
 };
@@ -254,6 +327,8 @@ Watcher::Actions Watcher::actions_of(Registry* registry) {
 
 Watcher::Watcher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Watcher::~Watcher() = default;
+
+Status Watcher::watch(const std::vector<std::string>& dirs) { return impl_->watch(dirs); }
 
 Result<std::unique_ptr<Watcher>> Watcher::start(const std::vector<std::string>& dirs,
                                                 Actions actions) {

@@ -10,7 +10,7 @@
 // Names that begin with "." or end in ".tmp" or ".part" are ignored. A directory that cannot be
 // loaded is logged once, and tried again when it changes by rename.
 //
-// Thread safety: a Watcher owns its threads; nothing but construction and destruction is public.
+// Thread safety: a Watcher owns its threads; its methods by one thread at a time.
 #pragma once
 
 #include <functional>
@@ -38,6 +38,11 @@ class Watcher {
                                                 Actions actions);
   /// Waits for the running action; what is still to do is dropped.
   ~Watcher();
+
+  /// Watches `dirs` from now on, among them those whose watch was lost, and looks at all of them
+  /// again: what is there is loaded, what is gone is retired. Modules of a directory that is no
+  /// longer watched stay. Changes nothing when one of `dirs` cannot be watched.
+  Status watch(const std::vector<std::string>& dirs);
 
  private:
   class Impl;

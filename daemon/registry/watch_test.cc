@@ -196,5 +196,61 @@ TEST_F(WatchTest, StopsWhileBusy) {
   watcher_.reset();
 }
 
+// --- another list of directories
+// ------------------------------------------------------------------
+
+TEST_F(WatchTest, WatchingAgainLooksAtEverythingOnceMore) {
+  start();
+  drop("legal");
+  actions(1);
+  fail_ = true;  // what could not be loaded gets another try
+  ASSERT_TRUE(watcher_->watch({dir_}).ok());
+  EXPECT_THAT(actions(2), ElementsAre("+legal", "+legal"));
+  drop("bio");
+  EXPECT_THAT(actions(3), ElementsAre("+legal", "+legal", "+bio"));
+}
+
+TEST_F(WatchTest, ADirectoryThatWasAwayIsWatchedAgain) {
+  start();
+  fs::remove_all(dir_);
+  actions(0);
+  EXPECT_EQ(watcher_->watch({dir_}).code(), Code::kNotFound);
+  fs::create_directory(dir_);
+  fill(dir_ + "/bio");
+  ASSERT_TRUE(watcher_->watch({dir_}).ok());
+  EXPECT_THAT(actions(1), ElementsAre("+bio"));
+  drop("legal");
+  EXPECT_THAT(actions(2), ElementsAre("+bio", "+legal"));
+}
+
+TEST_F(WatchTest, ModulesOfADirectoryThatIsNoLongerWatchedStay) {
+  const std::string other = root_ + "/other";
+  fs::create_directory(other);
+  fill(other + "/bio");
+  start();
+  drop("legal");
+  actions(1);
+  ASSERT_TRUE(watcher_->watch({other}).ok());
+  EXPECT_THAT(actions(2), ElementsAre("+legal", "+bio"));
+  fs::rename(dir_ + "/legal", root_ + "/away");
+  drop("finance");
+  fs::rename(other + "/bio", root_ + "/gone");
+  EXPECT_THAT(actions(3), ElementsAre("+legal", "+bio", "-bio"));
+}
+
+TEST_F(WatchTest, AListThatCannotBeWatchedChangesNothing) {
+  const std::string other = root_ + "/other";
+  fs::create_directory(other);
+  start();
+  const Status status = watcher_->watch({other, root_ + "/nowhere"});
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("/nowhere"));
+  drop("legal");
+  EXPECT_THAT(actions(1), ElementsAre("+legal"));
+  fill(root_ + "/build");
+  fs::rename(root_ + "/build", other + "/bio");
+  EXPECT_THAT(actions(1), ElementsAre("+legal"));
+}
+
 }  // namespace
 }  // namespace chimera

@@ -101,7 +101,8 @@ bool ServerLoop::step() {
     notice_disconnects(port);
     receive(port);
   }
-  return !stop_at_ || (!clients_.empty() && Clock::now() < *stop_at_);
+  if (!stop_at_) return true;
+  return (!clients_.empty() || answers_being_read()) && Clock::now() < *stop_at_;
 }
 
 void ServerLoop::begin_stop() {
@@ -190,6 +191,7 @@ void ServerLoop::refuse(const Peer& peer, std::string_view id, const wire::Error
 
 void ServerLoop::notice_disconnects(size_t port) {
   for (const int fd : sockets_[port]->take_disconnected()) {
+    answered_.erase({port, fd});
     const auto gone = std::find_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
       return entry.first.first == port && entry.second.fd == fd;
     });
@@ -234,12 +236,19 @@ void ServerLoop::retry_blocked() {
   }
 }
 
+bool ServerLoop::answers_being_read() {
+  const Clock::time_point oldest = Clock::now() - options_.hang_up;
+  std::erase_if(answered_, [&](const auto& entry) { return entry.second < oldest; });
+  return !answered_.empty();
+}
+
 void ServerLoop::forget(const Live& live) {
   const auto client = clients_.find({live.peer().port, live.peer().identity});
   if (client == clients_.end()) return;
   const auto entry = client->second.live.find(live.id());
   if (entry == client->second.live.end() || entry->second.get() != &live) return;
   client->second.live.erase(entry);
+  answered_[{live.peer().port, client->second.fd}] = Clock::now();
   --counters_.live;
   if (!client->second.live.empty()) return;
   clients_.erase(client);

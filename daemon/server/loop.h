@@ -40,6 +40,9 @@ class ServerLoop {
     size_t queued_per_request = 256;
     std::chrono::milliseconds slow_cutoff{10'000};  // a full pipe for this long: cut off
     std::chrono::milliseconds flush{1'000};         // for what is left at the end
+    /// So long a connection outlives its last answer when the loop ends: a peer may lose what it
+    /// has not read yet when it learns of the end (ZMQ_IMMEDIATE does that).
+    std::chrono::milliseconds hang_up{200};
   };
   /// `counters` outlives the loop.
   /// Takes a decoded request; it ends when `live` got its done, error or answer.
@@ -77,6 +80,8 @@ class ServerLoop {
   void notice_disconnects(size_t port);
   bool pump(const std::shared_ptr<Live>& live);  // false: its pipe is full
   void retry_blocked();
+  /// Whether a peer may still be reading an answer; one that hung up has read it.
+  bool answers_being_read();
   void forget(const Live& live);
   void drop_client(const ClientKey& key, std::atomic<uint64_t>& counter);
 
@@ -92,6 +97,7 @@ class ServerLoop {
   std::array<std::unique_ptr<RouterSocket>, 2> sockets_;
   std::map<ClientKey, Client> clients_;
   std::vector<Blocked> blocked_;
+  std::map<std::pair<size_t, int>, Clock::time_point> answered_;  // by port and descriptor
   std::optional<Clock::time_point> stop_at_;
 };
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from .errors import ChimeraError, DeadlineExceeded, Unavailable, from_event
 
@@ -36,22 +37,28 @@ class Connection:
 
     def __init__(self, context: zmq.Context, endpoint: str, connect_timeout: float) -> None:
         self.endpoint = endpoint
+        self._context = context
+        self._connect_timeout = connect_timeout
         self._waiting: dict[str | None, collections.deque[Event]] = {}
         self._live: set[str] = set()
-        self._gone = False
-        self._socket = context.socket(zmq.DEALER)
+        self._lost: set[str | None] = set()  # were waited for when their connection ended
+        self._open()
+
+    def _open(self) -> None:
+        # Whether a daemon is there is asked of the monitor and not of IMMEDIATE: with that, libzmq
+        # drops what came last when it is read together with the end of the connection.
+        self._connected = False
+        self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        # Queue only on completed connections, so that a daemon that is not there is noticed.
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        # Not a poll before sending: a daemon that dies between the two would block the send for ever.
-        self._socket.setsockopt(zmq.SNDTIMEO, int(connect_timeout * 1000))
+        self._socket.setsockopt(zmq.SNDTIMEO, int(self._connect_timeout * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
-        self._socket.connect(endpoint)
+        self._socket.connect(self.endpoint)
 
     def close(self) -> None:
         self._socket.disable_monitor()
@@ -66,12 +73,39 @@ class Connection:
 
     def send_frames(self, frames: list[bytes]) -> None:
         """Sends raw frames, e.g. malformed ones in tests."""
+        self._wait_connected()
         try:
             self._socket.send_multipart(frames, copy=True)
         except zmq.Again:
-            raise Unavailable(f"daemon: no answer at {self.endpoint}",
-                              "start it with: chimerad --config FILE") from None
-        self._gone = False
+            raise self._unreachable() from None
+
+    def _unreachable(self) -> Unavailable:
+        return Unavailable(f"daemon: no answer at {self.endpoint}",
+                           "start it with: chimerad --config FILE")
+
+    def _wait_connected(self) -> None:
+        deadline = time.monotonic() + self._connect_timeout
+        while True:
+            # A connection that was lost since the last call is noticed here as well.
+            while self._monitor.poll(0):
+                self._take_monitor_event()
+            if self._connected:
+                return
+            left = int(max(0.0, deadline - time.monotonic()) * 1000)
+            if not self._monitor.poll(left):
+                raise self._unreachable()
+
+    def _take_monitor_event(self) -> None:
+        if recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._connected = True
+            self._lost.discard(None)
+            return
+        while self._take():  # what was sent before the connection ended still counts
+            pass
+        self._lost |= self._live | {None}
+        # A new socket: what was sent through the old one is not for the next daemon.
+        self.close()
+        self._open()
 
     def receive(self, request_id: str | None, timeout: float | None) -> Event:
         """The next event of a request; `error` events are raised. None: events without an id."""
@@ -80,18 +114,23 @@ class Connection:
             self._wait(request_id, deadline)
         event = self._waiting[request_id].popleft()
         if event.final and request_id is not None:
-            self._live.discard(request_id)
-            self._waiting.pop(request_id, None)
+            self.forget(request_id)
         if event.kind == "error":
             raise from_event(event.body)
         return event
 
-    def forget(self, request_id: str) -> None:
+    def forget(self, request_id: str | None) -> None:
         """Drops the events of a request nobody waits for any more."""
-        self._live.discard(request_id)
+        if request_id is not None:
+            self._live.discard(request_id)
+        self._lost.discard(request_id)
         self._waiting.pop(request_id, None)
 
     def _wait(self, request_id: str | None, deadline: float | None) -> None:
+        if request_id in self._lost:
+            self.forget(request_id)
+            raise Unavailable(f"daemon: connection to {self.endpoint} was lost",
+                              "look at its log; is it still running?")
         left = None if deadline is None else int(max(0.0, deadline - time.monotonic()) * 1000)
         ready = dict(self._poller.poll(left))
         if self._socket in ready:
@@ -99,11 +138,7 @@ class Connection:
                 pass
             return
         if self._monitor in ready:
-            self._monitor.recv_multipart()
-            self._gone = True
-        if self._gone:
-            raise Unavailable(f"daemon: connection to {self.endpoint} was lost",
-                              "look at its log; is it still running?")
+            self._take_monitor_event()
         if not ready:
             raise DeadlineExceeded(f"request {request_id!r}: no answer in time",
                                    "raise the timeout or look at chimera stats")

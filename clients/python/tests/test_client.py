@@ -139,6 +139,17 @@ class ClientTest(unittest.TestCase):
         with self.assertRaises(cc.Unavailable):
             client.receive("health", "py1")
 
+    def test_the_last_answer_of_a_daemon_that_ends_counts(self):
+        client = self.start(lambda r: [({"event": "done", "status": "ok"}, [])])
+        client.send("health")
+        while not self.peer.requests:
+            time.sleep(0.01)
+        self.peer.stop()
+        time.sleep(0.1)  # answer and end are both there when the client looks
+        self.assertEqual(client.receive("health", "py1").body["status"], "ok")
+        with self.assertRaises(cc.Unavailable):
+            client.health()
+
     def test_timeout_is_an_error(self):
         client = self.start(lambda r: [])
         with self.assertRaises(cc.DeadlineExceeded):

@@ -1,0 +1,71 @@
+#include "daemon/reload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log/log.h"
+
+namespace chimera {
+namespace {
+
+bool same_composition(const CompositionSpec& x, const CompositionSpec& y) {
+  return x.top_k == y.top_k && std::equal(x.modules.begin(), x.modules.end(), y.modules.begin(),
+                                          y.modules.end(), [](const auto& one, const auto& other) {
+                                            return one.path == other.path &&
+                                                   one.enabled == other.enabled &&
+                                                   one.bias == other.bias;
+                                          });
+}
+
+}  // namespace
+
+std::vector<std::string> keys_that_need_a_restart(const DeploymentConfig& running,
+                                                  const DeploymentConfig& read) {
+  std::vector<std::string> keys;
+  const auto compare = [&](const char* key, const auto& was, const auto& is) {
+    if (was != is) keys.emplace_back(key);
+  };
+  compare("backbone.path", running.backbone.path, read.backbone.path);
+  compare("backbone.precision", running.backbone.precision, read.backbone.precision);
+  compare("serve.endpoint", running.serve.endpoint, read.serve.endpoint);
+  compare("serve.max_sequences", running.serve.max_sequences, read.serve.max_sequences);
+  compare("serve.max_context", running.serve.max_context, read.serve.max_context);
+  compare("serve.max_queue", running.serve.max_queue, read.serve.max_queue);
+  compare("serve.prefill_chunk", running.serve.prefill_chunk, read.serve.prefill_chunk);
+  compare("serve.max_live_epochs", running.serve.max_live_epochs, read.serve.max_live_epochs);
+  compare("serve.prefix_cache", running.serve.prefix_cache, read.serve.prefix_cache);
+  compare("control.endpoint", running.control.endpoint, read.control.endpoint);
+  compare("state", running.state_dir, read.state_dir);
+  compare("libraries.in_process", running.libraries.in_process, read.libraries.in_process);
+  compare("threads", running.threads, read.threads);
+  return keys;
+}
+
+void reload(DeploymentConfig* running, Watcher* watcher) {
+  Result<DeploymentConfig> read = read_deployment(running->source);
+  Status status = read.status();
+  if (status.ok()) status = fill_defaults(&*read);
+  if (status.ok()) status = watcher->watch(read->watch);
+  if (!status.ok()) {
+    return log::error("reload_refused",
+                      {{"file", running->source},
+                       {"reason", status.message()},
+                       {"hint", "nothing was changed; correct the file and send SIGHUP again"}});
+  }
+  log::info("reloaded", {{"file", running->source},
+                         {"watch", fmt::format("{}", fmt::join(read->watch, ", "))},
+                         {"hint", "the watch directories were looked at again"}});
+  running->watch = read->watch;
+  if (const auto keys = keys_that_need_a_restart(*running, *read); !keys.empty()) {
+    log::warning("reload_needs_restart", {{"keys", fmt::format("{}", fmt::join(keys, ", "))},
+                                          {"hint", "they take effect at the next start"}});
+  }
+  if (!same_composition(running->composition, read->composition)) {
+    log::warning("reload_composition",
+                 {{"hint", "`chimera apply FILE` puts the composition of the file in place"}});
+  }
+}
+
+}  // namespace chimera
