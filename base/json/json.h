@@ -39,31 +39,21 @@ class Json {
   // --- making values ---------------------------------------------------------------------------
 
   Json() = default;  // null
-  Json(std::nullptr_t) {}
+  Json(std::nullptr_t);
   template <std::same_as<bool> T>  // nothing else may turn into a boolean, least of all a pointer
-  Json(T value) : value_(value) {}
+  Json(T value);
   template <Integer T>
-  Json(T value) {
-    if constexpr (std::unsigned_integral<T>) {
-      set_unsigned(value);
-    } else {
-      value_ = static_cast<int64_t>(value);
-    }
-  }
+  Json(T value);
   template <std::floating_point T>
-  Json(T value) : value_(static_cast<double>(value)) {}
-  Json(const char* text) : value_(std::string(text)) {}
-  Json(std::string_view text) : value_(std::string(text)) {}
-  Json(std::string text) : value_(std::move(text)) {}
+  Json(T value);
+  Json(const char* text);
+  Json(std::string_view text);
+  Json(std::string text);
   /// An object: Json{{"name", name}, {"size", 3}}. Keys must differ. A list of values is
   /// Json::array({1, 2}).
   Json(std::initializer_list<Field> fields);
   template <class T>
-  Json(const std::vector<T>& items) {
-    auto& array = value_.emplace<Array>();
-    array.reserve(items.size());
-    for (const T& item : items) array.emplace_back(item);
-  }
+  Json(const std::vector<T>& items);
   template <class T>
   Json(const std::map<std::string, T>& members);
 
@@ -183,6 +173,30 @@ struct Json::Member {
   std::string key;
   Json value;
 };
+
+// Here, where Member is complete: a compiler may look into the variant at once.
+inline Json::Json(std::nullptr_t) {}
+inline Json::Json(const char* text) : value_(std::string(text)) {}
+inline Json::Json(std::string_view text) : value_(std::string(text)) {}
+inline Json::Json(std::string text) : value_(std::move(text)) {}
+template <std::same_as<bool> T>
+Json::Json(T value) : value_(value) {}
+template <Integer T>
+Json::Json(T value) {
+  if constexpr (std::unsigned_integral<T>) {
+    set_unsigned(value);
+  } else {
+    value_ = static_cast<int64_t>(value);
+  }
+}
+template <std::floating_point T>
+Json::Json(T value) : value_(static_cast<double>(value)) {}
+template <class T>
+Json::Json(const std::vector<T>& items) {
+  auto& array = value_.emplace<Array>();
+  array.reserve(items.size());
+  for (const T& item : items) array.emplace_back(item);
+}
 
 struct Json::Field {
   Field(std::string_view name, Json content) : key(name), value(std::move(content)) {}
