@@ -1,5 +1,7 @@
 // Points of the steady clock as they travel between programs and into plugins: nanoseconds, 0 for
 // none. (CLOCK_MONOTONIC: the same in every process of a machine.)
+//
+// Thread safety: free functions, from any thread.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,6 @@
 // Lines of a file, plain or compressed with zstd.
+//
+// Thread safety: none; by the thread of its source.
 #pragma once
 
 #include <cstdio>

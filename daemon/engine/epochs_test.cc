@@ -447,7 +447,7 @@ TEST_F(EngineEpochs, EveryRequestEndsOnceInAStorm) {
   });
   std::vector<std::thread> clients;
   std::atomic<int> accepted{0}, refused{0};
-  std::mutex mutex;
+  Mutex mutex;
   std::vector<std::shared_ptr<Collector>> sinks;
   for (uint32_t client = 0; client < 4; ++client) {
     clients.emplace_back([&, client] {
@@ -478,7 +478,7 @@ TEST_F(EngineEpochs, EveryRequestEndsOnceInAStorm) {
           std::this_thread::sleep_for(std::chrono::microseconds(rng() % 3000));
           engine->cancel(*id);
         }
-        const std::lock_guard lock(mutex);
+        const MutexLock lock(mutex);
         sinks.push_back(sink);
       }
     });

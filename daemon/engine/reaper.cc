@@ -8,7 +8,7 @@ Reaper::Reaper() : thread_([this] { run(); }) {}
 
 Reaper::~Reaper() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
   }
   wake_.notify_one();
@@ -18,21 +18,21 @@ Reaper::~Reaper() {
 void Reaper::take(std::shared_ptr<const void> reference) {
   if (!reference) return;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     queue_.push_back(std::move(reference));
   }
   wake_.notify_one();
 }
 
 void Reaper::flush() {
-  std::unique_lock lock(mutex_);
-  idle_.wait(lock, [this] { return queue_.empty() && !busy_; });
+  const MutexLock lock(mutex_);
+  idle_.wait(mutex_, [this]() REQUIRES(mutex_) { return queue_.empty() && !busy_; });
 }
 
 void Reaper::run() {
-  std::unique_lock lock(mutex_);
+  ReleasableMutexLock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return stop_ || !queue_.empty(); });
     if (queue_.empty()) return;
     std::vector<std::shared_ptr<const void>> batch;
     batch.swap(queue_);

@@ -6,11 +6,11 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "base/threads/mutex.h"
 
 namespace chimera {
 
@@ -27,11 +27,11 @@ class Reaper {
  private:
   void run();
 
-  std::mutex mutex_;
-  std::condition_variable wake_, idle_;
-  std::vector<std::shared_ptr<const void>> queue_;
-  bool busy_ = false;
-  bool stop_ = false;
+  Mutex mutex_;
+  CondVar wake_, idle_;
+  std::vector<std::shared_ptr<const void>> queue_ GUARDED_BY(mutex_);
+  bool busy_ GUARDED_BY(mutex_) = false;
+  bool stop_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

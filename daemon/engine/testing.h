@@ -5,12 +5,10 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -21,6 +19,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "base/threads/mutex.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/module.h"
 #include "experts/kinds/weights.h"
@@ -138,19 +137,19 @@ class Collector final : public EventSink {
 
   void on_token(TokenEvent event) override {
     if (hook) hook(event);
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     late_tokens_ += terminals_ > 0;
     tokens_.push_back(std::move(event));
     changed_.notify_all();
   }
   void on_done(DoneEvent event) override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     done_ = std::move(event);
     ++terminals_;
     changed_.notify_all();
   }
   void on_error(Status status) override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     error_ = std::move(status);
     ++terminals_;
     changed_.notify_all();
@@ -158,47 +157,47 @@ class Collector final : public EventSink {
 
   /// False after 100 s without an end.
   bool wait() {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 100s, [this] { return terminals_ > 0; });
+    const MutexLock lock(mutex_);
+    return changed_.wait_for(mutex_, 100s, [this]() REQUIRES(mutex_) { return terminals_ > 0; });
   }
   bool wait_tokens(size_t n) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, 100s, [&] { return tokens_.size() >= n || terminals_ > 0; }) &&
-           tokens_.size() >= n;
+    const MutexLock lock(mutex_);
+    const auto enough = [&]() REQUIRES(mutex_) { return tokens_.size() >= n || terminals_ > 0; };
+    return changed_.wait_for(mutex_, 100s, enough) && tokens_.size() >= n;
   }
   /// The end; a failed test when it is an error or never comes.
   DoneEvent done() {
     if (!wait()) ADD_FAILURE() << "no terminal event";
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!done_) ADD_FAILURE() << "ended with " << (error_ ? error_->to_string() : "nothing");
     return done_.value_or(DoneEvent{});
   }
   Status error() {
     if (!wait()) ADD_FAILURE() << "no terminal event";
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return error_.value_or(Status());
   }
   std::vector<TokenEvent> tokens() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return tokens_;
   }
   int terminals() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return terminals_;
   }
   int late_tokens() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return late_tokens_;
   }
 
  private:
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<TokenEvent> tokens_;
-  std::optional<DoneEvent> done_;
-  std::optional<Status> error_;
-  int terminals_ = 0;
-  int late_tokens_ = 0;
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<TokenEvent> tokens_ GUARDED_BY(mutex_);
+  std::optional<DoneEvent> done_ GUARDED_BY(mutex_);
+  std::optional<Status> error_ GUARDED_BY(mutex_);
+  int terminals_ GUARDED_BY(mutex_) = 0;
+  int late_tokens_ GUARDED_BY(mutex_) = 0;
 };
 
 inline EngineRequest greedy(std::vector<int32_t> tokens, int64_t max_tokens) {
