@@ -242,9 +242,9 @@ INSTANTIATE_TEST_SUITE_P(Open, GoldenModels,
                          [](const auto& name) { return name.param; });
 INSTANTIATE_TEST_SUITE_P(Own, GoldenModels,
                          ::testing::Values("deepseek_v3_direct", "deepseek_v3_grouped", "gpt_oss",
-                                           "gpt_oss_mxfp4", "llama4_two_experts", "llama4_scout", "llama_biases",
-                                           "mixtral_yarn", "olmoe_clip", "qwen2_moe",
-                                           "qwen3_moe_sparse", "qwen3_sliding"),
+                                           "gpt_oss_mxfp4", "llama4_two_experts", "llama4_scout",
+                                           "llama_biases", "mixtral_yarn", "olmoe_clip",
+                                           "qwen2_moe", "qwen3_moe_sparse", "qwen3_sliding"),
                          [](const auto& name) { return name.param; });
 
 class OneModel : public ::testing::Test {

@@ -17,9 +17,7 @@ namespace {
 constexpr int kMostLoaders = 16;
 
 /// Whether to_matrix uses a tensor of this dtype in place.
-bool keeps(DType dtype, Precision p) {
-  return kept_dtype(dtype, p) == dtype;
-}
+bool keeps(DType dtype, Precision p) { return kept_dtype(dtype, p) == dtype; }
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.
 class WeightBuilder {
