@@ -235,15 +235,15 @@ TEST(Protocol, ListsAndMapsAreBounded) {
   const Json stops = std::vector<std::string>(16, "s");
   EXPECT_TRUE(accepts(generate, "stop", stops));
   EXPECT_FALSE(accepts(generate, "stop", std::vector<std::string>(17, "s")));
-  EXPECT_TRUE(accepts(generate, "stop", {std::string(256, 's')}));
-  EXPECT_FALSE(accepts(generate, "stop", {std::string(257, 's')}));
-  EXPECT_FALSE(accepts(generate, "stop", {""}));
+  EXPECT_TRUE(accepts(generate, "stop", Json::array({std::string(256, 's')})));
+  EXPECT_FALSE(accepts(generate, "stop", Json::array({std::string(257, 's')})));
+  EXPECT_FALSE(accepts(generate, "stop", Json::array({""})));
   EXPECT_FALSE(accepts(generate, "stop", "s"));
 
   for (const char* list : {"only", "exclude"}) {
     EXPECT_TRUE(accepts(generate, "modules", {{list, std::vector<std::string>(64, "m")}}));
     EXPECT_FALSE(accepts(generate, "modules", {{list, std::vector<std::string>(65, "m")}}));
-    EXPECT_FALSE(accepts(generate, "modules", {{list, {std::string(129, 'm')}}}));
+    EXPECT_FALSE(accepts(generate, "modules", {{list, Json::array({std::string(129, 'm')})}}));
   }
   EXPECT_TRUE(accepts(generate, "modules", {{"bias", {{"m", 100}, {"n", -100.0}}}}));
   EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"m", 100.5}}}}));
@@ -258,7 +258,7 @@ TEST(Protocol, TokensAreBoundedInNumberAndRange) {
   EXPECT_TRUE(accepts(request, "tokens", Json::array({0, 2147483647})));
   EXPECT_FALSE(accepts(request, "tokens", Json::array({-1})));
   EXPECT_FALSE(accepts(request, "tokens", Json::array({2147483648})));
-  EXPECT_FALSE(accepts(request, "tokens", {1.0}));
+  EXPECT_FALSE(accepts(request, "tokens", Json::array({1.0})));
   EXPECT_FALSE(accepts(request, "tokens", Json::array()));
   EXPECT_TRUE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens, 1)));
   EXPECT_FALSE(accepts(request, "tokens", std::vector<int>(kMaxPromptTokens + 1, 1)));
