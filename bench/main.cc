@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/standard_output.h"
+#include "base/version.h"
 #include "bench.h"
 
 namespace {
@@ -32,17 +34,20 @@ const Workload kWorkloads[] = {
 };
 
 int usage(std::FILE* out, int code) {
-  fmt::print(out, "Usage: chimera-bench WORKLOAD [OPTIONS]   (--help after a workload)\n\n");
+  fmt::print(out,
+             "Usage: chimera-bench WORKLOAD [OPTIONS]   (--help after a workload)\n"
+             "       chimera-bench --help | --version\n\n");
   for (const Workload& w : kWorkloads) fmt::print(out, "  {:<10}{}\n", w.name, w.what);
   return code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const std::vector<std::string> args(argv + 1, argv + argc);
+int run(const std::vector<std::string>& args) {
   if (args.empty()) return usage(stderr, 2);
   if (args[0] == "--help" || args[0] == "-h") return usage(stdout, 0);
+  if (args[0] == "--version") {
+    fmt::print("chimera-bench {}\n", chimera::version());
+    return 0;
+  }
   for (const Workload& w : kWorkloads) {
     if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
   }
@@ -52,4 +57,11 @@ int main(int argc, char** argv) {
       "or isolation)\n",
       args[0]);
   return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  chimera::guard_standard_streams();
+  return chimera::finish_output("chimera-bench", run({argv + 1, argv + argc}));
 }

@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "base/log/log.h"
+#include "base/standard_output.h"
 #include "daemon/check.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
@@ -27,9 +28,11 @@ constexpr std::chrono::seconds kStopLimit{2};
 // How long a change waits for sequences on old epochs.
 constexpr std::chrono::seconds kPublishTimeout{30};
 
-int fail(const Status& status) {
+constexpr int kFailed = 1, kWrongUsage = 2;
+
+int fail(const Status& status, int exit_status = kFailed) {
   std::cerr << "chimerad: " << status.to_string() << '\n';
-  return 1;
+  return exit_status;
 }
 
 /// Lets live requests finish. False when a second signal or the limit came first.
@@ -95,7 +98,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
 int run(int argc, char** argv) {
   const auto started = Clock::now();
   const auto options = parse_options(argc, argv);
-  if (!options.ok()) return fail(options.status());
+  if (!options.ok()) return fail(options.status(), kWrongUsage);
   if (!options->answer.empty()) return std::cout << options->answer, 0;
   auto config = read_deployment(options->config);
   if (!config.ok()) return fail(config.status());
@@ -117,4 +120,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace chimera
 
-int main(int argc, char** argv) { return chimera::run(argc, argv); }
+int main(int argc, char** argv) {
+  chimera::guard_standard_streams();
+  return chimera::finish_output("chimerad", chimera::run(argc, argv));
+}

@@ -15,7 +15,8 @@ Result<Options> parse_options(int argc, const char* const* argv) {
       "Serves a Mixture-of-Experts model and swaps its expert modules while it runs.\n"
       "SIGTERM or SIGINT drains (at most 30 s) and exits; a second one stops at once.\n"
       "SIGHUP reads the deployment again: it takes over the watch directories, looks at\n"
-      "them anew, and logs what else differs and needs a restart or `chimera apply`");
+      "them anew, and logs what else differs and needs a restart or `chimera apply`.\n"
+      "Exit status: 0 ended well, 1 failed, 2 wrong usage");
   known.add_options()("config", po::value<std::string>(), "deployment file (YAML)")(
       "check", "check the deployment and what it names, print a summary and exit")(
       "log-level", po::value<std::string>()->default_value("info"),

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log/log.h"
+#include "daemon/server/wish.h"
 
 namespace chimera {
 namespace {
@@ -24,22 +25,8 @@ bool same_composition(const CompositionSpec& x, const CompositionSpec& y) {
 std::vector<std::string> keys_that_need_a_restart(const DeploymentConfig& running,
                                                   const DeploymentConfig& read) {
   std::vector<std::string> keys;
-  const auto compare = [&](const char* key, const auto& was, const auto& is) {
-    if (was != is) keys.emplace_back(key);
-  };
-  compare("backbone.path", running.backbone.path, read.backbone.path);
-  compare("backbone.precision", running.backbone.precision, read.backbone.precision);
-  compare("serve.endpoint", running.serve.endpoint, read.serve.endpoint);
-  compare("serve.max_sequences", running.serve.max_sequences, read.serve.max_sequences);
-  compare("serve.max_context", running.serve.max_context, read.serve.max_context);
-  compare("serve.max_queue", running.serve.max_queue, read.serve.max_queue);
-  compare("serve.prefill_chunk", running.serve.prefill_chunk, read.serve.prefill_chunk);
-  compare("serve.max_live_epochs", running.serve.max_live_epochs, read.serve.max_live_epochs);
-  compare("serve.prefix_cache", running.serve.prefix_cache, read.serve.prefix_cache);
-  compare("control.endpoint", running.control.endpoint, read.control.endpoint);
-  compare("state", running.state_dir, read.state_dir);
-  compare("libraries.in_process", running.libraries.in_process, read.libraries.in_process);
-  compare("threads", running.threads, read.threads);
+  if (running.backbone.path != read.backbone.path) keys.emplace_back("backbone.path");
+  for (RestartNote& note : restart_notes(read, running)) keys.push_back(std::move(note.key));
   return keys;
 }
 

@@ -77,7 +77,7 @@ class Session {
     LineReader reader("> ");
     if (reader.interactive())
       note("/help lists the commands, Ctrl-C ends an answer, Ctrl-D leaves.");
-    while (!left_) {
+    while (!left_ && !run_.out.lost()) {
       const auto line = reader.next();
       if (!line) break;
       if (line->empty()) continue;
@@ -87,7 +87,7 @@ class Session {
         turn(line->starts_with("//") ? line->substr(1) : *line);
       }
     }
-    return failed_ && !reader.interactive() ? 1 : 0;
+    return failed_ && !reader.interactive() ? kFailedStatus : 0;
   }
 
  private:
@@ -102,7 +102,7 @@ class Session {
 
   void problem(const Error& error) {
     failed_ = true;
-    print_error(error);
+    print_error(error, run_.out.json());
   }
 
   void command(const std::string& line) {
@@ -125,21 +125,43 @@ class Session {
   void clear(const std::string&) { conversation_.clear(); }
   void quit(const std::string&) { left_ = true; }
 
+  /// What the daemon has loaded; nullopt after a problem was told.
+  std::optional<Json> loaded() {
+    const auto info = run_.client.call(wire::Info{}, kAnswerWait);
+    if (info.ok()) return info->body["modules"];
+    problem(info.error());
+    return std::nullopt;
+  }
+
+  /// Answers with these modules only, if all of them can be used.
+  void choose(const std::vector<std::string>& names) {
+    const auto modules = loaded();
+    if (!modules) return;
+    for (const std::string& name : names) {
+      const auto found = std::find_if(modules->begin(), modules->end(), [&](const Json& module) {
+        return module.value("name", "") == name;
+      });
+      if (found != modules->end() && found->value("enabled", true)) continue;
+      return problem({"not_found",
+                      fmt::format("/modules: {} is {} (expected a module in use)", name,
+                                  found == modules->end() ? "not loaded" : "disabled"),
+                      "/modules lists them; the choice is as it was"});
+    }
+    options_.modules.only = names;
+  }
+
   /// Lists what is loaded, or narrows the next answers to some modules.
   void modules(const std::string& names) {
     if (names == "all") {
       options_.modules = own_filter_;
       return;
     }
-    if (!names.empty()) {
-      options_.modules.only = split_names(names);
-      return;
-    }
-    const auto info = run_.client.call(wire::Info{}, kAnswerWait);
-    if (!info.ok()) return problem(info.error());
+    if (!names.empty()) return choose(split_names(names));
+    const auto modules = loaded();
+    if (!modules) return;
     const auto& only = options_.modules.only;
     std::vector<std::vector<std::string>> rows;
-    for (const Json& module : info->body["modules"]) {
+    for (const Json& module : *modules) {
       const std::string name = module.value("name", "");
       const bool chosen = !only || std::find(only->begin(), only->end(), name) != only->end();
       rows.push_back(
@@ -170,15 +192,17 @@ class Session {
 
   void turn(const std::string& question) {
     const Output& out = run_.out;
+    if (auto error = check_text("question", question)) return problem(*error);
     const auto show = [&out](const Token& token) {
       if (!out.json()) out.stream(token.text);
     };
     conversation_.ask(question);
+    const auto stop = [&out] { return interrupted() || out.lost(); };
     const wire::Call request = conversation_.request(options_);
     const auto* chat = std::get_if<wire::Chat>(&request);
-    const auto done = chat != nullptr ? run_.client.chat(*chat, show, interrupted)
-                                      : run_.client.generate(std::get<wire::Generate>(request),
-                                                             show, interrupted);
+    const auto done = chat != nullptr
+                          ? run_.client.chat(*chat, show, stop)
+                          : run_.client.generate(std::get<wire::Generate>(request), show, stop);
     clear_interrupt();
     if (!done.ok()) {
       conversation_.take_back();
@@ -188,7 +212,7 @@ class Session {
       out.object({{"text", done->text}, {"done", done->done}});
     } else {
       out.line("");
-      print_summary(out, *done);
+      print_summary(out, *done, run_.options.count("max-tokens") > 0);
     }
     // What came of a cancelled answer stays; a question without any answer does not.
     done->text.empty() ? conversation_.take_back() : conversation_.answered(done->text);
@@ -222,7 +246,7 @@ std::variant<bool, Error> plain_chosen(const Invocation& run) {
   const auto chosen = run.options["template"].as<std::string>();
   if (chosen == "plain") return true;
   if (chosen != "model") {
-    return Error{"invalid_argument", "--template: " + chosen + " (expected model or plain)", ""};
+    return bad_usage("--template: " + chosen + " (expected model or plain)", "");
   }
   const auto info = run.client.call(wire::Info{}, kAnswerWait);
   if (!info.ok()) return info.error();

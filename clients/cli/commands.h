@@ -5,8 +5,11 @@
 #pragma once
 
 #include <boost/program_options.hpp>
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -15,7 +18,17 @@
 
 namespace chimera::cli {
 
-using Error = wire::Error;
+/// What went wrong, as the daemon or this program says it.
+struct Error : wire::Error {
+  Error() = default;
+  Error(wire::Error from) : wire::Error(std::move(from)) {}
+  Error(std::string with_code, std::string what, std::string next)
+      : wire::Error{std::move(with_code), std::move(what), std::move(next)} {}
+
+  bool usage = false;  // the command itself was wrong; nothing was sent
+};
+/// An Error about arguments and options.
+Error bad_usage(std::string message, std::string hint);
 
 struct Invocation {
   client::Client& client;
@@ -24,7 +37,7 @@ struct Invocation {
   const boost::program_options::variables_map& options;
 };
 
-/// Exit status, or what to tell on standard error (exit status 1).
+/// Exit status, or what to tell on standard error.
 using Outcome = std::variant<int, Error>;
 
 struct Command {
@@ -40,23 +53,39 @@ struct Command {
 void add_generation_commands(std::vector<Command>& commands);
 /// chat (chat.cc).
 void add_chat_command(std::vector<Command>& commands);
+/// tokenize, detokenize (tokens.cc).
+void add_token_commands(std::vector<Command>& commands);
 /// score (score.cc).
 void add_score_command(std::vector<Command>& commands);
-/// modules, load, unload, revoke, bias, plan, apply, rollback, epochs (control.cc).
+/// modules, epochs (listing.cc).
+void add_listing_commands(std::vector<Command>& commands);
+/// load, unload, revoke, enable, disable, bias, plan, apply, rollback (control.cc).
 void add_control_commands(std::vector<Command>& commands);
-/// routing, stats, health, info, drain, shutdown (status.cc).
+/// routing, requests, cancel, stats, health, info, drain, shutdown (status.cc).
 void add_status_commands(std::vector<Command>& commands);
 
 /// Set by Ctrl-C; a second one ends the program.
 bool interrupted();
 /// Forgets a Ctrl-C that was dealt with; returns whether there was one.
 bool clear_interrupt();
-/// Exit status after Ctrl-C: 128 + SIGINT.
+/// Exit statuses (print_help lists them). Busy and gone daemons may be asked again: EX_TEMPFAIL of
+/// sysexits.h, which nothing else gives.
+inline constexpr int kFailedStatus = 1, kUsageStatus = 2, kTryAgainStatus = 75;
+/// After Ctrl-C: 128 + SIGINT.
 inline constexpr int kInterruptedStatus = 130;
+int exit_status(const Error& error);
+
+/// A whole number from 0 as the value of an option: boost's own reading takes "-1" for 2^64 - 1.
+struct Whole {
+  uint64_t value = 0;
+};
+void validate(boost::any& out, const std::vector<std::string>& values, Whole*, int);
 
 /// How long calls that only look may take.
 inline constexpr client::Milliseconds kAnswerWait{10'000};
 
+/// Refuses text that is not UTF-8, which the wire could not carry. `what` names it in the message.
+std::optional<Error> check_text(std::string_view what, std::string_view text);
 /// "a,b" -> {"a","b"}; empty text gives an empty list.
 std::vector<std::string> split_names(const std::string& text);
 /// --modules, --no-modules, --exclude and --bias of generate and score.

@@ -8,12 +8,44 @@
 #include <iostream>
 #include <iterator>
 
+#include "base/utf8.h"
 #include "clients/wire/ranges.h"
 #include "commands.h"
 
 namespace chimera::cli {
 
 namespace po = boost::program_options;
+
+Error bad_usage(std::string message, std::string hint) {
+  Error error("invalid_argument", std::move(message), std::move(hint));
+  error.usage = true;
+  return error;
+}
+
+int exit_status(const Error& error) {
+  if (error.usage) return kUsageStatus;
+  const bool again = error.code == "unavailable" || error.code == "resource_exhausted";
+  return again ? kTryAgainStatus : kFailedStatus;
+}
+
+void validate(boost::any& out, const std::vector<std::string>& values, Whole*, int) {
+  po::validators::check_first_occurrence(out);
+  const std::string& text = po::validators::get_single_string(values);
+  Whole whole;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, whole.value);
+  if (parsed.ec != std::errc() || parsed.ptr != end) {
+    throw po::validation_error(po::validation_error::invalid_option_value, "", text);
+  }
+  out = whole;
+}
+
+std::optional<Error> check_text(std::string_view what, std::string_view text) {
+  const auto at = find_invalid_utf8(text);
+  if (!at) return std::nullopt;
+  return bad_usage(fmt::format("{}: byte {} is not UTF-8 (expected UTF-8 text)", what, *at),
+                   "convert it, for instance with iconv");
+}
 
 std::vector<std::string> split_names(const std::string& text) {
   std::vector<std::string> names;
@@ -37,7 +69,16 @@ void add_module_options(po::options_description& options) {
 
 std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& options) {
   wire::ModuleFilter filter;
-  if (options.count("modules") > 0) filter.only = split_names(options["modules"].as<std::string>());
+  if (options.count("modules") > 0) {
+    if (options["no-modules"].as<bool>()) {
+      return bad_usage("--no-modules: found beside --modules (expected one of them)",
+                       "--modules A,B uses the backbone and these modules");
+    }
+    filter.only = split_names(options["modules"].as<std::string>());
+    if (filter.only->empty()) {
+      return bad_usage("--modules: no name (expected A,B)", "--no-modules uses the backbone alone");
+    }
+  }
   if (options["no-modules"].as<bool>()) filter.only.emplace();
   if (options.count("exclude") > 0) {
     filter.exclude = split_names(options["exclude"].as<std::string>());
@@ -51,8 +92,8 @@ std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& o
                             ? std::from_chars_result{end, std::errc::invalid_argument}
                             : std::from_chars(item.data() + equals + 1, end, value);
     if (parsed.ec != std::errc() || parsed.ptr != end || equals == 0) {
-      return Error{"invalid_argument", "--bias: " + item + " (expected NAME=NUMBER)",
-                   "for instance --bias legal=0.5"};
+      return bad_usage("--bias: " + item + " (expected NAME=NUMBER)",
+                       "for instance --bias legal=0.5");
     }
     filter.bias[item.substr(0, equals)] = value;
   }

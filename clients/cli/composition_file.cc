@@ -1,27 +1,25 @@
 #include "composition_file.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <filesystem>
+#include <sstream>
 
 #include "base/json/writer.h"
+#include "base/yaml/tree.h"
 
 namespace chimera::cli {
 namespace {
 
 constexpr size_t kMaxFileBytes = size_t{1} << 20;
-constexpr int kMaxDepth = 32;
-// Aliases may make a small file large; no composition has so many values.
-constexpr size_t kMaxValues = 10'000;
+constexpr std::string_view kBlock = "composition";
 
 /// A plain scalar as the type that YAML gives it; quoted ones stay text.
-Json scalar(const YAML::Node& node) {
-  const std::string& text = node.Scalar();
-  if (node.Tag() == "!") return text;
+Json scalar(const YamlNode& node) {
+  const std::string& text = node.text;
+  if (!node.plain) return text;
   if (text == "true" || text == "false") return text == "true";
-  if (text.empty() || text == "~" || text == "null") return nullptr;
   const char* end = text.data() + text.size();
   int64_t integer = 0;
   if (const auto r = std::from_chars(text.data(), end, integer);
@@ -36,25 +34,11 @@ Json scalar(const YAML::Node& node) {
   return text;
 }
 
-Json convert(const YAML::Node& node, int depth, size_t& values) {
-  if (depth > kMaxDepth) throw YAML::Exception(node.Mark(), "nested too deeply");
-  if (++values > kMaxValues) throw YAML::Exception(node.Mark(), "too many values");
-  if (node.IsMap()) {
-    Json out = Json::object();
-    for (const auto& item : node) {
-      if (out.contains(item.first.Scalar())) {
-        throw YAML::Exception(item.first.Mark(), "key " + item.first.Scalar() + " given twice");
-      }
-      out[item.first.Scalar()] = convert(item.second, depth + 1, values);
-    }
-    return out;
+const YamlNode* find(const YamlNode& map, std::string_view key) {
+  for (const YamlEntry& entry : map.entries) {
+    if (entry.key.text == key) return &entry.value;
   }
-  if (node.IsSequence()) {
-    Json out = Json::array();
-    for (const auto& item : node) out.push_back(convert(item, depth + 1, values));
-    return out;
-  }
-  return node.IsScalar() ? scalar(node) : Json();
+  return nullptr;
 }
 
 void make_paths_absolute(Json& composition, const std::filesystem::path& base) {
@@ -67,33 +51,101 @@ void make_paths_absolute(Json& composition, const std::filesystem::path& base) {
   }
 }
 
+std::filesystem::path directory_of(const std::string& file) {
+  std::error_code ignored;
+  return file == "-" ? std::filesystem::current_path(ignored)
+                     : std::filesystem::absolute(file, ignored).parent_path();
+}
+
 }  // namespace
 
-std::variant<std::string, Error> read_composition_file(const std::string& file) {
+/// The tree as JSON, and where its keys stand.
+struct CompositionFile::Converter {
+  std::map<std::string, Place>& places;
+
+  Json convert(const YamlNode& node, const std::string& path) {
+    places.try_emplace(path, Place{node.line, node.column});
+    switch (node.kind) {
+      case YamlNode::Kind::kNull:
+        return nullptr;
+      case YamlNode::Kind::kScalar:
+        return scalar(node);
+      case YamlNode::Kind::kList: {
+        Json out = Json::array();
+        for (size_t i = 0; i < node.items.size(); ++i) {
+          out.push_back(convert(node.items[i], fmt::format("{}[{}]", path, i)));
+        }
+        return out;
+      }
+      case YamlNode::Kind::kMap:
+        break;
+    }
+    Json out = Json::object();
+    for (const auto& [key, value] : node.entries) {
+      const std::string name = path.empty() ? key.text : path + "." + key.text;
+      places.try_emplace(name, Place{key.line, key.column});
+      out[key.text] = convert(value, name);
+    }
+    return out;
+  }
+};
+
+std::variant<CompositionFile, Error> CompositionFile::read(const std::string& file) {
   auto text = read_whole(file, kMaxFileBytes);
   if (auto* error = std::get_if<Error>(&text)) return *error;
-  Json value;
-  try {
-    size_t values = 0;
-    value = convert(YAML::Load(std::get<std::string>(text)), 0, values);
-  } catch (const YAML::Exception& problem) {
-    return Error{"invalid_argument",
-                 fmt::format("{}:{}:{}: {} (expected YAML)", file, problem.mark.line + 1,
-                             problem.mark.column + 1, problem.msg),
-                 "correct the file"};
+  YamlProblems problems(file);
+  const Result<YamlNode> root = parse_yaml(std::get<std::string>(text), file, problems);
+  const Status status = root.ok() ? problems.status("correct the file") : root.status();
+  if (!status.ok()) return Error("invalid_argument", status.message(), status.hint());
+  if (root->kind != YamlNode::Kind::kMap) {
+    return Error("invalid_argument", file + ":1:1: no map of keys (expected a composition)",
+                 "see configs/demo.yaml");
   }
-  if (!value.is_object()) {
-    return Error{"invalid_argument", file + ": no mapping (expected a composition)",
-                 "see configs/demo.yaml"};
+  CompositionFile out;
+  out.file_ = file;
+  const YamlNode* block = find(*root, kBlock);
+  const bool whole = find(*root, "backbone") != nullptr || find(*root, "chimera") != nullptr ||
+                     (block != nullptr && root->entries.size() > 1);
+  out.bare_ = !whole && block == nullptr;
+  const YamlNode& composition = block != nullptr ? *block : *root;
+  if ((whole && block == nullptr) || find(composition, "modules") == nullptr) {
+    return Error("invalid_argument",
+                 fmt::format("{}:{}:{}: no {}modules (expected a list of them)", file,
+                             composition.line, composition.column, whole ? "composition." : ""),
+                 "`modules: []` takes all of them out");
   }
-  const bool deployment = value.contains("composition") || value.contains("backbone");
-  Json composition = deployment ? std::as_const(value)["composition"] : value;
-  if (composition.is_null()) composition = Json::object();
-  std::error_code ignored;
-  const auto base = file == "-" ? std::filesystem::current_path(ignored)
-                                : std::filesystem::absolute(file, ignored).parent_path();
-  make_paths_absolute(composition, base);
-  return write_json(composition);
+  Json value = Converter{out.places_}.convert(*root, out.bare_ ? std::string(kBlock) : "");
+  const std::filesystem::path directory = directory_of(file);
+  Json& inner = out.bare_ ? value : value[std::string(kBlock)];
+  make_paths_absolute(inner, directory);
+  if (whole) {
+    out.wish_.deployment_json = write_json(value);
+    out.wish_.directory = directory.string();
+  } else {
+    out.wish_.composition_json = write_json(inner);
+  }
+  return out;
+}
+
+std::string CompositionFile::located(const std::string& message) const {
+  std::string out;
+  std::istringstream lines(message);
+  for (std::string line; std::getline(lines, line);) {
+    // A key that is not there is told at the one that should hold it.
+    std::string key = line.substr(0, line.find(": "));
+    auto place = places_.find(key);
+    while (place == places_.end() && key.find_last_of(".[") != std::string::npos) {
+      key.resize(key.find_last_of(".["));
+      place = places_.find(key);
+    }
+    if (!out.empty()) out += '\n';
+    if (place != places_.end() && !key.empty()) {
+      out += fmt::format("{}:{}:{}: ", file_, place->second.line, place->second.column);
+      if (bare_ && line.starts_with("composition.")) line.erase(0, kBlock.size() + 1);
+    }
+    out += line;
+  }
+  return out;
 }
 
 }  // namespace chimera::cli

@@ -1,4 +1,4 @@
-// Commands that change what is loaded, or show it.
+// Commands that change what is loaded.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -19,59 +19,47 @@ void show_notes(const Output& out, const Json& body) {
   }
 }
 
+/// What of a deployment file takes effect at the next start only.
+void show_needs_restart(const Output& out, const Json& body) {
+  for (const Json& note : body["needs_restart"]) {
+    out.line(fmt::format("not applied  {}: {} in the file, {} runs; it needs a restart",
+                         note.value("key", ""), note.value("wanted", ""),
+                         note.value("running", "")));
+  }
+}
+
+void show_watch(const Output& out, const CompositionFile& file) {
+  if (out.json() || !file.has_watch()) return;
+  out.line("not applied  watch: SIGHUP makes the daemon take it over from its own file");
+}
+
+void show_disabled(const Output& out, const Json& body) {
+  std::string names;
+  for (const Json& name : body["disabled"]) {
+    names += (names.empty() ? "" : ", ") + (name.is_string() ? *name.string() : "");
+  }
+  if (names.empty()) return;
+  out.line("disabled  " + names + "; `chimera enable NAME` uses it");
+}
+
+void show_changed(const Output& out, const Json& body) {
+  const Json& changes = body["changes"];
+  for (const Json& change : changes) {
+    out.line(fmt::format("{} {}  {}", out.styled(change.value("action", ""), Style::kGood),
+                         change.value("module", ""), change.value("detail", "")));
+  }
+  if (changes.empty()) out.line("nothing changed");
+  show_notes(out, body);
+  show_disabled(out, body);
+  show_needs_restart(out, body);
+  out.line(fmt::format("epoch {}  {}", body.value("epoch", uint64_t{0}),
+                       short_digest(body.value("composition", ""))));
+}
+
 Outcome show_change(const Invocation& run, const wire::Call& call) {
   const auto event = run.client.call(call);
   if (!event.ok()) return event.error();
-  const Json& body = event->body;
-  if (run.out.json()) {
-    run.out.object(body);
-    return 0;
-  }
-  for (const Json& change : body["changes"]) {
-    run.out.line(fmt::format("{} {}  {}", run.out.styled(change.value("action", ""), Style::kGood),
-                             change.value("module", ""), change.value("detail", "")));
-  }
-  show_notes(run.out, body);
-  run.out.line(fmt::format("epoch {}  {}", body.value("epoch", uint64_t{0}),
-                           short_digest(body.value("composition", ""))));
-  return 0;
-}
-
-std::string fixed(const Json& value) {
-  return value.is_number() ? fmt::format("{:g}", *value.number()) : "";
-}
-
-/// Retired libraries that are still mapped: the operator should know before the cap is reached.
-void show_kept_libraries(const Invocation& run, const Json& kept) {
-  if (!kept.is_array() || kept.empty()) return;
-  double bytes = 0.0;
-  for (const Json& image : kept) bytes += image.value("bytes", 0.0);
-  run.out.line(
-      fmt::format("{} retired librar{} ({}) could not be unmapped; `chimera stats` says why",
-                  kept.size(), kept.size() == 1 ? "y" : "ies", human_bytes(bytes)));
-}
-
-Outcome modules(const Invocation& run) {
-  const auto event = run.client.call(wire::Modules{}, kAnswerWait);
-  if (!event.ok()) return event.error();
-  if (run.out.json()) {
-    for (const Json& module : event->body["modules"]) run.out.object(module);
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const Json& m : event->body["modules"]) {
-    rows.push_back({m.value("name", ""), m.value("version", ""), m.value("state", ""),
-                    fixed(m["bias"]), fixed(m["experts"]),
-                    human_bytes(m.value("resident_bytes", 0.0)), m.value("description", "")});
-  }
-  if (rows.empty()) {
-    run.out.line("No modules are loaded; `chimera load PATH` loads one.");
-    show_kept_libraries(run, event->body["kept_libraries"]);
-    return 0;
-  }
-  run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
-                {3, 4, 5});
-  show_kept_libraries(run, event->body["kept_libraries"]);
+  run.out.json() ? run.out.object(event->body) : show_changed(run.out, event->body);
   return 0;
 }
 
@@ -84,14 +72,19 @@ std::string absolute(const std::string& path) {
 std::variant<bool, Error> wants_restart(const po::variables_map& options) {
   const auto& in_flight = options["in-flight"].as<std::string>();
   if (in_flight == "pin" || in_flight == "restart") return in_flight == "restart";
-  return Error{"invalid_argument", "--in-flight: " + in_flight + " (expected pin or restart)", ""};
+  return bad_usage("--in-flight: " + in_flight + " (expected pin or restart)", "");
 }
 
 Outcome load(const Invocation& run) {
   wire::Load call;
   call.path = absolute(run.arguments[0]);
   if (run.options.count("name") > 0) call.name = run.options["name"].as<std::string>();
-  if (run.options["disabled"].as<bool>()) call.enabled = false;
+  const bool enabled = run.options["enabled"].as<bool>();
+  const bool disabled = run.options["disabled"].as<bool>();
+  if (enabled && disabled) {
+    return bad_usage("--enabled: found beside --disabled (expected one of them)", "");
+  }
+  if (enabled || disabled) call.enabled = enabled;
   if (run.options.count("bias") > 0) call.bias = run.options["bias"].as<double>();
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
@@ -105,13 +98,13 @@ Outcome bias(const Invocation& run) {
   const char* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, call.value);
   if (parsed.ec != std::errc() || parsed.ptr != end) {
-    return Error{"invalid_argument", "VALUE: " + text + " (expected a number)",
-                 "for instance: chimera bias legal 0.5"};
+    return bad_usage("VALUE: " + text + " (expected a number)",
+                     "for instance: chimera bias legal 0.5");
   }
   return show_change(run, call);
 }
 
-void show_plan(const Output& out, const Json& plan) {
+void show_plan(const Output& out, const Json& plan, const CompositionFile& file) {
   std::vector<std::vector<std::string>> rows;
   for (const Json& change : plan["changes"]) {
     rows.push_back(
@@ -124,29 +117,40 @@ void show_plan(const Output& out, const Json& plan) {
   }
   out.line(
       fmt::format("memory while both are live  {}", human_bytes(plan.value("memory_bytes", 0.0))));
+  show_needs_restart(out, plan);
   out.line("composition  " + short_digest(plan.value("composition", "")));
   show_notes(out, plan);
   for (const Json& refusal : plan["refusals"]) {
     out.line(fmt::format("{}  {}. {}", out.styled("refused", Style::kBad),
-                         refusal.value("message", ""), refusal.value("hint", "")));
+                         file.located(refusal.value("message", "")), refusal.value("hint", "")));
   }
 }
 
+Error located(const CompositionFile& file, const wire::Error& error) {
+  return {error.code, file.located(error.message), error.hint};
+}
+
 Outcome plan(const Invocation& run) {
-  auto composition = read_composition_file(run.arguments[0]);
-  if (auto* error = std::get_if<Error>(&composition)) return *error;
-  const auto event = run.client.call(wire::Plan{std::get<std::string>(composition)});
-  if (!event.ok()) return event.error();
-  run.out.json() ? run.out.object(event->body) : show_plan(run.out, event->body);
-  return event->body.value("accepted", false) ? 0 : 1;
+  const auto read = CompositionFile::read(run.arguments[0]);
+  if (const auto* error = std::get_if<Error>(&read)) return *error;
+  const auto& file = std::get<CompositionFile>(read);
+  const auto event = run.client.call(wire::Plan{file.wish()});
+  if (!event.ok()) return located(file, event.error());
+  run.out.json() ? run.out.object(event->body) : show_plan(run.out, event->body, file);
+  show_watch(run.out, file);
+  return event->body.value("accepted", false) ? 0 : kFailedStatus;
 }
 
 Outcome apply(const Invocation& run) {
-  auto composition = read_composition_file(run.arguments[0]);
-  if (auto* error = std::get_if<Error>(&composition)) return *error;
+  const auto read = CompositionFile::read(run.arguments[0]);
+  if (const auto* error = std::get_if<Error>(&read)) return *error;
+  const auto& file = std::get<CompositionFile>(read);
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
-  return show_change(run, wire::Apply{std::get<std::string>(composition), std::get<bool>(restart)});
+  const Outcome outcome = show_change(run, wire::Apply{file.wish(), std::get<bool>(restart)});
+  if (const auto* error = std::get_if<Error>(&outcome)) return located(file, *error);
+  show_watch(run.out, file);
+  return outcome;
 }
 
 Outcome rollback(const Invocation& run) {
@@ -157,42 +161,11 @@ Outcome rollback(const Invocation& run) {
     const char* end = text.data() + text.size();
     const auto parsed = std::from_chars(text.data(), end, epoch);
     if (parsed.ec != std::errc() || parsed.ptr != end || epoch == 0) {
-      return Error{"invalid_argument", "EPOCH: " + text + " (expected a number from 1)",
-                   "see: chimera epochs"};
+      return bad_usage("EPOCH: " + text + " (expected a number from 1)", "see: chimera epochs");
     }
     call.epoch = epoch;
   }
   return show_change(run, call);
-}
-
-Outcome epochs(const Invocation& run) {
-  const auto event = run.client.call(wire::Epochs{}, kAnswerWait);
-  if (!event.ok()) return event.error();
-  const Json& body = event->body;
-  if (run.out.json()) {
-    run.out.object(body);
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
-  for (const Json& record : body["history"]) {
-    const auto epoch = record.value("epoch", uint64_t{0});
-    std::string live = "-";
-    for (const Json& one : body["live"]) {
-      if (one.value("epoch", uint64_t{0}) != epoch) continue;
-      live = std::to_string(one.value("sequences", 0));
-    }
-    std::string names;
-    for (const Json& module : record["modules"]) {
-      names += (names.empty() ? "" : ", ") + module.value("name", "") + " " +
-               module.value("version", "") + (module.value("enabled", true) ? "" : " (off)");
-    }
-    const bool current = epoch == body.value("epoch", uint64_t{0});
-    rows.push_back({fmt::format("{}{}", epoch, current ? " *" : ""), record.value("time", ""), live,
-                    short_digest(record.value("composition", "")), names});
-  }
-  run.out.table({"epoch", "time", "live", "composition", "modules"}, rows, {2});
-  run.out.line(fmt::format("* current ({})", body.value("epoch", uint64_t{0})));
-  return 0;
 }
 
 void add_in_flight(po::options_description& options) {
@@ -205,6 +178,7 @@ void add_load_options(po::options_description& options) {
   auto add = options.add_options();
   add("name", po::value<std::string>()->value_name("NAME"), "must be the name in its module.yaml");
   add("disabled", po::bool_switch(), "load it without using it yet");
+  add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<double>()->value_name("X"), "added to its gate");
   add_in_flight(options);
 }
@@ -212,7 +186,6 @@ void add_load_options(po::options_description& options) {
 }  // namespace
 
 void add_control_commands(std::vector<Command>& commands) {
-  commands.push_back({"modules", "", "what is loaded", 0, 0, {}, modules});
   commands.push_back({"load", "PATH [options]", "load a module, or swap the one of its name", 1, 1,
                       add_load_options, load});
   commands.push_back(
@@ -227,13 +200,28 @@ void add_control_commands(std::vector<Command>& commands) {
       {"revoke", "NAME", "take a module out now", 1, 1, {}, [](const Invocation& run) {
          return show_change(run, wire::Revoke{run.arguments[0]});
        }});
+  commands.push_back(
+      {"enable",
+       "NAME",
+       "use a module that is loaded and disabled",
+       1,
+       1,
+       {},
+       [](const Invocation& run) { return show_change(run, wire::Enable{run.arguments[0]}); }});
+  commands.push_back(
+      {"disable",
+       "NAME",
+       "keep a module loaded without using it",
+       1,
+       1,
+       {},
+       [](const Invocation& run) { return show_change(run, wire::Disable{run.arguments[0]}); }});
   commands.push_back({"bias", "NAME VALUE", "favour a module (or not)", 2, 2, {}, bias});
   commands.push_back({"plan", "FILE", "what apply would change, need and refuse", 1, 1, {}, plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,
                       add_in_flight, apply});
   commands.push_back(
-      {"rollback", "[EPOCH]", "back to an epoch's composition, or one", 0, 1, {}, rollback});
-  commands.push_back({"epochs", "", "published routing tables", 0, 0, {}, epochs});
+      {"rollback", "[EPOCH]", "back to an epoch's composition, or a step", 0, 1, {}, rollback});
 }
 
 }  // namespace chimera::cli

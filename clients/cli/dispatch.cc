@@ -18,6 +18,8 @@ std::vector<Command> all_commands() {
   add_generation_commands(commands);
   add_chat_command(commands);
   add_score_command(commands);
+  add_token_commands(commands);
+  add_listing_commands(commands);
   add_control_commands(commands);
   add_status_commands(commands);
   return commands;
@@ -36,14 +38,32 @@ int command_index(int argc, char** argv) {
   return argc;
 }
 
+/// Whatever is sent must be UTF-8; names of files that are opened here may be anything.
+std::optional<Error> check_words(const Command& command, const po::variables_map& options,
+                                 const std::vector<std::string>& arguments) {
+  for (size_t i = 0; i < arguments.size() && !command.usage.starts_with("FILE"); ++i) {
+    if (auto error = check_text(fmt::format("{}: argument {}", command.name, i + 1), arguments[i]))
+      return error;
+  }
+  for (const auto& [name, value] : options) {
+    const auto* one = boost::any_cast<std::string>(&value.value());
+    const auto* many = boost::any_cast<std::vector<std::string>>(&value.value());
+    if (name == "argument" || (one == nullptr && many == nullptr)) continue;
+    for (const std::string& text : many != nullptr ? *many : std::vector<std::string>{*one}) {
+      if (auto error = check_text("--" + name, text)) return error;
+    }
+  }
+  return std::nullopt;
+}
+
 Outcome run_command(const Command& command, const po::variables_map& options,
                     std::vector<std::string> arguments) {
   if (arguments.size() < command.min_arguments || arguments.size() > command.max_arguments) {
-    return Error{"invalid_argument",
-                 fmt::format("{}: {} arguments (expected {} {})", command.name, arguments.size(),
-                             command.name, command.usage),
-                 fmt::format("see: chimera {} --help", command.name)};
+    return bad_usage(fmt::format("{}: {} arguments (expected {} {})", command.name,
+                                 arguments.size(), command.name, command.usage),
+                     fmt::format("see: chimera {} --help", command.name));
   }
+  if (auto error = check_words(command, options, arguments)) return std::move(*error);
   client::Options where;
   if (options.count("endpoint") > 0) where.serve = options["endpoint"].as<std::string>();
   if (options.count("control") > 0) where.control = options["control"].as<std::string>();
@@ -86,15 +106,20 @@ Outcome dispatch(int argc, char** argv) {
     std::cout << "chimera " << version() << "\n";
     return 0;
   }
-  if (options["help"].as<bool>() || name == "-h") {
-    command == commands.end() ? print_help(commands) : print_help(*command);
+  const bool help = options["help"].as<bool>();
+  if (name == "-h" || (help && name.empty())) {
+    print_help(commands);
     return 0;
   }
   if (command == commands.end()) {
-    return Error{"invalid_argument",
-                 name.empty() ? "no command given (expected one)"
-                              : fmt::format("command: {} (expected one of those in --help)", name),
-                 "see: chimera --help"};
+    return bad_usage(name.empty()
+                         ? "no command given (expected one)"
+                         : fmt::format("command: {} (expected one of those in --help)", name),
+                     "see: chimera --help");
+  }
+  if (help) {
+    print_help(*command);
+    return 0;
   }
   auto arguments = options["argument"].as<std::vector<std::string>>();
   arguments.erase(arguments.begin());  // the command itself

@@ -18,6 +18,16 @@ void take(const po::variables_map& options, const char* name, Out& out) {
   if (options.count(name) > 0) out = options[name].as<T>();
 }
 
+/// The prompt of the command line, or of standard input for "-".
+std::variant<std::string, Error> prompt_of(const Invocation& run) {
+  if (run.arguments[0] != "-") return run.arguments[0];
+  auto text = read_whole("-", wire::kMaxMessageBytes);
+  if (const auto* found = std::get_if<std::string>(&text)) {
+    if (auto error = check_text("standard input", *found)) return std::move(*error);
+  }
+  return text;
+}
+
 Json token_json(const Token& token) {
   Json out = {
       {"event", "token"}, {"text", token.text}, {"token", token.id}, {"epoch", token.epoch}};
@@ -31,21 +41,24 @@ Outcome generate(const Invocation& run) {
   auto request = std::move(std::get<wire::Generate>(made));
   request.logprobs = run.options["logprobs"].as<bool>();
   request.stream = !run.options["no-stream"].as<bool>();
-  std::string prompt = run.arguments[0];
-  if (prompt == "-") {
-    auto text = read_whole("-", wire::kMaxMessageBytes);
-    if (auto* error = std::get_if<Error>(&text)) return *error;
-    prompt = std::move(std::get<std::string>(text));
-  }
-  request.prompt = std::move(prompt);
-
   const Output& out = run.out;
-  const auto show = [&out](const Token& token) {
+  if (request.logprobs && !out.json()) {
+    return bad_usage("--logprobs: found without --json (expected both)",
+                     "chimera --json generate … prints them");
+  }
+  auto prompt = prompt_of(run);
+  if (auto* error = std::get_if<Error>(&prompt)) return *error;
+  request.prompt = std::move(std::get<std::string>(prompt));
+
+  bool shown = false;
+  const auto show = [&](const Token& token) {
+    shown = shown || !token.text.empty();
     out.json() ? out.object(token_json(token)) : out.stream(token.text);
   };
-  const auto done = run.client.generate(request, show, interrupted);
+  const auto done =
+      run.client.generate(request, show, [&out] { return interrupted() || out.lost(); });
   if (!done.ok()) {
-    if (!out.json() && request.stream) out.line("");
+    if (!out.json() && shown) out.line("");  // the error begins a line of its own
     return done.error();
   }
   if (out.json()) {
@@ -53,7 +66,7 @@ Outcome generate(const Invocation& run) {
   } else {
     if (!request.stream) out.stream(done->text);
     out.line("");
-    print_summary(out, *done);
+    print_summary(out, *done, run.options.count("max-tokens") > 0);
   }
   return interrupted() ? kInterruptedStatus : 0;
 }
@@ -68,7 +81,7 @@ void add_sampling_options(po::options_description& options) {
   add("top-k", po::value<int64_t>()->value_name("K"), "the K likeliest tokens only (0 = off)");
   add("min-p", po::value<double>()->value_name("P"), "relative threshold (0 = off)");
   add("repetition-penalty", po::value<double>()->value_name("X"), "1 = off");
-  add("seed", po::value<uint64_t>()->value_name("S"), "same seed, same text");
+  add("seed", po::value<Whole>()->value_name("S"), "same seed, same text");
   add("stop", po::value<std::vector<std::string>>()->value_name("TEXT"),
       "end before this text (may be repeated)");
   add("ignore-eos", po::bool_switch(), "go on after the end-of-text token");
@@ -84,7 +97,7 @@ std::variant<wire::Generate, Error> sampling_request(const po::variables_map& op
   take<int64_t>(options, "top-k", request.top_k);
   take<double>(options, "min-p", request.min_p);
   take<double>(options, "repetition-penalty", request.repetition_penalty);
-  take<uint64_t>(options, "seed", request.seed);
+  if (options.count("seed") > 0) request.seed = options["seed"].as<Whole>().value;
   take<std::vector<std::string>>(options, "stop", request.stop);
   request.ignore_eos = options["ignore-eos"].as<bool>();
   take<int64_t>(options, "deadline-ms", request.deadline_ms);
@@ -94,13 +107,21 @@ std::variant<wire::Generate, Error> sampling_request(const po::variables_map& op
   return request;
 }
 
-void print_summary(const Output& out, const Generation& done) {
-  if (!out.error_terminal()) return;
+void print_summary(const Output& out, const Generation& done, bool limit_given) {
+  // An answer that ends in the middle looks as if that were all. Who set the limit knows.
+  const bool cut = done.finish_reason == "length";
+  if (!out.error_terminal()) {
+    if (!cut || limit_given) return;
+    std::fprintf(stderr, "chimera: stopped at the limit of %lld tokens; --max-tokens allows more\n",
+                 static_cast<long long>(done.completion_tokens));
+    return;
+  }
   const double seconds = done.decode_ms / 1000.0;
   const double rate = seconds > 0 ? static_cast<double>(done.completion_tokens) / seconds : 0.0;
-  const std::string text = harmless(fmt::format("[{} tokens, {:.1f} per second, {}; epoch {}; {}]",
-                                                done.completion_tokens, rate, done.finish_reason,
-                                                done.provenance.epoch, shares(done.provenance)));
+  const std::string text = harmless(
+      fmt::format("[{} tokens, {:.1f} per second, {}; epoch {}; {}]", done.completion_tokens, rate,
+                  cut ? "stopped at the limit (--max-tokens)" : done.finish_reason,
+                  done.provenance.epoch, shares(done.provenance)));
   std::fprintf(stderr, "%s\n", text.c_str());
 }
 

@@ -34,7 +34,11 @@ void print_help(const std::vector<Command>& commands) {
                            "module directories, offline");
   std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
-            << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n";
+            << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n"
+            << fmt::format(
+                   "Exit status: 0 done, {} failed, {} wrong usage, {} try again (the daemon is\n"
+                   "busy, draining or not there), {} interrupted by Ctrl-C.\n",
+                   kFailedStatus, kUsageStatus, kTryAgainStatus, kInterruptedStatus);
 }
 
 void print_help(const Command& command) {

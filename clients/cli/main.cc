@@ -1,8 +1,11 @@
 // `chimera`: the command line of the Chimera daemon.
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <string_view>
 
+#include "base/standard_output.h"
 #include "dispatch.h"
 
 namespace chimera::cli {
@@ -22,6 +25,12 @@ void watch_interrupts() {
   sigaction(SIGINT, &action, nullptr);
 }
 
+/// Before the options are understood: an error about them is told in the form that was asked for.
+bool json_wanted(int argc, char** argv) {
+  return std::any_of(argv, argv + argc,
+                     [](const char* word) { return std::string_view(word) == "--json"; });
+}
+
 }  // namespace
 
 bool interrupted() { return ctrl_c_seen != 0; }
@@ -36,17 +45,26 @@ bool clear_interrupt() {
 
 int main(int argc, char** argv) {
   using namespace chimera::cli;
+  chimera::guard_standard_streams();
   watch_interrupts();
-  Outcome outcome = 1;
+  const bool json = json_wanted(argc, argv);
+  Outcome outcome = kFailedStatus;
   try {
     outcome = dispatch(argc, argv);
   } catch (const boost::program_options::error& problem) {
-    outcome =
-        Error{"invalid_argument", std::string("options: ") + problem.what(), "see: chimera --help"};
+    outcome = bad_usage(std::string("options: ") + problem.what(), "see: chimera --help");
   } catch (const std::exception& problem) {
     outcome = Error{"internal", problem.what(), ""};
   }
-  if (const auto* status = std::get_if<int>(&outcome)) return *status;
-  print_error(std::get<Error>(outcome));
-  return interrupted() ? kInterruptedStatus : 1;
+  int status = kFailedStatus;
+  if (const auto* error = std::get_if<Error>(&outcome)) {
+    print_error(*error, json);
+    status = interrupted() ? kInterruptedStatus : exit_status(*error);
+  } else {
+    status = std::get<int>(outcome);
+  }
+  const chimera::Status output = chimera::flush_standard_output();
+  if (output.ok()) return status;
+  print_error({std::string(code_name(output.code())), output.message(), output.hint()}, json);
+  return status == 0 ? kFailedStatus : status;
 }

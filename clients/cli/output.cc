@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "base/json/writer.h"
+#include "base/standard_output.h"
 
 namespace chimera::cli {
 namespace {
@@ -42,6 +43,8 @@ Output::Output(bool json)
     : json_(json),
       terminal_(is_terminal(STDOUT_FILENO)),
       error_terminal_(is_terminal(STDERR_FILENO)) {}
+
+bool Output::lost() const { return standard_output_lost(); }
 
 void Output::object(const Json& value) const { line(write_json(value)); }
 
@@ -103,7 +106,13 @@ void Output::pairs(const std::vector<std::pair<std::string, std::string>>& pairs
   }
 }
 
-void print_error(const wire::Error& error) {
+void print_error(const wire::Error& error, bool json) {
+  if (json) {
+    const Json object = {
+        {"event", "error"}, {"code", error.code}, {"message", error.message}, {"hint", error.hint}};
+    std::fprintf(stderr, "%s\n", write_json(object).c_str());
+    return;
+  }
   std::string text = "chimera: " + error.message;
   if (!error.hint.empty()) text += ". " + error.hint;
   text = harmless(text);

@@ -21,6 +21,8 @@ class Output {
   bool json() const { return json_; }
   bool terminal() const { return terminal_; }              // of standard output
   bool error_terminal() const { return error_terminal_; }  // of standard error
+  /// Something that was printed is lost: whoever goes on prints for nobody.
+  bool lost() const;
 
   /// One line of JSON.
   void object(const Json& value) const;
@@ -43,8 +45,8 @@ class Output {
   bool error_terminal_;
 };
 
-/// `chimera: WHAT: FOUND (expected …). HINT` on standard error.
-void print_error(const wire::Error& error);
+/// `chimera: WHAT: FOUND (expected …). HINT` on standard error; one JSON object for programs.
+void print_error(const wire::Error& error, bool json);
 
 /// Characters (code points) of UTF-8 text, which is what a column counts.
 size_t width(std::string_view text);

@@ -13,7 +13,7 @@ void add_sampling_options(boost::program_options::options_description& options);
 std::variant<wire::Generate, Error> sampling_request(
     const boost::program_options::variables_map& options);
 /// One line about a run on standard error when that is a terminal, so that the text can be piped
-/// on.
-void print_summary(const Output& out, const client::Generation& done);
+/// on. An answer that stopped at a limit nobody set is told in any case.
+void print_summary(const Output& out, const client::Generation& done, bool limit_given);
 
 }  // namespace chimera::cli

@@ -87,7 +87,8 @@ void show(const Output& out, const ScoreTotals& totals, double seconds) {
 Outcome score(const Invocation& run) {
   auto filter = module_filter(run.options);
   if (auto* error = std::get_if<Error>(&filter)) return *error;
-  const auto limit = run.options["limit-bytes"].as<uint64_t>();
+  const uint64_t limit =
+      run.options.count("limit-bytes") > 0 ? run.options["limit-bytes"].as<Whole>().value : 0;
   auto source =
       open_text(run.arguments[0], limit > 0 ? limit : std::numeric_limits<uint64_t>::max());
   if (auto* error = std::get_if<Error>(&source)) return *error;
@@ -129,9 +130,8 @@ void add_score_command(std::vector<Command>& commands) {
   commands.push_back(
       {"score", "FILE|- [options]", "bits per byte of a text, and module shares", 1, 1,
        [](po::options_description& options) {
-         options.add_options()("limit-bytes",
-                               po::value<uint64_t>()->default_value(0)->value_name("N"),
-                               "stop after N bytes of text (0 = all)");
+         options.add_options()("limit-bytes", po::value<Whole>()->value_name("N"),
+                               "stop after N bytes of text (0 = all, as without it)");
          add_module_options(options);
        },
        score});

@@ -99,13 +99,18 @@ void show_experts(const Output& out, const Json& layer) {
 
 Outcome routing(const Invocation& run) {
   wire::Routing call;
+  call.reset = run.options["reset"].as<bool>();
   if (run.options.count("layer") > 0) call.layer = run.options["layer"].as<int64_t>();
   const auto event = run.client.call(call, kAnswerWait);
   if (!event.ok()) return event.error();
   const Json& layers = event->body["layers"];
+  const std::string since = event->body.value("since", "");
   if (run.out.json()) {
     for (const Json& layer : layers) run.out.object(layer);
-  } else if (layers.empty()) {
+    return 0;
+  }
+  if (!since.empty()) run.out.line("since  " + since);
+  if (layers.empty()) {
     run.out.line("No tokens have been routed yet.");
   } else if (call.layer) {
     show_experts(run.out, layers[0]);
@@ -115,8 +120,53 @@ Outcome routing(const Invocation& run) {
   return 0;
 }
 
+constexpr uint64_t kDrainSeconds = 30;
+
+Outcome requests(const Invocation& run) {
+  const auto event = run.client.call(wire::Requests{}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  const Json& listed = event->body["requests"];
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& one : listed) {
+    if (run.out.json()) run.out.object(one);
+    rows.push_back({one.value("id", ""), one.value("call", ""), one.value("endpoint", ""),
+                    fmt::format("{:.1f}", one.value("seconds", 0.0))});
+  }
+  if (run.out.json()) return 0;
+  if (rows.empty()) {
+    run.out.line("No request is in progress.");
+  } else {
+    run.out.table({"id", "call", "endpoint", "seconds"}, rows, {3});
+  }
+  return 0;
+}
+
+Outcome cancel(const Invocation& run) {
+  const auto event = run.client.call(wire::CancelAny{run.arguments[0]}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  const auto ended = event->body.value("cancelled", uint64_t{0});
+  if (ended == 0) {
+    return Error(
+        "not_found",
+        fmt::format("cancel: {} is not in progress (expected a request that is)", run.arguments[0]),
+        "`chimera requests` lists them");
+  }
+  if (run.out.json()) {
+    run.out.object(event->body);
+  } else {
+    run.out.line(fmt::format("cancelled {} request{}", ended, ended == 1 ? "" : "s"));
+  }
+  return 0;
+}
+
 Outcome drain(const Invocation& run) {
-  const auto seconds = run.options["timeout"].as<int64_t>();
+  constexpr uint64_t kLongest = 86'400;  // as on the wire
+  const uint64_t given =
+      run.options.count("timeout") > 0 ? run.options["timeout"].as<Whole>().value : kDrainSeconds;
+  if (given > kLongest) {
+    return bad_usage(fmt::format("--timeout: {} (expected 0 to {} seconds)", given, kLongest), "");
+  }
+  const auto seconds = static_cast<int64_t>(given);
   const wire::Drain call{seconds * 1000};
   const auto event = run.client.call(call, Milliseconds(seconds * 1000) + kAnswerWait);
   if (!event.ok()) return event.error();
@@ -147,12 +197,16 @@ Outcome top(const Invocation&) {
 }  // namespace
 
 void add_status_commands(std::vector<Command>& commands) {
-  commands.push_back({"routing", "[--layer L]", "where tokens went", 0, 0,
+  commands.push_back({"routing", "[--layer L] [--reset]", "where tokens went", 0, 0,
                       [](po::options_description& options) {
-                        options.add_options()("layer", po::value<int64_t>()->value_name("L"),
-                                              "this layer, expert by expert");
+                        auto add = options.add_options();
+                        add("layer", po::value<int64_t>()->value_name("L"),
+                            "this layer, expert by expert");
+                        add("reset", po::bool_switch(), "begin to count anew after this answer");
                       },
                       routing});
+  commands.push_back({"requests", "", "requests in progress, of all clients", 0, 0, {}, requests});
+  commands.push_back({"cancel", "ID", "end a request (`requests` lists them)", 1, 1, {}, cancel});
   commands.push_back(
       {"stats", "", "counters of engine and server", 0, 0, {}, [](const Invocation& run) {
          return show(run, wire::Stats{});
@@ -164,9 +218,8 @@ void add_status_commands(std::vector<Command>& commands) {
   commands.push_back({"top", "", "live view (not available yet)", 0, 0, {}, top});
   commands.push_back({"drain", "[--timeout S]", "refuse new requests, wait for live ones", 0, 0,
                       [](po::options_description& options) {
-                        options.add_options()(
-                            "timeout", po::value<int64_t>()->default_value(30)->value_name("S"),
-                            "seconds to wait");
+                        options.add_options()("timeout", po::value<Whole>()->value_name("S"),
+                                              "seconds to wait (30)");
                       },
                       drain});
   commands.push_back({"shutdown", "", "drain and end the daemon", 0, 0, {}, shutdown});

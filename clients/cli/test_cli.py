@@ -10,90 +10,18 @@ import pty
 import select
 import signal
 import subprocess
-import sys
-import tempfile
 import termios
-import threading
 import time
-import unittest
 from pathlib import Path
 
-import zmq
-
-CHIMERA = ""
-
-
-def done(**fields):
-    return {"event": "done", **fields}
+import scripted
+from scripted import GENERATED, INFO, done, provenance
 
 
-def provenance(**shares):
-    return {"epoch": 3, "composition": "sha256:" + "ab" * 32, "backbone": {"share": 1 - sum(shares.values())},
-            "modules": {n: {"version": "1.0.0", "digest": "sha256:1", "share": s} for n, s in shares.items()}}
+ENDED = {**GENERATED, "finish_reason": "stop"}
 
 
-GENERATED = done(finish_reason="length", usage={"prompt_tokens": 1, "completion_tokens": 2, "cached_tokens": 0},
-                 timing={"queue_ms": 0, "prefill_ms": 1, "decode_ms": 2}, provenance=provenance(legal=0.25))
-INFO = done(context=16, score_prefix_token=0, has_chat_template=False, model_type="flex_olmo")
-
-
-class Daemon(threading.Thread):
-    """Two ROUTERs; `script(request)` yields the answers of a request."""
-
-    def __init__(self, directory, script):
-        super().__init__()
-        self.context = zmq.Context()
-        self.requests, self.script, self.ending = [], script, threading.Event()
-        self.endpoints = [f"ipc://{directory}/{name}" for name in ("serve", "control")]
-        self.sockets = []
-        for endpoint in self.endpoints:
-            socket = self.context.socket(zmq.ROUTER)
-            socket.linger = 0
-            socket.bind(endpoint)
-            self.sockets.append(socket)
-        self.start()
-
-    def run(self):
-        poller = zmq.Poller()
-        for socket in self.sockets:
-            poller.register(socket, zmq.POLLIN)
-        while not self.ending.is_set():
-            for socket, _ in poller.poll(20):
-                identity, magic, body = socket.recv_multipart()
-                request = json.loads(body)
-                assert magic == b"CHIMERA/1"
-                self.requests.append(request)
-                for answer in self.script(request):
-                    answer = {"id": request["id"], **answer}  # an answer may name another request
-                    socket.send_multipart([identity, magic, json.dumps(answer).encode()])
-        self.context.destroy(0)
-
-    def stop(self):
-        self.ending.set()
-        self.join()
-
-
-class CliTest(unittest.TestCase):
-    def daemon(self, script):
-        self.directory = tempfile.TemporaryDirectory()
-        self.addCleanup(self.directory.cleanup)
-        self.peer = Daemon(self.directory.name, script)
-        self.addCleanup(self.peer.stop)
-        return self.peer
-
-    def command(self, *arguments):
-        return [CHIMERA, "--endpoint", self.peer.endpoints[0], "--control", self.peer.endpoints[1],
-                *arguments]
-
-    def run_cli(self, *arguments, stdin=""):
-        return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True,
-                              timeout=30, cwd=self.directory.name)
-
-    def path(self, name, text):
-        path = Path(self.directory.name, name)
-        path.write_text(text)
-        return str(path)
-
+class CliTest(scripted.Scripted):
     def test_generate_streams_and_sends_its_options(self):
         def script(request):
             yield {"event": "token", "text": " a", "token": 1, "epoch": 3}
@@ -161,10 +89,10 @@ class CliTest(unittest.TestCase):
     def test_no_daemon_is_told_within_two_seconds(self):
         self.daemon(lambda r: [])
         start = time.monotonic()
-        ran = subprocess.run([CHIMERA, "--endpoint", "ipc:///nonexistent/s", "health"], capture_output=True,
+        ran = subprocess.run([scripted.CHIMERA, "--endpoint", "ipc:///nonexistent/s", "health"], capture_output=True,
                              text=True, timeout=30)
         self.assertLess(time.monotonic() - start, 4)
-        self.assertEqual(ran.returncode, 1)
+        self.assertEqual(ran.returncode, 75)
         self.assertIn("ipc:///nonexistent/s", ran.stderr)
         self.assertIn("chimerad --config", ran.stderr)
 
@@ -175,7 +103,7 @@ class CliTest(unittest.TestCase):
         process.stdout.read(1)
         self.peer.stop()
         _, err = process.communicate(timeout=10)
-        self.assertEqual(process.returncode, 1)
+        self.assertEqual(process.returncode, 75)
         self.assertIn("was lost", err)
 
     def test_score_covers_every_byte_of_documents_short_and_long(self):
@@ -283,12 +211,85 @@ class CliTest(unittest.TestCase):
         whole = "chimera: deployment/1\nbackbone: {path: b}\ncomposition:\n" + "".join(
             "  " + line + "\n" for line in block.splitlines())
         self.assertEqual(self.run_cli("apply", self.path("d.yaml", whole)).returncode, 0)
-        self.assertEqual([r["composition"] for r in self.peer.requests], [expected, expected])
+        self.assertEqual(self.peer.requests[0]["composition"], expected)
+        self.assertEqual(self.peer.requests[1]["deployment"],
+                         {"chimera": "deployment/1", "backbone": {"path": "b"}, "composition": expected})
+        self.assertEqual(self.peer.requests[1]["directory"], self.directory.name)
         self.assertEqual([r["in_flight"] for r in self.peer.requests], ["restart", "pin"])
         for bad in ("a: [", "a: 1\na: 2\n", "- 1\n", "a: &x [1]\nb: " + "[*x, " * 40 + "1" + "]" * 40):
             ran = self.run_cli("apply", self.path("bad.yaml", bad))
             self.assertEqual(ran.returncode, 1, bad)
-            self.assertIn("bad.yaml", ran.stderr)
+            self.assertRegex(ran.stderr, r"bad\.yaml:\d+:\d+: ")
+
+    def test_a_file_that_lists_no_modules_is_refused(self):
+        self.daemon(lambda r: [done(epoch=5, composition="sha256:ab", changes=[])])
+        for text in ("top_k: 2\n", "backbone: {path: b}\n", "backbone: {path: b}\ncomposition: {top_k: 2}\n",
+                     "composition: {}\n", "chimera: deployment/1\n"):
+            for command in ("plan", "apply"):
+                ran = self.run_cli(command, self.path("c.yaml", text))
+                self.assertEqual(ran.returncode, 1, text)
+                self.assertRegex(ran.stderr, r"c\.yaml:\d+:\d+: no (composition\.)?modules")
+        self.assertEqual(self.peer.requests, [])
+        self.assertEqual(self.run_cli("apply", self.path("c.yaml", "modules: []\n")).returncode, 0)
+
+    def test_problems_of_a_composition_are_told_by_line_and_column(self):
+        message = "composition.modules[1].bais: unknown key (did you mean bias?)\ncomposition.modules[0].path: missing"
+        self.daemon(lambda r: [{"event": "error", "code": "invalid_argument", "message": message, "hint": ""}])
+        block = "modules:\n  - bias: 1\n  - path: /m\n    bais: 0.5\n"
+        ran = self.run_cli("apply", self.path("c.yaml", block))
+        self.assertIn("c.yaml:4:5: modules[1].bais: unknown key", ran.stderr)
+        self.assertIn("c.yaml:2:5: modules[0].path: missing", ran.stderr)
+        whole = "backbone: {path: b}\ncomposition:\n" + "".join("  " + line + "\n" for line in block.splitlines())
+        ran = self.run_cli("plan", self.path("d.yaml", whole))
+        self.assertIn("d.yaml:6:7: composition.modules[1].bais: unknown key", ran.stderr)
+
+    def test_what_needs_a_restart_is_told(self):
+        note = {"key": "serve.max_context", "wanted": "4096", "running": "2048"}
+        self.daemon(lambda r: [done(epoch=5, composition="sha256:ab", changes=[], accepted=True, refusals=[],
+                                    memory_bytes=0, needs_restart=[note])])
+        for command in ("plan", "apply"):
+            ran = self.run_cli(command, self.path("c.yaml", "modules: []\n"))
+            self.assertIn("serve.max_context: 4096 in the file, 2048 runs", ran.stdout)
+
+    def test_nothing_changed_is_said_and_how_to_enable(self):
+        self.daemon(lambda r: [done(epoch=5, composition="sha256:ab", changes=[], disabled=["legal"])])
+        ran = self.run_cli("load", "/m")
+        self.assertIn("nothing changed\n", ran.stdout)
+        self.assertIn("disabled  legal; `chimera enable NAME` uses it", ran.stdout)
+
+    def test_tokens_there_and_back(self):
+        self.daemon(lambda r: [done(tokens=[17, 250]) if r["call"] == "tokenize" else done(text="Hi ")])
+        self.assertEqual(self.run_cli("tokenize", "Hi").stdout, "17 250\n")
+        sent = self.peer.requests[-1]
+        self.assertEqual((sent["text"], sent["add_special"], sent["match_special"]), ("Hi", False, False))
+        self.run_cli("tokenize", "-", "--add-special", "--match-special", stdin="a\nb")
+        sent = self.peer.requests[-1]
+        self.assertEqual((sent["text"], sent["add_special"], sent["match_special"]), ("a\nb", True, True))
+        self.assertEqual(self.run_cli("detokenize", "17", "250").stdout, "Hi \n")
+        self.assertEqual(self.peer.requests[-1]["tokens"], [17, 250])
+        self.run_cli("detokenize", "-", "--skip-special", stdin="[17, 250]\n3 4\n")
+        self.assertEqual(self.peer.requests[-1]["tokens"], [17, 250, 3, 4])
+        self.assertIs(self.peer.requests[-1]["skip_special"], True)
+        for wrong in ("x", "-1", "1.5", "99999999999"):
+            self.assertEqual(self.run_cli("detokenize", wrong).returncode, 2, wrong)
+
+    def test_requests_and_cancel(self):
+        ended = []
+
+        def script(request):
+            if request["call"] == "requests":
+                yield done(total=1, requests=[{"id": "c1-1", "call": "generate", "endpoint": "serve", "seconds": 2.5}])
+            else:
+                ended.append(request["target"])
+                yield done(target=request["target"], cancelled=int(request["target"] == "c1-1"))
+
+        self.daemon(script)
+        self.assertRegex(self.run_cli("requests").stdout, r"c1-1 +generate +serve +2\.5")
+        self.assertEqual(self.run_cli("cancel", "c1-1").stdout, "cancelled 1 request\n")
+        ran = self.run_cli("cancel", "other")
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("other is not in progress", ran.stderr)
+        self.assertEqual(ended, ["c1-1", "other"])
 
     def test_plan_shows_refusals_and_fails(self):
         self.daemon(lambda r: [done(accepted=False, epoch=1, composition="sha256:ab", memory_bytes=1 << 20,
@@ -306,6 +307,8 @@ class CliTest(unittest.TestCase):
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
                  {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin"}),
                 (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a"}),
+                (["enable", "a"], {"name": "a"}), (["disable", "a"], {"name": "a"}),
+                (["load", "/m", "--enabled"], {"path": "/m", "enabled": True, "in_flight": "pin"}),
                 (["bias", "a", "-0.5"], {"name": "a", "value": -0.5}), (["rollback"], {}),
                 (["rollback", "4"], {"epoch": 4}), (["drain", "--timeout", "3"], {"timeout_ms": 3000}),
                 (["shutdown"], {}), (["stats"], {})):
@@ -318,15 +321,27 @@ class CliTest(unittest.TestCase):
     def test_tables(self):
         answers = {
             "modules": done(modules=[{"name": "legal", "version": "1.2.0", "state": "active", "bias": 0.5, "experts": 16,
-                                      "resident_bytes": 3 << 20, "description": "Contracts " * 20}]),
-            "routing": done(layers=[{"layer": 0, "tokens": 10, "entropy": 0.5, "modules": {
+                                      "resident_bytes": 3 << 20, "description": "Contracts " * 20},
+                                     {"name": "calc", "version": "1", "state": "quarantined", "library": {
+                                         "isolation": "process", "sandbox": "seccomp landlock", "restarts": 4,
+                                         "last_error": "its process exited"}}]),
+            "routing": done(since="2026-01-01T00:00:00Z", layers=[{"layer": 0, "tokens": 10, "entropy": 0.5, "modules": {
                 "backbone": {"share": 0.75, "experts": [5, 5]}, "legal": {"share": 0.25, "experts": [10]}}}]),
             "epochs": done(epoch=2, live=[{"epoch": 2, "sequences": 4, "composition": "sha256:ab", "current": True}],
                            history=[{"epoch": 2, "time": "2026-01-01T00:00:00Z", "composition": "sha256:ab",
-                                     "modules": [{"name": "legal", "version": "1.2.0", "enabled": True}]}]),
+                                     "modules": [{"name": "legal", "version": "1.2.0", "enabled": True, "bias": 0.5},
+                                                 {"name": "bio", "version": "2", "enabled": False, "bias": 0}],
+                                     "revoked": ["finance"]}]),
             "health": done(status="ok", epoch=2), "info": INFO}
         self.daemon(lambda r: [answers[r["call"]]])
         self.assertIn("3.0 MiB", self.run_cli("modules").stdout)
+        self.assertRegex(self.run_cli("modules").stdout, r"calc +1 +quarantined")
+        self.assertIn("calc: process, sandbox seccomp landlock; 4 restarts; last error: its process exited",
+                      self.run_cli("modules").stdout)
+        self.assertIn("legal 1.2.0 bias 0.5, bio 2 (disabled); revoked: finance", self.run_cli("epochs").stdout)
+        self.assertIn("since  2026-01-01T00:00:00Z", self.run_cli("routing").stdout)
+        self.assertEqual(self.run_cli("routing", "--reset").returncode, 0)
+        self.assertIs(self.peer.requests[-1]["reset"], True)
         self.assertIn("legal 25.0 %", self.run_cli("routing").stdout)
         self.assertIn("50.0 %", self.run_cli("routing", "--layer", "0").stdout)
         self.assertIn("2 *", self.run_cli("epochs").stdout)
@@ -355,7 +370,7 @@ class CliTest(unittest.TestCase):
                                    {"name": "bio", "version": "2.0.0", "enabled": False}]}
             else:
                 yield {"event": "token", "text": text, "token": 1, "epoch": 3}
-                yield GENERATED
+                yield ENDED
         return script
 
     def test_chat_sends_the_whole_conversation(self):
@@ -427,7 +442,7 @@ class CliTest(unittest.TestCase):
                 yield {"event": "token", "text": "part", "token": 1, "epoch": 3}
             else:
                 yield {"event": "token", "text": "whole", "token": 1, "epoch": 3}
-                yield GENERATED
+                yield ENDED
         self.daemon(script)
         process = subprocess.Popen(self.command("chat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
@@ -484,9 +499,14 @@ class CliTest(unittest.TestCase):
         self.daemon(lambda r: [])
         for arguments in ([], ["helth"], ["bias", "a"], ["bias", "a", "x"], ["rollback", "0"], ["health", "extra"],
                           ["generate", "x", "--max-token", "3"], ["generate", "x", "--bias", "legal"],
-                          ["load", "/m", "--in-flight", "later"], ["top"]):
+                          ["load", "/m", "--in-flight", "later"], ["load", "/m", "--enabled", "--disabled"], ["top"], ["helth", "--help"],
+                          ["generate", "x", "--modules", "a", "--no-modules"],
+                          ["generate", "x", "--modules", ","], ["generate", "x", "--logprobs"],
+                          ["generate", "x", "--seed", "-1"], ["drain", "--timeout", "-1"],
+                          ["drain", "--timeout", "99999999999999999"],
+                          ["score", "x", "--limit-bytes", "-1"]):
             ran = self.run_cli(*arguments)
-            self.assertEqual(ran.returncode, 1, arguments)
+            self.assertEqual(ran.returncode, 1 if arguments == ["top"] else 2, arguments)
             self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
         self.assertEqual(self.peer.requests, [])
 
@@ -497,17 +517,16 @@ class CliTest(unittest.TestCase):
             # Paths are as long as they are.
             return [line for line in ran.stdout.splitlines() if not line.startswith("  ipc://")]
 
-        programs = [p for p in Path(CHIMERA).parent.iterdir() if p.name.startswith("chimera")]
+        programs = [p for p in Path(scripted.CHIMERA).parent.iterdir() if p.name.startswith("chimera")]
         texts = {p.name: lines(p) for p in programs}
         commands = [line.split()[0] for line in texts["chimera"] if line[:2] == "  " and line[2].isalpha()]
         self.assertGreater(len(commands), 15)
         for command in commands:
-            texts["chimera " + command] = lines(CHIMERA, command)
+            texts["chimera " + command] = lines(scripted.CHIMERA, command)
         for name, text in texts.items():
             for line in text:
                 self.assertLessEqual(len(line), 80, f"{name}: {line}")
 
 
 if __name__ == "__main__":
-    CHIMERA = os.path.abspath(sys.argv.pop(1))
-    unittest.main()
+    scripted.main()

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <random>
 
 #include "chimera_client/answer.h"
 #include "chimera_client/connection.h"
@@ -78,6 +79,8 @@ struct Client::Impl {
   Context context;  // outlives the connections
   std::array<std::string, 2> endpoints;
   std::array<std::unique_ptr<Connection>, 2> connections;
+  /// Ids of different clients differ, so that one of them can be named in `cancel` from elsewhere.
+  const uint32_t mark = std::random_device()();
   uint64_t last_id = 0;
 };
 
@@ -109,7 +112,7 @@ const std::string& Client::endpoint(wire::Endpoint which) const {
 }
 
 Result<std::string> Client::send(const wire::Call& call) {
-  const std::string id = fmt::format("c{}", ++impl_->last_id);
+  const std::string id = fmt::format("c{:08x}-{}", impl_->mark, ++impl_->last_id);
   auto& connection = impl_->connection(wire::endpoint_of(call));
   if (auto error = connection.send(wire::encode_request({id, call}))) return *error;
   return id;

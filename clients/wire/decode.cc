@@ -40,6 +40,10 @@ const std::array<CallSpec, std::variant_size_v<Call>>& specs() {
       {"epochs", kControl, Epochs{}},
       {"routing", kControl, Routing{}},
       {"bias", kControl, Bias{}},
+      {"enable", kControl, Enable{}},
+      {"disable", kControl, Disable{}},
+      {"requests", kControl, Requests{}},
+      {"cancel", kControl, CancelAny{}},
       {"stats", kControl, Stats{}},
       {"drain", kControl, Drain{}},
       {"shutdown", kControl, Shutdown{}},
@@ -152,21 +156,40 @@ void read(Fields& fields, Load& out) {
   out.restart = read_in_flight(fields);
 }
 
-/// The object goes on as text: its own reader checks it, with the rules of deployment files.
-void read_composition(Fields& fields, std::string& out) {
-  const Json* object = fields.object("composition", Fields::kRequired);
-  if (object != nullptr) out = write_json(*object);
+/// The objects go on as text: their own reader checks them, with the rules of deployment files.
+void read(Fields& fields, Wish& out) {
+  if (!fields.has("deployment")) {
+    const Json* object = fields.object("composition", Fields::kRequired);
+    if (object != nullptr) out.composition_json = write_json(*object);
+    return;
+  }
+  if (fields.has("composition")) {
+    fields.fail("both \"composition\" and \"deployment\" (expected exactly one of them)");
+  }
+  fields.skip("composition");
+  const Json* object = fields.object("deployment");
+  if (object != nullptr) out.deployment_json = write_json(*object);
+  fields.label(range::directory, out.directory);
 }
 
-void read(Fields& fields, Plan& out) { read_composition(fields, out.composition_json); }
+void read(Fields& fields, Plan& out) { read(fields, out.wish); }
 
 void read(Fields& fields, Apply& out) {
-  read_composition(fields, out.composition_json);
+  read(fields, out.wish);
   out.restart = read_in_flight(fields);
 }
 
 void read(Fields& fields, Rollback& out) { fields.integer(range::epoch, out.epoch); }
-void read(Fields& fields, Routing& out) { fields.integer(range::layer, out.layer); }
+
+void read(Fields& fields, Routing& out) {
+  fields.integer(range::layer, out.layer);
+  fields.boolean("reset", out.reset);
+}
+
+void read(Fields& fields, Enable& out) { fields.label(range::name, out.name); }
+void read(Fields& fields, Disable& out) { fields.label(range::name, out.name); }
+void read(Fields&, Requests&) {}
+void read(Fields& fields, CancelAny& out) { fields.label(range::target, out.target); }
 
 void read(Fields& fields, Bias& out) {
   fields.label(range::name, out.name);
@@ -208,8 +231,14 @@ std::variant<const CallSpec*, Error> find_call(Fields& fields, Endpoint endpoint
   std::string name;
   fields.label(TextRange{"call", 1, 32}, name);
   if (!fields.ok()) return *fields.finish();
-  const auto it = std::find_if(specs().begin(), specs().end(),
-                               [&](const CallSpec& spec) { return spec.name == name; });
+  // `cancel` is on both endpoints and differs.
+  auto it = std::find_if(specs().begin(), specs().end(), [&](const CallSpec& spec) {
+    return spec.name == name && spec.endpoint == endpoint;
+  });
+  if (it == specs().end()) {
+    it = std::find_if(specs().begin(), specs().end(),
+                      [&](const CallSpec& spec) { return spec.name == name; });
+  }
   if (it == specs().end()) return unknown_call(name, endpoint);
   if (it->endpoint == endpoint) return &*it;
   const bool serve = it->endpoint == Endpoint::kServe;

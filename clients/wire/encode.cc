@@ -103,21 +103,39 @@ void write(Json& out, const Unload& call) { out["name"] = call.name; }
 void write(Json& out, const Revoke& call) { out["name"] = call.name; }
 
 /// Text that is not JSON travels as null, which the decoder refuses by name.
-Json composition(const std::string& text) {
+Json object_of(const std::string& text) {
   Result<Json> value = parse_json(text);
   return value.ok() ? std::move(*value) : Json();
 }
 
-void write(Json& out, const Plan& call) { out["composition"] = composition(call.composition_json); }
+void write(Json& out, const Wish& wish) {
+  if (wish.deployment_json.empty()) {
+    out["composition"] = object_of(wish.composition_json);
+    return;
+  }
+  out["deployment"] = object_of(wish.deployment_json);
+  out["directory"] = wish.directory;
+}
+
+void write(Json& out, const Plan& call) { write(out, call.wish); }
 
 void write(Json& out, const Apply& call) {
-  out["composition"] = composition(call.composition_json);
+  write(out, call.wish);
   out["in_flight"] = call.restart ? "restart" : "pin";
 }
 
 void write(Json& out, const Rollback& call) { put(out, "epoch", call.epoch); }
 void write(Json&, const Epochs&) {}
-void write(Json& out, const Routing& call) { put(out, "layer", call.layer); }
+
+void write(Json& out, const Routing& call) {
+  put(out, "layer", call.layer);
+  if (call.reset) out["reset"] = true;
+}
+
+void write(Json& out, const Enable& call) { out["name"] = call.name; }
+void write(Json& out, const Disable& call) { out["name"] = call.name; }
+void write(Json&, const Requests&) {}
+void write(Json& out, const CancelAny& call) { out["target"] = call.target; }
 
 void write(Json& out, const Bias& call) {
   out["name"] = call.name;

@@ -109,11 +109,24 @@ struct Unload {
 struct Revoke {
   std::string name;
 };
+struct Enable {
+  std::string name;
+};
+struct Disable {
+  std::string name;
+};
+/// What a composition becomes: the block alone, or a whole deployment file, of which the rest is
+/// compared with what runs. Exactly one of the two.
+struct Wish {
+  std::string composition_json{};
+  std::string deployment_json{};
+  std::string directory{};  // of the deployment: where its relative paths start
+};
 struct Plan {
-  std::string composition_json;
+  Wish wish;
 };
 struct Apply {
-  std::string composition_json;
+  Wish wish;
   bool restart = false;
 };
 struct Rollback {
@@ -122,6 +135,13 @@ struct Rollback {
 struct Epochs {};
 struct Routing {
   std::optional<int64_t> layer;
+  bool reset = false;  // what is counted from now on is told next
+};
+/// The requests in progress, of all clients.
+struct Requests {};
+/// `cancel` of the control endpoint: ends the requests of that id, whoever sent them.
+struct CancelAny {
+  std::string target;
 };
 struct Bias {
   std::string name;
@@ -135,7 +155,7 @@ struct Shutdown {};
 
 using Call = std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health,
                           Modules, Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing,
-                          Bias, Stats, Drain, Shutdown>;
+                          Bias, Enable, Disable, Requests, CancelAny, Stats, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

@@ -31,7 +31,9 @@ Json minimal(const std::string& call) {
   if (call == "detokenize") out["tokens"] = Json::array({1});
   if (call == "cancel") out["target"] = "r0";
   if (call == "load") out["path"] = "/m";
-  if (call == "unload" || call == "revoke" || call == "bias") out["name"] = "legal";
+  if (call == "unload" || call == "revoke" || call == "bias" || call == "enable" ||
+      call == "disable")
+    out["name"] = "legal";
   if (call == "bias") out["value"] = 0.5;
   if (call == "plan" || call == "apply") out["composition"] = Json::object();
   return out;
@@ -44,9 +46,9 @@ Json conversation_to_tokenize() {
 }
 
 const std::vector<std::string> kCalls = {
-    "generate", "chat",    "score",   "tokenize", "detokenize", "cancel", "info",
-    "health",   "modules", "load",    "unload",   "revoke",     "plan",   "apply",
-    "rollback", "epochs",  "routing", "bias",     "stats",      "drain",  "shutdown"};
+    "generate", "chat", "score",  "tokenize", "detokenize", "cancel", "info",     "health",
+    "modules",  "load", "unload", "revoke",   "plan",       "apply",  "rollback", "epochs",
+    "routing",  "bias", "enable", "disable",  "requests",   "stats",  "drain",    "shutdown"};
 
 std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
   std::string id;
@@ -457,6 +459,38 @@ TEST(Protocol, DepthSizeAndNumberOfValuesAreBounded) {
   EXPECT_TRUE(problem(std::string(kMaxMessageBytes + 1, ' '), Endpoint::kServe));
 }
 
+TEST(Protocol, AWishIsACompositionOrADeployment) {
+  for (const std::string call : {"plan", "apply"}) {
+    Json request = {{"id", "r1"}, {"call", call}, {"deployment", Json{{"threads", 2}}}};
+    ASSERT_TRUE(problem(request)) << "without a directory";
+    request["directory"] = "/d";
+    EXPECT_FALSE(problem(request));
+    std::string id;
+    const auto decoded = decode_request(write_json(request), Endpoint::kControl, &id);
+    const Call& read = std::get<Request>(decoded).call;
+    const Wish& wish = call == "plan" ? std::get<Plan>(read).wish : std::get<Apply>(read).wish;
+    EXPECT_EQ(json_of(wish.deployment_json), request["deployment"]);
+    EXPECT_EQ(wish.directory, "/d");
+    EXPECT_EQ(wish.composition_json, "");
+    // And back: what a client encodes is what it was given.
+    EXPECT_EQ(json_of(encode_request({"r1", read}))["deployment"], request["deployment"]);
+    request["composition"] = Json::object();
+    ASSERT_TRUE(problem(request));
+    EXPECT_NE(problem(request)->message.find("exactly one"), std::string::npos);
+  }
+}
+
+TEST(Protocol, CancelOfTheControlEndpointIsAnotherCall) {
+  const std::string text = R"({"id":"a","call":"cancel","target":"b"})";
+  std::string id;
+  const auto serve = decode_request(text, Endpoint::kServe, &id);
+  const auto control = decode_request(text, Endpoint::kControl, &id);
+  EXPECT_TRUE(std::holds_alternative<Cancel>(std::get<Request>(serve).call));
+  EXPECT_TRUE(std::holds_alternative<CancelAny>(std::get<Request>(control).call));
+  EXPECT_EQ(encode_request(std::get<Request>(control)), encode_request(std::get<Request>(serve)));
+  EXPECT_EQ(endpoint_of(CancelAny{}), Endpoint::kControl);
+}
+
 TEST(Protocol, ErrorsDoNotEchoControlBytesNorWholePrompts) {
   Json request = minimal("generate");
   request["max_tokens"] = std::string(5000, 's') + "\x1b[31m";
@@ -495,8 +529,9 @@ TEST(Protocol, TheDocumentStatesTheSameRanges) {
     const auto number = [](double x) { return write_json(static_cast<int64_t>(x)); };
     states(r.name, (r.min_open ? "above " : "") + number(r.min), number(r.max));
   }
-  for (const TextRange& r : {range::id, range::target, range::prompt, range::text, range::content,
-                             range::role, range::stop, range::name, range::path}) {
+  for (const TextRange& r :
+       {range::id, range::target, range::prompt, range::text, range::content, range::role,
+        range::stop, range::name, range::path, range::directory}) {
     states(r.name, std::to_string(r.min) + " bytes", std::to_string(r.max) + " bytes");
   }
 }

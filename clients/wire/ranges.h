@@ -38,7 +38,8 @@ inline constexpr TextRange content{"content", 0, kTextBytes};
 inline constexpr TextRange role{"role", 1, 64};
 inline constexpr TextRange stop{"stop", 1, 256};  // each of at most kMaxStops strings
 inline constexpr TextRange name{"name", 1, 128};
-inline constexpr TextRange path{"path", 1, 4096};  // PATH_MAX
+inline constexpr TextRange path{"path", 1, 4096};            // PATH_MAX
+inline constexpr TextRange directory{"directory", 1, 4096};  // likewise
 
 inline constexpr IntRange token{"tokens", 0, std::numeric_limits<int32_t>::max()};
 inline constexpr IntRange max_tokens{"max_tokens", 1, 1'000'000};

@@ -124,7 +124,12 @@ TEST_F(EngineEpochs, NoPassTouchesAModuleAfterItsRevocation) {
     const DoneEvent used = free_choice[0]->done();
     ASSERT_TRUE(used.modules.count("a"));
     EXPECT_GT(used.modules.at("a").share, 0.0);
-    for (auto& sink : only_it) EXPECT_EQ(sink->done().finish_reason, FinishReason::kRevoked);
+    for (auto& sink : only_it) {
+      // The backbone remains permitted: they go on with it alone.
+      const DoneEvent done = sink->done();
+      EXPECT_EQ(done.finish_reason, FinishReason::kLength);
+      EXPECT_EQ(done.completion_tokens, 60);
+    }
     for (auto& sink : without) {
       EXPECT_EQ(sink->done().completion_tokens, 60);
       EXPECT_EQ(sink->done().modules.count("a"), 0u);
@@ -157,10 +162,56 @@ TEST_F(EngineEpochs, RevocationAlsoEndsPinnedAndWaitingUse) {
   EXPECT_EQ(engine->epochs()[0].sequences, 2);
   EXPECT_TRUE(engine->epochs()[0].current);
   EXPECT_EQ(engine->stats().restarted, 2u);
+  EXPECT_EQ(waiting->terminals(), 0);  // the backbone is left to it, once a slot is free
+  EXPECT_EQ(other->terminals(), 0);
+}
+
+TEST_F(EngineEpochs, ARequestWithNothingLeftEndsAsRevoked) {
+  // A backbone without experts of its own.
+  const World bare("flex_olmo_f32", 0);
+  auto mine = bare.module("a");
+  const auto other = bare.module("b");
+  EngineOptions options;
+  options.max_sequences = 1;
+  auto engine = must(Engine::create(bare.backbone, nullptr, bare.table(1, {mine, other}), options));
+  EngineRequest only_a = greedy(prompt(1, 6), 1500);
+  only_a.modules.only = {"a"};
+  const auto running = submit(*engine, only_a, nullptr, slowly);
+  const auto waiting = submit(*engine, only_a);
+  ASSERT_TRUE(running->wait_tokens(1));
+  mine.reset();
+  ASSERT_TRUE(engine->revoke("a", bare.table(2, {other})).ok());
+  EXPECT_EQ(running->done().finish_reason, FinishReason::kRevoked);
   EXPECT_EQ(waiting->done().finish_reason,
             FinishReason::kRevoked);  // at once, not when a slot is free
   EXPECT_EQ(waiting->done().completion_tokens, 0);
-  EXPECT_EQ(other->terminals(), 0);
+}
+
+// Invariant 2: a request that named the module alone goes on as if it had named none.
+TEST_F(EngineEpochs, OnlyTheRevokedModuleGoesOnWithTheBackboneBitwise) {
+  EngineRequest only_a = greedy(prompt(1, 8), 80);
+  only_a.modules.only = {"a"};
+  auto engine = make(world->table(1, {a, b}));
+  const auto sink = submit(*engine, only_a, nullptr, slowly);
+  ASSERT_TRUE(sink->wait_tokens(3));
+  a.reset();
+  ASSERT_TRUE(engine->revoke("a", world->table(2, {b})).ok());
+  const DoneEvent done = sink->done();
+  ASSERT_EQ(done.finish_reason, FinishReason::kLength);
+  ASSERT_EQ(done.completion_tokens, 80);
+  const std::vector<TokenEvent> tokens = sink->tokens();
+  const auto moved = std::find_if(tokens.begin(), tokens.end(),
+                                  [](const TokenEvent& token) { return token.epoch == 2; });
+  ASSERT_NE(moved, tokens.begin()) << "nothing came from the module";
+  ASSERT_NE(moved, tokens.end());
+
+  EngineRequest backbone = greedy(only_a.tokens, tokens.end() - moved);
+  for (auto it = tokens.begin(); it != moved; ++it) backbone.tokens.push_back(it->token);
+  backbone.modules.only.emplace();
+  const auto rest = submit(*make(world->table(1, {})), backbone);
+  const std::vector<int32_t> alone = rest->done().tokens;
+  for (size_t i = 0; i < alone.size(); ++i)
+    EXPECT_EQ(moved[static_cast<int64_t>(i)].token, alone[i]);
 }
 
 // Invariant 5.

@@ -14,6 +14,18 @@ namespace {
 // One attempt to publish. Short, so that a revocation that arrives meanwhile waits no longer.
 constexpr std::chrono::milliseconds kAttempt{100};
 
+// Milliseconds since its making, for the log.
+class Stopwatch {
+ public:
+  double ms() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_)
+        .count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 // Counts revocations that want the commit lock.
 class Announcement {
  public:
@@ -62,11 +74,16 @@ Result<std::shared_ptr<const RoutingTable>> Registry::Impl::next_table(
   return options.loader->builder().build(*epoch, next.composition, next.modules);
 }
 
-Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch,
+Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
                                    const std::function<Status()>& publish) {
   // Durable before visible: nobody may see an epoch that a crash could make unsaid.
-  CHIMERA_RETURN_IF_ERROR(options.store->append({epoch, utc_now(), next.composition}));
+  const Stopwatch watch;
+  CHIMERA_RETURN_IF_ERROR(
+      options.store->append({epoch, utc_now(), next.composition, origin, next.revoked}));
+  log::debug("state_written", {{"epoch", epoch}, {"ms", watch.ms()}});
   Status published = publish();
+  log::debug("publication",
+             {{"epoch", epoch}, {"ms", watch.ms()}, {"result", code_name(published.code())}});
   if (published.ok()) return {};
   const Status taken_back = options.store->retract();
   if (taken_back.ok()) return published;
@@ -104,39 +121,43 @@ void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Modul
   }
 }
 
-ChangeReport Registry::Impl::make_current(uint64_t epoch, LoadedComposition next,
-                                          const std::string& digest,
+ChangeReport Registry::Impl::make_current(Current next, const std::string& digest,
                                           std::vector<ChangeItem> changes) {
+  ChangeReport report{
+      next.epoch, digest, std::move(changes), {}, disabled_modules(next.loaded.composition)};
   Current old;
   {
     const MutexLock lock(state_mutex);
-    old = std::exchange(now, Current{epoch, std::move(next)});
+    old = std::exchange(now, std::move(next));
     note_retiring(old.loaded.modules);
   }
-  ChangeReport report{epoch, digest, std::move(changes), {}};
   log_change(report);
   return report;
 }
 
-Result<ChangeReport> Registry::Impl::commit(uint64_t basis, const Edit& edit, InFlight in_flight) {
+Result<ChangeReport> Registry::Impl::commit(uint64_t basis, const Edit& edit, InFlight in_flight,
+                                            uint64_t origin) {
   // First of all locals, so that what they hold is gone before a waiting revocation gets its turn.
   const MutexLock lock(commit_mutex);
   Current from = current();
   if (from.epoch != basis) return overtaken();
-  const Composition before = from.loaded.composition;
+  const LoadedComposition before = from.loaded;
   LoadedComposition next = std::move(from.loaded);
   CHIMERA_RETURN_IF_ERROR(edit(&next));
-  std::vector<ChangeItem> changes = difference(before, next.composition);
+  std::vector<ChangeItem> changes = difference(before, next);
   const std::string digest = next.composition.digest();
   if (changes.empty()) {
-    return ChangeReport{basis, digest, {}, options.engine->current().notes};
+    log::debug("unchanged", {{"epoch", basis}});
+    return ChangeReport{
+        basis, digest, {}, options.engine->current().notes, disabled_modules(next.composition)};
   }
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
   CHIMERA_RETURN_IF_ERROR(
-      persist_and(next, epoch, [&] { return publish_patiently(*table, in_flight); }));
-  ChangeReport report = make_current(epoch, std::move(next), digest, std::move(changes));
+      persist_and(next, epoch, origin, [&] { return publish_patiently(*table, in_flight); }));
+  ChangeReport report = make_current({epoch, std::move(next), origin == 0 ? epoch : origin}, digest,
+                                     std::move(changes));
   report.notes = (*table)->notes();
   log_notes(report.notes);
   return report;
@@ -148,15 +169,16 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
   LoadedComposition next = current().loaded;
   if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
   const Composition before = next.composition;
-  remove_module(&next, name);
+  revoke_module(&next, name);
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
   CHIMERA_RETURN_IF_ERROR(
-      persist_and(next, epoch, [&] { return options.engine->revoke(name, *table); }));
+      persist_and(next, epoch, 0, [&] { return options.engine->revoke(name, *table); }));
   const std::string digest = next.composition.digest();
-  ChangeReport report =
-      make_current(epoch, std::move(next), digest, difference(before, (*table)->composition()));
+  std::vector<ChangeItem> changes = difference(before, next.composition);
+  for (ChangeItem& item : changes) item.action = ChangeAction::kRevoke;
+  ChangeReport report = make_current({epoch, std::move(next), epoch}, digest, std::move(changes));
   report.notes = (*table)->notes();
   return report;
 }

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "experts/library/backend.h"
+
 namespace chimera {
 namespace {
 
@@ -37,7 +39,23 @@ std::vector<std::string> common_order(const Composition& of, const Composition& 
   return names;
 }
 
+/// In quarantine: nothing will start the code of this object again.
+bool shut_out(const Module& module) {
+  return module.library != nullptr && module.library->status().state == LibraryState::kQuarantined;
+}
+
+const Module* find_module(const LoadedComposition& in, const std::string& name) {
+  for (const auto& module : in.modules) {
+    if (module->name() == name) return module.get();
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+bool LoadedComposition::was_revoked(const std::string& name) const {
+  return std::find(revoked.begin(), revoked.end(), name) != revoked.end();
+}
 
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
                 float bias) {
@@ -47,6 +65,7 @@ void put_module(LoadedComposition* target, std::shared_ptr<const Module> module,
                           module->dir,
                           enabled,
                           bias};
+  std::erase(target->revoked, entry.name);
   auto& entries = target->composition.modules;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].name != entry.name) continue;
@@ -89,6 +108,43 @@ std::vector<ChangeItem> difference(const Composition& from, const Composition& t
                    fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
   }
   return out;
+}
+
+void revoke_module(LoadedComposition* target, const std::string& name) {
+  remove_module(target, name);
+  if (!target->was_revoked(name)) target->revoked.push_back(name);
+}
+
+std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedComposition& to) {
+  std::vector<ChangeItem> out = difference(from.composition, to.composition);
+  for (ChangeItem& item : out) {
+    if (item.action == ChangeAction::kUnload && to.was_revoked(item.module))
+      item.action = ChangeAction::kRevoke;
+    if (item.action == ChangeAction::kLoad && from.was_revoked(item.module))
+      item.detail += ", was revoked";
+  }
+  for (const CompositionModule& entry : to.composition.modules) {
+    const CompositionModule* before = from.composition.find(entry.name);
+    if (before == nullptr || before->digest != entry.digest) continue;
+    const Module* was = find_module(from, entry.name);
+    if (was == nullptr || was == find_module(to, entry.name) || !shut_out(*was)) continue;
+    out.push_back({ChangeAction::kRestart, entry.name, "its library was in quarantine"});
+  }
+  return out;
+}
+
+std::vector<std::string> disabled_modules(const Composition& composition) {
+  std::vector<std::string> names;
+  for (const CompositionModule& module : composition.modules) {
+    if (!module.enabled) names.push_back(module.name);
+  }
+  return names;
+}
+
+Status revoked_refusal(const std::string& what, const std::string& module) {
+  return {Code::kFailedPrecondition,
+          fmt::format("{}: module {} was revoked (expected none that was)", what, module),
+          "`chimera load PATH` lets it in again; `chimera epochs` lists those without it"};
 }
 
 Status check_bias(const std::string& module, float bias) {

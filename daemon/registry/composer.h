@@ -17,20 +17,36 @@ namespace chimera {
 struct LoadedComposition {
   Composition composition;
   std::vector<std::shared_ptr<const Module>> modules;
+  /// Modules revoked and not loaded again since; travels along from one composition to the next.
+  std::vector<std::string> revoked;
+
+  bool was_revoked(const std::string& name) const;
 };
 
 /// |bias| of a module may not exceed this: logits of real gates stay well below, so more only
 /// drowns the gate.
 inline constexpr float kMaxModuleBias = 100.0f;
 
-/// Appends a module, or puts it in the place of the one with its name.
+/// Appends a module, or puts it in the place of the one with its name; it no longer counts as
+/// revoked.
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
                 float bias);
 /// Takes the module `name` out. REQUIRES: it is there.
 void remove_module(LoadedComposition* target, const std::string& name);
 
+/// As remove_module; the name counts as revoked until it is loaded again.
+void revoke_module(LoadedComposition* target, const std::string& name);
+
 /// What somebody has to be told when `to` follows `from`, in the order of `to`.
 std::vector<ChangeItem> difference(const Composition& from, const Composition& to);
+/// The same of what is loaded: a module that was revoked and is let in again is told as such, one
+/// that was withdrawn by revocation as `revoke`, and one whose library was shut out for crashing
+/// and is now a new one of the same content as `restart`.
+std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedComposition& to);
+/// Modules that are loaded and not used, by name.
+std::vector<std::string> disabled_modules(const Composition& composition);
+/// failed_precondition that names `module` as revoked.
+Status revoked_refusal(const std::string& what, const std::string& module);
 
 /// invalid_argument for a bias that is not finite or too large.
 Status check_bias(const std::string& module, float bias);

@@ -75,6 +75,7 @@ LoadedComposition deployed(ModuleLoader* loader, const CompositionSpec& deployme
 LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
                                   const CompositionSpec& deployment) {
   LoadedComposition next = restored(loader, last.composition);
+  next.revoked = last.revoked;
   if (next.composition != last.composition) {
     log::warning("started_without_some_modules",
                  {{"epoch", last.epoch},
@@ -91,17 +92,21 @@ LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
 
 Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
                                const CompositionSpec& deployment) {
-  const std::vector<EpochRecord> history = store->history();
   const std::string& fingerprint = loader->fingerprint();
+  const std::vector<EpochRecord> history = store->history_of(fingerprint);
   FirstEpoch first;
-  if (!history.empty() && history.back().composition.backbone_fingerprint == fingerprint) {
-    first.loaded = restored_record(loader, history.back(), deployment);
+  uint64_t origin = 0;
+  if (!history.empty()) {
+    const EpochRecord& last = history.back();
+    first.loaded = restored_record(loader, last, deployment);
+    // A restart is no step of the history.
+    if (first.loaded.composition == last.composition) origin = last.place();
   } else {
-    if (!history.empty()) {
-      log::warning("state_of_another_backbone",
-                   {{"found", history.back().composition.backbone_fingerprint},
-                    {"expected", fingerprint},
-                    {"used", "the composition of the deployment"}});
+    if (!store->history().empty()) {
+      log::info("first_start_of_this_backbone",
+                {{"fingerprint", fingerprint},
+                 {"used", "the composition of the deployment"},
+                 {"kept", "what the state directory holds of other backbones"}});
     }
     first.loaded = deployed(loader, deployment);
   }
@@ -110,7 +115,9 @@ Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
   auto table = loader->builder().build(first.epoch, loaded.composition, loaded.modules);
   if (!table.ok()) return table.status();
   log_notes((*table)->notes());
-  CHIMERA_RETURN_IF_ERROR(store->append({first.epoch, utc_now(), loaded.composition}));
+  first.place = origin == 0 ? first.epoch : origin;
+  CHIMERA_RETURN_IF_ERROR(
+      store->append({first.epoch, utc_now(), loaded.composition, origin, loaded.revoked}));
   first.table = std::move(*table);
   return first;
 }

@@ -17,11 +17,13 @@ namespace chimera {
 struct FirstEpoch {
   uint64_t epoch = 0;
   LoadedComposition loaded;
+  uint64_t place = 0;  // in the history; EpochRecord::place
   /// The engine's: hand it over. Whoever keeps it keeps these modules in memory for good.
   std::shared_ptr<const RoutingTable> table;
 };
 
-/// Loads the last acknowledged composition of the store if there is one, else the deployment's, and
+/// Loads the last acknowledged composition that the store has of this backbone, else the
+/// deployment's, and
 /// records it as a new epoch. A module that no longer loads is left out with a warning naming it;
 /// the daemon still starts.
 Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,

@@ -33,6 +33,7 @@ struct Registry::Impl {
   struct Current {
     uint64_t epoch = 0;
     LoadedComposition loaded;
+    uint64_t place = 0;  // in the history; EpochRecord::place
   };
   Current current() const EXCLUDES(state_mutex);
   /// What a change is prepared on. Keeps no module alive.
@@ -40,6 +41,7 @@ struct Registry::Impl {
     uint64_t epoch = 0;
     Composition composition;
     CurrentModules modules;
+    std::vector<std::string> revoked;  // as LoadedComposition's
   };
   Basis basis() const;
 
@@ -47,8 +49,9 @@ struct Registry::Impl {
   using Edit = std::function<Status(LoadedComposition* next)>;
   /// Makes what `edit` does to the current composition current, or changes nothing. Refused as
   /// overtaken when the epoch is not `basis` any more. When this returns, it holds no module.
-  Result<ChangeReport> commit(uint64_t basis, const Edit& edit, InFlight in_flight)
-      EXCLUDES(commit_mutex);
+  /// `origin` as EpochRecord's.
+  Result<ChangeReport> commit(uint64_t basis, const Edit& edit, InFlight in_flight,
+                              uint64_t origin = 0) EXCLUDES(commit_mutex);
   /// Runs on the caller's thread and overtakes everything else.
   Result<ChangeReport> revoke(const std::string& name) EXCLUDES(commit_mutex);
 
@@ -58,8 +61,8 @@ struct Registry::Impl {
   Preparation prepare(Basis basis, const CompositionSpec& spec, std::vector<Status>* refusals);
   Result<Preparation> prepare(Basis basis, const EpochRecord& record);
   /// commit() of a whole composition.
-  Result<ChangeReport> put_in_place(uint64_t basis, const Preparation& prepared,
-                                    InFlight in_flight);
+  Result<ChangeReport> put_in_place(uint64_t basis, const Preparation& prepared, InFlight in_flight,
+                                    uint64_t origin = 0);
   Result<EpochRecord> find_record(std::optional<uint64_t> epoch) const;
   Result<ChangeReport> load(const LoadArgs& args);
   PlanReport plan(const CompositionSpec& spec);
@@ -80,12 +83,12 @@ struct Registry::Impl {
   Result<std::shared_ptr<const RoutingTable>> next_table(const LoadedComposition& next,
                                                          uint64_t* epoch) const;
   /// Writes the record, calls `publish`, takes the record back if that fails.
-  Status persist_and(const LoadedComposition& next, uint64_t epoch,
+  Status persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
                      const std::function<Status()>& publish);
   Status publish_patiently(const std::shared_ptr<const RoutingTable>& table, InFlight in_flight);
   /// Puts those of `left` that are not current on the list of the retiring.
   void note_retiring(const std::vector<std::shared_ptr<const Module>>& left) REQUIRES(state_mutex);
-  ChangeReport make_current(uint64_t epoch, LoadedComposition next, const std::string& digest,
+  ChangeReport make_current(Current next, const std::string& digest,
                             std::vector<ChangeItem> changes) EXCLUDES(state_mutex);
 };
 

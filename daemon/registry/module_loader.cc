@@ -11,9 +11,16 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/load.h"
+#include "experts/library/backend.h"
 
 namespace chimera {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 // Remembered directories and verdicts: more than a busy daemon cycles through.
 constexpr size_t kRemembered = 256;
@@ -22,6 +29,14 @@ constexpr int64_t kTokenProbe = 32;
 // A second run shows repeatability; it is left out when the first took longer than this, because
 // a load should not take twice as long for it.
 constexpr std::chrono::milliseconds kCheapProbe{500};
+
+/// A library that is lost while it serves is started again; one that does not survive its probe is
+/// not, so its "try again" would be wrong here.
+Status probe_failure(const Module& module, const Status& status) {
+  if (module.library == nullptr || status.code() != Code::kUnavailable) return status;
+  return {Code::kFailedPrecondition, status.message(),
+          "It was not loaded; chimera-plugin-check on the module says what its library does wrong"};
+}
 
 template <class T>
 void bound(std::list<T>* list) {
@@ -44,11 +59,22 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir)
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
-  if (auto module = reusable(dir, *manifest, stamps)) return module;
+  log::debug("load_manifest", {{"module", manifest->name},
+                               {"version", manifest->version},
+                               {"dir", dir},
+                               {"digest", manifest->digest}});
+  if (auto module = reusable(dir, *manifest, stamps)) {
+    log::debug("load_known", {{"module", manifest->name}});
+    return module;
+  }
 
   set_loading(std::make_shared<const Manifest>(*manifest));
+  const auto start = Clock::now();
   Result<std::shared_ptr<const Module>> module = load_module(dir, info_);
   Status status = module.status();
+  log::debug(
+      "load_payload",
+      {{"module", manifest->name}, {"ms", ms_since(start)}, {"result", code_name(status.code())}});
   if (status.ok()) status = probe(*module);
   set_loading(nullptr);
   if (!status.ok()) return status;
@@ -88,9 +114,13 @@ std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
                                                      const Manifest& manifest,
                                                      const std::vector<Stamp>& stamps) const {
   for (const Known& known : known_) {
-    if (known.dir == dir && known.digest == manifest.digest && known.stamps == stamps) {
-      return known.module.lock();
-    }
+    if (known.dir != dir || known.digest != manifest.digest || known.stamps != stamps) continue;
+    auto module = known.module.lock();
+    // The code of a library in quarantine is not started again; a new object may be, or is refused
+    // with the reason.
+    const bool shut_out = module != nullptr && module->library != nullptr &&
+                          module->library->status().state == LibraryState::kQuarantined;
+    return shut_out ? nullptr : module;
   }
   return nullptr;
 }
@@ -108,10 +138,16 @@ Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
   const std::string& digest = module->manifest.digest;
   const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
   if (known != verdicts_.end()) {
+    log::debug("load_probe", {{"module", module->name()}, {"result", "known"}});
     verdicts_.splice(verdicts_.begin(), verdicts_, known);
     return {};
   }
-  CHIMERA_RETURN_IF_ERROR(run_probe(module));
+  const auto start = Clock::now();
+  const Status status = run_probe(module);
+  log::debug(
+      "load_probe",
+      {{"module", module->name()}, {"ms", ms_since(start)}, {"result", code_name(status.code())}});
+  if (!status.ok()) return status;
   verdicts_.push_front(digest);
   bound(&verdicts_);
   return {};
@@ -158,7 +194,7 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
 
   const auto start = std::chrono::steady_clock::now();
   const Result<ProbeResult> first = probe_score(*model_.backbone, *table, input->tokens);
-  if (!first.ok()) return first.status().with_context(context);
+  if (!first.ok()) return probe_failure(*module, first.status().with_context(context));
   if (!first->finite) {
     return {Code::kDataCorrupt,
             context + ": found values that are not finite (expected numbers)" +
@@ -167,7 +203,7 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   }
   if (std::chrono::steady_clock::now() - start < kCheapProbe) {
     const Result<ProbeResult> second = probe_score(*model_.backbone, *table, input->tokens);
-    if (!second.ok()) return second.status().with_context(context);
+    if (!second.ok()) return probe_failure(*module, second.status().with_context(context));
     if (second->logits_digest != first->logits_digest) {
       return {Code::kDataCorrupt,
               context + ": found another result on repetition (expected the same bits)",

@@ -41,7 +41,7 @@ ModuleStatus describe(const Module& module, ModuleState state) {
 
 Registry::Impl::Impl(Options o, FirstEpoch first) : options(o) {
   const MutexLock lock(state_mutex);
-  now = {first.epoch, std::move(first.loaded)};
+  now = {first.epoch, std::move(first.loaded), first.place};
 }
 
 Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir) {
@@ -56,7 +56,7 @@ Registry::Impl::Current Registry::Impl::current() const {
 
 Registry::Impl::Basis Registry::Impl::basis() const {
   const Current is = current();
-  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded)};
+  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded), is.loaded.revoked};
 }
 
 Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
@@ -84,6 +84,11 @@ Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& reco
                               record.composition.backbone_fingerprint, fingerprint),
                   "It belongs to another backbone; choose a later epoch");
   }
+  for (const CompositionModule& wanted : record.composition.modules) {
+    const auto& revoked = basis.revoked;
+    if (std::find(revoked.begin(), revoked.end(), wanted.name) == revoked.end()) continue;
+    return revoked_refusal(fmt::format("rollback: epoch {}", record.epoch), wanted.name);
+  }
   Preparation next(std::move(basis.modules), fingerprint, record.composition.top_k);
   std::vector<Status> refusals;
   for (const CompositionModule& wanted : record.composition.modules) {
@@ -108,10 +113,15 @@ Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& reco
 }
 
 Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) const {
-  const std::vector<EpochRecord> history = options.store->history();
-  const Composition is = current().loaded.composition;
+  const std::vector<EpochRecord> history =
+      epoch ? options.store->history() : options.store->history_of(options.loader->fingerprint());
+  const Current is = current();
   for (auto it = history.rbegin(); it != history.rend(); ++it) {
-    if (epoch ? it->epoch == *epoch : it->composition != is) return *it;
+    // Without an epoch each rollback goes one step further back, also from where one led to.
+    if (epoch ? it->epoch == *epoch
+              : it->epoch < is.place && it->composition != is.loaded.composition) {
+      return *it;
+    }
   }
   if (!epoch) {
     return Status(Code::kFailedPrecondition,
@@ -129,6 +139,14 @@ Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
   const Result<std::string> dir = normal_module_path(args.path);
   if (!dir.ok()) return dir.status();
   const Basis from = basis();
+  if (!args.readmit) {
+    const Result<Manifest> manifest = read_manifest(*dir);
+    const auto& revoked = from.revoked;
+    if (manifest.ok() &&
+        std::find(revoked.begin(), revoked.end(), manifest->name) != revoked.end()) {
+      return revoked_refusal(*dir, manifest->name);
+    }
+  }
   Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
   if (!module.ok()) return module.status();
   const std::string name = (*module)->name();
@@ -159,7 +177,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
     report.refusals.push_back(next.status());
     return report;
   }
-  report.changes = difference(from.composition, next->composition);
+  report.changes = difference(current().loaded, *next);
   report.composition = next->composition.digest();
   for (const auto& module : next->modules) {
     if (!from.modules.contains(module)) {
@@ -230,6 +248,19 @@ Result<ChangeReport> Registry::set_bias(const std::string& name, float value) {
   });
 }
 
+Result<ChangeReport> Registry::set_enabled(const std::string& name, bool enabled) {
+  return impl_->worker.run([impl = impl_.get(), name, enabled]() -> Result<ChangeReport> {
+    const auto set = [&](LoadedComposition* next) -> Status {
+      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
+      for (CompositionModule& module : next->composition.modules) {
+        if (module.name == name) module.enabled = enabled;
+      }
+      return {};
+    };
+    return impl->commit(impl->basis().epoch, set, InFlight::kPin);
+  });
+}
+
 PlanReport Registry::plan(const CompositionSpec& spec) {
   Result<PlanReport> report = impl_->worker.run(
       [impl = impl_.get(), spec]() -> Result<PlanReport> { return impl->plan(spec); });
@@ -240,13 +271,17 @@ PlanReport Registry::plan(const CompositionSpec& spec) {
 }
 
 Result<ChangeReport> Registry::Impl::put_in_place(uint64_t basis, const Preparation& prepared,
-                                                  InFlight in_flight) {
+                                                  InFlight in_flight, uint64_t origin) {
   const auto put = [&](LoadedComposition* next) -> Status {
     Result<LoadedComposition> finished = prepared.finish();
-    if (finished.ok()) *next = std::move(*finished);
-    return finished.status();
+    if (!finished.ok()) return finished.status();
+    for (const std::string& name : next->revoked) {
+      if (finished->composition.find(name) == nullptr) finished->revoked.push_back(name);
+    }
+    *next = std::move(*finished);
+    return {};
   };
-  return commit(basis, put, in_flight);
+  return commit(basis, put, in_flight, origin);
 }
 
 Result<ChangeReport> Registry::apply(const CompositionSpec& spec, InFlight in_flight) {
@@ -266,7 +301,7 @@ Result<ChangeReport> Registry::rollback(std::optional<uint64_t> epoch) {
     if (!record.ok()) return record.status();
     const Result<Preparation> next = impl->prepare(from, *record);
     if (!next.ok()) return next.status();
-    return impl->put_in_place(from.epoch, *next, InFlight::kPin);
+    return impl->put_in_place(from.epoch, *next, InFlight::kPin, record->place());
   });
 }
 
@@ -300,6 +335,8 @@ std::vector<ModuleStatus> Registry::modules() const {
 
 LibraryStats Registry::library_stats() const { return impl_->options.loader->library_stats(); }
 
-std::vector<EpochRecord> Registry::history() const { return impl_->options.store->history(); }
+std::vector<EpochRecord> Registry::history() const {
+  return impl_->options.store->history_of(impl_->options.loader->fingerprint());
+}
 
 }  // namespace chimera

@@ -59,15 +59,18 @@ struct ModuleStatus {
 enum class ChangeAction : uint8_t {
   kLoad,
   kUnload,
+  kRevoke,
   kReplace,
+  kRestart,  // the same content loaded again, because its library was shut out
   kEnable,
   kDisable,
   kBias,
   kReorder,
   kTopK
 };
-inline constexpr auto kChangeActionNames = enum_names<ChangeAction>(
-    "load", "unload", "replace", "enable", "disable", "bias", "reorder", "top_k");
+inline constexpr auto kChangeActionNames =
+    enum_names<ChangeAction>("load", "unload", "revoke", "replace", "restart", "enable", "disable",
+                             "bias", "reorder", "top_k");
 
 struct ChangeItem {
   ChangeAction action = ChangeAction::kLoad;
@@ -86,8 +89,9 @@ struct PlanReport {
 struct ChangeReport {
   uint64_t epoch = 0;
   std::string composition;
-  std::vector<ChangeItem> changes;
-  std::vector<std::string> notes;  // RoutingTable::notes of what is current now
+  std::vector<ChangeItem> changes;    // empty: everything was as it was asked for, no new epoch
+  std::vector<std::string> notes;     // RoutingTable::notes of what is current now
+  std::vector<std::string> disabled;  // modules of the composition that are loaded and not used
 };
 
 struct LoadArgs {
@@ -96,6 +100,8 @@ struct LoadArgs {
   std::optional<bool> enabled;
   std::optional<float> bias;
   InFlight in_flight = InFlight::kPin;
+  /// Whether a module that was revoked may come in again: a person asks for it by name.
+  bool readmit = true;
 };
 
 class Registry {
@@ -122,11 +128,14 @@ class Registry {
   /// none was.
   Result<ChangeReport> unload_from(const std::string& path);
   Result<ChangeReport> revoke(const std::string& name);
+  Result<ChangeReport> set_enabled(const std::string& name, bool enabled);
   Result<ChangeReport> set_bias(const std::string& name, float value);
   PlanReport plan(const CompositionSpec& spec);
   Result<ChangeReport> apply(const CompositionSpec& spec, InFlight in_flight);
-  /// To the composition of `epoch`, or to the latest recorded one that differs from the current.
-  /// Refused when one of its modules is gone or has changed on disk.
+  /// To the composition of `epoch`; without one, to the latest recorded one that is older than the
+  /// current one and differs from it, so that repeated calls walk further and further back (a
+  /// rollback stands at the place of what it went back to). Refused when one of its modules is gone
+  /// or has changed on disk, or was revoked and not loaded again since.
   Result<ChangeReport> rollback(std::optional<uint64_t> epoch);
 
   Composition composition() const;

@@ -60,6 +60,14 @@ bool take(const Json& object, const char* key, float& out) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+bool take_names(const Json& list, std::vector<std::string>& out) {
+  for (const Json& name : list) {
+    if (!name.is_string()) return false;
+    out.push_back(*name.string());
+  }
+  return list.is_null() || list.is_array();
+}
+
 bool take_composition(const Json& in, Composition& out) {
   if (!take(in, "backbone", out.backbone_fingerprint)) return false;
   if (const Json* top_k = in.find("top_k")) {
@@ -97,9 +105,12 @@ bool take_number(std::string_view* line, int base, Int* out) {
 std::string encode_state(const StateImage& image) {
   Json history = Json::array();
   for (const EpochRecord& record : image.history) {
-    history.push_back({{"epoch", record.epoch},
-                       {"time", record.time},
-                       {"composition", to_json(record.composition)}});
+    Json entry = {{"epoch", record.epoch},
+                  {"time", record.time},
+                  {"composition", to_json(record.composition)}};
+    if (record.origin != 0) entry["origin"] = record.origin;
+    if (!record.revoked.empty()) entry["revoked"] = record.revoked;
+    history.push_back(std::move(entry));
   }
   const Json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
   // A path is bytes, not necessarily UTF-8: replaced rather than thrown at.
@@ -136,6 +147,8 @@ Result<StateImage> decode_state(std::string_view bytes) {
     EpochRecord record;
     whole = whole && take(entry, "epoch", record.epoch) && take(entry, "time", record.time) &&
             take_composition(entry["composition"], record.composition);
+    if (entry.contains("origin")) whole = whole && take(entry, "origin", record.origin);
+    whole = whole && take_names(entry["revoked"], record.revoked);
     if (!whole) break;
     if (record.epoch > image.last_epoch ||
         (!image.history.empty() && record.epoch <= image.history.back().epoch)) {

@@ -1,7 +1,11 @@
 // The bytes of one generation of the state directory, apart from the files they are kept in.
 //
 //   chimera-state/1 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
-//   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}}, …]}
+//   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}, "origin": …,
+//    "revoked": […]}, …]}
+//
+// "origin" and "revoked" are left out where they say nothing; a reader that does not know them
+// takes the rest as it is.
 //
 // Thread safety: values and free functions, from any thread.
 #pragma once

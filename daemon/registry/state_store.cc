@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
+#include <map>
 #include <optional>
 
 #include "base/io/file_lock.h"
@@ -20,7 +21,7 @@ namespace {
 constexpr std::string_view kPrefix = "state-";
 // Kept on disk: the current generation and two to fall back on.
 constexpr size_t kGenerations = 3;
-// 64 records of 63 modules with the longest paths stay below this.
+// kAllHistory records of 63 modules with the longest paths stay below this.
 constexpr size_t kMaxStateBytes = 64u << 20;
 
 std::string file_name(uint64_t generation) { return fmt::format("{}{:020}", kPrefix, generation); }
@@ -62,6 +63,46 @@ Status make_directory(const std::string& dir) {
                   "state: found the file " + dir + " (expected a directory)");
   }
   return Status();
+}
+
+size_t count_of(const std::vector<EpochRecord>& history, const std::string& backbone) {
+  return static_cast<size_t>(std::count_if(history.begin(), history.end(), [&](const auto& r) {
+    return r.composition.backbone_fingerprint == backbone;
+  }));
+}
+
+/// The record of `backbone` to forget first. Restarts repeat a composition under a new epoch: such
+/// repetitions go before the oldest, so that they do not push out what a rollback could still
+/// return to. REQUIRES: there is one.
+size_t first_to_forget(const std::vector<EpochRecord>& history, const std::string& backbone) {
+  std::optional<size_t> oldest, before;
+  for (size_t i = 0; i < history.size(); ++i) {
+    if (history[i].composition.backbone_fingerprint != backbone) continue;
+    if (before && history[*before].composition == history[i].composition) return *before;
+    if (!oldest) oldest = i;
+    before = i;
+  }
+  return *oldest;
+}
+
+/// The backbone whose newest record is the oldest of all.
+std::string longest_not_run(const std::vector<EpochRecord>& history) {
+  std::map<std::string, uint64_t> newest;
+  for (const EpochRecord& record : history) {
+    newest[record.composition.backbone_fingerprint] = record.epoch;
+  }
+  return std::min_element(newest.begin(), newest.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+void trim(std::vector<EpochRecord>* history) {
+  const std::string backbone = history->back().composition.backbone_fingerprint;
+  const auto forget = [&](const std::string& of) {
+    history->erase(history->begin() + static_cast<std::ptrdiff_t>(first_to_forget(*history, of)));
+  };
+  while (count_of(*history, backbone) > StateStore::kHistory) forget(backbone);
+  while (history->size() > StateStore::kAllHistory) forget(longest_not_run(*history));
 }
 
 }  // namespace
@@ -169,6 +210,14 @@ std::vector<EpochRecord> StateStore::history() const {
   return impl_->image.history;
 }
 
+std::vector<EpochRecord> StateStore::history_of(const std::string& fingerprint) const {
+  std::vector<EpochRecord> own = history();
+  std::erase_if(own, [&](const EpochRecord& record) {
+    return record.composition.backbone_fingerprint != fingerprint;
+  });
+  return own;
+}
+
 Status StateStore::append(EpochRecord record) {
   StateImage next = impl_->current();
   if (record.epoch <= next.last_epoch) {
@@ -177,15 +226,7 @@ Status StateStore::append(EpochRecord record) {
   }
   next.last_epoch = record.epoch;
   next.history.push_back(std::move(record));
-  if (next.history.size() > kHistory) {
-    // Restarts repeat a composition under a new epoch: forget such repetitions first, so that
-    // they do not push out what a rollback could still return to.
-    auto victim = std::adjacent_find(
-        next.history.begin(), next.history.end(),
-        [](const auto& a, const auto& b) { return a.composition == b.composition; });
-    if (victim == next.history.end()) victim = next.history.begin();
-    next.history.erase(victim);
-  }
+  trim(&next.history);
   return impl_->write(std::move(next));
 }
 

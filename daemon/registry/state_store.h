@@ -5,6 +5,10 @@
 // previous generations are kept for `rollback` and as fallback. On start the highest valid one is
 // taken. A failed fsync is final for that file: it is never retried on the same descriptor.
 //
+// One directory serves every backbone that is run with it: records are told apart by the
+// fingerprint of their backbone, each backbone keeps its own history, and epochs count on over all
+// of them.
+//
 // A lock file (flock) keeps a second daemon out of the same directory.
 //
 // Thread safety: one writer at a time (the registry's worker); readers get copies.
@@ -25,6 +29,13 @@ struct EpochRecord {
   uint64_t epoch = 0;
   std::string time;  // RFC 3339, UTC
   Composition composition;
+  /// Where in the history a rollback from here begins: a record that repeats an earlier one (a
+  /// rollback, a restart) stands at the place of that one. 0: at its own.
+  uint64_t origin = 0;
+  /// Modules revoked and not loaded again since, by name: no rollback brings them back.
+  std::vector<std::string> revoked;
+
+  uint64_t place() const { return origin == 0 ? epoch : origin; }
 };
 
 class StateStore {
@@ -35,12 +46,16 @@ class StateStore {
   static Result<std::unique_ptr<StateStore>> open(const std::string& dir, Env& env);
   ~StateStore();
 
-  /// The recorded history, oldest first; empty on first start.
+  /// The recorded history of all backbones, oldest first; empty on first start.
   std::vector<EpochRecord> history() const;
+  /// The records of one backbone.
+  std::vector<EpochRecord> history_of(const std::string& fingerprint) const;
   /// Appends and makes durable; on failure nothing changed on disk or in memory. Keeps the last
-  /// `kHistory` records.
+  /// `kHistory` records of each backbone and `kAllHistory` in all; beyond those, the backbone that
+  /// was not run for longest is forgotten first.
   Status append(EpochRecord record);
   static constexpr size_t kHistory = 64;
+  static constexpr size_t kAllHistory = 192;
   /// Takes the newest record back: it was written before publishing, and publishing was refused.
   /// In memory always; ok when on disk as well (else the next append puts that right). Its epoch
   /// stays used up.

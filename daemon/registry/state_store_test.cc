@@ -115,6 +115,42 @@ TEST_F(StateStoreTest, KeepsABoundedHistoryAndFewFiles) {
   EXPECT_EQ(files().size(), 3u);
 }
 
+TEST_F(StateStoreTest, EachBackboneHasAHistoryOfItsOwn) {
+  const auto of = [](uint64_t epoch, const std::string& backbone) {
+    EpochRecord made = record(epoch, "m" + std::to_string(epoch));
+    made.composition.backbone_fingerprint = backbone;
+    return made;
+  };
+  const auto store = open();
+  ASSERT_TRUE(store->append(of(1, "sha256:a")).ok());
+  ASSERT_TRUE(store->append(of(2, "sha256:a")).ok());
+  uint64_t epoch = 2;
+  for (size_t i = 0; i < StateStore::kHistory + 5; ++i) {
+    ASSERT_TRUE(store->append(of(++epoch, "sha256:b")).ok());
+  }
+  EXPECT_EQ(store->history_of("sha256:b").size(), StateStore::kHistory);
+  EXPECT_EQ(store->history_of("sha256:a").size(), 2u);
+  // The one that was not run for longest is forgotten first, and only as far as needed.
+  for (size_t i = 0; i + 1 < StateStore::kAllHistory - StateStore::kHistory; ++i) {
+    ASSERT_TRUE(store->append(of(++epoch, "sha256:" + std::to_string(i / 60))).ok());
+  }
+  EXPECT_EQ(store->history().size(), StateStore::kAllHistory);
+  EXPECT_EQ(store->history_of("sha256:a").size(), 1u);
+  EXPECT_EQ(store->history_of("sha256:a").front().epoch, 2u);
+  EXPECT_EQ(store->history_of("sha256:b").size(), StateStore::kHistory);
+}
+
+TEST_F(StateStoreTest, RemembersPlaceAndRevocations) {
+  EpochRecord made = record(5, "legal");
+  made.origin = 3;
+  made.revoked = {"bio", "finance"};
+  { ASSERT_TRUE(open()->append(made).ok()); }
+  const EpochRecord read = open()->history().back();
+  EXPECT_EQ(read.place(), 3u);
+  EXPECT_EQ(read.revoked, made.revoked);
+  EXPECT_EQ(record(5, "legal").place(), 5u);
+}
+
 TEST_F(StateStoreTest, RestartsDoNotPushOutOlderCompositions) {
   const auto store = open();
   ASSERT_TRUE(store->append(record(1, "old")).ok());

@@ -102,10 +102,12 @@ class Daemon {
     std::chrono::milliseconds publish_timeout{30'000};
     std::shared_ptr<const Tokenizer> tokenizer;
     Env* env = &Env::system();
+    std::string fingerprint = Fixture::get().loaded().fingerprint;
   };
   Daemon(const std::string& state_dir, Settings settings) {
     LoadedBackbone model = Fixture::get().loaded();
     model.tokenizer = settings.tokenizer;
+    model.fingerprint = settings.fingerprint;
     store = must(StateStore::open(state_dir, *settings.env));
     loader = std::make_unique<ModuleLoader>(model);
     FirstEpoch first = must(first_epoch(loader.get(), store.get(), settings.deployment));

@@ -320,6 +320,7 @@ Watcher::Actions Watcher::actions_of(Registry* registry) {
   return {[registry](const std::string& dir) {
             LoadArgs args;
             args.path = dir;
+            args.readmit = false;  // a directory that lies there is nobody's decision
             return registry->load(args).status();
           },
           [registry](const std::string& dir) { return registry->unload_from(dir).status(); }};

@@ -7,6 +7,7 @@
 //     renamed into place inside it - the manifest last;
 //   - a module.yaml renamed over an old one is a new version: the module is replaced.
 // A directory that is renamed away or removed is retired, if its module was loaded from there.
+// A module that was revoked is not loaded again from here; `chimera load` lets it in.
 // Names that begin with "." or end in ".tmp" or ".part" are ignored. A directory that cannot be
 // loaded is logged once, and tried again when it changes by rename.
 //

@@ -12,6 +12,7 @@
 #include "clients/wire/protocol.h"
 #include "daemon/server/live.h"
 #include "daemon/server/loop.h"
+#include "daemon/server/routing_window.h"
 #include "daemon/server/server.h"
 #include "daemon/server/worker.h"
 
@@ -25,6 +26,7 @@ struct CallContext {
   std::optional<int32_t> score_prefix;  // token put before scored texts
   std::atomic<bool> draining{false};
   std::atomic<bool> stopping{false};
+  RoutingWindow routing;    // of the worker `queries`
   ServerCounters counters;  // kept by the loop, shown by `stats`
 
   Worker texts{"chimera-text", 256};     // long texts to tokens
@@ -33,7 +35,8 @@ struct CallContext {
   Worker drains{"chimera-drain", 8};
 };
 
-/// Answers any call but `cancel`. `live` gets exactly one final event, now or later.
+/// Answers any call but those that are about other requests (`cancel`, `requests`). `live` gets
+/// exactly one final event, now or later.
 void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call);
 
 // The calls of the serve endpoint (serve.cc).
@@ -56,12 +59,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback cal
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown call);
-
-/// The object of `plan` and `apply`; module paths must be absolute (the daemon does not know the
-/// client's directory).
-Result<CompositionSpec> read_composition(const std::string& composition_json);
 
 }  // namespace chimera

@@ -5,6 +5,7 @@
 #include "clients/wire/strict_json.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
+#include "daemon/server/wish.h"
 
 namespace chimera {
 namespace {
@@ -20,9 +21,31 @@ Status check_absolute(std::string_view what, std::string_view path) {
                 "the daemon does not know your directory; `chimera` makes paths absolute");
 }
 
-void reply(const std::shared_ptr<Live>& live, const Result<ChangeReport>& report) {
-  if (!report.ok()) return live->on_error(report.status());
-  live->answer(encode_reply(live->id(), to_json(report.value())));
+/// A change that was not made is an event of the daemon as much as one that was.
+void log_refused(std::string_view call, std::string_view what, const Status& status) {
+  log::warning("change_refused", {{"call", call},
+                                  {"what", what},
+                                  {"code", code_name(status.code())},
+                                  {"reason", status.message()}});
+}
+
+/// `what`: the module, path or epoch that the change was about.
+void reply(const std::shared_ptr<Live>& live, std::string_view call, std::string_view what,
+           const Result<ChangeReport>& report, Json fields = Json::object()) {
+  if (!report.ok()) {
+    log_refused(call, what, report.status());
+    return live->on_error(report.status());
+  }
+  fields.update(to_json(report.value()));
+  live->answer(encode_reply(live->id(), std::move(fields)));
+}
+
+Json to_json(const std::vector<RestartNote>& notes) {
+  Json out = Json::array();
+  for (const RestartNote& note : notes) {
+    out.push_back({{"key", note.key}, {"wanted", note.wanted}, {"running", note.running}});
+  }
+  return out;
 }
 
 InFlight in_flight(bool restart) { return restart ? InFlight::kRestart : InFlight::kPin; }
@@ -46,6 +69,19 @@ Json server_stats(const CallContext& context) {
           {"draining", context.draining.load()}};
 }
 
+void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const wire::Apply& call) {
+  const DeploymentConfig& running = *context.options.config;
+  const auto wish = read_wish(call.wish, running);
+  Status status = wish.status();
+  if (status.ok()) {
+    status = check_backbone(wish->backbone, running, context.options.fingerprint);
+  }
+  if (!status.ok()) return reply(live, "apply", "", status);
+  reply(live, "apply", "",
+        context.options.registry->apply(wish->composition, in_flight(call.restart)),
+        {{"needs_restart", to_json(wish->restart)}});
+}
+
 void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milliseconds timeout) {
   // In slices, so that the end of the daemon does not wait for a day-long drain.
   constexpr milliseconds kSlice{100};
@@ -61,19 +97,6 @@ void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milli
 }
 
 }  // namespace
-
-Result<CompositionSpec> read_composition(const std::string& composition_json) {
-  const Result<Json> spec = parse_json(composition_json);
-  // What else is wrong is found by the reader of deployment files, with its messages.
-  if (spec.ok()) {
-    for (const Json& module : (*spec)["modules"]) {
-      const std::string* path = module["path"].string();
-      if (path == nullptr) continue;
-      CHIMERA_RETURN_IF_ERROR(check_absolute("composition.modules.path", *path));
-    }
-  }
-  return parse_composition(composition_json, "composition", "/");
-}
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
   context.queries.post(live, [&context, live] {
@@ -94,51 +117,71 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
     LoadArgs args{call.path, call.name.value_or(""), call.enabled, {}, in_flight(call.restart)};
     if (call.bias) args.bias = static_cast<float>(*call.bias);
-    reply(live, context.options.registry->load(args));
+    reply(live, "load", args.path, context.options.registry->load(args));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, context.options.registry->unload(call.name));
+    reply(live, "unload", call.name, context.options.registry->unload(call.name));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call) {
   // Not behind a running load: a revocation overtakes it in the registry.
   context.queries.post(live, [&context, live, call = std::move(call)] {
-    reply(live, context.options.registry->revoke(call.name));
+    reply(live, "revoke", call.name, context.options.registry->revoke(call.name));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, context.options.registry->set_bias(call.name, static_cast<float>(call.value)));
+    reply(live, "bias", call.name,
+          context.options.registry->set_bias(call.name, static_cast<float>(call.value)));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    reply(live, "enable", call.name, context.options.registry->set_enabled(call.name, true));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    reply(live, "disable", call.name, context.options.registry->set_enabled(call.name, false));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
   // It loads and probes aside, one after the other with the changes.
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    const auto spec = read_composition(call.composition_json);
-    if (!spec.ok()) return live->on_error(spec.status());
-    Json out = to_json(context.options.registry->plan(spec.value()));
+    const DeploymentConfig& running = *context.options.config;
+    const auto wish = read_wish(call.wish, running);
+    if (!wish.ok()) return live->on_error(wish.status());
+    const Status backbone = check_backbone(wish->backbone, running, context.options.fingerprint);
+    PlanReport report;
+    if (backbone.ok()) {
+      report = context.options.registry->plan(wish->composition);
+    } else {
+      report.refusals.push_back(backbone);
+    }
+    Json out = to_json(report);
+    out["needs_restart"] = to_json(wish->restart);
     out["epoch"] = context.options.engine->current().epoch;
     live->answer(encode_reply(live->id(), out));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Apply call) {
-  context.changes.post(live, [&context, live, call = std::move(call)] {
-    const auto spec = read_composition(call.composition_json);
-    if (!spec.ok()) return live->on_error(spec.status());
-    reply(live, context.options.registry->apply(spec.value(), in_flight(call.restart)));
-  });
+  context.changes.post(
+      live, [&context, live, call = std::move(call)] { apply_wish(context, live, call); });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback call) {
   context.changes.post(live, [&context, live, call] {
-    reply(live, context.options.registry->rollback(call.epoch));
+    reply(live, "rollback", call.epoch ? std::to_string(*call.epoch) : "",
+          context.options.registry->rollback(call.epoch));
   });
 }
 
@@ -156,8 +199,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs) {
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call) {
   context.queries.post(live, [&context, live, call] {
-    const EngineStats stats = context.options.engine->stats();
-    const auto count = static_cast<int64_t>(stats.router.layers.size());
+    const RouterStats total = context.options.engine->stats().router;
+    const RouterStats counted = context.routing.since_reset(total);
+    const auto count = static_cast<int64_t>(counted.layers.size());
     if (call.layer && *call.layer >= context.options.model_config().num_layers) {
       return live->on_error(Status(Code::kNotFound,
                                    fmt::format("routing.layer: {} (expected 0 to {})", *call.layer,
@@ -167,9 +211,11 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
     Json layers = Json::array();
     for (int64_t i = 0; i < count; ++i) {
       if (call.layer && *call.layer != i) continue;
-      layers.push_back(to_json(stats.router.layers[static_cast<size_t>(i)], i));
+      layers.push_back(to_json(counted.layers[static_cast<size_t>(i)], i));
     }
-    live->answer(encode_reply(live->id(), with_epoch(context, {{"layers", std::move(layers)}})));
+    live->answer(encode_reply(live->id(), with_epoch(context, {{"since", context.routing.since()},
+                                                               {"layers", std::move(layers)}})));
+    if (call.reset) context.routing.reset(total);
   });
 }
 

@@ -77,11 +77,15 @@ Json change_list(const std::vector<ChangeItem>& changes) {
   return out;
 }
 
-/// Fields of a score that are lists; `scored` is the JSON so far.
-std::string score_lists(const DoneEvent& event) {
+std::string logprob_list(const DoneEvent& event) {
   fmt::memory_buffer logprobs;
   append_list(logprobs, std::span<const float>(event.logprobs));
-  std::string fields = "\"logprobs\":" + fmt::to_string(logprobs);
+  return "\"logprobs\":" + fmt::to_string(logprobs);
+}
+
+/// Fields of a score that are lists.
+std::string score_lists(const DoneEvent& event) {
+  std::string fields = logprob_list(event);
   if (event.routing) fields += ",\"routing\":" + encode_routing(*event.routing);
   return fields;
 }
@@ -113,11 +117,12 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
               {"provenance", provenance(event)}};
   if (format.seed) out["seed"] = *format.seed;
   if (!format.is_score) {
-    if (!format.stream) {
-      out["text"] = event.text;
-      out["tokens"] = event.tokens;
-    }
-    return {write_json(out), nullptr, /*final=*/true};
+    if (format.stream) return {write_json(out), nullptr, /*final=*/true};
+    out["text"] = event.text;
+    out["tokens"] = event.tokens;
+    // Of each token, as its event would have brought it.
+    return {splice(out, event.logprobs.empty() ? "" : logprob_list(event)), nullptr,
+            /*final=*/true};
   }
   out["bits_per_byte"] = event.bits_per_byte ? Json(*event.bits_per_byte) : Json();
   out["nats"] = event.nats;
@@ -168,7 +173,8 @@ Json to_json(const ChangeReport& report) {
   return {{"epoch", report.epoch},
           {"composition", report.composition},
           {"changes", change_list(report.changes)},
-          {"notes", report.notes}};
+          {"notes", report.notes},
+          {"disabled", report.disabled}};
 }
 
 Json to_json(const PlanReport& report) {
@@ -224,6 +230,18 @@ Json to_json(const LibraryStats& stats) {
           {"kept_images", std::move(images)}};
 }
 
+namespace {
+
+/// A library that is not there answers nobody, whatever the composition says of its module.
+std::string_view state_of(const ModuleStatus& module) {
+  const bool serves = !module.library || module.library->status.state == LibraryState::kActive;
+  return module.state == ModuleState::kActive && !serves
+             ? kLibraryStateNames.name(module.library->status.state)
+             : kModuleStateNames.name(module.state);
+}
+
+}  // namespace
+
 Json to_json(const ModuleStatus& module) {
   Json out = {{"name", module.name},
               {"version", module.version},
@@ -237,7 +255,7 @@ Json to_json(const ModuleStatus& module) {
               {"bias", module.bias},
               {"experts", module.experts},
               {"resident_bytes", module.resident_bytes},
-              {"state", kModuleStateNames.name(module.state)}};
+              {"state", state_of(module)}};
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.library) out["library"] = library_json(*module.library);
   return out;
@@ -261,7 +279,8 @@ Json to_json(const EpochRecord& record) {
   return {{"epoch", record.epoch},
           {"time", record.time},
           {"composition", record.composition.digest()},
-          {"modules", std::move(modules)}};
+          {"modules", std::move(modules)},
+          {"revoked", record.revoked}};
 }
 
 Json to_json(const EngineStats& stats) {

@@ -51,6 +51,33 @@ TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {
   EXPECT_EQ(whole["tokens"], Json::array({1, 2}));
 }
 
+TEST(ServerEvents, LogprobsComeWithAndWithoutStreaming) {
+  DoneEvent event = done_event();
+  event.logprobs = {-0.25f, -1.5f};  // asked for
+  const Json whole = json_of(encode_done("r", event, {.stream = false}).body);
+  EXPECT_EQ(whole.at("logprobs"), Json::array({-0.25, -1.5}));
+  EXPECT_EQ(whole.at("tokens").size(), whole.at("logprobs").size());
+  // Streamed, each came with its token.
+  EXPECT_FALSE(json_of(encode_done("r", event, {.stream = true}).body).contains("logprobs"));
+  event.logprobs.clear();
+  EXPECT_FALSE(json_of(encode_done("r", event, {.stream = false}).body).contains("logprobs"));
+}
+
+TEST(ServerEvents, AModuleWhoseLibraryIsOutOfServiceIsNotActive) {
+  ModuleStatus module;
+  module.state = "active";
+  EXPECT_EQ(to_json(module).at("state"), "active");
+  module.library.emplace();
+  EXPECT_EQ(to_json(module).at("state"), "active");
+  for (const std::string state : {"restarting", "quarantined", "poisoned"}) {
+    module.state = "active";
+    module.library->status.state = state;
+    EXPECT_EQ(to_json(module).at("state"), state);
+    module.state = "disabled";
+    EXPECT_EQ(to_json(module).at("state"), "disabled");
+  }
+}
+
 TEST(ServerEvents, ScoreOfTokensHasNullBitsPerByte) {
   DoneEvent event = done_event();
   event.nats = 2.5;

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -65,6 +67,10 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
 
   const std::string& id() const { return id_; }
   const Peer& peer() const { return peer_; }
+
+  /// Set by the loop when it takes the request: what is asked and since when.
+  std::string_view call;  // a name of the protocol, static
+  std::chrono::steady_clock::time_point since;
 
   /// Set before the request is submitted.
   bool stream = false;  // token events wanted

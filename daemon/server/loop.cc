@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/log/log.h"
 #include "clients/wire/strict_json.h"
 #include "daemon/server/events.h"
 
@@ -15,6 +16,13 @@ namespace {
 constexpr int kReceiveBatch = 64;
 // A full pipe does not announce that it has room again, so it is tried this often.
 constexpr std::chrono::milliseconds kRetry{10};
+
+double ms_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+std::string_view socket_name(size_t port) { return port == 0 ? "serve" : "control"; }
 
 wire::Error frames_error(const Incoming& incoming) {
   const auto count = incoming.frames.size();
@@ -134,7 +142,15 @@ void ServerLoop::handle(Incoming incoming) {
   if (const auto* error = std::get_if<wire::Error>(&decoded)) return refuse(peer, id, *error);
   ++counters_.requests;
   auto& request = std::get<wire::Request>(decoded);
+  // Never what was asked about: prompts are nobody's business.
+  log::debug("request", {{"endpoint", socket_name(peer.port)},
+                         {"call", wire::call_name(request.call)},
+                         {"bytes", incoming.frames[1].size()}});
   if (std::holds_alternative<wire::Cancel>(request.call)) return answer_cancel(peer, request);
+  if (std::holds_alternative<wire::CancelAny>(request.call)) {
+    return answer_cancel_any(peer, request);
+  }
+  if (std::holds_alternative<wire::Requests>(request.call)) return answer_requests(peer, request);
   if (stop_at_) {
     return refuse(peer, id, {"unavailable", "daemon: shutting down", "try again when it is back"});
   }
@@ -163,28 +179,17 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
     }
   }
   auto live = std::make_shared<Live>(request.id, peer, options_.queued_per_request, ready_);
+  live->call = wire::call_name(request.call);
+  live->since = Clock::now();
   if (known == clients_.end()) ++counters_.clients;
   ++counters_.live;
   clients_[key].live.emplace(request.id, live);
   handler_(std::move(live), std::move(request.call));
 }
 
-void ServerLoop::answer_cancel(const Peer& peer, const wire::Request& request) {
-  const auto& target = std::get<wire::Cancel>(request.call).target;
-  bool found = false;
-  if (const auto client = clients_.find({peer.port, peer.identity}); client != clients_.end()) {
-    if (const auto live = client->second.live.find(target); live != client->second.live.end()) {
-      found = true;
-      live->second->cancel();
-    }
-  }
-  const Answer answer{encode_reply(request.id, {{"target", target}, {"cancelled", found}}), nullptr,
-                      /*final=*/true};
-  sockets_[peer.port]->send(peer, answer);
-}
-
 void ServerLoop::refuse(const Peer& peer, std::string_view id, const wire::Error& error) {
   ++counters_.refused;
+  log::debug("request_refused", {{"endpoint", socket_name(peer.port)}, {"code", error.code}});
   // A client that sends without reading loses such answers, not our memory.
   sockets_[peer.port]->send(peer, {wire::encode_error(id, error), nullptr, /*final=*/true});
 }
@@ -247,6 +252,9 @@ void ServerLoop::forget(const Live& live) {
   if (client == clients_.end()) return;
   const auto entry = client->second.live.find(live.id());
   if (entry == client->second.live.end() || entry->second.get() != &live) return;
+  log::debug("request_ended", {{"endpoint", socket_name(live.peer().port)},
+                               {"call", live.call},
+                               {"ms", ms_since(live.since)}});
   client->second.live.erase(entry);
   answered_[{live.peer().port, client->second.fd}] = Clock::now();
   --counters_.live;
@@ -262,6 +270,8 @@ void ServerLoop::drop_client(const ClientKey& key, std::atomic<uint64_t>& counte
   clients_.erase(client);
   --counters_.clients;
   ++counter;
+  log::debug("connection_dropped",
+             {{"endpoint", socket_name(key.first)}, {"requests", ended.size()}});
   for (auto& [id, live] : ended) {
     --counters_.live;
     live->abandon();

@@ -76,6 +76,8 @@ class ServerLoop {
   void handle(Incoming incoming);
   void dispatch(const Peer& peer, wire::Request request);
   void answer_cancel(const Peer& peer, const wire::Request& request);
+  void answer_cancel_any(const Peer& peer, const wire::Request& request);
+  void answer_requests(const Peer& peer, const wire::Request& request);
   void refuse(const Peer& peer, std::string_view id, const wire::Error& error);
   void notice_disconnects(size_t port);
   bool pump(const std::shared_ptr<Live>& live);  // false: its pipe is full

@@ -18,8 +18,9 @@ void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call ca
   std::visit(
       [&](auto&& one) {
         using T = std::decay_t<decltype(one)>;
-        // `cancel` is answered by the loop, which knows what is live.
-        if constexpr (!std::is_same_v<T, wire::Cancel>) {
+        // These are answered by the loop, which knows what is live.
+        if constexpr (!std::is_same_v<T, wire::Cancel> && !std::is_same_v<T, wire::CancelAny> &&
+                      !std::is_same_v<T, wire::Requests>) {
           handle(context, std::move(live), std::move(one));
         }
       },

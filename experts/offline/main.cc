@@ -1,19 +1,28 @@
 // chimera-module: offline work on modules and checkpoints. `chimera module …` runs it.
 //
 // Without --json the output is for people; with it, one JSON object per line. Errors go to standard
-// error; exit status 0 on success, 1 on an error, 2 on wrong usage.
+// error, as an object too with --json; exit status 0 on success, 1 on an error, 2 on wrong usage,
+// 75 (EX_TEMPFAIL) on what may work later.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
 
+#include "base/json/writer.h"
+#include "base/standard_output.h"
 #include "base/version.h"
 #include "experts/offline/module_commands.h"
 
 namespace {
 
-constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ... | --help | --version
+using chimera::Code;
+using chimera::Status;
+
+constexpr int kFailed = 1, kWrongUsage = 2, kTryAgain = 75;
+
+constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
+       chimera-module --help | --version
 
   split CHECKPOINT --backbone OUT --modules-out DIR --module NAME=SLOTS
         [--module ...] [--map FILE] [--attach append|replace] [--license TEXT]
@@ -37,37 +46,62 @@ single layers, such as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4).
 
   legal: 2-5,7
   bio: {0: [1, 2], 3-5: 4}
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 75 try again (out of space or
+memory).
 )";
 
-}  // namespace
+void print_error(const Status& error, bool json) {
+  if (!json) {
+    fmt::print(stderr, "chimera: {}\n", error.to_string());
+    return;
+  }
+  const chimera::Json object = {{"event", "error"},
+                                {"code", code_name(error.code())},
+                                {"message", error.message()},
+                                {"hint", error.hint()}};
+  fmt::print(stderr, "{}\n", write_json(object));
+}
 
-int main(int argc, char** argv) {
-  std::vector<std::string> words(argv + 1, argv + argc);
-  if (std::find(words.begin(), words.end(), "--help") != words.end()) {
-    fmt::print("{}", kUsage);
-    return 0;
-  }
-  if (words.size() == 1 && words[0] == "--version") {
-    fmt::print("chimera-module {}\n", chimera::version());
-    return 0;
-  }
-  const auto json_flag = std::find(words.begin(), words.end(), "--json");
-  const bool json = json_flag != words.end();
-  if (json) words.erase(json_flag);
+int run(std::vector<std::string> words, bool json) {
   std::string problem;
   try {
-    const chimera::Status status = chimera::run_module_command(std::move(words), json);
+    const Status status = chimera::run_module_command(std::move(words), json);
     if (status.ok()) return 0;
-    fmt::print(stderr, "chimera: {}\n", status.to_string());
-    return 1;
+    print_error(status, json);
+    return status.code() == Code::kResourceExhausted ? kTryAgain : kFailed;
   } catch (const chimera::ModuleUsage& error) {
     problem = error.message;
   } catch (const boost::program_options::error& error) {
     problem = error.what();
   } catch (const std::exception& error) {  // std::bad_alloc and the like
-    fmt::print(stderr, "chimera: {}\n", error.what());
-    return 1;
+    print_error({Code::kInternal, error.what()}, json);
+    return kFailed;
   }
-  fmt::print(stderr, "chimera: {}. See chimera-module --help.\n", problem);
-  return 2;
+  print_error({Code::kInvalidArgument, problem, "See chimera-module --help"}, json);
+  return kWrongUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  chimera::guard_standard_streams();
+  std::vector<std::string> words(argv + 1, argv + argc);
+  const auto given = [&](const char* word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  };
+  const bool json = given("--json");
+  std::erase(words, "--json");
+  int status = 0;
+  if (given("--help")) {
+    fmt::print("{}", kUsage);
+  } else if (given("--version")) {
+    fmt::print("chimera-module {}\n", chimera::version());
+  } else {
+    status = run(std::move(words), json);
+  }
+  const Status output = chimera::flush_standard_output();
+  if (output.ok()) return status;
+  print_error(output, json);
+  return status == 0 ? kFailed : status;
 }

@@ -1,16 +1,21 @@
 // chimera-plugin-check: does this expert plugin keep the contract of chimera/expert.h?
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
 
+#include "base/json/writer.h"
+#include "base/standard_output.h"
 #include "check/options.h"
 #include "check/report.h"
 
 namespace {
 
 using namespace chimera::check;
+
 void list_cases() {
   for (const Case& c : all_cases()) {
     std::printf("%s%-2d %-20s %-7s %s\n", std::string(1, c.group).c_str(), c.number, c.name,
@@ -45,10 +50,12 @@ int check_all(const Options& o, const Subject& subject) {
   return summary.conforms() ? kConforms : kDoesNot;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   const Options options = read_options(argc, argv);
+  if (!options.answer.empty()) {
+    std::fputs(options.answer.c_str(), stdout);
+    return kConforms;
+  }
   if (options.list) {
     list_cases();
     return kConforms;
@@ -56,4 +63,36 @@ int main(int argc, char** argv) {
   const auto subject = open_subject(options.subject);
   if (const auto* problem = std::get_if<std::string>(&subject)) usage(*problem);
   return check_all(options, std::get<Subject>(subject));
+}
+
+bool json_wanted(int argc, char** argv) {
+  return std::any_of(argv, argv + argc,
+                     [](const char* word) { return std::string_view(word) == "--json"; });
+}
+
+void print_error(const char* code, const std::string& message, const char* hint, bool json) {
+  if (!json) {
+    std::fprintf(stderr, "chimera-plugin-check: %s. %s.\n", message.c_str(), hint);
+    return;
+  }
+  const chimera::Json object = {
+      {"event", "error"}, {"code", code}, {"message", message}, {"hint", hint}};
+  std::fprintf(stderr, "%s\n", write_json(object).c_str());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  chimera::guard_standard_streams();
+  const bool json = json_wanted(argc, argv);
+  int status = kUsage;
+  try {
+    status = run(argc, argv);
+  } catch (const Usage& wrong) {
+    print_error("invalid_argument", wrong.what, "See --help", json);
+  }
+  const chimera::Status output = chimera::flush_standard_output();
+  if (output.ok()) return status;
+  print_error("data_corrupt", output.message(), output.hint().c_str(), json);
+  return status == kConforms ? kDoesNot : status;
 }

@@ -3,7 +3,6 @@
 #include <boost/program_options.hpp>
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
 #include <random>
 #include <sstream>
 
@@ -30,7 +29,8 @@ Levels: gate      what a daemon may ask before it loads a plugin; seconds
         strict    more rounds; warnings count as failures
         soak      a thousand load cycles and the like; minutes
 
-Exit status: 0 it conforms, 1 it does not, 2 the call was wrong.
+Exit status: 0 it conforms, 1 it does not (or the verdicts could not be
+printed), 2 the call was wrong.
 JSON: one object per line, {"type":"case","case","group","name","verdict",
 "text","promise","seconds","reproduce","output"} for each case, then
 {"type":"summary","conforms",...}. docs/plugin-checker.md explains every case.
@@ -97,10 +97,7 @@ void read_reproduce(const std::string& text, Options& o) {
 
 }  // namespace
 
-void usage(const std::string& what) {
-  std::fprintf(stderr, "chimera-plugin-check: %s. See --help.\n", what.c_str());
-  std::exit(kUsage);
-}
+void usage(const std::string& what) { throw Usage{what}; }
 
 Options read_options(int argc, char** argv) {
   Options o;
@@ -118,13 +115,15 @@ Options read_options(int argc, char** argv) {
   } catch (const po::error& e) {
     usage(e.what());
   }
-  if (map.count("version") != 0) {
-    std::cout << "chimera-plugin-check " << version() << "\n";
-    std::exit(kConforms);
-  }
   if (map.count("help") != 0) {
-    std::cout << kHelp << "\n" << shown << kHelpEnd;
-    std::exit(kConforms);
+    std::ostringstream text;
+    text << kHelp << "\n" << shown << kHelpEnd;
+    o.answer = text.str();
+    return o;
+  }
+  if (map.count("version") != 0) {
+    o.answer = std::string("chimera-plugin-check ") + version() + "\n";
+    return o;
   }
   o.run.level = level_named(map["level"].as<std::string>());
   if (map.count("case") != 0) o.cases = cases_named(map["case"].as<std::string>());

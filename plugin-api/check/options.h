@@ -18,12 +18,17 @@ struct Options {
   RunOptions run;
   std::set<int> cases;
   bool json = false, list = false, verbose = false;
+  std::string answer;  // to be printed, and nothing else done
 };
 
-/// Says what is wrong with the call and ends the program with kUsage.
+/// A call that is wrong, and how.
+struct Usage {
+  std::string what;
+};
+/// Throws Usage.
 [[noreturn]] void usage(const std::string& what);
 
-/// Ends the program on --help and on a call that is wrong.
+/// With --help or --version `answer` holds the text that was asked for. Throws Usage.
 Options read_options(int argc, char** argv);
 
 }  // namespace chimera::check

@@ -77,9 +77,9 @@ class Daemon:
                  precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
                  serve: dict[str, Any] | None = None, watch: list[str] | None = None,
                  top_k: int | None = None, start: bool = True,
-                 descriptors: tuple[int, int] | None = None) -> None:
+                 descriptors: tuple[int, int] | None = None, log_level: str = "info") -> None:
         """`descriptors`: soft and hard limit of open files."""
-        self.descriptors = descriptors
+        self.descriptors, self.log_level = descriptors, log_level
         self.own = work is None
         self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
         self.serve_endpoint = f"ipc://{self.work}/serve.sock"
@@ -110,7 +110,8 @@ class Daemon:
         with self.log.open("ab") as log:
             limit = self.descriptors
             self.process = subprocess.Popen(
-                [BIN / "chimerad", "--config", self.config], stdout=log, stderr=log,
+                [BIN / "chimerad", "--config", self.config, "--log-level", self.log_level],
+                stdout=log, stderr=log,
                 preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
         if wait:
             self.wait_ready()

@@ -362,6 +362,7 @@ class Isolation(unittest.TestCase):
                 self.assertEqual(code, "unavailable")
                 self.assertIn("quarantine", str(error))
                 self.assertLess(took, ANSWERED_S)
+                self.shown_as_quarantined(daemon, client, module)
             self.assertEqual(daemon.stop(), 0)
             daemon.start()
             with daemon.client() as client:
@@ -371,6 +372,27 @@ class Isolation(unittest.TestCase):
                 self.assertIn("quarantine", str(refused.exception))
                 shutil.rmtree(daemon.work / "state" / "quarantine")
                 client.load(module)
+
+    def shown_as_quarantined(self, daemon: Daemon, client, module: pathlib.Path) -> None:
+        """The one in quarantine is not called active, `load` says why it is shut out, and lifting
+        the quarantine makes `load` start it again."""
+        name = next(m["name"] for m in client.modules() if "library" in m)
+        state = {m["name"]: m["state"] for m in client.modules()}[name]
+        self.assertEqual(state, "quarantined")
+        shown = daemon.cli("modules").stdout
+        self.assertRegex(shown, rf"{name} .*quarantined")
+        self.assertRegex(shown, rf"{name}: process, sandbox .*; \d+ restarts; last error: its process")
+        with self.assertRaises(chimera_client.FailedPrecondition) as refused:
+            client.load(module)
+        self.assertIn("quarantine", str(refused.exception))
+        self.assertNotIn("try again", str(refused.exception))
+        records = daemon.work / "state" / "quarantine"
+        kept = daemon.work / "quarantine-kept"
+        records.rename(kept)
+        changed = client.load(module)
+        self.assertEqual([(c["action"], c["module"]) for c in changed["changes"]], [("restart", name)])
+        self.assertEqual({m["name"]: m["state"] for m in client.modules()}[name], "active")
+        kept.rename(records)
 
 
 if __name__ == "__main__":

@@ -261,16 +261,35 @@ class Client:
     def revoke(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
         return self.call("revoke", name=name, timeout=timeout)
 
+    def enable(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """Uses a module that is loaded and disabled."""
+        return self.call("enable", name=name, timeout=timeout)
+
+    def disable(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """Keeps a module loaded without using it: the outputs are those without it."""
+        return self.call("disable", name=name, timeout=timeout)
+
     def bias(self, name: str, value: float) -> dict[str, Any]:
         return self.call("bias", name=name, value=value)
 
-    def plan(self, composition: dict[str, Any]) -> dict[str, Any]:
-        """What `apply` would change, need and refuse. Module paths must be absolute."""
-        return self.call("plan", composition=composition)
+    def plan(self, composition: dict[str, Any] | None = None, *,
+             deployment: dict[str, Any] | None = None,
+             directory: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """What `apply` would change, need and refuse.
 
-    def apply(self, composition: dict[str, Any], *, in_flight: str | None = None,
+        Either a composition, whose module paths must be absolute, or a whole deployment and the
+        directory where its relative paths start.
+        """
+        return self.call("plan", composition=composition, deployment=deployment,
+                         directory=_path(directory))
+
+    def apply(self, composition: dict[str, Any] | None = None, *,
+              deployment: dict[str, Any] | None = None,
+              directory: str | os.PathLike[str] | None = None, in_flight: str | None = None,
               timeout: float | None = None) -> dict[str, Any]:
-        return self.call("apply", composition=composition, in_flight=in_flight, timeout=timeout)
+        """Makes a composition the current one; of a deployment `needs_restart` tells the rest."""
+        return self.call("apply", composition=composition, deployment=deployment,
+                         directory=_path(directory), in_flight=in_flight, timeout=timeout)
 
     def rollback(self, epoch: int | None = None, *, timeout: float | None = None) -> dict[str, Any]:
         return self.call("rollback", epoch=epoch, timeout=timeout)
@@ -278,8 +297,20 @@ class Client:
     def epochs(self) -> dict[str, Any]:
         return self.call("epochs")
 
-    def routing(self, layer: int | None = None) -> dict[str, Any]:
-        return self.call("routing", layer=layer)
+    def routing(self, layer: int | None = None, *, reset: bool | None = None) -> dict[str, Any]:
+        """Where tokens went since `since`; `reset` begins to count anew after this answer."""
+        return self.call("routing", layer=layer, reset=reset)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests in progress, of all clients: id, call, endpoint, seconds."""
+        return self.call("requests")["requests"]
+
+    def cancel_any(self, target: str) -> int:
+        """Ends the serve requests of the id `target`, whoever sent them; how many there were."""
+        request_id = f"py{next(self._ids)}"
+        control = self.connection("stats")  # `cancel` alone would go to the serve endpoint
+        control.send(request_id, {"id": request_id, "call": "cancel", "target": target})
+        return int(self.receive("stats", request_id).body["cancelled"])
 
     def stats(self) -> dict[str, Any]:
         return self.call("stats")
@@ -291,6 +322,10 @@ class Client:
 
     def shutdown(self) -> None:
         self.call("shutdown")
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
 
 
 def _list(tokens: Sequence[int] | None) -> list[int] | None:

@@ -150,6 +150,22 @@ class ClientTest(unittest.TestCase):
         with self.assertRaises(cc.Unavailable):
             client.health()
 
+    def test_control_calls_send_their_fields(self):
+        client = self.start(lambda request: [({"event": "done", "cancelled": 2, "requests": []}, [])])
+        client.enable("legal")
+        client.disable("legal")
+        client.plan(deployment={"threads": 2}, directory="/d")
+        client.apply({"modules": []}, in_flight="restart")
+        client.routing(reset=True)
+        self.assertEqual(client.cancel_any("a"), 2)
+        self.assertEqual(client.requests(), [])
+        sent = [{k: v for k, v in request.items() if k != "id"} for request in self.peer.requests]
+        self.assertEqual(sent, [
+            {"call": "enable", "name": "legal"}, {"call": "disable", "name": "legal"},
+            {"call": "plan", "deployment": {"threads": 2}, "directory": "/d"},
+            {"call": "apply", "composition": {"modules": []}, "in_flight": "restart"},
+            {"call": "routing", "reset": True}, {"call": "cancel", "target": "a"}, {"call": "requests"}])
+
     def test_timeout_is_an_error(self):
         client = self.start(lambda r: [])
         with self.assertRaises(cc.DeadlineExceeded):

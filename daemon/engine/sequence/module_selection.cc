@@ -1,5 +1,6 @@
 #include "daemon/engine/sequence/module_selection.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -43,6 +44,19 @@ Status check_modules(const ModuleSelection& selection, const RoutingTable& table
   return {};
 }
 
+namespace {
+
+/// Whether `mask` leaves no expert at all in some layer of the table.
+bool nothing_left(const RoutingTable& table, ModuleMask mask) {
+  return std::any_of(table.layers().begin(), table.layers().end(), [&](const LayerTable& layer) {
+    return layer.candidates > 0 &&
+           std::none_of(layer.owner.begin(), layer.owner.end(),
+                        [&](int32_t owner) { return (mask >> owner & 1) != 0; });
+  });
+}
+
+}  // namespace
+
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table) {
   ResolvedModules out;
   const auto bit = [&](const std::string& name) {
@@ -52,13 +66,13 @@ ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingT
   if (selection.only) {
     ModuleMask named = 0;
     for (const std::string& name : *selection.only) named |= bit(name);
-    out.exhausted = named == 0 && !selection.only->empty();
     out.mask |= named;
   } else {
     out.mask = table.all();
   }
   for (const std::string& name : selection.exclude) out.mask &= ~bit(name);
   out.mask |= 1;
+  out.exhausted = nothing_left(table, out.mask);
   out.bias.assign(table.modules().size(), 0.0f);
   for (const auto& [name, bias] : selection.bias) {
     const int index = table.module_index(name);

@@ -15,7 +15,9 @@ namespace chimera {
 struct ResolvedModules {
   ModuleMask mask = 1;      // bit 0, the backbone's experts, is always permitted
   std::vector<float> bias;  // per module of the table
-  bool exhausted = false;   // `only` named modules, and none of them is in the table any more
+  /// In some layer nothing that has experts there is permitted, which takes a backbone without any
+  /// of its own in that layer.
+  bool exhausted = false;
 };
 
 /// Ok when every name is in the table; otherwise not_found naming the module and those there are,

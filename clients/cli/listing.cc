@@ -1,0 +1,113 @@
+// Commands that show what is loaded, and what was.
+#include <fmt/format.h>
+
+#include "commands.h"
+
+namespace chimera::cli {
+namespace {
+
+std::string fixed(const Json& value) {
+  return value.is_number() ? fmt::format("{:g}", *value.number()) : "";
+}
+
+/// Retired libraries that are still mapped: the operator should know before the cap is reached.
+void show_kept_libraries(const Invocation& run, const Json& kept) {
+  if (!kept.is_array() || kept.empty()) return;
+  double bytes = 0.0;
+  for (const Json& image : kept) bytes += image.value("bytes", 0.0);
+  run.out.line(
+      fmt::format("{} retired librar{} ({}) could not be unmapped; `chimera stats` says why",
+                  kept.size(), kept.size() == 1 ? "y" : "ies", human_bytes(bytes)));
+}
+
+/// How a module fares whose experts are code.
+void show_library(const Output& out, const std::string& name, const Json& library) {
+  if (!library.is_object()) return;
+  const auto restarts = library.value("restarts", uint64_t{0});
+  std::string text = fmt::format("{}: {}", name, library.value("isolation", ""));
+  if (const std::string sandbox = library.value("sandbox", ""); !sandbox.empty()) {
+    text += ", sandbox " + sandbox;
+  }
+  text += fmt::format("; {} restart{}", restarts, restarts == 1 ? "" : "s");
+  if (const std::string error = library.value("last_error", ""); !error.empty()) {
+    text += "; last error: " + error;
+  }
+  out.line(text);
+}
+
+Outcome modules(const Invocation& run) {
+  const auto event = run.client.call(wire::Modules{}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  if (run.out.json()) {
+    for (const Json& module : event->body["modules"]) run.out.object(module);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& m : event->body["modules"]) {
+    rows.push_back({m.value("name", ""), m.value("version", ""), m.value("state", ""),
+                    fixed(m["bias"]), fixed(m["experts"]),
+                    human_bytes(m.value("resident_bytes", 0.0)), m.value("description", "")});
+  }
+  if (rows.empty()) {
+    run.out.line("No modules are loaded; `chimera load PATH` loads one.");
+    show_kept_libraries(run, event->body["kept_libraries"]);
+    return 0;
+  }
+  run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
+                {3, 4, 5});
+  for (const Json& m : event->body["modules"]) {
+    show_library(run.out, m.value("name", ""), m["library"]);
+  }
+  show_kept_libraries(run, event->body["kept_libraries"]);
+  return 0;
+}
+
+/// "legal 1.2.0 bias 0.5, bio 2.0.0 (disabled); revoked: finance" of one epoch.
+std::string describe_modules(const Json& record) {
+  std::string text;
+  for (const Json& module : record["modules"]) {
+    const double bias = module.value("bias", 0.0);
+    text += (text.empty() ? "" : ", ") + module.value("name", "") + " " +
+            module.value("version", "") + (bias != 0.0 ? fmt::format(" bias {:g}", bias) : "") +
+            (module.value("enabled", true) ? "" : " (disabled)");
+  }
+  std::string revoked;
+  for (const Json& name : record["revoked"]) {
+    revoked += (revoked.empty() ? "" : ", ") + (name.is_string() ? *name.string() : "");
+  }
+  return revoked.empty() ? text : text + (text.empty() ? "" : "; ") + "revoked: " + revoked;
+}
+
+Outcome epochs(const Invocation& run) {
+  const auto event = run.client.call(wire::Epochs{}, kAnswerWait);
+  if (!event.ok()) return event.error();
+  const Json& body = event->body;
+  if (run.out.json()) {
+    run.out.object(body);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& record : body["history"]) {
+    const auto epoch = record.value("epoch", uint64_t{0});
+    std::string live = "-";
+    for (const Json& one : body["live"]) {
+      if (one.value("epoch", uint64_t{0}) != epoch) continue;
+      live = std::to_string(one.value("sequences", 0));
+    }
+    const bool current = epoch == body.value("epoch", uint64_t{0});
+    rows.push_back({fmt::format("{}{}", epoch, current ? " *" : ""), record.value("time", ""), live,
+                    short_digest(record.value("composition", "")), describe_modules(record)});
+  }
+  run.out.table({"epoch", "time", "live", "composition", "modules"}, rows, {2});
+  run.out.line(fmt::format("* current ({})", body.value("epoch", uint64_t{0})));
+  return 0;
+}
+
+}  // namespace
+
+void add_listing_commands(std::vector<Command>& commands) {
+  commands.push_back({"modules", "", "what is loaded", 0, 0, {}, modules});
+  commands.push_back({"epochs", "", "published routing tables", 0, 0, {}, epochs});
+}
+
+}  // namespace chimera::cli
