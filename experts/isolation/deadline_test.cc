@@ -91,7 +91,7 @@ TEST_P(PluginDeadline, ItGivesUpWhenNobodyWaitsAndHasNotFailed) {
   }
   EXPECT_EQ(backend->status().failures, 0u);
   EXPECT_EQ(backend->status().restarts, 0u);
-  EXPECT_EQ(backend->status().state, "active");
+  EXPECT_EQ(backend->status().state, LibraryState::kActive);
 }
 
 TEST_P(PluginDeadline, ItsOwnLimitIsStillAFailure) {

@@ -60,6 +60,7 @@ class ManifestReader {
             {"layers", [&](const YamlNode& n) { read_layers(n, m); }},
             {"library", [&](const YamlNode& n) { library = &n; }},
             {"files", [&](const YamlNode& n) { read_files(n, m); }},
+            {"routing", [&](const YamlNode& n) { read_routing(n, m); }},
             {"provenance", [&](const YamlNode& n) { read_provenance(n, m); }},
             {"probe", [&](const YamlNode& n) { read_probe(n, m); }}});
     // Last: it is checked against kind, attach and files.
@@ -70,6 +71,12 @@ class ManifestReader {
 
  private:
   using Handler = std::function<void(const YamlNode&)>;
+
+  void read_routing(const YamlNode& node, Manifest& m) {
+    fields(node, "routing", {}, {{"top_k", [&](const YamlNode& n) {
+                                    m.top_k = integer(n, "routing.top_k", 1, kMaxFittedTopK);
+                                  }}});
+  }
 
   /// Hands every known key of a map to its handler; notes unknown and missing keys.
   void fields(const YamlNode& map, const std::string& where,
