@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/json/writer.h"
+#include "clients/wire/calls.h"
 #include "clients/wire/conversation.h"
 #include "clients/wire/fields.h"
 #include "clients/wire/protocol.h"
@@ -11,45 +12,6 @@
 
 namespace chimera::wire {
 namespace {
-
-struct CallSpec {
-  std::string_view name;
-  Endpoint endpoint;
-  Call empty;
-};
-
-// In the order of the alternatives of Call, so that an index finds its row.
-const std::array<CallSpec, std::variant_size_v<Call>>& specs() {
-  using enum Endpoint;
-  static const std::array<CallSpec, std::variant_size_v<Call>> table = {{
-      {"generate", kServe, Generate{}},
-      {"chat", kServe, Chat{}},
-      {"score", kServe, Score{}},
-      {"tokenize", kServe, Tokenize{}},
-      {"detokenize", kServe, Detokenize{}},
-      {"cancel", kServe, Cancel{}},
-      {"info", kServe, Info{}},
-      {"health", kServe, Health{}},
-      {"modules", kControl, Modules{}},
-      {"load", kControl, Load{}},
-      {"unload", kControl, Unload{}},
-      {"revoke", kControl, Revoke{}},
-      {"plan", kControl, Plan{}},
-      {"apply", kControl, Apply{}},
-      {"rollback", kControl, Rollback{}},
-      {"epochs", kControl, Epochs{}},
-      {"routing", kControl, Routing{}},
-      {"bias", kControl, Bias{}},
-      {"enable", kControl, Enable{}},
-      {"disable", kControl, Disable{}},
-      {"requests", kControl, Requests{}},
-      {"cancel", kControl, CancelAny{}},
-      {"stats", kControl, Stats{}},
-      {"drain", kControl, Drain{}},
-      {"shutdown", kControl, Shutdown{}},
-  }};
-  return table;
-}
 
 void read_modules(Fields& fields, ModuleFilter& filter) {
   const Json* object = fields.object("modules");
@@ -82,82 +44,8 @@ void read_input(Fields& fields, const TextRange& text_range, Input& input) {
   }
 }
 
-void read_options(Fields& fields, Generate& out) {
-  fields.integer(range::max_tokens, out.max_tokens);
-  fields.real(range::temperature, out.temperature);
-  fields.real(range::top_p, out.top_p);
-  fields.integer(range::top_k, out.top_k);
-  fields.real(range::min_p, out.min_p);
-  fields.real(range::repetition_penalty, out.repetition_penalty);
-  fields.integer(range::seed, out.seed);
-  fields.list(range::stop, range::stop.name, range::kMaxStops, out.stop);
-  fields.boolean("ignore_eos", out.ignore_eos);
-  fields.boolean("logprobs", out.logprobs);
-  fields.boolean("stream", out.stream);
-  fields.integer(range::deadline_ms, out.deadline_ms);
-  read_modules(fields, out.modules);
-}
-
-void read(Fields& fields, Generate& out) {
-  read_input(fields, range::prompt, out.prompt);
-  read_options(fields, out);
-}
-
-void read(Fields& fields, Chat& out) {
-  check_conversation(fields, "chat");
-  fields.boolean("add_generation_prompt", out.conversation.add_generation_prompt);
-  read_options(fields, out.options);
-}
-
-void read(Fields& fields, Score& out) {
-  read_input(fields, range::text, out.input);
-  fields.boolean("logits", out.logits);
-  fields.boolean("routing", out.routing);
-  fields.integer(range::deadline_ms, out.deadline_ms);
-  read_modules(fields, out.modules);
-}
-
-void read(Fields& fields, Tokenize& out) {
-  if (!fields.has("messages")) {
-    fields.text(range::text, out.text);
-    fields.boolean("add_special", out.add_special);
-    fields.boolean("match_special", out.match_special);
-    return;
-  }
-  out.conversation.emplace();
-  check_conversation(fields, "tokenize");
-  fields.boolean("add_generation_prompt", out.conversation->add_generation_prompt);
-}
-
-void read(Fields& fields, Detokenize& out) {
-  fields.tokens(out.tokens, /*min_count=*/0, Fields::kRequired);
-  fields.boolean("skip_special", out.skip_special);
-}
-
-void read(Fields& fields, Cancel& out) { fields.label(range::target, out.target); }
-void read(Fields&, Info&) {}
-void read(Fields&, Health&) {}
-void read(Fields&, Modules&) {}
-void read(Fields& fields, Unload& out) { fields.label(range::name, out.name); }
-void read(Fields& fields, Revoke& out) { fields.label(range::name, out.name); }
-void read(Fields&, Epochs&) {}
-void read(Fields&, Stats&) {}
-void read(Fields&, Shutdown&) {}
-
-bool read_in_flight(Fields& fields) {
-  return fields.choice("in_flight", {"pin", "restart"}) == size_t{1};
-}
-
-void read(Fields& fields, Load& out) {
-  fields.label(range::path, out.path);
-  fields.label(range::name, out.name);
-  fields.boolean("enabled", out.enabled);
-  fields.real(range::bias, out.bias);
-  out.restart = read_in_flight(fields);
-}
-
 /// The objects go on as text: their own reader checks them, with the rules of deployment files.
-void read(Fields& fields, Wish& out) {
+void read_wish(Fields& fields, Wish& out) {
   if (!fields.has("deployment")) {
     const Json* object = fields.object("composition", Fields::kRequired);
     if (object != nullptr) out.composition_json = write_json(*object);
@@ -172,31 +60,72 @@ void read(Fields& fields, Wish& out) {
   fields.label(range::directory, out.directory);
 }
 
-void read(Fields& fields, Plan& out) { read(fields, out.wish); }
+/// Visitor of calls.h: reads the fields of a call.
+class Decoder {
+ public:
+  explicit Decoder(Fields& fields, std::string_view call) : fields_(fields), call_(call) {}
 
-void read(Fields& fields, Apply& out) {
-  read(fields, out.wish);
-  out.restart = read_in_flight(fields);
+  template <class T>
+  void integer(const IntRange& range, T& out, std::string_view) {
+    fields_.integer(range, out);
+  }
+  template <class T>
+  void real(const RealRange& range, T& out, std::string_view) {
+    fields_.real(range, out);
+  }
+  void required(const RealRange& range, double& out, std::string_view) {
+    fields_.real(range, out, Fields::kRequired);
+  }
+  template <class T>
+  void boolean(std::string_view name, T& out, std::string_view) {
+    fields_.boolean(name, out);
+  }
+  void text(const TextRange& range, std::string& out, std::string_view) {
+    fields_.text(range, out);
+  }
+  template <class T>
+  void label(const TextRange& range, T& out, std::string_view) {
+    fields_.label(range, out);
+  }
+  void list(const TextRange& range, std::string_view name, size_t most,
+            std::vector<std::string>& out, std::string_view) {
+    fields_.list(range, name, most, out);
+  }
+  void choice(std::string_view name, std::initializer_list<const char*> choices, bool& second,
+              std::string_view) {
+    second = fields_.choice(name, choices) == size_t{1};
+  }
+  void tokens(std::vector<int32_t>& out, std::string_view) {
+    fields_.tokens(out, /*min_count=*/0, Fields::kRequired);
+  }
+  void input(const TextRange& text_range, Input& out, std::string_view) {
+    read_input(fields_, text_range, out);
+  }
+  void modules(ModuleFilter& out, std::string_view) { read_modules(fields_, out); }
+  /// Its parts are taken from the text of the request (take_conversation).
+  void conversation(Conversation& out) {
+    check_conversation(fields_, call_);
+    fields_.boolean("add_generation_prompt", out.add_generation_prompt);
+  }
+  bool conversation_instead(const TextRange&, std::optional<Conversation>& out) {
+    if (!fields_.has("messages")) return false;
+    conversation(out.emplace());
+    return true;
+  }
+  void wish(Wish& out) { read_wish(fields_, out); }
+
+ private:
+  Fields& fields_;
+  const std::string_view call_;
+};
+
+/// The call of index `index`, with its defaults.
+template <size_t... I>
+Call make_empty(size_t index, std::index_sequence<I...>) {
+  Call call;
+  (void)((I == index && (call.emplace<I>(), true)) || ...);
+  return call;
 }
-
-void read(Fields& fields, Rollback& out) { fields.integer(range::epoch, out.epoch); }
-
-void read(Fields& fields, Routing& out) {
-  fields.integer(range::layer, out.layer);
-  fields.boolean("reset", out.reset);
-}
-
-void read(Fields& fields, Enable& out) { fields.label(range::name, out.name); }
-void read(Fields& fields, Disable& out) { fields.label(range::name, out.name); }
-void read(Fields&, Requests&) {}
-void read(Fields& fields, CancelAny& out) { fields.label(range::target, out.target); }
-
-void read(Fields& fields, Bias& out) {
-  fields.label(range::name, out.name);
-  fields.real(range::value, out.value, Fields::kRequired);
-}
-
-void read(Fields& fields, Drain& out) { fields.integer(range::timeout_ms, out.timeout_ms); }
 
 /// The id alone, so that any later problem can be answered to its request.
 std::optional<std::string> read_id(const Json& object) {
@@ -210,7 +139,7 @@ std::optional<std::string> read_id(const Json& object) {
 
 Error unknown_call(std::string_view name, Endpoint endpoint) {
   std::vector<std::string> here;
-  for (const CallSpec& spec : specs()) {
+  for (const CallSpec& spec : kCalls) {
     if (spec.endpoint == endpoint) here.emplace_back(spec.name);
   }
   const std::string guess = nearest(name, here);
@@ -232,14 +161,14 @@ std::variant<const CallSpec*, Error> find_call(Fields& fields, Endpoint endpoint
   fields.label(TextRange{"call", 1, 32}, name);
   if (!fields.ok()) return *fields.finish();
   // `cancel` is on both endpoints and differs.
-  auto it = std::find_if(specs().begin(), specs().end(), [&](const CallSpec& spec) {
+  auto it = std::find_if(kCalls.begin(), kCalls.end(), [&](const CallSpec& spec) {
     return spec.name == name && spec.endpoint == endpoint;
   });
-  if (it == specs().end()) {
-    it = std::find_if(specs().begin(), specs().end(),
+  if (it == kCalls.end()) {
+    it = std::find_if(kCalls.begin(), kCalls.end(),
                       [&](const CallSpec& spec) { return spec.name == name; });
   }
-  if (it == specs().end()) return unknown_call(name, endpoint);
+  if (it == kCalls.end()) return unknown_call(name, endpoint);
   if (it->endpoint == endpoint) return &*it;
   const bool serve = it->endpoint == Endpoint::kServe;
   return Error{"invalid_argument",
@@ -250,8 +179,12 @@ std::variant<const CallSpec*, Error> find_call(Fields& fields, Endpoint endpoint
 
 }  // namespace
 
-std::string_view call_name(const Call& call) { return specs()[call.index()].name; }
-Endpoint endpoint_of(const Call& call) { return specs()[call.index()].endpoint; }
+Call empty_call(size_t index) {
+  return make_empty(index, std::make_index_sequence<std::variant_size_v<Call>>());
+}
+
+std::string_view call_name(const Call& call) { return kCalls[call.index()].name; }
+Endpoint endpoint_of(const Call& call) { return kCalls[call.index()].endpoint; }
 
 std::variant<Request, Error> decode_request(std::string_view text, Endpoint endpoint,
                                             std::string* id_out) {
@@ -274,11 +207,12 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   if (auto* error = std::get_if<Error>(&found)) return std::move(*error);
 
   const CallSpec& spec = *std::get<const CallSpec*>(found);
-  request.call = spec.empty;
+  request.call = empty_call(static_cast<size_t>(&spec - kCalls.data()));
   Fields fields(object, std::string(spec.name));
   fields.skip("id");
   fields.skip("call");
-  std::visit([&](auto& call) { read(fields, call); }, request.call);
+  Decoder decoder(fields, spec.name);
+  std::visit([&](auto& call) { describe(decoder, call); }, request.call);
   if (auto error = fields.finish()) return std::move(*error);
   if (auto* chat = std::get_if<Chat>(&request.call)) {
     take_conversation(text, chat->conversation);

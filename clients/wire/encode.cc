@@ -1,5 +1,6 @@
 #include "base/json/reader.h"
 #include "base/json/writer.h"
+#include "clients/wire/calls.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/strict_json.h"
 
@@ -19,50 +20,12 @@ void put_modules(Json& out, const ModuleFilter& filter) {
   if (!modules.empty()) out["modules"] = std::move(modules);
 }
 
-void put_input(Json& out, const char* text_name, const Input& input) {
+void put_input(Json& out, std::string_view text_name, const Input& input) {
   if (const auto* text = std::get_if<std::string>(&input)) {
     out[text_name] = *text;
   } else {
     out["tokens"] = std::get<std::vector<int32_t>>(input);
   }
-}
-
-void put_options(Json& out, const Generate& call) {
-  out["max_tokens"] = call.max_tokens;
-  out["temperature"] = call.temperature;
-  out["top_p"] = call.top_p;
-  out["top_k"] = call.top_k;
-  out["min_p"] = call.min_p;
-  out["repetition_penalty"] = call.repetition_penalty;
-  put(out, "seed", call.seed);
-  if (!call.stop.empty()) out["stop"] = call.stop;
-  out["ignore_eos"] = call.ignore_eos;
-  out["logprobs"] = call.logprobs;
-  out["stream"] = call.stream;
-  put(out, "deadline_ms", call.deadline_ms);
-  put_modules(out, call.modules);
-}
-
-void write(Json& out, const Generate& call) {
-  put_input(out, "prompt", call.prompt);
-  put_options(out, call);
-}
-
-void write(Json& out, const Chat& call) { put_options(out, call.options); }
-
-void write(Json& out, const Score& call) {
-  put_input(out, "text", call.input);
-  out["logits"] = call.logits;
-  out["routing"] = call.routing;
-  put(out, "deadline_ms", call.deadline_ms);
-  put_modules(out, call.modules);
-}
-
-void write(Json& out, const Tokenize& call) {
-  if (call.conversation) return;
-  out["text"] = call.text;
-  out["add_special"] = call.add_special;
-  out["match_special"] = call.match_special;
 }
 
 /// Adds a member as it is written, so that its keys keep their order. What is not JSON travels as
@@ -81,34 +44,13 @@ void add_conversation(std::string& object, const Conversation& conversation) {
   add_raw(object, "add_generation_prompt", conversation.add_generation_prompt ? "true" : "false");
 }
 
-void write(Json& out, const Detokenize& call) {
-  out["tokens"] = call.tokens;
-  out["skip_special"] = call.skip_special;
-}
-
-void write(Json& out, const Cancel& call) { out["target"] = call.target; }
-void write(Json&, const Info&) {}
-void write(Json&, const Health&) {}
-void write(Json&, const Modules&) {}
-
-void write(Json& out, const Load& call) {
-  out["path"] = call.path;
-  put(out, "name", call.name);
-  put(out, "enabled", call.enabled);
-  put(out, "bias", call.bias);
-  out["in_flight"] = call.restart ? "restart" : "pin";
-}
-
-void write(Json& out, const Unload& call) { out["name"] = call.name; }
-void write(Json& out, const Revoke& call) { out["name"] = call.name; }
-
 /// Text that is not JSON travels as null, which the decoder refuses by name.
 Json object_of(const std::string& text) {
   Result<Json> value = parse_json(text);
   return value.ok() ? std::move(*value) : Json();
 }
 
-void write(Json& out, const Wish& wish) {
+void put_wish(Json& out, const Wish& wish) {
   if (wish.deployment_json.empty()) {
     out["composition"] = object_of(wish.composition_json);
     return;
@@ -117,40 +59,71 @@ void write(Json& out, const Wish& wish) {
   out["directory"] = wish.directory;
 }
 
-void write(Json& out, const Plan& call) { write(out, call.wish); }
+/// Visitor of calls.h: writes the fields of a call; those without a value are left out.
+class Encoder {
+ public:
+  explicit Encoder(Json& out) : out_(out) {}
 
-void write(Json& out, const Apply& call) {
-  write(out, call.wish);
-  out["in_flight"] = call.restart ? "restart" : "pin";
-}
+  template <class T>
+  void integer(const IntRange& range, const T& value, std::string_view) {
+    set(range.name, value);
+  }
+  template <class T>
+  void real(const RealRange& range, const T& value, std::string_view) {
+    set(range.name, value);
+  }
+  void required(const RealRange& range, double value, std::string_view) { set(range.name, value); }
+  template <class T>
+  void boolean(std::string_view name, const T& value, std::string_view) {
+    set(name, value);
+  }
+  void text(const TextRange& range, const std::string& value, std::string_view) {
+    set(range.name, value);
+  }
+  template <class T>
+  void label(const TextRange& range, const T& value, std::string_view) {
+    set(range.name, value);
+  }
+  void list(const TextRange&, std::string_view name, size_t, const std::vector<std::string>& value,
+            std::string_view) {
+    if (!value.empty()) set(name, value);
+  }
+  void choice(std::string_view name, std::initializer_list<const char*> choices, bool second,
+              std::string_view) {
+    set(name, choices.begin()[second ? 1 : 0]);
+  }
+  void tokens(const std::vector<int32_t>& value, std::string_view) { set("tokens", value); }
+  void input(const TextRange& range, const Input& value, std::string_view) {
+    put_input(out_, range.name, value);
+  }
+  void modules(const ModuleFilter& value, std::string_view) { put_modules(out_, value); }
+  /// Conversations are added as they were written (add_conversation).
+  void conversation(const Conversation&) {}
+  bool conversation_instead(const TextRange&, const std::optional<Conversation>& value) {
+    return value.has_value();
+  }
+  void wish(const Wish& value) { put_wish(out_, value); }
 
-void write(Json& out, const Rollback& call) { put(out, "epoch", call.epoch); }
-void write(Json&, const Epochs&) {}
+ private:
+  template <class T>
+  void set(std::string_view name, const T& value) {
+    out_[name] = value;
+  }
+  template <class T>
+  void set(std::string_view name, const std::optional<T>& value) {
+    if (value) out_[name] = *value;
+  }
 
-void write(Json& out, const Routing& call) {
-  put(out, "layer", call.layer);
-  if (call.reset) out["reset"] = true;
-}
-
-void write(Json& out, const Enable& call) { out["name"] = call.name; }
-void write(Json& out, const Disable& call) { out["name"] = call.name; }
-void write(Json&, const Requests&) {}
-void write(Json& out, const CancelAny& call) { out["target"] = call.target; }
-
-void write(Json& out, const Bias& call) {
-  out["name"] = call.name;
-  out["value"] = call.value;
-}
-
-void write(Json&, const Stats&) {}
-void write(Json& out, const Drain& call) { put(out, "timeout_ms", call.timeout_ms); }
-void write(Json&, const Shutdown&) {}
+  Json& out_;
+};
 
 }  // namespace
 
 std::string encode_request(const Request& request) {
   Json out = {{"id", request.id}, {"call", call_name(request.call)}};
-  std::visit([&](const auto& call) { write(out, call); }, request.call);
+  Encoder encoder(out);
+  // Descriptions take calls that may change, as decoding does.
+  std::visit([&](auto call) { describe(encoder, call); }, request.call);
   std::string text = write_json(out);
   if (const auto* chat = std::get_if<Chat>(&request.call)) {
     add_conversation(text, chat->conversation);

@@ -163,6 +163,8 @@ enum class Endpoint : uint8_t { kServe, kControl };
 std::string_view call_name(const Call& call);
 /// The socket that takes the call.
 Endpoint endpoint_of(const Call& call);
+/// The alternative of that index, with the defaults of its fields.
+Call empty_call(size_t index);
 
 struct Request {
   std::string id;  // 1..128 bytes of UTF-8 without control characters
