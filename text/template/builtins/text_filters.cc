@@ -175,7 +175,8 @@ Value word_count(Runtime& run, const Value& subject, const CallArgs&) {
 
 Value abs(Runtime& run, const Value& subject, const CallArgs&) {
   if (const auto integer = subject.integer()) {
-    return *integer < 0 ? negate(run, Value(*integer), true) : Value(*integer);
+    // Through the digits, because the smallest integer has no opposite of 64 bits.
+    return *integer < 0 ? integer_of(std::to_string(*integer).substr(1)) : Value(*integer);
   }
   if (const double* real = subject.real()) return Value(std::abs(*real));
   if (const BigInteger* big = subject.big()) {
