@@ -67,7 +67,7 @@ void Scorer::add_windows(const std::vector<int32_t>& tokens) {
   }
 }
 
-void Scorer::add_score(const Json& done, uint64_t bytes, std::optional<Error>& problem) {
+void Scorer::add_score(const Json& done, uint64_t bytes, std::optional<wire::Error>& problem) {
   const auto provenance = client::parse_provenance(done, problem);
   client::Answer answer(done, problem);
   const uint64_t count = answer.natural("count");
@@ -105,7 +105,7 @@ std::optional<Error> Scorer::take(const Event& event) {
     waiting_.push_front(std::move(job));
     return std::nullopt;
   }
-  std::optional<Error> problem;
+  std::optional<wire::Error> problem;
   if (std::holds_alternative<wire::Tokenize>(job.call)) {
     totals_.bytes += job.bytes;
     add_windows(client::Answer(event.body, problem).tokens("tokens"));

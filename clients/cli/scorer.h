@@ -52,7 +52,7 @@ class Scorer {
   std::optional<Error> take(const client::Event& event);
   void add_document(std::string text);
   void add_windows(const std::vector<int32_t>& tokens);
-  void add_score(const Json& done, uint64_t bytes, std::optional<Error>& problem);
+  void add_score(const Json& done, uint64_t bytes, std::optional<wire::Error>& problem);
 
   client::Client& client_;
   const wire::ModuleFilter filter_;

@@ -15,7 +15,7 @@ std::vector<std::string> actions(const Result<ChangeReport>& report) {
   std::vector<std::string> out;
   EXPECT_TRUE(report.ok()) << report.status().to_string();
   if (!report.ok()) return out;
-  for (const ChangeItem& item : report->changes) out.push_back(item.action + " " + item.module);
+  for (const ChangeItem& item : report->changes) out.push_back(kChangeActionNames.text(item.action) + " " + item.module);
   return out;
 }
 
@@ -75,7 +75,7 @@ TEST_F(RegistryTest, DisabledModulesCanBeEnabled) {
   const Stream legal = daemon->run();
   EXPECT_THAT(actions(daemon->registry->set_enabled("legal", false)), ElementsAre("disable legal"));
   EXPECT_EQ(daemon->run(), plain);
-  EXPECT_EQ(daemon->registry->modules()[0].state, "disabled");
+  EXPECT_EQ(daemon->registry->modules()[0].state, ModuleState::kDisabled);
   EXPECT_THAT(actions(daemon->load(at("legal"))), ElementsAre());  // it stays as it was
   EXPECT_THAT(actions(daemon->registry->set_enabled("legal", true)), ElementsAre("enable legal"));
   EXPECT_EQ(daemon->run(), legal);

@@ -74,7 +74,7 @@ void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const w
   const auto wish = read_wish(call.wish, running);
   Status status = wish.status();
   if (status.ok()) {
-    status = check_backbone(wish->backbone, running, context.options.fingerprint);
+    status = check_backbone(wish->backbone, running, context.options.model.fingerprint);
   }
   if (!status.ok()) return reply(live, "apply", "", status);
   reply(live, "apply", "",
@@ -159,7 +159,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
     const DeploymentConfig& running = *context.options.config;
     const auto wish = read_wish(call.wish, running);
     if (!wish.ok()) return live->on_error(wish.status());
-    const Status backbone = check_backbone(wish->backbone, running, context.options.fingerprint);
+    const Status backbone =
+        check_backbone(wish->backbone, running, context.options.model.fingerprint);
     PlanReport report;
     if (backbone.ok()) {
       report = context.options.registry->plan(wish->composition);

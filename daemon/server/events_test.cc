@@ -55,8 +55,8 @@ TEST(ServerEvents, LogprobsComeWithAndWithoutStreaming) {
   DoneEvent event = done_event();
   event.logprobs = {-0.25f, -1.5f};  // asked for
   const Json whole = json_of(encode_done("r", event, {.stream = false}).body);
-  EXPECT_EQ(whole.at("logprobs"), Json::array({-0.25, -1.5}));
-  EXPECT_EQ(whole.at("tokens").size(), whole.at("logprobs").size());
+  EXPECT_EQ(whole["logprobs"], Json::array({-0.25, -1.5}));
+  EXPECT_EQ(whole["tokens"].size(), whole["logprobs"].size());
   // Streamed, each came with its token.
   EXPECT_FALSE(json_of(encode_done("r", event, {.stream = true}).body).contains("logprobs"));
   event.logprobs.clear();
@@ -65,16 +65,17 @@ TEST(ServerEvents, LogprobsComeWithAndWithoutStreaming) {
 
 TEST(ServerEvents, AModuleWhoseLibraryIsOutOfServiceIsNotActive) {
   ModuleStatus module;
-  module.state = "active";
-  EXPECT_EQ(to_json(module).at("state"), "active");
+  module.state = ModuleState::kActive;
+  EXPECT_EQ(to_json(module)["state"], "active");
   module.library.emplace();
-  EXPECT_EQ(to_json(module).at("state"), "active");
-  for (const std::string state : {"restarting", "quarantined", "poisoned"}) {
-    module.state = "active";
+  EXPECT_EQ(to_json(module)["state"], "active");
+  for (const LibraryState state :
+       {LibraryState::kRestarting, LibraryState::kQuarantined, LibraryState::kPoisoned}) {
+    module.state = ModuleState::kActive;
     module.library->status.state = state;
-    EXPECT_EQ(to_json(module).at("state"), state);
-    module.state = "disabled";
-    EXPECT_EQ(to_json(module).at("state"), "disabled");
+    EXPECT_EQ(to_json(module)["state"], kLibraryStateNames.name(state));
+    module.state = ModuleState::kDisabled;
+    EXPECT_EQ(to_json(module)["state"], "disabled");
   }
 }
 
