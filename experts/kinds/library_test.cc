@@ -372,7 +372,7 @@ const Bad kBad[] = {
      {}},
     {"cut_library",
      Code::kDataCorrupt,
-     "found a segment outside of the file",
+     "found a segment that leaves the file",
      [](Draft& d) { fs::resize_file(d.dir + "/scale.so", 4096); },
      {}},
     {"another_library",

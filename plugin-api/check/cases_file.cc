@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <fstream>
 
+#include "base/elf/file.h"
 #include "check/case.h"
-#include "check/elf_file.h"
 #include "check/instructions.h"
 #include "check/plugin.h"
 
@@ -18,11 +18,13 @@ namespace {
 /// The parsed library, or the finding of a case that needs it: case 1 fails, others are skipped.
 std::variant<ElfFile, Finding> parsed(Context& context) {
   auto parsed = parse_elf(context.subject.bytes);
-  if (auto* problem = std::get_if<std::string>(&parsed)) {
-    if (context.case_number == 1) return fail("{} (expected an ELF64 shared library).", *problem);
-    return skip("see case 1: {}.", *problem);
+  if (!parsed.ok()) {
+    const std::string& found = parsed.status().message();
+    if (context.case_number == 1)
+      return fail("found {} (expected an ELF64 shared library).", found);
+    return skip("see case 1: found {}.", found);
   }
-  ElfFile& file = std::get<ElfFile>(parsed);
+  ElfFile& file = *parsed;
   if (context.case_number != 1 && file.elf_class != ELFCLASS64) {
     return skip("see case 1: it is no ELF64 file.");
   }
@@ -132,7 +134,7 @@ Finding check_one_symbol(Context& context) {
     if (s.name == CHIMERA_EXPERT_ENTRY_SYMBOL) {
       entry = &s;
     } else {
-      others.push_back(s.name);
+      others.emplace_back(s.name);
     }
   }
   if (entry == nullptr) return fail("found no symbol {}.", CHIMERA_EXPERT_ENTRY_SYMBOL);
@@ -154,7 +156,7 @@ Finding check_unique_symbols(Context& context) {
   if (auto* finding = std::get_if<Finding>(&result)) return *finding;
   std::vector<std::string> unique;
   for (const ElfSymbol& s : std::get<ElfFile>(result).symbols) {
-    if (s.binding == STB_GNU_UNIQUE && s.section != SHN_UNDEF) unique.push_back(s.name);
+    if (s.binding == STB_GNU_UNIQUE && s.section != SHN_UNDEF) unique.emplace_back(s.name);
   }
   if (unique.empty()) return pass("no STB_GNU_UNIQUE symbol.");
   return fail("{} STB_GNU_UNIQUE symbols, e.g. {}: compile with -fno-gnu-unique.", unique.size(),

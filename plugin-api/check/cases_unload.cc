@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <fstream>
 
+#include "base/elf/file.h"
 #include "check/case.h"
-#include "check/elf_file.h"
 #include "check/instance.h"
 #include "check/process_state.h"
 
@@ -43,11 +43,11 @@ std::optional<std::string> changed_bytes(const Plugin& plugin, std::string bytes
   const link_map* map = nullptr;
   if (dlinfo(plugin.handle(), RTLD_DI_LINKMAP, &map) != 0) return std::nullopt;
   const auto file = parse_elf(bytes);
-  if (!std::holds_alternative<ElfFile>(file)) return std::nullopt;
+  if (!file.ok()) return std::nullopt;
   const chimera_text text = plugin.descriptor().version;
   const auto address = reinterpret_cast<uintptr_t>(text.data_borrowed);
   if (text.size == 0 || address < map->l_addr) return std::nullopt;
-  const auto offset = std::get<ElfFile>(file).file_offset(address - map->l_addr, text.size);
+  const auto offset = file->file_offset(address - map->l_addr, text.size);
   if (!offset || bytes.compare(*offset, text.size, text_of(text)) != 0) return std::nullopt;
   char& last = bytes[*offset + text.size - 1];
   last = last == '7' ? '8' : '7';

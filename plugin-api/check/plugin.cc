@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "check/elf_file.h"
+#include "base/elf/file.h"
 #include "check/guarded.h"
 
 namespace chimera::check {
@@ -173,7 +173,7 @@ Plugin::~Plugin() {
 std::string Plugin::map(const std::string& bytes) {
   // Like a host: a file that is cut short crashes the dynamic loader and not the plugin.
   const auto file = parse_elf(bytes);
-  if (const auto* problem = std::get_if<std::string>(&file)) return *problem;
+  if (!file.ok()) return "found " + file.status().message();
   const std::string stem = std::filesystem::path(context_.subject.library).stem().string();
   path_ = fmt::format("{}/{}-{}.so", context_.work_dir, stem, context_.copies++);
   const auto begin = std::chrono::steady_clock::now();

@@ -1,4 +1,4 @@
-#include "check/elf_file.h"
+#include "base/elf/file.h"
 
 #include <elf.h>
 #include <fmt/format.h>
@@ -6,8 +6,16 @@
 #include <algorithm>
 #include <cstring>
 
-namespace chimera::check {
+namespace chimera {
 namespace {
+
+// A library has a dozen program headers, some twenty dynamic entries and names of symbols of a few
+// hundred bytes; the bounds keep a hostile file from costing time.
+constexpr size_t kMaxSegments = 256;
+constexpr uint64_t kMaxDynamic = 4096;
+constexpr size_t kMaxName = 64 * 1024;
+
+Status corrupt(std::string what) { return {Code::kDataCorrupt, std::move(what)}; }
 
 /// Reads of a T at an offset that is checked.
 class Bytes {
@@ -25,12 +33,17 @@ class Bytes {
     return out;
   }
   /// A NUL-terminated text that lies within [offset, limit).
-  std::optional<std::string> text(uint64_t offset, uint64_t limit) const {
+  std::optional<std::string_view> text(uint64_t offset, uint64_t limit) const {
     if (offset >= limit || !covers(offset, limit - offset)) return std::nullopt;
-    const std::string_view rest = bytes_.substr(offset, limit - offset);
+    const std::string_view rest =
+        bytes_.substr(offset, std::min<uint64_t>(limit - offset, kMaxName));
     const size_t end = rest.find('\0');
     if (end == std::string_view::npos) return std::nullopt;
-    return std::string(rest.substr(0, end));
+    return rest.substr(0, end);
+  }
+  /// REQUIRES: covers().
+  std::string_view range(uint64_t offset, uint64_t size) const {
+    return bytes_.substr(offset, size);
   }
 
  private:
@@ -122,14 +135,14 @@ std::optional<uint64_t> symbol_count(const Bytes& bytes, const ElfFile& file, co
 
 std::string read_symbols(const Bytes& bytes, const Dynamic& d, uint64_t strings, ElfFile& file) {
   const auto count = symbol_count(bytes, file, d);
-  if (!count) return "its symbol hash table leaves the file";
+  if (!count) return "a symbol hash table that leaves the file";
   const auto table = file.file_offset(d.symtab, sizeof(Elf64_Sym));
-  if (*count > 0 && !table) return "its symbol table leaves the file";
+  if (*count > 0 && !table) return "a symbol table that leaves the file";
   for (uint64_t i = 1; i < *count; ++i) {
     const auto s = bytes.at<Elf64_Sym>(*table + i * sizeof(Elf64_Sym));
-    if (!s) return "its symbol table leaves the file";
+    if (!s) return "a symbol table that leaves the file";
     const auto name = bytes.text(strings + s->st_name, strings + d.strsz);
-    if (!name) return fmt::format("the name of symbol {} leaves the string table", i);
+    if (!name) return fmt::format("a name of symbol {} that leaves the string table", i);
     file.symbols.push_back({*name, static_cast<uint8_t>(ELF64_ST_BIND(s->st_info)),
                             static_cast<uint8_t>(ELF64_ST_TYPE(s->st_info)),
                             static_cast<uint8_t>(ELF64_ST_VISIBILITY(s->st_other)), s->st_shndx,
@@ -140,22 +153,23 @@ std::string read_symbols(const Bytes& bytes, const Dynamic& d, uint64_t strings,
 
 std::string read_dynamic(const Bytes& bytes, const ElfSegment& segment, ElfFile& file) {
   Dynamic d;
-  for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= segment.file_size; at += sizeof(Elf64_Dyn)) {
-    const auto entry = bytes.at<Elf64_Dyn>(segment.offset + at);
-    if (!entry) return "its dynamic section leaves the file";
+  const uint64_t entries = std::min(segment.file_size / sizeof(Elf64_Dyn), kMaxDynamic);
+  for (uint64_t i = 0; i < entries; ++i) {
+    const auto entry = bytes.at<Elf64_Dyn>(segment.offset + i * sizeof(Elf64_Dyn));
+    if (!entry) return "a dynamic section that leaves the file";
     if (entry->d_tag == DT_NULL) break;
     read_entry(*entry, d, file);
   }
   const auto strings = file.file_offset(d.strtab, d.strsz);
-  if (!strings || d.strsz == 0) return "its string table leaves the file";
+  if (!strings || d.strsz == 0) return "a string table that leaves the file";
   const uint64_t end = *strings + d.strsz;
   const auto text = [&](uint64_t offset) {
     return offset < d.strsz ? bytes.text(*strings + offset, end) : std::nullopt;
   };
   for (const uint64_t offset : d.needed) {
     const auto name = text(offset);
-    if (!name) return "the name of a needed library leaves the string table";
-    file.needed.push_back(*name);
+    if (!name) return "a name of a needed library that leaves the string table";
+    file.needed.emplace_back(*name);
   }
   if (d.has_rpath) file.rpath = text(d.rpath).value_or("?");
   if (d.has_runpath) file.runpath = text(d.runpath).value_or("?");
@@ -163,26 +177,42 @@ std::string read_dynamic(const Bytes& bytes, const ElfSegment& segment, ElfFile&
   return read_symbols(bytes, d, *strings, file);
 }
 
-uint64_t padded(uint64_t size) { return (size + 3) & ~uint64_t{3}; }
-
-void read_notes(const Bytes& bytes, const ElfSegment& segment, ElfFile& file) {
-  uint64_t at = segment.offset;
-  if (!bytes.covers(at, segment.file_size)) return;
-  const uint64_t end = at + segment.file_size;
-  while (end - at >= sizeof(Elf64_Nhdr)) {
-    const auto head = bytes.at<Elf64_Nhdr>(at);
-    at += sizeof(Elf64_Nhdr);
-    const uint64_t name = padded(head->n_namesz), payload = padded(head->n_descsz);
-    if (name > end - at || payload > end - at - name) return;
-    const auto owner = bytes.text(at, at + head->n_namesz);
-    if (owner && *owner == CHIMERA_NOTE_OWNER && head->n_type == CHIMERA_NOTE_TYPE) {
-      ++file.note_count;
-      if (!file.note && head->n_descsz >= sizeof(chimera_expert_note)) {
-        file.note = bytes.at<chimera_expert_note>(at + name);
-      }
+void take_note(const Elf64_Nhdr& head, std::string_view owner, std::string_view payload,
+               ElfFile& file) {
+  if (owner == std::string_view("GNU\0", 4) && head.n_type == NT_GNU_BUILD_ID) {
+    file.gnu_build_id.clear();
+    for (const char byte : payload.substr(0, 64)) {
+      file.gnu_build_id += fmt::format("{:02x}", static_cast<uint8_t>(byte));
     }
-    at += name + payload;
   }
+  if (owner != std::string_view(CHIMERA_NOTE_OWNER, sizeof(CHIMERA_NOTE_OWNER)) ||
+      head.n_type != CHIMERA_NOTE_TYPE) {
+    return;
+  }
+  ++file.note_count;
+  // A later minor may append fields.
+  if (!file.note && payload.size() >= sizeof(chimera_expert_note)) {
+    std::memcpy(&file.note.emplace(), payload.data(), sizeof(chimera_expert_note));
+  }
+}
+
+/// Notes: three words and the owner, then the payload, each padded so that payload and next note
+/// begin at a multiple of 4 bytes from the note's begin (8 in segments that are aligned so).
+bool read_notes(const Bytes& bytes, const ElfSegment& segment, uint64_t align, ElfFile& file) {
+  if (!bytes.covers(segment.offset, segment.file_size)) return false;
+  const auto up = [align](uint64_t n) { return (n + align - 1) / align * align; };
+  const uint64_t end = segment.offset + segment.file_size;
+  for (uint64_t at = segment.offset; end - at >= sizeof(Elf64_Nhdr);) {
+    const Elf64_Nhdr head = *bytes.at<Elf64_Nhdr>(at);
+    // 32-bit sizes in 64-bit sums cannot wrap.
+    const uint64_t payload = at + up(sizeof(Elf64_Nhdr) + uint64_t{head.n_namesz});
+    if (payload > end || head.n_descsz > end - payload) return false;
+    take_note(head, bytes.range(at + sizeof(Elf64_Nhdr), head.n_namesz),
+              bytes.range(payload, head.n_descsz), file);
+    at = payload + up(head.n_descsz);
+    if (at >= end) break;
+  }
+  return true;
 }
 
 }  // namespace
@@ -197,37 +227,42 @@ std::optional<uint64_t> ElfFile::file_offset(uint64_t address, uint64_t size) co
   return std::nullopt;
 }
 
-std::variant<ElfFile, std::string> parse_elf(std::string_view view) {
+Result<ElfFile> parse_elf(std::string_view view) {
   const Bytes bytes(view);
   ElfFile file;
   if (view.size() < EI_NIDENT || std::memcmp(view.data(), ELFMAG, SELFMAG) != 0) {
-    return "it is no ELF file";
+    return corrupt("no ELF file");
   }
   file.elf_class = static_cast<uint8_t>(view[EI_CLASS]);
   file.byte_order = static_cast<uint8_t>(view[EI_DATA]);
   if (file.elf_class != ELFCLASS64 || file.byte_order != ELFDATA2LSB) return file;
   const auto head = bytes.at<Elf64_Ehdr>(0);
-  if (!head) return "its ELF header leaves the file";
+  if (!head) return corrupt("an ELF header that leaves the file");
   file.type = head->e_type;
   file.machine = head->e_machine;
   if (head->e_phnum > 0 && head->e_phentsize != sizeof(Elf64_Phdr)) {
-    return "its program headers have an unknown size";
+    return corrupt("program headers of an unknown size");
+  }
+  if (head->e_phnum > kMaxSegments) return corrupt("more segments than any library has");
+  if (!bytes.covers(head->e_phoff, uint64_t{head->e_phnum} * sizeof(Elf64_Phdr))) {
+    return corrupt("program headers that leave the file");
   }
   for (uint64_t i = 0; i < head->e_phnum; ++i) {
-    const auto p = bytes.at<Elf64_Phdr>(head->e_phoff + i * sizeof(Elf64_Phdr));
-    if (!p) return "its program headers leave the file";
-    if (p->p_type == PT_LOAD && !bytes.covers(p->p_offset, p->p_filesz)) {
-      return "a segment leaves the file: it is truncated";
+    const Elf64_Phdr p = *bytes.at<Elf64_Phdr>(head->e_phoff + i * sizeof(Elf64_Phdr));
+    if (p.p_type == PT_LOAD && !bytes.covers(p.p_offset, p.p_filesz)) {
+      return corrupt("a segment that leaves the file: it is truncated");
     }
-    file.segments.push_back(
-        {p->p_type, p->p_flags, p->p_offset, p->p_vaddr, p->p_filesz, p->p_memsz});
+    file.segments.push_back({p.p_type, p.p_flags, p.p_offset, p.p_vaddr, p.p_filesz, p.p_memsz});
+    if (p.p_type == PT_NOTE &&
+        !read_notes(bytes, file.segments.back(), p.p_align == 8 ? 8 : 4, file)) {
+      return corrupt("a note that leaves its segment");
+    }
   }
-  for (const ElfSegment& s : file.segments) {
-    if (s.type == PT_NOTE) read_notes(bytes, s, file);
-  }
-  for (const ElfSegment& s : file.segments) {
-    if (s.type != PT_DYNAMIC) continue;
-    if (std::string problem = read_dynamic(bytes, s, file); !problem.empty()) return problem;
+  const auto dynamic = std::find_if(file.segments.begin(), file.segments.end(),
+                                    [](const ElfSegment& s) { return s.type == PT_DYNAMIC; });
+  if (dynamic == file.segments.end()) return file;
+  if (std::string problem = read_dynamic(bytes, *dynamic, file); !problem.empty()) {
+    return corrupt(std::move(problem));
   }
   return file;
 }
@@ -236,4 +271,4 @@ std::string note_text(const char* field, size_t size) {
   return std::string(field, strnlen(field, size));
 }
 
-}  // namespace chimera::check
+}  // namespace chimera

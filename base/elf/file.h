@@ -2,19 +2,21 @@
 //
 // Made for untrusted files: every offset is checked against the size before it is used. Only the
 // program headers are trusted as far as the loader itself trusts them; section headers, which a
-// library may lack, are not used. Thread safety: pure functions, values.
+// library may lack, are not used.
+//
+// Thread safety: pure functions, values.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "base/status.h"
 #include "chimera/expert.h"
 
-namespace chimera::check {
+namespace chimera {
 
 struct ElfSegment {
   uint32_t type = 0, flags = 0;
@@ -22,7 +24,7 @@ struct ElfSegment {
 };
 
 struct ElfSymbol {
-  std::string name;
+  std::string_view name;  // in the bytes of the file
   uint8_t binding = 0, type = 0, visibility = 0;
   uint16_t section = 0;
   uint64_t value = 0, size = 0;
@@ -39,16 +41,18 @@ struct ElfFile {
   bool text_relocations = false, bind_now = false;
   uint32_t note_count = 0;                  // of Chimera's notes
   std::optional<chimera_expert_note> note;  // the first of them, when it has the right size
+  std::string gnu_build_id;                 // hex; empty when the linker left none
 
   /// Where a loaded address lies in the file; nullopt when it lies in no file-backed part.
   std::optional<uint64_t> file_offset(uint64_t address, uint64_t size) const;
 };
 
-/// A text instead when it is no ELF file or a table leaves the file. A file of another class or
-/// byte order is returned with nothing but those two fields.
-std::variant<ElfFile, std::string> parse_elf(std::string_view bytes);
+/// data_corrupt, with a message that goes on from "found", when it is no ELF file, when a
+/// table leaves the file or when it has more of something than any library. A file of another class
+/// or byte order is returned with nothing but those two fields. The result points into `bytes`.
+Result<ElfFile> parse_elf(std::string_view bytes);
 
 /// The text of a NUL-padded field of the note; at most `size` bytes.
 std::string note_text(const char* field, size_t size);
 
-}  // namespace chimera::check
+}  // namespace chimera
