@@ -386,11 +386,7 @@ TEST(Protocol, UnknownCallsAndWrongEndpointsSayWhatIsExpected) {
   ASSERT_TRUE(wrong);
   EXPECT_EQ(wrong->hint, "send it to the control endpoint");
   for (const auto& call : kCalls) {
-<<<<<<< ours
     if (call == std::string_view("cancel")) continue;  // of both, with another meaning
-=======
-    if (call == "cancel") continue;  // each endpoint has one
->>>>>>> theirs
     const auto other = socket_of(call) == Endpoint::kServe ? Endpoint::kControl : Endpoint::kServe;
     EXPECT_TRUE(problem(write_json(minimal(call)), other)) << call;
   }
