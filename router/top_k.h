@@ -11,12 +11,10 @@
 #include <vector>
 
 #include "backbone/families/model_config.h"
+#include "base/limits.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
-
-/// Bounds of `top_k`. 64 is far above any released model (8) and bounds the work per token.
-inline constexpr int64_t kMaxTopK = kMaxFittedTopK;
 
 /// `top_k` where neither composition nor modules say one: the checkpoint's own, and 2 for a dense
 /// family (ModelConfig::dense_base). There the only base expert gets weight 1 as long as it is

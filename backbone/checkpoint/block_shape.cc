@@ -26,7 +26,7 @@ Result<BlockShape> weight_block_size(std::string_view config_json, std::string_v
     if (size.size() != 2 || !good(rows) || !good(cols)) {
       return Status(Code::kInvalidArgument,
                     std::string(label) + ": quantization_config.weight_block_size is " +
-                        quote_bytes(write_json(size)) +
+                        quote(write_json(size)) +
                         ", expected two numbers from 1 to 1048576, such as [128, 128]");
     }
     block = {*rows, *cols};

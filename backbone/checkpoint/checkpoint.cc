@@ -47,13 +47,13 @@ Status check_shard(const SafetensorsFile& file, const std::string& shard, const 
     if (at == index.end()) {
       return Status(
           Code::kDataCorrupt,
-          file.path() + ": holds tensor " + quote_bytes(t.name) + ", which the index does not list",
+          file.path() + ": holds tensor " + quote(t.name) + ", which the index does not list",
           kHint);
     }
     if (at->second != shard) {
       return Status(Code::kDataCorrupt,
-                    file.path() + ": holds tensor " + quote_bytes(t.name) +
-                        ", which the index says is in " + quote_bytes(at->second),
+                    file.path() + ": holds tensor " + quote(t.name) +
+                        ", which the index says is in " + quote(at->second),
                     kHint);
     }
   }
@@ -75,10 +75,10 @@ Result<Files> open_shards(const std::string& dir, Residency residency, Env& env)
     CHIMERA_RETURN_IF_ERROR(check_shard(**file, shard, *index));
     for (const auto& [tensor, where] : *index) {
       if (where == shard && (*file)->find(tensor) == nullptr) {
-        return Status(Code::kDataCorrupt,
-                      (*file)->path() + ": lacks tensor " + quote_bytes(tensor) +
-                          ", which the index says is there",
-                      "Download the checkpoint again; its files do not belong together.");
+        return Status(
+            Code::kDataCorrupt,
+            (*file)->path() + ": lacks tensor " + quote(tensor) + ", which the index says is there",
+            "Download the checkpoint again; its files do not belong together.");
       }
     }
     files.push_back(std::move(*file));
@@ -144,12 +144,12 @@ Result<TensorView> Checkpoint::require(std::string_view name,
                                        std::span<const int64_t> shape) const {
   const TensorView* t = find(name);
   if (t == nullptr) {
-    return Status(Code::kNotFound, dir_ + ": lacks tensor " + quote_bytes(name),
+    return Status(Code::kNotFound, dir_ + ": lacks tensor " + quote(name),
                   "Check that config.json belongs to these weights.");
   }
   if (!std::equal(shape.begin(), shape.end(), t->shape.begin(), t->shape.end())) {
     return Status(Code::kDataCorrupt,
-                  dir_ + ": tensor " + quote_bytes(name) + " has shape " + shape_string(t->shape) +
+                  dir_ + ": tensor " + quote(name) + " has shape " + shape_string(t->shape) +
                       ", expected " + shape_string(shape),
                   "Check that config.json belongs to these weights.");
   }
@@ -218,7 +218,7 @@ Result<Matrix> Checkpoint::matrix(std::string_view name, int64_t rows, int64_t c
   if (!found.ok()) return found.status();
   if (found->fp8) {
     auto wide = widen_matrix(*found->fp8, p);
-    if (!wide.ok()) return wide.status().with_context(dir_ + ": tensor " + quote_bytes(name));
+    if (!wide.ok()) return wide.status().with_context(dir_ + ": tensor " + quote(name));
     release(found->tensor);
     return wide;
   }

@@ -45,7 +45,7 @@ Result<ShardMap> parse_shard_index(std::string_view text, const std::string& lab
       return corrupt("weight_map: found " + a_kind(shard) + ", expected a file name");
     }
     if (!is_shard_name(*name)) {
-      return corrupt("tensor " + quote_bytes(tensor) + " is in shard " + quote_bytes(*name) +
+      return corrupt("tensor " + quote(tensor) + " is in shard " + quote(*name) +
                      ", expected a plain file name that ends with .safetensors");
     }
     map.emplace(tensor, *name);

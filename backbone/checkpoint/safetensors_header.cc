@@ -78,12 +78,12 @@ class HeaderParser {
   }
   bool fail_here(std::string_view expected) {
     std::string found = "the end of the header";
-    if (at_ < text_.size()) found = quote_bytes(text_.substr(at_, 1));
+    if (at_ < text_.size()) found = quote(text_.substr(at_, 1));
     return fail(where() + "found " + found + " at header byte " + std::to_string(at_) +
                 ", expected " + std::string(expected));
   }
   std::string where() const {
-    if (tensor_ != nullptr) return "tensor " + quote_bytes(*tensor_) + ": ";
+    if (tensor_ != nullptr) return "tensor " + quote(*tensor_) + ": ";
     return in_metadata_ ? "__metadata__: " : "";
   }
 
@@ -232,7 +232,7 @@ class HeaderParser {
   bool parse_member() {
     if (!parse_string(key_)) return false;
     if (key_.find('\0') != std::string::npos) {
-      return fail("tensor name " + quote_bytes(key_) + " holds a NUL byte");
+      return fail("tensor name " + quote(key_) + " holds a NUL byte");
     }
     if (!expect(':', "':' after a name")) return false;
     if (key_ != "__metadata__") return parse_tensor();
@@ -256,7 +256,7 @@ class HeaderParser {
         return fail(where() + "more than " + std::to_string(kMaxMetadataEntries) + " entries");
       }
       if (!out_.metadata.try_emplace(key, std::move(value)).second) {
-        return fail(where() + "duplicate key " + quote_bytes(key));
+        return fail(where() + "duplicate key " + quote(key));
       }
     } while (next_is(','));
     return expect('}', "',' or '}'");
@@ -286,10 +286,10 @@ class HeaderParser {
                                : key_ == "data_offsets" ? kOffsets
                                                         : 0u;
         if (field == 0) {
-          return fail(where() + "unknown key " + quote_bytes(key_) +
+          return fail(where() + "unknown key " + quote(key_) +
                       ", expected dtype, shape and data_offsets");
         }
-        if ((seen & field) != 0) return fail(where() + "duplicate key " + quote_bytes(key_));
+        if ((seen & field) != 0) return fail(where() + "duplicate key " + quote(key_));
         seen |= field;
         const bool good = field == kDType   ? parse_dtype(tensor.dtype)
                           : field == kShape ? parse_shape(tensor.shape)
@@ -322,7 +322,7 @@ class HeaderParser {
       return fail(where() + "dtype " + key_ + " is not supported, expected one of" + names,
                   Code::kUnimplemented, "Use the checkpoint in one of these, such as BF16.");
     }
-    return fail(where() + "dtype " + quote_bytes(key_) + " is unknown, expected one of" + names);
+    return fail(where() + "dtype " + quote(key_) + " is unknown, expected one of" + names);
   }
 
   bool parse_shape(std::vector<int64_t>& shape) {
@@ -393,8 +393,7 @@ class HeaderParser {
     for (const TensorView& t : out_.tensors) {
       const size_t begin = begin_of(t);
       if (begin != expected) {
-        return fail("tensor " + quote_bytes(t.name) + ": data starts at byte " +
-                    std::to_string(begin) +
+        return fail("tensor " + quote(t.name) + ": data starts at byte " + std::to_string(begin) +
                     (begin > expected ? " and leaves a hole" : " and overlaps another tensor") +
                     ", expected " + std::to_string(expected));
       }
@@ -414,8 +413,7 @@ class HeaderParser {
     const auto twice =
         std::adjacent_find(out_.by_name.begin(), out_.by_name.end(),
                            [&](uint32_t a, uint32_t b) { return name(a) == name(b); });
-    return twice == out_.by_name.end() ||
-           fail("duplicate tensor name " + quote_bytes(name(*twice)));
+    return twice == out_.by_name.end() || fail("duplicate tensor name " + quote(name(*twice)));
   }
 
   size_t count_entries() const {

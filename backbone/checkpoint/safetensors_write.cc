@@ -18,9 +18,9 @@ Status check_tensor(const TensorView& t, const std::string& path) {
   }
   if (good && static_cast<uint64_t>(bits) / 8 == t.bytes.size()) return Status();
   return Status(Code::kInvalidArgument,
-                path + ": tensor " + quote_bytes(t.name) + " has " +
-                    std::to_string(t.bytes.size()) + " bytes, which do not make " +
-                    std::string(dtype_name(t.dtype)) + " " + shape_string(t.shape));
+                path + ": tensor " + quote(t.name) + " has " + std::to_string(t.bytes.size()) +
+                    " bytes, which do not make " + std::string(dtype_name(t.dtype)) + " " +
+                    shape_string(t.shape));
 }
 
 /// `"name":{…}` of one tensor whose data starts at `begin`.
@@ -65,7 +65,7 @@ Result<std::string> build_header(const std::string& path, const std::vector<Tens
   for (const TensorView& t : tensors) {
     CHIMERA_RETURN_IF_ERROR(check_tensor(t, path));
     if (!names.insert(t.name).second || t.name.find('\0') != std::string::npos) {
-      return Status(Code::kInvalidArgument, path + ": tensor name " + quote_bytes(t.name) +
+      return Status(Code::kInvalidArgument, path + ": tensor name " + quote(t.name) +
                                                 " is used twice, reserved or holds a NUL byte");
     }
   }

@@ -181,7 +181,7 @@ class Builder final : public JsonEvents {
 
   bool repeated(std::string_view name) {
     if (duplicates_ == DuplicateKeys::kLastCounts) return true;
-    problem_ = "duplicate key " + quote_bytes(name);
+    problem_ = "duplicate key " + quote(name);
     return false;
   }
 

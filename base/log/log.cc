@@ -6,32 +6,16 @@
 
 #include <memory>
 
-#include "base/utf8.h"
+#include "base/quote.h"
 
 namespace chimera::log {
 namespace {
 
 void append_value(std::string& out, std::string_view value) {
-  const bool quote = value.empty() || value.find_first_of(" =\"") != std::string_view::npos;
-  if (quote) out += '"';
-  for (size_t i = 0; i < value.size();) {
-    const auto c = static_cast<unsigned char>(value[i]);
-    const size_t n = utf8_length(value, i);
-    // C1 controls (U+0080..U+009F) drive terminals just as C0 does.
-    const bool c1 = n == 2 && c == 0xC2 && static_cast<unsigned char>(value[i + 1]) < 0xA0;
-    if (n == 0 || c < 0x20 || c == 0x7F || c1) {
-      const size_t bad = c1 ? 2 : 1;
-      for (size_t j = 0; j < bad; ++j) {
-        out += fmt::format("\\x{:02x}", static_cast<unsigned char>(value[i + j]));
-      }
-      i += bad;
-      continue;
-    }
-    if (c == '"' || c == '\\') out += '\\';
-    out.append(value.substr(i, n));
-    i += n;
-  }
-  if (quote) out += '"';
+  const bool quoted = value.empty() || value.find_first_of(" =\"") != std::string_view::npos;
+  if (quoted) out += '"';
+  append_visible(value, out, /*quotable=*/true);
+  if (quoted) out += '"';
 }
 
 void write(spdlog::level::level_enum level, std::string_view event, Fields fields) {

@@ -11,6 +11,7 @@
 #include <streambuf>
 
 #include "base/json/writer.h"
+#include "base/quote.h"
 #include "base/utf8.h"
 
 namespace chimera {
@@ -193,8 +194,7 @@ std::string YamlNode::found() const {
     case Kind::kScalar:
       break;
   }
-  const std::string_view shown = cut_utf8(text, kMaxShownBytes);
-  return json_string(shown.size() < text.size() ? std::string(shown) + "…" : text);
+  return quote(text, kMaxShownBytes);
 }
 
 std::string YamlNode::flow() const {

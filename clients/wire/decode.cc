@@ -4,6 +4,8 @@
 #include <array>
 
 #include "base/json/writer.h"
+#include "base/quote.h"
+#include "base/suggest.h"
 #include "clients/wire/calls.h"
 #include "clients/wire/conversation.h"
 #include "clients/wire/fields.h"
@@ -138,14 +140,14 @@ std::optional<std::string> read_id(const Json& object) {
 }
 
 Error unknown_call(std::string_view name, Endpoint endpoint) {
-  std::vector<std::string> here;
+  std::vector<std::string_view> here;
   for (const CallSpec& spec : kCalls) {
     if (spec.endpoint == endpoint) here.emplace_back(spec.name);
   }
-  const std::string guess = nearest(name, here);
+  const std::string_view guess = nearest(name, here);
   return {"invalid_argument",
           fmt::format("call: {} (expected one of {})", quote(name), fmt::join(here, ", ")),
-          guess.empty() ? "see clients/PROTOCOL.md" : "did you mean \"" + guess + "\"?"};
+          guess.empty() ? "see clients/PROTOCOL.md" : fmt::format("did you mean \"{}\"?", guess)};
 }
 
 /// The parts of a conversation as they were written.

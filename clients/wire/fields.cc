@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "base/json/writer.h"
+#include "base/quote.h"
+#include "base/suggest.h"
 #include "clients/wire/strict_json.h"
 
 namespace chimera::wire {
@@ -242,38 +243,13 @@ std::optional<Error> Fields::finish() {
   if (error_) return error_;
   for (const auto& [key, value] : object_.items()) {
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
-    const std::string guess = nearest(key, known_);
+    const std::string_view guess = nearest(key, known_);
     fail(fmt::format("{}: unknown field {}{}", where_, quote(key),
-                     guess.empty() ? "" : " (did you mean \"" + guess + "\"?)"),
+                     guess.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", guess)),
          fmt::format("{} takes {}", where_, fmt::join(known_, ", ")));
     return error_;
   }
   return std::nullopt;
-}
-
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  constexpr size_t kLongest = 64;  // longer words are no slips, and cost nothing this way
-  if (word.size() > kLongest) return {};
-  std::string best;
-  size_t best_distance = 3;  // three edits away is another word
-  for (const std::string& candidate : candidates) {
-    std::vector<size_t> row(candidate.size() + 1);
-    std::iota(row.begin(), row.end(), size_t{0});
-    for (size_t i = 0; i < word.size(); ++i) {
-      size_t diagonal = row[0];
-      row[0] = i + 1;
-      for (size_t j = 0; j < candidate.size(); ++j) {
-        const size_t change = diagonal + (word[i] == candidate[j] ? 0 : 1);
-        diagonal = row[j + 1];
-        row[j + 1] = std::min({change, row[j] + 1, row[j + 1] + 1});
-      }
-    }
-    if (row.back() < best_distance && row.back() < candidate.size()) {
-      best_distance = row.back();
-      best = candidate;
-    }
-  }
-  return best;
 }
 
 }  // namespace chimera::wire

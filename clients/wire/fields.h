@@ -72,11 +72,8 @@ class Fields {
 
   const Json& object_;
   std::string where_;
-  std::vector<std::string> known_;
+  std::vector<std::string_view> known_;
   std::optional<Error> error_;
 };
-
-/// The candidate nearest to `word` when it is near enough to be a typing slip, else "".
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace chimera::wire

@@ -495,8 +495,7 @@ TEST(Protocol, ErrorsDoNotEchoControlBytesNorWholePrompts) {
   const auto error = problem(request);
   ASSERT_TRUE(error);
   EXPECT_LT(error->message.size(), 200u);
-  EXPECT_EQ(quote("\x1b[31m"), "\"\\x1b[31m\"");
-  EXPECT_EQ(quote(std::string(63, 'x') + "é"), "\"" + std::string(63, 'x') + "…\"");
+  EXPECT_EQ(error->message.find('\x1b'), std::string::npos);
 }
 
 TEST(Protocol, ErrorEventHasItsFields) {

@@ -8,6 +8,8 @@
 #include <limits>
 #include <string_view>
 
+#include "base/limits.h"
+
 namespace chimera::wire {
 
 struct IntRange {
@@ -54,8 +56,8 @@ inline constexpr RealRange temperature{"temperature", 0.0, 100.0};
 inline constexpr RealRange top_p{"top_p", 0.0, 1.0, /*min_open=*/true};
 inline constexpr RealRange min_p{"min_p", 0.0, 1.0};
 inline constexpr RealRange repetition_penalty{"repetition_penalty", 0.0, 10.0, /*min_open=*/true};
-inline constexpr RealRange bias{"bias", -100.0, 100.0};
-inline constexpr RealRange value{"value", -100.0, 100.0};  // of the call `bias`
+inline constexpr RealRange bias{"bias", -kMaxBias, kMaxBias};
+inline constexpr RealRange value{"value", -kMaxBias, kMaxBias};  // of the call `bias`
 
 inline constexpr size_t kMaxStops = 16;
 inline constexpr size_t kMaxModuleNames = 64;  // a table holds at most 63 modules

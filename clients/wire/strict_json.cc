@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/json/reader.h"
-#include "base/utf8.h"
 
 namespace chimera::wire {
 namespace {
@@ -73,21 +72,6 @@ std::string_view raw_member(std::string_view object, std::string_view name) {
     at = end + 1;  // ,
   }
   return {};
-}
-
-std::string quote(std::string_view s) {
-  constexpr size_t kLongest = 64;
-  const bool cut = s.size() > kLongest;
-  s = cut_utf8(s, kLongest);
-  std::string out = "\"";
-  for (const char c : s) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out + (cut ? "…\"" : "\"");
 }
 
 }  // namespace chimera::wire

@@ -23,8 +23,4 @@ std::variant<Json, Error> parse_strict(std::string_view text);
 /// accepted `object` and it is an object.
 std::string_view raw_member(std::string_view object, std::string_view name);
 
-/// `s` in double quotes for error messages: control bytes escaped, cut at 64 bytes on a character
-/// boundary. `s` must be valid UTF-8 or the result may not be.
-std::string quote(std::string_view s);
-
 }  // namespace chimera::wire

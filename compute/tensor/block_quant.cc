@@ -87,7 +87,7 @@ void widen_mxfp4_row(const QuantMatrix& m, int64_t row, float* out) {
 
 Status not_finite(std::string_view name, int64_t row, const char* what) {
   return {Code::kDataCorrupt,
-          "tensor " + quote_bytes(name) + ": found " + what + " in row " + std::to_string(row) +
+          "tensor " + quote(name) + ": found " + what + " in row " + std::to_string(row) +
               " (expected finite numbers)",
           "The weights are broken; export them again."};
 }
@@ -158,20 +158,19 @@ Status QuantMatrix::check_finite(std::string_view name) const {
 Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale,
                                BlockShape block) {
   if (weight.dtype != DType::kF8E4M3 || weight.shape.size() != 2) {
-    return Status(Code::kDataCorrupt, "tensor " + quote_bytes(weight.name) + " is " +
-                                          std::string(dtype_name(weight.dtype)) + " " +
-                                          shape_string(weight.shape) +
-                                          ", expected F8_E4M3 of two dimensions");
+    return Status(Code::kDataCorrupt,
+                  "tensor " + quote(weight.name) + " is " + std::string(dtype_name(weight.dtype)) +
+                      " " + shape_string(weight.shape) + ", expected F8_E4M3 of two dimensions");
   }
   const int64_t rows = weight.shape[0];
   const int64_t cols = weight.shape[1];
   const std::vector<int64_t> want{block.scale_rows(rows), block.scale_cols(cols)};
   if (scale.dtype != DType::kF32 || scale.shape != want) {
     return Status(Code::kDataCorrupt,
-                  "tensor " + quote_bytes(scale.name) + " is " +
-                      std::string(dtype_name(scale.dtype)) + " " + shape_string(scale.shape) +
-                      ", expected F32 " + shape_string(want) + ", one scale per block of " +
-                      std::to_string(block.rows) + " x " + std::to_string(block.cols));
+                  "tensor " + quote(scale.name) + " is " + std::string(dtype_name(scale.dtype)) +
+                      " " + shape_string(scale.shape) + ", expected F32 " + shape_string(want) +
+                      ", one scale per block of " + std::to_string(block.rows) + " x " +
+                      std::to_string(block.cols));
   }
   QuantMatrix m;
   m.rows = rows;

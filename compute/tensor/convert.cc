@@ -45,7 +45,7 @@ void widen(const std::byte* from, DType dtype, size_t n, float* to) {
 }
 
 Status wrong_shape(const TensorView& t, const std::string& expected) {
-  return Status(Code::kDataCorrupt, "tensor " + quote_bytes(t.name) + " has shape " +
+  return Status(Code::kDataCorrupt, "tensor " + quote(t.name) + " has shape " +
                                         shape_string(t.shape) + ", expected " + expected);
 }
 
@@ -65,7 +65,7 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   if (memory == nullptr) {
     return Status(
         Code::kResourceExhausted,
-        "tensor " + quote_bytes(t.name) + ": no memory for " + std::to_string(m.bytes()) + " bytes",
+        "tensor " + quote(t.name) + ": no memory for " + std::to_string(m.bytes()) + " bytes",
         "Free memory and retry.");
   }
   if (keep) {
@@ -89,8 +89,8 @@ Status check_number_dtype(const TensorView& t) {
     return Status();
   }
   return Status(Code::kUnimplemented,
-                "tensor " + quote_bytes(t.name) + " is stored as " +
-                    std::string(dtype_name(t.dtype)) + ", expected F32, F16 or BF16",
+                "tensor " + quote(t.name) + " is stored as " + std::string(dtype_name(t.dtype)) +
+                    ", expected F32, F16 or BF16",
                 "Convert the weights to one of these.");
 }
 

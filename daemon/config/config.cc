@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/io/env.h"
+#include "base/limits.h"
 #include "base/yaml/tree.h"
 #include "compute/tensor/precision_names.h"
 #include "daemon/config/endpoint.h"
@@ -19,8 +20,6 @@ namespace chimera {
 namespace {
 
 // Larger biases drown every gate: logits of real gates stay well below this.
-constexpr double kMaxBias = 100.0;
-constexpr int64_t kTopKLimit = 64;
 constexpr size_t kMaxBytes = 1u << 20;  // of the file
 constexpr size_t kMaxWatch = 64;
 constexpr size_t kMaxPath = 4095;  // PATH_MAX without the final NUL
@@ -50,7 +49,7 @@ class Reader {
     if (!map.valid()) return;
     if (map.find("top_k") != nullptr) {
       int64_t top_k = 0;
-      map.integer("top_k", 1, kTopKLimit, &top_k);
+      map.integer("top_k", 1, kMaxTopK, &top_k);
       if (top_k > 0) out->top_k = top_k;
     }
     const YamlNode* list = map.find("modules");

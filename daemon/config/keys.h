@@ -26,7 +26,4 @@ inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
 /// Every key as a dotted path, list items as "[]": "composition.modules[].bias".
 std::vector<std::string> deployment_keys();
 
-/// The key most like `text` (at most a third of its letters differ), empty when none is near.
-std::string_view nearest_key(std::string_view text, std::span<const std::string_view> keys);
-
 }  // namespace chimera

@@ -6,6 +6,9 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/quote.h"
+#include "base/suggest.h"
+#include "base/utf8.h"
 #include "daemon/config/keys.h"
 
 namespace chimera {
@@ -28,12 +31,21 @@ bool parse_double(std::string_view text, double* out) {
 
 bool looks_boolean(std::string_view text) { return text == "true" || text == "false"; }
 
+/// A scalar as it is written, cut to a readable length.
+std::string shown(const YamlNode& node) {
+  constexpr size_t kMax = 80;
+  if (!node.plain) return quote(node.text, kMax);
+  const std::string_view begin = cut_utf8(node.text, kMax);
+  std::string out;
+  append_visible(begin, out);
+  return begin.size() < node.text.size() ? out + "…" : out;
+}
+
 std::string range_text(int64_t min, int64_t max) { return fmt::format("{}..{}", min, max); }
 
 }  // namespace
 
 std::string describe(const YamlNode& node) {
-  constexpr size_t kMax = 80;
   switch (node.kind) {
     case YamlNode::Kind::kNull:
       return "nothing";
@@ -44,9 +56,7 @@ std::string describe(const YamlNode& node) {
     case YamlNode::Kind::kScalar:
       break;
   }
-  std::string text = node.text;
-  if (text.size() > kMax) text = fmt::format("{}…", text.substr(0, kMax));
-  return node.plain ? text : "\"" + text + "\"";
+  return shown(node);
 }
 
 bool is_string(const YamlNode& node) {
@@ -69,12 +79,12 @@ MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std
   for (const auto& [key_node, value] : node.entries) {
     const std::string& key = key_node.text;
     if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
-    const std::string_view near = nearest_key(key, keys);
-    const std::string shown = key.size() <= 80 ? key : fmt::format("{}…", key.substr(0, 80));
+    const std::string_view near = nearest(key, keys);
+    const std::string as_shown = shown(key_node);
     problems_.add(key_node, near.empty() ? fmt::format("{}: unknown key (expected {})",
-                                                       path_of(shown), fmt::join(keys, ", "))
+                                                       path_of(as_shown), fmt::join(keys, ", "))
                                          : fmt::format("{}: unknown key (did you mean {}?)",
-                                                       path_of(shown), near));
+                                                       path_of(as_shown), near));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "base/limits.h"
 #include "experts/library/backend.h"
 
 namespace chimera {
@@ -148,9 +149,9 @@ Status revoked_refusal(const std::string& what, const std::string& module) {
 }
 
 Status check_bias(const std::string& module, float bias) {
-  if (std::isfinite(bias) && std::abs(bias) <= kMaxModuleBias) return {};
+  if (std::isfinite(bias) && std::abs(bias) <= kMaxBias) return {};
   return {Code::kInvalidArgument, fmt::format("module {}: bias: found {} (expected -{}..{})",
-                                              module, bias, kMaxModuleBias, kMaxModuleBias)};
+                                              module, bias, kMaxBias, kMaxBias)};
 }
 
 Result<std::string> normal_module_path(const std::string& path) {

@@ -23,10 +23,6 @@ struct LoadedComposition {
   bool was_revoked(const std::string& name) const;
 };
 
-/// |bias| of a module may not exceed this: logits of real gates stay well below, so more only
-/// drowns the gate.
-inline constexpr float kMaxModuleBias = 100.0f;
-
 /// Appends a module, or puts it in the place of the one with its name; it no longer counts as
 /// revoked.
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,

@@ -2,6 +2,7 @@
 
 #include "base/json/reader.h"
 #include "base/log/log.h"
+#include "base/quote.h"
 #include "clients/wire/strict_json.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
@@ -17,7 +18,7 @@ constexpr int64_t kDefaultDrainMs = 30'000;
 Status check_absolute(std::string_view what, std::string_view path) {
   if (path.starts_with('/')) return {};
   return Status(Code::kInvalidArgument,
-                fmt::format("{}: {} (expected an absolute path)", what, wire::quote(path)),
+                fmt::format("{}: {} (expected an absolute path)", what, quote(path)),
                 "the daemon does not know your directory; `chimera` makes paths absolute");
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log/log.h"
+#include "base/quote.h"
 #include "clients/wire/strict_json.h"
 #include "daemon/server/events.h"
 
@@ -167,7 +168,7 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
       return refuse(
           peer, request.id,
           {"already_exists",
-           fmt::format("id: {} is still in progress (expected a new one)", wire::quote(request.id)),
+           fmt::format("id: {} is still in progress (expected a new one)", quote(request.id)),
            "use another id, or wait for its done or error"});
     }
     if (known->second.live.size() >= options_.live_per_client) {

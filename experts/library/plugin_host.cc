@@ -6,6 +6,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "base/quote.h"
 #include "base/version.h"
 #include "experts/library/plugin_services.h"
 
@@ -37,15 +38,7 @@ LibraryRuntime::Severity severity_of(uint32_t severity) {
 std::string clean(chimera_text text, size_t limit) {
   std::string out;
   if (text.data_borrowed == nullptr) return out;
-  const size_t size = std::min<uint64_t>(text.size, limit);
-  for (size_t i = 0; i < size; ++i) {
-    const auto c = static_cast<unsigned char>(text.data_borrowed[i]);
-    if (c < 0x20 || c == 0x7f) {
-      out += fmt::format("\\x{:02x}", c);
-    } else {
-      out += static_cast<char>(c);
-    }
-  }
+  append_visible({text.data_borrowed, std::min<uint64_t>(text.size, limit)}, out);
   if (text.size > limit) out += fmt::format(" [{} bytes cut]", text.size - limit);
   return out;
 }

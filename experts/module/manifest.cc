@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/io/digest.h"
+#include "base/limits.h"
 #include "base/yaml/tree.h"
 #include "experts/module/files.h"
 
@@ -462,7 +463,7 @@ Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label,
 }
 
 std::optional<int64_t> Manifest::fitted_top_k() const {
-  if (top_k || !original_top_k || *original_top_k > kMaxFittedTopK) return top_k;
+  if (top_k || !original_top_k || *original_top_k > kMaxTopK) return top_k;
   return original_top_k;
 }
 

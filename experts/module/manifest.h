@@ -77,9 +77,6 @@ struct Manifest {
   std::optional<int64_t> fitted_top_k() const;
 };
 
-/// Largest routing.top_k.
-inline constexpr int64_t kMaxFittedTopK = 64;
-
 /// Longest accepted module.yaml, bytes.
 inline constexpr size_t kMaxManifestBytes = 1u << 20;
 

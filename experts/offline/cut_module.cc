@@ -8,6 +8,7 @@
 #include "backbone/checkpoint/check.h"
 #include "base/io/digest.h"
 #include "base/io/env.h"
+#include "base/limits.h"
 #include "compute/tensor/memory.h"
 #include "experts/module/tensors.h"
 #include "experts/offline/cut_output.h"
@@ -169,7 +170,7 @@ Status write_cut_module(const std::string& dir, const ModuleCut& cut, const CutS
   manifest.original_slots = cut.slots;
   manifest.original_top_k = cut.original_top_k;
   // A dense family has no such number.
-  if (!config.dense_base && config.num_experts_per_tok <= kMaxFittedTopK)
+  if (!config.dense_base && config.num_experts_per_tok <= kMaxTopK)
     manifest.top_k = config.num_experts_per_tok;
   return write_file_durably(Env::system(), dir + "/module.yaml", manifest_yaml(manifest), 0644);
 }

@@ -1,0 +1,18 @@
+// Limits that several rooms must agree on: what the wire, the deployment file and the router
+// accept.
+//
+// Thread safety: constants.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace chimera {
+
+/// |bias| of a module, which is added to its gate logits, may not exceed this: logits of real gates
+/// stay well below, so more only drowns the gate.
+inline constexpr double kMaxBias = 100.0;
+/// Most experts per token. Far above any released model (8), and it bounds the work per token.
+inline constexpr int64_t kMaxTopK = 64;
+
+}  // namespace chimera
