@@ -3,6 +3,7 @@
 
 #include "backbone/checkpoint/check.h"
 #include "backbone/families/needed_tensors.h"
+#include "compute/tensor/pack.h"
 
 namespace chimera {
 namespace {
@@ -18,10 +19,7 @@ Status take(Result<T> loaded, T& into) {
 }  // namespace
 
 Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpoint,
-                                                       Precision precision) {
-  // The backbone stays as stored whatever the precision of the experts: it decides the routing,
-  // and one flipped choice costs far more accuracy than a few wide matrices cost memory.
-  constexpr Precision p = Precision::kF32;
+                                                       const PrecisionPlan& precision) {
   Result<ModelConfig> config = read_model_config(checkpoint);
   if (!config.ok()) return config.status();
   auto backbone = std::make_shared<Backbone>();
@@ -29,24 +27,29 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
   backbone->precision_ = precision;
   const ModelConfig& c = backbone->config_;
   for (const NeededTensor& t : needed_model_tensors(c)) {
-    CHIMERA_RETURN_IF_ERROR(
-        t.role == TensorRole::kFinalNorm
-            ? take(checkpoint.vector(t.name, t.shape[0]), backbone->final_norm_)
-            : take(checkpoint.matrix(t.name, t.shape[0], t.shape[1], p),
-                   t.role == TensorRole::kHead ? backbone->head_ : backbone->embed_));
+    const bool head = t.role == TensorRole::kHead;
+    CHIMERA_RETURN_IF_ERROR(t.role == TensorRole::kFinalNorm
+                                ? take(checkpoint.vector(t.name, t.shape[0]), backbone->final_norm_)
+                                : take(checkpoint.matrix(t.name, t.shape[0], t.shape[1],
+                                                         head ? precision.head : Precision::kF32),
+                                       head ? backbone->head_ : backbone->embed_));
   }
-  if (c.tie_word_embeddings) backbone->head_ = backbone->embed_;
+  if (c.tie_word_embeddings) {
+    backbone->head_ = backbone->embed_;
+    if (const auto format = packed_format(precision.head))
+      CHIMERA_RETURN_IF_ERROR(take(pack_matrix(backbone->embed_, *format), backbone->head_));
+  }
   backbone->layers_.resize(static_cast<size_t>(c.num_layers));
   for (int64_t l = 0; l < c.num_layers; ++l)
     CHIMERA_RETURN_IF_ERROR(
-        load_layer(checkpoint, c, p, l, backbone->layers_[static_cast<size_t>(l)]));
+        load_layer(checkpoint, c, precision, l, backbone->layers_[static_cast<size_t>(l)]));
   backbone->rope_ = Rope(c);
   return std::shared_ptr<const Backbone>(std::move(backbone));
 }
 
 uint64_t Backbone::resident_bytes() const {
   uint64_t bytes = embed_.bytes() + final_norm_.size() * sizeof(float);
-  if (!config_.tie_word_embeddings) bytes += head_.bytes();
+  if (head_.data != embed_.data) bytes += head_.bytes();
   for (const LayerWeights& layer : layers_) bytes += weight_bytes(layer);
   return bytes;
 }

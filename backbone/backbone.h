@@ -28,10 +28,11 @@ namespace chimera {
 class Backbone {
  public:
   /// Reads config and backbone tensors (not the routed experts) of an opened checkpoint.
-  static Result<std::shared_ptr<const Backbone>> load(const Checkpoint& checkpoint, Precision p);
+  static Result<std::shared_ptr<const Backbone>> load(const Checkpoint& checkpoint,
+                                                      const PrecisionPlan& precision);
 
   const ModelConfig& config() const { return config_; }
-  Precision precision() const { return precision_; }
+  const PrecisionPlan& precision() const { return precision_; }
   /// Bytes held for weights.
   uint64_t resident_bytes() const;
 
@@ -43,7 +44,7 @@ class Backbone {
 
  private:
   ModelConfig config_;
-  Precision precision_ = Precision::kBF16;
+  PrecisionPlan precision_;
   Matrix embed_;  // [vocab, hidden]
   Matrix head_;   // [vocab, hidden]
   std::vector<float> final_norm_;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
@@ -15,6 +16,8 @@
 #include "bench.h"
 #include "compute/kernels/kernels.h"
 #include "compute/tensor/float_buffer.h"
+#include "compute/tensor/memory.h"
+#include "compute/tensor/pack.h"
 #include "kernels_peer.h"
 #include "stats.h"
 
@@ -96,32 +99,45 @@ Spread seconds_of(F&& f) {
   return spread(times);
 }
 
-void run_shape(const Kernels& kernels, const Peer* peer, const Shape& s, DType dtype,
+/// `count` matrices of the same numbers in a format, each in memory of its own.
+std::vector<Matrix> copies_of(const std::vector<float>& values, const Shape& s, WeightFormat format,
+                              int64_t count) {
+  Matrix m{values.data(), WeightFormat::kF32, s.n, s.k, nullptr};
+  std::vector<uint16_t> narrow;
+  if (is_packed(format)) m = *pack_matrix(m, format);
+  if (format == WeightFormat::kBF16) {
+    for (const float v : values) narrow.push_back(f32_to_bf16(v));
+    m.data = narrow.data();
+    m.format = format;
+  }
+  std::vector<Matrix> out;
+  for (int64_t c = 0; c < count; ++c) {
+    const std::shared_ptr<std::byte[]> memory = allocate_weights(m.bytes());
+    std::memcpy(memory.get(), m.data, m.bytes());
+    Matrix copy = m;
+    copy.data = memory.get();
+    copy.owner = memory;
+    out.push_back(std::move(copy));
+  }
+  return out;
+}
+
+void run_shape(const Kernels& kernels, const Peer* peer, const Shape& s, WeightFormat format,
                const Limits& limits) {
   // Enough distinct matrices that weights come from memory, as in a model, not from cache.
-  const int64_t element = dtype == DType::kF32 ? 4 : 2;
-  const int64_t copies =
-      std::max<int64_t>(1, (int64_t{256} << 20) / (s.n * s.k * element) / (s.m > 1 ? 8 : 1));
+  const int64_t bytes = weight_bytes(format, s.n, s.k);
+  const int64_t copies = std::max<int64_t>(1, (int64_t{256} << 20) / bytes / (s.m > 1 ? 8 : 1));
   const auto x = random_floats(static_cast<size_t>(s.m * s.k), 1);
   const auto wf = random_floats(static_cast<size_t>(s.n * s.k), 2);
-  const std::vector<FloatBuffer> f32(static_cast<size_t>(copies), wf);
-  std::vector<std::vector<uint16_t>> bf16;
-  for (int64_t c = 0; c < copies && dtype == DType::kBF16; ++c) {
-    std::vector<uint16_t> b(wf.size());
-    for (size_t i = 0; i < b.size(); ++i) b[i] = f32_to_bf16(wf[i]);
-    bf16.push_back(std::move(b));
-  }
+  const std::vector<Matrix> weights =
+      copies_of(std::vector<float>(wf.begin(), wf.end()), s, format, copies);
+  // The peer's weights are F32: as many of them as stay within the same memory.
+  const int64_t peer_copies =
+      std::max<int64_t>(1, copies * bytes / weight_bytes(WeightFormat::kF32, s.n, s.k));
+  const std::vector<FloatBuffer> f32(static_cast<size_t>(peer_copies), wf);
   FloatBuffer y(static_cast<size_t>(s.m * s.n));
   const auto times = seconds_of([&] {
-    for (int64_t c = 0; c < copies; ++c) {
-      Matrix w;
-      w.dtype = dtype;
-      w.rows = s.n;
-      w.cols = s.k;
-      w.data = dtype == DType::kF32 ? static_cast<const void*>(f32[static_cast<size_t>(c)].data())
-                                    : static_cast<const void*>(bf16[static_cast<size_t>(c)].data());
-      kernels.matmul(x.data(), s.m, s.k, w, 0, s.n, y.data(), s.n);
-    }
+    for (const Matrix& w : weights) kernels.matmul(x.data(), s.m, s.k, w, 0, s.n, y.data(), s.n);
   });
   const auto peer_times = seconds_of([&] {
     for (size_t c = 0; c < f32.size() && peer != nullptr; ++c)
@@ -129,11 +145,11 @@ void run_shape(const Kernels& kernels, const Peer* peer, const Shape& s, DType d
   });
   const double flop = 2.0 * static_cast<double>(s.m * s.n * s.k);
   const double gflops = flop * static_cast<double>(copies) / times.median / 1e9;
-  const double gbs = static_cast<double>(s.n * s.k * element * copies) / times.median / 1e9;
+  const double gbs = static_cast<double>(bytes * copies) / times.median / 1e9;
   const double share = std::max(gbs / limits.gbs, gflops / limits.gflops);
-  const double peer_gflops = flop * static_cast<double>(copies) / peer_times.median / 1e9;
-  fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9.1f} {:>8.2f}x {:>8.2f} {:>8.0f}% {:>10}\n", s.m, s.n,
-             s.k, dtype_name(dtype), gflops, times.max / times.min, gbs, 100.0 * share,
+  const double peer_gflops = flop * static_cast<double>(peer_copies) / peer_times.median / 1e9;
+  fmt::print("{:>4} {:>5} {:>5} {:>6} {:>9.1f} {:>8.2f}x {:>8.2f} {:>8.0f}% {:>10}\n", s.m, s.n,
+             s.k, info_of(format).name, gflops, times.max / times.min, gbs, 100.0 * share,
              peer != nullptr ? fmt::format("{:.2f}x", gflops / peer_gflops) : "-");
 }
 
@@ -148,12 +164,12 @@ int run_kernels(const std::vector<std::string>&) {
   fmt::print("isa {}; one thread reads {:.1f} GB/s", kernels.name, limits.gbs);
   if (peer != nullptr) fmt::print(" and multiplies and adds {:.1f} GFLOP/s", limits.gflops);
   fmt::print("\n");
-  fmt::print("{:>4} {:>5} {:>5} {:>5} {:>9} {:>9} {:>8} {:>9} {:>10}\n", "m", "n", "k", "dtype",
+  fmt::print("{:>4} {:>5} {:>5} {:>6} {:>9} {:>9} {:>8} {:>9} {:>10}\n", "m", "n", "k", "format",
              "GFLOP/s", "max/min", "GB/s", "of limit", "vs Eigen");
   for (const int64_t m : {1, 4, 16, 128}) {
     for (const Shape& s : {Shape{m, 1024, 2048}, Shape{m, 512, 256}}) {
-      run_shape(kernels, peer, s, DType::kF32, limits);
-      run_shape(kernels, peer, s, DType::kBF16, limits);
+      for (const WeightFormatInfo& info : kWeightFormats)
+        run_shape(kernels, peer, s, info.format, limits);
     }
   }
   return 0;

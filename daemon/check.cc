@@ -32,7 +32,7 @@ class DeploymentCheck {
 
   Status run() {
     backbone();
-    line("precision", config_.backbone.precision == Precision::kF32 ? "f32" : "bf16");
+    line("precision", config_.backbone.precision.name());
     if (model_) context();
     modules();
     if (model_) top_k();

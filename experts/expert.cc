@@ -35,7 +35,7 @@ void multiply(const Kernels& kernels, const float* x, int64_t rows, const Expert
     const auto size = static_cast<size_t>((end - begin) * cols);
     if (tile.size() < size) tile.resize(size);
     w.quantised->widen(begin, end, tile.data());
-    const Matrix part{tile.data(), DType::kF32, end - begin, cols, nullptr};
+    const Matrix part{tile.data(), WeightFormat::kF32, end - begin, cols, nullptr};
     kernels.matmul(x, rows, cols, part, 0, end - begin, y + begin, outputs);
   }
 }

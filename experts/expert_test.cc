@@ -31,7 +31,7 @@ struct TestWeight {
 TestWeight plain(std::mt19937& rng, int64_t rows, int64_t cols) {
   auto values = std::make_shared<std::vector<float>>(random_values(rng, rows * cols, 0.4f));
   TestWeight out;
-  out.weight.matrix = {values->data(), DType::kF32, rows, cols, values};
+  out.weight.matrix = {values->data(), WeightFormat::kF32, rows, cols, values};
   out.wide = *values;
   return out;
 }

@@ -256,7 +256,8 @@ LayerTable RoutingTableBuilder::build_layer(int64_t layer,
     }
   }
   table.candidates = static_cast<int64_t>(table.experts.size());
-  table.gate = {gate->data(), DType::kF32, table.candidates, config_.hidden_size, gate};
+  table.gate = {gate->data(), WeightFormat::kF32, table.candidates, config_.hidden_size, gate,
+                1.0f};
   return table;
 }
 

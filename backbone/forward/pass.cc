@@ -1,7 +1,7 @@
 // Rows, embedding, norms, residuals and head.
 #include "backbone/forward/pass.h"
 
-#include <cstring>
+#include "compute/tensor/pack.h"
 
 namespace chimera {
 
@@ -44,13 +44,7 @@ void ForwardPass::embed(const Matrix& table) {
   for (const BatchSegment& segment : segments_)
     for (const int32_t token : segment.tokens) {
       float* x = ws_.x.data() + width * row++;
-      if (table.dtype == DType::kF32) {
-        std::memcpy(x, static_cast<const float*>(table.data) + token * width,
-                    static_cast<size_t>(width) * sizeof(float));
-      } else {
-        const auto* from = static_cast<const uint16_t*>(table.data) + token * width;
-        for (int64_t i = 0; i < width; ++i) x[i] = bf16_to_f32(from[i]);
-      }
+      widen_row(table, token, x);
     }
 }
 

@@ -94,7 +94,7 @@ std::vector<float>* vector_place(TensorRole role, LayerWeights& out) {
   }
 }
 
-size_t element(const Matrix& m) { return m.dtype == DType::kF32 ? 4 : 2; }
+size_t element(const Matrix& m) { return static_cast<size_t>(info_of(m.format).element_bytes); }
 
 Matrix row_slice(const Matrix& m, int64_t first, int64_t rows) {
   Matrix out = m;
@@ -115,7 +115,7 @@ Result<Matrix> transposed(const Matrix& m) {
     for (int64_t k = 0; k < m.cols; ++k)
       std::memcpy(memory.get() + static_cast<size_t>(k * m.rows + r) * size,
                   from + static_cast<size_t>(r * m.cols + k) * size, size);
-  return Matrix{memory.get(), m.dtype, m.cols, m.rows, memory};
+  return Matrix{memory.get(), m.format, m.cols, m.rows, memory};
 }
 
 /// Cuts kv_b_proj, per head its key rows and then its value rows.
@@ -129,6 +129,24 @@ Status cut_up_projections(const ModelConfig& c, const Matrix& kv_b, LatentWeight
     w.v_up.push_back(row_slice(kv_b, h * rows + key_rows, c.v_head_dim));
   }
   return Status();
+}
+
+/// In which precision a matrix of the table is kept.
+Precision precision_of(TensorRole role, const PrecisionPlan& plan) {
+  switch (role) {
+    case kKvB:          // cut up and transposed
+    case kSharedScore:  // a gate
+      return Precision::kF32;
+    case kDenseGate:
+    case kDenseUp:
+    case kDenseDown:
+    case kSharedGate:
+    case kSharedUp:
+    case kSharedDown:
+      return plan.dense();
+    default:
+      return plan.attention;
+  }
 }
 
 uint64_t vector_bytes(const std::vector<float>& v) { return v.size() * sizeof(float); }
@@ -149,15 +167,16 @@ uint64_t latent_bytes(const LatentWeights& w) {
 
 }  // namespace
 
-Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config, Precision precision,
-                  int64_t layer, LayerWeights& out) {
+Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
+                  const PrecisionPlan& precision, int64_t layer, LayerWeights& out) {
   for (const NeededTensor& t : needed_layer_tensors(config, layer)) {
     if (t.shape.size() == 1) {
       CHIMERA_RETURN_IF_ERROR(
           take(checkpoint.vector(t.name, t.shape[0]), *vector_place(t.role, out)));
       continue;
     }
-    Result<Matrix> matrix = checkpoint.matrix(t.name, t.shape[0], t.shape[1], precision);
+    Result<Matrix> matrix =
+        checkpoint.matrix(t.name, t.shape[0], t.shape[1], precision_of(t.role, precision));
     if (!matrix.ok()) return matrix.status();
     if (t.role == kKvB) {
       CHIMERA_RETURN_IF_ERROR(cut_up_projections(config, *matrix, made(out.latent)));

@@ -48,8 +48,8 @@ struct LayerWeights {
 };
 
 /// Errors as of Checkpoint::matrix and vector: the tensor, found and expected shape.
-Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config, Precision precision,
-                  int64_t layer, LayerWeights& out);
+Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
+                  const PrecisionPlan& precision, int64_t layer, LayerWeights& out);
 /// Bytes held or mapped.
 uint64_t weight_bytes(const LayerWeights& layer);
 

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "compute/kernels/impl.h"
+#include "compute/kernels/packed_avx2.h"
 #include "compute/kernels/x86.h"
 
 namespace chimera {
@@ -54,6 +55,7 @@ struct Avx2 {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = kernels_impl::make_kernels<Avx2>(Isa::kAvx2, "avx2");
+const Kernels kAvx2Kernels =
+    kernels_impl::make_kernels<Avx2, kernels_impl::PackedAvx2>(Isa::kAvx2, "avx2");
 
 }  // namespace chimera

@@ -10,6 +10,7 @@
 #pragma GCC diagnostic pop
 
 #include "compute/kernels/impl.h"
+#include "compute/kernels/packed_avx2.h"
 #include "compute/kernels/x86.h"
 
 namespace chimera {
@@ -92,6 +93,7 @@ struct Avx512 {
 
 }  // namespace
 
-const Kernels kAvx512Kernels = kernels_impl::make_kernels<Avx512>(Isa::kAvx512, "avx512");
+const Kernels kAvx512Kernels =
+    kernels_impl::make_kernels<Avx512, kernels_impl::PackedAvx2>(Isa::kAvx512, "avx512");
 
 }  // namespace chimera

@@ -21,6 +21,7 @@
 
 #include "compute/kernels/kernels.h"
 #include "compute/kernels/matmul.h"
+#include "compute/kernels/packed.h"
 
 namespace chimera::kernels_impl {
 
@@ -232,9 +233,25 @@ void attention(const AttentionArgs& a, int64_t h0, int64_t h1) {
   }
 }
 
-template <class V>
+/// A product with weights of any format; P multiplies packed ones (packed.h).
+template <class V, class P>
+void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
+            float* y, int64_t ldy) {
+  switch (w.format) {
+    case WeightFormat::kF32:
+      return matmul_of<V, float>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kBF16:
+      return matmul_of<V, uint16_t>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ8:
+      return packed_matmul<P, WeightFormat::kQ8>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ4:
+      return packed_matmul<P, WeightFormat::kQ4>(x, m, ldx, w, n0, n1, y, ldy);
+  }
+}
+
+template <class V, class P>
 constexpr Kernels make_kernels(Isa isa, std::string_view name) {
-  return Kernels{isa, name, matmul<V>, rms_norm<V>, swiglu<V>, axpy<V>, attention<V>};
+  return Kernels{isa, name, matmul<V, P>, rms_norm<V>, swiglu<V>, axpy<V>, attention<V>};
 }
 
 }  // namespace chimera::kernels_impl

@@ -2,6 +2,7 @@
 #include "compute/kernels/kernels.h"
 
 #include <cstdlib>
+#include <vector>
 
 #include "compute/kernels/impl.h"
 
@@ -43,6 +44,20 @@ const Kernels& best_kernels() {
   for (Isa isa : {Isa::kAvx512, Isa::kAvx2})
     if (isa <= most && isa_supported(isa)) return kernels_for(isa);
   return kScalarKernels;
+}
+
+kernels_impl::PackedScratch kernels_impl::packed_scratch(int64_t rows, int64_t blocks) {
+  // Grow to the largest product of the thread.
+  thread_local std::vector<int8_t> codes;
+  thread_local std::vector<float> scales;
+  thread_local std::vector<int32_t> sums;
+  const auto count = static_cast<size_t>(rows * blocks);
+  if (scales.size() < count) {
+    codes.resize(count * kBlockInputs);
+    scales.resize(count);
+    sums.resize(count);
+  }
+  return {codes.data(), scales.data(), sums.data()};
 }
 
 }  // namespace chimera

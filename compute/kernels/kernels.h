@@ -39,11 +39,12 @@ struct AttentionArgs {
 };
 
 /// Function table of one instruction set. Shapes: x [m, cols] with row stride ldx, y [m, rows]
-/// with row stride ldy (all in elements); weights row-major [rows, cols].
+/// with row stride ldy (all in elements); weights [rows, cols].
 struct Kernels {
   Isa isa;
   std::string_view name;
-  /// y[:, n0..n1) = x * W[n0..n1, :]^T for F32 or BF16 weights.
+  /// y[:, n0..n1) = x * W[n0..n1, :]^T for weights of any format. Packed ones: n0 is a multiple of
+  /// kPanelOutputs, and so is n1 unless it is w.rows; the order of their sums is that of packed.h.
   void (*matmul)(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                  float* y, int64_t ldy);
   /// out[i] = w[i] * x[i] / sqrt(mean(x^2) + eps); `out` may be `x`. w null = no weight.

@@ -50,14 +50,14 @@ struct Weights {
   Matrix matrix;
 };
 
-Weights make_weights(std::vector<float> values, int64_t rows, int64_t cols, DType dtype) {
+Weights make_weights(std::vector<float> values, int64_t rows, int64_t cols, WeightFormat format) {
   Weights w;
   w.f32 = std::move(values);
   w.matrix.rows = rows;
   w.matrix.cols = cols;
-  w.matrix.dtype = dtype;
+  w.matrix.format = format;
   w.matrix.data = w.f32.data();
-  if (dtype == DType::kBF16) {
+  if (format == WeightFormat::kBF16) {
     for (float& v : w.f32) {
       w.bf16.push_back(to_bf16(v));
       v = bf16_to_f32(w.bf16.back());
@@ -91,11 +91,11 @@ std::vector<Shape> matmul_shapes() {
 
 TEST_F(KernelsTest, MatmulIsBitwiseEqualOnEveryInstructionSet) {
   for (const Shape& s : matmul_shapes()) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) {
+    for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
       const int64_t ldx = s.k + between(0, 5);
       const int64_t ldy = s.n + between(0, 5);
       const std::vector<float> x = normal(s.m * ldx);
-      const Weights w = make_weights(normal(s.n * s.k), s.n, s.k, dtype);
+      const Weights w = make_weights(normal(s.n * s.k), s.n, s.k, format);
       const int64_t n0 = between(0, s.n - 1);
       const int64_t n1 = between(n0 + 1, s.n);
       const std::vector<float> untouched(static_cast<size_t>(s.m * ldy), -7.0f);
@@ -106,17 +106,17 @@ TEST_F(KernelsTest, MatmulIsBitwiseEqualOnEveryInstructionSet) {
         kernels_for(isa).matmul(x.data(), s.m, ldx, w.matrix, n0, n1, y.data(), ldy);
         ASSERT_TRUE(same_bits(y, expected))
             << kernels_for(isa).name << " m=" << s.m << " n=" << s.n << " k=" << s.k << " [" << n0
-            << "," << n1 << ") " << (dtype == DType::kF32 ? "f32" : "bf16") << " seed " << kSeed;
+            << "," << n1 << ") " << info_of(format).name << " seed " << kSeed;
       }
     }
   }
 }
 
 TEST_F(KernelsTest, MatmulRowDependsOnItsOwnInputsAlone) {
-  for (DType dtype : {DType::kF32, DType::kBF16}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
     constexpr int64_t kRows = 64, kOut = 13, kIn = 1500;
     const std::vector<float> x = normal(kRows * kIn);
-    const Weights w = make_weights(normal(kOut * kIn), kOut, kIn, dtype);
+    const Weights w = make_weights(normal(kOut * kIn), kOut, kIn, format);
     std::vector<Isa> isas = vector_isas();
     isas.push_back(Isa::kScalar);
     for (Isa isa : isas) {
@@ -137,7 +137,7 @@ TEST_F(KernelsTest, MatmulWithinTheErrorOfItsSummation) {
   constexpr int64_t kOut = 5;
   for (int64_t k : {1, 16, 31, 256, 3000}) {
     const std::vector<float> x = normal(k);
-    const Weights w = make_weights(normal(kOut * k), kOut, k, DType::kBF16);
+    const Weights w = make_weights(normal(kOut * k), kOut, k, WeightFormat::kBF16);
     std::vector<float> y(kOut);
     kernels_for(Isa::kScalar).matmul(x.data(), 1, k, w.matrix, 0, kOut, y.data(), kOut);
     for (int64_t n = 0; n < kOut; ++n) {

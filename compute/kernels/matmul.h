@@ -281,13 +281,4 @@ void matmul_of(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t 
                                           y + i * ldy, ldy);
 }
 
-template <class V>
-void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
-            float* y, int64_t ldy) {
-  if (w.dtype == DType::kF32)
-    matmul_of<V, float>(x, m, ldx, w, n0, n1, y, ldy);
-  else
-    matmul_of<V, uint16_t>(x, m, ldx, w, n0, n1, y, ldy);
-}
-
 }  // namespace chimera::kernels_impl

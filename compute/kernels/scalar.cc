@@ -2,6 +2,7 @@
 #include <bit>
 
 #include "compute/kernels/impl.h"
+#include "compute/kernels/packed_scalar.h"
 
 namespace chimera {
 namespace {
@@ -44,6 +45,7 @@ struct Scalar {
 
 }  // namespace
 
-const Kernels kScalarKernels = kernels_impl::make_kernels<Scalar>(Isa::kScalar, "scalar");
+const Kernels kScalarKernels =
+    kernels_impl::make_kernels<Scalar, kernels_impl::PackedScalar>(Isa::kScalar, "scalar");
 
 }  // namespace chimera

@@ -10,6 +10,7 @@
 #include "base/quote.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
+#include "compute/tensor/pack.h"
 
 namespace chimera {
 namespace {
@@ -186,8 +187,12 @@ Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale
 }
 
 Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
+  if (const auto format = packed_format(p)) {
+    Result<Matrix> wide = widen_matrix(matrix, Precision::kF32);
+    return wide.ok() ? pack_matrix(*wide, *format) : wide;
+  }
   Matrix out;
-  out.dtype = kept_dtype(DType::kF32, p);
+  out.format = kept_format(DType::kF32, p);
   out.rows = matrix.rows;
   out.cols = matrix.cols;
   const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());

@@ -64,8 +64,8 @@ struct QuantMatrix {
 /// An FP8 tensor [rows, cols] with its scales, F32 [scale_rows, scale_cols] of `block`. Both are
 /// used in place. data_corrupt: dtypes or shapes that do not fit.
 Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale, BlockShape block);
-/// All of it at a precision, in memory of its own: F32 exactly, BF16 rounded to nearest even.
-/// resource_exhausted: no memory.
+/// All of it at a precision, in memory of its own: F32 exactly, BF16 rounded to nearest even,
+/// packed formats with their error. resource_exhausted: no memory.
 Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p);
 
 }  // namespace chimera

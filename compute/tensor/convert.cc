@@ -5,6 +5,7 @@
 
 #include "base/quote.h"
 #include "compute/tensor/memory.h"
+#include "compute/tensor/pack.h"
 
 namespace chimera {
 namespace {
@@ -49,16 +50,17 @@ Status wrong_shape(const TensorView& t, const std::string& expected) {
                                         shape_string(t.shape) + ", expected " + expected);
 }
 
-/// rows x cols elements of `t` from element `first` on; the range has been checked.
-Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
-                       Precision p) {
+/// rows x cols elements of `t` from element `first` on, row-major; the range has been checked.
+Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
+                            Precision p) {
   CHIMERA_RETURN_IF_ERROR(check_number_dtype(t));
   const auto n = static_cast<size_t>(rows * cols);
   const size_t stored = t.dtype == DType::kF32 ? 4 : 2;
   const std::byte* from = t.bytes.data() + static_cast<size_t>(first) * stored;
-  const DType dtype = kept_dtype(t.dtype, p);
-  const bool keep = dtype == t.dtype;
-  Matrix m{from, dtype, rows, cols, t.owner};
+  const WeightFormat format = kept_format(t.dtype, p);
+  const bool wide = format == WeightFormat::kF32;
+  const bool keep = t.dtype == (wide ? DType::kF32 : DType::kBF16);
+  Matrix m{from, format, rows, cols, t.owner};
   if (keep && is_aligned(from, stored)) return m;
 
   const std::shared_ptr<std::byte[]> memory = allocate_weights(m.bytes());
@@ -70,7 +72,7 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   }
   if (keep) {
     if (n > 0) std::memcpy(memory.get(), from, m.bytes());
-  } else if (dtype == DType::kF32) {
+  } else if (wide) {
     widen(from, t.dtype, n, reinterpret_cast<float*>(memory.get()));
   } else if (t.dtype == DType::kF32) {
     round_all<DType::kF32>(from, n, reinterpret_cast<uint16_t*>(memory.get()));
@@ -80,6 +82,14 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   m.data = memory.get();
   m.owner = memory;
   return m;
+}
+
+Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
+                       Precision p) {
+  const std::optional<WeightFormat> format = packed_format(p);
+  if (!format) return convert_rows(t, first, rows, cols, p);
+  Result<Matrix> wide = convert_rows(t, first, rows, cols, Precision::kF32);
+  return wide.ok() ? pack_matrix(*wide, *format) : wide;
 }
 
 }  // namespace
@@ -94,15 +104,18 @@ Status check_number_dtype(const TensorView& t) {
                 "Convert the weights to one of these.");
 }
 
-DType kept_dtype(DType stored, Precision p) {
-  if (stored == DType::kBF16) return stored;  // no wider form says more
+WeightFormat kept_format(DType stored, Precision p) {
   switch (p) {
-    case Precision::kF32:
-      return DType::kF32;
+    case Precision::kF32:  // no wider form of BF16 says more
+      return stored == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
     case Precision::kBF16:
-      return DType::kBF16;
+      return WeightFormat::kBF16;
+    case Precision::kQ8:
+      return WeightFormat::kQ8;
+    case Precision::kQ4:
+      return WeightFormat::kQ4;
   }
-  return DType::kF32;
+  return WeightFormat::kF32;
 }
 
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {

@@ -11,14 +11,14 @@
 
 namespace chimera {
 
-/// The dtype in which a tensor stored as F32, F16 or BF16 is kept.
-DType kept_dtype(DType stored, Precision p);
+/// The format in which a tensor stored as F32, F16 or BF16 is kept.
+WeightFormat kept_format(DType stored, Precision p);
 
 /// Conversion of one 2-D tensor, used for checkpoints and module files alike.
-///   stored  kF32              kBF16
-///   F32     in place          rounded to nearest even
-///   BF16    in place          in place
-///   F16     widened (exact)   rounded to nearest even
+///   stored  kF32              kBF16                     kQ8, kQ4
+///   F32     in place          rounded to nearest even   packed
+///   BF16    in place          in place                  packed
+///   F16     widened (exact)   rounded to nearest even   packed
 /// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
 /// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);

@@ -24,7 +24,7 @@ TensorView make(DType dtype, std::vector<int64_t> shape, const void* data, size_
 std::vector<float> values_of(const Matrix& m) {
   std::vector<float> out(static_cast<size_t>(m.rows * m.cols));
   for (size_t i = 0; i < out.size(); ++i) {
-    if (m.dtype == DType::kF32) {
+    if (m.format == WeightFormat::kF32) {
       std::memcpy(&out[i], static_cast<const float*>(m.data) + i, 4);
     } else {
       out[i] = bf16_to_f32(static_cast<const uint16_t*>(m.data)[i]);
@@ -48,7 +48,7 @@ TEST(ToMatrixTest, SharesMemoryWhenTheDtypeFits) {
     const auto m = to_matrix(t, 2, 3, p);
     ASSERT_TRUE(m.ok());
     EXPECT_EQ(m->data, t.bytes.data());
-    EXPECT_EQ(m->dtype, t.dtype);
+    EXPECT_EQ(info_of(m->format).name, t.dtype == DType::kF32 ? "f32" : "bf16");
     EXPECT_EQ(m->owner, t.owner);
     EXPECT_EQ(m->bytes(), t.bytes.size());
   }
@@ -61,7 +61,7 @@ TEST(ToMatrixTest, CopiesWhatIsNotAligned) {
     const auto m = to_matrix(t, 2, 3, p);
     ASSERT_TRUE(m.ok());
     EXPECT_EQ(reinterpret_cast<uintptr_t>(m->data) % 64, 0u);
-    EXPECT_EQ(m->dtype, t.dtype);
+    EXPECT_EQ(info_of(m->format).name, t.dtype == DType::kF32 ? "f32" : "bf16");
     EXPECT_EQ(std::memcmp(m->data, t.bytes.data(), t.bytes.size()), 0);
   }
 }
@@ -71,18 +71,18 @@ TEST(ToMatrixTest, WidensAndRounds) {
     const auto wide =
         to_matrix(make(DType::kF16, {2, 3}, kF16, sizeof(kF16), offset), 2, 3, Precision::kF32);
     ASSERT_TRUE(wide.ok());
-    EXPECT_EQ(wide->dtype, DType::kF32);
+    EXPECT_EQ(wide->format, WeightFormat::kF32);
     EXPECT_EQ(values_of(*wide),
               (std::vector<float>{1.0f, -2.5f, 1.00390625f, 1.01171875f, 0.0f, 0x1p-24f}));
     const auto half =
         to_matrix(make(DType::kF16, {2, 3}, kF16, sizeof(kF16), offset), 2, 3, Precision::kBF16);
     ASSERT_TRUE(half.ok());
-    EXPECT_EQ(half->dtype, DType::kBF16);
+    EXPECT_EQ(half->format, WeightFormat::kBF16);
     EXPECT_EQ(values_of(*half), (std::vector<float>{1.0f, -2.5f, 1.0f, 1.015625f, 0.0f, 0x1p-24f}));
     const auto rounded =
         to_matrix(make(DType::kF32, {2, 3}, kF32, sizeof(kF32), offset), 2, 3, Precision::kBF16);
     ASSERT_TRUE(rounded.ok());
-    EXPECT_EQ(rounded->dtype, DType::kBF16);
+    EXPECT_EQ(rounded->format, WeightFormat::kBF16);
     EXPECT_EQ(values_of(*rounded), kRounded);
   }
 }

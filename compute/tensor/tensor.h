@@ -1,4 +1,4 @@
-// Element types, tensor views and the row-major weight matrix that the kernels take.
+// Element types, tensor views and the weight matrix that the kernels take.
 //
 // Lifetime: a TensorView borrows; a Matrix shares ownership of the memory it points into, so it
 // may outlive the file object it came from.
@@ -13,6 +13,9 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "compute/tensor/precision.h"
+#include "compute/tensor/weight_format.h"
 
 namespace chimera {
 
@@ -57,23 +60,18 @@ struct TensorView {
 /// "[256, 512]"
 std::string shape_string(std::span<const int64_t> shape);
 
-/// Weight of a linear layer, y = x * W^T. Row-major [rows = outputs, cols = inputs] as Hugging
-/// Face stores it, F32 or BF16, usable in place without packing.
+/// Weight of a linear layer, y = x * W^T, [rows = outputs, cols = inputs], in one of the formats of
+/// weight_format.h. Row-major ones are usable in place as Hugging Face stores them.
 struct Matrix {
-  const void* data = nullptr;  // [rows, cols]
-  DType dtype = DType::kF32;   // kF32 or kBF16
+  const void* data = nullptr;
+  WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
   std::shared_ptr<const void> owner;
+  float scale = 1.0f;  // packed formats: of the whole matrix, a power of two
 
-  size_t bytes() const {
-    return static_cast<size_t>(rows * cols) * (dtype == DType::kF32 ? 4u : 2u);
-  }
+  size_t bytes() const { return static_cast<size_t>(weight_bytes(format, rows, cols)); }
 };
-
-/// How the weights of experts are kept in memory. kF32 keeps BF16 tensors as BF16 (lossless) and
-/// widens F16; kBF16 rounds wider ones. The backbone's own matrices are kept as kF32 says.
-enum class Precision : uint8_t { kF32, kBF16 };
 
 /// Exact widening and round-to-nearest-even narrowing.
 inline float bf16_to_f32(uint16_t value) {
@@ -85,5 +83,7 @@ inline float bf16_to_f32(uint16_t value) {
 }
 uint16_t f32_to_bf16(float value);
 float f16_to_f32(uint16_t value);
+/// Beyond the range: infinity.
+uint16_t f32_to_f16(float value);
 
 }  // namespace chimera

@@ -9,7 +9,7 @@
 #include "base/io/env.h"
 #include "base/limits.h"
 #include "base/yaml/tree.h"
-#include "compute/tensor/precision_names.h"
+#include "compute/tensor/precision.h"
 #include "daemon/config/endpoint.h"
 #include "daemon/config/keys.h"
 #include "daemon/config/reader.h"
@@ -92,7 +92,7 @@ class Reader {
     out->libraries.in_process = text == "allow";
   }
 
-  void backbone(const MapReader& top, std::string* path, Precision* precision) {
+  void backbone(const MapReader& top, std::string* path, PrecisionPlan* precision) {
     const YamlNode* node = top.find("backbone");
     if (node == nullptr) {
       problems_.add(top.at(), "backbone.path: missing (expected the directory of a checkpoint)");
@@ -104,19 +104,31 @@ class Reader {
       problems_.add(map.at(), "backbone.path: missing (expected the directory of a checkpoint)");
     }
     this->path(map, "path", "the directory of a checkpoint", path);
+    this->precision(map, precision);
+  }
+
+  /// A name, or a map from classes of tensors to names.
+  void precision(const MapReader& backbone, PrecisionPlan* out) {
+    const YamlNode* node = backbone.find("precision");
+    if (node == nullptr) return;
+    if (node->kind != YamlNode::Kind::kMap) {
+      Precision all{};
+      if (precision(backbone, "precision", &all)) *out = all;
+      return;
+    }
+    const MapReader map(*node, "backbone.precision", kPrecisionKeys, problems_);
+    precision(map, "experts", &out->experts);
+    precision(map, "attention", &out->attention);
+    precision(map, "head", &out->head);
+  }
+  bool precision(const MapReader& map, std::string_view key, Precision* out) {
     std::string text;
     const std::string expected = kPrecisionNames.choices();
-    if (!map.string("precision", expected, &text)) return;
-    if (const auto found = kPrecisionNames.find(text)) {
-      *precision = *found;
-    } else if (text == "q8" || text == "q4") {
-      problems_.add(*map.find("precision"),
-                    fmt::format("backbone.precision: found {0} (expected {1}; {0} is not available "
-                                "in this build)",
-                                text, expected));
-    } else {
-      map.bad("precision", *map.find("precision"), expected);
-    }
+    if (!map.string(key, expected, &text)) return false;
+    const std::optional<Precision> named = kPrecisionNames.find(text);
+    if (named) *out = *named;
+    if (!named) map.bad(key, *map.find(key), expected);
+    return named.has_value();
   }
 
   void module(const YamlNode& node, const std::string& name, std::set<std::string>* seen,

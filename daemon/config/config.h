@@ -30,7 +30,7 @@ struct CompositionSpec {
 struct DeploymentConfig {
   struct {
     std::string path;
-    Precision precision = Precision::kBF16;
+    PrecisionPlan precision;
   } backbone;
   CompositionSpec composition;
   struct {

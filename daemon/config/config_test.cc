@@ -155,11 +155,13 @@ INSTANTIATE_TEST_SUITE_P(
                 "max_queue, prefill_chunk, max_live_epochs, prefix_cache)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
                 "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
-        BadCase{"quantised", "backbone: {path: m, precision: q8}\n",
-                "d.yaml:1:32: backbone.precision: found q8 (expected f32 or bf16; q8 is not "
-                "available in this build)"},
         BadCase{"precision", "backbone: {path: m, precision: f16}\n",
-                "d.yaml:1:32: backbone.precision: found f16 (expected f32 or bf16)"},
+                "d.yaml:1:32: backbone.precision: found f16 (expected f32, bf16, q8 or q4)"},
+        BadCase{"precision_of_class", "backbone: {path: m, precision: {head: 8}}\n",
+                "d.yaml:1:39: backbone.precision.head: found 8 (expected f32, bf16, q8 or q4)"},
+        BadCase{"precision_class", "backbone: {path: m, precision: {gate: q8}}\n",
+                "d.yaml:1:33: backbone.precision.gate: unknown key (expected experts, attention, "
+                "head)"},
         BadCase{"bias", kGood + "composition: {modules: [{path: a, bias: 101}]}\n",
                 "d.yaml:2:41: composition.modules[0].bias: found 101 (expected -100..100)"},
         BadCase{"bias_nan", kGood + "composition: {modules: [{path: a, bias: .nan}]}\n",
@@ -197,9 +199,28 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:9: found a list as a key (expected a word)"}),
     [](const auto& tested) { return tested.param.name; });
 
+TEST(Config, PrecisionForAllOrByClass) {
+  const auto precision = [](const std::string& text) {
+    const auto config =
+        parse_deployment("backbone: {path: m, precision: " + text + "}\n", "d.yaml", "/base");
+    EXPECT_TRUE(config.ok()) << config.status().to_string();
+    return config->backbone.precision;
+  };
+  EXPECT_EQ(precision("bf16"), PrecisionPlan());
+  EXPECT_EQ(precision("q8").head, Precision::kQ8);
+  EXPECT_EQ(precision("q4").experts, Precision::kQ4);
+  EXPECT_EQ(precision("q4").attention, Precision::kQ8);
+  const PrecisionPlan mixed = precision("{experts: q4, head: q8}");
+  EXPECT_EQ(mixed.experts, Precision::kQ4);
+  EXPECT_EQ(mixed.attention, Precision::kF32);
+  EXPECT_EQ(mixed.head, Precision::kQ8);
+  EXPECT_EQ(mixed.name(), "experts q4, attention f32, head q8");
+  EXPECT_EQ(precision("q4").name(), "q4");
+}
+
 TEST(Config, AllProblemsAtOnceInFileOrder) {
   const Status status = parse_status(
-      "backbone: {path: m, precision: q4}\n"
+      "backbone: {path: m, precision: q2}\n"
       "serve:\n"
       "  max_sequences: 0\n"
       "  bogus: 1\n"

@@ -15,6 +15,7 @@ inline constexpr std::string_view kDeploymentKeys[] = {"chimera", "backbone",  "
                                                        "serve",   "control",   "state",
                                                        "watch",   "libraries", "threads"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
+inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
 inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias"};
 inline constexpr std::string_view kServeKeys[] = {"endpoint",    "max_sequences", "max_context",

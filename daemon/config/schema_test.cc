@@ -122,7 +122,10 @@ TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
       {kGood + "threads: 0\n", false},
       {kGood + "composition: {modules: [{bias: 1}]}\n", false},
       {kGood + "composition: {modules: [{path: a, bias: 101}]}\n", false},
-      {"backbone: {path: m, precision: q8}\n", false},
+      {"backbone: {path: m, precision: q8}\n", true},
+      {"backbone: {path: m, precision: {experts: q4, head: f32}}\n", true},
+      {"backbone: {path: m, precision: {experts: q5}}\n", false},
+      {"backbone: {path: m, precision: {gate: f32}}\n", false},
       {"backbone: {path: 5}\n", false},
       {"chimera: deployment/2\n" + kGood, false}};
   for (size_t i = 0; i < std::size(cases); ++i) {

@@ -13,7 +13,8 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
   if (!backbone.ok()) return backbone.status();
   out.backbone = std::move(*backbone);
-  auto base = load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision);
+  auto base =
+      load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision.experts);
   if (!base.ok()) return base.status();
   out.base = std::move(*base);
   Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, cache_dir);

@@ -47,7 +47,7 @@ void bound(std::list<T>* list) {
 
 ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries)
     : model_(std::move(model)),
-      info_{model_.backbone->config(), model_.fingerprint, model_.backbone->precision(),
+      info_{model_.backbone->config(), model_.fingerprint, model_.backbone->precision().experts,
             std::move(libraries), std::make_shared<DigestMemo>()},
       builder_(info_.config, model_.base) {}
 

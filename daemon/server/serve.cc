@@ -4,7 +4,6 @@
 #include <random>
 
 #include "base/version.h"
-#include "compute/tensor/precision_names.h"
 #include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
@@ -229,7 +228,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"layers", options.model_config().num_layers},
                 {"context", context_tokens(options)},
                 {"max_sequences", options.config->serve.max_sequences},
-                {"precision", kPrecisionNames.name(options.config->backbone.precision)},
+                {"precision", options.config->backbone.precision.name()},
                 {"has_tokenizer", options.model.tokenizer != nullptr},
                 {"has_chat_template", options.model.chat_template != nullptr},
                 {"unicode", tokenizer::kUnicodeVersion},

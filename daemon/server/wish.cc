@@ -14,7 +14,7 @@ namespace {
 std::string text(const std::string& value) { return value; }
 std::string text(bool value) { return value ? "true" : "false"; }
 std::string text(int64_t value) { return std::to_string(value); }
-std::string text(Precision precision) { return precision == Precision::kF32 ? "f32" : "bf16"; }
+std::string text(const PrecisionPlan& precision) { return precision.name(); }
 
 struct Compared {
   const char* key;

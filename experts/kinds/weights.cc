@@ -17,7 +17,18 @@ namespace {
 constexpr int kMostLoaders = 16;
 
 /// Whether to_matrix uses a tensor of this dtype in place.
-bool keeps(DType dtype, Precision p) { return kept_dtype(dtype, p) == dtype; }
+bool keeps(DType dtype, Precision p) {
+  switch (kept_format(dtype, p)) {
+    case WeightFormat::kF32:
+      return dtype == DType::kF32;
+    case WeightFormat::kBF16:
+      return dtype == DType::kBF16;
+    case WeightFormat::kQ8:
+    case WeightFormat::kQ4:
+      return false;
+  }
+  return false;
+}
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.
 class WeightBuilder {

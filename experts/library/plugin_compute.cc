@@ -62,7 +62,7 @@ int32_t PluginHost::pack(const chimera_matrix_source& source, chimera_packed_mat
   } else {
     copy_rows(source, data.get());
   }
-  Matrix matrix{data.get(), stored == 2 ? DType::kBF16 : DType::kF32,
+  Matrix matrix{data.get(), stored == 2 ? WeightFormat::kBF16 : WeightFormat::kF32,
                 static_cast<int64_t>(source.rows), static_cast<int64_t>(source.cols), data};
   *out = new chimera_packed_matrix{this, std::move(matrix)};
   const MutexLock guard(memory_mutex_);

@@ -10,6 +10,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/threads/background.h"
+#include "compute/tensor/pack.h"
 #include "experts/module/base_tensors.h"
 
 namespace chimera {
@@ -426,12 +427,7 @@ Result<std::vector<float>> matrix_to_f32(const TensorView& tensor, int64_t rows,
   const Result<Matrix> matrix = to_matrix(tensor, rows, cols, Precision::kF32);
   if (!matrix.ok()) return matrix.status();
   std::vector<float> values(static_cast<size_t>(rows * cols));
-  if (matrix->dtype == DType::kF32) {
-    std::memcpy(values.data(), matrix->data, values.size() * sizeof(float));
-  } else {
-    const auto* narrow = static_cast<const uint16_t*>(matrix->data);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = bf16_to_f32(narrow[i]);
-  }
+  for (int64_t r = 0; r < rows; ++r) widen_row(*matrix, r, values.data() + r * cols);
   return values;
 }
 

@@ -11,7 +11,7 @@
 #include "backbone/families/model_config.h"
 #include "base/json/reader.h"
 #include "compute/tensor/convert.h"
-#include "compute/tensor/precision_names.h"
+#include "compute/tensor/precision.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/checkpoint_check.h"
 #include "text/tokenizer/tokenizer.h"
@@ -58,8 +58,8 @@ uint64_t loaded_bytes(const StoredProjection& p, Precision precision) {
            static_cast<uint64_t>(p.scale->at.rows * p.scale->at.cols) *
                unit_bytes(p.scale->tensor.dtype);
   }
-  const DType kept = kept_dtype(p.weight.tensor.dtype, precision);
-  return bytes + static_cast<uint64_t>(p.rows * p.cols) * unit_bytes(kept);
+  const WeightFormat kept = kept_format(p.weight.tensor.dtype, precision);
+  return bytes + static_cast<uint64_t>(weight_bytes(kept, p.rows, p.cols));
 }
 
 struct Sizes {

@@ -1,0 +1,71 @@
+// The formats in which the kernels take weights, and what they cost.
+//
+//   f32, bf16   row-major [outputs, inputs], as Hugging Face stores them
+//   q8, q4      integers of 8 or 4 bits in blocks of 32 inputs with one scale each, packed in
+//   panels
+//               of 16 outputs (see below)
+//
+// Packed layout. Outputs are cut into panels of 16 (the last is padded with zeros), inputs into
+// blocks of 32 (likewise); the blocks of a panel follow one another, and panel follows panel. A
+// block holds 16 scales in half precision, one per output, and its integers, four inputs of an
+// output side by side, the 16 outputs after one another: a group of 64 bytes is two AVX2 registers,
+// one AVX-512 register of VNNI lanes and one row of an AMX tile.
+//
+//   q8   [16] scale  [8 groups of 4 inputs][16 outputs][4 inputs] int8 in [-127, 127]
+//   q4   [16] scale  [4 pairs of groups][16 outputs][4 inputs] bytes: the integer + 8 of the first
+//                    group in the low four bits, of the second in the high ones
+//
+//   W[n, k] = integer * scale * Matrix::scale
+//
+// Matrix::scale is a power of two for the whole matrix that brings the block scales into the middle
+// of what half precision holds, so that they keep 11 bits whatever the size of the weights.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace chimera {
+
+enum class WeightFormat : uint8_t { kF32, kBF16, kQ8, kQ4 };
+
+inline constexpr int64_t kPanelOutputs = 16;
+inline constexpr int64_t kBlockInputs = 32;
+inline constexpr int64_t kPanelScaleBytes = kPanelOutputs * 2;
+
+struct WeightFormatInfo {
+  WeightFormat format;
+  std::string_view name;
+  int64_t element_bytes;  // row-major formats; 0: packed
+  int64_t block_bytes;    // packed formats: of one block of one panel, scales included
+};
+
+inline constexpr std::array kWeightFormats{
+    WeightFormatInfo{WeightFormat::kF32, "f32", 4, 0},
+    WeightFormatInfo{WeightFormat::kBF16, "bf16", 2, 0},
+    WeightFormatInfo{WeightFormat::kQ8, "q8", 0, kPanelScaleBytes + kPanelOutputs* kBlockInputs},
+    WeightFormatInfo{WeightFormat::kQ4, "q4", 0,
+                     kPanelScaleBytes + kPanelOutputs* kBlockInputs / 2},
+};
+
+constexpr const WeightFormatInfo& info_of(WeightFormat format) {
+  return kWeightFormats[static_cast<size_t>(format)];
+}
+constexpr bool is_packed(WeightFormat format) { return info_of(format).block_bytes > 0; }
+
+constexpr int64_t panels_of(int64_t outputs) {
+  return (outputs + kPanelOutputs - 1) / kPanelOutputs;
+}
+constexpr int64_t blocks_of(int64_t inputs) { return (inputs + kBlockInputs - 1) / kBlockInputs; }
+
+/// Bytes of a matrix.
+constexpr int64_t weight_bytes(WeightFormat format, int64_t outputs, int64_t inputs) {
+  const WeightFormatInfo& info = info_of(format);
+  return is_packed(format) ? panels_of(outputs) * blocks_of(inputs) * info.block_bytes
+                           : outputs * inputs * info.element_bytes;
+}
+
+}  // namespace chimera

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Packed weights: how far the answers move, and that every promise holds in every format.
+
+The bounds of the divergence are those that users of 8 and 4 bits may expect: mean KL(f32 || format) of
+the next-token distributions over the shipped excerpts, in nats.
+"""
+from __future__ import annotations
+
+import pathlib
+import tempfile
+import unittest
+
+import numpy as np
+
+from harness import GOLDEN, SOURCE, Daemon, split
+
+EXPERTS = SOURCE / "experts"
+MODULES = ("legal", "bio", "finance")
+MOST_KL = {"q8": 0.002, "q4": 0.03}
+FORMATS = tuple(MOST_KL)
+PACKED_BYTES = {"q8": 0.75, "q4": 0.5}  # of bf16, at most; scales, padding and what stays wide included
+
+
+def excerpts() -> list[str]:
+    files = sorted((EXPERTS / "train" / "excerpts").glob("*.txt"))
+    return [f.read_text()[:1500] for f in files]
+
+
+def demo(precision, **options) -> Daemon:
+    return Daemon(EXPERTS / "backbone", precision=precision, top_k=2,
+                  modules=[{"path": str(EXPERTS / m)} for m in MODULES],
+                  serve={"max_context": 1024}, **options)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def distributions(daemon: Daemon, texts: list[str]) -> list[np.ndarray]:
+    with daemon.client() as client:
+        return [log_softmax(client.score(text, logits=True).logits) for text in texts]
+
+
+class Formats(unittest.TestCase):
+    def test_divergence_from_f32(self) -> None:
+        texts = excerpts()
+        with demo("f32") as daemon:
+            exact = distributions(daemon, texts)
+        for name in FORMATS:
+            with demo(name) as daemon:
+                found = distributions(daemon, texts)
+            kl = np.concatenate([(np.exp(p) * (p - q)).sum(axis=-1)
+                                 for p, q in zip(exact, found)])
+            print(f"{name}: mean KL {kl.mean():.6f} nats over {kl.size} tokens, p99 "
+                  f"{np.quantile(kl, 0.99):.5f}")
+            self.assertLessEqual(kl.mean(), MOST_KL[name], name)
+            self.assertGreater(kl.mean(), 0.0, name)  # it was packed
+
+    def test_excluded_is_never_loaded_and_withdrawn_is_gone(self) -> None:
+        text = excerpts()[0]
+        for name in FORMATS:
+            with demo(name) as daemon, daemon.client() as client:
+                masked = client.score(text, modules={"exclude": ["legal", "bio"]}).logprobs
+                client.unload("legal")
+                client.unload("bio")
+                self.assertEqual(client.score(text).logprobs, masked, name)
+
+    def test_a_stream_does_not_depend_on_threads_or_batch(self) -> None:
+        texts = [t[:200] for t in excerpts()]
+        for name in FORMATS:
+            answers = []
+            for threads in (1, 2):
+                with demo(name, threads=threads) as daemon, daemon.client() as client:
+                    options = {"max_tokens": 24, "temperature": 0}
+                    alone = [client.generate(t, **options).text() for t in texts]
+                    running = [client.generate(t, **options) for t in texts]
+                    together = [stream.text() for stream in running]
+                self.assertEqual(alone, together, name)
+                answers.append(alone)
+            self.assertEqual(*answers, name)
+
+    def test_composed_again_is_the_whole(self) -> None:
+        whole = GOLDEN / "olmoe_bf16"
+        tokens = list(range(3, 40))
+        slots = {"a": "10-12", "b": "13-15"}
+        for name in FORMATS:
+            with tempfile.TemporaryDirectory() as work, Daemon(whole, precision=name) as daemon:
+                with daemon.client() as client:
+                    expected = client.score(tokens=tokens).logprobs
+                parts = split(whole, pathlib.Path(work) / "cut", **slots)
+                with Daemon(parts / "backbone", precision=name, top_k=6,
+                            modules=[{"path": str(parts / "modules" / m)} for m in slots]) as other:
+                    with other.client() as client:
+                        self.assertEqual(client.score(tokens=tokens).logprobs, expected, name)
+
+    def test_memory_and_names(self) -> None:
+        def resident(precision) -> tuple[int, str]:
+            with demo(precision) as daemon, daemon.client() as client:
+                return (sum(m["resident_bytes"] for m in client.modules()),
+                        client.info()["precision"])
+        wide, name = resident("bf16")
+        self.assertEqual(name, "bf16")
+        for packed in FORMATS:
+            size, name = resident(packed)
+            self.assertEqual(name, packed)
+            self.assertLessEqual(size, PACKED_BYTES[packed] * wide)
+        self.assertEqual(resident({"experts": "q4", "head": "q8"})[1],
+                         "experts q4, attention f32, head q8")
+
+
+if __name__ == "__main__":
+    unittest.main()
