@@ -137,6 +137,7 @@ TEST_F(FingerprintTest, OrderAndShardingDoNotMatter) {
 }
 
 TEST_F(FingerprintTest, FreshFilesAreNotCached) {
+  save();
   EXPECT_EQ(fingerprint(cache_), original_);
   EXPECT_FALSE(fs::exists(cache_));
 }

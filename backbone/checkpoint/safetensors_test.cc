@@ -15,6 +15,7 @@
 #include "backbone/checkpoint/safetensors_image.h"
 #include "base/io/digest.h"
 #include "base/io/fault_env.h"
+#include "base/testing.h"
 
 namespace chimera {
 namespace {
@@ -269,12 +270,7 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-uint64_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  uint64_t total = 0, resident = 0;
-  statm >> total >> resident;
-  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-}
+uint64_t resident_bytes() { return static_cast<uint64_t>(testing_support::resident_kib()) << 10; }
 
 TEST_F(SafetensorsTest, ReadsHeadersAsLongAsTheFormatAllows) {
   std::string header = "{" + entry("a", "U8", "[1]", "[0,1]") + "}";

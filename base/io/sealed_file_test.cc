@@ -52,7 +52,7 @@ TEST(SealedFile, WaitsForAWriterThatGoesAway) {
   WrittenFile file;
   ASSERT_NE(::fcntl(file.fd, F_ADD_SEALS, F_SEAL_WRITE), 0) << "expected the kernel to refuse";
   std::jthread writer([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
     file.unmap();
   });
   const Status status = seal_memory_file(file.fd, "sealing");

@@ -81,9 +81,16 @@ TEST(ThreadPool, IdlePoolUsesNoCpu) {
     return (use.ru_utime.tv_sec + use.ru_stime.tv_sec) * 1000000 + use.ru_utime.tv_usec +
            use.ru_stime.tv_usec;
   };
-  const auto before = cpu_us();
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  EXPECT_LT(cpu_us() - before, 30000) << "microseconds of CPU in 300 ms of idleness";
+  // On a busy machine a worker may still be on its way to sleep: one idle stretch is enough, and a
+  // pool that spins has none.
+  long used = 0;
+  for (int stretch = 0; stretch < 20; ++stretch) {
+    const auto before = cpu_us();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    used = cpu_us() - before;
+    if (used < 30000) return;
+  }
+  FAIL() << used << " microseconds of CPU in 300 ms of idleness, 20 times";
 }
 
 TEST(CpuCount, AutoIsAtLeastOneAndWithinTheMachine) {

@@ -82,7 +82,7 @@ class CliTest(scripted.Scripted):
         process = subprocess.Popen(self.command("generate", "x"), stdout=subprocess.PIPE, text=True)
         self.assertEqual(process.stdout.read(1), "a")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130)
         self.assertEqual(self.peer.requests[1]["target"], first[0])
 
@@ -90,8 +90,8 @@ class CliTest(scripted.Scripted):
         self.daemon(lambda r: [])
         start = time.monotonic()
         ran = subprocess.run([scripted.CHIMERA, "--endpoint", "ipc:///nonexistent/s", "health"], capture_output=True,
-                             text=True, timeout=30)
-        self.assertLess(time.monotonic() - start, 4)
+                             text=True, timeout=120)
+        self.assertLess(time.monotonic() - start, 20)  # the promise, on an idle machine: 2
         self.assertEqual(ran.returncode, 75)
         self.assertIn("ipc:///nonexistent/s", ran.stderr)
         self.assertIn("chimerad --config", ran.stderr)
@@ -102,7 +102,7 @@ class CliTest(scripted.Scripted):
                                    stderr=subprocess.PIPE, text=True)
         process.stdout.read(1)
         self.peer.stop()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75)
         self.assertIn("was lost", err)
 
@@ -354,7 +354,7 @@ class CliTest(scripted.Scripted):
                                               "experts": 16, "resident_bytes": 1, "description": "é" * 200}])])
         ours, theirs = pty.openpty()
         process = subprocess.Popen(self.command("modules"), stdout=theirs)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         os.close(theirs)
         shown = os.read(ours, 1 << 16).decode()
         os.close(ours)
@@ -451,7 +451,7 @@ class CliTest(scripted.Scripted):
         self.assertEqual(process.stdout.read(4), "part")
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.stdout.readline(), "\n")
-        out, error = process.communicate("again\n", timeout=20)
+        out, error = process.communicate("again\n", timeout=60)
         self.assertEqual((process.returncode, out, error), (0, "whole\n", ""))
         chats = [r["messages"] for r in self.peer.requests if r["call"] == "chat"]
         self.assertEqual([m["content"] for m in chats[1]], ["slow", "part", "again"])
@@ -466,7 +466,7 @@ class CliTest(scripted.Scripted):
 
         def until(text):
             nonlocal shown
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while text not in shown and time.monotonic() < deadline:
                 if select.select([ours], [], [], 1.0)[0]:
                     shown += os.read(ours, 1 << 16).decode(errors="replace")
@@ -478,7 +478,7 @@ class CliTest(scripted.Scripted):
             # After the prompt, once the terminal is in the editor's mode (it prints first): what
             # comes sooner is not the editor's, and a Ctrl-D would be lost.
             until("> ")
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while termios.tcgetattr(ours)[3] & termios.ICANON and time.monotonic() < deadline:
                 time.sleep(0.001)
             os.write(ours, keys)
@@ -490,7 +490,7 @@ class CliTest(scripted.Scripted):
         press(b"HiX\x7f\r")  # backspace
         until("Hello.")
         press(b"\x04")  # Ctrl-D
-        self.assertEqual(process.wait(timeout=20), 0)
+        self.assertEqual(process.wait(timeout=60), 0)
         os.close(ours)
         sent = [r["messages"][-1]["content"] for r in self.peer.requests if r["call"] == "chat"]
         self.assertEqual(sent, ["Hi"])
@@ -512,7 +512,7 @@ class CliTest(scripted.Scripted):
 
     def test_every_help_fits_a_terminal_80_wide(self):
         def lines(*command):
-            ran = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30)
+            ran = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=120)
             self.assertEqual((ran.returncode, ran.stderr), (0, ""), command)
             # Paths are as long as they are.
             return [line for line in ran.stdout.splitlines() if not line.startswith("  ipc://")]

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -245,6 +245,9 @@ TEST(Config, SyntaxErrorsCarryAPosition) {
   EXPECT_EQ(status.message().rfind("d.yaml:", 0), 0u);
 }
 
+/// Of this process: neighbours do not count.
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 TEST(Config, AliasBombIsRefusedAtOnce) {
   std::string bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n";
   for (char c = 'b'; c < 'z'; ++c) {
@@ -252,10 +255,10 @@ TEST(Config, AliasBombIsRefusedAtOnce) {
     for (int i = 0; i < 9; ++i) bomb += std::string(i ? ", *" : "*") + static_cast<char>(c - 1);
     bomb += "]\n";
   }
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
   const Status status = parse_status(bomb);
   EXPECT_THAT(status.message(), HasSubstr("(expected none)"));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+  EXPECT_LT(cpu_seconds() - start, 2);
 }
 
 TEST(Config, DepthAndSizeAreBounded) {
@@ -265,9 +268,9 @@ TEST(Config, DepthAndSizeAreBounded) {
               HasSubstr("found 1048577 bytes (expected at most 1048576)"));
   std::string wide = "backbone: {";
   for (int i = 0; i < 100000; ++i) wide += "k" + std::to_string(i) + ": 1, ";
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
   EXPECT_THAT(parse_status(wide.substr(0, 1000000)).message(), HasSubstr("found more than"));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  EXPECT_LT(cpu_seconds() - start, 10);
   // Exactly 32 levels: the complaint is about the value, not the depth.
   const std::string deep = "backbone: " + std::string(31, '[') + std::string(31, ']') + "\n";
   EXPECT_THAT(parse_status(deep).message(), HasSubstr("backbone: found a list"));

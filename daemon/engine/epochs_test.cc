@@ -49,14 +49,16 @@ TEST_F(EngineEpochs, EveryPassUsesOneTableInAllLayers) {
   };
   std::vector<Call> calls;  // written on the engine thread, read after it is gone
   const auto version = [&](int v) {
-    return world->module(
-        "c", std::to_string(v), 50.0f,
-        [&calls, v](int64_t layer, size_t, ExpertPtr inner) -> ExpertPtr {
-          return std::make_shared<HookedExpert>(inner, [&calls, layer, v](int64_t, float*) {
-            calls.push_back({layer, v});
-            std::this_thread::sleep_for(50us);  // room for a publish to fall into the pass
-          });
-        });
+    return world->module("c", std::to_string(v), 50.0f,
+                         [&calls, v](int64_t layer, size_t, ExpertPtr inner) -> ExpertPtr {
+                           return std::make_shared<HookedExpert>(
+                               inner, [&calls, layer, v](int64_t, float*) {
+                                 calls.push_back({layer, v});
+                                 // Room for a publish to fall into the pass; the first versions
+                                 // wait for the next.
+                                 std::this_thread::sleep_for(v < 8 ? 500us : 50us);
+                               });
+                         });
   };
   constexpr int kVersions = 60;
   auto engine = make(world->table(1, {version(1)}));
@@ -100,14 +102,20 @@ TEST_F(EngineEpochs, NoPassTouchesAModuleAfterItsRevocation) {
     auto engine = make(world->table(1, {bad, b}));
     bad.reset();
     std::vector<std::shared_ptr<Collector>> free_choice, only_it, without;
+    const auto running_at_the_revocation = [&](const TokenEvent& event) {
+      if (!revoked) slowly(event);
+    };
+    const auto submit_slow = [&](const EngineRequest& request) {
+      return submit(*engine, request, nullptr, running_at_the_revocation);
+    };
     for (int i = 0; i < 3; ++i) {
       EngineRequest request = greedy(prompt(i, 6 + static_cast<size_t>(round) * 5), 60);
-      free_choice.push_back(submit(*engine, request));
+      free_choice.push_back(submit_slow(request));
       request.modules.only = {"a"};
-      only_it.push_back(submit(*engine, request));
+      only_it.push_back(submit_slow(request));
       request.modules.only.reset();
       request.modules.exclude = {"a"};
-      without.push_back(submit(*engine, request));
+      without.push_back(submit_slow(request));
     }
     ASSERT_TRUE(free_choice[0]->wait_tokens(static_cast<size_t>(1 + round * 3)));
     ASSERT_TRUE(engine->revoke("a", world->table(2, {b})).ok());
@@ -231,9 +239,14 @@ TEST_F(EngineEpochs, PinnedStreamsAreBitwiseTheSameInACrowdWithSwaps) {
   options.max_live_epochs = 1000;
   options.prefill_chunk = 16;
   options.threads = 2;
+  std::atomic<uint64_t> published{1};
   auto engine = make(first, options);
   std::vector<std::shared_ptr<Collector>> sinks, crowd;
-  for (const EngineRequest& request : requests) sinks.push_back(submit(*engine, request));
+  for (const EngineRequest& request : requests) {
+    sinks.push_back(submit(*engine, request, nullptr, [&](const TokenEvent& event) {
+      if (published <= 6) slowly(event);  // they live to see some changes
+    }));
+  }
   for (const auto& sink : sinks) ASSERT_TRUE(sink->wait_tokens(1));  // admitted, so on table 1
   std::atomic<bool> stop{false};
   uint64_t epoch = 1;
@@ -244,6 +257,7 @@ TEST_F(EngineEpochs, PinnedStreamsAreBitwiseTheSameInACrowdWithSwaps) {
       if (epoch % 2) modules.push_back(epoch % 4 == 1 ? b : b2);
       if (epoch % 3) modules.push_back(c);
       ASSERT_TRUE(engine->publish(world->table(epoch, modules), InFlight::kPin, 10s).ok());
+      published = epoch;
       std::this_thread::sleep_for(500us);
     }
   });
@@ -330,7 +344,7 @@ TEST_F(EngineEpochs, RestartedScoreIsThatOfTheNewTableAlone) {
   // Slow enough that the publish below finds the score half done.
   const auto slow_a = world->module("a", "1", 50.0f, [](int64_t, size_t, ExpertPtr inner) {
     return std::make_shared<HookedExpert>(
-        inner, [](int64_t, float*) { std::this_thread::sleep_for(1ms); });
+        inner, [](int64_t, float*) { std::this_thread::sleep_for(5ms); });
   });
   auto engine = make(world->table(1, {slow_a, b}), options);
   const auto sink = submit(*engine, score);

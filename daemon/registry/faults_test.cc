@@ -9,6 +9,8 @@
 #include <limits>
 #include <thread>
 
+#include "base/testing.h"
+#include "base/threads/live_threads.h"
 #include "daemon/registry/registry.h"
 #include "daemon/registry/testing.h"
 
@@ -98,14 +100,15 @@ TEST_F(RegistryTest, FailedLoadsLeaveNoTrace) {
     for (const BadModule& bad : kBadModules) once(bad);
   }
   const size_t descriptors = open_descriptors();
-  const int64_t threads = process_status("Threads"), memory = process_status("VmRSS");
+  const size_t threads = live_threads().size();
+  const int64_t memory = resident_kib();
   for (int i = 0; i < 3; ++i) {
     for (const BadModule& bad : kBadModules) once(bad);
   }
   EXPECT_EQ(open_descriptors(), descriptors);
-  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_EQ(live_threads().size(), threads);
   if (kMeasureMemory) {
-    EXPECT_LT(std::abs(process_status("VmRSS") - memory), 1024) << "KiB";
+    EXPECT_LT(std::abs(resident_kib() - memory), 1024) << "KiB";
   }
   EXPECT_EQ(daemon->run(), stream);
   EXPECT_EQ(daemon->registry->history().size(), 2u);
@@ -166,7 +169,7 @@ TEST_F(RegistryTest, RefusedPublicationIsNotRemembered) {
     settings.engine.max_live_epochs = 1;
     settings.publish_timeout = std::chrono::milliseconds(250);
     const auto daemon = start(settings);
-    const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+    const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900), nullptr, slowly);
     ASSERT_TRUE(sink->wait_tokens(1));
     const auto refused = daemon->load(at("legal"));
     ASSERT_FALSE(refused.ok());
@@ -187,7 +190,7 @@ TEST_F(RegistryTest, RevocationOvertakesAWaitingPublication) {
   settings.engine.max_live_epochs = 1;
   const auto daemon = start(settings);
   ASSERT_TRUE(daemon->load(at("legal")).ok());
-  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900), nullptr, slowly);
   ASSERT_TRUE(sink->wait_tokens(1));
   Status waiting;
   std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
@@ -206,7 +209,7 @@ TEST_F(RegistryTest, StopGivesUpAWaitingPublication) {
   Daemon::Settings settings;
   settings.engine.max_live_epochs = 1;
   const auto daemon = start(settings);
-  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900));
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 1900), nullptr, slowly);
   ASSERT_TRUE(sink->wait_tokens(1));
   Status waiting;
   std::thread loader([&] { waiting = daemon->load(at("bio")).status(); });
@@ -268,13 +271,14 @@ TEST_F(RegistryTest, LoadUnloadCyclesStayFlat) {
   };
   for (int i = 0; i < 70; ++i) cycle();  // the history fills up to its 64 records
   const size_t descriptors = open_descriptors(), maps = mappings();
-  const int64_t memory = process_status("VmRSS"), threads = process_status("Threads");
+  const size_t threads = live_threads().size();
+  const int64_t memory = resident_kib();
   for (int i = 0; i < 50; ++i) cycle();
   EXPECT_EQ(open_descriptors(), descriptors);
-  EXPECT_EQ(process_status("Threads"), threads);
+  EXPECT_EQ(live_threads().size(), threads);
   EXPECT_LE(mappings(), maps + 2);  // the allocator may split its own
   if (kMeasureMemory) {
-    EXPECT_LT(process_status("VmRSS") - memory, 1024) << "KiB";
+    EXPECT_LT(resident_kib() - memory, 1024) << "KiB";
   }
 }
 

@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -149,15 +148,6 @@ inline size_t open_descriptors() {
   while (readdir(handle) != nullptr) ++n;
   closedir(handle);
   return n;
-}
-
-/// "VmRSS", "Threads": a number of /proc/self/status.
-inline int64_t process_status(const std::string& key) {
-  std::istringstream in(slurp("/proc/self/status"));
-  for (std::string word; in >> word;) {
-    if (word == key + ":" && in >> word) return std::stoll(word);
-  }
-  return -1;
 }
 
 inline size_t mappings() {

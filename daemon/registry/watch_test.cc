@@ -164,8 +164,11 @@ TEST_F(WatchTest, SwapByRename) {
   actions(1);
   fs::rename(dir_ + "/legal", dir_ + "/.old");
   drop("legal");
-  const auto done = actions(2);
-  EXPECT_EQ(done.back(), "+legal");  // retired in between or replaced, loaded at the end
+  auto done = actions(2);
+  // Retired in between or replaced, loaded at the end.
+  if (done.back() == "-legal") done = actions(3);
+  EXPECT_GE(done.size(), 2u);
+  EXPECT_EQ(done.back(), "+legal");
 }
 
 TEST_F(WatchTest, FailureIsNotRepeated) {

@@ -21,7 +21,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 template <class Condition>
-bool eventually(Condition condition, milliseconds patience = milliseconds(5000)) {
+bool eventually(Condition condition, milliseconds patience = milliseconds(60'000)) {
   const auto end = steady_clock::now() + patience;
   while (!condition()) {
     if (steady_clock::now() > end) return false;
@@ -48,7 +48,7 @@ class Raw {
   }
   void request(const Json& body) { send({"CHIMERA/1", write_json(body)}); }
   /// Empty when nothing came in time.
-  std::vector<std::string> receive(int timeout_ms = 3000) {
+  std::vector<std::string> receive(int timeout_ms = 60'000) {
     std::vector<std::string> frames;
     socket_.set(zmq::sockopt::rcvtimeo, timeout_ms);
     zmq::message_t frame;
@@ -58,7 +58,7 @@ class Raw {
     } while (frame.more());
     return frames;
   }
-  Json answer(int timeout_ms = 20'000) {
+  Json answer(int timeout_ms = 60'000) {
     const auto frames = receive(timeout_ms);
     return frames.size() < 2 ? Json() : json_of(frames[1]);
   }

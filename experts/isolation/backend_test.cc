@@ -23,9 +23,13 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kHidden = 16;
 constexpr float kTrigger = 12345.0f;
-// The promise is 250 ms (chimera-bench isolation measures it); a loaded machine gets more.
-constexpr milliseconds kAnswered{kSanitizerBuild ? 10000 : 3000};
-constexpr milliseconds kRestarted{kSanitizerBuild ? 60000 : 20000};
+// The promise is 250 ms (chimera-bench isolation measures it); a loaded machine gets more. What
+// must not happen is that a call waits for the limit of loading or restarting, a minute and half a
+// minute.
+constexpr milliseconds kAnswered{15000};
+constexpr milliseconds kRestarted{60000};
+// Of a call: long beside what a busy machine keeps an honest one waiting.
+constexpr int64_t kDeadlineMs = 1000;
 
 std::shared_ptr<const SealedFile> sinner_image(ElfNote* note) {
   std::ifstream file(CHIMERA_BINARY_DIR "/plugins/runtime_sinner.so", std::ios::binary);
@@ -189,12 +193,9 @@ TEST_F(IsolatedBackendTest, CrashesLoseOneCallAndTheHostComesBack) {
     const auto start = Clock::now();
     Status status = call(*backend, kTrigger);
     // Closing the socket is noticed, but not necessarily by the call that did it.
-    for (int i = 0; sin == "close_socket" && status.ok() && i < 1000; ++i) {
-      std::this_thread::sleep_for(milliseconds(1));
-      status = call(*backend, 1.0f);
-    }
-    // The same for garbage on the socket.
-    for (int i = 0; sin == "write_socket" && status.ok() && i < 1000; ++i) {
+    // The same for garbage on it.
+    while ((sin == "close_socket" || sin == "write_socket") && status.ok() &&
+           Clock::now() - start < kAnswered) {
       std::this_thread::sleep_for(milliseconds(1));
       status = call(*backend, 1.0f);
     }
@@ -211,11 +212,11 @@ TEST_F(IsolatedBackendTest, CrashesLoseOneCallAndTheHostComesBack) {
 TEST_F(IsolatedBackendTest, HangsEndAtTheDeadline) {
   for (const std::string sin : {"spin", "sleep", "deadlock"}) {
     SCOPED_TRACE(sin);
-    const auto backend = open(sin, kSanitizerBuild ? 1000 : 150);
+    const auto backend = open(sin, kDeadlineMs);
     ASSERT_NE(backend, nullptr);
     const auto start = Clock::now();
     const Status status = call(*backend, kTrigger);
-    EXPECT_GE(Clock::now() - start, milliseconds(150));
+    EXPECT_GE(Clock::now() - start, milliseconds(kDeadlineMs));
     EXPECT_LT(Clock::now() - start, kAnswered);
     EXPECT_EQ(status.code(), Code::kUnavailable);
     EXPECT_NE(status.message().find("did not answer within"), std::string::npos)
@@ -240,10 +241,16 @@ TEST_F(IsolatedBackendTest, FailuresThatArePoliteCostNoProcess) {
   EXPECT_TRUE(std::isnan(y_[3]));
   EXPECT_TRUE(call(*nan, 1.0f).ok());
 
-  const auto gives_up = open("gives_up", 100);
+  const auto gives_up = open("gives_up", kDeadlineMs);
   ASSERT_NE(gives_up, nullptr);
-  EXPECT_EQ(call(*gives_up, kTrigger).code(), Code::kDeadlineExceeded);
-  EXPECT_TRUE(recovers(*gives_up));
+  // It has 20 ms to say so, which a busy machine may keep it from: then it was lost.
+  Status late;
+  for (int i = 0; i < 3 && late.code() != Code::kDeadlineExceeded; ++i) {
+    late = call(*gives_up, kTrigger);
+    EXPECT_FALSE(late.ok());
+    EXPECT_TRUE(recovers(*gives_up));
+  }
+  EXPECT_EQ(late.code(), Code::kDeadlineExceeded) << late.to_string();
 }
 
 TEST_F(IsolatedBackendTest, FloodsOfLogLinesAreCut) {

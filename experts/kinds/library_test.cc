@@ -11,6 +11,7 @@
 
 #include "backbone/checkpoint/safetensors.h"
 #include "base/io/digest.h"
+#include "base/testing.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/load.h"
 #include "experts/library/plugin_host.h"
@@ -260,21 +261,13 @@ TEST(Library, KeepsWhatDoesNotDeclareToUnload) {
 TEST(Library, ManyCyclesLeaveNothing) {
   Draft draft;
   draft.write();
-  const auto resident_kib = [] {
-    std::ifstream status("/proc/self/status");
-    std::string line;
-    while (std::getline(status, line)) {
-      if (line.starts_with("VmRSS:")) return std::stol(line.substr(6));
-    }
-    return 0l;
-  };
   const auto cycle = [&] {
     const auto module = draft.load();
     ASSERT_TRUE(module.ok()) << module.status().to_string();
   };
   const std::string mapped = mapped_libraries();
   for (int i = 0; i < 20; ++i) cycle();
-  [[maybe_unused]] const long before = resident_kib();
+  [[maybe_unused]] const int64_t before = testing_support::resident_kib();
   const size_t open = descriptors();
   constexpr int kCycles = 200;
   for (int i = 0; i < kCycles; ++i) cycle();
@@ -282,7 +275,7 @@ TEST(Library, ManyCyclesLeaveNothing) {
   EXPECT_EQ(mapped_libraries(), mapped);
   // One leaked image a cycle would be 16 KiB each, 3200 in all. Sanitizers keep freed memory.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_LT(resident_kib() - before, 1600) << "KiB after " << kCycles << " cycles";
+  EXPECT_LT(testing_support::resident_kib() - before, 1600) << "KiB after " << kCycles << " cycles";
 #endif
   EXPECT_EQ(draft.runtime->stats().unloaded, static_cast<uint64_t>(kCycles) + 20);
 }
@@ -462,6 +455,19 @@ INSTANTIATE_TEST_SUITE_P(All, BadLibrary, ::testing::ValuesIn(kBad),
                          [](const auto& bad) { return std::string(bad.param.name); });
 
 // ---- what differs between before and after -----------------------------------------------------
+
+// The kernel wakes whoever joins a thread before the thread leaves /proc.
+TEST(ProcessState, AThreadThatWasJoinedIsNoDifference) {
+  const ProcessState before = ProcessState::now();
+  for (int round = 0; round < 1000; ++round) {
+    {
+      const ControlCallGuard guard;
+      std::thread([] {}).join();
+    }
+    ASSERT_EQ(ProcessState::plugin_threads(), 0u) << "round " << round;
+  }
+  EXPECT_EQ(ProcessState::now().difference(before), "");
+}
 
 TEST(ProcessState, SeesHandlersFilesThreadsAndFloatingPoint) {
   const ProcessState before = ProcessState::now();

@@ -19,7 +19,10 @@ namespace {
 
 // ABI: init takes less than 10 ms. Only warned of, as a busy machine takes longer.
 constexpr std::chrono::milliseconds kSlowInit{10};
+// Another thread of the daemon may have a file open at the moment of the comparison; what the
+// library left behind is still there at every later look.
 constexpr std::chrono::milliseconds kSettling{20};
+constexpr int kSettlingLooks = 25;
 
 constexpr uint8_t kMagic[8] = CHIMERA_EXPERT_MAGIC;
 constexpr uint32_t kKnownFlags = CHIMERA_ENTRY_UNLOAD_CLEAN | CHIMERA_ENTRY_KEEP_LOADED;
@@ -79,9 +82,7 @@ Result<std::unique_ptr<PluginImage>> PluginImage::load(const LibrarySource& sour
   CHIMERA_RETURN_IF_ERROR(image->check_entry());
   CHIMERA_RETURN_IF_ERROR(image->initialise(source.dir));
   std::string changed = ProcessState::now().difference(before);
-  if (!changed.empty()) {
-    // Another thread of the daemon may have had a file open at that moment; what the library left
-    // behind is still there a little later.
+  for (int look = 0; !changed.empty() && look < kSettlingLooks; ++look) {
     std::this_thread::sleep_for(kSettling);
     changed = ProcessState::now().difference(before);
   }

@@ -9,7 +9,6 @@
 #include <clocale>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <string_view>
@@ -17,6 +16,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "base/threads/live_threads.h"
 
 namespace chimera {
 namespace {
@@ -122,15 +123,11 @@ std::vector<int> ProcessState::handlers_in(uintptr_t begin, uintptr_t end) {
 }
 
 size_t ProcessState::plugin_threads() {
-  size_t count = 0;
   const pid_t own = ::gettid();
-  for_each_entry("/proc/self/task", [&](const char* name, int) {
-    if (std::atoi(name) == own) return;
-    std::ifstream file(std::string("/proc/self/task/") + name + "/comm");
-    std::string comm;
-    if (std::getline(file, comm) && comm == kThreadName) ++count;
-  });
-  return count;
+  const std::vector<LiveThread> threads = live_threads();
+  return static_cast<size_t>(std::count_if(threads.begin(), threads.end(), [&](const auto& thread) {
+    return thread.id != own && thread.name == kThreadName;
+  }));
 }
 
 ControlCallGuard::ControlCallGuard() : name_{}, mxcsr_(get_mxcsr()) {

@@ -26,7 +26,7 @@ class ProcessState {
   std::string difference(const ProcessState& before) const;
   /// Numbers of the signals whose handler lies in [begin, end).
   static std::vector<int> handlers_in(uintptr_t begin, uintptr_t end);
-  /// Threads that were started by calls into plugins and still run.
+  /// Threads that were started by calls into plugins and still run; not those that were joined.
   static size_t plugin_threads();
 
  private:

@@ -66,7 +66,7 @@ Problem cancelled_in_time(Instance& instance, const Matrix& x, const Shape& shap
                           uint64_t allowed, bool by_deadline) {
   const char* what = by_deadline ? "the deadline" : "cancellation";
   Late best{UINT64_MAX, CHIMERA_OK};
-  for (int attempt = 0; attempt < 3 && best.ns > allowed; ++attempt) {
+  for (int attempt = 0; attempt < 10 && best.ns > allowed; ++attempt) {
     const Late late = late_after(instance, x, shape, full / 8, by_deadline);
     if (late.ns < best.ns) best = late;
   }

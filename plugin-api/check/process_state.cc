@@ -12,7 +12,9 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <string>
 
+#include "base/threads/live_threads.h"
 #include "check/watch.h"
 
 namespace chimera::check {
@@ -21,10 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 void add_threads(ProcessState& s) {
-  std::error_code error;
-  for (const auto& e : fs::directory_iterator("/proc/self/task", error)) {
-    s["thread " + e.path().filename().string()] = "";
-  }
+  for (const LiveThread& t : live_threads()) s["thread " + std::to_string(t.id)] = "";
 }
 
 void add_descriptors(ProcessState& s) {
@@ -103,7 +102,7 @@ ProcessState process_state(int output_fd) {
 
 std::string state_difference(const ProcessState& before, int output_fd) {
   std::string out;
-  for (int attempt = 0; attempt < 20; ++attempt) {
+  for (int attempt = 0; attempt < 50; ++attempt) {
     out.clear();
     const auto add = [&](std::string text) { out += (out.empty() ? "" : "; ") + text; };
     const ProcessState after = process_state(output_fd);
@@ -143,7 +142,7 @@ MemoryUse memory_use() {
     return n;
   };
   use.descriptors = count("/proc/self/fd");
-  use.threads = count("/proc/self/task");
+  use.threads = live_threads().size();
   return use;
 }
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Iterator
+from typing import Any, Callable
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CHIMERA_BUILD", SOURCE / "build"))
@@ -53,6 +53,27 @@ def split(checkpoint: pathlib.Path, out: pathlib.Path, **modules: str) -> pathli
     return out
 
 
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+    """Until the condition holds. The patience only passes where it never does."""
+    deadline = time.monotonic() + seconds * SLOW
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds * SLOW:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+# Context and length of a generation that goes on until somebody ends it, however quick the machine.
+ENDLESS = 100_000
+
+
+def endless(checkpoint: pathlib.Path) -> None:
+    """Lets a (small) checkpoint of one's own generate ENDLESS tokens."""
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    path.unlink()  # the copy may be read-only
+    path.write_text(json.dumps({**config, "max_position_embeddings": ENDLESS + 1000}))
+
+
 def read_safetensors(path: pathlib.Path) -> dict[str, list[Any]]:
     """Tensors as flat lists (F32 and I64 only: what the goldens hold), with shapes under '#name'."""
     data = path.read_bytes()
@@ -70,16 +91,28 @@ def read_safetensors(path: pathlib.Path) -> dict[str, list[Any]]:
     return out
 
 
+def lives(task: pathlib.Path) -> bool:
+    """Whether a thread of /proc has not begun to end: one that was joined stays listed a moment."""
+    try:
+        fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return fields[0] not in "ZX" and int(fields[6]) & 0x4 == 0  # PF_EXITING
+
+
 class Daemon:
     """A chimerad of its own: config, sockets and state under one temporary directory."""
 
     def __init__(self, backbone: pathlib.Path, *, modules: list[dict[str, Any]] | None = None,
                  precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
                  serve: dict[str, Any] | None = None, watch: list[str] | None = None,
-                 top_k: int | None = None, start: bool = True,
+                 top_k: int | None = None, start: bool = True, one_heap: bool = False,
                  descriptors: tuple[int, int] | None = None, log_level: str = "info") -> None:
         """`descriptors`: soft and hard limit of open files."""
         self.descriptors, self.log_level = descriptors, log_level
+        # For those that count mappings: how many heaps glibc opens depends on which threads happen
+        # to allocate at the same moment.
+        self.environment = {**os.environ, **({"MALLOC_ARENA_MAX": "1"} if one_heap else {})}
         self.own = work is None
         self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
         self.serve_endpoint = f"ipc://{self.work}/serve.sock"
@@ -111,12 +144,12 @@ class Daemon:
             limit = self.descriptors
             self.process = subprocess.Popen(
                 [BIN / "chimerad", "--config", self.config, "--log-level", self.log_level],
-                stdout=log, stderr=log,
+                stdout=log, stderr=log, env=self.environment,
                 preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
         if wait:
             self.wait_ready()
 
-    def wait_ready(self, timeout: float = 20.0) -> None:
+    def wait_ready(self, timeout: float = 60.0) -> None:
         assert self.process is not None
         deadline = time.monotonic() + timeout * SLOW
         while time.monotonic() < deadline:
@@ -157,10 +190,10 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(40 * SLOW)
+                self.process.wait(60 * SLOW)
             except subprocess.TimeoutExpired:
                 self.kill()
-                raise AssertionError(f"no exit 40 s after SIGTERM\n{self.log_text()}") from None
+                raise AssertionError(f"no exit 60 s after SIGTERM\n{self.log_text()}") from None
         self.check_sanitizers()
         return self.process.returncode
 
@@ -173,11 +206,25 @@ class Daemon:
     def resources(self) -> dict[str, int]:
         """Resident KiB, descriptors, mappings and threads of the daemon."""
         proc = pathlib.Path("/proc") / str(self.pid)
-        rss = next(int(line.split()[1]) for line in (proc / "status").read_text().splitlines()
-                   if line.startswith("VmRSS"))
+        # Page by page: VmRSS in "status" is summed up lazily, off by 128 KiB per CPU and more.
+        rss = next(int(line.split()[1]) for line in (proc / "smaps_rollup").read_text().splitlines()
+                   if line.startswith("Rss:"))
         return {"rss_kib": rss, "fds": len(list((proc / "fd").iterdir())),
                 "maps": len((proc / "maps").read_text().splitlines()),
-                "threads": len(list((proc / "task").iterdir()))}
+                "threads": sum(1 for task in (proc / "task").iterdir() if lives(task))}
+
+    def grown(self, before: dict[str, int], allowed: dict[str, int],
+              seconds: float = 20.0) -> dict[str, int]:
+        """What the resources are above `before`, once those named in `allowed` are within it: what
+        is only on its way out gets the time, what leaks stays."""
+        deadline = time.monotonic() + seconds * SLOW
+        while True:
+            now = self.resources()
+            growth = {key: now[key] - before[key] for key in before}
+            if all(growth[key] <= bound for key, bound in allowed.items()) or \
+                    time.monotonic() > deadline:
+                return growth
+            time.sleep(0.05)
 
     def __enter__(self) -> "Daemon":
         return self

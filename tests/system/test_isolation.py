@@ -19,7 +19,7 @@ import time
 import unittest
 from typing import Any
 
-from harness import BUILD, SLOW, SOURCE, Daemon
+from harness import BUILD, SLOW, SOURCE, Daemon, wait_for
 import chimera_client
 
 BACKBONE = SOURCE / "experts" / "backbone"
@@ -30,8 +30,10 @@ HIDDEN, LAYERS = 256, 6
 # length used here makes about 6 per token.
 AFTER = 100
 PROBED = 20  # calls: past the self-test, into the probe
-ANSWERED_S = 5.0 * SLOW
-RECOVERED_S = 30.0 * SLOW
+ANSWERED_S = 30.0 * SLOW
+RECOVERED_S = 60.0 * SLOW
+# Of a call: long beside what a busy machine keeps an honest one waiting.
+DEADLINE_MS = int(1000 * SLOW)
 
 
 def gate_file(path: pathlib.Path) -> None:
@@ -119,7 +121,8 @@ def hosts_of(pid: int) -> list[int]:
         except OSError:
             continue
         name = text[text.index("(") + 1:text.rindex(")")]
-        if name.startswith("chimera-plugin") and int(text.rsplit(")", 1)[1].split()[1]) == pid:
+        state, parent = text.rsplit(")", 1)[1].split()[:2]
+        if name.startswith("chimera-plugin") and int(parent) == pid and state != "Z":
             found.append(int(entry.name))
     return found
 
@@ -220,10 +223,10 @@ class Isolation(unittest.TestCase):
                 else:
                     self.assertEqual(self.library(client)["restarts"], 0)
                 done_before = others.finished
-                time.sleep(0.2)
+                wait_for(lambda: others.finished > done_before or others.failures,
+                         "another stream finished")
                 self.assertEqual(client.health()["status"], "ok", client.health())
             self.assertEqual(others.failures, [])
-            self.assertGreater(others.finished, done_before)
 
     def test_segfault(self) -> None:
         self.sin_under_load("segfault", True)
@@ -343,7 +346,7 @@ class Isolation(unittest.TestCase):
             self.gone(lambda: runs(host))
 
     def gone(self, found: Any) -> None:
-        end = time.monotonic() + 10 * SLOW
+        end = time.monotonic() + 60 * SLOW
         while found() and time.monotonic() < end:
             time.sleep(0.01)
         self.assertFalse(found())

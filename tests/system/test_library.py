@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import BUILD, LONG, MEASURES_MEMORY, SLOW, SOURCE, Daemon, flat
+from harness import BUILD, LONG, MEASURES_MEMORY, SLOW, SOURCE, Daemon, flat, wait_for
 
 import chimera_client
 
@@ -23,7 +23,8 @@ LEGAL = SOURCE / "experts" / "legal"
 LIBRARY = BUILD / "modules" / "finance-in-process"
 TEXT = (SOURCE / "experts" / "train" / "excerpts" / "finance.txt").read_text()[:2000]
 CYCLES = 1000 if LONG else 150
-SECONDS = 60 if LONG else 8
+CHANGES_PER_SECOND = 8  # at most
+CHANGES = int(CHANGES_PER_SECOND * (60 if LONG else 8) / SLOW)
 
 
 def logits(client, **options):
@@ -58,7 +59,7 @@ class LibraryModule(unittest.TestCase):
             weights = client.score(text=TEXT)
             client.load(LIBRARY)  # the swap: same name
             library = client.score(text=TEXT)
-            deadline = time.monotonic() + 10 * SLOW
+            deadline = time.monotonic() + 60 * SLOW
             modules = {m["name"]: m for m in client.modules()}
             # The counters of a process of its own arrive now and then.
             while not modules["finance"]["library"]["metrics"].get("rows") and \
@@ -104,7 +105,7 @@ class LibraryModule(unittest.TestCase):
                     result.append(generation.done)
             thread = threading.Thread(target=long_stream)
             thread.start()
-            time.sleep(0.15)
+            wait_for(lambda: client.stats()["engine"]["live"] == 1 or result, "the stream live")
             client.revoke("finance")
             rows = self.wait_retired(client)
             thread.join()
@@ -113,7 +114,7 @@ class LibraryModule(unittest.TestCase):
 
     def wait_retired(self, client) -> dict:
         """Statistics once the library is unmapped."""
-        deadline = time.monotonic() + 10 * SLOW
+        deadline = time.monotonic() + 60 * SLOW
         while True:
             stats = client.stats()["libraries"]
             if stats["loaded"] == stats["unloaded"] + stats["kept"] or \
@@ -133,7 +134,7 @@ class LibraryModule(unittest.TestCase):
         data[len(data) // 2] ^= 1
         (flipped / "finance.so").write_bytes(data)
         bad["a flipped bit"] = flipped
-        with Daemon(BACKBONE) as daemon, daemon.client() as client:
+        with Daemon(BACKBONE, one_heap=True) as daemon, daemon.client() as client:
             client.load(LIBRARY)
 
             def fail_all() -> None:
@@ -145,17 +146,18 @@ class LibraryModule(unittest.TestCase):
             before = daemon.resources()  # last: a client's first call opens its connection
             for _ in range(5):
                 fail_all()
-            after = daemon.resources()
+            allowed = {"fds": 0}
+            if MEASURES_MEMORY:
+                allowed |= {"maps": self.maps_slack, "rss_kib": 1024}
+            grown = daemon.grown(before, allowed)
+            for key, bound in allowed.items():
+                self.assertLessEqual(grown[key], bound, key)
             self.assertEqual(client.stats()["epoch"], epoch)
             self.assertEqual(logits(client), out)
-            self.assertEqual(after["fds"], before["fds"])
-            if MEASURES_MEMORY:
-                self.assertLessEqual(abs(after["maps"] - before["maps"]), self.maps_slack)
-                self.assertLessEqual(after["rss_kib"] - before["rss_kib"], 1024)
             self.assertEqual(client.stats()["libraries"]["kept"], 0)
 
     def test_cycles_are_flat(self) -> None:
-        with Daemon(BACKBONE) as daemon, daemon.client() as client:
+        with Daemon(BACKBONE, one_heap=True) as daemon, daemon.client() as client:
             def cycle() -> None:
                 client.load(LIBRARY)
                 client.complete(tokens=[1, 2, 3], max_tokens=2, temperature=0)
@@ -167,15 +169,14 @@ class LibraryModule(unittest.TestCase):
             for _ in range(CYCLES):
                 cycle()
             stats = self.wait_retired(client)
-            after = daemon.resources()
-        grown = {key: after[key] - before[key] for key in before}
+            allowed = {"fds": 0, "threads": 0}
+            if MEASURES_MEMORY:
+                allowed |= {"rss_kib": 8 * 1024, "maps": self.maps_slack}
+            grown = daemon.grown(before, allowed)
         print(f"{CYCLES} cycles: {grown}, {stats['loaded']} loaded, {stats['unloaded']} unloaded")
         self.assertEqual(stats["unloaded"], CYCLES + 20)
-        if MEASURES_MEMORY:
-            self.assertLessEqual(grown["rss_kib"], 8 * 1024)
-            self.assertLessEqual(grown["maps"], self.maps_slack)
-        for key in ("fds", "threads"):
-            self.assertLessEqual(grown[key], 0, key)
+        for key, bound in allowed.items():
+            self.assertLessEqual(grown[key], bound, key)
 
     def test_new_library_under_the_same_path_runs(self) -> None:
         """Hot replacement: other bytes at the same path, by rename, while the old one serves."""
@@ -232,7 +233,8 @@ class LibraryModule(unittest.TestCase):
             for thread in threads:
                 thread.start()
             changes, begin, loaded = 0, time.monotonic(), False
-            while time.monotonic() - begin < SECONDS and not failures:
+            # So many changes, not so many seconds: a busy machine takes longer and sees the same.
+            while (changes < CHANGES or not all(finished)) and not failures:
                 if loaded and rng.random() < 0.4:
                     control.unload("finance")
                     loaded = False
@@ -241,7 +243,7 @@ class LibraryModule(unittest.TestCase):
                                  in_flight=rng.choice(["pin", "restart"]))
                     loaded = True
                 changes += 1
-                time.sleep(max(0.0, begin + changes / (8 / SLOW) - time.monotonic()))
+                time.sleep(max(0.0, begin + changes / CHANGES_PER_SECOND - time.monotonic()))
             stop.set()
             for thread in threads:
                 thread.join()

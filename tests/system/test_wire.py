@@ -18,7 +18,7 @@ from harness import GOLDEN, SLOW, SOURCE, Daemon, chimera_client, flat
 LONG_RUN = {"max_tokens": 100_000, "temperature": 0, "ignore_eos": True}
 
 
-def eventually(condition, seconds: float = 10.0) -> bool:
+def eventually(condition, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds * SLOW
     while not condition():
         if time.monotonic() > end:
@@ -82,7 +82,7 @@ class WireTest(unittest.TestCase):
             request = {"id": f"r{i}", "call": "generate", "tokens": [1, 2], "max_tokens": 3,
                        "temperature": 0, "ignore_eos": True}
             socket.send_multipart([b"CHIMERA/1", json.dumps(request).encode()])
-            self.assertTrue(socket.poll(10_000))
+            self.assertTrue(socket.poll(60_000))
             magic, body = socket.recv_multipart()
             self.assertEqual((magic, json.loads(body)["id"]), (b"CHIMERA/1", f"r{i}"))
             self.assertEqual(len(json.loads(body)["tokens"]), 3)
@@ -115,10 +115,9 @@ class WireTest(unittest.TestCase):
         self.assertFalse(self.client.cancel(generation.id))
 
     def test_deadline(self) -> None:
-        start = time.monotonic()
         done = self.client.complete(tokens=[1, 2, 3], deadline_ms=200, **LONG_RUN)
         self.assertEqual(done["finish_reason"], "deadline")
-        self.assertLess(time.monotonic() - start, 5 * SLOW)
+        self.assertLess(done["usage"]["completion_tokens"], 45_000)
 
     def test_a_client_killed_mid_request_frees_its_slot(self) -> None:
         """Streaming or not: what it asked for ends with its connection."""
@@ -143,7 +142,7 @@ class WireTest(unittest.TestCase):
             refused = 0
             for request in ids[64:]:
                 with self.assertRaises(chimera_client.ResourceExhausted):
-                    client.receive("generate", request, timeout=10)
+                    client.receive("generate", request, timeout=60)
                 refused += 1
             self.assertEqual(refused, 6)
         self.assertTrue(eventually(lambda: self.live() == 0))
@@ -153,7 +152,7 @@ class WireTest(unittest.TestCase):
             client.send("generate", id="twice", tokens=[1, 2], stream=False, **LONG_RUN)
             client.send("generate", id="twice", tokens=[1, 2], stream=False, **LONG_RUN)
             with self.assertRaises(chimera_client.AlreadyExists):
-                client.receive("generate", "twice", timeout=10)
+                client.receive("generate", "twice", timeout=60)
 
     def test_control_paths_must_be_absolute(self) -> None:
         with self.assertRaises(chimera_client.InvalidArgument) as caught:
@@ -250,7 +249,7 @@ class DrainTest(unittest.TestCase):
                 with self.assertRaises(chimera_client.Unavailable):
                     client.complete(tokens=[1], max_tokens=1)
                 client.shutdown()
-            self.assertEqual(daemon.process.wait(30 * SLOW), 0)
+            self.assertEqual(daemon.process.wait(60 * SLOW), 0)
 
 
 if __name__ == "__main__":
