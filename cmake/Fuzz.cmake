@@ -2,7 +2,7 @@
 #
 # Declares the fuzz program NAME from a file that defines LLVMFuzzerTestOneInput. With GCC it is
 # linked to the stand-alone driver of tests/fuzz, with Clang to libFuzzer; both replay the corpus
-# and mutate it for five seconds as a test. `cmake --preset fuzz` is the long-running build:
+# and mutate it for five seconds as a test with the label "fuzz". `cmake --preset fuzz` is the long-running build:
 #   cmake --preset fuzz && cmake --build --preset fuzz && build-fuzz/fuzz/NAME CORPUS
 option(CHIMERA_FUZZ "Instrument all code for libFuzzer (Clang only)" OFF)
 if(CHIMERA_FUZZ)
@@ -13,6 +13,9 @@ if(CHIMERA_FUZZ)
 endif()
 
 add_custom_target(fuzzers)
+if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  add_library(chimera_fuzz_driver STATIC ${CMAKE_SOURCE_DIR}/tests/fuzz/driver.cc)
+endif()
 
 function(chimera_fuzz name)
   cmake_parse_arguments(F "" "SOURCE;CORPUS" "LINKS" ${ARGN})
@@ -26,10 +29,15 @@ function(chimera_fuzz name)
     # libFuzzer adds what it finds to the first directory; the corpus in the tree stays as it is.
     set(found ${CMAKE_BINARY_DIR}/fuzz/found/${name})
     file(MAKE_DIRECTORY ${found})
-    add_test(NAME ${name} COMMAND ${name} -max_total_time=5 -seed=1 ${found} ${F_CORPUS})
+    set(arguments -max_total_time=$seconds -seed=1 ${found} ${F_CORPUS})
   else()
-    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/fuzz/driver.cc)
-    add_test(NAME ${name} COMMAND ${name} --seconds 5 --seed 1 ${F_CORPUS})
+    target_link_libraries(${name} PRIVATE chimera_fuzz_driver)
+    set(arguments --seconds $seconds --seed 1 ${F_CORPUS})
   endif()
-  set_tests_properties(${name} PROPERTIES TIMEOUT 60 WORKING_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+  # `./check --fuzz SECS` says how long. Both drivers end by themselves when an input hangs.
+  list(JOIN arguments " " arguments)
+  add_test(NAME ${name}
+    COMMAND sh -c "seconds=\${CHIMERA_FUZZ_SECONDS:-5}; exec $<TARGET_FILE:${name}> ${arguments}")
+  set_tests_properties(${name} PROPERTIES
+    LABELS fuzz WORKING_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
 endfunction()

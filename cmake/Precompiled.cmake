@@ -1,6 +1,6 @@
-# Precompiled headers, one set for the rooms and one for their tests: most of a compilation here goes
-# into reading the standard library, fmt and GoogleTest. Each source still includes what it uses; the
-# headers are only read from a faster form.
+# Precompiled headers, one set for the rooms, one for the programs and one for their tests: most of a
+# compilation here goes into reading the standard library, fmt and GoogleTest. Each source still
+# includes what it uses; the headers are only read from a faster form.
 set(precompiled_room
   <algorithm> <array> <atomic> <chrono> <cmath> <condition_variable> <cstdint> <cstring> <deque>
   <filesystem> <fstream> <functional> <limits> <map> <memory> <mutex> <optional> <set> <span> <string>
@@ -15,6 +15,29 @@ file(CONFIGURE OUTPUT ${empty} CONTENT "int main() { return 0; }\n" @ONLY)
 add_library(chimera_room_headers STATIC ${empty})
 target_link_libraries(chimera_room_headers PRIVATE fmt::fmt)
 target_precompile_headers(chimera_room_headers PRIVATE ${precompiled_room})
+
+# chimera_unity(TARGET): with CHIMERA_UNITY the sources of the target are compiled eight at a time. In
+# such a target no two sources may define the same name, not even in their anonymous namespaces.
+function(chimera_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${CHIMERA_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+
+# Programs hide their symbols; the plugin checker, which exports some on purpose, says which.
+add_executable(chimera_program_headers ${empty})
+target_link_libraries(chimera_program_headers PRIVATE fmt::fmt)
+target_precompile_headers(chimera_program_headers PRIVATE ${precompiled_room})
+set_target_properties(chimera_program_headers PROPERTIES
+  CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+  RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/precompiled)
+
+# chimera_program(NAME SOURCES…): an executable of the build's bin folder.
+function(chimera_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE fmt::fmt)
+  target_precompile_headers(${name} REUSE_FROM chimera_program_headers)
+  set_target_properties(${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  chimera_unity(${name})
+endfunction()
 
 # Tests are not optimised: they compile in half the time and wait for the rooms' code, which is.
 set(CHIMERA_TEST_OPTIONS -O0)
