@@ -2,7 +2,7 @@
 # scripts/lint.
 #
 # install_dependencies [PACKAGE...]: installs what is missing of these (CHIMERA_PACKAGES) with
-# apt-get (as root or through sudo), says what it does, and does nothing when all is there.
+# apt-get (as root or through sudo), says what it does, and does nothing when all is there. Needs progress.sh.
 
 CHIMERA_PACKAGES=(
   g++ cmake ninja-build pkg-config
@@ -36,10 +36,37 @@ install_dependencies() {
     fi
     as_root=(sudo)
   fi
-  echo "Installing Debian packages: ${missing[*]}"
-  "${as_root[@]}" apt-get update -qq &&
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  echo "Debian packages that are missing: ${missing[*]}" | fold -s -w 79
+  local log
+  log=$(mktemp)
+  progress_begin "Installing ${#missing[@]} packages"
+  # What apt and debconf say goes to the log; apt's own account of its progress to descriptor 3,
+  # which the root shell opens itself, as sudo closes those it is given.
+  if "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LOG="$log" sh -c '
+      exec 3>&1 >>"$LOG" 2>&1 &&
+      apt-get update -q &&
+      exec apt-get install -y -q --no-install-recommends -o APT::Status-Fd=3 "$@"' \
+      apt "${missing[@]}" </dev/null | show_apt; then
+    progress_end
+    rm -f "$log"
+  else
+    progress_fail "$log" "installing packages failed"
+    return 1
+  fi
+}
+
+# Reads "dlstatus:1:12.5:…" (percent of the download, taken as a third of the work) and
+# "pmstatus:name:12.5:…" (percent of unpacking and configuring).
+show_apt() {
+  local kind percent _
+  while IFS=: read -r kind _ percent _; do
+    percent=${percent%%.*}
+    [[ $percent =~ ^[0-9]+$ ]] || continue
+    case "$kind" in
+      dlstatus) progress $((percent / 3)) 100 ;;
+      pmstatus) progress $((33 + percent * 2 / 3)) 100 ;;
+    esac
+  done
 }
 
 # build_jobs: one compiler per CPU, but no more than memory allows (about 1.5 GB each).
