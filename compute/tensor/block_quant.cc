@@ -216,6 +216,9 @@ Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
       }
       break;
     }
+    case Precision::kQ8:
+    case Precision::kQ4:
+      break;  // packed above
   }
   return out;
 }
