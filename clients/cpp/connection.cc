@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <vector>
 #include <zmq.hpp>
 
@@ -30,6 +31,13 @@ std::vector<std::string> receive_frames(zmq::socket_t& socket) {
   return frames;
 }
 
+/// The event that a message of a monitor tells of: its first frame begins with the number.
+uint16_t event_number(const std::vector<std::string>& frames) {
+  uint16_t number = 0;
+  if (frames[0].size() >= sizeof number) std::memcpy(&number, frames[0].data(), sizeof number);
+  return number;
+}
+
 /// False when the time to send is up. Signals do not end the waiting.
 bool send_frame(zmq::socket_t& socket, std::string_view bytes, zmq::send_flags flags) {
   while (true) {
@@ -43,23 +51,22 @@ bool send_frame(zmq::socket_t& socket, std::string_view bytes, zmq::send_flags f
 
 }  // namespace
 
-/// The DEALER socket, and a PAIR with the ends of its connections.
+/// The DEALER socket, and a PAIR that tells when its connection begins and ends. Whether a daemon
+/// is there is asked of the PAIR and not of ZMQ_IMMEDIATE: with that, libzmq drops the last answers
+/// when it learns of them and of the end of the connection at the same time.
 struct Connection::Sockets {
   Sockets(zmq::context_t& context, const std::string& endpoint, Milliseconds connect_timeout)
-      : dealer(context, zmq::socket_type::dealer), lost(context, zmq::socket_type::pair) {
+      : dealer(context, zmq::socket_type::dealer), monitor(context, zmq::socket_type::pair) {
     namespace option = zmq::sockopt;
     dealer.set(option::linger, 0);
-    // Queue on completed connections only, so that sending waits for a daemon to be there.
-    dealer.set(option::immediate, true);
     dealer.set(option::sndtimeo, static_cast<int>(connect_timeout.count()));
     dealer.set(option::heartbeat_ivl, kHeartbeatMs);
     dealer.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
-    const std::string events = fmt::format("inproc://lost-{}", static_cast<const void*>(this));
-    if (zmq_socket_monitor(dealer.handle(), events.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) {
-      throw zmq::error_t();
-    }
-    lost.set(option::linger, 0);
-    lost.connect(events);
+    const std::string events = fmt::format("inproc://monitor-{}", static_cast<const void*>(this));
+    constexpr int kEvents = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
+    if (zmq_socket_monitor(dealer.handle(), events.c_str(), kEvents) != 0) throw zmq::error_t();
+    monitor.set(option::linger, 0);
+    monitor.connect(events);
     dealer.connect(endpoint);
   }
   // Events for a PAIR that is gone would block ZeroMQ's own thread.
@@ -67,7 +74,17 @@ struct Connection::Sockets {
   Sockets(const Sockets&) = delete;
   Sockets& operator=(const Sockets&) = delete;
 
-  zmq::socket_t dealer, lost;
+  enum class Connected : uint8_t { kNo, kYes, kLost };
+  /// Takes one event of the monitor if there is one: how things stand after it.
+  Connected follow() {
+    const auto frames = receive_frames(monitor);
+    if (frames.empty()) return state;
+    const bool begun = event_number(frames) == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+    return state = begun ? Connected::kYes : Connected::kLost;
+  }
+
+  zmq::socket_t dealer, monitor;
+  Connected state = Connected::kNo;
 };
 
 Context::Context() = default;
@@ -99,6 +116,30 @@ std::optional<Error> Connection::open() {
   }
 }
 
+bool Connection::connected() {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + connect_timeout_;
+  while (true) {
+    // One that was lost since the last call is met here, too: it is tried again on new sockets, as
+    // what was sent through the old ones is not for the next daemon.
+    std::vector<zmq::pollitem_t> items = {{sockets_->monitor.handle(), 0, ZMQ_POLLIN, 0}};
+    bool told = false;
+    try {
+      told = zmq::poll(items, Milliseconds(0)) > 0;
+      const auto left = std::chrono::duration_cast<Milliseconds>(end - Clock::now());
+      if (!told && sockets_->state == Sockets::Connected::kYes) return true;
+      if (!told && left > Milliseconds(0)) told = zmq::poll(items, left) > 0;
+    } catch (const zmq::error_t&) {  // a signal: what it means is the caller's
+    }
+    if (told && sockets_->follow() == Sockets::Connected::kLost) {
+      if (take_arrived()) return false;
+      sockets_.reset();
+      if (open()) return false;
+    }
+    if (!told && Clock::now() >= end) return false;
+  }
+}
+
 std::optional<Error> Connection::send(const std::string& body) {
   if (body.size() > wire::kMaxMessageBytes) {
     return Error{
@@ -108,6 +149,7 @@ std::optional<Error> Connection::send(const std::string& body) {
   }
   if (auto error = open()) return error;
   try {
+    if (!connected()) return unreachable();
     if (!send_frame(sockets_->dealer, wire::kMagic, zmq::send_flags::sndmore) ||
         !send_frame(sockets_->dealer, body, zmq::send_flags::none)) {
       return unreachable();
@@ -141,21 +183,23 @@ std::optional<Error> Connection::take_arrived() {
 
 std::optional<Error> Connection::wait(Milliseconds slice) {
   std::vector<zmq::pollitem_t> items = {{sockets_->dealer.handle(), 0, ZMQ_POLLIN, 0},
-                                        {sockets_->lost.handle(), 0, ZMQ_POLLIN, 0}};
+                                        {sockets_->monitor.handle(), 0, ZMQ_POLLIN, 0}};
   const size_t before = arrived_.size();
-  bool lost = false;
+  bool told = false;
   try {
     zmq::poll(items, slice);
-    lost = (items[1].revents & ZMQ_POLLIN) != 0;
+    told = (items[1].revents & ZMQ_POLLIN) != 0;
   } catch (const zmq::error_t&) {  // a signal: the caller looks at its interrupt
   }
   if (auto error = take_arrived()) return error;
   // What was sent before the connection broke still counts.
-  if (!lost || arrived_.size() != before) return std::nullopt;
+  if (!told || arrived_.size() != before) return std::nullopt;
   try {
-    receive_frames(sockets_->lost);
+    if (sockets_->follow() != Sockets::Connected::kLost) return std::nullopt;
   } catch (const zmq::error_t&) {  // then this event is met again
+    return std::nullopt;
   }
+  sockets_.reset();  // what was sent through them is not for the next daemon
   return Error{"unavailable", fmt::format("daemon: connection to {} was lost", endpoint_),
                "look at the daemon's log; is it still running?"};
 }

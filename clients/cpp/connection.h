@@ -48,6 +48,8 @@ class Connection {
  private:
   struct Sockets;
   std::optional<Error> open();
+  /// Whether a daemon is there within the connect timeout.
+  bool connected();
   std::optional<Error> take_arrived();
   std::optional<Error> wait(Milliseconds slice);
   Error unreachable() const;
