@@ -64,7 +64,7 @@ TEST_F(EngineDeadline, ADeadlineReachesTheExpertsOfThoseWhoWaitNoLonger) {
   EngineRequest late = greedy(prompt(2, 8), 30);
   late.deadline = std::chrono::steady_clock::now() + 300ms;
   const DoneEvent done = submit(*engine, late)->done();
-  EXPECT_EQ(done.finish_reason, "deadline");
+  EXPECT_EQ(done.finish_reason, FinishReason::kDeadline);
   EXPECT_EQ(done.completion_tokens, 0);
   EXPECT_EQ(done.dropped_choices, 0u);
   EXPECT_GE(std::chrono::steady_clock::now(), *late.deadline);
@@ -87,7 +87,7 @@ TEST_F(EngineDeadline, AShortDeadlineDoesNotFailThoseWhoShareItsCalls) {
   const auto short_lived = submit(*engine, late);
   EXPECT_EQ(stream_of(sink->done()), quiet);
   EXPECT_EQ(sink->done().dropped_choices, 0u);
-  EXPECT_EQ(short_lived->done().finish_reason, "deadline");
+  EXPECT_EQ(short_lived->done().finish_reason, FinishReason::kDeadline);
   EXPECT_GT(calls_, 0);
 }
 

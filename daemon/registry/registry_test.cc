@@ -42,7 +42,7 @@ TEST_F(RegistryTest, LoadPublishesRecordsAndAcknowledges) {
   ASSERT_EQ(modules.size(), 1u);
   EXPECT_EQ(modules[0].name, "legal");
   EXPECT_EQ(modules[0].state, ModuleState::kActive);
-  EXPECT_EQ(modules[0].attach, "append");
+  EXPECT_EQ(modules[0].attach, Attach::kAppend);
   EXPECT_EQ(modules[0].experts, 3);  // one in each of three layers
   EXPECT_GT(modules[0].resident_bytes, 0u);
   ASSERT_EQ(daemon->registry->history().size(), 2u);
