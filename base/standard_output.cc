@@ -24,10 +24,9 @@ bool standard_output_lost() { return std::ferror(stdout) != 0; }
 
 Status flush_standard_output() {
   errno = 0;
-  // What could not be written stays in the buffer, so the reason comes up again.
   const bool flushed = std::fflush(stdout) == 0;
   if (flushed && !standard_output_lost()) return {};
-  const std::string why = errno != 0 ? std::strerror(errno) : "what was printed is not all there";
+  const std::string why = errno != 0 ? std::strerror(errno) : "not everything was written";
   return {Code::kDataCorrupt, "standard output: " + why + " (expected it to take the answer)",
           "Write to a place that has room"};
 }

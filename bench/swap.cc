@@ -96,11 +96,12 @@ class Changer {
   void change() {
     const std::string& next = o_.swapped[which_];
     if (o_.resident)
-      count(control_.call(wire::Apply{composition_with_only(state_ == 2 ? "" : next), false}));
+      count(control_.call(wire::Apply{
+          {.composition_json = composition_with_only(state_ == 2 ? "" : next)}, false}));
     else if (state_ == 0)
       adopt(control_.call(wire::Load{next, {}, {}, {}, false}));
     else if (state_ == 1)
-      adopt(control_.call(wire::Apply{composition_with(next), false}));
+      adopt(control_.call(wire::Apply{{.composition_json = composition_with(next)}, false}));
     else
       count(control_.call(wire::Unload{loaded_}));
     if (state_ != 2) which_ = (which_ + 1) % o_.swapped.size();

@@ -120,7 +120,7 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
     if (format.stream) return {write_json(out), nullptr, /*final=*/true};
     out["text"] = event.text;
     out["tokens"] = event.tokens;
-    // Of each token, as its event would have brought it.
+    // Of each token: the float32 that its event would have brought.
     return {splice(out, event.logprobs.empty() ? "" : logprob_list(event)), nullptr,
             /*final=*/true};
   }

@@ -253,10 +253,12 @@ std::vector<int> RouterSocket::take_disconnected() {
       std::memcpy(&what, event.data(), sizeof what);
       std::memcpy(&fd, event.data<char>() + sizeof what, sizeof fd);
       if (what == ZMQ_EVENT_ACCEPTED) {
-        log::debug("connection_opened", {{"endpoint", impl_->address}, {"fd", fd}});
+        log::debug("connection_opened",
+                   {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
         impl_->open.insert(fd);
       } else {
-        log::debug("connection_closed", {{"endpoint", impl_->address}, {"fd", fd}});
+        log::debug("connection_closed",
+                   {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
         impl_->open.erase(fd);
         ended.push_back(fd);
       }
