@@ -22,7 +22,7 @@ std::vector<float> random_values(std::mt19937& rng, int64_t n) {
 
 Matrix random_matrix(std::mt19937& rng, int64_t rows, int64_t cols) {
   auto values = std::make_shared<std::vector<float>>(random_values(rng, rows * cols));
-  return {values->data(), DType::kF32, rows, cols, values};
+  return {values->data(), WeightFormat::kF32, rows, cols, values};
 }
 
 TEST(Staged, TogetherAreTheBitsOfEachAlone) {

@@ -75,7 +75,7 @@ class ManifestReader {
 
   void read_routing(const YamlNode& node, Manifest& m) {
     fields(node, "routing", {}, {{"top_k", [&](const YamlNode& n) {
-                                    m.top_k = integer(n, "routing.top_k", 1, kMaxFittedTopK);
+                                    m.top_k = integer(n, "routing.top_k", 1, kMaxTopK);
                                   }}});
   }
 

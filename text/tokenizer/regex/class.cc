@@ -18,7 +18,7 @@ std::optional<CharSet> RegexTranslator::set_escape() {
     case 'd':
       return take("\\p{Nd}", false);
     case 'D':
-      return take("\\P{Nd}", false);
+      return take("\\p{Nd}", true);
     case 's':
       return take(kSpace, false);
     case 'S':
