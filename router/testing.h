@@ -36,7 +36,7 @@ inline std::vector<float> random_values(std::mt19937& rng, int64_t n, float scal
 
 inline Matrix random_matrix(std::mt19937& rng, int64_t rows, int64_t cols) {
   auto values = std::make_shared<std::vector<float>>(random_values(rng, rows * cols, 0.3f));
-  return {values->data(), DType::kF32, rows, cols, values};
+  return {values->data(), WeightFormat::kF32, rows, cols, values};
 }
 
 inline std::shared_ptr<const Expert> random_expert(std::mt19937& rng, const ModelConfig& c) {
