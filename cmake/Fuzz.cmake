@@ -2,7 +2,8 @@
 #
 # Declares the fuzz program NAME from a file that defines LLVMFuzzerTestOneInput. With GCC it is
 # linked to the stand-alone driver of tests/fuzz, with Clang to libFuzzer; both replay the corpus
-# and mutate it for five seconds as a test with the label "fuzz". `cmake --preset fuzz` is the long-running build:
+# and mutate it for five seconds as a test with the label "fuzz". `cmake --preset fuzz` is the
+# long-running build:
 #   cmake --preset fuzz && cmake --build --preset fuzz && build-fuzz/fuzz/NAME CORPUS
 option(CHIMERA_FUZZ "Instrument all code for libFuzzer (Clang only)" OFF)
 if(CHIMERA_FUZZ)

@@ -16,12 +16,6 @@ add_library(chimera_room_headers STATIC ${empty})
 target_link_libraries(chimera_room_headers PRIVATE fmt::fmt)
 target_precompile_headers(chimera_room_headers PRIVATE ${precompiled_room})
 
-# chimera_unity(TARGET): with CHIMERA_UNITY the sources of the target are compiled eight at a time. In
-# such a target no two sources may define the same name, not even in their anonymous namespaces.
-function(chimera_unity target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ${CHIMERA_UNITY} UNITY_BUILD_BATCH_SIZE 8)
-endfunction()
-
 # Programs hide their symbols; the plugin checker, which exports some on purpose, says which.
 add_executable(chimera_program_headers ${empty})
 target_link_libraries(chimera_program_headers PRIVATE fmt::fmt)
@@ -36,7 +30,6 @@ function(chimera_program name)
   target_link_libraries(${name} PRIVATE fmt::fmt)
   target_precompile_headers(${name} REUSE_FROM chimera_program_headers)
   set_target_properties(${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-  chimera_unity(${name})
 endfunction()
 
 # Tests are not optimised: they compile in half the time and wait for the rooms' code, which is.

@@ -1,16 +1,15 @@
-# chimera_room([UNITY] [EXCLUDE files] LINKS … PRIVATE_LINKS …)
+# chimera_room([EXCLUDE files] LINKS … PRIVATE_LINKS …)
 #
 # Declares the room of the current folder: the library chimera_<path>, with slashes as underscores,
 # made of the folder's *.cc that are no test, program or fuzz target. Its headers are included by
 # their path from the root of the tree, "backbone/checkpoint/safetensors.h"; they are found through an
 # include root that holds links to the headers of this one folder, so only targets that link the room
 # can include them, and a wrong include does not build. LINKS are the rooms below it that its headers
-# show, PRIVATE_LINKS what only its sources use. Every room may use fmt. UNITY is for rooms whose
-# sources read much and hold little: see chimera_unity.
+# show, PRIVATE_LINKS what only its sources use. Every room may use fmt.
 #
 # A folder without sources is a room of headers alone (INTERFACE).
 function(chimera_room)
-  cmake_parse_arguments(ROOM "UNITY" "" "EXCLUDE;LINKS;PRIVATE_LINKS" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "EXCLUDE;LINKS;PRIVATE_LINKS" ${ARGN})
   chimera_room_name(name path)
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
   list(FILTER sources EXCLUDE REGEX "(_test|/test|_fuzz|/fuzz|/main)\\.cc$")
@@ -31,9 +30,6 @@ function(chimera_room)
   set_target_properties(chimera_${name} PROPERTIES CHIMERA_INCLUDED_AS ${path})
   target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE fmt::fmt ${ROOM_PRIVATE_LINKS})
   target_precompile_headers(chimera_${name} REUSE_FROM chimera_room_headers)
-  if(ROOM_UNITY)
-    chimera_unity(chimera_${name})
-  endif()
 endfunction()
 
 # chimera_include_root(VAR): a folder with links to the headers of the current one, under their path

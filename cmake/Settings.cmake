@@ -37,8 +37,6 @@ if(CHIMERA_SANITIZE MATCHES "thread")
   set(CHIMERA_TEST_ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
 endif()
 
-option(CHIMERA_UNITY "Compile several sources at a time: less work for a first build, more for a changed file" OFF)
-
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
   # What ccache has to overlook to work with precompiled headers.

@@ -1,4 +1,4 @@
-# Long steps as one line with the time that is left. Sourced by ./quickstart and ./check.
+# Long steps as one line with the time that is left. Sourced by dependencies.sh.
 #
 # On a terminal the line is rewritten in place and never wider than the terminal; in a file or a pipe
 # a line is printed at each quarter, without control characters. What the step itself prints goes to
@@ -58,14 +58,12 @@ progress_fail() {
   { grep -v '^@' "$1" | tail -n 60; echo "chimera: $2; everything it said is in $1"; } >&2
 }
 
-# configure PRESET: prepares the build folder. A fresh one compiles several sources at a time, which
-# makes a first build much shorter; a folder that is there keeps what it was made with.
+# configure PRESET: prepares the build folder.
 configure() {
-  local dir=build options=()
+  local dir=build
   [ "$1" = release ] || dir=build-$1
-  if [ ! -e "$dir/CMakeCache.txt" ] && [ "$1" = release ]; then options=(-DCHIMERA_UNITY=ON); fi
   mkdir -p "$dir"
-  if ! cmake --preset "$1" "${options[@]}" >"$dir/configure.log" 2>&1; then
+  if ! cmake --preset "$1" >"$dir/configure.log" 2>&1; then
     progress_tty='' progress_fail "$dir/configure.log" "preparing the build failed"
     return 1
   fi
