@@ -2,7 +2,9 @@
 # scripts/lint.
 #
 # install_dependencies [PACKAGE...]: installs what is missing of these (CHIMERA_PACKAGES) with
-# apt-get (as root or through sudo), says what it does, and does nothing when all is there. Needs progress.sh.
+# apt-get (as root or through sudo), says what it does, and does nothing when all is there.
+
+. "$(dirname "${BASH_SOURCE[0]}")/progress.sh"
 
 CHIMERA_PACKAGES=(
   g++ cmake ninja-build pkg-config

@@ -78,7 +78,7 @@ class Scripted(unittest.TestCase):
 
     def run_cli(self, *arguments, stdin=""):
         return subprocess.run(self.command(*arguments), input=stdin, capture_output=True, text=True,
-                              timeout=30, cwd=self.directory.name)
+                              timeout=120, cwd=self.directory.name)
 
     def path(self, name, text):
         path = Path(self.directory.name, name)

@@ -54,16 +54,16 @@ class ExitTest(scripted.Scripted):
                     continue
                 command = [*self.command(), *options, *words]
                 with self.subTest(command=words, options=options):
-                    fine = subprocess.run(command, input="Hi\n", capture_output=True, text=True, timeout=30)
+                    fine = subprocess.run(command, input="Hi\n", capture_output=True, text=True, timeout=120)
                     self.assertEqual(fine.returncode, 0, fine.stderr)
                     self.assertTrue(fine.stdout, "prints nothing: the test says nothing")
                     with open("/dev/full", "w") as full:
                         lost = subprocess.run(command, input="Hi\n", stdout=full, stderr=subprocess.PIPE,
-                                              text=True, timeout=30)
+                                              text=True, timeout=120)
                     self.assertEqual(lost.returncode, 1, words)
                     self.assertRegex(lost.stderr, NOT_WRITTEN)
                     lost = subprocess.run(["/bin/sh", "-c", closed, "sh", *command], input="Hi\n", text=True,
-                                          stderr=subprocess.PIPE, timeout=30)
+                                          stderr=subprocess.PIPE, timeout=120)
                     self.assertEqual(lost.returncode, 1, words)
                     self.assertRegex(lost.stderr, NOT_WRITTEN)
 
@@ -72,13 +72,13 @@ class ExitTest(scripted.Scripted):
             if not program.name.startswith("chimera") or program.name == "chimera-plugin-host":
                 continue
             for option in ("--help", "--version"):
-                fine = subprocess.run([program, option], capture_output=True, text=True, timeout=30)
+                fine = subprocess.run([program, option], capture_output=True, text=True, timeout=120)
                 self.assertEqual((fine.returncode, fine.stderr), (0, ""), [program, option])
                 if option == "--version":
                     self.assertRegex(fine.stdout, rf"^{program.name} \d+\.\d+")
                 with open("/dev/full", "w") as full:
                     lost = subprocess.run([program, option], stdout=full, stderr=subprocess.PIPE, text=True,
-                                          timeout=30)
+                                          timeout=120)
                 self.assertEqual(lost.returncode, 1, [program, option])
                 self.assertIn("standard output", lost.stderr)
 
@@ -96,7 +96,7 @@ class ExitTest(scripted.Scripted):
         self.daemon(script)
         with open("/dev/full", "w") as full:
             ran = subprocess.run(self.command("generate", "x"), stdout=full, stderr=subprocess.PIPE, text=True,
-                                 timeout=30)
+                                 timeout=120)
         self.assertEqual(ran.returncode, 1, ran.stderr)
         self.assertEqual([r["call"] for r in self.peer.requests], ["generate", "cancel"])
 
@@ -118,11 +118,11 @@ class ExitTest(scripted.Scripted):
             self.assertEqual(ran.returncode, 2)
             self.assertEqual(json.loads(ran.stderr)["code"], "invalid_argument")
         daemon = subprocess.run([Path(scripted.CHIMERA).parent / "chimerad", "--nope"], capture_output=True,
-                                timeout=30)
+                                timeout=120)
         self.assertEqual(daemon.returncode, 2)
         for program in ("chimera-module", "chimera-plugin-check"):
             ran = subprocess.run([Path(scripted.CHIMERA).parent / program, "--json", "--nope"],
-                                 capture_output=True, text=True, timeout=30)
+                                 capture_output=True, text=True, timeout=120)
             self.assertEqual(ran.returncode, 2, program)
             self.assertEqual(json.loads(ran.stderr)["code"], "invalid_argument")
 
@@ -140,11 +140,11 @@ class ExitTest(scripted.Scripted):
         bad = b"a\xff"
         for words in ([b"generate", bad], [b"generate", b"x", b"--stop", bad], [b"generate", b"x", b"--modules", bad],
                       [b"load", b"/m/" + bad], [b"unload", bad], [b"chat", b"--template", b"plain", b"--system", bad]):
-            ran = subprocess.run([*map(os.fsencode, self.command()), *words], capture_output=True, timeout=30)
+            ran = subprocess.run([*map(os.fsencode, self.command()), *words], capture_output=True, timeout=120)
             self.assertEqual(ran.returncode, 2, words)
             self.assertIn(b"not UTF-8", ran.stderr)
         for words in (["generate", "-"], ["chat", "--template", "plain"]):
-            ran = subprocess.run(self.command(*words), input=bad + b"\n", capture_output=True, timeout=30)
+            ran = subprocess.run(self.command(*words), input=bad + b"\n", capture_output=True, timeout=120)
             self.assertIn(b"byte 1 is not UTF-8", ran.stderr)
             self.assertIn(ran.returncode, (1, 2))
         self.assertEqual(self.peer.requests, [])

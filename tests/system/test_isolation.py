@@ -50,7 +50,7 @@ def gate_file(path: pathlib.Path) -> None:
 
 
 def write_module(directory: pathlib.Path, sin: str, on_failure: str = "fail",
-                 deadline_ms: int = int(150 * SLOW)) -> pathlib.Path:
+                 deadline_ms: int = DEADLINE_MS) -> pathlib.Path:
     directory.mkdir(parents=True)
     shutil.copy(LIBRARY, directory / "sinner.so")
     os.chmod(directory / "sinner.so", 0o644)

@@ -92,6 +92,7 @@ class Lifecycle(unittest.TestCase):
 
         daemon.start()
         with daemon.client() as client, daemon.client() as observer:
+            observer.health()  # connected before the end begins
             generation = client.generate(tokens=PROMPT, max_tokens=ENDLESS - 100, temperature=0,
                                          ignore_eos=True)
             next(generation)
