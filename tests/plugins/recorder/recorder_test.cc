@@ -67,7 +67,8 @@ class RecorderTest : public ::testing::Test {
             192,
             0,
             nullptr,
-            1};
+            1,
+            nullptr};
   }
   void forward(const std::function<void(chimera_expert_batch&)>& change = [](auto&) {}) {
     chimera_expert_batch b = batch();
