@@ -142,11 +142,12 @@ class SafetensorsParser {
   Result<SafetensorsFile> open(Residency residency) {
     auto fd = ScopedFd::open_regular(env_, path());
     if (!fd.ok()) return fd.status();
-    CHIMERA_RETURN_IF_ERROR(check_kind(*fd));
-    CHIMERA_RETURN_IF_ERROR(check_size(fd->size(), path()));
+    // Before the first byte is read: what changes from here on is noticed.
     const auto identity = identity_of(fd->fd(), path());
     if (!identity.ok()) return identity.status();
     file_.identity_ = *identity;
+    CHIMERA_RETURN_IF_ERROR(check_kind(*fd));
+    CHIMERA_RETURN_IF_ERROR(check_size(fd->size(), path()));
     const bool map_it = residency == Residency::kMapped ||
                         (residency == Residency::kAutomatic && fd->size() > kCopyAtMost);
     file_.mapped_ = map_it;

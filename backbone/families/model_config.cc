@@ -60,7 +60,8 @@ void check_groups(ConfigReader& reader, const ModelConfig& c) {
   if (c.topk_group > c.n_group)
     return reader.fail(Code::kInvalidArgument,
                        "topk_group is " + std::to_string(c.topk_group) + ", more than " + groups);
-  if (c.num_experts_per_tok > c.topk_group * size)
+  // Fewer may be left by `split`; see check_consistency.
+  if (c.whole_experts == 0 && c.num_experts_per_tok > c.topk_group * size)
     reader.fail(Code::kInvalidArgument,
                 "num_experts_per_tok is " + std::to_string(c.num_experts_per_tok) +
                     ", more than the experts of topk_group " + std::to_string(c.topk_group) +

@@ -5,17 +5,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <exception>
 #include <fstream>
-#include <iostream>
 #include <sstream>
 
 namespace chimera {
 namespace {
 
-/// A shared library with dynamic symbols and notes that every machine has: that of std::cout.
+/// A shared library with dynamic symbols and notes that every machine has: the C++ runtime.
 std::string own_bytes() {
   Dl_info info{};
-  EXPECT_NE(dladdr(&std::cout, &info), 0);
+  EXPECT_NE(dladdr(reinterpret_cast<const void*>(&std::terminate), &info), 0);
   std::ostringstream out;
   out << std::ifstream(info.dli_fname, std::ios::binary).rdbuf();
   return out.str();

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,9 @@ from pathlib import Path
 import zmq
 
 CHIMERA = ""
+
+# A shell starts background jobs with SIGINT ignored, and programs that are started inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def done(**fields):

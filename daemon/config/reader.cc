@@ -32,13 +32,17 @@ bool parse_double(std::string_view text, double* out) {
 bool looks_boolean(std::string_view text) { return text == "true" || text == "false"; }
 
 /// A scalar as it is written, cut to a readable length.
-std::string shown(const YamlNode& node) {
-  constexpr size_t kMax = 80;
-  if (!node.plain) return quote(node.text, kMax);
-  const std::string_view begin = cut_utf8(node.text, kMax);
+constexpr size_t kMaxShown = 80;
+
+std::string shown_key(const YamlNode& node) {
+  const std::string_view begin = cut_utf8(node.text, kMaxShown);
   std::string out;
   append_visible(begin, out);
   return begin.size() < node.text.size() ? out + "…" : out;
+}
+
+std::string shown(const YamlNode& node) {
+  return node.plain ? shown_key(node) : quote(node.text, kMaxShown);
 }
 
 std::string range_text(int64_t min, int64_t max) { return fmt::format("{}..{}", min, max); }
@@ -80,7 +84,8 @@ MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std
     const std::string& key = key_node.text;
     if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
     const std::string_view near = nearest(key, keys);
-    const std::string as_shown = shown(key_node);
+    // As clients spell it, who look the place up by it: JSON's quotes are no part of a key.
+    const std::string as_shown = shown_key(key_node);
     problems_.add(key_node, near.empty() ? fmt::format("{}: unknown key (expected {})",
                                                        path_of(as_shown), fmt::join(keys, ", "))
                                          : fmt::format("{}: unknown key (did you mean {}?)",

@@ -216,7 +216,8 @@ TEST_F(EngineEpochs, OnlyTheRevokedModuleGoesOnWithTheBackboneBitwise) {
   EngineRequest backbone = greedy(only_a.tokens, tokens.end() - moved);
   for (auto it = tokens.begin(); it != moved; ++it) backbone.tokens.push_back(it->token);
   backbone.modules.only.emplace();
-  const auto rest = submit(*make(world->table(1, {})), backbone);
+  const auto bare = make(world->table(1, {}));
+  const auto rest = submit(*bare, backbone);
   const std::vector<int32_t> alone = rest->done().tokens;
   for (size_t i = 0; i < alone.size(); ++i)
     EXPECT_EQ(moved[static_cast<int64_t>(i)].token, alone[i]);

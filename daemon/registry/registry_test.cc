@@ -156,9 +156,14 @@ TEST_F(RegistryTest, PlanTellsAndTouchesNothing) {
 
 TEST_F(RegistryTest, TellsOfModulesThatWereFittedForAnotherTopK) {
   const auto daemon = start();
-  const std::string manifest = at("legal") + "/module.yaml";
-  std::ofstream(manifest, std::ios::app) << "routing: {top_k: 3}\n";
-  CompositionSpec wish = spec_of({at("legal")});
+  const std::string legal = copy("legal");
+  const std::string manifest = legal + "/module.yaml";
+  std::string text = must(read_file(Env::system(), manifest, 1 << 20));
+  const size_t stated = text.find("top_k: ");
+  ASSERT_NE(stated, std::string::npos) << text;
+  text.replace(stated, text.find('\n', stated) - stated, "top_k: 3");
+  std::ofstream(manifest) << text;
+  CompositionSpec wish = spec_of({legal});
   EXPECT_TRUE(daemon->registry->plan(wish).notes.empty());
   wish.top_k = 1;
   const std::string note = "module legal was fitted for top_k 3, but the composition says 1";
@@ -166,7 +171,7 @@ TEST_F(RegistryTest, TellsOfModulesThatWereFittedForAnotherTopK) {
   const auto applied = daemon->registry->apply(wish, InFlight::kPin);
   ASSERT_TRUE(applied.ok()) << applied.status().to_string();
   EXPECT_THAT(applied->notes, ElementsAre(note));
-  const auto again = daemon->load(at("legal"));
+  const auto again = daemon->load(legal);
   ASSERT_TRUE(again.ok());
   EXPECT_THAT(again->notes, ElementsAre(note)) << "nothing changed, and still so";
   EXPECT_EQ(daemon->registry->modules().at(0).top_k, 3);

@@ -59,9 +59,7 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
   loop->context_ = std::move(context).value();
   const std::array endpoints = {loop->options_.serve_endpoint, loop->options_.control_endpoint};
   for (size_t port = 0; port < endpoints.size(); ++port) {
-    const size_t control = loop->options_.max_connections / 4;
-    const size_t most = port == 0 ? loop->options_.max_connections - control : control;
-    auto socket = RouterSocket::bind(loop->context_, endpoints[port], port, most);
+    auto socket = RouterSocket::bind(loop->context_, endpoints[port], port);
     if (!socket.ok()) return socket.status();
     loop->sockets_[port] = std::move(socket).value();
   }

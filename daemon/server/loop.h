@@ -35,7 +35,6 @@ class ServerLoop {
  public:
   struct Options {
     std::string serve_endpoint, control_endpoint;
-    size_t max_connections = 512;  // a quarter of them kept for control
     size_t live_per_client = 64;
     size_t queued_per_request = 256;
     std::chrono::milliseconds slow_cutoff{10'000};  // a full pipe for this long: cut off

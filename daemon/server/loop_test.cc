@@ -142,36 +142,6 @@ TEST_F(Loop, DealerAndReqGetTheirFrames) {
   EXPECT_EQ(json_of(frames[1])["id"], "h2");
 }
 
-TEST_F(Loop, NoMoreConnectionsThanMayBe) {
-  options_.max_connections = 8;  // six of them to serve
-  start(keeping());
-  std::vector<std::unique_ptr<Raw>> peers;
-  const auto connect = [&] {
-    peers.push_back(
-        std::make_unique<Raw>(context_, zmq::socket_type::dealer, options_.serve_endpoint));
-    peers.back()->request(health(std::to_string(peers.size())));
-  };
-  for (int i = 0; i < 6; ++i) {
-    connect();
-    ASSERT_EQ(peers.back()->answer().value("event", ""), "done") << i;
-  }
-  // Nobody listens; those that are there, and the other socket, are served.
-  ASSERT_TRUE(eventually([&] { return !std::filesystem::exists(dir_ / "serve"); }));
-  connect();
-  EXPECT_TRUE(peers.back()->receive(300).empty());
-  peers.front()->request(health("again"));
-  EXPECT_EQ(peers.front()->answer().value("id", ""), "again");
-  Raw control(context_, zmq::socket_type::dealer, options_.control_endpoint);
-  control.request(health("c"));
-  EXPECT_EQ(control.answer().value("id", ""), "c");
-  // One goes, and the one who waited is let in.
-  peers.front()->close();
-  EXPECT_EQ(peers.back()->answer().value("id", ""), "7");
-  struct stat found {};
-  ASSERT_EQ(::stat((dir_ / "serve").c_str(), &found), 0);
-  EXPECT_EQ(found.st_mode & 07777u, 0600u);
-}
-
 TEST_F(Loop, SocketsAreForTheirOwnerOnly) {
   start(keeping());
   for (const char* name : {"serve", "control"}) {

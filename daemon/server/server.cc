@@ -1,9 +1,5 @@
 #include "daemon/server/server.h"
 
-#include <sys/resource.h>
-
-#include <algorithm>
-
 #include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/loop.h"
@@ -27,15 +23,6 @@ void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call ca
       std::move(call));
 }
 
-/// Half of the descriptors that this process may have: the other half is for models, modules,
-/// plugin hosts and for connections that come while the IO thread is busy.
-static size_t connection_budget() {
-  rlimit limit{};
-  constexpr rlim_t kLeast = 64, kMost = 16384;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return kLeast;
-  return std::clamp(limit.rlim_cur / 2, kLeast, kMost);
-}
-
 struct Server::Impl {
   explicit Impl(ServerOptions options) : context(std::move(options)) {}
 
@@ -50,7 +37,6 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   ServerLoop::Options loop_options;
   loop_options.serve_endpoint = config.serve.endpoint;
   loop_options.control_endpoint = config.control.endpoint;
-  loop_options.max_connections = connection_budget();
   loop_options.live_per_client = kMaxLivePerClient;
   loop_options.queued_per_request = kMaxQueuedEvents;
 

@@ -6,13 +6,12 @@
 
 #include <atomic>
 #include <cstring>
-#include <unordered_set>
+#include <zmq.hpp>
 
 #include "base/log/log.h"
 #include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
 #include "daemon/server/endpoint.h"
-#include "daemon/server/socket_context.h"
 
 namespace chimera {
 namespace {
@@ -34,7 +33,6 @@ void configure(zmq::socket_t& socket) {
   socket.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
   socket.set(option::heartbeat_ttl, kHeartbeatTimeoutMs);
   socket.set(option::linger, 0);
-  socket.set(option::zap_domain, std::string_view(kAdmissionDomain));
   socket.set(option::router_mandatory, true);
   socket.set(option::router_handover, false);
 }
@@ -92,6 +90,11 @@ bool send_floats(zmq::socket_t& socket, const Floats& floats) {
 
 }  // namespace
 
+class SocketContext {
+ public:
+  zmq::context_t zmq;
+};
+
 Result<std::shared_ptr<SocketContext>> make_socket_context() {
   try {
     return std::make_shared<SocketContext>();
@@ -107,40 +110,12 @@ struct RouterSocket::Impl {
   size_t port = 0;
   std::string unlink_path;
   zmq::socket_t socket, monitor;
-
-  std::string address;  // as it is bound, a port that was chosen included
-  size_t max_connections = 0;
-  // Descriptors of connections. One that is used again replaces itself, so a report that never came
-  // cannot add up.
-  std::unordered_set<int> open;
-  bool accepting = true;
-
-  void keep_the_door();
 };
-
-/// Stops accepting while as many connections as may be are open: libzmq ends the process when
-/// descriptors run out. Goes on when an eighth of them has ended.
-void RouterSocket::Impl::keep_the_door() {
-  try {
-    if (accepting && open.size() >= max_connections) {
-      socket.unbind(address);
-      accepting = false;
-      log::warning("connections_full", {{"endpoint", address}, {"connections", open.size()}});
-    } else if (!accepting && open.size() < max_connections - max_connections / 8) {
-      socket.bind(address);
-      accepting = true;
-      // The mask of the process is other threads' as well by now.
-      if (!unlink_path.empty()) ::chmod(unlink_path.c_str(), 0600);
-    }
-  } catch (const zmq::error_t&) {  // the listener that goes is still there: the next time
-  }
-}
 
 RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketContext> context,
-                                                         const std::string& endpoint, size_t port,
-                                                         size_t max_connections) {
+                                                         const std::string& endpoint, size_t port) {
   CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint));
   const auto failed = [&](Code code, const char* what, const zmq::error_t& e, const char* hint) {
     return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, e.what()), hint);
@@ -148,7 +123,6 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   auto impl = std::make_unique<Impl>();
   impl->context = std::move(context);
   impl->port = port;
-  impl->max_connections = max_connections;
   try {
     impl->socket = zmq::socket_t(impl->context->zmq, zmq::socket_type::router);
     configure(impl->socket);
@@ -159,7 +133,6 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   try {
     const OwnerOnly from_the_first_moment_on;
     impl->socket.bind(endpoint);
-    impl->address = impl->socket.get(zmq::sockopt::last_endpoint);
   } catch (const zmq::error_t& e) {
     return failed(Code::kFailedPrecondition, "bind", e,
                   "check that its directory exists and that nothing else uses the address");
@@ -255,16 +228,12 @@ std::vector<int> RouterSocket::take_disconnected() {
       if (what == ZMQ_EVENT_ACCEPTED) {
         log::debug("connection_opened",
                    {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
-        impl_->open.insert(fd);
       } else {
         log::debug("connection_closed",
                    {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
-        impl_->open.erase(fd);
         ended.push_back(fd);
       }
-      impl_->keep_the_door();
     }
-    if (!impl_->accepting) impl_->keep_the_door();
   } catch (const zmq::error_t&) {  // what has been read counts
   }
   return ended;

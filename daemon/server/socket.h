@@ -35,11 +35,9 @@ class RouterSocket {
  public:
   enum class Sent { kOk, kFull, kGone };
 
-  /// Binds where check_endpoint allows it. While `max_connections` are open nobody else is
-  /// accepted: who comes then finds nobody listening, and ZeroMQ's clients try again by themselves.
+  /// Binds where check_endpoint allows it.
   static Result<std::unique_ptr<RouterSocket>> bind(std::shared_ptr<SocketContext> context,
-                                                    const std::string& endpoint, size_t port,
-                                                    size_t max_connections);
+                                                    const std::string& endpoint, size_t port);
   ~RouterSocket();
   RouterSocket(const RouterSocket&) = delete;
   RouterSocket& operator=(const RouterSocket&) = delete;
@@ -53,8 +51,7 @@ class RouterSocket {
   std::optional<Incoming> receive();
   /// Never blocks. The whole message goes or nothing. The binary frame is not copied.
   Sent send(const Peer& peer, const Answer& answer);
-  /// Descriptors of the connections that ended since the last call. To be called whenever wait()
-  /// returns, as connections are counted here.
+  /// Descriptors of the connections that ended since the last call.
   std::vector<int> take_disconnected();
   /// Lets what is queued in ZeroMQ go out for at most `limit` when the context ends.
   void set_linger(std::chrono::milliseconds limit);

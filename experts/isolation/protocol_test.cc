@@ -95,10 +95,10 @@ TEST(HostProtocol, FramesAreCheckedWhole) {
     EXPECT_FALSE(decode_frame(bad).ok()) << "header byte " << i;
   }
   std::string other_version = frame;
-  other_version[4] = 2;
+  other_version[4] = 3;
   const auto refused = decode_frame(other_version);
   ASSERT_FALSE(refused.ok());
-  EXPECT_NE(refused.status().to_string().find("protocol version 2 (expected 1)"),
+  EXPECT_NE(refused.status().to_string().find("protocol version 3 (expected 2)"),
             std::string::npos);
 }
 

@@ -152,7 +152,7 @@ TEST(Library, ComputesAndUnmaps) {
     EXPECT_NE(mapped_libraries(), mapped);
     const LibraryInfo& info = (*module)->library->info();
     EXPECT_EQ(info.id, "org.chimera.test.scale");
-    EXPECT_EQ(info.abi, "1.0");
+    EXPECT_EQ(info.abi, "1.1");
     EXPECT_EQ(info.build, "abi-1.0");
     EXPECT_TRUE(info.bitwise && info.reentrant && info.unload_clean);
     const LibraryStatus status = (*module)->library->status();

@@ -182,7 +182,7 @@ const Bad kBad[] = {
     {"parent_path", "path: weights", "path: ../weights", "files.path: found"},
     {"inner_parent_path", "path: weights", "path: a/../weights", "files.path: found"},
     {"dot_path", "path: weights", "path: ./weights", "files.path: found"},
-    {"nul_path", "path: weights.safetensors", "path: \"a\\0b\"", "files.path: found \"a\\u0000b\""},
+    {"nul_path", "path: weights.safetensors", "path: \"a\\0b\"", "files.path: found \"a\\x00b\""},
     {"look_alike_path", "path: weights", "path: weіghts", "files.path: found"},
     {"file_digest", "    sha256: sha256:", "    sha256: md5:", "files.sha256: found"},
     {"no_files", "  - path: weights.safetensors\n    sha256: sha256:", "  []\nversion2: sha256:",

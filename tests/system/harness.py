@@ -28,6 +28,9 @@ SLOW = float(os.environ.get("CHIMERA_SLOW", "1"))
 # Sanitizers keep freed memory: what a daemon has resident and mapped says nothing there.
 MEASURES_MEMORY = SLOW == 1
 
+# A shell starts background jobs with SIGINT ignored, and programs that are started inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 sys.path.insert(0, str(SOURCE / "clients" / "python"))
 import chimera_client  # noqa: E402
 

@@ -87,7 +87,7 @@ class TokenizersThroughTheWire(unittest.TestCase):
                     added = client.tokenize(text, add_special=True)
                     self.assertEqual(client.complete(text, max_tokens=1, temperature=0)["usage"]["prompt_tokens"],
                                      len(added))
-                    self.assertEqual(client.score(text).body["n_tokens"], len(plain) + 1)
+                    self.assertEqual(client.score(text).done["n_tokens"], len(plain) + 1)
 
     def test_ids_outside_every_vocabulary_are_refused(self) -> None:
         with Served("tiny312") as served:
