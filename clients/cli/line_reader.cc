@@ -2,11 +2,14 @@
 
 #include <histedit.h>
 #include <langinfo.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
+#include <csignal>
 #include <cstdio>
+#include <cwchar>
 #include <iostream>
 #include <string_view>
 
@@ -31,6 +34,51 @@ void use_utf8() {
   const auto is_utf8 = [] { return std::string_view(nl_langinfo(CODESET)) == "UTF-8"; };
   if (std::setlocale(LC_CTYPE, "") != nullptr && is_utf8()) return;
   std::setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+/// Ctrl-C while this lives waits for wait_for_key().
+class HeldInterrupt {
+ public:
+  HeldInterrupt() {
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &held, &before_);
+  }
+  ~HeldInterrupt() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  HeldInterrupt(const HeldInterrupt&) = delete;
+  HeldInterrupt& operator=(const HeldInterrupt&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+/// False after Ctrl-C, whenever it came: libedit's own read would not notice one that came just
+/// before it, until the next key.
+bool wait_for_key() {
+  sigset_t waiting;
+  pthread_sigmask(SIG_SETMASK, nullptr, &waiting);
+  sigdelset(&waiting, SIGINT);
+  pollfd input{STDIN_FILENO, POLLIN, 0};
+  while (ppoll(&input, 1, nullptr, &waiting) < 0) {
+    if (errno != EINTR || interrupted()) return false;
+  }
+  return true;
+}
+
+/// libedit's source of characters: 1 and the character, 0 at the end, -1 on errors and Ctrl-C.
+int read_key(EditLine*, wchar_t* out) {
+  std::mbstate_t state{};
+  while (wait_for_key()) {
+    char byte = 0;
+    const ssize_t got = ::read(STDIN_FILENO, &byte, 1);
+    if (got <= 0) return static_cast<int>(got);
+    const size_t length = std::mbrtowc(out, &byte, 1, &state);
+    constexpr auto kBroken = static_cast<size_t>(-1), kUnfinished = static_cast<size_t>(-2);
+    if (length == kBroken) state = {};  // no character: left out
+    if (length != kBroken && length != kUnfinished) return 1;
+  }
+  return -1;
 }
 
 }  // namespace
@@ -61,6 +109,7 @@ LineReader::LineReader(std::string prompt) : prompt_(std::move(prompt)) {
   el_set(editor_->line, EL_CLIENTDATA, &prompt_);
   el_set(editor_->line, EL_PROMPT, prompt_of);
   el_set(editor_->line, EL_EDITOR, "emacs");
+  el_set(editor_->line, EL_GETCFN, read_key);
   el_set(editor_->line, EL_HIST, history, editor_->history);
 }
 
@@ -72,6 +121,7 @@ std::optional<std::string> LineReader::next() {
     if (!std::getline(std::cin, line)) return std::nullopt;
     return line;
   }
+  const HeldInterrupt held;
   while (true) {
     int count = 0;
     const char* text = el_gets(editor_->line, &count);
