@@ -11,32 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "compute/kernels/testing.h"
+
 namespace chimera {
 namespace {
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 
-std::vector<Isa> vector_isas() {
-  std::vector<Isa> isas;
-  for (Isa isa : {Isa::kAvx2, Isa::kAvx512})
-    if (isa_supported(isa)) isas.push_back(isa);
-  return isas;
-}
-
-class KernelsTest : public testing::Test {
- protected:
-  std::vector<float> normal(int64_t n, float scale = 1.0f) {
-    std::normal_distribution<float> d(0.0f, scale);
-    std::vector<float> v(static_cast<size_t>(n));
-    for (float& x : v) x = d(random_);
-    return v;
-  }
-  int64_t between(int64_t least, int64_t most) {
-    return std::uniform_int_distribution<int64_t>(least, most)(random_);
-  }
-  static constexpr uint32_t kSeed = 20261122;
-  std::mt19937 random_{kSeed};
-};
+class KernelsTest : public RandomOperands {};
 
 uint16_t to_bf16(float v) {
   uint32_t bits;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "compute/kernels/kernels.h"
+#include "compute/kernels/testing.h"
 #include "compute/tensor/pack.h"
 
 namespace chimera {
@@ -19,30 +20,19 @@ constexpr WeightFormat kPacked[] = {WeightFormat::kQ8, WeightFormat::kQ4};
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 
 std::vector<Isa> isas() {
-  std::vector<Isa> all{Isa::kScalar};
-  for (Isa isa : {Isa::kAvx2, Isa::kAvx512})
-    if (isa_supported(isa)) all.push_back(isa);
+  std::vector<Isa> all = vector_isas();
+  all.insert(all.begin(), Isa::kScalar);
   return all;
 }
 
-class PackedTest : public testing::Test {
+class PackedTest : public RandomOperands {
  protected:
-  std::vector<float> normal(int64_t n, float scale = 1.0f) {
-    std::normal_distribution<float> d(0.0f, scale);
-    std::vector<float> v(static_cast<size_t>(n));
-    for (float& x : v) x = d(random_);
-    return v;
-  }
-  int64_t between(int64_t least, int64_t most) {
-    return std::uniform_int_distribution<int64_t>(least, most)(random_);
-  }
   Matrix packed(int64_t rows, int64_t cols, WeightFormat format) {
     const std::vector<float> w = normal(rows * cols, 0.02f);
     auto out = pack_matrix({w.data(), WeightFormat::kF32, rows, cols, nullptr}, format);
     EXPECT_TRUE(out.ok());
     return *out;
   }
-  std::mt19937 random_{20261127};
 };
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
