@@ -18,9 +18,7 @@ namespace chimera {
 namespace {
 
 constexpr size_t kMaxDepth = 32;
-constexpr size_t kMaxEntries = 4096;   // of a map: finding duplicates is quadratic
-constexpr size_t kMaxProblems = 50;    // more help nobody
-constexpr size_t kMaxShownBytes = 60;  // of a value in a message
+constexpr size_t kMaxEntries = 4096;  // of a map: finding duplicates is quadratic
 
 /// Stops the parser at an error of our own.
 struct Refused {
@@ -183,7 +181,7 @@ std::optional<std::string> bad_character(std::string_view text) {
 
 }  // namespace
 
-std::string YamlNode::found() const {
+std::string YamlNode::found(size_t max_bytes) const {
   switch (kind) {
     case Kind::kNull:
       return "nothing";
@@ -194,7 +192,7 @@ std::string YamlNode::found() const {
     case Kind::kScalar:
       break;
   }
-  return quote(text, kMaxShownBytes);
+  return quote(text, max_bytes);
 }
 
 std::string YamlNode::flow() const {
@@ -214,31 +212,8 @@ std::string YamlNode::flow() const {
   return kind == Kind::kList ? "[" + inside + "]" : "{" + inside + "}";
 }
 
-void YamlProblems::add(const YamlNode& at, const std::string& text) {
-  if (problems_.size() >= kMaxProblems) {
-    ++dropped_;
-    return;
-  }
-  problems_.push_back({at.line, at.column, text});
-}
-
 void YamlProblems::add(const YamlNode& at, std::string_view key, std::string_view expected) {
   add(at, fmt::format("{}: found {} (expected {})", key, at.found(), expected));
-}
-
-Status YamlProblems::status(std::string hint) const {
-  if (problems_.empty()) return {};
-  std::vector<Problem> sorted = problems_;
-  std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
-    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
-  });
-  std::string text;
-  for (const Problem& problem : sorted) {
-    text += fmt::format("{}{}:{}:{}: {}", text.empty() ? "" : "\n", label_, problem.line,
-                        problem.column, problem.text);
-  }
-  if (dropped_ > 0) text += fmt::format("\n{}: and {} more problems", label_, dropped_);
-  return {Code::kInvalidArgument, std::move(text), std::move(hint)};
 }
 
 Result<YamlNode> parse_yaml(std::string_view text, const std::string& label,

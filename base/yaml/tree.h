@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fields/problems.h"
 #include "base/status.h"
 
 namespace chimera {
@@ -30,9 +31,10 @@ struct YamlNode {
   std::vector<YamlNode> items;  // of a list
   std::vector<YamlEntry> entries;  // of a map, in order
 
-  /// What an error message calls it: the quoted text (shortened, control bytes escaped), "a list",
-  /// "a map" or "nothing".
-  std::string found() const;
+  Place place() const { return {line, column}; }
+  /// What an error message calls it: the quoted text (of a longer one `max_bytes`, control bytes
+  /// escaped), "a list", "a map" or "nothing".
+  std::string found(size_t max_bytes = 60) const;
   /// The node in flow style, e.g. {"source": "wikipedia", "license": "CC-BY-4.0"}.
   std::string flow() const;
 };
@@ -42,27 +44,14 @@ struct YamlEntry {
   YamlNode value;
 };
 
-/// Problems found in one document, reported together.
-class YamlProblems {
+/// Problems of a document that is read as a tree.
+class YamlProblems : public Problems {
  public:
-  explicit YamlProblems(std::string label) : label_(std::move(label)) {}
-  /// "label:line:column: text".
-  void add(const YamlNode& at, const std::string& text);
-  /// "label:line:column: KEY: found X (expected Y)".
+  explicit YamlProblems(std::string label) : Problems(std::move(label)) {}
+  using Problems::add;
+  void add(const YamlNode& at, std::string text) { add(at.place(), {.text = std::move(text)}); }
+  /// "KEY: found X (expected Y)".
   void add(const YamlNode& at, std::string_view key, std::string_view expected);
-  bool empty() const { return problems_.empty(); }
-  /// invalid_argument with one line per problem, in the order of the document; ok when there is
-  /// none.
-  Status status(std::string hint) const;
-
- private:
-  std::string label_;
-  struct Problem {
-    int line, column;
-    std::string text;
-  };
-  std::vector<Problem> problems_;
-  size_t dropped_ = 0;
 };
 
 /// Exactly one document of valid UTF-8 without control characters. Syntax errors end the reading;
