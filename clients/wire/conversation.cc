@@ -22,10 +22,10 @@ void check_list(Fields& fields, std::string_view call, const char* name) {
 
 /// Content is a text, a list of parts, or null beside tool calls.
 void check_message(Fields& fields, const Json& message, const std::string& where) {
-  Fields nested(message, where);
+  Fields nested(message, where, fields.problems());
+  if (!message.is_object()) return;  // said already
   std::string role;
   nested.label(range::role, role);
-  if (!nested.ok()) return fields.adopt(nested.finish());
   const Json& content = message["content"];
   const Json& calls = message["tool_calls"];
   if (!calls.is_null() && !is_array_of_objects(calls)) {
@@ -42,11 +42,13 @@ void check_message(Fields& fields, const Json& message, const std::string& where
 
 void check_conversation(Fields& fields, std::string_view call) {
   const Json* messages = fields.array("messages", Fields::kRequired);
-  if (messages != nullptr && (messages->empty() || messages->size() > range::kMaxMessages)) {
+  const bool counted =
+      messages != nullptr && !messages->empty() && messages->size() <= range::kMaxMessages;
+  if (messages != nullptr && !counted) {
     fields.fail(fmt::format("{}.messages: {} messages (expected 1 to {})", call, messages->size(),
                             range::kMaxMessages));
   }
-  for (size_t i = 0; messages != nullptr && fields.ok() && i < messages->size(); ++i) {
+  for (size_t i = 0; counted && i < messages->size(); ++i) {
     check_message(fields, (*messages)[i], fmt::format("{}.messages[{}]", call, i));
   }
   check_list(fields, call, "tools");

@@ -18,14 +18,14 @@ namespace {
 void read_modules(Fields& fields, ModuleFilter& filter) {
   const Json* object = fields.object("modules");
   if (object == nullptr) return;
-  Fields nested(*object, "modules");
+  Fields nested(*object, "modules", fields.problems());
   if (nested.has("only")) filter.only.emplace();
   std::vector<std::string> only;
   nested.list(range::name, "only", range::kMaxModuleNames, only);
   if (filter.only) filter.only = std::move(only);
   nested.list(range::name, "exclude", range::kMaxModuleNames, filter.exclude);
   nested.map(range::bias, filter.bias);
-  fields.adopt(nested.finish());
+  nested.finish();
 }
 
 /// Exactly one of the text field and `tokens`.
@@ -132,10 +132,11 @@ Call make_empty(size_t index, std::index_sequence<I...>) {
 /// The id alone, so that any later problem can be answered to its request.
 std::optional<std::string> read_id(const Json& object) {
   if (!object.is_object()) return std::nullopt;
-  Fields fields(object, "request");
+  RequestProblems problems;
+  Fields fields(object, "request", problems);
   std::string id;
   fields.label(range::id, id);
-  if (!fields.ok()) return std::nullopt;
+  if (!problems.empty()) return std::nullopt;
   return id;
 }
 
@@ -161,7 +162,7 @@ void take_conversation(std::string_view request, Conversation& out) {
 std::variant<const CallSpec*, Error> find_call(Fields& fields, Endpoint endpoint) {
   std::string name;
   fields.label(TextRange{"call", 1, 32}, name);
-  if (!fields.ok()) return *fields.finish();
+  if (auto error = fields.problems().error()) return std::move(*error);
   // `cancel` is on both endpoints and differs.
   auto it = std::find_if(kCalls.begin(), kCalls.end(), [&](const CallSpec& spec) {
     return spec.name == name && spec.endpoint == endpoint;
@@ -202,7 +203,8 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   const Json& object = std::get<Json>(parsed);
 
   if (auto id = read_id(object)) *id_out = std::move(*id);
-  Fields envelope(object, "request");
+  RequestProblems problems;
+  Fields envelope(object, "request", problems);
   Request request;
   envelope.label(range::id, request.id);
   auto found = find_call(envelope, endpoint);
@@ -210,12 +212,13 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
 
   const CallSpec& spec = *std::get<const CallSpec*>(found);
   request.call = empty_call(static_cast<size_t>(&spec - kCalls.data()));
-  Fields fields(object, std::string(spec.name));
+  Fields fields(object, std::string(spec.name), problems);
   fields.skip("id");
   fields.skip("call");
   Decoder decoder(fields, spec.name);
   std::visit([&](auto& call) { describe(decoder, call); }, request.call);
-  if (auto error = fields.finish()) return std::move(*error);
+  fields.finish();
+  if (auto error = problems.error()) return std::move(*error);
   if (auto* chat = std::get_if<Chat>(&request.call)) {
     take_conversation(text, chat->conversation);
   } else if (auto* tokenize = std::get_if<Tokenize>(&request.call)) {

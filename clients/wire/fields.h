@@ -1,7 +1,5 @@
-// Reads the fields of one JSON object against their declared ranges.
-//
-// Every field that is asked for counts as known; finish() then refuses the rest by name. The first
-// problem wins; after it the readers do nothing.
+// Reads the fields of one JSON object of a request against their declared ranges: FieldReader in
+// the words of the wire, and what only requests have.
 //
 // Thread safety: none; by the thread of one decode.
 #pragma once
@@ -12,27 +10,46 @@
 #include <string_view>
 #include <vector>
 
+#include "base/fields/reader.h"
 #include "base/json/json.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/ranges.h"
 
 namespace chimera::wire {
 
+/// Of one request. A client that gets this many is not helped by more.
+class RequestProblems : public Problems {
+ public:
+  RequestProblems() : Problems({}, 8) {}
+  /// All of them, else nullopt.
+  std::optional<Error> error() const;
+};
+
 class Fields {
  public:
+  using Presence = FieldReader::Presence;
+  static constexpr Presence kOptional = FieldReader::kOptional;
+  static constexpr Presence kRequired = FieldReader::kRequired;
+
   /// `object` is borrowed. `where` names it in messages, e.g. "generate" or "generate.modules";
   /// anything but an object is a problem of its own.
-  Fields(const Json& object, std::string where);
+  Fields(const Json& object, std::string where, RequestProblems& problems);
 
-  enum Presence : bool { kOptional = false, kRequired = true };
-
-  void integer(const IntRange& range, int64_t& out);
-  void integer(const IntRange& range, std::optional<int64_t>& out);
-  void integer(const IntRange& range, std::optional<uint64_t>& out);
-  void real(const RealRange& range, double& out, Presence presence = kOptional);
-  void real(const RealRange& range, std::optional<double>& out);
-  void boolean(std::string_view name, bool& out);
-  void boolean(std::string_view name, std::optional<bool>& out);
+  template <class T>
+  void integer(const IntRange& range, T& out) {
+    int64_t number = 0;
+    if (reader_.integer(range, number)) out = static_cast<typename Plain<T>::type>(number);
+  }
+  template <class T>
+  void real(const RealRange& range, T& out, Presence presence = kOptional) {
+    double number = 0;
+    if (reader_.number(range, number, presence)) out = number;
+  }
+  template <class T>
+  void boolean(std::string_view name, T& out) {
+    bool flag = false;
+    if (reader_.boolean(name, flag)) out = flag;
+  }
   void text(const TextRange& range, std::string& out, Presence presence = kRequired);
   void text(const TextRange& range, std::optional<std::string>& out);
   /// As text, and without control characters: ids, names and paths.
@@ -53,27 +70,27 @@ class Fields {
   const Json* array(std::string_view name, Presence presence = kOptional);
 
   /// Makes a field known that is read elsewhere.
-  void skip(std::string_view name) { known_.emplace_back(name); }
-  bool has(std::string_view name) const;
-  bool ok() const { return !error_; }
-  void fail(std::string message, std::string hint = {});
-  /// Takes over the problem of a nested reader.
-  void adopt(std::optional<Error> nested);
-  /// The first problem, else an unknown field, else nullopt.
-  std::optional<Error> finish();
+  void skip(std::string_view name) { reader_.skip(name); }
+  bool has(std::string_view name) const { return reader_.has(name); }
+  void fail(std::string message);
+  RequestProblems& problems() { return problems_; }
+  /// Notes unknown fields.
+  void finish() const { reader_.finish(); }
 
  private:
-  const Json* take(std::string_view name, Presence presence);
-  void mismatch(std::string_view name, const Json& found, const std::string& expected);
-  bool read_integer(const IntRange& range, const Json& value, int64_t& out);
-  bool read_real(const RealRange& range, std::string_view name, const Json& value, double& out);
-  bool read_text(const TextRange& range, std::string_view name, const Json& value, std::string& out,
-                 bool control_allowed);
+  /// int64_t and uint64_t, also in an optional. Every range of a uint64_t starts at 0 or above.
+  template <class T>
+  struct Plain {
+    using type = T;
+  };
+  template <class T>
+  struct Plain<std::optional<T>> {
+    using type = T;
+  };
 
   const Json& object_;
-  std::string where_;
-  std::vector<std::string_view> known_;
-  std::optional<Error> error_;
+  RequestProblems& problems_;
+  FieldReader reader_;
 };
 
 }  // namespace chimera::wire

@@ -8,24 +8,10 @@
 #include <limits>
 #include <string_view>
 
+#include "base/fields/ranges.h"
 #include "base/limits.h"
 
 namespace chimera::wire {
-
-struct IntRange {
-  std::string_view name;
-  int64_t min, max;
-};
-struct RealRange {
-  std::string_view name;
-  double min, max;
-  bool min_open = false;  // min itself is refused
-};
-/// Length of a string in bytes.
-struct TextRange {
-  std::string_view name;
-  size_t min, max;
-};
 
 namespace range {
 
