@@ -2,95 +2,63 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-
 #include "base/quote.h"
 #include "base/suggest.h"
 #include "base/utf8.h"
-#include "daemon/config/keys.h"
+#include "base/yaml/field_value.h"
 
 namespace chimera {
 namespace {
 
-bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && node.plain; }
+constexpr size_t kMaxShown = 80;  // bytes of a key
 
-// Decimal digits with an optional sign; other YAML spellings (0x, 1_000) surprise people.
-bool looks_integer(std::string_view text) {
-  if (!text.empty() && (text.front() == '-' || text.front() == '+')) text.remove_prefix(1);
-  return !text.empty() &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-}
-
-bool parse_double(std::string_view text, double* out) {
-  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
-  return error == std::errc() && end == text.data() + text.size() && std::isfinite(*out);
-}
-
-bool looks_boolean(std::string_view text) { return text == "true" || text == "false"; }
-
-/// A scalar as it is written, cut to a readable length.
-constexpr size_t kMaxShown = 80;
-
-std::string shown_key(const YamlNode& node) {
-  const std::string_view begin = cut_utf8(node.text, kMaxShown);
+/// As clients spell it, who look the place up by it: JSON's quotes are no part of a key.
+std::string shown_key(std::string_view key) {
+  const std::string_view begin = cut_utf8(key, kMaxShown);
   std::string out;
   append_visible(begin, out);
-  return begin.size() < node.text.size() ? out + "…" : out;
+  return begin.size() < key.size() ? out + "…" : out;
 }
 
-std::string shown(const YamlNode& node) {
-  return node.plain ? shown_key(node) : quote(node.text, kMaxShown);
-}
+class DeploymentWording final : public Wording {
+ public:
+  Problem mismatch(const std::string& path, const std::string& found,
+                   std::string_view expected) const override {
+    return {
+        fmt::format("{}{}found {} (expected {})", path, path.empty() ? "" : ": ", found, expected)};
+  }
+  Problem missing(const std::string& path, std::string_view key,
+                  std::string_view expected) const override {
+    return {fmt::format("{}: missing (expected {})", path_of(path, key), expected)};
+  }
+  Problem unknown(const std::string& path, std::string_view key,
+                  std::span<const std::string_view> known) const override {
+    const std::string name = path_of(path, shown_key(key));
+    const std::string_view near = nearest(key, known);
+    if (!near.empty()) return {fmt::format("{}: unknown key (did you mean {}?)", name, near)};
+    return {fmt::format("{}: unknown key (expected {})", name, fmt::join(known, ", "))};
+  }
+  std::string map() const override { return "a map of keys"; }
+  std::string integer(const IntRange& range, bool is_integer) const override {
+    return fmt::format("{}{}..{}", is_integer ? "" : "a whole number in ", range.min, range.max);
+  }
+  std::string number(const RealRange& range, bool is_number) const override {
+    return fmt::format("{}{}..{}", is_number ? "" : "a number in ", range.min, range.max);
+  }
+};
 
-std::string range_text(int64_t min, int64_t max) { return fmt::format("{}..{}", min, max); }
+const DeploymentWording kWording;
 
 }  // namespace
 
-std::string describe(const YamlNode& node) {
-  switch (node.kind) {
-    case YamlNode::Kind::kNull:
-      return "nothing";
-    case YamlNode::Kind::kList:
-      return "a list";
-    case YamlNode::Kind::kMap:
-      return "a map";
-    case YamlNode::Kind::kScalar:
-      break;
-  }
-  return shown(node);
-}
+std::string describe(const YamlNode& node) { return field_value(node).found(); }
 
-bool is_string(const YamlNode& node) {
-  if (node.kind != YamlNode::Kind::kScalar) return false;
-  if (!node.plain) return true;
-  double ignored;
-  return !looks_boolean(node.text) && !looks_integer(node.text) &&
-         !parse_double(node.text, &ignored);
-}
+bool is_string(const YamlNode& node) { return field_value(node).text().has_value(); }
 
 MapReader::MapReader(const YamlNode& node, std::string name, std::span<const std::string_view> keys,
                      YamlProblems& problems)
-    : at_(node), name_(std::move(name)), problems_(problems) {
-  if (node.kind != YamlNode::Kind::kMap) {
-    const std::string what = name_.empty() ? "" : name_ + ": ";
-    problems_.add(at_, what + "found " + describe(node) + " (expected a map of keys)");
-    return;
-  }
-  valid_ = true;
-  for (const auto& [key_node, value] : node.entries) {
-    const std::string& key = key_node.text;
-    if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
-    const std::string_view near = nearest(key, keys);
-    // As clients spell it, who look the place up by it: JSON's quotes are no part of a key.
-    const std::string as_shown = shown_key(key_node);
-    problems_.add(key_node, near.empty() ? fmt::format("{}: unknown key (expected {})",
-                                                       path_of(as_shown), fmt::join(keys, ", "))
-                                         : fmt::format("{}: unknown key (did you mean {}?)",
-                                                       path_of(as_shown), near));
-  }
+    : at_(node), reader_(field_value(node), std::move(name), kWording, problems) {
+  reader_.only(keys);
 }
 
 const YamlNode* MapReader::find(std::string_view key) const {
@@ -100,58 +68,31 @@ const YamlNode* MapReader::find(std::string_view key) const {
   return nullptr;
 }
 
-std::string MapReader::path_of(std::string_view key) const {
-  return name_.empty() ? std::string(key) : fmt::format("{}.{}", name_, key);
-}
-
 void MapReader::bad(std::string_view key, const YamlNode& node, std::string_view expected) const {
-  problems_.add(node,
-                fmt::format("{}: found {} (expected {})", path_of(key), describe(node), expected));
+  reader_.bad(key, field_value(node), expected);
 }
 
 void MapReader::integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const {
-  const YamlNode* node = find(key);
-  if (node == nullptr) return;
-  if (!is_plain(*node) || !looks_integer(node->text)) {
-    return bad(key, *node, "a whole number in " + range_text(min, max));
-  }
-  std::string_view text = node->text;
-  if (text.front() == '+') text.remove_prefix(1);
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
-    return bad(key, *node, range_text(min, max));
-  }
-  *out = value;
+  reader_.integer({key, min, max}, *out);
 }
 
 void MapReader::number(std::string_view key, double limit, float* out) const {
-  const YamlNode* node = find(key);
-  if (node == nullptr) return;
   double value = 0.0;
-  if (!is_plain(*node) || !parse_double(node->text, &value)) {
-    return bad(key, *node, fmt::format("a number in -{0}..{0}", limit));
-  }
-  if (std::abs(value) > limit) return bad(key, *node, fmt::format("-{0}..{0}", limit));
-  *out = static_cast<float>(value);
+  if (reader_.number({key, -limit, limit}, value)) *out = static_cast<float>(value);
 }
 
-void MapReader::boolean(std::string_view key, bool* out) const {
-  const YamlNode* node = find(key);
-  if (node == nullptr) return;
-  if (!is_plain(*node) || !looks_boolean(node->text)) return bad(key, *node, "true or false");
-  *out = node->text == "true";
-}
+void MapReader::boolean(std::string_view key, bool* out) const { reader_.boolean(key, *out); }
 
 bool MapReader::string(std::string_view key, std::string_view expected, std::string* out) const {
-  const YamlNode* node = find(key);
-  if (node == nullptr) return false;
-  if (!is_string(*node) || node->text.empty()) {
-    bad(key, *node, expected);
-    return false;
+  const std::optional<FieldValue> value = reader_.find(key);
+  if (!value) return false;
+  const std::optional<std::string_view> text = value->text();
+  if (text && !text->empty()) {
+    *out = *text;
+    return true;
   }
-  *out = node->text;
-  return true;
+  reader_.bad(key, *value, expected);
+  return false;
 }
 
 }  // namespace chimera

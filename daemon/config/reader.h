@@ -1,16 +1,15 @@
-// Typed access to a YamlNode tree for config.cc: every getter checks type and range, notes the
-// problem with its position and dotted name, and leaves the default in place.
+// FieldReader in the words of deployment files: the problem with its position and dotted name, what
+// was found and what was expected.
 //
 // Thread safety: a reader by one thread, for one reading; free functions from any.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "base/fields/reader.h"
 #include "base/yaml/tree.h"
 
 namespace chimera {
@@ -28,11 +27,11 @@ class MapReader {
 
   /// The value of `key`, or null when absent.
   const YamlNode* find(std::string_view key) const;
-  std::string path_of(std::string_view key) const;
+  std::string path_of(std::string_view key) const { return reader_.path_of(key); }
   /// Where the map stands.
   const YamlNode& at() const { return at_; }
   /// False when the node was no map at all (already noted).
-  bool valid() const { return valid_; }
+  bool valid() const { return reader_.valid(); }
 
   void integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const;
   void number(std::string_view key, double limit, float* out) const;
@@ -43,9 +42,7 @@ class MapReader {
 
  private:
   const YamlNode& at_;
-  std::string name_;
-  bool valid_ = false;
-  YamlProblems& problems_;
+  mutable FieldReader reader_;  // which keys were asked for is of no account here
 };
 
 /// True when the node is text and not a plain number, boolean or null.
