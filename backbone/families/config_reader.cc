@@ -1,22 +1,64 @@
 // ConfigReader: tolerant of spellings, strict about meaning.
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "backbone/families/family.h"
+#include "base/json/field_value.h"
 #include "base/json/reader.h"
 #include "base/json/writer.h"
 
 namespace chimera {
 namespace {
 
-/// Integers may be written 64 or 64.0.
-std::optional<int64_t> as_integer(const Json& v) {
-  if (v.is_integer() || !v.is_number()) return v.integer();
-  const double d = *v.number();
-  if (d != std::floor(d) || std::fabs(d) > 9e15) return std::nullopt;
-  return static_cast<int64_t>(d);
-}
+/// What Python wrote: integers may be written 64.0, and booleans as older files have them, 0 is
+/// false.
+class ConfigFormat final : public JsonFieldFormat {
+ public:
+  std::string found(const void* node) const override { return ConfigReader::shown(json(node)); }
+  std::optional<int64_t> integer(const void* node) const override {
+    const Json& v = json(node);
+    if (v.is_integer() || !v.is_number()) return v.integer();
+    const double d = *v.number();
+    if (d != std::floor(d) || std::fabs(d) > 9e15) return std::nullopt;
+    return static_cast<int64_t>(d);
+  }
+  std::optional<bool> boolean(const void* node) const override {
+    if (const std::optional<bool> flag = json(node).boolean()) return flag;
+    const std::optional<int64_t> number = integer(node);
+    return number ? std::optional<bool>(*number != 0) : std::nullopt;
+  }
+};
+
+class ConfigWording final : public Wording {
+ public:
+  Problem mismatch(const std::string& path, const std::string& found,
+                   std::string_view expected) const override {
+    return {fmt::format("{} is {}, expected {}", path, found, expected)};
+  }
+  Problem missing(const std::string& path, std::string_view key,
+                  std::string_view expected) const override {
+    if (!expected.empty()) {
+      return {fmt::format("{} is missing, expected {}", path_of(path, key), expected)};
+    }
+    return {.text = path_of(path, key) + " is missing", .hint = "every config.json states it"};
+  }
+  /// Unknown keys are judged by refuse_unread().
+  Problem unknown(const std::string& path, std::string_view key,
+                  std::span<const std::string_view>) const override {
+    return {path_of(path, key) + " is unknown"};
+  }
+  std::string map() const override { return "an object"; }
+  std::string number(const RealRange& range, bool) const override {
+    return fmt::format("a number above {}, at most {}", ConfigReader::shown(range.min),
+                       ConfigReader::shown(range.max));
+  }
+};
+
+const ConfigFormat kFormat;
+const ConfigWording kWording;
 
 }  // namespace
 
@@ -27,53 +69,56 @@ std::string ConfigReader::shown(const Json& value) {
 }
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view label)
-    : label_(label), root_(Json::object()) {
+    : problems_(std::string(label)) {
   // A key that stands twice counts as the reference's reader has it.
   Result<Json> parsed = parse_json(text, {.duplicates = DuplicateKeys::kLastCounts});
+  const bool good = parsed.ok() && parsed->is_object();
   if (!parsed.ok())
     fail(Code::kDataCorrupt, parsed.status().message(), "expected the config.json of a checkpoint");
-  else if (!parsed->is_object())
+  else if (!good)
     fail(Code::kDataCorrupt, "holds " + std::string(parsed->kind_name()) + ", expected an object");
-  else
-    root_ = std::move(*parsed);
+  enter(good ? std::move(*parsed) : Json::object(), "");
+}
+
+void ConfigReader::enter(Json object, std::string path) {
+  root_ = std::move(object);
+  fields_.emplace(fields_of(root_, std::move(path)));
+}
+
+FieldReader ConfigReader::fields_of(const Json& object, std::string path) {
+  return {FieldValue(&object, kFormat), std::move(path), kWording, problems_};
 }
 
 void ConfigReader::fail(Code code, std::string message, std::string hint) {
-  if (status_.ok()) status_ = Status(code, label_ + ": " + std::move(message), std::move(hint));
+  if (ok()) problems_.add({}, {std::move(message), std::move(hint), code});
 }
 
 void ConfigReader::wrong(std::string_view key, std::string_view expected) {
-  fail(Code::kInvalidArgument,
-       named(key) + " is " + shown(member(key)) + ", expected " + std::string(expected));
+  fields_->bad(key, FieldValue(&member(key), kFormat), expected);
 }
 
 void ConfigReader::unsupported(std::string_view key, std::string_view found,
                                std::string_view supported) {
-  fail(Code::kUnimplemented,
-       named(key) + " is " + std::string(found) + "; supported: " + std::string(supported),
-       "use a checkpoint without this option");
+  problems_.add({}, {.text = fmt::format("{} is {}; supported: {}", named(key), found, supported),
+                     .hint = "use a checkpoint without this option",
+                     .code = Code::kUnimplemented});
 }
 
 void ConfigReader::descend(std::string_view key) {
-  if (!has(key))
-    return fail(Code::kInvalidArgument, named(key) + " is missing, expected an object");
+  if (!has(key)) return fields_->fail(kWording.missing(fields_->path(), key, kWording.map()));
   Json inner = member(key);
-  if (!inner.is_object()) return wrong(key, "an object");
-  prefix_ = named(key) + ".";
-  root_ = std::move(inner);
-  asked_.clear();
+  if (!inner.is_object()) return wrong(key, kWording.map());
+  enter(std::move(inner), named(key));
 }
 
-bool ConfigReader::is_null(std::string_view key) const {
-  asked_.emplace(key);
-  const Json* found = root_.find(key);
-  return found != nullptr && found->is_null();
+bool ConfigReader::is_null(std::string_view key) {
+  const std::optional<FieldValue> found = fields_->find(key);
+  return found && found->is_null();
 }
 
-bool ConfigReader::has(std::string_view key) const {
-  asked_.emplace(key);
-  const Json* found = root_.find(key);
-  return found != nullptr && !found->is_null();
+bool ConfigReader::has(std::string_view key) {
+  const std::optional<FieldValue> found = fields_->find(key);
+  return found && !found->is_null();
 }
 
 std::string ConfigReader::text(std::string_view key, std::string_view fallback) {
@@ -84,34 +129,27 @@ std::string ConfigReader::text(std::string_view key, std::string_view fallback) 
 }
 
 int64_t ConfigReader::integer(std::string_view key, int64_t fallback, int64_t least, int64_t most) {
-  if (!has(key)) return fallback;
-  const std::optional<int64_t> v = as_integer(member(key));
-  if (v && *v >= least && *v <= most) return *v;
-  wrong(key, "an integer from " + std::to_string(least) + " to " + std::to_string(most));
-  return fallback;
+  int64_t value = fallback;
+  if (has(key)) fields_->integer({key, least, most}, value);
+  return value;
 }
 
 int64_t ConfigReader::required(std::string_view key, int64_t least, int64_t most) {
   if (has(key)) return integer(key, 0, least, most);
-  fail(Code::kInvalidArgument, named(key) + " is missing", "every config.json states it");
+  fields_->fail(kWording.missing(fields_->path(), key, {}));
   return 0;
 }
 
 double ConfigReader::number(std::string_view key, double fallback, double above, double most) {
-  if (!has(key)) return fallback;
-  const Json& v = member(key);
-  if (const std::optional<double> d = v.number(); d && *d > above && *d <= most) return *d;
-  wrong(key, "a number above " + shown(above) + ", at most " + shown(most));
-  return fallback;
+  double value = fallback;
+  if (has(key)) fields_->number({key, above, most, /*min_open=*/true}, value);
+  return value;
 }
 
 bool ConfigReader::boolean(std::string_view key, bool fallback) {
-  if (!has(key)) return fallback;
-  const Json& v = member(key);
-  if (const std::optional<bool> flag = v.boolean()) return *flag;
-  if (const std::optional<int64_t> i = as_integer(v)) return *i != 0;
-  wrong(key, "true or false");
-  return fallback;
+  bool value = fallback;
+  if (has(key)) fields_->boolean(key, value);
+  return value;
 }
 
 std::vector<int32_t> ConfigReader::ids(std::string_view key) {
@@ -120,7 +158,7 @@ std::vector<int32_t> ConfigReader::ids(std::string_view key) {
   const Json& v = member(key);
   const Json list = v.is_array() ? v : Json::array({v});
   for (const Json& item : list) {
-    const std::optional<int64_t> id = as_integer(item);
+    const std::optional<int64_t> id = kFormat.integer(&item);
     if (!id || *id < -1 || *id > std::numeric_limits<int32_t>::max()) {
       wrong(key, "a token id or a list of token ids");
       return {};
@@ -138,7 +176,7 @@ std::optional<std::vector<int64_t>> ConfigReader::integers(std::string_view key,
   bool good = v.is_array();
   for (size_t i = 0; good && i < v.size(); ++i) {
     const std::optional<int64_t> item =
-        v[i].is_boolean() ? std::optional<int64_t>(*v[i].boolean()) : as_integer(v[i]);
+        v[i].is_boolean() ? std::optional<int64_t>(*v[i].boolean()) : kFormat.integer(&v[i]);
     good = item && *item >= least && *item <= most;
     if (good) out.push_back(*item);
   }
@@ -167,7 +205,7 @@ int64_t ConfigReader::expert_count(int64_t fallback) {
   for (const std::string_view key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
     if (!has(key)) continue;
     const int64_t stated = integer(key, fallback, 1, kMostExperts);
-    if (!first.empty() && stated != count) {
+    if (!first.empty() && stated != count && ok()) {
       wrong(key, std::to_string(count) + " as " + named(first) + " says");
       return count;
     }
@@ -225,13 +263,10 @@ void ConfigReader::refuse_unread(const ModelConfig& config) {
   };
   for (const NumericKey& key : numeric_keys()) {
     const std::string value = value_of(key.name);
-    if (value.empty() || asked_.contains(key.name)) continue;
+    if (value.empty() || fields_->asked(key.name)) continue;
     if (!key.with.empty() && asks_for_nothing(Harmless::kOff, value_of(key.with), config)) continue;
     if (asks_for_nothing(key.harmless, value, config)) continue;
-    return fail(Code::kUnimplemented,
-                named(key.name) + " is " + value + " (" + std::string(key.asks) +
-                    "); supported: a checkpoint without it",
-                "use a checkpoint without this option");
+    unsupported(key.name, fmt::format("{} ({})", value, key.asks), "a checkpoint without it");
   }
 }
 

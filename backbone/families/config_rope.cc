@@ -36,49 +36,41 @@ std::string rope_type_list(std::span<const RopeType> types) {
   return list;
 }
 
-/// The numbers of one rope dictionary; the first wrong one is reported to the reader.
+/// The numbers of one rope dictionary; null is absent.
 class RopeFields {
  public:
-  RopeFields(ConfigReader& reader, const Json& fields, std::string where)
-      : reader_(reader), fields_(fields), where_(std::move(where)) {}
+  explicit RopeFields(FieldReader fields) : fields_(std::move(fields)) {}
 
-  /// A number of at least `least` (above it when `open`), or nothing when absent or null.
+  /// A number of at least `least` (above it when `open`), or nothing when absent or wrong.
   std::optional<double> number(const char* key, double least, bool open = false) {
-    const Json& v = fields_[key];
-    if (v.is_null()) return std::nullopt;
-    const double d = v.number().value_or(std::numeric_limits<double>::quiet_NaN());
+    const std::optional<FieldValue> v = fields_.find(key);
+    if (!v || v->is_null()) return std::nullopt;
+    const double d = v->number().value_or(std::numeric_limits<double>::quiet_NaN());
     if ((d > least || (d == least && !open)) && d <= kMostNumber) return d;
-    wrong(
-        key, v,
-        std::string("a number ") + (open ? "above " : "of at least ") + ConfigReader::shown(least));
+    fields_.bad(key, *v, expected(least, open));
     return std::nullopt;
   }
   double required(const char* key, double least, bool open = false) {
     const std::optional<double> d = number(key, least, open);
-    if (!d && fields_[key].is_null())
-      wrong(key, Json(),
-            std::string("a number ") + (open ? "above " : "of at least ") +
-                ConfigReader::shown(least));
+    const std::optional<FieldValue> v = fields_.find(key);
+    if (!v || v->is_null()) {
+      fields_.fail({fields_.path_of(key) + " is null, expected " + expected(least, open)});
+    }
     return d.value_or(1.0);
   }
   bool boolean(const char* key, bool fallback) {
-    const Json& v = fields_[key];
-    if (v.is_null()) return fallback;
-    if (v.is_boolean()) return *v.boolean();
-    if (v == Json(0) || v == Json(1)) return v == Json(1);  // as older files have it
-    wrong(key, v, "true or false");
+    const std::optional<FieldValue> v = fields_.find(key);
+    if (v && !v->is_null()) fields_.boolean(key, fallback);
     return fallback;
   }
 
  private:
-  void wrong(const char* key, const Json& v, const std::string& expected) {
-    reader_.fail(Code::kInvalidArgument,
-                 where_ + key + " is " + ConfigReader::shown(v) + ", expected " + expected);
+  static std::string expected(double least, bool open) {
+    return std::string("a number ") + (open ? "above " : "of at least ") +
+           ConfigReader::shown(least);
   }
 
-  ConfigReader& reader_;
-  const Json& fields_;
-  std::string where_;
+  FieldReader fields_;
 };
 
 void read_llama3(RopeFields& fields, RopeParameters& out) {
@@ -108,20 +100,21 @@ void read_yarn(RopeFields& fields, int64_t max_position, RopeParameters& out) {
 
 }  // namespace
 
-void ConfigReader::merge_rope(Json& merged, std::string& where) {
+void ConfigReader::merge_rope(Json& merged, std::string& section) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!has(key)) continue;
     const Json& v = member(key);
     if (!v.is_object()) return wrong(key, "an object or null");
-    where = named(key) + ".";
+    section = key;
     for (const auto& [name, value] : v.items()) {
       const Json* before = merged.find(name);
       if (before == nullptr) {
         merged.append(name, value);
       } else if (*before != value) {
         return fail(Code::kUnimplemented,
-                    where + name + " is " + shown(value) + ", but rope_scaling." + name + " is " +
-                        shown(*before) + "; releases of the reference disagree on which counts",
+                    named(section) + "." + name + " is " + shown(value) + ", but rope_scaling." +
+                        name + " is " + shown(*before) +
+                        "; releases of the reference disagree on which counts",
                     "state one of rope_scaling and rope_parameters");
       }
     }
@@ -132,18 +125,18 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
                         int64_t max_position, RopeParameters& out) {
   out.theta = number("rope_theta", default_theta, 0.0, 1e30);
   Json merged = Json::object();
-  std::string where;
-  merge_rope(merged, where);
-  if (!status_.ok()) return;
+  std::string section;
+  merge_rope(merged, section);
+  if (!ok()) return;
   const Json& scaling = merged;
   for (const auto& [key, v] : scaling.items())
     if (v.is_object())
-      return unsupported(where.substr(prefix_.size()) + key, shown(v),
+      return unsupported(section + "." + key, shown(v),
                          "one set of rope parameters for all layers");
-  RopeFields fields(*this, scaling, where);
+  RopeFields fields(fields_of(scaling, named(section)));
   out.theta = fields.number("rope_theta", 0.0, true).value_or(out.theta);
   const auto refuse = [&](const std::string& key, const Json& found, const std::string& what) {
-    unsupported(where.substr(prefix_.size()) + key, shown(found), what);
+    unsupported(section + "." + key, shown(found), what);
   };
   if (const auto part = fields.number("partial_rotary_factor", 0.0); part && *part != 1.0)
     return refuse("partial_rotary_factor", *part, "1 (all channels rotated)");
@@ -161,8 +154,9 @@ void ConfigReader::rope(double default_theta, std::span<const RopeType> supporte
   const Json& name = type.is_null() ? legacy : type;
   if (name.is_null()) {
     if (const Json& factor = scaling["factor"]; !factor.is_null())
-      fail(Code::kInvalidArgument, where + "factor is " + shown(factor) + " without a rope_type",
-           "name the scaling in " + where + "rope_type");
+      fail(Code::kInvalidArgument,
+           named(section) + ".factor is " + shown(factor) + " without a rope_type",
+           "name the scaling in " + named(section) + ".rope_type");
     return;
   }
   const auto found = std::find_if(supported.begin(), supported.end(), [&](RopeType candidate) {

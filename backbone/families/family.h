@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,24 +15,28 @@
 
 #include "backbone/families/model_config.h"
 #include "backbone/families/numeric_keys.h"
+#include "base/fields/reader.h"
 #include "base/json/json.h"
 #include "base/status.h"
 
 namespace chimera {
 
-/// Typed access to config.json that remembers the first error, so that a family reads all its keys
-/// in one go and checks once. Absent and null keys take the class default of the family.
+/// Typed access to config.json that collects the problems, so that a family reads all its keys in
+/// one go and checks once. Absent and null keys take the class default of the family.
 class ConfigReader {
  public:
   ConfigReader(std::string_view json, std::string_view label);
   ConfigReader(const ConfigReader&) = delete;
   ConfigReader& operator=(const ConfigReader&) = delete;
 
-  const Status& status() const { return status_; }
+  bool ok() const { return problems_.empty(); }
+  Status status() const { return problems_.status(); }
+  /// Notes what does not fit together. Only while all is well: behind a value that could not be
+  /// read nothing fits.
   void fail(Code code, std::string message, std::string hint = {});
 
-  bool has(std::string_view key) const;      // present and not null
-  bool is_null(std::string_view key) const;  // present and null
+  bool has(std::string_view key);      // present and not null
+  bool is_null(std::string_view key);  // present and null
   std::string text(std::string_view key, std::string_view fallback);
   int64_t integer(std::string_view key, int64_t fallback, int64_t least, int64_t most);
   /// An integer that no class default can stand in for.
@@ -70,9 +73,9 @@ class ConfigReader {
   void descend(std::string_view key);
   /// `key` says nothing that the family could depend on, whatever its value: refuse_unread passes
   /// it.
-  void ignore(std::string_view key) { asked_.emplace(key); }
-  /// Refuses by name the first key of numeric_keys() that nobody has read since the last descend
-  /// and whose value asks for something that `config` does not do. Call when all is read.
+  void ignore(std::string_view key) { fields_->skip(key); }
+  /// Refuses by name every key of numeric_keys() that nobody has read since the last descend and
+  /// whose value asks for something that `config` does not do. Call when all is read.
   void refuse_unread(const ModelConfig& config);
 
   /// The value as it stands in the file, cut to a readable length.
@@ -80,17 +83,19 @@ class ConfigReader {
 
  private:
   const Json& member(std::string_view key) const { return root_[key]; }
-  /// One rope dictionary made of both spellings; nothing after an error.
-  void merge_rope(Json& merged, std::string& where);
+  /// One rope dictionary made of both spellings, and under which it stands; nothing after an error.
+  void merge_rope(Json& merged, std::string& section);
   void wrong(std::string_view key, std::string_view expected);
-  std::string named(std::string_view key) const { return prefix_ + std::string(key); }
+  std::string named(std::string_view key) const { return fields_->path_of(key); }
   void unsupported(std::string_view key, std::string_view found, std::string_view supported);
+  /// A reader of an object inside, whose name is `path`; both outlive it.
+  FieldReader fields_of(const Json& object, std::string path);
+  /// Reads from `object` from now on.
+  void enter(Json object, std::string path);
 
-  std::string label_;
-  std::string prefix_;                                // "text_config." after descend
-  Json root_;                                         // always an object
-  mutable std::set<std::string, std::less<>> asked_;  // keys that somebody looked at
-  Status status_;
+  Problems problems_;
+  Json root_;                          // always an object
+  std::optional<FieldReader> fields_;  // of root_
 };
 
 struct Family {
