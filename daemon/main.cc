@@ -1,6 +1,5 @@
 // chimerad: options -> deployment -> objects in dependency order -> run -> destroy in reverse.
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <chrono>
 #include <iostream>
@@ -52,15 +51,10 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   if (!locks.ok()) return locks.status();
   const auto store = StateStore::open(config.state_dir, Env::system());
   if (!store.ok()) return store.status();
-  for (const std::string& warning : (*store)->warnings()) {
-    log::warning("state_generation_skipped", {{"reason", warning}});
-  }
+  log_findings(**store);
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
-  if (!model->chat_template_problem.ok()) {
-    log::warning("chat_template_unusable", {{"reason", model->chat_template_problem.to_string()}});
-  }
-  log_limits(config, model->backbone->config());
+  log_findings(config, *model);
   ModuleLoader loader(*model, library_runtime(config));
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
@@ -108,9 +102,7 @@ int run(int argc, char** argv) {
     std::cout << summary;
     return status.ok() ? 0 : fail(status);
   }
-  // Weights go back to the system when a module is released, instead of into a fragmented heap.
-  mallopt(M_MMAP_THRESHOLD, 256 << 10);
-  raise_descriptor_limit();
+  prepare_process();
   Signals signals;
   log::init(options->log_level);
   const Status status = serve(std::move(*config), signals, started);

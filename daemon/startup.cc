@@ -1,6 +1,7 @@
 #include "daemon/startup.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -56,13 +57,26 @@ std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config) 
   return std::make_shared<LibraryRuntime>(std::move(options));
 }
 
-void log_limits(const DeploymentConfig& config, const ModelConfig& model) {
-  if (config.serve.max_context <= model.max_position_embeddings) return;
-  log::info("context_limited_by_model", {{"tokens", model.max_position_embeddings},
-                                         {"serve.max_context", config.serve.max_context}});
+void log_findings(const StateStore& state) {
+  for (const std::string& warning : state.warnings()) {
+    log::warning("state_generation_skipped", {{"reason", warning}});
+  }
 }
 
-void raise_descriptor_limit() {
+void log_findings(const DeploymentConfig& config, const LoadedBackbone& model) {
+  if (!model.chat_template_problem.ok()) {
+    log::warning("chat_template_unusable", {{"reason", model.chat_template_problem.to_string()}});
+  }
+  const int64_t most = model.backbone->config().max_position_embeddings;
+  if (config.serve.max_context > most) {
+    log::info("context_limited_by_model",
+              {{"tokens", most}, {"serve.max_context", config.serve.max_context}});
+  }
+}
+
+void prepare_process() {
+  // Weights go back to the system when a module is released, instead of into a fragmented heap.
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;

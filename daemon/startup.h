@@ -10,7 +10,9 @@
 #include "base/io/file_lock.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
+#include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/registry.h"
+#include "daemon/registry/state_store.h"
 
 namespace chimera {
 
@@ -21,11 +23,14 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config);
 /// What library modules share: limits, and their lines in the daemon's log.
 std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config);
 
-/// Tells of limits of the deployment that the model's own undercut.
-void log_limits(const DeploymentConfig& config, const ModelConfig& model);
+/// Tell what was found that stops nobody: generations of the state that cannot be read; a chat
+/// template that does not work, and limits of the deployment that the model's own undercut.
+void log_findings(const StateStore& state);
+void log_findings(const DeploymentConfig& config, const LoadedBackbone& model);
 
-/// Takes as many open descriptors as the system grants: every connection is one. Best effort.
-void raise_descriptor_limit();
+/// What the whole process wants of the system: memory back when a module is released, and as many
+/// open descriptors as there may be, as every connection is one. Best effort.
+void prepare_process();
 
 EngineOptions engine_options(const DeploymentConfig& config);
 
