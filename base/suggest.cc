@@ -5,9 +5,7 @@
 #include <vector>
 
 namespace chimera {
-namespace {
 
-/// Levenshtein distance.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), size_t{0});
@@ -22,8 +20,6 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   }
   return row.back();
 }
-
-}  // namespace
 
 std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates) {
   constexpr size_t kLongest = 64;  // longer words are no slips, and cost nothing this way

@@ -1,9 +1,9 @@
 // Which supported family an unsupported checkpoint comes nearest to.
 #include <algorithm>
 #include <cctype>
-#include <numeric>
 
 #include "backbone/families/family.h"
+#include "base/suggest.h"
 
 namespace chimera {
 namespace {
@@ -83,22 +83,6 @@ std::string plain(std::string_view text) {
   return out;
 }
 
-/// Changes of one character that turn `a` into `b` (Levenshtein).
-size_t edits(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 }  // namespace
 
 std::string_view nearest_family(std::string_view model_type,
@@ -109,7 +93,7 @@ std::string_view nearest_family(std::string_view model_type,
     if (type == plain(near.prefix)) return near.family;
   // Then a misspelt name of a supported one: what it means is plain.
   for (const Family& family : families())
-    if (edits(type, plain(family.model_type)) <= 1) return family.model_type;
+    if (edit_distance(type, plain(family.model_type)) <= 1) return family.model_type;
   const auto by_prefix = [](const std::string& name) {
     std::string_view best;
     size_t length = 0;

@@ -109,13 +109,18 @@ struct PackedAvx2 {
   }
 
   template <int M, int N>
-  [[gnu::always_inline]] static void block_q8(const PackedTile& t, const std::byte* block,
-                                              int64_t b, __m256i (&sums)[M][N][2]) {
-    const __m256i ones = _mm256_set1_epi16(1);
+  [[gnu::always_inline]] static void clear(__m256i (&sums)[M][N][2]) {
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sums[m][n][0] = sums[m][n][1] = _mm256_setzero_si256();
+  }
+
+  template <int M, int N>
+  [[gnu::always_inline]] static void block_q8(const PackedTile& t, const std::byte* block,
+                                              int64_t b, __m256i (&sums)[M][N][2]) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    clear(sums);
 #pragma GCC unroll 8
     for (int g = 0; g < 8; ++g) {
 #pragma GCC unroll 2
@@ -142,10 +147,7 @@ struct PackedAvx2 {
   [[gnu::always_inline]] static void block_q4(const PackedTile& t, const std::byte* block,
                                               int64_t b, __m256i (&sums)[M][N][2]) {
     const __m256i low_bits = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[m][n][0] = sums[m][n][1] = _mm256_setzero_si256();
+    clear(sums);
 #pragma GCC unroll 4
     for (int pair = 0; pair < 4; ++pair) {
 #pragma GCC unroll 2

@@ -15,7 +15,8 @@ std::vector<std::string> actions(const Result<ChangeReport>& report) {
   std::vector<std::string> out;
   EXPECT_TRUE(report.ok()) << report.status().to_string();
   if (!report.ok()) return out;
-  for (const ChangeItem& item : report->changes) out.push_back(kChangeActionNames.text(item.action) + " " + item.module);
+  for (const ChangeItem& item : report->changes)
+    out.push_back(kChangeActionNames.text(item.action) + " " + item.module);
   return out;
 }
 

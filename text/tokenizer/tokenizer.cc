@@ -39,7 +39,7 @@ Status inexpressible(std::string_view piece) {
 }
 
 Status check_version(const Json& document) {
-  tokenizer::Fields fields(document, "top level");
+  tokenizer::Fields fields(document, "");
   const std::string version = fields.string_or("version", "1.0");
   CHIMERA_RETURN_IF_ERROR(fields.status());
   if (version == "1.0") return {};

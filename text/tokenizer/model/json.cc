@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/json/field_value.h"
 #include "text/unicode.h"
 
 namespace chimera::tokenizer {
@@ -17,87 +18,108 @@ const Json& empty_object() {
   return kEmpty;
 }
 
+Problem problem(const std::string& where, std::string_view message) {
+  return {fmt::format("{}: {}", where.empty() ? "top level" : where, message),
+          "use the tokenizer.json as Hugging Face tokenizers wrote it", Code::kDataCorrupt};
+}
+
+class TokenizerWording : public Wording {
+ public:
+  static const TokenizerWording& get() {
+    static const TokenizerWording kWording;
+    return kWording;
+  }
+  Problem mismatch(const std::string& path, const std::string& found,
+                   std::string_view expected) const override {
+    return problem(path, fmt::format("{} (expected {})", found, expected));
+  }
+  Problem missing(const std::string& path, std::string_view key,
+                  std::string_view expected) const override {
+    return problem(path, fmt::format("\"{}\" is missing (expected {})", key, expected));
+  }
+  // Members that no reader asks for belong to versions of the library that it writes them for.
+  Problem unknown(const std::string& path, std::string_view key,
+                  std::span<const std::string_view>) const override {
+    return problem(path, fmt::format("\"{}\" is unknown", key));
+  }
+  std::string map() const override { return "an object"; }
+};
+
 }  // namespace
 
-Fields::Fields(const Json& value, std::string where) : value_(value), where_(std::move(where)) {
-  if (!value.is_object()) fail(fmt::format("expected an object, found {}", value.kind_name()));
+Fields::Fields(const Json& value, std::string where)
+    : value_(value),
+      reader_(field_value(value), std::move(where), TokenizerWording::get(), problems_) {}
+
+void Fields::fail(const std::string& message) { reader_.fail(problem(where(), message)); }
+
+bool Fields::has(std::string_view key) const {
+  const std::optional<FieldValue> value = reader_.at().find(key);
+  return value && !value->is_null();
 }
 
-void Fields::fail(const std::string& message) {
-  if (!status_.ok()) return;
-  status_ = Status(Code::kDataCorrupt, where_ + ": " + message,
-                   "use the tokenizer.json as Hugging Face tokenizers wrote it");
+std::optional<FieldValue> Fields::expect(std::string_view key, std::string_view wanted) {
+  const std::optional<FieldValue> value = reader_.find(key, FieldReader::kRequired, wanted);
+  if (!value || !value->is_null()) return value;
+  reader_.bad(key, *value, wanted);
+  return std::nullopt;
 }
 
-const Json* Fields::find(const char* key) const {
-  if (!status_.ok()) return nullptr;
-  const Json* found = value_.find(key);
-  return found == nullptr || found->is_null() ? nullptr : found;
+std::string Fields::string(std::string_view key) {
+  constexpr std::string_view kWanted = "a string";
+  const std::optional<FieldValue> value = expect(key, kWanted);
+  if (!value) return {};
+  const std::optional<std::string_view> text = value->text();
+  if (!text) reader_.bad(key, *value, kWanted);
+  return std::string(text.value_or(""));
 }
 
-bool Fields::has(const char* key) const { return find(key) != nullptr; }
-
-const Json* Fields::expect(const char* key, const char* wanted, bool (*is_wanted)(const Json&)) {
-  const Json* found = find(key);
-  if (found == nullptr) {
-    fail(fmt::format("\"{}\" is missing (expected {})", key, wanted));
-    return nullptr;
-  }
-  if (!is_wanted(*found)) {
-    fail(fmt::format("\"{}\" is of type {}, expected {}", key, found->kind_name(), wanted));
-    return nullptr;
-  }
-  return found;
-}
-
-std::string Fields::string(const char* key) {
-  const Json* v = expect(key, "a string", [](const Json& j) { return j.is_string(); });
-  return v == nullptr ? std::string() : *v->string();
-}
-
-std::string Fields::string_or(const char* key, std::string_view fallback) {
+std::string Fields::string_or(std::string_view key, std::string_view fallback) {
   return has(key) ? string(key) : std::string(fallback);
 }
 
-bool Fields::boolean(const char* key) {
-  const Json* v = expect(key, "true or false", [](const Json& j) { return j.is_boolean(); });
-  return v != nullptr && *v->boolean();
+bool Fields::boolean(std::string_view key) {
+  bool flag = false;
+  if (expect(key, "true or false")) reader_.boolean(key, flag);
+  return flag;
 }
 
-bool Fields::boolean_or(const char* key, bool fallback) {
+bool Fields::boolean_or(std::string_view key, bool fallback) {
   return has(key) ? boolean(key) : fallback;
 }
 
-int64_t Fields::integer(const char* key, int64_t max) {
-  const Json* v =
-      expect(key, "a whole number", [](const Json& j) { return j.natural().has_value(); });
-  if (v == nullptr) return 0;
-  const uint64_t n = *v->natural();
-  if (n > static_cast<uint64_t>(max)) {
-    fail(fmt::format("\"{}\" is {}, expected at most {}", key, n, max));
+int64_t Fields::integer(std::string_view key, int64_t max) {
+  int64_t number = 0;
+  if (const std::optional<FieldValue> value = expect(key, "a whole number"))
+    reader_.read(*value, key, IntRange{key, 0, max}, number);
+  return number;
+}
+
+uint32_t Fields::character(std::string_view key) {
+  constexpr std::string_view kWanted = "exactly one character";
+  const std::optional<FieldValue> value = expect(key, kWanted);
+  if (!value) return 0;
+  const std::string_view text = value->text().value_or("");
+  if (text.empty() || char_length(text[0]) != text.size()) {
+    reader_.bad(key, *value, kWanted);
     return 0;
   }
-  return static_cast<int64_t>(n);
+  return decode_char(text, 0).code_point;
 }
 
-uint32_t Fields::character(const char* key) {
-  const std::string s = string(key);
-  if (!status_.ok()) return 0;
-  if (s.empty() || char_length(s[0]) != s.size()) {
-    fail(fmt::format("\"{}\" is \"{}\", expected exactly one character", key, s));
-    return 0;
-  }
-  return decode_char(s, 0).code_point;
+const Json* Fields::array(std::string_view key) {
+  constexpr std::string_view kWanted = "an array";
+  const std::optional<FieldValue> value = expect(key, kWanted);
+  if (value && value->is_list()) return value_.find(key);
+  if (value) reader_.bad(key, *value, kWanted);
+  return &empty_array();
 }
 
-const Json* Fields::array(const char* key) {
-  const Json* v = expect(key, "an array", [](const Json& j) { return j.is_array(); });
-  return v == nullptr ? &empty_array() : v;
-}
-
-const Json* Fields::object(const char* key) {
-  const Json* v = expect(key, "an object", [](const Json& j) { return j.is_object(); });
-  return v == nullptr ? &empty_object() : v;
+const Json* Fields::object(std::string_view key) {
+  const std::optional<FieldValue> value = expect(key, "an object");
+  if (value && value->is_map()) return value_.find(key);
+  if (value) reader_.bad(key, *value, "an object");
+  return &empty_object();
 }
 
 Status unsupported_component(std::string_view where, std::string_view found,

@@ -79,6 +79,22 @@ bool is_nmt_space(uint32_t c) {
          c == 0xFFFD;
 }
 
+/// Rebuilds the text from what `keep(out, code_point, bytes)` appends; false drops the character,
+/// and a text whose first one goes no longer begins where it did.
+template <class Keep>
+Status filter(std::string& text, bool& start, Keep keep) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const DecodedChar c = decode_char(text, pos);
+    const bool kept = keep(out, c.code_point, std::string_view(text).substr(pos, c.length));
+    if (!kept && pos == 0) start = false;
+    pos += c.length;
+  }
+  text = std::move(out);
+  return {};
+}
+
 }  // namespace
 
 Result<Normalizer> Normalizer::from_json(const Json& json) {
@@ -239,37 +255,19 @@ Status Normalizer::run(const StripSpace& step, std::string& text, bool& start) {
 }
 
 Status Normalizer::run(const StripAccents&, std::string& text, bool& start) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t pos = 0; pos < text.size();) {
-    const DecodedChar c = decode_char(text, pos);
-    if (!is_mark(c.code_point)) {
-      out.append(text, pos, c.length);
-    } else if (pos == 0) {
-      start = false;
-    }
-    pos += c.length;
-  }
-  text = std::move(out);
-  return {};
+  return filter(text, start, [](std::string& out, uint32_t c, std::string_view bytes) {
+    if (is_mark(c)) return false;
+    out += bytes;
+    return true;
+  });
 }
 
 Status Normalizer::run(const Nmt&, std::string& text, bool& start) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t pos = 0; pos < text.size();) {
-    const DecodedChar c = decode_char(text, pos);
-    if (is_nmt_space(c.code_point)) {
-      out += ' ';
-    } else if (!is_nmt_control(c.code_point)) {
-      out.append(text, pos, c.length);
-    } else if (pos == 0) {
-      start = false;
-    }
-    pos += c.length;
-  }
-  text = std::move(out);
-  return {};
+  return filter(text, start, [](std::string& out, uint32_t c, std::string_view bytes) {
+    if (is_nmt_control(c)) return false;
+    out += is_nmt_space(c) ? " " : bytes;
+    return true;
+  });
 }
 
 Status Normalizer::run(const Precompiled& step, std::string& text, bool&) {
