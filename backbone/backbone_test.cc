@@ -78,7 +78,7 @@ class Runner {
   explicit Runner(const Model& model, int threads = 1, int64_t block_tokens = 16,
                   const Kernels& kernels = best_kernels())
       : model_(model), kernels_(kernels), pool_(threads) {
-    auto cache = KvCache::create(model.backbone->config(), {block_tokens, 400, true});
+    auto cache = KvCache::create(model.backbone->config(), {block_tokens, 400, true, 0});
     EXPECT_TRUE(cache.ok()) << cache.status().to_string();
     cache_ = std::move(*cache);
   }

@@ -244,7 +244,7 @@ ModelConfig parsed(const Json& j) {
 
 std::vector<float> run_model(const Backbone& backbone, const std::vector<int32_t>& ids,
                              size_t chunk) {
-  auto cache = KvCache::create(backbone.config(), {8, 16, false});
+  auto cache = KvCache::create(backbone.config(), {8, 16, false, 0});
   EXPECT_TRUE(cache.ok());
   KvSequence kv(cache->get());
   EXPECT_TRUE(kv.reserve(static_cast<int64_t>(ids.size())).ok());
@@ -328,7 +328,7 @@ TEST(BackboneForward, DynamicRotationEndsAtMaxPositionEmbeddings) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
   const auto backbone = Backbone::load(*checkpoint, Precision::kF32);
   ASSERT_TRUE(backbone.ok()) << backbone.status().to_string();
-  auto cache = KvCache::create((*backbone)->config(), {4, 4, false});
+  auto cache = KvCache::create((*backbone)->config(), {4, 4, false, 0});
   ASSERT_TRUE(cache.ok());
   KvSequence kv(cache->get());
   ASSERT_TRUE(kv.reserve(16).ok());

@@ -1,7 +1,9 @@
 #include "backbone/forward/kv_cache.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -11,7 +13,7 @@
 namespace chimera {
 
 struct KvCache::Impl {
-  /// One per block. A block is free (in free_), in use (refs > 0) or cached and unused (in lru_).
+  /// One per block. A block is cold_, warm_, in use (refs > 0) or cached and unused (in lru_).
   struct Block {
     int32_t refs = 0;
     bool in_lru = false;
@@ -27,8 +29,10 @@ struct KvCache::Impl {
   float* memory = nullptr;  // [blocks][layers]{[block_tokens][key], [block_tokens][value]}
   uint64_t bytes = 0;
   std::vector<Block> blocks;
-  std::vector<BlockId> free_;
-  std::list<BlockId> lru_;  // front: unused for longest
+  std::vector<BlockId> cold_;
+  std::vector<BlockId> warm_;  // back: given back last
+  size_t least_warm_ = 0;      // fewest there were since the last trim()
+  std::list<BlockId> lru_;     // front: unused for longest
   std::unordered_map<std::string, BlockId> index_;
 
   ~Impl() {
@@ -43,6 +47,28 @@ struct KvCache::Impl {
   void unpublish(Block& block) {
     index_.erase(block.key);
     block.key.clear();
+  }
+  BlockId take_back(std::vector<BlockId>& from) {
+    const BlockId id = from.back();
+    from.pop_back();
+    return id;
+  }
+  BlockId evict() {
+    const BlockId id = lru_.front();
+    Block& evicted = at(id);
+    leave_lru(evicted);
+    unpublish(evicted);
+    return id;
+  }
+  /// Blocks [first, first + n): the whole pages among their bytes.
+  void release_memory(BlockId first, int64_t n) const {
+    static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto base = reinterpret_cast<uintptr_t>(memory + first * block_floats);
+    const uintptr_t begin = (base + page - 1) / page * page;
+    const uintptr_t end =
+        (base + static_cast<uint64_t>(n * block_floats) * sizeof(float)) / page * page;
+    // Best effort: where the system refuses, the memory stays and is used again.
+    if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
   }
 };
 
@@ -81,37 +107,70 @@ Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
                   "lower max_sequences or max_context");
   impl->memory = static_cast<float*>(memory);
   impl->blocks.resize(static_cast<size_t>(options.blocks));
-  impl->free_.reserve(static_cast<size_t>(options.blocks));
-  // Handed out from the back: the lowest ids first, so that little memory is touched.
-  for (int64_t id = options.blocks; id-- > 0;) impl->free_.push_back(static_cast<BlockId>(id));
+  impl->cold_.reserve(static_cast<size_t>(options.blocks));
+  impl->warm_.reserve(static_cast<size_t>(options.blocks));
+  // Handed out from the back: the lowest ids first, so that neighbours share pages.
+  for (int64_t id = options.blocks; id-- > 0;) impl->cold_.push_back(static_cast<BlockId>(id));
   return std::unique_ptr<KvCache>(new KvCache(std::move(impl)));
 }
 
 int64_t KvCache::block_tokens() const { return impl_->options.block_tokens; }
 int64_t KvCache::total_blocks() const { return impl_->options.blocks; }
 int64_t KvCache::available_blocks() const {
-  return static_cast<int64_t>(impl_->free_.size() + impl_->lru_.size());
+  return static_cast<int64_t>(impl_->cold_.size() + impl_->warm_.size() + impl_->lru_.size());
+}
+int64_t KvCache::cached_blocks() const { return static_cast<int64_t>(impl_->lru_.size()); }
+int64_t KvCache::resident_blocks() const {
+  return total_blocks() - static_cast<int64_t>(impl_->cold_.size());
+}
+uint64_t KvCache::block_bytes(const ModelConfig& config, int64_t block_tokens) {
+  return static_cast<uint64_t>(config.key_width() + config.value_width()) *
+         static_cast<uint64_t>(block_tokens) * static_cast<uint64_t>(config.num_layers) *
+         sizeof(float);
+}
+uint64_t KvCache::block_bytes() const {
+  return static_cast<uint64_t>(impl_->block_floats) * sizeof(float);
 }
 uint64_t KvCache::reserved_bytes() const { return impl_->bytes; }
 
 Result<KvCache::BlockId> KvCache::allocate() {
+  Impl& impl = *impl_;
   BlockId id = -1;
-  if (!impl_->free_.empty()) {
-    id = impl_->free_.back();
-    impl_->free_.pop_back();
-  } else if (!impl_->lru_.empty()) {
-    id = impl_->lru_.front();
-    Impl::Block& evicted = impl_->at(id);
-    impl_->leave_lru(evicted);
-    impl_->unpublish(evicted);
+  if (!impl.warm_.empty()) {
+    id = impl.take_back(impl.warm_);
+    impl.least_warm_ = std::min(impl.least_warm_, impl.warm_.size());
+  } else if (cached_blocks() > impl.options.keep_cached) {
+    id = impl.evict();
+  } else if (!impl.cold_.empty()) {
+    id = impl.take_back(impl.cold_);
+  } else if (!impl.lru_.empty()) {
+    id = impl.evict();
   } else {
     return Status(Code::kResourceExhausted,
                   "KV cache: all " + std::to_string(total_blocks()) + " blocks of " +
                       std::to_string(block_tokens()) + " tokens are in use",
                   "wait for a sequence to finish, or raise max_sequences or max_context");
   }
-  impl_->at(id).refs = 1;
+  impl.at(id).refs = 1;
   return id;
+}
+
+int64_t KvCache::trim() {
+  Impl& impl = *impl_;
+  // The bottom of the stack: nobody has come down to these since the last call.
+  const auto end = impl.warm_.begin() + static_cast<ptrdiff_t>(impl.least_warm_);
+  std::vector<BlockId> unused(impl.warm_.begin(), end);
+  impl.warm_.erase(impl.warm_.begin(), end);
+  impl.least_warm_ = impl.warm_.size();
+  std::sort(unused.begin(), unused.end());
+  for (size_t i = 0; i < unused.size();) {
+    size_t next = i + 1;
+    while (next < unused.size() && unused[next] == unused[next - 1] + 1) ++next;
+    impl.release_memory(unused[i], static_cast<int64_t>(next - i));
+    i = next;
+  }
+  impl.cold_.insert(impl.cold_.end(), unused.rbegin(), unused.rend());
+  return static_cast<int64_t>(unused.size());
 }
 
 void KvCache::add_ref(BlockId id) {
@@ -124,7 +183,7 @@ void KvCache::release(BlockId id) {
   Impl::Block& block = impl_->at(id);
   if (--block.refs > 0) return;
   if (block.key.empty()) {
-    impl_->free_.push_back(id);
+    impl_->warm_.push_back(id);
     return;
   }
   block.lru_at = impl_->lru_.insert(impl_->lru_.end(), id);
@@ -166,7 +225,7 @@ void KvCache::forget_all() {
   impl_->index_.clear();
   for (BlockId id : impl_->lru_) {
     impl_->at(id).in_lru = false;
-    impl_->free_.push_back(id);
+    impl_->warm_.push_back(id);
   }
   impl_->lru_.clear();
 }

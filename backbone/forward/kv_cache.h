@@ -2,8 +2,13 @@
 // so that sequences with a common prefix share the blocks of that prefix.
 //
 // A block holds `block_tokens` positions of all layers, float32: keys and values, or with latent
-// attention the latent alone, from which both are computed. Memory is reserved once
-// and touched on first use.
+// attention the latent alone, from which both are computed. Address space is reserved once; memory
+// is taken from the system as blocks are needed for the first time and given back by trim().
+//
+// A block is in one of four places: *cold* (costs no memory), *warm* (its memory is there, its
+// contents are not wanted), *cached* (unused, but found by its prefix) or in use. What is there is
+// used again before memory grows: warm blocks first, then the cached ones beyond `keep_cached`,
+// longest unused first, then cold ones, and when there are none the other cached ones.
 //
 // Invariants: (1) a block with more than one reference is full and never written again;
 // (2) blocks in the prefix index hold exactly the hidden history named by their key, which chains
@@ -28,8 +33,9 @@ namespace chimera {
 struct KvCacheOptions {
   int64_t block_tokens = 16;  // 16: small enough that short chats waste little, large enough that
                               // attention walks contiguous keys
-  int64_t blocks = 0;         // pool size
+  int64_t blocks = 0;         // pool size: the most that is ever held
   bool prefix_cache = true;
+  int64_t keep_cached = 0;  // unused cached blocks that memory may grow beside
 };
 
 class KvCache {
@@ -43,11 +49,22 @@ class KvCache {
   int64_t total_blocks() const;
   /// Blocks that allocate() could hand out now: free ones plus unreferenced cached ones.
   int64_t available_blocks() const;
+  /// Unreferenced blocks that a prefix still finds.
+  int64_t cached_blocks() const;
+  /// Blocks whose memory is there: in use, cached or warm.
+  int64_t resident_blocks() const;
+  /// Bytes of one block of `block_tokens` positions of a model.
+  static uint64_t block_bytes(const ModelConfig& config, int64_t block_tokens);
+  uint64_t block_bytes() const;
   uint64_t reserved_bytes() const;
 
   /// A block with one reference, evicting the least recently used cached block if needed;
   /// resource_exhausted when every block is referenced.
   Result<BlockId> allocate();
+  /// Gives the memory of warm blocks back to the system that were not needed since the call before:
+  /// so a cache in use keeps what it goes through, and one that nobody uses ends with the cached
+  /// blocks alone. Returns how many there were.
+  int64_t trim();
   void add_ref(BlockId block);
   void release(BlockId block);
 

@@ -6,6 +6,8 @@
 #include <random>
 #include <set>
 
+#include "base/testing.h"
+
 namespace chimera {
 namespace {
 
@@ -18,8 +20,9 @@ ModelConfig small_model() {
   return c;
 }
 
-std::unique_ptr<KvCache> make_cache(int64_t blocks, bool prefix_cache = true) {
-  auto cache = KvCache::create(small_model(), {4, blocks, prefix_cache});
+std::unique_ptr<KvCache> make_cache(int64_t blocks, bool prefix_cache = true,
+                                    int64_t keep_cached = 0) {
+  auto cache = KvCache::create(small_model(), {4, blocks, prefix_cache, keep_cached});
   EXPECT_TRUE(cache.ok()) << cache.status().to_string();
   return std::move(*cache);
 }
@@ -77,6 +80,81 @@ TEST(KvCache, CachedBlocksAreFoundUntilEvictedLeastRecentlyUsedFirst) {
   EXPECT_EQ(cache->lookup(key(2)), ids[2]);
   EXPECT_EQ(cache->lookup(key(0)), ids[0]);
   EXPECT_EQ(cache->available_blocks(), 0);
+}
+
+/// One client, one request at a time: each leaves a full block that a prefix finds.
+void run_requests(KvCache& cache, int from, int count) {
+  for (int i = from; i < from + count; ++i) {
+    const auto id = cache.allocate();
+    ASSERT_TRUE(id.ok());
+    cache.publish(*id, key(i));
+    cache.release(*id);
+  }
+}
+
+TEST(KvCache, WhatIsThereIsUsedAgainBeforeMemoryGrows) {
+  auto cache = make_cache(1000);
+  run_requests(*cache, 0, 500);
+  EXPECT_EQ(cache->resident_blocks(), 1);
+  EXPECT_EQ(cache->cached_blocks(), 1);
+  EXPECT_GE(cache->lookup(key(499)), 0);
+
+  auto keeping = make_cache(1000, true, /*keep_cached=*/10);
+  run_requests(*keeping, 0, 500);
+  EXPECT_EQ(keeping->resident_blocks(), 11);
+  EXPECT_EQ(keeping->cached_blocks(), 11);
+  EXPECT_EQ(keeping->lookup(key(488)), -1);
+  EXPECT_GE(keeping->lookup(key(489)), 0);
+}
+
+TEST(KvCache, MoreCachedBlocksThanAreKeptGiveWayOnlyToNeed) {
+  auto cache = make_cache(4, true, /*keep_cached=*/4);
+  run_requests(*cache, 0, 4);
+  EXPECT_EQ(cache->cached_blocks(), 4);
+  EXPECT_TRUE(cache->allocate().ok());
+  EXPECT_EQ(cache->lookup(key(0)), -1);
+}
+
+TEST(KvCache, TrimGivesBackWhatNobodyNeededSinceTheLastOne) {
+  auto cache = make_cache(8);
+  std::vector<KvCache::BlockId> ids;
+  for (int i = 0; i < 8; ++i) ids.push_back(*cache->allocate());
+  for (KvCache::BlockId id : ids) cache->release(id);
+  EXPECT_EQ(cache->resident_blocks(), 8);
+  EXPECT_EQ(cache->trim(), 0) << "all of them were in use since the last one";
+  const auto busy = *cache->allocate();
+  const auto other = *cache->allocate();
+  cache->release(other);
+  EXPECT_EQ(cache->trim(), 6) << "two were needed";
+  EXPECT_EQ(cache->resident_blocks(), 2);
+  EXPECT_EQ(cache->trim(), 1);
+  cache->release(busy);
+  EXPECT_EQ(cache->trim(), 0);
+  EXPECT_EQ(cache->trim(), 1);
+  EXPECT_EQ(cache->resident_blocks(), 0);
+  EXPECT_EQ(cache->available_blocks(), 8);
+}
+
+TEST(KvCache, TrimmedMemoryIsTheSystemsAgain) {
+  // 16,384 blocks of 12 KiB on pages of 4 KiB: 192 MiB, so that what else moves does not count.
+  constexpr int64_t kBlocks = 16384;
+  ModelConfig config = small_model();
+  config.head_dim = config.v_head_dim = 64;
+  auto cache = std::move(*KvCache::create(config, {4, kBlocks, true, 0}));
+  const int64_t before = testing_support::resident_kib();
+  std::vector<KvCache::BlockId> ids;
+  for (int64_t i = 0; i < kBlocks; ++i) {
+    ids.push_back(*cache->allocate());
+    std::fill_n(cache->keys(ids.back(), 0), cache->block_bytes() / sizeof(float), 1.0f);
+  }
+  const int64_t full = testing_support::resident_kib();
+  for (KvCache::BlockId id : ids) cache->release(id);
+  cache->trim();
+  EXPECT_EQ(cache->trim(), kBlocks);
+  const int64_t after = testing_support::resident_kib();
+  const auto pool_kib = static_cast<int64_t>(cache->reserved_bytes() / 1024);
+  EXPECT_GE(full - before, pool_kib * 9 / 10);
+  EXPECT_GE(full - after, pool_kib * 9 / 10);
 }
 
 TEST(KvCache, PublishedBlockInUseIsShared) {
@@ -139,14 +217,16 @@ TEST(KvCache, ChainKeysDifferInScopeOrderAndHistory) {
 }
 
 TEST(KvCache, ImpossibleSizesAreRefused) {
-  EXPECT_EQ(KvCache::create(small_model(), {16, 0, true}).status().code(), Code::kInvalidArgument);
-  EXPECT_EQ(KvCache::create(small_model(), {0, 4, true}).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(KvCache::create(small_model(), {16, 0, true, 0}).status().code(),
+            Code::kInvalidArgument);
+  EXPECT_EQ(KvCache::create(small_model(), {0, 4, true, 0}).status().code(),
+            Code::kInvalidArgument);
   ModelConfig huge = small_model();
   huge.num_layers = 4096;
   huge.num_kv_heads = 4096;
   huge.head_dim = 4096;
   huge.v_head_dim = 4096;
-  EXPECT_EQ(KvCache::create(huge, {4096, 2147483647, true}).status().code(),
+  EXPECT_EQ(KvCache::create(huge, {4096, 2147483647, true, 0}).status().code(),
             Code::kResourceExhausted);
 }
 
@@ -183,6 +263,8 @@ TEST(KvCache, RandomOperationsKeepTheInvariants) {
     return it->first;
   };
   for (int step = 0; step < 20000; ++step) {
+    if (random() % 16 == 0) cache->trim();
+    ASSERT_LE(cache->resident_blocks(), 8);
     switch (random() % 4) {
       case 0: {
         const auto id = cache->allocate();
