@@ -24,8 +24,8 @@ struct SequenceUsage {
   }
 };
 
-/// Totals since start for `routing` and `stats`. Written by the engine thread inside a pass; the
-/// engine copies it under its own lock for readers.
+/// Totals for `routing` and `stats`. The engine thread counts into one of its own inside a pass and
+/// moves that into the one that readers see.
 struct RouterStats {
   struct Layer {
     std::map<std::string, std::vector<uint64_t>> expert_tokens;  // module -> tokens per expert
@@ -35,8 +35,14 @@ struct RouterStats {
     /// Adds what one pass sent to one module. `tokens_per_expert`: [experts of the module].
     void add_module(const std::string& module, std::span<const uint64_t> tokens_per_expert,
                     double amount);
+    void move_into(Layer& total);
   };
   std::vector<Layer> layers;
+
+  /// Adds all counts to `total` and sets them to zero. Allocates only for what `total` has not
+  /// seen.
+  void move_into(RouterStats& total);
+  void forget_module(const std::string& module);
 };
 
 }  // namespace chimera

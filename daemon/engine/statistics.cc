@@ -22,13 +22,31 @@ Statistics::Statistics() { step_ms_.reserve(kStepWindow); }
 
 void Statistics::record_step(double ms) { recorded_.push_back(static_cast<float>(ms)); }
 
+void Statistics::keep_modules(const std::set<std::string>& in_use) {
+  const MutexLock lock(mutex_);
+  router_.move_into(shown_router_);
+  gone_.remove_if([&](const std::string& name) { return in_use.contains(name); });
+  std::set<std::string> left;
+  for (const RouterStats::Layer& layer : shown_router_.layers) {
+    for (const auto& [name, mass] : layer.mass) {
+      if (!in_use.contains(name)) left.insert(name);
+    }
+  }
+  for (const std::string& name : gone_) left.erase(name);
+  gone_.insert(gone_.end(), left.begin(), left.end());
+  for (; gone_.size() > kGoneModules; gone_.pop_front()) {
+    router_.forget_module(gone_.front());
+    shown_router_.forget_module(gone_.front());
+  }
+}
+
 void Statistics::show(Routing routing) {
   const auto now = std::chrono::steady_clock::now();
   const bool due = routing == Routing::kNow || now - routing_shown_ >= kRoutingInterval;
   const MutexLock lock(mutex_);
   shown_ = counters_;
   if (due) {
-    shown_router_ = router_;
+    router_.move_into(shown_router_);
     routing_shown_ = now;
   }
   for (const float ms : recorded_) {

@@ -57,5 +57,54 @@ TEST(Statistics, RoutingIsShownNowOrWhenDue) {
   EXPECT_EQ(statistics.read().router.layers.size(), 2u);
 }
 
+TEST(Statistics, RoutingAddsUpOverWhatIsShown) {
+  Statistics statistics;
+  const auto count = [&](const std::string& module, uint64_t tokens) {
+    RouterStats& router = *statistics.router();
+    router.layers.resize(1);
+    router.layers[0].add_module(module, std::vector<uint64_t>{tokens, 1}, 0.5);
+    router.layers[0].tokens += tokens;
+    statistics.show(Statistics::Routing::kNow);
+  };
+  count("a", 3);
+  count("a", 4);
+  count("b", 2);
+  const RouterStats::Layer layer = statistics.read().router.layers.at(0);
+  EXPECT_EQ(layer.expert_tokens.at("a"), (std::vector<uint64_t>{7, 2}));
+  EXPECT_EQ(layer.mass.at("a"), 1.0);
+  EXPECT_EQ(layer.expert_tokens.at("b"), (std::vector<uint64_t>{2, 1}));
+  EXPECT_EQ(layer.tokens, 9u);
+}
+
+TEST(Statistics, ModulesThatComeAndGoDoNotAddUp) {
+  Statistics statistics;
+  const auto names = [&] {
+    std::set<std::string> out;
+    const RouterStats::Layer layer = statistics.read().router.layers.at(0);
+    for (const auto& [name, mass] : layer.mass) out.insert(name);
+    return out;
+  };
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = "module" + std::to_string(i);
+    RouterStats& router = *statistics.router();
+    router.layers.resize(1);
+    for (const std::string& one : {std::string("backbone"), name}) {
+      router.layers[0].add_module(one, std::vector<uint64_t>{1}, 0.5);
+    }
+    ++router.layers[0].tokens;
+    statistics.show(Statistics::Routing::kNow);
+    statistics.keep_modules({"backbone", name});
+  }
+  EXPECT_EQ(names().size(), Statistics::kGoneModules + 2);
+  EXPECT_TRUE(names().contains("module999"));
+  EXPECT_TRUE(names().contains("module998")) << "what left last is still told of";
+  EXPECT_FALSE(names().contains("module1"));
+  EXPECT_EQ(statistics.read().router.layers[0].tokens, 1000u);
+  // One that comes back is not forgotten as the oldest of those gone.
+  statistics.keep_modules({"backbone", "module968"});
+  statistics.keep_modules({"backbone", "module968"});
+  EXPECT_TRUE(names().contains("module968"));
+}
+
 }  // namespace
 }  // namespace chimera
