@@ -6,6 +6,8 @@
 // Thread safety: ring() from any thread, wait() from one.
 #pragma once
 
+#include <chrono>
+
 #include "base/threads/mutex.h"
 
 namespace chimera {
@@ -24,6 +26,13 @@ class Doorbell {
   void wait() {
     const MutexLock lock(mutex_);
     changed_.wait(mutex_, [this]() REQUIRES(mutex_) { return rung_; });
+    rung_ = false;
+  }
+  /// The same, or once `time` has come.
+  void wait_until(std::chrono::steady_clock::time_point time) {
+    const MutexLock lock(mutex_);
+    changed_.wait_for(mutex_, time - std::chrono::steady_clock::now(),
+                      [this]() REQUIRES(mutex_) { return rung_; });
     rung_ = false;
   }
 

@@ -24,10 +24,60 @@ Status check_options(const EngineOptions& options) {
   CHIMERA_RETURN_IF_ERROR(positive("max_context", options.max_context));
   CHIMERA_RETURN_IF_ERROR(positive("max_queue", options.max_queue));
   CHIMERA_RETURN_IF_ERROR(positive("prefill_chunk", options.prefill_chunk));
+  if (!(options.step_target_ms >= 1.0))
+    return {Code::kInvalidArgument,
+            fmt::format("step_target_ms is {} (expected at least 1)", options.step_target_ms),
+            "correct it in the deployment file"};
   return positive("max_live_epochs", options.max_live_epochs);
 }
 
+/// Positions past the trained range have no meaning; the smaller limit rules.
+int64_t usable_context(const ModelConfig& config, const EngineOptions& options) {
+  const int64_t trained = config.max_position_embeddings;
+  return trained > 0 ? std::min(options.max_context, trained) : options.max_context;
+}
+
+int64_t blocks_of(const ModelConfig& config, const EngineOptions& options) {
+  constexpr int64_t kTokens = KvCacheOptions{}.block_tokens;
+  return (usable_context(config, options) + kTokens - 1) / kTokens;
+}
+
+/// The pool within `kv_bytes`: one context at least, so that the oldest sequence can always go on.
+Result<KvCacheOptions> cache_options(const ModelConfig& config, const EngineOptions& options) {
+  KvCacheOptions cache;
+  cache.prefix_cache = options.prefix_cache;
+  const int64_t context = blocks_of(config, options);
+  cache.blocks = options.max_sequences * context;
+  if (options.kv_bytes) {
+    const uint64_t block = KvCache::block_bytes(config, cache.block_tokens);
+    const uint64_t affordable = *options.kv_bytes / block;
+    if (affordable < static_cast<uint64_t>(context))
+      return Status(
+          Code::kResourceExhausted,
+          fmt::format("key/value cache: {} bytes hold {} tokens (expected {}, one context, which "
+                      "takes {} bytes)",
+                      *options.kv_bytes, affordable * static_cast<uint64_t>(cache.block_tokens),
+                      usable_context(config, options), static_cast<uint64_t>(context) * block),
+          "lower serve.max_context, or raise memory.kv or memory.budget");
+    if (affordable < static_cast<uint64_t>(cache.blocks))
+      cache.blocks = static_cast<int64_t>(affordable);
+  }
+  // Prefixes of a few conversations stay even where one client comes at a time; more than a quarter
+  // of the cache is only taken by those that run.
+  cache.keep_cached = cache.blocks / 4;
+  return cache;
+}
+
 }  // namespace
+
+uint64_t full_kv_bytes(const ModelConfig& config, const EngineOptions& options) {
+  return least_kv_bytes(config, options) * static_cast<uint64_t>(options.max_sequences);
+}
+
+uint64_t least_kv_bytes(const ModelConfig& config, const EngineOptions& options) {
+  return static_cast<uint64_t>(blocks_of(config, options)) *
+         KvCache::block_bytes(config, KvCacheOptions{}.block_tokens);
+}
 
 Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const Backbone> backbone,
                                                std::shared_ptr<const Tokenizer> tokenizer,
@@ -37,16 +87,10 @@ Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const Backbone> b
     return Status(Code::kInvalidArgument, "the engine needs a backbone and a first routing table");
   CHIMERA_RETURN_IF_ERROR(check_options(options));
   const ModelConfig& config = backbone->config();
-  // Positions past the trained range have no meaning; the smaller limit rules.
-  if (config.max_position_embeddings > 0)
-    options.max_context = std::min(options.max_context, config.max_position_embeddings);
-
-  KvCacheOptions cache;
-  cache.prefix_cache = options.prefix_cache;
-  // Every slot can hold a full context at once: a free slot implies free blocks.
-  cache.blocks =
-      options.max_sequences * ((options.max_context + cache.block_tokens - 1) / cache.block_tokens);
-  Result<std::unique_ptr<KvCache>> kv = KvCache::create(config, cache);
+  options.max_context = usable_context(config, options);
+  Result<KvCacheOptions> cache = cache_options(config, options);
+  if (!cache.ok()) return cache.status();
+  Result<std::unique_ptr<KvCache>> kv = KvCache::create(config, *cache);
   if (!kv.ok()) return kv.status().with_context("key/value cache");
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(
       std::move(backbone), std::move(tokenizer), std::move(table), options, std::move(*kv))));

@@ -11,9 +11,11 @@
 // Thread safety: all public methods may be called from any thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,9 +32,20 @@ struct EngineOptions {
   int64_t max_context = 2048;
   int64_t max_queue = 64;
   int64_t prefill_chunk = 128;
+  double step_target_ms = 50.0;  // what a step with prompts may take: the gap that streams see
   int64_t max_live_epochs = 4;
   bool prefix_cache = true;
+  /// Bytes of keys and values at most; none: a full context for every sequence at once. Sequences
+  /// for which there is no room wait, or are computed again later.
+  std::optional<uint64_t> kv_bytes = std::nullopt;
+  /// How often memory of the cache that nobody needed goes back to the system.
+  std::chrono::milliseconds trim_interval{5'000};
 };
+
+/// Bytes of a cache that holds a full context for every sequence at once, and of one that holds a
+/// single context: the most and the least that an engine of these options takes.
+uint64_t full_kv_bytes(const ModelConfig& config, const EngineOptions& options);
+uint64_t least_kv_bytes(const ModelConfig& config, const EngineOptions& options);
 
 /// What happens to live sequences when a table is published.
 enum class InFlight : uint8_t { kPin, kRestart };
@@ -57,8 +70,12 @@ struct EngineStats {
   uint64_t admitted = 0, finished = 0, failed = 0, cancelled = 0, rejected = 0, restarted = 0;
   uint64_t prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, steps = 0;
   uint64_t dropped_choices = 0;  // of rows that went on without a failed expert
+  uint64_t paused = 0;           // sequences computed again later because older ones needed blocks
   double step_ms_p50 = 0, step_ms_p99 = 0;
   int64_t kv_blocks_total = 0, kv_blocks_free = 0;
+  /// The most there may be; what is taken from the system now; of that, what live sequences hold
+  /// and what only prefixes find.
+  uint64_t kv_bytes_budget = 0, kv_bytes_resident = 0, kv_bytes_used = 0, kv_bytes_cached = 0;
   RouterStats router;
 };
 

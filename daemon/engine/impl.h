@@ -11,6 +11,8 @@
 
 #include <atomic>
 #include <memory>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "daemon/engine/doorbell.h"
@@ -33,6 +35,9 @@ struct Engine::Impl {
   // Engine thread.
   void run();
   bool idle() const;
+  void sleep();
+  void trim_when_due();
+  std::set<std::string> modules_in_use() const;
   void apply_cancels();
   void expire_deadlines();
   void end_matching(FinishReason reason, const auto& match);
@@ -54,6 +59,10 @@ struct Engine::Impl {
   EpochBoard board;
   LiveSequences live;
   Step step;
+
+  // Engine thread only.
+  Clock::time_point next_trim;
+  bool to_trim = false;  // there may be memory to give back
 
   std::atomic<bool> stopping{false};
   std::thread thread;  // last: everything above exists when it starts

@@ -13,13 +13,15 @@ LiveSequences::LiveSequences(Options options, std::unique_ptr<KvCache> cache, En
       counters_(counters),
       reaper_(reaper),
       cache_(std::move(cache)),
-      scheduler_(cache_.get(), options_.prefill_chunk, options_.prefix_cache) {}
+      scheduler_(cache_.get(),
+                 StepPace(options_.step_target_ms, options_.prefill_chunk, options_.row_positions),
+                 options_.prefill_chunk, options_.prefix_cache) {}
 
 bool LiveSequences::has_room_for(const PendingRequest& pending) const {
   if (static_cast<int64_t>(live_.size()) >= options_.max_sequences) return false;
-  const auto prompt = static_cast<int64_t>(pending.request.tokens.size());
-  const int64_t most = std::min(options_.max_context, prompt + pending.request.max_tokens);
-  return live_.empty() || scheduler_.fits(most);
+  // One more for the first token that is drawn.
+  const auto tokens = static_cast<int64_t>(pending.request.tokens.size()) + 1;
+  return live_.empty() || scheduler_.fits(std::min(options_.max_context, tokens), live_);
 }
 
 void LiveSequences::admit(PendingRequest pending,
@@ -37,7 +39,7 @@ void LiveSequences::admit(PendingRequest pending,
   counters_->prompt_tokens += static_cast<uint64_t>(s.prompt_tokens);
   if (!view.ok()) return fail(s, view.status());
   s.set_view(std::move(*view));
-  if (Status placed = scheduler_.place(s); !placed.ok()) return fail(s, std::move(placed));
+  scheduler_.place(s);
   s.cached = s.computed;
   counters_->cached_tokens += static_cast<uint64_t>(s.cached);
 }
@@ -95,7 +97,7 @@ void LiveSequences::restart(Sequence& sequence, const Result<RouteViewPtr>& view
   sequence.restart();
   move(sequence, *view);
   ++counters_->restarted;
-  if (Status placed = scheduler_.place(sequence); !placed.ok()) fail(sequence, std::move(placed));
+  if (!sequence.paused) scheduler_.place(sequence);
 }
 
 std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current) const {
@@ -121,10 +123,23 @@ void LiveSequences::sweep() {
   });
 }
 
+bool LiveSequences::trim() {
+  (void)cache_->trim();
+  const int64_t kept =
+      cache_->total_blocks() - cache_->available_blocks() + cache_->cached_blocks();
+  return cache_->resident_blocks() > kept;
+}
+
 void LiveSequences::count_occupancy() {
   counters_->live = static_cast<int64_t>(live_.size());
   counters_->kv_blocks_total = cache_->total_blocks();
   counters_->kv_blocks_free = cache_->available_blocks();
+  const uint64_t block = cache_->block_bytes();
+  const auto bytes = [block](int64_t blocks) { return static_cast<uint64_t>(blocks) * block; };
+  counters_->kv_bytes_budget = cache_->reserved_bytes();
+  counters_->kv_bytes_resident = bytes(cache_->resident_blocks());
+  counters_->kv_bytes_cached = bytes(cache_->cached_blocks());
+  counters_->kv_bytes_used = bytes(cache_->total_blocks() - cache_->available_blocks());
 }
 
 std::vector<RequestId> LiveSequences::send_endings() {

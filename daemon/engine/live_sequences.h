@@ -5,8 +5,8 @@
 // stays in place, so that whoever walks over all of them is not disturbed.
 //
 // Invariants: (1) every request handed in gets exactly one terminal event; (2) a sequence that has
-// not ended has a view and the blocks for all its tokens; (3) views are let go through the reaper,
-// because the last one may free a module.
+// not ended has a view, and blocks for what it has computed; (3) views are let go through the
+// reaper, because the last one may free a module.
 //
 // Thread safety: engine thread only.
 #pragma once
@@ -31,6 +31,8 @@ class LiveSequences {
     int64_t max_sequences = 1;
     int64_t max_context = 1;
     int64_t prefill_chunk = 1;
+    double step_target_ms = 50.0;
+    double row_positions = 1.0;  // as StepPace's
     bool prefix_cache = true;
   };
   /// `counters` and `reaper` outlive this.
@@ -60,6 +62,9 @@ class LiveSequences {
   void restart(Sequence& sequence, const Result<RouteViewPtr>& view);
   /// Forgets the keys and values of all prefixes that were cached for later requests.
   void forget_prefixes() { cache_->forget_all(); }
+  /// Gives memory of the cache back that was not needed since the call before; true when there may
+  /// be more to give back.
+  bool trim();
 
   /// Epochs in use, `current` among them, with how many sequences are on each; in order.
   std::vector<EpochInfo> epochs(const RoutingTable& current) const;

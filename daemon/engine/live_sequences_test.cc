@@ -64,13 +64,13 @@ TEST_F(LiveSequencesTest, EveryRequestEndsOnceHoweverOftenItIsEnded) {
 TEST_F(LiveSequencesTest, RoomIsSlotsAndBlocksAndTheFirstAlwaysFits) {
   EXPECT_TRUE(live_->has_room_for(pending(60, 1000)));  // clipped to the context
   live_->admit(pending(20, 10), table_);
-  EXPECT_TRUE(live_->has_room_for(pending(20, 10)));
-  EXPECT_FALSE(live_->has_room_for(pending(40, 10))) << "two of four blocks are taken";
+  EXPECT_TRUE(live_->has_room_for(pending(31, 1000))) << "what it draws later is not kept for it";
+  EXPECT_FALSE(live_->has_room_for(pending(40, 10))) << "two of four blocks are promised";
   live_->admit(pending(5, 5), table_);
   EXPECT_FALSE(live_->has_room_for(pending(1, 1))) << "both slots are taken";
   live_->count_occupancy();
   EXPECT_EQ(counters_.live, 2);
-  EXPECT_EQ(counters_.kv_blocks_free, 1);
+  EXPECT_EQ(counters_.kv_blocks_free, 4) << "blocks are taken when they are needed";
   for (const auto& sequence : live_->all()) live_->end(*sequence, FinishReason::kCancelled);
   send();
   sinks_.clear();

@@ -1,4 +1,6 @@
 // The engine thread: what it does between two steps, and in which order.
+#include <malloc.h>
+
 #include <utility>
 
 #include "daemon/engine/impl.h"
@@ -18,6 +20,8 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
             .max_sequences = options.max_sequences,
             .max_context = options.max_context,
             .prefill_chunk = options.prefill_chunk,
+            .step_target_ms = options.step_target_ms,
+            .row_positions = StepPace::row_positions(backbone->config()),
             .prefix_cache = options.prefix_cache},
            std::move(cache), &statistics.counters(), &reaper),
       step(backbone, options.threads, &live, &statistics) {
@@ -33,8 +37,9 @@ Engine::Impl::~Impl() {
 
 void Engine::Impl::run() {
   while (!stopping) {
+    trim_when_due();
     if (idle()) {
-      bell.wait();
+      sleep();
       continue;
     }
     apply_cancels();
@@ -45,6 +50,7 @@ void Engine::Impl::run() {
     flush_endings();
     if (live.empty()) continue;
     step.run();
+    to_trim = true;
     if (live.has_endings()) {
       flush_endings();
     } else {
@@ -52,6 +58,24 @@ void Engine::Impl::run() {
     }
   }
   end_everything();
+}
+
+/// Until somebody rings, or there is memory to give back.
+void Engine::Impl::sleep() {
+  if (to_trim)
+    bell.wait_until(next_trim);
+  else
+    bell.wait();
+}
+
+void Engine::Impl::trim_when_due() {
+  const Clock::time_point now = Clock::now();
+  if (now < next_trim) return;
+  next_trim = now + options.trim_interval;
+  to_trim = live.trim();
+  // What requests and answers took of the heap. Only when nobody waits: it walks all of it.
+  if (idle()) (void)malloc_trim(0);
+  show(Statistics::Routing::kWhenDue);
 }
 
 bool Engine::Impl::idle() const { return live.empty() && queue.idle() && board.idle(); }
@@ -85,9 +109,21 @@ void Engine::Impl::carry_out_changes() {
   if (!board.carry_out(live, queue)) return;
   step.let_go();
   flush_endings();
+  statistics.keep_modules(modules_in_use());
   // Once a change is acknowledged, what was counted before it is visible.
   show(Statistics::Routing::kNow);
   board.acknowledge();
+}
+
+/// Names of the modules of all tables in use.
+std::set<std::string> Engine::Impl::modules_in_use() const {
+  std::set<std::string> names;
+  const auto add = [&](const RoutingTable& table) {
+    for (const auto& module : table.modules()) names.insert(module->name());
+  };
+  add(*board.current());
+  for (const auto& sequence : live.all()) add(*sequence->view->table);
+  return names;
 }
 
 void Engine::Impl::admit() {

@@ -24,14 +24,27 @@ int64_t Batch::logit_rows(size_t i) const {
   return 0;
 }
 
-bool Scheduler::fits(int64_t positions) const {
+int64_t Scheduler::blocks_for(int64_t positions) const {
   const int64_t size = cache_->block_tokens();
-  return (positions + size - 1) / size <= cache_->available_blocks();
+  return (positions + size - 1) / size;
 }
 
-Status Scheduler::place(Sequence& sequence) {
+int64_t Scheduler::lacking(const Sequence& sequence, int64_t positions) const {
+  const auto has = static_cast<int64_t>(sequence.kv.blocks().size());
+  return std::max<int64_t>(0, blocks_for(positions) - has);
+}
+
+bool Scheduler::fits(int64_t tokens, Live live) const {
+  int64_t wanted = blocks_for(tokens);
+  for (const auto& sequence : live) {
+    if (sequence->paused) return false;
+    wanted += lacking(*sequence, static_cast<int64_t>(sequence->tokens.size()));
+  }
+  return wanted <= cache_->available_blocks();
+}
+
+void Scheduler::place(Sequence& sequence) {
   sequence.computed = sequence.scoring() ? 0 : adopt_prefix(sequence);
-  return sequence.kv.reserve(sequence.max_positions());
 }
 
 int64_t Scheduler::adopt_prefix(Sequence& sequence) {
@@ -49,41 +62,120 @@ int64_t Scheduler::adopt_prefix(Sequence& sequence) {
   return found * size;
 }
 
-void Scheduler::build(std::span<const std::unique_ptr<Sequence>> live, Batch& batch) const {
+void Scheduler::build(Live live, Batch& batch) {
   batch.clear();
-  int64_t budget = prefill_chunk_;
+  units_ = 0.0;
+  has_prompts_ = false;
+  resume(live);
+  runs_.clear();
   for (const auto& sequence : live) {
-    int64_t n = 1;
-    if (!sequence->decoding()) {
-      n = std::min(sequence->uncomputed(), budget);
-      if (n <= 0) continue;
-      budget -= n;
-    }
-    BatchSegment segment;
-    segment.tokens = std::span<const int32_t>(sequence->tokens)
-                         .subspan(static_cast<size_t>(sequence->computed), static_cast<size_t>(n));
-    segment.position = sequence->computed;
-    segment.kv = &sequence->kv;
-    if (sequence->scoring()) {
-      segment.logits = BatchSegment::Logits::kAll;
-    } else if (n == sequence->uncomputed()) {
-      segment.logits = BatchSegment::Logits::kLast;
-    } else {
-      segment.logits = BatchSegment::Logits::kNone;
-    }
-    batch.segments.push_back(segment);
-
-    RoutedSegment routed;
-    routed.view = sequence->view.get();
-    routed.rows = n;
-    routed.usage = &sequence->usage;
-    routed.trace = sequence->routing.get();
-    routed.trace_row = sequence->computed;
-    const auto& deadline = sequence->request.deadline;
-    if (deadline) routed.deadline_ns = steady_ns(*deadline);
-    batch.routed.push_back(routed);
-    batch.owners.push_back(sequence.get());
+    const bool decodes = !sequence->paused && sequence->decoding();
+    runs_.push_back({sequence.get(), decodes ? 1 : 0});
+    if (decodes) units_ += pace_.units(1, sequence->computed);
   }
+  share_out(runs_);
+  for (size_t i = 0; i < live.size(); ++i) {
+    Sequence& s = *live[i];
+    // Whoever was before it in the list may have paused it in the meantime.
+    const bool runs =
+        runs_[i].tokens > 0 && !s.paused && grow(live, i, s.computed + runs_[i].tokens);
+    if (!runs) continue;
+    add_to(batch, runs_[i]);
+    if (s.decoding()) continue;
+    units_ += pace_.units(runs_[i].tokens, s.computed);
+    has_prompts_ = true;
+  }
+}
+
+void Scheduler::share_out(std::vector<Run>& runs) const {
+  std::vector<Run*> prompts;
+  for (Run& run : runs) {
+    if (run.tokens == 0 && !run.sequence->paused) prompts.push_back(&run);
+  }
+  if (prompts.empty()) return;
+  double units = pace_.allowance(units_);
+  int64_t rows = prefill_chunk_;
+  const auto give = [&](Run& run, double most) {
+    const int64_t at = run.sequence->computed + run.tokens;
+    const int64_t left = run.sequence->uncomputed() - run.tokens;
+    const int64_t n = std::min({left, rows, pace_.rows(std::min(most, units), at)});
+    run.tokens += n;
+    rows -= n;
+    units -= pace_.units(n, at);
+  };
+  Run& first = *prompts.front();
+  give(first, units / 4.0);
+  if (first.tokens == 0) {
+    // So far back that a quarter is less than one row.
+    first.tokens = 1;
+    --rows;
+    units -= pace_.units(1, first.sequence->computed);
+  }
+  std::stable_sort(prompts.begin(), prompts.end(), [](const Run* x, const Run* y) {
+    return x->sequence->uncomputed() < y->sequence->uncomputed();
+  });
+  for (Run* run : prompts) give(*run, units);
+}
+
+void Scheduler::resume(Live live) {
+  for (size_t i = 0; i < live.size(); ++i) {
+    if (!live[i]->paused) continue;
+    int64_t wanted = 0;
+    for (const auto& other : live) {
+      if (!other->paused || other == live[i]) wanted += lacking(*other, other->max_positions());
+    }
+    if (i > 0 && wanted > cache_->available_blocks()) return;  // nor do those after it
+    live[i]->paused = false;
+    place(*live[i]);
+  }
+}
+
+bool Scheduler::grow(Live live, size_t i, int64_t positions) {
+  size_t last = live.size();
+  while (!live[i]->kv.reserve(positions).ok()) {
+    do {
+      if (--last == i) return false;
+    } while (live[last]->kv.blocks().empty());
+    pause(*live[last]);
+  }
+  return true;
+}
+
+void Scheduler::pause(Sequence& sequence) {
+  sequence.restart();
+  sequence.paused = true;
+  ++paused_;
+}
+
+void Scheduler::record(double ms) {
+  if (has_prompts_) pace_.record(units_, ms);
+}
+
+void Scheduler::add_to(Batch& batch, const Run& run) const {
+  Sequence& s = *run.sequence;
+  BatchSegment segment;
+  segment.tokens = std::span<const int32_t>(s.tokens).subspan(static_cast<size_t>(s.computed),
+                                                              static_cast<size_t>(run.tokens));
+  segment.position = s.computed;
+  segment.kv = &s.kv;
+  if (s.scoring()) {
+    segment.logits = BatchSegment::Logits::kAll;
+  } else if (run.tokens == s.uncomputed()) {
+    segment.logits = BatchSegment::Logits::kLast;
+  } else {
+    segment.logits = BatchSegment::Logits::kNone;
+  }
+  batch.segments.push_back(segment);
+
+  RoutedSegment routed;
+  routed.view = s.view.get();
+  routed.rows = run.tokens;
+  routed.usage = &s.usage;
+  routed.trace = s.routing.get();
+  routed.trace_row = s.computed;
+  if (s.request.deadline) routed.deadline_ns = steady_ns(*s.request.deadline);
+  batch.routed.push_back(routed);
+  batch.owners.push_back(&s);
 }
 
 void Scheduler::publish_blocks(Sequence& sequence) {

@@ -46,6 +46,8 @@ void Step::run() {
   const Clock::time_point begin = Clock::now();
   live_->scheduler().build(live_->all(), batch_);
   const size_t count = batch_.segments.size();
+  statistics_->counters().paused += live_->scheduler().take_paused();
+  if (count == 0) return;  // those whose turn it is wait for blocks; the next turn is another's
   const Status status = forward(0, count);
   if (status.ok()) {
     take_results(0, count);
@@ -62,7 +64,9 @@ void Step::run() {
   }
   batch_.clear();
   ++statistics_->counters().steps;
-  statistics_->record_step(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  live_->scheduler().record(ms);
+  statistics_->record_step(ms);
 }
 
 void Step::let_go() { router_.begin_pass({}, nullptr); }

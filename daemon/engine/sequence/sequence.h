@@ -94,6 +94,7 @@ class Sequence {
   int64_t cached = 0;        // of them found in the prefix cache at admission
   uint64_t dropped = 0;      // choices done without (RoutedSegment::dropped)
   bool kv_degraded = false;  // so were some behind the KV cache: it is not what the scope says
+  bool paused = false;       // gave its blocks up for an older sequence; waits for room
   KvSequence kv;
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far
 
