@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <optional>
 
@@ -14,6 +13,7 @@
 #include "base/io/digest_memo.h"
 #include "base/io/foreign_file.h"
 #include "base/io/mapping_guard.h"
+#include "base/io/memory_limit.h"
 #include "base/io/read_range.h"
 
 namespace chimera {
@@ -58,20 +58,6 @@ Result<std::shared_ptr<Region>> map_region(const std::string& path, uint64_t siz
     return errno_status(path + ": map " + std::to_string(size) + " bytes", errno);
   }
   return std::make_shared<Region>(base, static_cast<size_t>(size));
-}
-
-/// "MemAvailable" of the kernel, bytes; nothing where there is no /proc.
-std::optional<uint64_t> available_memory() {
-  std::FILE* file = std::fopen("/proc/meminfo", "re");
-  if (file == nullptr) return std::nullopt;
-  char line[128];
-  std::optional<uint64_t> bytes;
-  unsigned long long kib = 0;
-  while (!bytes && std::fgets(line, sizeof(line), file) != nullptr) {
-    if (std::sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = uint64_t{kib} * 1024;
-  }
-  std::fclose(file);
-  return bytes;
 }
 
 /// A sparse file costs its author nothing; copying it must not cost the daemon its life.

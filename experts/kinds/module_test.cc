@@ -16,6 +16,7 @@
 #include "backbone/checkpoint/safetensors.h"
 #include "base/io/digest.h"
 #include "experts/kinds/load.h"
+#include "experts/kinds/size.h"
 
 namespace chimera {
 namespace {
@@ -126,6 +127,37 @@ std::vector<double> reference(Draft& draft, const std::string& prefix,
     for (size_t w = 0; w < kWidth; ++w) y[i] += double{down[i * kWidth + w]} * inner[w];
   }
   return y;
+}
+
+TEST(Module, ItsSizeIsKnownBeforeAWeightIsRead) {
+  Draft draft;
+  draft.add("layers.1.gate.bias", {2});
+  draft.write();
+  BackboneInfo backbone;
+  backbone.config.hidden_size = kHidden;
+  backbone.config.intermediate_size = kWidth;
+  backbone.config.num_layers = 2;
+  backbone.config.num_experts = 4;
+  backbone.fingerprint = kFingerprint;
+  const uint64_t file = std::filesystem::file_size(draft.dir + "/weights.safetensors");
+  for (const Precision precision :
+       {Precision::kF32, Precision::kBF16, Precision::kQ8, Precision::kQ4}) {
+    SCOPED_TRACE(kPrecisionNames.name(precision));
+    backbone.precision = precision;
+    const auto size = module_size(draft.dir, *read_manifest(draft.dir), backbone);
+    ASSERT_TRUE(size.ok()) << size.status().to_string();
+    const auto module = load_module(draft.dir, backbone);
+    ASSERT_TRUE(module.ok()) << module.status().to_string();
+    const uint64_t found = (*module)->resident_bytes();
+    // Weights that are used in place keep their file, and that has a header and gate rows.
+    const uint64_t beside = precision == Precision::kF32 ? file - 4u * 3 * kWidth * kHidden * 4 : 0;
+    EXPECT_GE(size->resident, found);
+    EXPECT_LE(size->resident, found + beside);
+    EXPECT_GE(size->loading, size->resident);
+    EXPECT_LE(size->loading, size->resident + file);
+  }
+  std::filesystem::remove(draft.dir + "/weights.safetensors");
+  EXPECT_FALSE(module_size(draft.dir, *read_manifest(draft.dir), backbone).ok());
 }
 
 TEST(Module, LoadsAppendAndComputes) {

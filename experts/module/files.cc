@@ -94,6 +94,18 @@ Result<uint32_t> ModuleFile::mode() const {
   return info.st_mode;
 }
 
+Result<uint64_t> ModuleFile::size() const {
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0) return errno_status(label_, errno);
+  return static_cast<uint64_t>(info.st_size);
+}
+
+Result<SafetensorsFile> ModuleFile::header() const {
+  Result<SafetensorsFile> result = SafetensorsFile::open(descriptor_path(), Residency::kMapped);
+  if (!result.ok()) return relabel(result.status());
+  return result;
+}
+
 Result<SafetensorsFile> ModuleFile::safetensors() const {
   Result<SafetensorsFile> result = SafetensorsFile::open(descriptor_path(), Residency::kCopied);
   if (!result.ok()) return relabel(result.status());

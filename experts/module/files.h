@@ -30,12 +30,15 @@ class ModuleFile {
   Result<std::string> text(size_t max_bytes) const;
   /// Digest of the whole file.
   Result<std::string> sha256() const;
+  Result<uint64_t> size() const;
   /// Type and permission bits (st_mode).
   Result<uint32_t> mode() const;
   /// "dir/path", for messages.
   const std::string& label() const { return label_; }
   /// A copy in private memory (reliability R21); its sha256() is over the very bytes it shows.
   Result<SafetensorsFile> safetensors() const;
+  /// Its tensors without reading them: mapped, for names, shapes and sizes alone.
+  Result<SafetensorsFile> header() const;
 
  private:
   ModuleFile(int fd, std::string label) : fd_(fd), label_(std::move(label)) {}

@@ -1,0 +1,84 @@
+#include "experts/kinds/size.h"
+
+#include "compute/tensor/convert.h"
+#include "experts/module/files.h"
+
+namespace chimera {
+namespace {
+
+// A plugin host without its plugin: code, stacks, heap of a fresh process.
+constexpr uint64_t kHostBytes = 8u << 20;
+
+/// What becomes of one tensor of a weights module.
+struct Kept {
+  bool in_place = false;  // the file's copy stays for it
+  uint64_t bytes = 0;     // else: of what is made from it
+};
+
+Kept kept(const TensorView& tensor, Precision precision) {
+  switch (tensor.dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      break;
+    default:
+      return {true, 0};  // quantised already
+  }
+  const auto elements = static_cast<uint64_t>(tensor.elements());
+  // Gate rows, biases and scales are numbers of a row each: F32.
+  const bool gate = tensor.name.find(".gate.") != std::string::npos;
+  if (gate || tensor.shape.size() < 2) return {false, elements * sizeof(float)};
+  const WeightFormat format = kept_format(tensor.dtype, precision);
+  if (is_packed(format)) {
+    const int64_t cols = tensor.shape.back();
+    const int64_t rows = cols == 0 ? 0 : tensor.elements() / cols;
+    return {false, static_cast<uint64_t>(weight_bytes(format, rows, cols))};
+  }
+  const auto stored = tensor.bytes.size();
+  const auto bytes = elements * static_cast<uint64_t>(info_of(format).element_bytes);
+  const bool same =
+      bytes == stored && (format == WeightFormat::kF32) == (tensor.dtype == DType::kF32);
+  return same ? Kept{true, 0} : Kept{false, bytes};
+}
+
+void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size) {
+  bool stays = false;
+  uint64_t made = 0;
+  for (const TensorView& tensor : file.tensors()) {
+    const Kept one = kept(tensor, precision);
+    stays = stays || one.in_place;
+    made += one.bytes;
+  }
+  size->resident += made + (stays ? file.file_bytes() : 0);
+  size->loading += made + file.file_bytes();
+}
+
+}  // namespace
+
+Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
+                               const BackboneInfo& backbone) {
+  ModuleSize size;
+  for (const ManifestFile& entry : manifest.files) {
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    if (manifest.kind == ModuleKind::kWeights && entry.path.ends_with(".safetensors")) {
+      const Result<SafetensorsFile> header = file->header();
+      if (!header.ok()) return header.status();
+      add_file(*header, backbone.precision, &size);
+      continue;
+    }
+    const Result<uint64_t> bytes = file->size();
+    if (!bytes.ok()) return bytes.status();
+    if (manifest.kind == ModuleKind::kLibrary) {
+      size.resident += *bytes;
+      size.loading += *bytes;
+    }
+  }
+  if (manifest.library && manifest.library->isolation == Isolation::kProcess) {
+    size.resident += kHostBytes;
+    size.loading += kHostBytes;
+  }
+  return size;
+}
+
+}  // namespace chimera
