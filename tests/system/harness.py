@@ -113,6 +113,7 @@ class Daemon:
                  descriptors: tuple[int, int] | None = None, log_level: str = "info") -> None:
         """`descriptors`: soft and hard limit of open files."""
         self.descriptors, self.log_level = descriptors, log_level
+        self.endless = (serve or {}).get("max_context") == ENDLESS
         # For those that count mappings: how many heaps glibc opens depends on which threads happen
         # to allocate at the same moment.
         self.environment = {**os.environ, **({"MALLOC_ARENA_MAX": "1"} if one_heap else {})}
@@ -144,13 +145,21 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
-            limit = self.descriptors
             self.process = subprocess.Popen(
                 [BIN / "chimerad", "--config", self.config, "--log-level", self.log_level],
                 stdout=log, stderr=log, env=self.environment,
-                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)))
+                preexec_fn=self.prepare)
         if wait:
             self.wait_ready()
+
+    def prepare(self) -> None:
+        """In the child, before it becomes the daemon."""
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)
+        if self.endless:
+            # A tiny model makes tokens faster than a busy machine lets Python read them, and a
+            # stream that is read too slowly ends: where both want the CPU, the reader goes first.
+            os.nice(10)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         assert self.process is not None
