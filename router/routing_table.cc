@@ -68,8 +68,8 @@ int64_t RoutingTable::top_k(ModuleMask mask) const {
   return effective_top_k(composition_.top_k, fitted(mask), default_top_k_);
 }
 
-std::vector<std::string> RoutingTable::notes() const {
-  return top_k_notes(composition_.top_k, fitted(all()), default_top_k_);
+std::vector<std::string> RoutingTable::notes(ModuleMask mask) const {
+  return top_k_notes(composition_.top_k, fitted(mask), default_top_k_);
 }
 
 std::vector<FittedModule> RoutingTable::fitted(ModuleMask mask) const {

@@ -54,7 +54,9 @@ class RoutingTable {
   /// as if it had never been loaded.
   int64_t top_k(ModuleMask mask) const;
   /// What the operator should know: modules that were fitted for another top_k.
-  std::vector<std::string> notes() const;
+  std::vector<std::string> notes() const { return notes(all()); }
+  /// The same to those who know the modules of `mask` alone.
+  std::vector<std::string> notes(ModuleMask mask) const;
   const GateRule& gate_rule() const { return gate_rule_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
   /// [0] is the backbone, then the enabled modules in order.

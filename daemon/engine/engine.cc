@@ -122,6 +122,10 @@ Result<RequestId> Engine::submit(EngineRequest request, std::shared_ptr<EventSin
 
 void Engine::cancel(RequestId id) { impl_->queue.cancel(id); }
 
+void Engine::entitle(RequestId id, ModuleRightsPtr rights) {
+  impl_->queue.entitle(id, std::move(rights));
+}
+
 Status Engine::publish(std::shared_ptr<const RoutingTable> table, InFlight in_flight,
                        std::chrono::milliseconds timeout) {
   return impl_->board.publish(std::move(table), in_flight, timeout);
@@ -131,9 +135,11 @@ Status Engine::revoke(const std::string& module, std::shared_ptr<const RoutingTa
   return impl_->board.revoke(module, std::move(table));
 }
 
-PublishedEpoch Engine::current() const {
-  return impl_->board.with_table([](const RoutingTable& table) {
-    return PublishedEpoch{table.epoch(), table.digest(), table.top_k(), table.notes()};
+PublishedEpoch Engine::current(const ModuleRightsPtr& rights) const {
+  return impl_->board.with_table([&](const RoutingTable& table) {
+    const ModuleMask mask = permitted(table, rights);
+    return PublishedEpoch{table.epoch(), visible_composition(table, rights), table.top_k(mask),
+                          table.notes(mask)};
   });
 }
 

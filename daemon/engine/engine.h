@@ -95,6 +95,10 @@ class Engine {
   /// Ends a request as cancelled; no effect when it already ended.
   void cancel(RequestId id);
 
+  /// Gives a request other rights to modules (null: all) from the next forward pass on: what it
+  /// gained or lost makes it recompute its KV from its tokens, as a revocation does.
+  void entitle(RequestId id, ModuleRightsPtr rights);
+
   /// Publishes a table between two steps and returns once it is current. Waits (until `timeout`)
   /// while publishing would leave more than max_live_epochs epochs in use, then answers
   /// failed_precondition naming the oldest epoch and how many sequences hold it. Sequences whose
@@ -106,7 +110,8 @@ class Engine {
   /// returns no forward pass touches the module and the engine holds no reference to it.
   Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
 
-  PublishedEpoch current() const;
+  /// As a client with `rights` may know it; null: all of it.
+  PublishedEpoch current(const ModuleRightsPtr& rights = nullptr) const;
   /// Keeps every module of the table in memory while it is held, whatever is revoked meanwhile.
   std::shared_ptr<const RoutingTable> table() const;
   std::vector<EpochInfo> epochs() const;

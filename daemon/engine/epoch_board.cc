@@ -122,6 +122,15 @@ void EpochBoard::acknowledge() {
   answers_.clear();
 }
 
+void EpochBoard::forget_views(RequestId id) {
+  for (const CommandPtr& command : waiting_) {
+    const auto known = command->views.find(id);
+    if (known == command->views.end()) continue;
+    if (known->second.ok()) reaper_->take(std::move(*known->second));
+    command->views.erase(known);
+  }
+}
+
 void EpochBoard::show(std::vector<EpochInfo> epochs) {
   const MutexLock lock(mutex_);
   epochs_.swap(epochs);
@@ -140,12 +149,7 @@ void EpochBoard::close() {
 const Result<RouteViewPtr>& EpochBoard::Command::view_for(const Sequence& sequence) {
   const auto known = views.find(sequence.id);
   if (known != views.end()) return known->second;
-  ResolvedModules modules = resolve_modules(sequence.request.modules, *table);
-  Result<RouteViewPtr> view =
-      modules.exhausted
-          ? Result<RouteViewPtr>(Status(Code::kNotFound, "no module of modules.only is left"))
-          : make_route_view(table, modules.mask, std::move(modules.bias));
-  return views.emplace(sequence.id, std::move(view)).first->second;
+  return views.emplace(sequence.id, view_on(table, sequence.request.modules)).first->second;
 }
 
 std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& live,

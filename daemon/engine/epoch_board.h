@@ -64,6 +64,8 @@ class EpochBoard {
   /// terminal events that it caused were sent and its effects shown.
   bool carry_out(LiveSequences& live, RequestQueue& queue);
   void acknowledge();
+  /// What a waiting publish would make of a request counts no more: its rights have changed.
+  void forget_views(RequestId id);
   void show(std::vector<EpochInfo> epochs);
   /// Refuses what is on the board, and everything from now on, as unavailable.
   void close();

@@ -39,6 +39,7 @@ struct Engine::Impl {
   void trim_when_due();
   std::set<std::string> modules_in_use() const;
   void apply_cancels();
+  void apply_rights();
   void expire_deadlines();
   void end_matching(FinishReason reason, const auto& match);
   void carry_out_changes();

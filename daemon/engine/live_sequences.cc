@@ -100,6 +100,16 @@ void LiveSequences::restart(Sequence& sequence, const Result<RouteViewPtr>& view
   if (!sequence.paused) scheduler_.place(sequence);
 }
 
+void LiveSequences::entitle(Sequence& sequence, ModuleRightsPtr rights) {
+  sequence.request.modules.rights = std::move(rights);
+  sequence.composition.clear();  // told anew, without what is hidden now
+  if (!sequence.view) return;
+  const auto table = sequence.view->table;
+  const Result<RouteViewPtr> view = view_on(table, sequence.request.modules);
+  const bool same = view.ok() && (*view)->scope == sequence.view->scope;
+  return same ? move(sequence, *view) : restart(sequence, view);
+}
+
 std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current) const {
   std::vector<EpochInfo> epochs{{current.epoch(), current.digest(), 0, true}};
   for (const auto& sequence : live_) {

@@ -60,6 +60,8 @@ class LiveSequences {
   /// Puts a sequence on another view with its keys and values to be computed again from its tokens;
   /// ends it as revoked when `view` is not_found, because nothing that it asked for is left.
   void restart(Sequence& sequence, const Result<RouteViewPtr>& view);
+  /// Gives a sequence other rights on the table that it is on.
+  void entitle(Sequence& sequence, ModuleRightsPtr rights);
   /// Forgets the keys and values of all prefixes that were cached for later requests.
   void forget_prefixes() { cache_->forget_all(); }
   /// Gives memory of the cache back that was not needed since the call before; true when there may

@@ -43,6 +43,7 @@ void Engine::Impl::run() {
       continue;
     }
     apply_cancels();
+    apply_rights();
     expire_deadlines();
     flush_endings();
     carry_out_changes();
@@ -96,6 +97,18 @@ void Engine::Impl::apply_cancels() {
   if (ids.empty()) return;
   end_matching(FinishReason::kCancelled,
                [&](RequestId id, const EngineRequest&) { return ids.contains(id); });
+}
+
+void Engine::Impl::apply_rights() {
+  const auto changed = queue.take_rights();
+  if (changed.empty()) return;
+  for (const auto& sequence : live.all()) {
+    const auto found = changed.find(sequence->id);
+    if (found == changed.end() || sequence->ended) continue;
+    board.forget_views(sequence->id);
+    live.entitle(*sequence, found->second);
+  }
+  step.let_go();
 }
 
 void Engine::Impl::expire_deadlines() {

@@ -37,6 +37,21 @@ void RequestQueue::cancel(RequestId id) {
   bell_->ring();
 }
 
+void RequestQueue::entitle(RequestId id, ModuleRightsPtr rights) {
+  {
+    const MutexLock lock(mutex_);
+    if (!outstanding_.contains(id)) return;
+    const auto waits = std::find_if(waiting_.begin(), waiting_.end(),
+                                    [id](const PendingRequest& p) { return p.id == id; });
+    if (waits != waiting_.end()) {
+      waits->request.modules.rights = std::move(rights);
+    } else {
+      rights_[id] = std::move(rights);
+    }
+  }
+  bell_->ring();
+}
+
 bool RequestQueue::drain(std::chrono::milliseconds timeout) {
   const MutexLock lock(mutex_);
   closed_ = true;
@@ -56,7 +71,7 @@ RequestQueue::Counts RequestQueue::counts() const {
 
 bool RequestQueue::idle() const {
   const MutexLock lock(mutex_);
-  return waiting_.empty() && cancels_.empty();
+  return waiting_.empty() && cancels_.empty() && rights_.empty();
 }
 
 std::unordered_set<RequestId> RequestQueue::take_cancels() {
@@ -64,11 +79,17 @@ std::unordered_set<RequestId> RequestQueue::take_cancels() {
   return std::exchange(cancels_, {});
 }
 
+std::unordered_map<RequestId, ModuleRightsPtr> RequestQueue::take_rights() {
+  const MutexLock lock(mutex_);
+  return std::exchange(rights_, {});
+}
+
 void RequestQueue::ended(std::span<const RequestId> ids) {
   const MutexLock lock(mutex_);
   for (const RequestId id : ids) {
     outstanding_.erase(id);
     cancels_.erase(id);
+    rights_.erase(id);
   }
   if (outstanding_.empty()) drained_.notify_all();
 }

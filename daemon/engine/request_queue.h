@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -40,6 +41,8 @@ class RequestQueue {
   Result<RequestId> add(EngineRequest request, std::shared_ptr<EventSink> sink);
   /// Has the engine end a request; no effect when it already ended.
   void cancel(RequestId id);
+  /// Gives a request other rights, at once when it waits, else with the next step.
+  void entitle(RequestId id, ModuleRightsPtr rights);
   /// Refuses new requests; returns once none is outstanding, or false when `timeout` passed.
   bool drain(std::chrono::milliseconds timeout);
   /// Counts a request that was refused before it came here.
@@ -51,10 +54,12 @@ class RequestQueue {
   Counts counts() const;
 
   // --- engine thread --------------------------------------------------------------------------
-  /// Nothing waits and nothing is to be cancelled.
+  /// Nothing waits and nothing is to be cancelled or given other rights.
   bool idle() const;
   /// What was asked to be cancelled since the last call.
   std::unordered_set<RequestId> take_cancels();
+  /// The new rights of requests that do not wait, since the last call.
+  std::unordered_map<RequestId, ModuleRightsPtr> take_rights();
   /// The waiting requests for which `match` holds, in order of arrival.
   template <class Match>
   std::vector<PendingRequest> take_if(const Match& match);
@@ -77,6 +82,7 @@ class RequestQueue {
   // Queued or live, terminal event not sent.
   std::unordered_set<RequestId> outstanding_ GUARDED_BY(mutex_);
   std::unordered_set<RequestId> cancels_ GUARDED_BY(mutex_);  // subset of outstanding_
+  std::unordered_map<RequestId, ModuleRightsPtr> rights_ GUARDED_BY(mutex_);  // likewise
   RequestId next_id_ GUARDED_BY(mutex_) = 1;
   uint64_t refused_ GUARDED_BY(mutex_) = 0;
   bool closed_ GUARDED_BY(mutex_) = false;  // draining or stopping

@@ -9,11 +9,20 @@
 namespace chimera {
 namespace {
 
-Status check_name(const std::string& name, const char* field, const RoutingTable& table) {
-  if (table.module_index(name) >= 0) return {};
+/// Whether a client with `rights` may know of the module of that index.
+bool visible(const RoutingTable& table, size_t index, const ModuleRightsPtr& rights) {
+  return index == 0 || admits(rights, table.modules()[index]->name());
+}
+
+Status check_name(const std::string& name, const char* field, const RoutingTable& table,
+                  const ModuleRightsPtr& rights) {
+  const int found = table.module_index(name);
+  if (found >= 0 && visible(table, static_cast<size_t>(found), rights)) return {};
   std::string loaded;
-  for (const auto& module : table.modules())
-    loaded += (loaded.empty() ? "" : ", ") + module->name();
+  for (size_t i = 0; i < table.modules().size(); ++i) {
+    if (!visible(table, i, rights)) continue;
+    loaded += (loaded.empty() ? "" : ", ") + table.modules()[i]->name();
+  }
   return {Code::kNotFound,
           fmt::format("{}: module \"{}\" is not loaded (loaded: {})", field, name, loaded),
           "load the module first, or take its name out of the request"};
@@ -22,12 +31,13 @@ Status check_name(const std::string& name, const char* field, const RoutingTable
 }  // namespace
 
 Status check_modules(const ModuleSelection& selection, const RoutingTable& table) {
+  const ModuleRightsPtr& rights = selection.rights;
   if (selection.only) {
     for (const std::string& name : *selection.only)
-      CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.only", table));
+      CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.only", table, rights));
   }
   for (const std::string& name : selection.exclude) {
-    CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.exclude", table));
+    CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.exclude", table, rights));
     if (table.module_index(name) == 0)
       return {
           Code::kInvalidArgument,
@@ -35,7 +45,7 @@ Status check_modules(const ModuleSelection& selection, const RoutingTable& table
           "exclude modules only"};
   }
   for (const auto& [name, bias] : selection.bias) {
-    CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.bias", table));
+    CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.bias", table, rights));
     if (!std::isfinite(bias))
       return {Code::kInvalidArgument,
               fmt::format("modules.bias of \"{}\" is {} (expected a finite number)", name, bias),
@@ -57,6 +67,44 @@ bool nothing_left(const RoutingTable& table, ModuleMask mask) {
 
 }  // namespace
 
+ModuleMask permitted(const RoutingTable& table, const ModuleRightsPtr& rights) {
+  if (rights == nullptr) return table.all();
+  ModuleMask mask = 1;
+  for (size_t i = 1; i < table.modules().size(); ++i) {
+    if (visible(table, i, rights)) mask |= ModuleMask{1} << i;
+  }
+  return mask;
+}
+
+std::string visible_composition(const RoutingTable& table, const ModuleRightsPtr& rights) {
+  if (rights == nullptr) return table.digest();
+  Composition visible = table.composition();
+  std::erase_if(visible.modules,
+                [&](const CompositionModule& m) { return !rights->admits(m.name); });
+  return visible.digest();
+}
+
+void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRightsPtr& rights) {
+  if (rights == nullptr || trace.rows == 0) return;
+  const ModuleMask mask = permitted(table, rights);
+  const auto per_layer = static_cast<size_t>(trace.rows * trace.k);
+  for (size_t l = 0; l < table.layers().size() && (l + 1) * per_layer <= trace.ids.size(); ++l) {
+    const LayerTable& layer = table.layers()[l];
+    // Slots in order of their first candidate; those that only hidden modules have are left out.
+    std::vector<int32_t> shown(static_cast<size_t>(layer.candidates), -1);
+    for (size_t c = 0; c < layer.owner.size(); ++c) {
+      if ((mask >> layer.owner[c] & 1) != 0) shown[static_cast<size_t>(layer.slot[c])] = 0;
+    }
+    int32_t next = 0;
+    for (int32_t& slot : shown) {
+      if (slot == 0) slot = next++;
+    }
+    for (size_t i = l * per_layer; i < (l + 1) * per_layer; ++i) {
+      if (trace.ids[i] >= 0) trace.ids[i] = shown[static_cast<size_t>(trace.ids[i])];
+    }
+  }
+}
+
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table) {
   ResolvedModules out;
   const auto bit = [&](const std::string& name) {
@@ -71,7 +119,7 @@ ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingT
     out.mask = table.all();
   }
   for (const std::string& name : selection.exclude) out.mask &= ~bit(name);
-  out.mask |= 1;
+  out.mask = (out.mask & permitted(table, selection.rights)) | 1;
   out.exhausted = nothing_left(table, out.mask);
   out.bias.assign(table.modules().size(), 0.0f);
   for (const auto& [name, bias] : selection.bias) {
@@ -79,6 +127,13 @@ ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingT
     if (index >= 0) out.bias[static_cast<size_t>(index)] = bias;
   }
   return out;
+}
+
+Result<std::shared_ptr<const RouteView>> view_on(const std::shared_ptr<const RoutingTable>& table,
+                                                 const ModuleSelection& selection) {
+  ResolvedModules modules = resolve_modules(selection, *table);
+  if (modules.exhausted) return Status(Code::kNotFound, "no module of modules.only is left");
+  return make_route_view(table, modules.mask, std::move(modules.bias));
 }
 
 }  // namespace chimera

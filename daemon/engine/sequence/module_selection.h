@@ -4,10 +4,12 @@
 // sequence moves to. Thread safety: free functions over values.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "daemon/engine/sequence/request.h"
+#include "router/moe.h"
 #include "router/routing_table.h"
 
 namespace chimera {
@@ -24,7 +26,18 @@ struct ResolvedModules {
 /// or invalid_argument for what can never hold (excluding the backbone, a bias that is no number).
 Status check_modules(const ModuleSelection& selection, const RoutingTable& table);
 
-/// Names that are not in the table have no effect.
+/// The modules of the table that a client with `rights` may use, and the backbone.
+ModuleMask permitted(const RoutingTable& table, const ModuleRightsPtr& rights);
+/// The digest that the table's composition would have without the modules outside of `rights`.
+std::string visible_composition(const RoutingTable& table, const ModuleRightsPtr& rights);
+/// Numbers the slots of a trace as if only the modules within `rights` were in the table.
+void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRightsPtr& rights);
+
+/// The view of a request on a table; not_found when nothing that it asked for is there.
+Result<std::shared_ptr<const RouteView>> view_on(const std::shared_ptr<const RoutingTable>& table,
+                                                 const ModuleSelection& selection);
+
+/// Names that are not in the table, or outside of the client's rights, have no effect.
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table);
 
 }  // namespace chimera

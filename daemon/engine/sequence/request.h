@@ -13,6 +13,7 @@
 
 #include "base/enum_names.h"
 #include "base/status.h"
+#include "daemon/engine/sequence/module_rights.h"
 #include "router/moe.h"
 
 namespace chimera {
@@ -29,11 +30,12 @@ struct SamplingParams {
   uint64_t seed = 0;
 };
 
-/// modules {only, exclude, bias} of a request.
+/// modules {only, exclude, bias} of a request, within what its client may use.
 struct ModuleSelection {
   std::optional<std::vector<std::string>> only;
   std::vector<std::string> exclude;
   std::map<std::string, float> bias;
+  ModuleRightsPtr rights = nullptr;  // null: all
 };
 
 struct EngineRequest {

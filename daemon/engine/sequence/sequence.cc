@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "daemon/engine/sequence/module_selection.h"
+
 namespace chimera {
 namespace {
 
@@ -113,7 +115,7 @@ void Sequence::ran(int64_t n) {
   computed += n;
   if (epoch == view->table->epoch() && !composition.empty()) return;
   epoch = view->table->epoch();
-  composition = view->table->digest();
+  composition = visible_composition(*view->table, request.modules.rights);
 }
 
 std::optional<FinishReason> Sequence::accept(int32_t token, float logprob, bool is_eos) {
@@ -149,7 +151,9 @@ DoneEvent Sequence::finish(FinishReason reason) {
   event.prefill_ms = ms_between(admitted, first_result.value_or(now));
   event.decode_ms = ms_between(first_result.value_or(now), now);
   event.epoch = !composition.empty() ? epoch : view->table->epoch();
-  event.composition = !composition.empty() ? composition : view->table->digest();
+  event.composition = !composition.empty()
+                          ? composition
+                          : visible_composition(*view->table, request.modules.rights);
   fill_provenance(event);
   if (scoring()) {
     fill_score(event);
@@ -187,6 +191,7 @@ void Sequence::fill_score(DoneEvent& event) {
   event.logprobs = std::move(logprobs);
   event.logits = std::move(logits);
   event.routing = std::move(routing);
+  if (event.routing) hide_slots(*event.routing, *view->table, request.modules.rights);
 }
 
 DoneEvent finish_waiting(const PendingRequest& pending, FinishReason reason,
@@ -196,7 +201,7 @@ DoneEvent finish_waiting(const PendingRequest& pending, FinishReason reason,
   event.prompt_tokens = static_cast<int64_t>(pending.request.tokens.size());
   event.queue_ms = ms_between(pending.request.arrived, Clock::now());
   event.epoch = table.epoch();
-  event.composition = table.digest();
+  event.composition = visible_composition(table, pending.request.modules.rights);
   return event;
 }
 
