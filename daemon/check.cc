@@ -8,8 +8,10 @@
 
 #include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "clients/keys/certificate.h"
 #include "clients/wire/endpoints.h"
 #include "daemon/places.h"
+#include "daemon/security/clients_file.h"
 #include "experts/kinds/library_module.h"
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
@@ -38,6 +40,7 @@ class DeploymentCheck {
     if (model_) top_k();
     endpoint("serve", config_.serve.endpoint, wire::default_serve_endpoint());
     endpoint("control", config_.control.endpoint, wire::default_control_endpoint());
+    security();
     state();
     watched();
     if (problems_.empty()) return {};
@@ -124,6 +127,18 @@ class DeploymentCheck {
     line(key, endpoint);
     if (stated.empty() && !good(std::string(key) + ".endpoint", check_runtime_dir())) return;
     good(std::string(key) + ".endpoint", check_endpoint_place(endpoint));
+  }
+
+  void security() {
+    if (!config_.security.key.empty()) {
+      const auto key = keys::read_secret(config_.security.key);
+      if (good("security.key", key.status())) line("public key", key->public_key);
+    }
+    if (config_.security.clients.empty()) return;
+    const auto clients = read_clients(config_.security.clients);
+    if (!good("security.clients", clients.status())) return;
+    line("clients",
+         fmt::format("{} by key, {} by user", clients->by_key.size(), clients->by_uid.size()));
   }
 
   void state() {

@@ -7,6 +7,7 @@
 #include "base/log/log.h"
 #include "base/standard_output.h"
 #include "daemon/check.h"
+#include "daemon/guard.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
 #include "daemon/registry/first_epoch.h"
@@ -52,6 +53,8 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   const auto store = StateStore::open(config.state_dir, Env::system());
   if (!store.ok()) return store.status();
   log_findings(**store);
+  auto guard = make_guard(config);
+  if (!guard.ok()) return guard.status();
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
   log_findings(config, *model);
@@ -66,6 +69,9 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                                .engine = engine->get(),
                                .registry = &registry,
                                .model = *model,
+                               .authority = guard->authority.get(),
+                               .audit = guard->audit.get(),
+                               .secret_key = guard->secret_key,
                                .on_shutdown = [&signals] { signals.request_stop(); }});
   if (!server.ok()) return server.status();
   auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));
@@ -78,7 +84,9 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                       {"epoch", (*engine)->current().epoch},
                       {"composition", (*engine)->current().composition}});
   ReceivedSignal signal = signals.wait();
-  for (; signal.wish == Wish::kReload; signal = signals.wait()) reload(&config, watcher->get());
+  for (; signal.wish == Wish::kReload; signal = signals.wait()) {
+    reload(&config, watcher->get(), guard->authority.get());
+  }
   log::info("draining", {{"signal", signal.name}});
   const bool drained = drain(**server, **engine, signals);
   signals.exit_within(drained ? kStopLimit : std::chrono::seconds(1), drained ? 0 : 1);

@@ -1,15 +1,15 @@
 #include "daemon/places.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <netdb.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
+#include <memory>
 #include <string_view>
 
 #include "base/io/env.h"
@@ -35,21 +35,24 @@ Status not_writable(const std::string& path, const std::string& dir, int error) 
 }
 
 Status check_tcp(const std::string& endpoint) {
-  // The reader of the deployment let only addresses of this host through.
+  // The reader of the deployment let only addresses in numbers, "localhost" and "*" through.
   const size_t colon = endpoint.rfind(':');
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const std::string host = endpoint.substr(6, colon - 6);
-  ::inet_pton(AF_INET, host.c_str(), &address.sin_addr);  // "localhost" stays the loopback
-  uint16_t port = 0;
-  std::from_chars(endpoint.data() + colon + 1, endpoint.data() + endpoint.size(), port);
-  address.sin_port = htons(port);
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::string host = endpoint.substr(6, colon - 6);
+  if (host.front() == '[') host = host.substr(1, host.size() - 2);
+  if (host == "localhost") host = "127.0.0.1";
+  if (host == "*") host = "0.0.0.0";
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  if (::getaddrinfo(host.c_str(), endpoint.c_str() + colon + 1, &hints, &found) != 0) {
+    return {Code::kInvalidArgument, endpoint + ": no address (expected one in numbers)"};
+  }
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> address(found, ::freeaddrinfo);
+  const int fd = ::socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return errno_status(endpoint, errno);
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const int rc = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int rc = ::bind(fd, address->ai_addr, address->ai_addrlen);
   const int error = errno;
   ::close(fd);
   return rc == 0 || error == EADDRINUSE ? Status() : errno_status(endpoint + ": bind", error);

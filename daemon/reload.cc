@@ -30,10 +30,11 @@ std::vector<std::string> keys_that_need_a_restart(const DeploymentConfig& runnin
   return keys;
 }
 
-void reload(DeploymentConfig* running, Watcher* watcher) {
+void reload(DeploymentConfig* running, Watcher* watcher, Authority* authority) {
   Result<DeploymentConfig> read = read_deployment(running->source);
   Status status = read.status();
   if (status.ok()) status = fill_defaults(&*read);
+  if (status.ok()) status = authority->reload();
   if (status.ok()) status = watcher->watch(read->watch);
   if (!status.ok()) {
     return log::error("reload_refused",

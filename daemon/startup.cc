@@ -4,7 +4,9 @@
 #include <malloc.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 
 #include "base/io/env.h"
@@ -17,6 +19,20 @@ namespace {
 bool is_directory(const std::string& path) {
   struct stat info {};
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/// Whoever may write there can put a socket of his own in the place of ours.
+Status check_endpoint_directory(const std::string& dir) {
+  struct stat info {};
+  if (stat(dir.c_str(), &info) != 0) return errno_status(dir, errno);
+  const bool foreign = info.st_uid != geteuid() && info.st_uid != 0;
+  const bool open = (info.st_mode & 022) != 0 && (info.st_mode & S_ISVTX) == 0;
+  if (!foreign && !open) return {};
+  return {Code::kPermissionDenied,
+          fmt::format("directory {}: found owner {} and mode {:04o} (expected one that nobody else "
+                      "can write)",
+                      dir, info.st_uid, info.st_mode & 07777),
+          "chmod 700 it, or choose another place for the endpoint"};
 }
 
 }  // namespace
@@ -33,6 +49,7 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config) {
       if (error) return errno_status("directory of " + endpoint, error.value());
       chmod(parent.c_str(), 0700);
     }
+    CHIMERA_RETURN_IF_ERROR(check_endpoint_directory(parent));
     Result<FileLock> lock = FileLock::take(path + ".lock", "endpoint " + endpoint);
     if (!lock.ok()) return lock.status();
     locks.push_back(std::move(*lock));

@@ -63,6 +63,8 @@ void add_listing_commands(std::vector<Command>& commands);
 void add_control_commands(std::vector<Command>& commands);
 /// routing, requests, cancel, stats, health, info, drain, shutdown (status.cc).
 void add_status_commands(std::vector<Command>& commands);
+/// key, audit (trust.cc).
+void add_trust_commands(std::vector<Command>& commands);
 
 /// Set by Ctrl-C; a second one ends the program.
 bool interrupted();

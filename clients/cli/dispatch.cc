@@ -22,6 +22,7 @@ std::vector<Command> all_commands() {
   add_listing_commands(commands);
   add_control_commands(commands);
   add_status_commands(commands);
+  add_trust_commands(commands);
   return commands;
 }
 
@@ -29,7 +30,8 @@ std::vector<Command> all_commands() {
 int command_index(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == "--endpoint" || argument == "--control") {
+    if (argument == "--endpoint" || argument == "--control" || argument == "--key" ||
+        argument == "--server-key") {
       ++i;
     } else if (!argument.starts_with("--")) {
       return i;
@@ -48,7 +50,9 @@ std::optional<Error> check_words(const Command& command, const po::variables_map
   for (const auto& [name, value] : options) {
     const auto* one = boost::any_cast<std::string>(&value.value());
     const auto* many = boost::any_cast<std::vector<std::string>>(&value.value());
-    if (name == "argument" || (one == nullptr && many == nullptr)) continue;
+    if (name == "argument" || name == "key" || name == "server-key" ||
+        (one == nullptr && many == nullptr))
+      continue;
     for (const std::string& text : many != nullptr ? *many : std::vector<std::string>{*one}) {
       if (auto error = check_text("--" + name, text)) return error;
     }
@@ -67,6 +71,8 @@ Outcome run_command(const Command& command, const po::variables_map& options,
   client::Options where;
   if (options.count("endpoint") > 0) where.serve = options["endpoint"].as<std::string>();
   if (options.count("control") > 0) where.control = options["control"].as<std::string>();
+  if (options.count("key") > 0) where.key = options["key"].as<std::string>();
+  if (options.count("server-key") > 0) where.server_key = options["server-key"].as<std::string>();
   client::Client client(where);
   const Output out(options["json"].as<bool>());
   return command.run({client, out, std::move(arguments), options});

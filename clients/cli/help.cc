@@ -19,6 +19,10 @@ po::options_description global_options() {
   auto add = options.add_options();
   add("endpoint", po::value<std::string>()->value_name("E"), "serve endpoint of the daemon");
   add("control", po::value<std::string>()->value_name("E"), "control endpoint of the daemon");
+  add("key", po::value<std::string>()->value_name("FILE"),
+      "secret key of this client ($CHIMERA_KEY)");
+  add("server-key", po::value<std::string>()->value_name("FILE"),
+      "key of the daemon ($CHIMERA_SERVER_KEY)");
   add("json", po::bool_switch(), "one JSON object per line instead of text");
   add("help", po::bool_switch(), "this text, or that of a command");
   add("version", po::bool_switch(), "print the version");

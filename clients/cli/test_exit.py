@@ -20,7 +20,7 @@ ANSWERS = {
     "modules": done(modules=[{"name": "legal", "version": "1"}]), "epochs": done(epoch=1, live=[], history=[]), 
     "routing": done(layers=[{"layer": 0, "tokens": 1, "entropy": 0.5, "modules": {}}]),
     "plan": done(accepted=True, changes=[], refusals=[], memory_bytes=0, composition="sha256:ab"),
-    "health": done(status="ok", epoch=1), "drain": done(drained=True), "tokenize": done(tokens=[1, 2]),
+    "health": done(status="ok", epoch=1), "drain": done(drained=True), "audit": done(entries=[{"call": "load"}]), "tokenize": done(tokens=[1, 2]),
     "detokenize": done(text="Hi"), "requests": done(requests=[{"id": "c1", "call": "generate"}]), "cancel": done(cancelled=1),
 }
 
@@ -37,7 +37,7 @@ class ExitTest(scripted.Scripted):
         arguments = {
             "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "load": ["/m"], "unload": ["a"],
             "revoke": ["a"], "bias": ["a", "1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
-            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"],
+            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"],
         }
         listed = subprocess.run([scripted.CHIMERA, "--help"], capture_output=True, text=True, check=True).stdout
         names = [line.split()[0] for line in listed.splitlines()
@@ -50,7 +50,7 @@ class ExitTest(scripted.Scripted):
         closed = "exec \"$@\" >&-"
         for words in self.commands():
             for options in ([], ["--json"]):
-                if words[0] == "module" and options:
+                if words[1:] == ["--help"] and options:
                     continue
                 command = [*self.command(), *options, *words]
                 with self.subTest(command=words, options=options):

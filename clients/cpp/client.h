@@ -5,8 +5,9 @@
 //   request.prompt = "The parties agree";
 //   auto done = client.generate(request, [](const auto& token) { std::cout << token.text; });
 //
-// Errors are values: `unavailable` when nobody listens at the endpoint or the connection was lost,
-// `deadline_exceeded` when an answer did not come in time, else what the daemon answered.
+// Errors are values: `permission_denied` when the daemon refuses the key, `unavailable` when nobody
+// listens at the endpoint or the connection was lost, `deadline_exceeded` when an answer did not
+// come in time, else what the daemon answered.
 //
 // Thread safety: none; use one Client per thread.
 #pragma once
@@ -29,8 +30,13 @@ namespace chimera::client {
 using Milliseconds = std::chrono::milliseconds;
 
 struct Options {
-  std::string serve;                   // empty: the default endpoint of this user
-  std::string control;                 // likewise
+  std::string serve;    // empty: the default endpoint of this user
+  std::string control;  // likewise
+  /// Over tcp:// the client proves who it is with the secret key of this file, and takes no other
+  /// daemon than the one of the public key in the other file. Both or none. Empty: what the
+  /// environment says in CHIMERA_KEY and CHIMERA_SERVER_KEY.
+  std::string key = {};
+  std::string server_key = {};
   Milliseconds connect_timeout{2000};  // nobody there for so long: unavailable
 };
 

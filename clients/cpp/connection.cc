@@ -9,6 +9,7 @@
 #include <zmq.hpp>
 
 #include "base/json/reader.h"
+#include "clients/keys/certificate.h"
 
 namespace chimera::client {
 namespace {
@@ -55,15 +56,22 @@ bool send_frame(zmq::socket_t& socket, std::string_view bytes, zmq::send_flags f
 /// is there is asked of the PAIR and not of ZMQ_IMMEDIATE: with that, libzmq drops the last answers
 /// when it learns of them and of the end of the connection at the same time.
 struct Connection::Sockets {
-  Sockets(zmq::context_t& context, const std::string& endpoint, Milliseconds connect_timeout)
+  Sockets(zmq::context_t& context, const std::string& endpoint, const std::optional<Keys>& keys,
+          Milliseconds connect_timeout)
       : dealer(context, zmq::socket_type::dealer), monitor(context, zmq::socket_type::pair) {
     namespace option = zmq::sockopt;
     dealer.set(option::linger, 0);
     dealer.set(option::sndtimeo, static_cast<int>(connect_timeout.count()));
     dealer.set(option::heartbeat_ivl, kHeartbeatMs);
     dealer.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
+    if (keys) {
+      dealer.set(option::curve_publickey, keys->public_key);
+      dealer.set(option::curve_secretkey, keys->secret_key);
+      dealer.set(option::curve_serverkey, keys->server_key);
+    }
     const std::string events = fmt::format("inproc://monitor-{}", static_cast<const void*>(this));
-    constexpr int kEvents = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
+    constexpr int kEvents =
+        ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED;
     if (zmq_socket_monitor(dealer.handle(), events.c_str(), kEvents) != 0) throw zmq::error_t();
     monitor.set(option::linger, 0);
     monitor.connect(events);
@@ -74,13 +82,19 @@ struct Connection::Sockets {
   Sockets(const Sockets&) = delete;
   Sockets& operator=(const Sockets&) = delete;
 
-  enum class Connected : uint8_t { kNo, kYes, kLost };
+  enum class Connected : uint8_t { kNo, kYes, kLost, kRefused };
   /// Takes one event of the monitor if there is one: how things stand after it.
   Connected follow() {
     const auto frames = receive_frames(monitor);
     if (frames.empty()) return state;
-    const bool begun = event_number(frames) == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
-    return state = begun ? Connected::kYes : Connected::kLost;
+    switch (event_number(frames)) {
+      case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        return state = Connected::kYes;
+      case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        return state = Connected::kRefused;
+      default:
+        return state = Connected::kLost;
+    }
   }
 
   zmq::socket_t dealer, monitor;
@@ -95,8 +109,12 @@ zmq::context_t& Context::get() {
   return *made_;
 }
 
-Connection::Connection(Context& context, std::string endpoint, Milliseconds connect_timeout)
-    : context_(context), endpoint_(std::move(endpoint)), connect_timeout_(connect_timeout) {}
+Connection::Connection(Context& context, std::string endpoint, KeyFiles keys,
+                       Milliseconds connect_timeout)
+    : context_(context),
+      endpoint_(std::move(endpoint)),
+      files_(std::move(keys)),
+      connect_timeout_(connect_timeout) {}
 
 Connection::~Connection() = default;
 
@@ -105,10 +123,38 @@ Error Connection::unreachable() const {
           "start it with: chimerad --config FILE"};
 }
 
+Error Connection::not_connected() const {
+  if (sockets_ == nullptr || sockets_->state != Sockets::Connected::kRefused) return unreachable();
+  return {"permission_denied", fmt::format("daemon: {} refuses this client", endpoint_),
+          keys_ ? "is its public key in the daemon's clients file, and not expired?"
+                : "its user is none of the daemon's clients"};
+}
+
+std::optional<Error> Connection::read_keys() {
+  // An ipc socket tells the daemon the user; keys are for connections that tell nothing.
+  if (!endpoint_.starts_with("tcp://") || keys_) return std::nullopt;
+  if (files_.key.empty() && files_.server_key.empty()) return std::nullopt;
+  if (files_.key.empty() || files_.server_key.empty()) {
+    return Error{"invalid_argument",
+                 fmt::format("keys: found {} alone (expected key and server key, or none)",
+                             files_.key.empty() ? files_.server_key : files_.key),
+                 "set --key and --server-key, or CHIMERA_KEY and CHIMERA_SERVER_KEY"};
+  }
+  const auto own = keys::read_secret(files_.key);
+  const auto server = keys::read_public(files_.server_key);
+  for (const Status& status : {own.status(), server.status()}) {
+    if (status.ok()) continue;
+    return Error{std::string(code_name(status.code())), status.message(), status.hint()};
+  }
+  keys_ = Keys{own->public_key, own->secret_key, server->public_key};
+  return std::nullopt;
+}
+
 std::optional<Error> Connection::open() {
   if (sockets_ != nullptr) return std::nullopt;
+  if (auto error = read_keys()) return error;
   try {
-    sockets_ = std::make_unique<Sockets>(context_.get(), endpoint_, connect_timeout_);
+    sockets_ = std::make_unique<Sockets>(context_.get(), endpoint_, keys_, connect_timeout_);
     return std::nullopt;
   } catch (const zmq::error_t& e) {
     return Error{"invalid_argument", fmt::format("endpoint {}: {}", endpoint_, e.what()),
@@ -131,7 +177,9 @@ bool Connection::connected() {
       if (!told && left > Milliseconds(0)) told = zmq::poll(items, left) > 0;
     } catch (const zmq::error_t&) {  // a signal: what it means is the caller's
     }
-    if (told && sockets_->follow() == Sockets::Connected::kLost) {
+    if (told) sockets_->follow();
+    if (told && sockets_->state == Sockets::Connected::kRefused) return false;
+    if (told && sockets_->state == Sockets::Connected::kLost) {
       if (take_arrived()) return false;
       sockets_.reset();
       if (open()) return false;
@@ -149,7 +197,11 @@ std::optional<Error> Connection::send(const std::string& body) {
   }
   if (auto error = open()) return error;
   try {
-    if (!connected()) return unreachable();
+    if (!connected()) {
+      const Error error = not_connected();
+      if (error.code == "permission_denied") sockets_.reset();  // the next try begins anew
+      return error;
+    }
     if (!send_frame(sockets_->dealer, wire::kMagic, zmq::send_flags::sndmore) ||
         !send_frame(sockets_->dealer, body, zmq::send_flags::none)) {
       return unreachable();
@@ -195,7 +247,8 @@ std::optional<Error> Connection::wait(Milliseconds slice) {
   // What was sent before the connection broke still counts.
   if (!told || arrived_.size() != before) return std::nullopt;
   try {
-    if (sockets_->follow() != Sockets::Connected::kLost) return std::nullopt;
+    const auto state = sockets_->follow();
+    if (state == Sockets::Connected::kYes || state == Sockets::Connected::kNo) return std::nullopt;
   } catch (const zmq::error_t&) {  // then this event is met again
     return std::nullopt;
   }

@@ -33,9 +33,14 @@ class Context {
   std::unique_ptr<zmq::context_t> made_;
 };
 
+/// Files of keys, both or none.
+struct KeyFiles {
+  std::string key, server_key;
+};
+
 class Connection {
  public:
-  Connection(Context& context, std::string endpoint, Milliseconds connect_timeout);
+  Connection(Context& context, std::string endpoint, KeyFiles keys, Milliseconds connect_timeout);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -53,10 +58,19 @@ class Connection {
   std::optional<Error> take_arrived();
   std::optional<Error> wait(Milliseconds slice);
   Error unreachable() const;
+  /// Why connected() said no.
+  Error not_connected() const;
+  /// Reads the keys, for endpoints that need them.
+  std::optional<Error> read_keys();
 
   Context& context_;
   const std::string endpoint_;
+  const KeyFiles files_;
   const Milliseconds connect_timeout_;
+  struct Keys {
+    std::string public_key, secret_key, server_key;  // Z85
+  };
+  std::optional<Keys> keys_;          // none: no CURVE
   std::unique_ptr<Sockets> sockets_;  // null until something is sent
   std::deque<Event> arrived_;
 };

@@ -50,6 +50,7 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"requests", Endpoint::kControl, "lists the requests in progress"},
     {"cancel", Endpoint::kControl, "ends the requests of an id, whoever sent them"},
     {"stats", Endpoint::kControl, "tells counters"},
+    {"audit", Endpoint::kControl, "tells who asked for what"},
     {"drain", Endpoint::kControl, "refuses new requests and waits for the others"},
     {"shutdown", Endpoint::kControl, "drains and ends the daemon"},
 }};
@@ -180,6 +181,11 @@ void describe(V& v, CancelAny& c) {
 }
 template <class V>
 void describe(V&, Stats&) {}
+template <class V>
+void describe(V& v, Audit& c) {
+  v.integer(range::since, c.since, "seconds of UTC since 1970; else from the beginning");
+  v.integer(range::limit, c.limit, "the newest entries, this many at most");
+}
 template <class V>
 void describe(V& v, Drain& c) {
   v.integer(range::timeout_ms, c.timeout_ms, "milliseconds to wait; else 30000");

@@ -148,14 +148,20 @@ struct Bias {
   double value = 0.0;
 };
 struct Stats {};
+/// The record of control calls and refusals, oldest first.
+struct Audit {
+  std::optional<int64_t> since;  // seconds of UTC since 1970
+  int64_t limit = 100;           // the newest of them
+};
 struct Drain {
   std::optional<int64_t> timeout_ms;
 };
 struct Shutdown {};
 
-using Call = std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health,
-                          Modules, Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing,
-                          Bias, Enable, Disable, Requests, CancelAny, Stats, Drain, Shutdown>;
+using Call =
+    std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules, Load,
+                 Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Enable, Disable,
+                 Requests, CancelAny, Stats, Audit, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

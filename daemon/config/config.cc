@@ -37,6 +37,7 @@ class Reader {
     backbone(top, &out->backbone.path, &out->backbone.precision);
     if (const YamlNode* node = top.find("composition"))
       composition(*node, "composition", &out->composition);
+    security(top, out);
     serve(top, out);
     state(top, out);
     watch(top, out);
@@ -152,6 +153,8 @@ class Reader {
     if (const YamlNode* node = top.find("serve")) {
       const MapReader map(*node, "serve", kServeKeys, problems_);
       endpoint(map, &out->serve.endpoint);
+      insecure(map, out);
+      exposure(map, out->serve.endpoint, out->serve.insecure, *out);
       map.integer("max_sequences", 1, 1024, &out->serve.max_sequences);
       map.integer("max_context", 1, 1 << 20, &out->serve.max_context);
       map.integer("max_queue", 1, 1 << 16, &out->serve.max_queue);
@@ -162,15 +165,48 @@ class Reader {
     if (const YamlNode* node = top.find("control")) {
       const MapReader map(*node, "control", kControlKeys, problems_);
       endpoint(map, &out->control.endpoint);
+      exposure(map, out->control.endpoint, /*insecure=*/false, *out);
       if (!out->control.endpoint.empty() && out->control.endpoint == out->serve.endpoint) {
         map.bad("endpoint", *map.find("endpoint"), "another endpoint than serve.endpoint");
       }
     }
   }
 
+  void security(const MapReader& top, DeploymentConfig* out) {
+    const YamlNode* node = top.find("security");
+    if (node == nullptr) return;
+    const MapReader map(*node, "security", kSecurityKeys, problems_);
+    if (!map.valid()) return;
+    path(map, "key", "a secret key, as `chimera key new` writes it", &out->security.key);
+    path(map, "clients", "a clients file or a directory of them", &out->security.clients);
+  }
+
+  void insecure(const MapReader& serve, DeploymentConfig* out) {
+    std::string text;
+    if (!serve.string("insecure", "loopback", &text)) return;
+    out->serve.insecure = text == "loopback";
+    if (!out->serve.insecure) serve.bad("insecure", *serve.find("insecure"), "loopback");
+    if (!out->serve.insecure || is_loopback_endpoint(out->serve.endpoint)) return;
+    const bool stated = serve.find("endpoint") != nullptr;
+    const char* key = stated ? "endpoint" : "insecure";
+    serve.bad(key, *serve.find(key),
+              stated ? "tcp://127.0.0.1:PORT beside `insecure: loopback`"
+                     : "it beside `endpoint: tcp://127.0.0.1:PORT` alone");
+  }
+
+  /// Over TCP anybody of this machine, or of others, may ask: so peers show keys.
+  void exposure(const MapReader& map, const std::string& endpoint, bool insecure,
+                const DeploymentConfig& config) {
+    if (!endpoint.starts_with("tcp://") || insecure) return;
+    if (!config.security.key.empty() && !config.security.clients.empty()) return;
+    map.bad("endpoint", *map.find("endpoint"),
+            "ipc://PATH, or security.key and security.clients beside tcp://: without them there is "
+            "neither encryption nor authentication");
+  }
+
   void endpoint(const MapReader& map, std::string* out) {
     std::string text;
-    if (!map.string("endpoint", "ipc://PATH or tcp://127.0.0.1:PORT", &text)) return;
+    if (!map.string("endpoint", "ipc://PATH or tcp://ADDRESS:PORT", &text)) return;
     Result<std::string> checked = check_endpoint(text, base_dir_);
     if (checked.ok()) {
       *out = std::move(*checked);

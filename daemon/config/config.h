@@ -35,6 +35,7 @@ struct DeploymentConfig {
   CompositionSpec composition;
   struct {
     std::string endpoint;         // default: ipc in the runtime directory
+    bool insecure = false;        // `insecure: loopback`: no keys over tcp on this machine
     int64_t max_sequences = 16;   // live at once
     int64_t max_context = 2048;   // tokens of one sequence, prompt and answer
     int64_t max_queue = 64;       // waiting requests; more: resource_exhausted
@@ -46,6 +47,10 @@ struct DeploymentConfig {
   struct {
     std::string endpoint;
   } control;
+  struct {
+    std::string key;      // file of the daemon's secret key; empty: none
+    std::string clients;  // file or directory; empty: this user alone
+  } security;
   std::string state_dir;
   std::vector<std::string> watch;
   struct {

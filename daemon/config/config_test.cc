@@ -56,6 +56,7 @@ composition:
     - {path: "with space", enabled: false}
 serve:
   endpoint: tcp://127.0.0.1:5555
+  insecure: loopback
   max_sequences: 3
   max_context: 99
   max_queue: 7
@@ -65,6 +66,7 @@ serve:
 control:
   endpoint: ipc://run/control.sock
 state: state
+security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
 threads: 4
 )",
@@ -80,6 +82,9 @@ threads: 4
   EXPECT_EQ(config->composition.modules[2].path, "/base/configs/with space");
   EXPECT_FALSE(config->composition.modules[2].enabled);
   EXPECT_EQ(config->serve.endpoint, "tcp://127.0.0.1:5555");
+  EXPECT_TRUE(config->serve.insecure);
+  EXPECT_EQ(config->security.key, "/base/configs/keys/server.key");
+  EXPECT_EQ(config->security.clients, "/etc/clients.yaml");
   EXPECT_EQ(config->serve.max_sequences, 3);
   EXPECT_EQ(config->serve.max_context, 99);
   EXPECT_EQ(config->serve.max_queue, 7);
@@ -151,7 +156,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"unknown", kGood + "control: {colour: red}\n",
                 "d.yaml:2:11: control.colour: unknown key (expected endpoint)"},
         BadCase{"merge_key", kGood + "serve: {<<: 4}\n",
-                "d.yaml:2:9: serve.<<: unknown key (expected endpoint, max_sequences, max_context, "
+                "d.yaml:2:9: serve.<<: unknown key (expected endpoint, insecure, max_sequences, "
+                "max_context, "
                 "max_queue, prefill_chunk, max_live_epochs, prefix_cache)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
                 "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
@@ -280,10 +286,24 @@ TEST(Config, Endpoints) {
   const auto with = [](const std::string& endpoint) {
     return parse_status(kGood + "serve:\n  endpoint: \"" + endpoint + "\"\n");
   };
-  for (const char* good : {"ipc:///run/x.sock", "ipc://x.sock", "tcp://127.0.0.1:1",
-                           "tcp://127.8.9.1:65535", "tcp://localhost:80"}) {
+  for (const char* good : {"ipc:///run/x.sock", "ipc://x.sock"}) {
     EXPECT_TRUE(with(good).ok()) << with(good).to_string();
   }
+  const auto with_keys = [](const std::string& section, const std::string& endpoint) {
+    return parse_status(kGood + section + ": {endpoint: \"" + endpoint +
+                        "\"}\nsecurity: {key: k, clients: c}\n");
+  };
+  for (const char* tcp :
+       {"tcp://127.0.0.1:1", "tcp://127.8.9.1:65535", "tcp://localhost:80", "tcp://*:5555",
+        "tcp://0.0.0.0:5555", "tcp://192.168.1.1:5", "tcp://[::1]:5", "tcp://[::]:5"}) {
+    EXPECT_TRUE(with_keys("serve", tcp).ok()) << with_keys("serve", tcp).to_string();
+    EXPECT_TRUE(with_keys("control", tcp).ok()) << tcp;
+    // Loopback too: every user of the machine reaches it.
+    EXPECT_THAT(with(tcp).message(), HasSubstr("neither encryption nor authentication")) << tcp;
+    EXPECT_FALSE(parse_status(kGood + "control: {endpoint: \"" + tcp + "\"}\n").ok()) << tcp;
+  }
+  EXPECT_FALSE(with_keys("serve", "tcp://eth0:5").ok());
+  EXPECT_FALSE(with_keys("serve", "tcp://::1:5").ok());
   for (const char* bad :
        {"tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://192.168.1.1:5", "tcp://eth0:5555",
         "tcp://example.org:5", "tcp://128.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:0",

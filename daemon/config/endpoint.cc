@@ -38,8 +38,23 @@ Result<std::string> check_ipc(const std::string& endpoint, const std::string& ba
   return "ipc://" + full;
 }
 
+/// "[::1]" without its brackets, anything else as it is.
+std::string bare(const std::string& host) {
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  return bracketed ? host.substr(1, host.size() - 2) : host;
+}
+
+bool is_v4(const std::string& host) {
+  in_addr address{};
+  return inet_pton(AF_INET, host.c_str(), &address) == 1;
+}
+bool is_v6(const std::string& host) {
+  in6_addr address{};
+  return host.front() == '[' && inet_pton(AF_INET6, bare(host).c_str(), &address) == 1;
+}
+
 bool is_loopback(const std::string& host) {
-  if (host == "localhost") return true;
+  if (host == "localhost" || host == "[::1]") return true;
   in_addr v4{};
   return inet_pton(AF_INET, host.c_str(), &v4) == 1 && (ntohl(v4.s_addr) >> 24) == 127;
 }
@@ -59,18 +74,22 @@ Result<std::string> check_tcp(const std::string& endpoint) {
       port > 65535) {
     return refused(fmt::format("port {} in {}", port_text, endpoint), "1..65535");
   }
-  if (is_loopback(host)) return endpoint;
-  return refused(endpoint,
-                 "ipc:// or tcp://127.0.0.1:PORT; other addresses would serve without encryption "
-                 "and authentication, which this build does not bring: use an ssh tunnel");
+  // Names of interfaces and hosts may come to mean another address.
+  if (host == "*" || host == "localhost" || is_v4(host) || is_v6(host)) return endpoint;
+  return refused(endpoint, "ipc:// or tcp:// and an address in numbers, as tcp://127.0.0.1:PORT");
 }
 
 }  // namespace
 
+bool is_loopback_endpoint(const std::string& endpoint) {
+  const size_t colon = endpoint.rfind(':');
+  return endpoint.starts_with("tcp://") && colon > 6 && is_loopback(endpoint.substr(6, colon - 6));
+}
+
 Result<std::string> check_endpoint(const std::string& endpoint, const std::string& base_dir) {
   if (endpoint.rfind("ipc://", 0) == 0) return check_ipc(endpoint, base_dir);
   if (endpoint.rfind("tcp://", 0) == 0) return check_tcp(endpoint);
-  return refused(endpoint, "ipc://PATH or tcp://127.0.0.1:PORT");
+  return refused(endpoint, "ipc://PATH or tcp://ADDRESS:PORT");
 }
 
 }  // namespace chimera

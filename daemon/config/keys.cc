@@ -15,6 +15,7 @@ std::vector<std::string> deployment_keys() {
   add("serve.", kServeKeys);
   add("control.", kControlKeys);
   add("libraries.", kLibrariesKeys);
+  add("security.", kSecurityKeys);
   std::sort(all.begin(), all.end());
   return all;
 }

@@ -11,18 +11,20 @@
 
 namespace chimera {
 
-inline constexpr std::string_view kDeploymentKeys[] = {"chimera", "backbone",  "composition",
-                                                       "serve",   "control",   "state",
-                                                       "watch",   "libraries", "threads"};
+inline constexpr std::string_view kDeploymentKeys[] = {
+    "chimera", "backbone", "composition", "serve",   "control",
+    "state",   "watch",    "libraries",   "threads", "security"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
 inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias"};
-inline constexpr std::string_view kServeKeys[] = {"endpoint",    "max_sequences", "max_context",
-                                                  "max_queue",   "prefill_chunk", "max_live_epochs",
-                                                  "prefix_cache"};
+inline constexpr std::string_view kServeKeys[] = {"endpoint",        "insecure",    "max_sequences",
+                                                  "max_context",     "max_queue",   "prefill_chunk",
+                                                  "max_live_epochs", "prefix_cache"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
+
+inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};
 
 /// Every key as a dotted path, list items as "[]": "composition.modules[].bias".
 std::vector<std::string> deployment_keys();

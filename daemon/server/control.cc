@@ -231,6 +231,17 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
   });
 }
 
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Audit call) {
+  context.queries.post(live, [&context, live, call] {
+    auto entries =
+        context.options.audit->read(call.since.value_or(0), static_cast<size_t>(call.limit));
+    if (!entries.ok()) return live->on_error(entries.status());
+    Json list = Json::array();
+    for (Json& entry : *entries) list.push_back(std::move(entry));
+    live->answer(encode_reply(live->id(), {{"entries", std::move(list)}}));
+  });
+}
+
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call) {
   if (!context.draining.exchange(true)) {
     log::info("drain_requested", {});

@@ -10,7 +10,7 @@
 namespace chimera {
 
 /// Refused: an ipc path where a daemon answers or something else than a socket lies, TCP beyond the
-/// loopback interface (it would need keys), every other transport.
-Status check_endpoint(const std::string& endpoint);
+/// loopback interface unless peers prove their keys (`curve`), every other transport.
+Status check_endpoint(const std::string& endpoint, bool curve);
 
 }  // namespace chimera

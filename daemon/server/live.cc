@@ -41,7 +41,8 @@ Live::Live(std::string id, Peer peer, size_t max_queued, std::weak_ptr<Ready> re
     : id_(std::move(id)),
       peer_(std::move(peer)),
       max_queued_(max_queued),
-      ready_(std::move(ready)) {}
+      ready_(std::move(ready)),
+      rights_(peer_.principal == nullptr ? nullptr : peer_.principal->modules) {}
 
 bool Live::to_announce() { return !std::exchange(announced_, true); }
 
@@ -64,7 +65,19 @@ void Live::on_token(TokenEvent event) {
   announce();
 }
 
+void Live::record(const Event& event) {
+  std::function<void(const Status&)> recorder;
+  {
+    const MutexLock lock(mutex_);
+    if (!ended_) recorder = std::exchange(recorder_, nullptr);
+  }
+  if (!recorder) return;
+  const auto* failure = std::get_if<Status>(&event);
+  recorder(failure == nullptr ? Status() : *failure);
+}
+
 void Live::finish(Event event) {
+  record(event);
   {
     const MutexLock lock(mutex_);
     if (ended_ || abandoned_) return;
@@ -75,6 +88,7 @@ void Live::finish(Event event) {
     }
     queue_.push_back(std::move(event));
     canceller_ = nullptr;
+    entitler_ = nullptr;
     if (!to_announce()) return;
   }
   announce();
@@ -104,6 +118,63 @@ void Live::cancel() {
     canceller = std::exchange(canceller_, nullptr);
   }
   if (canceller) canceller();
+}
+
+void Live::deny(Status status) {
+  std::function<void()> canceller;
+  {
+    const MutexLock lock(mutex_);
+    cancel_requested_ = true;
+    canceller = std::exchange(canceller_, nullptr);
+  }
+  finish(std::move(status));
+  if (canceller) canceller();
+}
+
+void Live::withdraw(Status status) {
+  const MutexLock lock(mutex_);
+  withdrawal_ = std::move(status);
+}
+
+std::optional<Status> Live::withdrawal() {
+  const MutexLock lock(mutex_);
+  return withdrawal_;
+}
+
+ModuleRightsPtr Live::rights() {
+  const MutexLock lock(mutex_);
+  rights_changed_ = false;
+  return rights_;
+}
+
+void Live::set_entitler(std::function<void(ModuleRightsPtr)> entitler) {
+  ModuleRightsPtr rights;
+  {
+    const MutexLock lock(mutex_);
+    if (ended_) return;
+    entitler_ = entitler;
+    if (!std::exchange(rights_changed_, false)) return;
+    rights = rights_;
+  }
+  entitler(std::move(rights));
+}
+
+void Live::entitle(ModuleRightsPtr rights) {
+  std::function<void(ModuleRightsPtr)> entitler;
+  {
+    const MutexLock lock(mutex_);
+    const bool same = rights == rights_ || (rights && rights_ && *rights == *rights_);
+    if (ended_ || same) return;
+    rights_ = rights;
+    rights_changed_ = !entitler_;
+    entitler = entitler_;
+  }
+  if (entitler) entitler(std::move(rights));
+}
+
+void Live::set_recorder(std::function<void(const Status&)> recorder) {
+  const MutexLock lock(mutex_);
+  recorder_ = std::move(recorder);
 }
 
 void Live::abandon() {

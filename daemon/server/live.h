@@ -18,6 +18,7 @@
 
 #include "base/threads/mutex.h"
 #include "daemon/engine/sequence/request.h"
+#include "daemon/security/principal.h"
 
 namespace chimera {
 
@@ -26,6 +27,9 @@ struct Peer {
   size_t port = 0;         // 0 serve, 1 control
   std::string identity;    // ZeroMQ routing id
   bool delimiter = false;  // a REQ socket: one answer, after an empty frame
+  std::string mark;        // what the handshake proved (daemon/security/authority.h)
+  std::string address;     // "localhost:UID:GID:PID" over ipc
+  PrincipalPtr principal;  // whom the mark stood for when the request came
 };
 
 /// A message to a client: JSON body and, for logits, one binary frame that is sent uncopied.
@@ -70,6 +74,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
 
   /// Set by the loop when it takes the request: what is asked and since when.
   std::string_view call;  // a name of the protocol, static
+  size_t call_index = 0;  // of wire::Call
   std::chrono::steady_clock::time_point since;
 
   /// Set before the request is submitted.
@@ -87,6 +92,20 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// How to end the work; called at once when cancel() came first.
   void set_canceller(std::function<void()> canceller);
   void cancel();
+  /// Ends the request with an error and ends the work.
+  void deny(Status status);
+  /// The same for work that is not broken off once it runs, as a change is: what has not begun is
+  /// not done any more. Whoever begins asks for withdrawal().
+  void withdraw(Status status);
+  std::optional<Status> withdrawal();
+  /// The modules that it may use now. Handlers ask when they hand it to the engine, and say how to
+  /// change it afterwards; `entitler` is called at once when it has changed meanwhile.
+  ModuleRightsPtr rights();
+  void set_entitler(std::function<void(ModuleRightsPtr)> entitler);
+  void entitle(ModuleRightsPtr rights);
+  /// Called once with the outcome, before the final event can be sent: for the record. Set before
+  /// the request is handled; may run on any thread.
+  void set_recorder(std::function<void(const Status&)> recorder);
   /// The client is gone: drops what waits and everything to come, and ends the work.
   void abandon();
 
@@ -100,6 +119,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
  private:
   using Event = std::variant<TokenEvent, DoneEvent, Status, std::string>;
   void finish(Event event);
+  void record(const Event& event) EXCLUDES(mutex_);
   /// Whether ready_ has to be told of this request, once the mutex is free again.
   bool to_announce() REQUIRES(mutex_);
   void announce() EXCLUDES(mutex_);
@@ -112,6 +132,11 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   Mutex mutex_;
   std::deque<Event> queue_ GUARDED_BY(mutex_);
   std::function<void()> canceller_ GUARDED_BY(mutex_);
+  std::function<void(const Status&)> recorder_ GUARDED_BY(mutex_);
+  std::optional<Status> withdrawal_ GUARDED_BY(mutex_);
+  ModuleRightsPtr rights_ GUARDED_BY(mutex_);
+  bool rights_changed_ GUARDED_BY(mutex_) = false;  // since they were asked for
+  std::function<void(ModuleRightsPtr)> entitler_ GUARDED_BY(mutex_);
   bool announced_ GUARDED_BY(mutex_) = false;  // in ready_ already
   bool ended_ GUARDED_BY(mutex_) = false;      // the final event is queued
   bool overflowed_ GUARDED_BY(mutex_) = false;

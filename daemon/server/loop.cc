@@ -8,6 +8,7 @@
 #include "base/log/log.h"
 #include "base/quote.h"
 #include "clients/wire/strict_json.h"
+#include "daemon/security/rules.h"
 #include "daemon/server/events.h"
 
 namespace chimera {
@@ -54,17 +55,23 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
     return Status(Code::kResourceExhausted, "server: no event descriptor",
                   "raise the limit of open files");
   }
-  auto context = make_socket_context();
+  auto context = make_socket_context(*loop->options_.authority);
   if (!context.ok()) return context.status();
   loop->context_ = std::move(context).value();
   const std::array endpoints = {loop->options_.serve_endpoint, loop->options_.control_endpoint};
   for (size_t port = 0; port < endpoints.size(); ++port) {
-    auto socket = RouterSocket::bind(loop->context_, endpoints[port], port);
+    auto socket = RouterSocket::bind(
+        loop->context_, endpoints[port], port,
+        port == 0 ? loop->options_.serve_security : loop->options_.control_security);
     if (!socket.ok()) return socket.status();
     loop->sockets_[port] = std::move(socket).value();
   }
   // Sockets may move between threads with a full fence; starting the thread is one.
   loop->thread_ = std::thread([raw = loop.get()] { raw->run(); });
+  loop->options_.authority->listen([raw = loop.get()] {
+    raw->rights_changed_ = true;
+    raw->ready_->wake();
+  });
   return loop;
 }
 
@@ -74,6 +81,7 @@ ServerLoop::~ServerLoop() {
 }
 
 void ServerLoop::stop() {
+  if (options_.authority != nullptr) options_.authority->listen({});
   stopping_ = true;
   ready_->wake();
   if (thread_.joinable()) thread_.join();
@@ -96,10 +104,11 @@ void ServerLoop::run() {
 }
 
 bool ServerLoop::step() {
-  const bool idle = blocked_.empty() && !stopping_;
+  const bool idle = blocked_.empty() && cuts_.empty() && !stopping_;
   RouterSocket::wait(sockets_, ready_->fd(), idle ? std::nullopt : std::optional(kRetry));
 
   if (stopping_ && !stop_at_) begin_stop();
+  if (rights_changed_.exchange(false)) review_rights();
   for (const auto& live : ready_->take()) {
     if (!pump(live)) blocked_.push_back({live, Clock::now()});
   }
@@ -108,6 +117,7 @@ bool ServerLoop::step() {
     notice_disconnects(port);
     receive(port);
   }
+  cut_off();
   if (!stop_at_) return true;
   return (!clients_.empty() || answers_being_read()) && Clock::now() < *stop_at_;
 }
@@ -131,25 +141,31 @@ void ServerLoop::receive(size_t port) {
 }
 
 void ServerLoop::handle(Incoming incoming) {
-  const Peer& peer = incoming.peer;
+  Peer& peer = incoming.peer;
   if (incoming.frames.size() != 2 || incoming.frames[0] != wire::kMagic) {
     return refuse(peer, "", frames_error(incoming));
   }
   const auto endpoint = peer.port == 0 ? wire::Endpoint::kServe : wire::Endpoint::kControl;
   std::string id;
   auto decoded = wire::decode_request(incoming.frames[1], endpoint, &id);
-  if (const auto* error = std::get_if<wire::Error>(&decoded)) return refuse(peer, id, *error);
+  if (!known(peer, id, incoming.fd)) return;
+  connections_[{peer.port, incoming.fd}] = peer;
+  if (const auto* error = std::get_if<wire::Error>(&decoded)) {
+    if (peer.port == 1) record_unread(peer, *error);
+    return refuse(peer, id, *error);
+  }
   ++counters_.requests;
   auto& request = std::get<wire::Request>(decoded);
   // Never what was asked about: prompts are nobody's business.
   log::debug("request", {{"endpoint", socket_name(peer.port)},
                          {"call", wire::call_name(request.call)},
                          {"bytes", incoming.frames[1].size()}});
-  if (std::holds_alternative<wire::Cancel>(request.call)) return answer_cancel(peer, request);
-  if (std::holds_alternative<wire::CancelAny>(request.call)) {
-    return answer_cancel_any(peer, request);
+  if (!allowed(peer, request)) return;
+  if (std::holds_alternative<wire::Cancel>(request.call) ||
+      std::holds_alternative<wire::CancelAny>(request.call) ||
+      std::holds_alternative<wire::Requests>(request.call)) {
+    return carry_out(peer, request);
   }
-  if (std::holds_alternative<wire::Requests>(request.call)) return answer_requests(peer, request);
   if (stop_at_) {
     return refuse(peer, id, {"unavailable", "daemon: shutting down", "try again when it is back"});
   }
@@ -179,23 +195,25 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
   }
   auto live = std::make_shared<Live>(request.id, peer, options_.queued_per_request, ready_);
   live->call = wire::call_name(request.call);
+  live->call_index = request.call.index();
   live->since = Clock::now();
+  if (peer.port == 1) {
+    const bool change = rule_of(request.call).change;
+    live->set_recorder([this, entry = audit_entry(peer, &request), change](const Status& outcome) {
+      record(entry, outcome, change && outcome.ok());
+    });
+  }
   if (known == clients_.end()) ++counters_.clients;
   ++counters_.live;
   clients_[key].live.emplace(request.id, live);
   handler_(std::move(live), std::move(request.call));
 }
 
-void ServerLoop::refuse(const Peer& peer, std::string_view id, const wire::Error& error) {
-  ++counters_.refused;
-  log::debug("request_refused", {{"endpoint", socket_name(peer.port)}, {"code", error.code}});
-  // A client that sends without reading loses such answers, not our memory.
-  sockets_[peer.port]->send(peer, {wire::encode_error(id, error), nullptr, /*final=*/true});
-}
-
 void ServerLoop::notice_disconnects(size_t port) {
   for (const int fd : sockets_[port]->take_disconnected()) {
     answered_.erase({port, fd});
+    connections_.erase({port, fd});
+    std::erase_if(cuts_, [&](const Cut& cut) { return cut.port == port && cut.fd == fd; });
     const auto gone = std::find_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
       return entry.first.first == port && entry.second.fd == fd;
     });

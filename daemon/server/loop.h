@@ -17,6 +17,8 @@
 
 #include "base/status.h"
 #include "clients/wire/protocol.h"
+#include "daemon/security/audit_log.h"
+#include "daemon/security/authority.h"
 #include "daemon/server/live.h"
 #include "daemon/server/socket.h"
 
@@ -35,10 +37,16 @@ class ServerLoop {
  public:
   struct Options {
     std::string serve_endpoint, control_endpoint;
+    SocketSecurity serve_security = {}, control_security = {};
+    Authority* authority = nullptr;             // outlives the loop
+    AuditLog* audit = nullptr;                  // likewise; null: no record
+    std::function<uint64_t()> epoch = nullptr;  // of the record; empty: 0
     size_t live_per_client = 64;
     size_t queued_per_request = 256;
     std::chrono::milliseconds slow_cutoff{10'000};  // a full pipe for this long: cut off
     std::chrono::milliseconds flush{1'000};         // for what is left at the end
+    /// So long a connection outlives the refusal of its last request, for its peer to read it.
+    std::chrono::milliseconds last_word{200};
     /// So long a connection outlives its last answer when the loop ends: a peer may lose what it
     /// has not read yet when it learns of the end (ZMQ_IMMEDIATE does that).
     std::chrono::milliseconds hang_up{200};
@@ -73,7 +81,20 @@ class ServerLoop {
   void begin_stop();
   void receive(size_t port);
   void handle(Incoming incoming);
+  /// Who asks; refuses and returns false if he is no client (any more).
+  bool known(Peer& peer, std::string_view id, int fd);
+  /// Whether he may; refuses and returns false if not.
+  bool allowed(const Peer& peer, const wire::Request& request);
   void dispatch(const Peer& peer, wire::Request request);
+  void carry_out(const Peer& peer, const wire::Request& request);  // what only the loop knows
+  /// The entry of a call as far as it is known when it comes.
+  AuditEntry audit_entry(const Peer& peer, const wire::Request* request) const;
+  void record(AuditEntry entry, const Status& outcome, bool durable) const;
+  void record_unread(const Peer& peer, const wire::Error& error) const;
+  /// The rights of clients have changed: ends what may not go on.
+  void review_rights();
+  void cut_off_later(size_t port, int fd);
+  void cut_off();
   void answer_cancel(const Peer& peer, const wire::Request& request);
   void answer_cancel_any(const Peer& peer, const wire::Request& request);
   void answer_requests(const Peer& peer, const wire::Request& request);
@@ -91,6 +112,7 @@ class ServerLoop {
   const Handler handler_;
   const std::shared_ptr<Ready> ready_ = std::make_shared<Ready>();
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> rights_changed_{false};
   std::thread thread_;
 
   // IO thread only, from here on.
@@ -99,6 +121,13 @@ class ServerLoop {
   std::map<ClientKey, Client> clients_;
   std::vector<Blocked> blocked_;
   std::map<std::pair<size_t, int>, Clock::time_point> answered_;  // by port and descriptor
+  struct Cut {
+    size_t port;
+    int fd;
+    Clock::time_point at;
+  };
+  std::map<std::pair<size_t, int>, Peer> connections_;  // that asked for something, by descriptor
+  std::vector<Cut> cuts_;
   std::optional<Clock::time_point> stop_at_;
 };
 

@@ -72,6 +72,10 @@ class Loop : public testing::Test {
   void SetUp() override {
     dir_ = std::filesystem::temp_directory_path() / ("chimera-loop-" + std::to_string(getpid()));
     std::filesystem::create_directories(dir_);
+    auto authority = Authority::start({});
+    ASSERT_TRUE(authority.ok());
+    authority_ = std::move(*authority);
+    options_.authority = authority_.get();
     options_.serve_endpoint = "ipc://" + (dir_ / "serve").string();
     options_.control_endpoint = "ipc://" + (dir_ / "control").string();
   }
@@ -117,6 +121,7 @@ class Loop : public testing::Test {
 
   std::filesystem::path dir_;
   zmq::context_t context_;
+  std::unique_ptr<Authority> authority_;
   ServerLoop::Options options_;
   ServerCounters counters_;
   Mutex mutex_;

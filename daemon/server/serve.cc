@@ -126,8 +126,12 @@ Status draining() {
 
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
   Engine* engine = context.options.engine;
+  request.modules.rights = live->rights();
   const auto id = engine->submit(std::move(request), live);
   if (!id.ok()) return live->on_error(id.status());
+  live->set_entitler([engine, request_id = id.value()](ModuleRightsPtr rights) {
+    engine->entitle(request_id, std::move(rights));
+  });
   live->set_canceller([engine, request_id = id.value()] { engine->cancel(request_id); });
 }
 
@@ -214,11 +218,13 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
   context.queries.post(live, [&context, live] {
     const ServerOptions& options = context.options;
     Json modules = Json::array();
+    const ModuleRightsPtr rights = live->rights();
     for (const ModuleStatus& module : options.registry->modules()) {
+      if (!admits(rights, module.name)) continue;
       modules.push_back(
           {{"name", module.name}, {"version", module.version}, {"enabled", module.enabled}});
     }
-    const PublishedEpoch current = options.engine->current();
+    const PublishedEpoch current = options.engine->current(rights);
     Json out = {{"protocol", "chimera/1"},
                 {"version", version()},
                 {"model_type", options.model_config().model_type},

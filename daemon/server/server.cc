@@ -37,6 +37,12 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   ServerLoop::Options loop_options;
   loop_options.serve_endpoint = config.serve.endpoint;
   loop_options.control_endpoint = config.control.endpoint;
+  const bool others = options.authority->admits_other_users();
+  loop_options.serve_security = {config.serve.insecure ? "" : options.secret_key, others};
+  loop_options.control_security = {options.secret_key, others};
+  loop_options.authority = options.authority;
+  loop_options.audit = options.audit;
+  loop_options.epoch = [engine = options.engine] { return engine->current().epoch; };
   loop_options.live_per_client = kMaxLivePerClient;
   loop_options.queued_per_request = kMaxQueuedEvents;
 

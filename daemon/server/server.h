@@ -21,6 +21,8 @@
 #include "daemon/engine/engine.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/registry.h"
+#include "daemon/security/audit_log.h"
+#include "daemon/security/authority.h"
 
 namespace chimera {
 
@@ -30,6 +32,9 @@ struct ServerOptions {
   Engine* engine = nullptr;
   Registry* registry = nullptr;
   LoadedBackbone model;
+  Authority* authority = nullptr;
+  AuditLog* audit = nullptr;
+  std::string secret_key = {};  // of security.key, Z85; empty: none
   /// A client called `shutdown` (already answered). Must only signal, not destroy the server.
   std::function<void()> on_shutdown;
   /// A client called `drain`; new requests are refused from now on. May be empty.

@@ -1,6 +1,7 @@
 #include "daemon/server/socket.h"
 
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "base/log/log.h"
 #include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
+#include "daemon/security/zap.h"
 #include "daemon/server/endpoint.h"
 
 namespace chimera {
@@ -35,6 +37,27 @@ void configure(zmq::socket_t& socket) {
   socket.set(option::linger, 0);
   socket.set(option::router_mandatory, true);
   socket.set(option::router_handover, false);
+}
+
+/// Every socket has a domain, so that libzmq asks our own handler about every handshake (it is
+/// there before the sockets and goes after them), and refuses peers of another mechanism and
+/// versions of the protocol without a handshake.
+void secure(zmq::socket_t& socket, const std::string& endpoint, const SocketSecurity& security) {
+  namespace option = zmq::sockopt;
+  const bool tcp = wire::ipc_path(endpoint).empty();
+  const bool curve = tcp && !security.secret_key.empty();
+  const char* domain = curve ? kCurveDomain : tcp ? kLoopbackDomain : kIpcDomain;
+  socket.set(option::zap_domain, domain);
+  if (endpoint.starts_with("tcp://[")) socket.set(option::ipv6, true);
+  if (!curve) return;
+  socket.set(option::curve_server, true);
+  socket.set(option::curve_secretkey, security.secret_key);
+}
+
+/// What libzmq knows of the connection of a frame; "" when it knows nothing.
+std::string property(const zmq::message_t& frame, const char* name) {
+  const char* value = zmq_msg_gets(frame.handle(), name);
+  return value == nullptr ? "" : value;
 }
 
 /// A PAIR socket with the beginnings and ends of connections to `socket`. (zmq::monitor_t cannot be
@@ -92,12 +115,14 @@ bool send_floats(zmq::socket_t& socket, const Floats& floats) {
 
 class SocketContext {
  public:
+  explicit SocketContext(const Authority& authority) : admission(zmq, authority) {}
   zmq::context_t zmq;
+  Admission admission;
 };
 
-Result<std::shared_ptr<SocketContext>> make_socket_context() {
+Result<std::shared_ptr<SocketContext>> make_socket_context(const Authority& authority) {
   try {
-    return std::make_shared<SocketContext>();
+    return std::make_shared<SocketContext>(authority);
   } catch (const zmq::error_t& e) {
     return Status(Code::kResourceExhausted, fmt::format("server: no ZeroMQ context: {}", e.what()),
                   "raise the limit of open files");
@@ -115,8 +140,9 @@ struct RouterSocket::Impl {
 RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketContext> context,
-                                                         const std::string& endpoint, size_t port) {
-  CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint));
+                                                         const std::string& endpoint, size_t port,
+                                                         const SocketSecurity& security) {
+  CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint, !security.secret_key.empty()));
   const auto failed = [&](Code code, const char* what, const zmq::error_t& e, const char* hint) {
     return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, e.what()), hint);
   };
@@ -126,6 +152,7 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   try {
     impl->socket = zmq::socket_t(impl->context->zmq, zmq::socket_type::router);
     configure(impl->socket);
+    secure(impl->socket, endpoint, security);
     impl->monitor = monitor_of(impl->socket, impl->context->zmq, port);
   } catch (const zmq::error_t& e) {
     return failed(Code::kInternal, "socket", e, "check the limit of open files");
@@ -138,6 +165,10 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
                   "check that its directory exists and that nothing else uses the address");
   }
   impl->unlink_path = wire::ipc_path(endpoint);
+  // Who opens it is asked for his user all the same.
+  if (security.other_users && !impl->unlink_path.empty()) {
+    ::chmod(impl->unlink_path.c_str(), 0666);
+  }
   return std::unique_ptr<RouterSocket>(new RouterSocket(std::move(impl)));
 }
 
@@ -181,6 +212,10 @@ std::optional<Incoming> RouterSocket::receive() {
       // The later frames of a message are there when its first is.
       if (!impl_->socket.recv(frame, kNow)) break;
       in.fd = frame.get(ZMQ_SRCFD);
+      if (first) {
+        in.peer.mark = property(frame, "User-Id");
+        in.peer.address = property(frame, "Peer-Address");
+      }
       if (first && frame.empty() && frame.more()) {
         in.peer.delimiter = true;
       } else if (in.frames.size() < Incoming::kMaxFrames) {
@@ -211,6 +246,8 @@ RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {
     return Sent::kGone;
   }
 }
+
+void RouterSocket::hang_up(int fd) { ::shutdown(fd, SHUT_RDWR); }
 
 std::vector<int> RouterSocket::take_disconnected() {
   constexpr auto kNow = zmq::recv_flags::dontwait;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "daemon/security/authority.h"
 #include "daemon/server/live.h"
 
 namespace chimera {
@@ -28,8 +29,16 @@ struct Incoming {
 /// What the sockets of one server share; it ends with the last who holds it, and then waits for
 /// what is still on its way out (RouterSocket::set_linger).
 class SocketContext;
+/// `authority`, which outlives the context, decides the handshakes of all its sockets.
 /// resource_exhausted when there are no descriptors left.
-Result<std::shared_ptr<SocketContext>> make_socket_context();
+Result<std::shared_ptr<SocketContext>> make_socket_context(const Authority& authority);
+
+/// How peers of an endpoint are known.
+struct SocketSecurity {
+  std::string secret_key;    // of the daemon, Z85: peers over tcp prove theirs. Empty: over tcp all
+                             // are the same one, and only on this machine
+  bool other_users = false;  // an ipc socket that users other than this one may open
+};
 
 class RouterSocket {
  public:
@@ -37,7 +46,8 @@ class RouterSocket {
 
   /// Binds where check_endpoint allows it.
   static Result<std::unique_ptr<RouterSocket>> bind(std::shared_ptr<SocketContext> context,
-                                                    const std::string& endpoint, size_t port);
+                                                    const std::string& endpoint, size_t port,
+                                                    const SocketSecurity& security);
   ~RouterSocket();
   RouterSocket(const RouterSocket&) = delete;
   RouterSocket& operator=(const RouterSocket&) = delete;
@@ -53,6 +63,8 @@ class RouterSocket {
   Sent send(const Peer& peer, const Answer& answer);
   /// Descriptors of the connections that ended since the last call.
   std::vector<int> take_disconnected();
+  /// Ends the connection of that descriptor, which take_disconnected() then tells.
+  static void hang_up(int fd);
   /// Lets what is queued in ZeroMQ go out for at most `limit` when the context ends.
   void set_linger(std::chrono::milliseconds limit);
 

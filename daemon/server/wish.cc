@@ -24,6 +24,7 @@ struct Compared {
 const Compared kCompared[] = {
     {"backbone.precision", [](const DeploymentConfig& c) { return text(c.backbone.precision); }},
     {"serve.endpoint", [](const DeploymentConfig& c) { return text(c.serve.endpoint); }},
+    {"serve.insecure", [](const DeploymentConfig& c) { return text(c.serve.insecure); }},
     {"serve.max_sequences", [](const DeploymentConfig& c) { return text(c.serve.max_sequences); }},
     {"serve.max_context", [](const DeploymentConfig& c) { return text(c.serve.max_context); }},
     {"serve.max_queue", [](const DeploymentConfig& c) { return text(c.serve.max_queue); }},
@@ -33,6 +34,8 @@ const Compared kCompared[] = {
     {"serve.prefix_cache", [](const DeploymentConfig& c) { return text(c.serve.prefix_cache); }},
     {"control.endpoint", [](const DeploymentConfig& c) { return text(c.control.endpoint); }},
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
+    {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},
+    {"security.clients", [](const DeploymentConfig& c) { return text(c.security.clients); }},
     {"libraries.in_process",
      [](const DeploymentConfig& c) {
        return std::string(c.libraries.in_process ? "allow" : "refuse");

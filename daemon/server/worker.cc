@@ -54,7 +54,11 @@ void Worker::work() {
     Task task = std::move(waiting_.front());
     waiting_.pop_front();
     lock.unlock();
-    task.run();
+    if (auto withdrawn = task.live->withdrawal()) {
+      task.live->on_error(std::move(*withdrawn));
+    } else {
+      task.run();
+    }
     task = {};  // release what it holds before sleeping
     lock.lock();
   }

@@ -110,8 +110,12 @@ class Daemon:
                  precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
                  serve: dict[str, Any] | None = None, watch: list[str] | None = None,
                  top_k: int | None = None, start: bool = True, one_heap: bool = False,
-                 descriptors: tuple[int, int] | None = None, log_level: str = "info") -> None:
-        """`descriptors`: soft and hard limit of open files."""
+                 descriptors: tuple[int, int] | None = None, log_level: str = "info",
+                 control: str | None = None, security: dict[str, str] | None = None,
+                 client_options: dict[str, Any] | None = None) -> None:
+        """`descriptors`: soft and hard limit of open files. `control`: endpoint, as
+        serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
+        self.client_options = client_options or {}
         self.descriptors, self.log_level = descriptors, log_level
         self.endless = (serve or {}).get("max_context") == ENDLESS
         # For those that count mappings: how many heaps glibc opens depends on which threads happen
@@ -119,8 +123,8 @@ class Daemon:
         self.environment = {**os.environ, **({"MALLOC_ARENA_MAX": "1"} if one_heap else {})}
         self.own = work is None
         self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
-        self.serve_endpoint = f"ipc://{self.work}/serve.sock"
-        self.control_endpoint = f"ipc://{self.work}/control.sock"
+        self.serve_endpoint = (serve or {}).get("endpoint", f"ipc://{self.work}/serve.sock")
+        self.control_endpoint = control or f"ipc://{self.work}/control.sock"
         composition: dict[str, Any] = {"modules": modules or []}
         if top_k is not None:
             composition["top_k"] = top_k
@@ -136,6 +140,8 @@ class Daemon:
         }
         if watch:
             config["watch"] = watch
+        if security:
+            config["security"] = security
         self.config = self.work / "deployment.yaml"
         self.config.write_text(json.dumps(config, indent=1))  # JSON is YAML
         self.log = self.work / "daemon.log"
@@ -177,7 +183,7 @@ class Daemon:
 
     def client(self, **options: Any) -> chimera_client.Client:
         return chimera_client.Client(serve=self.serve_endpoint, control=self.control_endpoint,
-                                     **options)
+                                     **{**self.client_options, **options})
 
     def cli(self, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         return run("chimera", "--endpoint", self.serve_endpoint, "--control", self.control_endpoint,

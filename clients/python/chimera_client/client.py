@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from .connection import Connection, Event
+from .connection import Connection, Event, read_keys
 from .errors import ChimeraError
 
 # Lists of logits come as a NumPy array where NumPy is installed, else as array('f').
@@ -122,11 +122,16 @@ class Client:
     serve, control: endpoints; by default where `chimerad` listens for this user.
     timeout: seconds to wait for each answer (None: for ever).
     connect_timeout: seconds until a daemon that is not there counts as unavailable.
+    key, server_key: files of this client's secret and of the daemon's public key, for tcp://
+    endpoints; by default what CHIMERA_KEY and CHIMERA_SERVER_KEY name.
     """
 
     def __init__(self, serve: str | None = None, control: str | None = None, *,
                  timeout: float | None = 60.0, connect_timeout: float = 2.0,
+                 key: str | os.PathLike[str] | None = None,
+                 server_key: str | os.PathLike[str] | None = None,
                  context: zmq.Context | None = None) -> None:
+        self._keys = read_keys(_file(key, "CHIMERA_KEY"), _file(server_key, "CHIMERA_SERVER_KEY"))
         self._owns_context = context is None
         self._context = context or zmq.Context()
         self._endpoints = {True: serve or default_serve_endpoint(),
@@ -154,7 +159,7 @@ class Client:
         serve = call in _SERVE_CALLS
         if serve not in self._connections:
             self._connections[serve] = Connection(self._context, self._endpoints[serve],
-                                                  self._connect_timeout)
+                                                  self._connect_timeout, self._keys)
         return self._connections[serve]
 
     def send(self, call: str, *, id: str | None = None, **fields: Any) -> str:
@@ -315,6 +320,10 @@ class Client:
     def stats(self) -> dict[str, Any]:
         return self.call("stats")
 
+    def audit(self, since: int | None = None, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """Who asked for what, oldest first: the newest `limit` entries since then (Unix time)."""
+        return self.call("audit", since=since, limit=limit)["entries"]
+
     def drain(self, timeout_ms: int | None = None) -> bool:
         """Refuses new requests; True when all live ones ended in time."""
         wait = None if timeout_ms is None else timeout_ms / 1000 + 10
@@ -322,6 +331,10 @@ class Client:
 
     def shutdown(self) -> None:
         self.call("shutdown")
+
+
+def _file(path: str | os.PathLike[str] | None, variable: str) -> str | None:
+    return os.environ.get(variable) if path is None else os.fspath(path)
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 import zmq
+import zmq.auth
 from zmq.utils.monitor import recv_monitor_message
 
-from .errors import ChimeraError, DeadlineExceeded, Unavailable, from_event
+from .errors import ChimeraError, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable, from_event
 
 MAGIC = b"CHIMERA/1"
 
@@ -32,11 +33,42 @@ class Event:
         return self.kind in ("done", "error")
 
 
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """A client's pair and the public key of its daemon, as Z85."""
+
+    public: bytes
+    secret: bytes
+    server: bytes
+
+
+def read_keys(key: str | None, server_key: str | None) -> Keys | None:
+    """From ZeroMQ certificates, as `chimera key new` writes them; None without files."""
+    if not key and not server_key:
+        return None
+    if not key or not server_key:
+        raise InvalidArgument("keys: one of key and server_key alone (expected both or none)",
+                              "set CHIMERA_KEY and CHIMERA_SERVER_KEY, or give both")
+    try:
+        public, secret = zmq.auth.load_certificate(key)
+        server, _ = zmq.auth.load_certificate(server_key)
+    except (OSError, ValueError) as problem:
+        raise InvalidArgument(f"keys: {problem}", "`chimera key new` writes certificates") from None
+    if secret is None:
+        raise InvalidArgument(f"{key}: a public certificate (expected the secret one)",
+                              "name the .key file")
+    return Keys(public, secret, server)
+
+
 class Connection:
     """Not thread-safe: use one per thread."""
 
-    def __init__(self, context: zmq.Context, endpoint: str, connect_timeout: float) -> None:
+    def __init__(self, context: zmq.Context, endpoint: str, connect_timeout: float,
+                 keys: Keys | None = None) -> None:
         self.endpoint = endpoint
+        # An ipc socket tells the daemon the user; keys are for connections that tell nothing.
+        self._keys = keys if endpoint.startswith("tcp://") else None
+        self._refused = False
         self._context = context
         self._connect_timeout = connect_timeout
         self._waiting: dict[str | None, collections.deque[Event]] = {}
@@ -53,8 +85,13 @@ class Connection:
         self._socket.setsockopt(zmq.SNDTIMEO, int(self._connect_timeout * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        if self._keys is not None:
+            self._socket.curve_publickey = self._keys.public
+            self._socket.curve_secretkey = self._keys.secret
+            self._socket.curve_serverkey = self._keys.server
         self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
@@ -87,8 +124,14 @@ class Connection:
         deadline = time.monotonic() + self._connect_timeout
         while True:
             # A connection that was lost since the last call is noticed here as well.
-            while self._monitor.poll(0):
+            while not self._refused and self._monitor.poll(0):
                 self._take_monitor_event()
+            if self._refused:
+                self._refused = False  # the next try begins anew
+                self.close()
+                self._open()
+                raise PermissionDenied(f"daemon: {self.endpoint} refuses this client",
+                                       "is it in the daemon's clients file, and not expired?")
             if self._connected:
                 return
             left = int(max(0.0, deadline - time.monotonic()) * 1000)
@@ -96,9 +139,13 @@ class Connection:
                 raise self._unreachable()
 
     def _take_monitor_event(self) -> None:
-        if recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        event = recv_monitor_message(self._monitor)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected = True
             self._lost.discard(None)
+            return
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._refused = True
             return
         while self._take():  # what was sent before the connection ended still counts
             pass
