@@ -27,6 +27,7 @@ NOT_RUN = {
     ("README.md", "./quickstart"), ("README.md", "$ chimera-bench latency"),
     ("README.md", "$ chimera-bench swap"), ("CONTRIBUTING.md", "./check"),
     ("docs/plugin-checker.md", "gdb --args"), ("docs/installing.md", "cmake --preset"),
+    ("docs/security.md", "chimera key new"),
     ("plugin-api/template/README.md", "cmake --workflow"),
     ("plugin-api/template/README.md", "chimera-plugin-check build/module"),
 }
