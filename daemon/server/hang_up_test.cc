@@ -21,6 +21,10 @@ class HangUp : public testing::Test {
   void SetUp() override {
     dir_ = std::filesystem::temp_directory_path() / ("chimera-hang-" + std::to_string(getpid()));
     std::filesystem::create_directories(dir_);
+    auto authority = Authority::start({});
+    ASSERT_TRUE(authority.ok());
+    authority_ = std::move(*authority);
+    options_.authority = authority_.get();
     options_.serve_endpoint = "ipc://" + (dir_ / "serve").string();
     options_.control_endpoint = "ipc://" + (dir_ / "control").string();
     auto loop = ServerLoop::start(options_, counters_, [](std::shared_ptr<Live> live, wire::Call) {
@@ -51,6 +55,7 @@ class HangUp : public testing::Test {
 
   std::filesystem::path dir_;
   zmq::context_t context_;
+  std::unique_ptr<Authority> authority_;
   ServerLoop::Options options_;
   ServerCounters counters_;
   std::unique_ptr<ServerLoop> loop_;
