@@ -65,9 +65,10 @@ TEST_F(Clients, EveryProblemAtOnceWithItsPlace) {
                               "  - {uid: -1, roles: [], modules: [''], expires: 2027-02-30}\n"
                               "  - {name: c, roles: [observe], modules: [legal], uid: 7}\n");
   for (const char* part :
-       {"c.yaml:3:", "clients[0].name: found a b", "clients[0].public_key: found \"short\" (expected a key",
-        "clients[0].roles: found root", "clients[0].modules: found 3", "clients[0].x: unknown key",
-        "clients[1].name: missing", "clients[1].uid: found -1", "clients[1].roles: found a list",
+       {"c.yaml:3:", "clients[0].name: found a b",
+        "clients[0].public_key: found \"short\" (expected a key", "clients[0].roles: found root",
+        "clients[0].modules: found 3", "clients[0].x: unknown key", "clients[1].name: missing",
+        "clients[1].uid: found -1", "clients[1].roles: found a list",
         "clients[1].modules: found \"\"", "clients[1].expires: found 2027-02-30",
         "clients[2].modules: found a list (expected all, for the roles observe"}) {
     EXPECT_THAT(status.message(), HasSubstr(part));
