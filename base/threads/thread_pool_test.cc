@@ -64,7 +64,7 @@ TEST(ThreadPool, UsesSeveralThreads) {
   // Two chunks that wait for one another can only both arrive on two threads.
   pool.parallel_for(2, 1, [&](int64_t, int64_t) {
     ++inside;
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (inside < 2 && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
     if (inside == 2) met = true;
   });

@@ -354,10 +354,16 @@ class CliTest(scripted.Scripted):
                                               "experts": 16, "resident_bytes": 1, "description": "é" * 200}])])
         ours, theirs = pty.openpty()
         process = subprocess.Popen(self.command("modules"), stdout=theirs)
-        process.wait(timeout=60)
         os.close(theirs)
-        shown = os.read(ours, 1 << 16).decode()
+        shown = b""
+        try:
+            while chunk := os.read(ours, 1 << 16):  # a terminal hands on what it has, piece by piece
+                shown += chunk
+        except OSError:  # its end
+            pass
         os.close(ours)
+        process.wait(timeout=60)
+        shown = shown.decode()
         self.assertIn("\x1b[1m", shown)
         plain = shown.replace("\x1b[1m", "").replace("\x1b[0m", "")
         self.assertTrue(all(len(line) <= 80 for line in plain.splitlines()), plain)

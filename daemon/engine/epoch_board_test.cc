@@ -28,7 +28,7 @@ class EpochBoardTest : public testing::Test {
   }
 
   std::future<Status> publish(std::shared_ptr<const RoutingTable> table,
-                              std::chrono::milliseconds timeout = 30s) {
+                              std::chrono::milliseconds timeout = 100s) {
     return std::async(std::launch::async, [this, table = std::move(table), timeout]() mutable {
       return board_->publish(std::move(table), InFlight::kPin, timeout);
     });

@@ -16,6 +16,9 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 
+/// Of changes that come through: they may have to wait for the slowest of the streams.
+constexpr auto kPatience = 100s;
+
 class EngineEpochs : public testing::Test {
  protected:
   void SetUp() override {
@@ -67,7 +70,7 @@ TEST_F(EngineEpochs, EveryPassUsesOneTableInAllLayers) {
   for (int v = 2; v <= kVersions && sink->terminals() == 0; ++v) {
     ASSERT_TRUE(
         engine
-            ->publish(world->table(static_cast<uint64_t>(v), {version(v)}), InFlight::kRestart, 1s)
+            ->publish(world->table(static_cast<uint64_t>(v), {version(v)}), InFlight::kRestart, kPatience)
             .ok());
     std::this_thread::sleep_for(std::chrono::microseconds(v * 37 % 400));
   }
@@ -161,7 +164,7 @@ TEST_F(EngineEpochs, RevocationAlsoEndsPinnedAndWaitingUse) {
   ASSERT_TRUE(other->wait_tokens(1));
   // b changes: both sequences stay on table 1, which holds a.
   const std::weak_ptr<const Module> watch = a;
-  ASSERT_TRUE(engine->publish(world->table(2, {a, b2}), InFlight::kPin, 1s).ok());
+  ASSERT_TRUE(engine->publish(world->table(2, {a, b2}), InFlight::kPin, kPatience).ok());
   a.reset();
   ASSERT_TRUE(engine->revoke("a", world->table(3, {b2})).ok());
   EXPECT_TRUE(watch.expired());
@@ -257,7 +260,7 @@ TEST_F(EngineEpochs, PinnedStreamsAreBitwiseTheSameInACrowdWithSwaps) {
       std::vector<std::shared_ptr<const Module>> modules{a};
       if (epoch % 2) modules.push_back(epoch % 4 == 1 ? b : b2);
       if (epoch % 3) modules.push_back(c);
-      ASSERT_TRUE(engine->publish(world->table(epoch, modules), InFlight::kPin, 10s).ok());
+      ASSERT_TRUE(engine->publish(world->table(epoch, modules), InFlight::kPin, kPatience).ok());
       published = epoch;
       std::this_thread::sleep_for(500us);
     }
@@ -289,7 +292,7 @@ TEST_F(EngineEpochs, SequencesThatCannotDifferMoveAlongAtOnce) {
   Engine::RequestId id = 0;
   const auto sink = submit(*engine, request, &id, slowly);
   ASSERT_TRUE(sink->wait_tokens(1));
-  ASSERT_TRUE(engine->publish(world->table(2, {a, b2, c}), InFlight::kPin, 1s).ok());
+  ASSERT_TRUE(engine->publish(world->table(2, {a, b2, c}), InFlight::kPin, kPatience).ok());
   EXPECT_EQ(engine->epochs().size(), 1u);
   EXPECT_EQ(engine->epochs()[0].epoch, 2u);
   EXPECT_EQ(engine->stats().restarted, 0u);
@@ -312,7 +315,7 @@ TEST_F(EngineEpochs, RestartGoesOnWithoutLosingOrRepeatingAToken) {
         if (!published) slowly(event);
       });
   ASSERT_TRUE(sink->wait_tokens(5));
-  ASSERT_TRUE(engine->publish(new_table, InFlight::kRestart, 1s).ok());
+  ASSERT_TRUE(engine->publish(new_table, InFlight::kRestart, kPatience).ok());
   published = true;
   const DoneEvent done = sink->done();
   EXPECT_EQ(engine->stats().restarted, 1u);
@@ -350,7 +353,7 @@ TEST_F(EngineEpochs, RestartedScoreIsThatOfTheNewTableAlone) {
   auto engine = make(world->table(1, {slow_a, b}), options);
   const auto sink = submit(*engine, score);
   while (engine->stats().steps < 5) std::this_thread::sleep_for(100us);
-  ASSERT_TRUE(engine->publish(new_table, InFlight::kRestart, 1s).ok());
+  ASSERT_TRUE(engine->publish(new_table, InFlight::kRestart, kPatience).ok());
   ASSERT_EQ(engine->stats().restarted, 1u);
   const DoneEvent got = sink->done();
   EXPECT_EQ(got.nats, want.nats);
@@ -384,7 +387,7 @@ TEST_F(EngineEpochs, PublishWaitsForAFreeEpochAndSaysForWhom) {
 
   std::atomic<bool> through{false};
   std::thread waiter([&] {
-    EXPECT_TRUE(engine->publish(world->table(4, {c}), InFlight::kPin, 30s).ok());
+    EXPECT_TRUE(engine->publish(world->table(4, {c}), InFlight::kPin, kPatience).ok());
     through = true;
   });
   std::this_thread::sleep_for(30ms);
@@ -412,7 +415,7 @@ TEST_F(EngineEpochs, RevocationOvertakesAWaitingPublish) {
   ASSERT_TRUE(sink->wait_tokens(1));
   Status waited;
   std::thread waiter([&] {
-    waited = engine->publish(world->table(2, {a, b2}), InFlight::kPin, 30s);
+    waited = engine->publish(world->table(2, {a, b2}), InFlight::kPin, kPatience);
   });
   std::this_thread::sleep_for(20ms);
   EXPECT_TRUE(engine->revoke("a", world->table(3, {b})).ok());
@@ -454,14 +457,14 @@ TEST_F(EngineEpochs, PrefixCacheNeverCrossesMasksOrCompositions) {
   const Stream answer = alone(first, plain);
   longer.tokens.insert(longer.tokens.end(), answer.tokens.begin(), answer.tokens.end());
   run(longer, 64, first);
-  ASSERT_TRUE(engine->publish(second, InFlight::kPin, 1s).ok());
+  ASSERT_TRUE(engine->publish(second, InFlight::kPin, kPatience).ok());
   run(plain, 0, second);
   run(plain, 48, second);
-  ASSERT_TRUE(engine->publish(world->table(3, {a, b}), InFlight::kPin, 1s).ok());
+  ASSERT_TRUE(engine->publish(world->table(3, {a, b}), InFlight::kPin, kPatience).ok());
   run(plain, 48, first);  // the composition of epoch 1 is back
   // A revocation forgets all that was cached.
   ASSERT_TRUE(engine->revoke("b", world->table(4, {a})).ok());
-  ASSERT_TRUE(engine->publish(world->table(5, {a, b}), InFlight::kPin, 1s).ok());
+  ASSERT_TRUE(engine->publish(world->table(5, {a, b}), InFlight::kPin, kPatience).ok());
   run(plain, 0, first);
   EXPECT_EQ(engine->stats().cached_tokens, 48u * 3 + 32 + 16 + 64 + 48 + 48);
 }

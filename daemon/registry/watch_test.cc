@@ -46,7 +46,7 @@ class WatchTest : public ::testing::Test {
   /// The actions after at least `n` of them, and after a while in which more could come.
   std::vector<std::string> actions(size_t n) {
     ReleasableMutexLock lock(mutex_);
-    changed_.wait_for(mutex_, std::chrono::seconds(20),
+    changed_.wait_for(mutex_, std::chrono::seconds(60),
                       [&]() REQUIRES(mutex_) { return actions_.size() >= n; });
     lock.unlock();
     std::this_thread::sleep_for(std::chrono::milliseconds(150));

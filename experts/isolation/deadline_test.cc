@@ -1,9 +1,11 @@
 // What a real plugin learns of the deadlines and epochs of its rows, in this process and in one of
 // its own: tests/plugins/runtime/sinner.cc, which asks chimera.cancel/1 when it "gives_up".
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/steady_time.h"
 #include "experts/isolation/backend.h"
@@ -12,14 +14,15 @@ namespace chimera {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::AnyOf;
 using Clock = std::chrono::steady_clock;
 namespace fs = std::filesystem;
 
 constexpr int64_t kHidden = 16;
 constexpr float kTrigger = 12345.0f;
-constexpr int64_t kOwnLimitMs = 60000;
+constexpr int64_t kOwnLimitMs = 600000;
 // Far below the plugin's own limit, far above what a busy machine needs to notice.
-constexpr milliseconds kSoon{20000};
+constexpr milliseconds kSoon{60000};
 
 class PluginDeadline : public testing::TestWithParam<Isolation> {
  protected:
@@ -67,6 +70,15 @@ class PluginDeadline : public testing::TestWithParam<Isolation> {
     context.row_epochs = epochs;
     return backend.forward(1, 0, x_.data(), rows, y_.data(), context);
   }
+  /// Whether it serves, at the latest when its process is there again.
+  bool serves(LibraryBackend& backend) {
+    const auto end = Clock::now() + kSoon;
+    while (!call(backend, 1.0f, 1, 0).ok()) {
+      if (Clock::now() > end) return false;
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    return true;
+  }
   static uint64_t in(milliseconds time) { return steady_ns(Clock::now() + time); }
 
   std::string state_;
@@ -99,10 +111,13 @@ TEST_P(PluginDeadline, ItsOwnLimitIsStillAFailure) {
   ASSERT_NE(backend, nullptr);
   for (const uint64_t deadline : {uint64_t{0}, in(milliseconds(kOwnLimitMs))}) {
     const Status status = call(*backend, kTrigger, 1, deadline);
-    EXPECT_EQ(status.code(), Code::kDeadlineExceeded) << status.to_string();
+    // A host that a busy machine keeps from answering within the grace is ended instead.
+    EXPECT_THAT(status.code(), AnyOf(Code::kDeadlineExceeded, Code::kUnavailable))
+        << status.to_string();
     EXPECT_EQ(status.message().find("given up"), std::string::npos) << status.message();
+    ASSERT_TRUE(serves(*backend));
   }
-  EXPECT_EQ(backend->status().failures, 2u);
+  EXPECT_GE(backend->status().failures, 2u);
 }
 
 // The result is there: whether somebody still wants it is for the caller to say.

@@ -19,6 +19,8 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr HostGeometry kGeometry{48, 10};
+/// Passes only where what is waited for never comes.
+constexpr milliseconds kPatience{60000};
 
 struct Ends {
   std::unique_ptr<HostPort> daemon;
@@ -50,7 +52,7 @@ HostPort::Call zeros(uint32_t rows) {
 void serve(HostServePort& host, int calls) {
   for (int done = 0; done < calls;) {
     HostServePort::Call call;
-    const Result<bool> got = host.next(milliseconds(1000), &call);
+    const Result<bool> got = host.next(kPatience, &call);
     ASSERT_TRUE(got.ok()) << got.status().to_string();
     if (!*got) continue;
     ++done;
@@ -89,7 +91,7 @@ TEST(HostMemory, CallsComeBackInOrderThroughManyRounds) {
       ++sent;
     }
     HostPort::Answer answer;
-    ASSERT_EQ(ends.daemon->take(Clock::now() + milliseconds(20000), &answer), HostPort::Wait::kDone)
+    ASSERT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer), HostPort::Wait::kDone)
         << answer.status.to_string();
     ASSERT_TRUE(answer.guards_intact);
     if (taken % 7 == 6) {
@@ -130,7 +132,7 @@ TEST(HostMemory, EpochsAndDeadlinesTravelWithTheirRows) {
     sent.limit_ns = 77;
     ends.daemon->submit(sent);
     HostServePort::Call call;
-    ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
+    ASSERT_TRUE(*ends.host->next(kPatience, &call));
     EXPECT_EQ(call.request.deadline_ns, static_cast<uint64_t>(round));
     EXPECT_EQ(call.request.limit_ns, 77u);
     ASSERT_EQ(call.row_epochs != nullptr, on_tables) << round;
@@ -139,7 +141,7 @@ TEST(HostMemory, EpochsAndDeadlinesTravelWithTheirRows) {
     }
     ends.host->reply({}, 0);
     HostPort::Answer answer;
-    ASSERT_EQ(ends.daemon->take(Clock::now() + milliseconds(1000), &answer), HostPort::Wait::kDone);
+    ASSERT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer), HostPort::Wait::kDone);
     ends.daemon->release();
     epochs[0] += 1;
   }
@@ -162,7 +164,7 @@ TEST(HostMemory, LossWakesTheWaiter) {
     ends.daemon->lose();
   });
   HostPort::Answer answer;
-  EXPECT_EQ(ends.daemon->take(Clock::now() + std::chrono::seconds(60), &answer),
+  EXPECT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer),
             HostPort::Wait::kLost);
   keeper.join();
 }
@@ -181,11 +183,11 @@ TEST(HostMemory, WhatThePluginLeavesOutIsNaN) {
   for (int round = 0; round < 2 * static_cast<int>(kHostSlots); ++round) {
     ends.daemon->submit(zeros(2));
     HostServePort::Call call;
-    ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
+    ASSERT_TRUE(*ends.host->next(kPatience, &call));
     call.y[0] = 1.0f;  // and no more
     ends.host->reply({}, 0);
     HostPort::Answer answer;
-    ASSERT_EQ(ends.daemon->take(Clock::now() + milliseconds(1000), &answer), HostPort::Wait::kDone);
+    ASSERT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer), HostPort::Wait::kDone);
     EXPECT_EQ(answer.y[0], 1.0f);
     for (uint64_t i = 1; i < 2 * kGeometry.hidden; ++i) ASSERT_TRUE(std::isnan(answer.y[i])) << i;
     ends.daemon->release();
@@ -197,12 +199,12 @@ TEST(HostMemory, WritesPastTheRowsAreSeen) {
     Ends ends = make_ends();
     ends.daemon->submit(zeros(3));
     HostServePort::Call call;
-    ASSERT_TRUE(*ends.host->next(milliseconds(1000), &call));
+    ASSERT_TRUE(*ends.host->next(kPatience, &call));
     std::fill_n(call.y, 3 * kGeometry.hidden, 1.0f);
     call.y[at] = 1.0f;
     ends.host->reply({}, 0);
     HostPort::Answer answer;
-    ASSERT_EQ(ends.daemon->take(Clock::now() + milliseconds(1000), &answer), HostPort::Wait::kDone);
+    ASSERT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer), HostPort::Wait::kDone);
     EXPECT_FALSE(answer.guards_intact) << at;
   }
 }

@@ -35,7 +35,7 @@ def read_expected(path: pathlib.Path) -> dict[str, dict[str, set[int]]]:
 def problems_of(name: str, command: list[str], want: dict[str, set[int]]) -> list[str]:
     """What is otherwise than wanted; a skip counts when `want` has an entry for skips."""
     done = subprocess.run([*command, "--json", "--seed", "1"], text=True, capture_output=True,
-                          timeout=240)
+                          timeout=600)
     if done.returncode not in (0, 1):
         return [f"{name}: exit status {done.returncode}: {done.stderr}"]
     *cases, summary = [json.loads(line) for line in done.stdout.splitlines()]

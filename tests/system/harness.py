@@ -232,7 +232,7 @@ class Daemon:
                 "threads": sum(1 for task in (proc / "task").iterdir() if lives(task))}
 
     def grown(self, before: dict[str, int], allowed: dict[str, int],
-              seconds: float = 20.0) -> dict[str, int]:
+              seconds: float = 60.0) -> dict[str, int]:
         """What the resources are above `before`, once those named in `allowed` are within it: what
         is only on its way out gets the time, what leaks stays."""
         deadline = time.monotonic() + seconds * SLOW

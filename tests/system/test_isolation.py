@@ -30,7 +30,7 @@ HIDDEN, LAYERS = 256, 6
 # length used here makes about 6 per token.
 AFTER = 100
 PROBED = 20  # calls: past the self-test, into the probe
-ANSWERED_S = 30.0 * SLOW
+ANSWERED_S = 60.0 * SLOW
 RECOVERED_S = 60.0 * SLOW
 # Of a call: long beside what a busy machine keeps an honest one waiting.
 DEADLINE_MS = int(1000 * SLOW)

@@ -21,7 +21,8 @@ class Peer:
     def __init__(self, context, endpoint, script):
         self.requests = []
         self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
+        # An answer that was given is delivered, as a daemon that ends sees to it.
+        self._socket.setsockopt(zmq.LINGER, 60_000)
         self._socket.bind(endpoint)
         self._script = script
         self._stop = threading.Event()
@@ -40,7 +41,7 @@ class Peer:
                 answer.setdefault("id", request["id"])
                 self._socket.send_multipart(
                     [identity, b"CHIMERA/1", json.dumps(answer).encode(), *frames])
-        self._socket.close(0)
+        self._socket.close()
 
     def stop(self):
         self._stop.set()
