@@ -67,6 +67,9 @@ void put_module(LoadedComposition* target, std::shared_ptr<const Module> module,
                           enabled,
                           bias};
   std::erase(target->revoked, entry.name);
+  const auto aside = target->set_aside.find(entry.name);
+  if (aside != target->set_aside.end() && aside->second == entry.digest)
+    target->set_aside.erase(aside);
   auto& entries = target->composition.modules;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].name != entry.name) continue;
@@ -116,6 +119,13 @@ void revoke_module(LoadedComposition* target, const std::string& name) {
   if (!target->was_revoked(name)) target->revoked.push_back(name);
 }
 
+void set_aside_missing(const Composition& before, LoadedComposition* next) {
+  for (const CompositionModule& was : before.modules) {
+    const CompositionModule* is = next->composition.find(was.name);
+    if (is == nullptr || is->digest != was.digest) next->set_aside[was.name] = was.digest;
+  }
+}
+
 std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedComposition& to) {
   std::vector<ChangeItem> out = difference(from.composition, to.composition);
   for (ChangeItem& item : out) {
@@ -146,6 +156,14 @@ Status revoked_refusal(const std::string& what, const std::string& module) {
   return {Code::kFailedPrecondition,
           fmt::format("{}: module {} was revoked (expected none that was)", what, module),
           "`chimera load PATH` lets it in again; `chimera epochs` lists those without it"};
+}
+
+Status set_aside_refusal(const std::string& what, const std::string& module) {
+  return {Code::kFailedPrecondition,
+          fmt::format("{}: module {} was unloaded or replaced by hand (expected one that was not)",
+                      what, module),
+          "`chimera load PATH` loads it again, and so does moving it away and back, or another "
+          "version of it"};
 }
 
 Status check_bias(const std::string& module, float bias) {

@@ -3,6 +3,7 @@
 // Thread safety: free functions.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,12 +20,15 @@ struct LoadedComposition {
   std::vector<std::shared_ptr<const Module>> modules;
   /// Modules revoked and not loaded again since; travels along from one composition to the next.
   std::vector<std::string> revoked;
+  /// Digest, by name, of what a person unloaded or replaced and nobody loaded since; travels along,
+  /// too. It may lie in a watched directory.
+  std::map<std::string, std::string> set_aside;
 
   bool was_revoked(const std::string& name) const;
 };
 
 /// Appends a module, or puts it in the place of the one with its name; it no longer counts as
-/// revoked.
+/// revoked or set aside.
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
                 float bias);
 /// Takes the module `name` out. REQUIRES: it is there.
@@ -32,6 +36,9 @@ void remove_module(LoadedComposition* target, const std::string& name);
 
 /// As remove_module; the name counts as revoked until it is loaded again.
 void revoke_module(LoadedComposition* target, const std::string& name);
+
+/// Sets aside what `before` has and `next` has not, because a person said so.
+void set_aside_missing(const Composition& before, LoadedComposition* next);
 
 /// What somebody has to be told when `to` follows `from`, in the order of `to`.
 std::vector<ChangeItem> difference(const Composition& from, const Composition& to);
@@ -43,6 +50,8 @@ std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedCo
 std::vector<std::string> disabled_modules(const Composition& composition);
 /// failed_precondition that names `module` as revoked.
 Status revoked_refusal(const std::string& what, const std::string& module);
+/// The same for one that was set aside.
+Status set_aside_refusal(const std::string& what, const std::string& module);
 
 /// invalid_argument for a bias that is not finite or too large.
 Status check_bias(const std::string& module, float bias);

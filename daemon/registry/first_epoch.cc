@@ -76,6 +76,7 @@ LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
                                   const CompositionSpec& deployment) {
   LoadedComposition next = restored(loader, last.composition);
   next.revoked = last.revoked;
+  next.set_aside = last.set_aside;
   if (next.composition != last.composition) {
     log::warning("started_without_some_modules",
                  {{"epoch", last.epoch},
@@ -117,7 +118,8 @@ Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
   log_notes((*table)->notes());
   first.place = origin == 0 ? first.epoch : origin;
   CHIMERA_RETURN_IF_ERROR(
-      store->append({first.epoch, utc_now(), loaded.composition, origin, loaded.revoked}));
+      store->append({first.epoch, utc_now(), loaded.composition, origin, loaded.revoked,
+                     loaded.set_aside}));
   first.table = std::move(*table);
   return first;
 }

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,7 +42,9 @@ struct Registry::Impl {
     uint64_t epoch = 0;
     Composition composition;
     CurrentModules modules;
-    std::vector<std::string> revoked;  // as LoadedComposition's
+    // As LoadedComposition's.
+    std::vector<std::string> revoked;
+    std::map<std::string, std::string> set_aside;
   };
   Basis basis() const;
 
@@ -64,6 +67,8 @@ struct Registry::Impl {
   Result<ChangeReport> put_in_place(uint64_t basis, const Preparation& prepared, InFlight in_flight,
                                     uint64_t origin = 0);
   Result<EpochRecord> find_record(std::optional<uint64_t> epoch) const;
+  /// Whether the module in `dir` may come in without a person who asks for it.
+  static Status check_unasked(const Basis& from, const std::string& dir, LoadSource source);
   Result<ChangeReport> load(const LoadArgs& args);
   PlanReport plan(const CompositionSpec& spec);
 

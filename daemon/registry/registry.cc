@@ -56,7 +56,8 @@ Registry::Impl::Current Registry::Impl::current() const {
 
 Registry::Impl::Basis Registry::Impl::basis() const {
   const Current is = current();
-  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded), is.loaded.revoked};
+  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded), is.loaded.revoked,
+          is.loaded.set_aside};
 }
 
 Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
@@ -135,18 +136,25 @@ Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) c
                 "`chimera epochs` lists them");
 }
 
+Status Registry::Impl::check_unasked(const Basis& from, const std::string& dir,
+                                     LoadSource source) {
+  const Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return {};  // the loader says why
+  const std::string& name = manifest->name;
+  if (std::find(from.revoked.begin(), from.revoked.end(), name) != from.revoked.end()) {
+    return revoked_refusal(dir, name);
+  }
+  const auto aside = from.set_aside.find(name);
+  const bool unchanged = aside != from.set_aside.end() && aside->second == manifest->digest;
+  return source == LoadSource::kScan && unchanged ? set_aside_refusal(dir, name) : Status();
+}
+
 Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
   const Result<std::string> dir = normal_module_path(args.path);
   if (!dir.ok()) return dir.status();
   const Basis from = basis();
-  if (!args.readmit) {
-    const Result<Manifest> manifest = read_manifest(*dir);
-    const auto& revoked = from.revoked;
-    if (manifest.ok() &&
-        std::find(revoked.begin(), revoked.end(), manifest->name) != revoked.end()) {
-      return revoked_refusal(*dir, manifest->name);
-    }
-  }
+  const bool asked = args.source == LoadSource::kPerson;
+  if (!asked) CHIMERA_RETURN_IF_ERROR(check_unasked(from, *dir, args.source));
   Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
   if (!module.ok()) return module.status();
   const std::string name = (*module)->name();
@@ -164,6 +172,7 @@ Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
     auto held = prepared.get();
     if (held == nullptr) return overtaken();
     put_module(next, std::move(held), enabled, bias);
+    if (asked) set_aside_missing(from.composition, next);
     return {};
   };
   return commit(from.epoch, put, args.in_flight);
@@ -211,7 +220,9 @@ Result<ChangeReport> Registry::unload(const std::string& name) {
   return impl_->worker.run([impl = impl_.get(), name]() -> Result<ChangeReport> {
     const auto remove = [&](LoadedComposition* next) -> Status {
       if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
+      const Composition before = next->composition;
       remove_module(next, name);
+      set_aside_missing(before, next);
       return {};
     };
     return impl->commit(impl->basis().epoch, remove, InFlight::kPin);
@@ -278,6 +289,11 @@ Result<ChangeReport> Registry::Impl::put_in_place(uint64_t basis, const Preparat
     for (const std::string& name : next->revoked) {
       if (finished->composition.find(name) == nullptr) finished->revoked.push_back(name);
     }
+    for (const auto& [name, digest] : next->set_aside) {
+      const CompositionModule* back = finished->composition.find(name);
+      if (back == nullptr || back->digest != digest) finished->set_aside.emplace(name, digest);
+    }
+    set_aside_missing(next->composition, &*finished);
     *next = std::move(*finished);
     return {};
   };

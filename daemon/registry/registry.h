@@ -94,14 +94,20 @@ struct ChangeReport {
   std::vector<std::string> disabled;  // modules of the composition that are loaded and not used
 };
 
+/// Who asks for a load, from the most to the least said.
+enum class LoadSource : uint8_t {
+  kPerson,   // by name: what was revoked or unloaded may come in again
+  kArrival,  // it was moved into a watched directory: it may, unless it was revoked
+  kScan      // it lies there and nobody says anything: neither
+};
+
 struct LoadArgs {
   std::string path;
   std::string name;  // optional: must equal the manifest's when given
   std::optional<bool> enabled;
   std::optional<float> bias;
   InFlight in_flight = InFlight::kPin;
-  /// Whether a module that was revoked may come in again: a person asks for it by name.
-  bool readmit = true;
+  LoadSource source = LoadSource::kPerson;
 };
 
 class Registry {

@@ -59,7 +59,7 @@ TEST_F(RegistryTest, RollbackNeverBringsARevokedModuleBack) {
   // A drop-in directory does not let it in, a person does.
   LoadArgs dropped;
   dropped.path = at("legal");
-  dropped.readmit = false;
+  dropped.source = LoadSource::kArrival;
   EXPECT_EQ(daemon->registry->load(dropped).status().code(), Code::kFailedPrecondition);
   const auto again = daemon->load(at("legal"));
   ASSERT_TRUE(again.ok());
@@ -67,6 +67,61 @@ TEST_F(RegistryTest, RollbackNeverBringsARevokedModuleBack) {
   ASSERT_TRUE(daemon->registry->unload("legal").ok());
   EXPECT_THAT(actions(daemon->registry->rollback(3)), ElementsAre("load bio", "load legal"));
   EXPECT_TRUE(daemon->registry->load(dropped).ok());
+}
+
+// A watched directory is looked at again at every start and SIGHUP.
+TEST_F(RegistryTest, WhatWasUnloadedByHandStaysOutUntilItChangesOrSomebodyAsks) {
+  auto daemon = start();
+  const auto lying = [&](const std::string& name, LoadSource source = LoadSource::kScan) {
+    LoadArgs args;
+    args.path = at(name);
+    args.source = source;
+    return daemon->registry->load(args);
+  };
+  const auto refused = [&] {
+    const Status status = lying("legal").status();
+    EXPECT_EQ(status.code(), Code::kFailedPrecondition) << status.to_string();
+    EXPECT_THAT(status.message(), HasSubstr("module legal was unloaded or replaced by hand"));
+    EXPECT_EQ(daemon->names(), "bio");
+  };
+  EXPECT_THAT(actions(lying("legal")), ElementsAre("load legal"));
+  ASSERT_TRUE(lying("bio").ok());
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  refused();
+  daemon.reset();
+  daemon = start();
+  refused();
+  // Somebody moves it in anew, or asks for it.
+  EXPECT_THAT(actions(lying("legal", LoadSource::kArrival)), ElementsAre("load legal"));
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_THAT(actions(lying("legal")), ElementsAre());
+  // Whatever takes it out by hand counts, the directory's own going does not.
+  ASSERT_TRUE(daemon->registry->apply(spec_of({at("bio")}), InFlight::kPin).ok());
+  refused();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->registry->rollback(std::nullopt).ok());
+  refused();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->registry->unload_from(at("legal")).ok());
+  EXPECT_THAT(actions(lying("legal")), ElementsAre("load legal"));
+}
+
+TEST_F(RegistryTest, AnotherVersionInTheDirectoryIsNotWhatWasUnloadedByHand) {
+  const auto daemon = start();
+  LoadArgs args;
+  args.path = copy("legal");
+  args.source = LoadSource::kScan;
+  ASSERT_TRUE(daemon->registry->load(args).ok());
+  ASSERT_TRUE(daemon->load(at("legal")).ok());  // the same content: nothing was replaced
+  EXPECT_THAT(actions(daemon->registry->load(args)), ElementsAre("replace legal"));
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  EXPECT_FALSE(daemon->registry->load(args).ok());
+  std::ofstream(args.path + "/module.yaml", std::ios::app) << "# another version\n";
+  EXPECT_THAT(actions(daemon->registry->load(args)), ElementsAre("load legal"));
+  // Replaced by hand: the directory does not take its place back.
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  EXPECT_FALSE(daemon->registry->load(args).ok());
 }
 
 TEST_F(RegistryTest, DisabledModulesCanBeEnabled) {

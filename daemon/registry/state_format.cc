@@ -68,6 +68,16 @@ bool take_names(const Json& list, std::vector<std::string>& out) {
   return list.is_null() || list.is_array();
 }
 
+bool take_digests(const Json& object, std::map<std::string, std::string>& out) {
+  if (object.is_null()) return true;
+  if (!object.is_object()) return false;
+  for (const auto& [name, digest] : object.items()) {
+    if (digest.string() == nullptr) return false;
+    out.emplace(name, *digest.string());
+  }
+  return true;
+}
+
 bool take_composition(const Json& in, Composition& out) {
   if (!take(in, "backbone", out.backbone_fingerprint)) return false;
   if (const Json* top_k = in.find("top_k")) {
@@ -110,6 +120,7 @@ std::string encode_state(const StateImage& image) {
                   {"composition", to_json(record.composition)}};
     if (record.origin != 0) entry["origin"] = record.origin;
     if (!record.revoked.empty()) entry["revoked"] = record.revoked;
+    for (const auto& [name, digest] : record.set_aside) entry["set_aside"][name] = digest;
     history.push_back(std::move(entry));
   }
   const Json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
@@ -148,7 +159,8 @@ Result<StateImage> decode_state(std::string_view bytes) {
     whole = whole && take(entry, "epoch", record.epoch) && take(entry, "time", record.time) &&
             take_composition(entry["composition"], record.composition);
     if (entry.contains("origin")) whole = whole && take(entry, "origin", record.origin);
-    whole = whole && take_names(entry["revoked"], record.revoked);
+    whole = whole && take_names(entry["revoked"], record.revoked) &&
+            take_digests(entry["set_aside"], record.set_aside);
     if (!whole) break;
     if (record.epoch > image.last_epoch ||
         (!image.history.empty() && record.epoch <= image.history.back().epoch)) {

@@ -2,9 +2,9 @@
 //
 //   chimera-state/1 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
 //   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}, "origin": …,
-//    "revoked": […]}, …]}
+//    "revoked": […], "set_aside": {…}}, …]}
 //
-// "origin" and "revoked" are left out where they say nothing; a reader that does not know them
+// "origin", "revoked" and "set_aside" are left out where they say nothing; a reader that does not know them
 // takes the rest as it is.
 //
 // Thread safety: values and free functions, from any thread.

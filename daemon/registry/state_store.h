@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,6 +35,9 @@ struct EpochRecord {
   uint64_t origin = 0;
   /// Modules revoked and not loaded again since, by name: no rollback brings them back.
   std::vector<std::string> revoked;
+  /// Digests, by name, of modules that a person unloaded or replaced and nobody loaded since: a
+  /// watched directory in which they lie does not bring them back.
+  std::map<std::string, std::string> set_aside;
 
   uint64_t place() const { return origin == 0 ? epoch : origin; }
 };

@@ -144,10 +144,12 @@ TEST_F(StateStoreTest, RemembersPlaceAndRevocations) {
   EpochRecord made = record(5, "legal");
   made.origin = 3;
   made.revoked = {"bio", "finance"};
+  made.set_aside = {{"legal", "sha256:1"}, {"other", "sha256:2"}};
   { ASSERT_TRUE(open()->append(made).ok()); }
   const EpochRecord read = open()->history().back();
   EXPECT_EQ(read.place(), 3u);
   EXPECT_EQ(read.revoked, made.revoked);
+  EXPECT_EQ(read.set_aside, made.set_aside);
   EXPECT_EQ(record(5, "legal").place(), 5u);
 }
 

@@ -155,7 +155,7 @@ class Watcher::Impl {
     std::sort(found.begin(), found.end());
     for (const std::string& dir : found) {
       watch_module(dir);
-      if (exists(dir + "/" + std::string(kManifest))) want(dir);
+      if (exists(dir + "/" + std::string(kManifest))) want(dir, LoadSource::kScan);
     }
   }
 
@@ -226,7 +226,7 @@ class Watcher::Impl {
       return;
     }
     if (const auto module = modules_.find(event.wd); module != modules_.end()) {
-      if (name == kManifest) want(module->second);
+      if (name == kManifest) want(module->second, LoadSource::kArrival);
       return;
     }
     const auto root = roots_.find(event.wd);
@@ -237,7 +237,7 @@ class Watcher::Impl {
       unwant(dir);
     } else if ((event.mask & IN_MOVED_TO) != 0) {
       watch_module(dir);
-      if (exists(dir + "/" + std::string(kManifest))) want(dir);
+      if (exists(dir + "/" + std::string(kManifest))) want(dir, LoadSource::kArrival);
     } else if ((event.mask & IN_CREATE) != 0) {
       watch_module(dir);
       // Whether a manifest that is there already came by rename cannot be told any more.
@@ -265,26 +265,39 @@ class Watcher::Impl {
     for (const auto& [wd, root] : roots_) scan(root);
   }
 
-  void want(const std::string& dir) { queue(dir, true); }
-  void unwant(const std::string& dir) { queue(dir, false); }
-  void queue(const std::string& dir, bool wanted) {
+  /// What is to be done about a directory: its module loaded, or without a source retired.
+  using Wish = std::optional<LoadSource>;
+
+  void want(const std::string& dir, LoadSource source) {
     {
       const MutexLock guard(mutex_);
-      if (wanted) {
-        seen_.insert(dir);
-      } else if (seen_.erase(dir) == 0) {
-        return;  // never loaded from here
-      }
-      // Only the last wish for a directory counts, which also bounds the queue.
-      std::erase_if(todo_, [&](const auto& pending) { return pending.first == dir; });
-      todo_.emplace_back(dir, wanted);
+      seen_.insert(dir);
+      queue(dir, source);
     }
     wake_.notify_one();
+  }
+  void unwant(const std::string& dir) {
+    {
+      const MutexLock guard(mutex_);
+      if (seen_.erase(dir) == 0) return;  // never loaded from here
+      queue(dir, std::nullopt);
+    }
+    wake_.notify_one();
+  }
+  /// Only the last wish for a directory counts, which also bounds the queue; but what has arrived
+  /// has, although it is seen lying there before it is loaded.
+  void queue(const std::string& dir, Wish wish) REQUIRES(mutex_) {
+    std::erase_if(todo_, [&](const auto& pending) {
+      if (pending.first != dir) return false;
+      if (wish == LoadSource::kScan && pending.second == LoadSource::kArrival) wish = pending.second;
+      return true;
+    });
+    todo_.emplace_back(dir, wish);
   }
 
   void carry_out() {
     for (;;) {
-      std::pair<std::string, bool> next;
+      std::pair<std::string, Wish> next;
       {
         const MutexLock lock(mutex_);
         wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return stopping_ || !todo_.empty(); });
@@ -292,10 +305,10 @@ class Watcher::Impl {
         next = std::move(todo_.front());
         todo_.pop_front();
       }
-      const auto& [dir, wanted] = next;
-      const Status status = wanted ? actions_.load(dir) : actions_.unload(dir);
-      if (status.ok() || (!wanted && status.code() == Code::kNotFound)) continue;
-      log::warning(wanted ? "watch_not_loaded" : "watch_not_retired",
+      const auto& [dir, wish] = next;
+      const Status status = wish ? actions_.load(dir, *wish) : actions_.unload(dir);
+      if (status.ok() || (!wish && status.code() == Code::kNotFound)) continue;
+      log::warning(wish ? "watch_not_loaded" : "watch_not_retired",
                    {{"dir", dir}, {"reason", status.message()}, {"hint", status.hint()}});
     }
   }
@@ -309,7 +322,7 @@ class Watcher::Impl {
 
   Mutex mutex_;
   CondVar wake_;
-  std::deque<std::pair<std::string, bool>> todo_ GUARDED_BY(mutex_);  // directory, load or unload
+  std::deque<std::pair<std::string, Wish>> todo_ GUARDED_BY(mutex_);  // by directory
   std::set<std::string> seen_ GUARDED_BY(mutex_);                     // directories to be loaded
   std::optional<Wished> wished_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
@@ -317,10 +330,10 @@ class Watcher::Impl {
 };
 
 Watcher::Actions Watcher::actions_of(Registry* registry) {
-  return {[registry](const std::string& dir) {
+  return {[registry](const std::string& dir, LoadSource source) {
             LoadArgs args;
             args.path = dir;
-            args.readmit = false;  // a directory that lies there is nobody's decision
+            args.source = source;
             return registry->load(args).status();
           },
           [registry](const std::string& dir) { return registry->unload_from(dir).status(); }};

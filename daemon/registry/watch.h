@@ -7,7 +7,9 @@
 //     renamed into place inside it - the manifest last;
 //   - a module.yaml renamed over an old one is a new version: the module is replaced.
 // A directory that is renamed away or removed is retired, if its module was loaded from there.
-// A module that was revoked is not loaded again from here; `chimera load` lets it in.
+// A module that was revoked is not loaded again from here; `chimera load` lets it in. One that was
+// unloaded or replaced by hand is loaded again when it comes in by rename or has changed, but not
+// because it lies here at a start or a look around (SIGHUP).
 // Names that begin with "." or end in ".tmp" or ".part" are ignored. A directory that cannot be
 // loaded is logged once, and tried again when it changes by rename.
 //
@@ -28,7 +30,7 @@ class Watcher {
  public:
   /// What the watcher does to the registry; a seam for tests.
   struct Actions {
-    std::function<Status(const std::string& dir)> load;
+    std::function<Status(const std::string& dir, LoadSource source)> load;
     std::function<Status(const std::string& dir)> unload;  // not_found: nothing to do
   };
   static Actions actions_of(Registry* registry);

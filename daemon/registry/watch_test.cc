@@ -31,7 +31,9 @@ class WatchTest : public ::testing::Test {
     fs::remove_all(root_);
   }
   void start() {
-    auto watcher = Watcher::start({dir_}, {[this](const std::string& d) { return did("+", d); },
+    auto watcher = Watcher::start({dir_}, {[this](const std::string& d, LoadSource source) {
+                                             return did(source == LoadSource::kScan ? "=" : "+", d);
+                                           },
                                            [this](const std::string& d) { return did("-", d); }});
     ASSERT_TRUE(watcher.ok()) << watcher.status().to_string();
     watcher_ = std::move(*watcher);
@@ -91,7 +93,7 @@ TEST_F(WatchTest, WhatIsThereAtTheStartIsLoadedInOrder) {
   fs::create_directory(dir_ + "/empty");
   std::ofstream(dir_ + "/file") << "no directory";
   start();
-  EXPECT_THAT(actions(2), ElementsAre("+bio", "+legal"));
+  EXPECT_THAT(actions(2), ElementsAre("=bio", "=legal"));
 }
 
 TEST_F(WatchTest, RenameInLoadsRenameOutRetires) {
@@ -208,9 +210,9 @@ TEST_F(WatchTest, WatchingAgainLooksAtEverythingOnceMore) {
   actions(1);
   fail_ = true;  // what could not be loaded gets another try
   ASSERT_TRUE(watcher_->watch({dir_}).ok());
-  EXPECT_THAT(actions(2), ElementsAre("+legal", "+legal"));
+  EXPECT_THAT(actions(2), ElementsAre("+legal", "=legal"));
   drop("bio");
-  EXPECT_THAT(actions(3), ElementsAre("+legal", "+legal", "+bio"));
+  EXPECT_THAT(actions(3), ElementsAre("+legal", "=legal", "+bio"));
 }
 
 TEST_F(WatchTest, ADirectoryThatWasAwayIsWatchedAgain) {
@@ -221,9 +223,9 @@ TEST_F(WatchTest, ADirectoryThatWasAwayIsWatchedAgain) {
   fs::create_directory(dir_);
   fill(dir_ + "/bio");
   ASSERT_TRUE(watcher_->watch({dir_}).ok());
-  EXPECT_THAT(actions(1), ElementsAre("+bio"));
+  EXPECT_THAT(actions(1), ElementsAre("=bio"));
   drop("legal");
-  EXPECT_THAT(actions(2), ElementsAre("+bio", "+legal"));
+  EXPECT_THAT(actions(2), ElementsAre("=bio", "+legal"));
 }
 
 TEST_F(WatchTest, ModulesOfADirectoryThatIsNoLongerWatchedStay) {
@@ -234,11 +236,11 @@ TEST_F(WatchTest, ModulesOfADirectoryThatIsNoLongerWatchedStay) {
   drop("legal");
   actions(1);
   ASSERT_TRUE(watcher_->watch({other}).ok());
-  EXPECT_THAT(actions(2), ElementsAre("+legal", "+bio"));
+  EXPECT_THAT(actions(2), ElementsAre("+legal", "=bio"));
   fs::rename(dir_ + "/legal", root_ + "/away");
   drop("finance");
   fs::rename(other + "/bio", root_ + "/gone");
-  EXPECT_THAT(actions(3), ElementsAre("+legal", "+bio", "-bio"));
+  EXPECT_THAT(actions(3), ElementsAre("+legal", "=bio", "-bio"));
 }
 
 TEST_F(WatchTest, AListThatCannotBeWatchedChangesNothing) {

@@ -87,6 +87,32 @@ class Signals(unittest.TestCase):
             os.rename(second / "b", first / "b")
             wait_for(lambda: [m["name"] for m in client.modules()] == ["b"], "the watched one")
 
+    def test_hangup_does_not_bring_back_what_was_unloaded_by_hand(self) -> None:
+        drop = self.scratch / "dropped"
+        drop.mkdir()
+        for name in ("a", "b"):
+            shutil.copytree(self.parts / "modules" / name, drop / name)
+
+        def names() -> list[str]:
+            return [m["name"] for m in client.modules()]
+
+        with Daemon(self.parts / "backbone", watch=[str(drop)]) as daemon:
+            with daemon.client() as client:
+                wait_for(lambda: names() == ["a", "b"], "the modules of the watch directory")
+                client.unload("a")
+                daemon.process.send_signal(signal.SIGHUP)
+                wait_for(lambda: "module a was unloaded or replaced by hand" in daemon.log_text(),
+                         "the refusal")
+                self.assertEqual(names(), ["b"])
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+            with daemon.client() as client:
+                wait_for(lambda: daemon.log_text().count("by hand") == 2, "the refusal at a start")
+                self.assertEqual(names(), ["b"])
+                os.rename(drop / "a", self.scratch / "elsewhere")
+                os.rename(self.scratch / "elsewhere", drop / "a")  # somebody wants it
+                wait_for(lambda: names() == ["b", "a"], "the module that was moved in")
+
     def test_hangup_with_a_broken_file_changes_nothing(self) -> None:
         drop = self.scratch / "drop"
         drop.mkdir()
