@@ -83,6 +83,15 @@ struct Whole {
 };
 void validate(boost::any& out, const std::vector<std::string>& values, Whole*, int);
 
+/// A finite number as the value of an option: "nan" and "inf" are numbers to boost, and none to
+/// JSON.
+struct Real {
+  double value = 0.0;
+};
+void validate(boost::any& out, const std::vector<std::string>& values, Real*, int);
+/// The finite number that all of `text` is.
+std::optional<double> finite_number(std::string_view text);
+
 /// How long calls that only look may take.
 inline constexpr client::Milliseconds kAnswerWait{10'000};
 

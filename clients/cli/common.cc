@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -34,10 +35,23 @@ void validate(boost::any& out, const std::vector<std::string>& values, Whole*, i
   Whole whole;
   const char* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, whole.value);
-  if (parsed.ec != std::errc() || parsed.ptr != end) {
-    throw po::validation_error(po::validation_error::invalid_option_value, "", text);
-  }
+  if (parsed.ec != std::errc() || parsed.ptr != end) throw po::invalid_option_value(text);
   out = whole;
+}
+
+std::optional<double> finite_number(std::string_view text) {
+  double value = 0.0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
+  return whole && std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+void validate(boost::any& out, const std::vector<std::string>& values, Real*, int) {
+  po::validators::check_first_occurrence(out);
+  const std::string& text = po::validators::get_single_string(values);
+  const auto value = finite_number(text);
+  if (!value) throw po::invalid_option_value(text);
+  out = Real{*value};
 }
 
 std::optional<Error> check_text(std::string_view what, std::string_view text) {
@@ -86,16 +100,14 @@ std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& o
   if (options.count("bias") == 0) return filter;
   for (const auto& item : options["bias"].as<std::vector<std::string>>()) {
     const size_t equals = item.find('=');
-    double value = 0.0;
-    const char* end = item.data() + item.size();
-    const auto parsed = equals == std::string::npos
-                            ? std::from_chars_result{end, std::errc::invalid_argument}
-                            : std::from_chars(item.data() + equals + 1, end, value);
-    if (parsed.ec != std::errc() || parsed.ptr != end || equals == 0) {
+    const auto value = equals == std::string::npos
+                           ? std::nullopt
+                           : finite_number(std::string_view(item).substr(equals + 1));
+    if (!value || equals == 0) {
       return bad_usage("--bias: " + item + " (expected NAME=NUMBER)",
                        "for instance --bias legal=0.5");
     }
-    filter.bias[item.substr(0, equals)] = value;
+    filter.bias[item.substr(0, equals)] = *value;
   }
   return filter;
 }

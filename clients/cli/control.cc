@@ -45,8 +45,10 @@ void show_disabled(const Output& out, const Json& body) {
 void show_changed(const Output& out, const Json& body) {
   const Json& changes = body["changes"];
   for (const Json& change : changes) {
-    out.line(fmt::format("{} {}  {}", out.styled(change.value("action", ""), Style::kGood),
-                         change.value("module", ""), change.value("detail", "")));
+    std::string line = out.styled(change.value("action", ""), Style::kGood);
+    if (!change.value("module", "").empty()) line += " " + change.value("module", "");
+    if (!change.value("detail", "").empty()) line += "  " + change.value("detail", "");
+    out.line(line);
   }
   if (changes.empty()) out.line("nothing changed");
   show_notes(out, body);
@@ -85,7 +87,7 @@ Outcome load(const Invocation& run) {
     return bad_usage("--enabled: found beside --disabled (expected one of them)", "");
   }
   if (enabled || disabled) call.enabled = enabled;
-  if (run.options.count("bias") > 0) call.bias = run.options["bias"].as<double>();
+  if (run.options.count("bias") > 0) call.bias = run.options["bias"].as<Real>().value;
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
   call.restart = std::get<bool>(restart);
@@ -94,14 +96,12 @@ Outcome load(const Invocation& run) {
 
 Outcome bias(const Invocation& run) {
   const std::string& text = run.arguments[1];
-  wire::Bias call{run.arguments[0], 0.0};
-  const char* end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, call.value);
-  if (parsed.ec != std::errc() || parsed.ptr != end) {
+  const auto value = finite_number(text);
+  if (!value) {
     return bad_usage("VALUE: " + text + " (expected a number)",
                      "for instance: chimera bias legal 0.5");
   }
-  return show_change(run, call);
+  return show_change(run, wire::Bias{run.arguments[0], *value});
 }
 
 void show_plan(const Output& out, const Json& plan, const CompositionFile& file) {
@@ -110,15 +110,18 @@ void show_plan(const Output& out, const Json& plan, const CompositionFile& file)
     rows.push_back(
         {change.value("action", ""), change.value("module", ""), change.value("detail", "")});
   }
-  if (rows.empty()) {
-    out.line("Nothing would change.");
-  } else {
+  if (!rows.empty()) {
     out.table({"change", "module", "detail"}, rows);
+  } else if (plan.value("accepted", false)) {
+    out.line("Nothing would change.");
   }
-  out.line(
-      fmt::format("memory while both are live  {}", human_bytes(plan.value("memory_bytes", 0.0))));
+  const std::string digest = plan.value("composition", "");
+  if (!digest.empty()) {  // else it is refused before that much is known
+    out.line(fmt::format("memory while both are live  {}",
+                         human_bytes(plan.value("memory_bytes", 0.0))));
+  }
   show_needs_restart(out, plan);
-  out.line("composition  " + short_digest(plan.value("composition", "")));
+  if (!digest.empty()) out.line("composition  " + short_digest(digest));
   show_notes(out, plan);
   for (const Json& refusal : plan["refusals"]) {
     out.line(fmt::format("{}  {}. {}", out.styled("refused", Style::kBad),
@@ -179,7 +182,7 @@ void add_load_options(po::options_description& options) {
   add("name", po::value<std::string>()->value_name("NAME"), "must be the name in its module.yaml");
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
-  add("bias", po::value<double>()->value_name("X"), "added to its gate");
+  add("bias", po::value<Real>()->value_name("X"), "added to its gate");
   add_in_flight(options);
 }
 

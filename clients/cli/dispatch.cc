@@ -63,8 +63,9 @@ std::optional<Error> check_words(const Command& command, const po::variables_map
 Outcome run_command(const Command& command, const po::variables_map& options,
                     std::vector<std::string> arguments) {
   if (arguments.size() < command.min_arguments || arguments.size() > command.max_arguments) {
-    return bad_usage(fmt::format("{}: {} arguments (expected {} {})", command.name,
-                                 arguments.size(), command.name, command.usage),
+    return bad_usage(fmt::format("{}: {} argument{} (expected {}{}{})", command.name,
+                                 arguments.size(), arguments.size() == 1 ? "" : "s", command.name,
+                                 command.usage.empty() ? "" : " ", command.usage),
                      fmt::format("see: chimera {} --help", command.name));
   }
   if (auto error = check_words(command, options, arguments)) return std::move(*error);
@@ -89,7 +90,11 @@ Outcome dispatch(int argc, char** argv) {
   const auto commands = all_commands();
   const int at = command_index(argc, argv);
   const std::string name = at < argc ? argv[at] : "";
-  if (name == "module") return run_module_program(argv + at);
+  if (name == "module") {
+    const bool json = std::any_of(
+        argv, argv + at, [](const char* word) { return std::string_view(word) == "--json"; });
+    return run_module_program(argv + at, json);
+  }
   const auto command = std::find_if(commands.begin(), commands.end(),
                                     [&](const Command& one) { return one.name == name; });
 

@@ -1,6 +1,7 @@
 // `chimera generate`, and the options it shares with `chimera chat`.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "commands.h"
@@ -18,12 +19,38 @@ void take(const po::variables_map& options, const char* name, Out& out) {
   if (options.count(name) > 0) out = options[name].as<T>();
 }
 
+template <class Out>
+void take_real(const po::variables_map& options, const char* name, Out& out) {
+  if (options.count(name) > 0) out = options[name].as<Real>().value;
+}
+
+/// What the daemon would refuse about the options, said of the options and before it is asked.
+std::optional<Error> check_ranges(const wire::Generate& request) {
+  wire::Generate sample = request;
+  sample.prompt = "";
+  std::string id;
+  const auto read =
+      wire::decode_request(wire::encode_request({"1", sample}), wire::Endpoint::kServe, &id);
+  const auto* refused = std::get_if<wire::Error>(&read);
+  if (refused == nullptr) return std::nullopt;
+  std::string message = refused->message;
+  if (constexpr std::string_view kCall = "generate."; message.starts_with(kCall)) {
+    const auto begin = message.begin() + kCall.size();
+    std::replace(begin, std::find(begin, message.end(), ':'), '_', '-');
+    message = "--" + message.substr(kCall.size());
+  }
+  return bad_usage(std::move(message), "see: chimera generate --help");
+}
+
 /// The prompt of the command line, or of standard input for "-".
 std::variant<std::string, Error> prompt_of(const Invocation& run) {
   if (run.arguments[0] != "-") return run.arguments[0];
   auto text = read_whole("-", wire::kMaxMessageBytes);
   if (const auto* found = std::get_if<std::string>(&text)) {
-    if (auto error = check_text("standard input", *found)) return std::move(*error);
+    if (auto error = check_text("standard input", *found)) {
+      error->usage = false;  // it is the file that is wrong
+      return std::move(*error);
+    }
   }
   return text;
 }
@@ -76,11 +103,11 @@ Outcome generate(const Invocation& run) {
 void add_sampling_options(po::options_description& options) {
   auto add = options.add_options();
   add("max-tokens", po::value<int64_t>()->value_name("N"), "at most N tokens (256)");
-  add("temperature", po::value<double>()->value_name("T"), "0 takes the likeliest token (1)");
-  add("top-p", po::value<double>()->value_name("P"), "nucleus sampling (1 = off)");
+  add("temperature", po::value<Real>()->value_name("T"), "0 takes the likeliest token (1)");
+  add("top-p", po::value<Real>()->value_name("P"), "nucleus sampling (1 = off)");
   add("top-k", po::value<int64_t>()->value_name("K"), "the K likeliest tokens only (0 = off)");
-  add("min-p", po::value<double>()->value_name("P"), "relative threshold (0 = off)");
-  add("repetition-penalty", po::value<double>()->value_name("X"), "1 = off");
+  add("min-p", po::value<Real>()->value_name("P"), "relative threshold (0 = off)");
+  add("repetition-penalty", po::value<Real>()->value_name("X"), "1 = off");
   add("seed", po::value<Whole>()->value_name("S"), "same seed, same text");
   add("stop", po::value<std::vector<std::string>>()->value_name("TEXT"),
       "end before this text (may be repeated)");
@@ -92,11 +119,11 @@ void add_sampling_options(po::options_description& options) {
 std::variant<wire::Generate, Error> sampling_request(const po::variables_map& options) {
   wire::Generate request;
   take<int64_t>(options, "max-tokens", request.max_tokens);
-  take<double>(options, "temperature", request.temperature);
-  take<double>(options, "top-p", request.top_p);
+  take_real(options, "temperature", request.temperature);
+  take_real(options, "top-p", request.top_p);
   take<int64_t>(options, "top-k", request.top_k);
-  take<double>(options, "min-p", request.min_p);
-  take<double>(options, "repetition-penalty", request.repetition_penalty);
+  take_real(options, "min-p", request.min_p);
+  take_real(options, "repetition-penalty", request.repetition_penalty);
   if (options.count("seed") > 0) request.seed = options["seed"].as<Whole>().value;
   take<std::vector<std::string>>(options, "stop", request.stop);
   request.ignore_eos = options["ignore-eos"].as<bool>();
@@ -104,6 +131,7 @@ std::variant<wire::Generate, Error> sampling_request(const po::variables_map& op
   auto filter = module_filter(options);
   if (auto* error = std::get_if<Error>(&filter)) return *error;
   request.modules = std::move(std::get<wire::ModuleFilter>(filter));
+  if (auto error = check_ranges(request)) return std::move(*error);
   return request;
 }
 

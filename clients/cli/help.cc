@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <vector>
 
 #include "clients/wire/endpoints.h"
 
@@ -55,12 +56,16 @@ void print_help(const Command& command) {
   }
 }
 
-Outcome run_module_program(char** arguments) {
+Outcome run_module_program(char** arguments, bool json) {
   std::error_code failed;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
   std::string program = (self.parent_path() / "chimera-module").string();
-  arguments[0] = program.data();
-  execv(program.c_str(), arguments);
+  std::string json_option = "--json";
+  std::vector<char*> words = {program.data()};
+  if (json) words.push_back(json_option.data());
+  while (*++arguments != nullptr) words.push_back(*arguments);
+  words.push_back(nullptr);
+  execv(program.c_str(), words.data());
   return Error{"not_found", fmt::format("{}: {}", program, std::strerror(errno)),
                "it belongs beside chimera; build the target chimera-module"};
 }

@@ -19,6 +19,8 @@ from scripted import GENERATED, INFO, done, provenance
 
 
 ENDED = {**GENERATED, "finish_reason": "stop"}
+OUT_OF_RANGE = [("--max-tokens", "0"), ("--max-tokens", "-3"), ("--temperature", "nan"), ("--temperature", "-1"),
+                ("--top-p", "1.5"), ("--min-p", "inf"), ("--seed", "-1"), ("--repetition-penalty", "0")]
 
 
 class CliTest(scripted.Scripted):
@@ -300,6 +302,12 @@ class CliTest(scripted.Scripted):
         self.assertIn("module.yaml missing", ran.stdout)
         self.assertIn("1.0 MiB", ran.stdout)
 
+    def test_a_plan_that_is_refused_at_once_tells_nothing_else(self):
+        self.daemon(lambda r: [done(accepted=False, epoch=1, composition="", memory_bytes=0, changes=[],
+                                    refusals=[{"code": "x", "message": "another backbone", "hint": "stop"}])])
+        ran = self.run_cli("plan", self.path("c.yaml", "modules: []\n"))
+        self.assertEqual((ran.returncode, ran.stdout), (1, "refused  another backbone. stop\n"))
+
     def test_control_commands_send_their_fields(self):
         self.daemon(lambda r: [done(epoch=2, composition="sha256:ab", changes=[], drained=True)])
         for arguments, expected in (
@@ -510,11 +518,22 @@ class CliTest(scripted.Scripted):
                           ["generate", "x", "--modules", ","], ["generate", "x", "--logprobs"],
                           ["generate", "x", "--seed", "-1"], ["drain", "--timeout", "-1"],
                           ["drain", "--timeout", "99999999999999999"],
-                          ["score", "x", "--limit-bytes", "-1"]):
+                          ["score", "x", "--limit-bytes", "-1"], ["bias", "a", "nan"],
+                          ["load", "/m", "--bias", "inf"], ["generate", "x", "--bias", "legal=nan"],
+                          *(["generate", "x", *wrong] for wrong in OUT_OF_RANGE)):
             ran = self.run_cli(*arguments)
             self.assertEqual(ran.returncode, 1 if arguments == ["top"] else 2, arguments)
             self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
         self.assertEqual(self.peer.requests, [])
+
+    def test_values_out_of_range_are_told_of_the_option(self):
+        self.daemon(lambda r: [])
+        for option, value in OUT_OF_RANGE:
+            ran = self.run_cli("generate", "x", option, value)
+            self.assertIn(option, ran.stderr)
+            self.assertIn(value, ran.stderr)
+        self.assertEqual(self.run_cli("health", "extra").stderr,
+                         "chimera: health: 1 argument (expected health). see: chimera health --help\n")
 
     def test_every_help_fits_a_terminal_80_wide(self):
         def lines(*command):

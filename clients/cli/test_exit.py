@@ -69,7 +69,7 @@ class ExitTest(scripted.Scripted):
 
     def test_lost_output_of_the_other_programs(self):
         for program in Path(scripted.CHIMERA).parent.iterdir():
-            if not program.name.startswith("chimera") or program.name == "chimera-plugin-host":
+            if not program.name.startswith("chimera"):
                 continue
             for option in ("--help", "--version"):
                 fine = subprocess.run([program, option], capture_output=True, text=True, timeout=120)
@@ -117,6 +117,10 @@ class ExitTest(scripted.Scripted):
             ran = self.run_cli("--json", *wrong)
             self.assertEqual(ran.returncode, 2)
             self.assertEqual(json.loads(ran.stderr)["code"], "invalid_argument")
+        for command, status in ((["inspect", "/none"], 1), (["frobnicate"], 2), ([], 2)):
+            ran = self.run_cli("--json", "module", *command)
+            self.assertEqual((ran.returncode, ran.stdout), (status, ""))
+            self.assertEqual(json.loads(ran.stderr)["event"], "error")
         daemon = subprocess.run([Path(scripted.CHIMERA).parent / "chimerad", "--nope"], capture_output=True,
                                 timeout=120)
         self.assertEqual(daemon.returncode, 2)
@@ -143,10 +147,10 @@ class ExitTest(scripted.Scripted):
             ran = subprocess.run([*map(os.fsencode, self.command()), *words], capture_output=True, timeout=120)
             self.assertEqual(ran.returncode, 2, words)
             self.assertIn(b"not UTF-8", ran.stderr)
-        for words in (["generate", "-"], ["chat", "--template", "plain"]):
+        for words in (["generate", "-"], ["tokenize", "-"], ["chat", "--template", "plain"]):
             ran = subprocess.run(self.command(*words), input=bad + b"\n", capture_output=True, timeout=120)
             self.assertIn(b"byte 1 is not UTF-8", ran.stderr)
-            self.assertIn(ran.returncode, (1, 2))
+            self.assertEqual(ran.returncode, 1, words)  # the command was right, what it read was not
         self.assertEqual(self.peer.requests, [])
 
     def test_an_answer_that_stopped_at_a_limit_nobody_set_says_so(self):

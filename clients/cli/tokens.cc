@@ -17,7 +17,10 @@ std::variant<std::string, Error> text_argument(const Invocation& run, size_t ind
   if (run.arguments[index] != "-") return run.arguments[index];
   auto text = read_whole("-", wire::kMaxMessageBytes);
   if (const auto* found = std::get_if<std::string>(&text)) {
-    if (auto error = check_text("standard input", *found)) return std::move(*error);
+    if (auto error = check_text("standard input", *found)) {
+      error->usage = false;  // it is the file that is wrong
+      return std::move(*error);
+    }
   }
   return text;
 }

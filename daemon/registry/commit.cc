@@ -78,8 +78,7 @@ Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch
                                    const std::function<Status()>& publish) {
   // Durable before visible: nobody may see an epoch that a crash could make unsaid.
   const Stopwatch watch;
-  CHIMERA_RETURN_IF_ERROR(
-      options.store->append(
+  CHIMERA_RETURN_IF_ERROR(options.store->append(
       {epoch, utc_now(), next.composition, origin, next.revoked, next.set_aside}));
   log::debug("state_written", {{"epoch", epoch}, {"ms", watch.ms()}});
   Status published = publish();

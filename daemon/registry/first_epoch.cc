@@ -117,9 +117,8 @@ Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
   if (!table.ok()) return table.status();
   log_notes((*table)->notes());
   first.place = origin == 0 ? first.epoch : origin;
-  CHIMERA_RETURN_IF_ERROR(
-      store->append({first.epoch, utc_now(), loaded.composition, origin, loaded.revoked,
-                     loaded.set_aside}));
+  CHIMERA_RETURN_IF_ERROR(store->append(
+      {first.epoch, utc_now(), loaded.composition, origin, loaded.revoked, loaded.set_aside}));
   first.table = std::move(*table);
   return first;
 }

@@ -136,8 +136,7 @@ Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) c
                 "`chimera epochs` lists them");
 }
 
-Status Registry::Impl::check_unasked(const Basis& from, const std::string& dir,
-                                     LoadSource source) {
+Status Registry::Impl::check_unasked(const Basis& from, const std::string& dir, LoadSource source) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return {};  // the loader says why
   const std::string& name = manifest->name;

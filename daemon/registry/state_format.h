@@ -4,8 +4,8 @@
 //   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}, "origin": …,
 //    "revoked": […], "set_aside": {…}}, …]}
 //
-// "origin", "revoked" and "set_aside" are left out where they say nothing; a reader that does not know them
-// takes the rest as it is.
+// "origin", "revoked" and "set_aside" are left out where they say nothing; a reader that does not
+// know them takes the rest as it is.
 //
 // Thread safety: values and free functions, from any thread.
 #pragma once

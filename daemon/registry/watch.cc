@@ -289,7 +289,8 @@ class Watcher::Impl {
   void queue(const std::string& dir, Wish wish) REQUIRES(mutex_) {
     std::erase_if(todo_, [&](const auto& pending) {
       if (pending.first != dir) return false;
-      if (wish == LoadSource::kScan && pending.second == LoadSource::kArrival) wish = pending.second;
+      if (wish == LoadSource::kScan && pending.second == LoadSource::kArrival)
+        wish = pending.second;
       return true;
     });
     todo_.emplace_back(dir, wish);

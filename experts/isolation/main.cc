@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/standard_output.h"
 #include "base/version.h"
 #include "experts/isolation/server.h"
 
@@ -34,11 +35,11 @@ five crashes in a minute.
 int main(int argc, char** argv) {
   if (argc == 2 && (std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0)) {
     std::fputs(kHelp, stdout);
-    return 0;
+    return chimera::finish_output("chimera-plugin-host", 0);
   }
   if (argc == 2 && std::strcmp(argv[1], "--version") == 0) {
     std::printf("chimera-plugin-host %s\n", chimera::version());
-    return 0;
+    return chimera::finish_output("chimera-plugin-host", 0);
   }
   pid_t parent = 0;
   if (argc == 3 && std::strcmp(argv[1], "--parent") == 0) {

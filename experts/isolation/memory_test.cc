@@ -164,8 +164,7 @@ TEST(HostMemory, LossWakesTheWaiter) {
     ends.daemon->lose();
   });
   HostPort::Answer answer;
-  EXPECT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer),
-            HostPort::Wait::kLost);
+  EXPECT_EQ(ends.daemon->take(Clock::now() + kPatience, &answer), HostPort::Wait::kLost);
   keeper.join();
 }
 
