@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "text/template/builtins/format.h"
+#include "text/template/value/big_integer.h"
 #include "text/unicode.h"
 
 namespace chimera::jinja {
@@ -17,55 +18,94 @@ const char* spelling(Op op) {
   return kSpellings[static_cast<size_t>(op)];
 }
 
-Value overflow(Runtime& run) { return run.fail("the integer result does not fit 64 bits"); }
-
-/// For operations on integers that are larger already.
-Value too_big(Runtime& run) {
-  return run.fail("integers beyond 64 bits are passed on as they are, not computed with");
-}
-
 Value unsupported(Runtime& run, Op op, const Value& a, const Value& b) {
   if (a.is_undefined()) return run.mismatch(spelling(op), a, "");
   if (b.is_undefined()) return run.mismatch(spelling(op), b, "");
-  if ((a.big() != nullptr && b.is_number()) || (b.big() != nullptr && a.is_number())) {
-    return too_big(run);
-  }
   return run.fail(
       fmt::format("{} is not defined between {} and {}", spelling(op), type_name(a), type_name(b)));
 }
 
-Value integer_power(Runtime& run, int64_t base, int64_t exponent) {
-  int64_t result = 1;
-  bool too_big = false;
-  while (exponent > 0 && !too_big) {
-    if ((exponent & 1) != 0) too_big = __builtin_mul_overflow(result, base, &result);
-    exponent >>= 1;
-    if (exponent > 0) too_big = too_big || __builtin_mul_overflow(base, base, &base);
+/// The operator of exact(); nullopt for `/`.
+std::optional<IntegerOp> exact_op(Op op) {
+  switch (op) {
+    case Op::kAdd:
+      return IntegerOp::kAdd;
+    case Op::kSubtract:
+      return IntegerOp::kSubtract;
+    case Op::kMultiply:
+      return IntegerOp::kMultiply;
+    case Op::kFloorDivide:
+      return IntegerOp::kFloorDivide;
+    case Op::kModulo:
+      return IntegerOp::kModulo;
+    case Op::kPower:
+      return IntegerOp::kPower;
+    default:
+      return std::nullopt;
   }
-  return too_big ? overflow(run) : Value(result);
+}
+
+double real_of(Runtime& run, const Value& number) {
+  if (number.real() != nullptr) return *number.real();
+  const auto real = nearest_float(number);
+  if (!real) run.fail("the integer is too large for a float");
+  return real.value_or(0.0);
+}
+
+/// What a step of a render pays for: the digits of an integer.
+size_t digits_of(const Value& integer) {
+  return integer.big() == nullptr ? 20 : integer.big()->digits.size();
+}
+
+/// Integers of any size. REQUIRES: neither a division by 0 nor a negative exponent.
+Value large_integers(Runtime& run, Op op, const Value& a, const Value& b) {
+  if (!run.step(digits_of(a) + digits_of(b))) return {};
+  const auto exactly = exact_op(op);
+  const auto result = exactly ? exact(*exactly, a, b) : std::nullopt;
+  if (result) return *result;
+  if (exactly) {
+    return run.fail(fmt::format("the integer result has more than {} digits", kMaxDigits),
+                    Code::kResourceExhausted);
+  }
+  const auto quotient = true_quotient(a, b);
+  return quotient ? Value(*quotient) : run.fail("the quotient is too large for a float");
+}
+
+/// Integers of which one is not of 64 bits.
+Value mixed_integers(Runtime& run, Op op, const Value& a, const Value& b) {
+  const bool divides = op == Op::kDivide || op == Op::kFloorDivide || op == Op::kModulo;
+  if (divides && !truth(b)) return run.fail("division by zero");
+  if (op == Op::kPower && run.less(b, Value(int64_t{0}))) {
+    if (!truth(a)) return run.fail("0 cannot be raised to a negative power");
+    const double base = real_of(run, a), exponent = real_of(run, b);
+    return run.ok() ? Value(std::pow(base, exponent)) : Value();
+  }
+  return large_integers(run, op, a, b);
 }
 
 Value integers(Runtime& run, Op op, int64_t a, int64_t b) {
+  const auto overflowed = [&] { return large_integers(run, op, Value(a), Value(b)); };
   int64_t result = 0;
   switch (op) {
     case Op::kAdd:
-      return __builtin_add_overflow(a, b, &result) ? overflow(run) : Value(result);
+      return __builtin_add_overflow(a, b, &result) ? overflowed() : Value(result);
     case Op::kSubtract:
-      return __builtin_sub_overflow(a, b, &result) ? overflow(run) : Value(result);
+      return __builtin_sub_overflow(a, b, &result) ? overflowed() : Value(result);
     case Op::kMultiply:
-      return __builtin_mul_overflow(a, b, &result) ? overflow(run) : Value(result);
+      return __builtin_mul_overflow(a, b, &result) ? overflowed() : Value(result);
     case Op::kPower:
-      if (b >= 0) return integer_power(run, a, b);
+      if (b >= 0) return overflowed();
       if (a == 0) return run.fail("0 cannot be raised to a negative power");
       return Value(std::pow(static_cast<double>(a), static_cast<double>(b)));
     default:
       break;
   }
   if (b == 0) return run.fail("division by zero");
-  if (op == Op::kDivide) return Value(static_cast<double>(a) / static_cast<double>(b));
+  // The quotient of the nearest floats is not always the float nearest to the quotient.
+  if (op == Op::kDivide) return overflowed();
   if (b == -1) {  // the only quotient that overflows; the remainder is 0
     if (op == Op::kModulo) return Value(int64_t{0});
-    return __builtin_sub_overflow(int64_t{0}, a, &result) ? overflow(run) : Value(result);
+    return __builtin_sub_overflow(int64_t{0}, a, &result) ? overflowed() : Value(result);
   }
   // Python rounds quotients down and gives remainders the sign of the divisor.
   const bool adjust = a % b != 0 && ((a % b < 0) != (b < 0));
@@ -172,19 +212,25 @@ int64_t clip(int64_t bound, int64_t size, bool backward) {
   return std::min(bound, last);
 }
 
+/// One that 64 bits do not hold lies beyond every end.
+int64_t bound_of(Runtime& run, const Value& bound, std::string_view what) {
+  if (const BigInteger* big = bound.big()) return big->negative() ? INT64_MIN : INT64_MAX;
+  return run.need_integer(bound, what);
+}
+
 Slice resolve(Runtime& run, int64_t size, const Value& begin, const Value& end, const Value& by) {
   Slice out;
   const auto given = [](const Value& bound) { return !bound.is_none(); };
-  if (given(by)) out.step = run.need_integer(by, "slice step");
+  if (given(by)) out.step = bound_of(run, by, "slice step");
   if (out.step == 0) {
     run.fail("the step of a slice is 0");
     out.step = 1;
   }
   const bool backward = out.step < 0;
-  out.start = given(begin) ? clip(run.need_integer(begin, "slice"), size, backward)
+  out.start = given(begin) ? clip(bound_of(run, begin, "slice"), size, backward)
                            : (backward ? size - 1 : 0);
   out.stop =
-      given(end) ? clip(run.need_integer(end, "slice"), size, backward) : (backward ? -1 : size);
+      given(end) ? clip(bound_of(run, end, "slice"), size, backward) : (backward ? -1 : size);
   return out;
 }
 
@@ -249,7 +295,11 @@ Text escaped(const Text& text) {
 
 Value binary(Runtime& run, Op op, const Value& a, const Value& b) {
   if (a.integer() && b.integer()) return integers(run, op, *a.integer(), *b.integer());
-  if (a.number() && b.number()) return reals(run, op, *a.number(), *b.number());
+  if (a.is_number() && b.is_number()) {
+    if (a.real() == nullptr && b.real() == nullptr) return mixed_integers(run, op, a, b);
+    const double left = real_of(run, a), right = real_of(run, b);
+    return run.ok() ? reals(run, op, left, right) : Value();
+  }
   if (op == Op::kModulo && a.text() != nullptr) return percent_format(run, *a.text(), b);
   if (op == Op::kMultiply && repeatable(a) && b.integer()) return repeat(run, a, *b.integer());
   if (op == Op::kMultiply && repeatable(b) && a.integer()) return repeat(run, b, *a.integer());
@@ -292,7 +342,7 @@ Value negate(Runtime& run, const Value& a, bool minus) {
     return integers(run, Op::kSubtract, 0, *integer);
   }
   if (const double* real = a.real()) return Value(minus ? -*real : *real);
-  if (a.big() != nullptr) return minus ? too_big(run) : a;
+  if (a.big() != nullptr) return minus ? large_integers(run, Op::kSubtract, int64_t{0}, a) : a;
   return run.mismatch(minus ? "-" : "+", a, "a number");
 }
 

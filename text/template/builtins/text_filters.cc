@@ -189,20 +189,23 @@ Value round(Runtime& run, const Value& subject, const CallArgs& args) {
   const Bound bound(run, "round", args, {"precision", "method"});
   const int64_t precision = bound.integer(0, 0);
   const std::string method = bound.has(1) ? bound.text(1).str() : "common";
-  if (subject.big() != nullptr && method == "common" && precision >= 0) return subject;
-  if (!subject.number()) return run.mismatch("round", subject, "a number of 64 bits");
+  if (!subject.is_number()) return run.mismatch("round", subject, "a number");
+  const bool whole = subject.real() == nullptr;
   if (method == "common") {
-    if (subject.integer() && precision >= 0) return Value(*subject.integer());
-    const double result = rounded(*subject.number(), precision);
-    if (subject.integer()) return Value(static_cast<int64_t>(result));
-    return Value(result);
+    if (!whole) return Value(rounded(*subject.real(), precision));
+    if (precision >= 0) return subject.boolean() != nullptr ? Value(*subject.integer()) : subject;
+    const auto multiple = rounded_to_zeros(subject, -static_cast<uint64_t>(precision));
+    return multiple ? *multiple : run.fail("round: the integer is too large");
   }
   if (method != "ceil" && method != "floor") {
     return run.fail("round: unknown method (expected common, ceil or floor)");
   }
   if (precision < -300 || precision > 300) return run.fail("round: precision beyond 300 digits");
   const double power = std::pow(10.0, static_cast<double>(precision));
-  const double scaled = *subject.number() * power;
+  const auto number = whole ? nearest_float(subject) : subject.number();
+  if (!number) return run.fail("round: the integer is too large for a float");
+  if (whole && precision >= 0) return Value(*number);
+  const double scaled = *number * power;
   return Value((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / power);
 }
 
@@ -277,10 +280,9 @@ Value to_integer(Runtime& run, const Value& subject, const CallArgs& args) {
 Value to_real(Runtime& run, const Value& subject, const CallArgs& args) {
   const Bound bound(run, "float", args, {"default"});
   if (subject.is_undefined()) return run.mismatch("float", subject, "");
-  if (const auto number = subject.number()) return Value(*number);
-  if (const BigInteger* big = subject.big()) {
-    const double nearest = std::strtod(big->digits.c_str(), nullptr);
-    return std::isfinite(nearest) ? Value(nearest) : run.fail("float: the integer is too large");
+  if (subject.is_number()) {
+    const auto nearest = subject.real() != nullptr ? subject.number() : nearest_float(subject);
+    return nearest ? Value(*nearest) : run.fail("float: the integer is too large");
   }
   const auto parsed = subject.text() != nullptr ? parse_real(*subject.text()) : std::nullopt;
   if (parsed) return Value(*parsed);

@@ -216,7 +216,7 @@ ExprPtr Parser::primary() {
   }
   auto out = node(Kind::kConstant, token.line);
   if (token.type == Type::kInteger) {
-    out->constant = Value(token.integer);
+    out->constant = token.integer;
   } else if (token.type == Type::kFloat) {
     out->constant = Value(token.real);
   } else if (token.type != Type::kName) {
@@ -322,7 +322,7 @@ ExprPtr Parser::subscript(ExprPtr subject) {
   } else if (now().type == Type::kInteger) {
     out->kind = Kind::kItem;
     auto index = node(Kind::kConstant, line);
-    index->constant = Value(now().integer);
+    index->constant = now().integer;
     out->parts.push_back(finish(std::move(index)));
   } else {
     fail(fmt::format("found {} after a dot (expected a name or a number)", found()));

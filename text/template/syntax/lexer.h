@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "text/template/value/value.h"
 
 namespace chimera::jinja {
 
@@ -29,7 +30,7 @@ struct Token {
   };
   Type type = Type::kEnd;
   std::string text;
-  int64_t integer = 0;
+  Value integer = int64_t{0};
   double real = 0;
   int line = 1;
 

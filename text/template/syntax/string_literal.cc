@@ -1,8 +1,11 @@
 #include "text/template/syntax/string_literal.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cmath>
 
+#include "text/template/value/big_integer.h"
 #include "text/unicode.h"
 
 namespace chimera::jinja {
@@ -125,12 +128,13 @@ NumberLiteral read_number(std::string_view text, size_t at) {
     return out;
   }
   const std::string digits = without_underscores(text.substr(first, out.end - first));
-  const auto parsed =
-      std::from_chars(digits.data(), digits.data() + digits.size(), out.integer, base);
-  if (digits.empty() || parsed.ec != std::errc()) {
-    out.problem = "the integer does not fit 64 bits";
-  } else if (base == 10 && digits.size() > 1 && digits[0] == '0' && out.integer != 0) {
+  const auto value = integer_of(digits, base);
+  if (!value) {
+    out.problem = fmt::format("the integer has no digits or more than {}", kMaxDigits);
+  } else if (base == 10 && digits.size() > 1 && digits[0] == '0' && truth(*value)) {
     out.problem = "an integer may not begin with 0";
+  } else {
+    out.integer = *value;
   }
   return out;
 }

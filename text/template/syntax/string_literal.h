@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "text/template/value/value.h"
+
 namespace chimera::jinja {
 
 /// The value of a string literal without its quotes. `problem` says what is wrong with it, if
@@ -16,7 +18,7 @@ std::string unescape(std::string_view literal, std::string* problem);
 struct NumberLiteral {
   size_t end = 0;  // behind the literal
   bool is_real = false;
-  int64_t integer = 0;
+  Value integer = int64_t{0};
   double real = 0;
   std::string problem;
 };

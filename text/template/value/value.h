@@ -37,8 +37,7 @@ struct Undefined {
 };
 struct None {};
 
-/// An integer that 64 bits do not hold. It is passed on, printed and compared; templates cannot
-/// compute with it.
+/// An integer that 64 bits do not hold; big_integer.h computes with it.
 struct BigInteger {
   std::string digits;  // decimal without leading zeros, '-' in front of a negative one
   bool negative() const { return digits[0] == '-'; }
