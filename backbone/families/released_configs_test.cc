@@ -1,6 +1,7 @@
 // Configurations as their vendors released them: validation must never be stricter than these. The
-// values are facts of the checkpoints; keys that only training or other programs read are kept, as
-// they must not get in the way.
+// values are facts of the checkpoints, compared with copies of the files in public repositories;
+// keys that only training or other programs read are kept, as they must not get in the way. Where a
+// file lists its layers one by one, the list is cut and so is the number of layers.
 #include <gtest/gtest.h>
 
 #include "backbone/families/model_config.h"
@@ -43,12 +44,24 @@ constexpr Released kReleased[] = {
        "eos_token_id": 100257, "hidden_act": "silu", "hidden_size": 4096,
        "initializer_range": 0.02, "intermediate_size": 11008, "max_position_embeddings": 4096,
        "model_type": "flex_olmo", "norm_topk_prob": false, "num_attention_heads": 32,
-       "num_experts": 7, "num_experts_per_tok": 5, "num_hidden_layers": 32,
+       "num_experts": 7, "num_experts_per_tok": 7, "num_hidden_layers": 32,
        "num_key_value_heads": 32, "output_router_logits": false, "pad_token_id": 100277,
        "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 500000,
        "router_aux_loss_coef": 0.01, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
-       "use_cache": false, "vocab_size": 100352})",
-     [](const ModelConfig& c) { EXPECT_EQ(c.rope.theta, 5e5); }},
+       "use_cache": true, "vocab_size": 100352})",
+     [](const ModelConfig& c) {
+       EXPECT_EQ(c.rope.theta, 5e5);
+       EXPECT_EQ(c.num_experts_per_tok, c.num_experts);  // every token visits every expert
+     }},
+    {"Flex_reddit_2x7B", R"({
+       "architectures": ["FlexOlmoForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+       "clip_qkv": null, "eos_token_id": 100257, "hidden_act": "silu", "hidden_size": 4096,
+       "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "flex_olmo",
+       "num_attention_heads": 32, "num_experts": 2, "num_experts_per_tok": 2,
+       "num_hidden_layers": 32, "num_key_value_heads": 32, "pad_token_id": 100277,
+       "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 500000,
+       "tie_word_embeddings": false, "use_cache": true, "vocab_size": 100352})",
+     [](const ModelConfig& c) { EXPECT_EQ(c.num_experts, 2); }},
     {"Qwen15_MoE_A27B", R"({
        "architectures": ["Qwen2MoeForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
        "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 2048,
@@ -85,7 +98,7 @@ constexpr Released kReleased[] = {
        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
        "use_sliding_window": false, "vocab_size": 151936})",
      [](const ModelConfig& c) { EXPECT_EQ(c.rope.type, RopeType::kYarn); }},
-    {"DeepSeek_V3", R"({
+    {"DeepSeek_V31", R"({
        "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": false,
        "attention_dropout": 0.0, "auto_map": {"AutoConfig": "configuration_deepseek.X"},
        "bos_token_id": 0, "eos_token_id": 1, "ep_size": 1, "first_k_dense_replace": 3,
@@ -151,6 +164,25 @@ constexpr Released kReleased[] = {
        EXPECT_EQ(c.max_position_embeddings, 10485760);
      }},
     {"Llama_4_Maverick", R"({
+       "architectures": ["Llama4ForConditionalGeneration"], "boi_token_index": 200080,
+       "eoi_token_index": 200081, "image_token_index": 200092, "model_type": "llama4",
+       "text_config": {"_attn_implementation_autoset": true, "attention_bias": false,
+       "attention_chunk_size": 8192, "attention_dropout": 0.0, "bos_token_id": 200000,
+       "eos_token_id": [200001, 200007, 200008], "for_llm_compressor": false, "head_dim": 128,
+       "hidden_act": "silu", "hidden_size": 5120, "initializer_range": 0.02,
+       "interleave_moe_layer_step": 2, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+       "max_position_embeddings": 1048576, "model_type": "llama4_text",
+       "num_attention_heads": 40, "num_experts_per_tok": 1, "num_hidden_layers": 48,
+       "num_key_value_heads": 8, "num_local_experts": 128, "output_router_logits": false,
+       "pad_token_id": 200018, "rms_norm_eps": 1e-05, "rope_scaling": null,
+       "rope_theta": 500000.0, "router_aux_loss_coef": 0.001, "router_jitter_noise": 0.0,
+       "torch_dtype": "bfloat16", "use_cache": true, "use_qk_norm": false, "vocab_size": 202048},
+       "torch_dtype": "bfloat16", "transformers_version": "4.51.0.dev0", "vision_config": {}})",
+     [](const ModelConfig& c) {
+       EXPECT_TRUE(c.temperature_tuning.has_value());  // on where nothing is said
+       for (size_t layer = 0; layer < 48; ++layer) EXPECT_EQ(c.moe_layers.at(layer), layer % 2);
+     }},
+    {"Llama_4_Maverick_saved_again", R"({
        "architectures": ["Llama4ForConditionalGeneration"], "model_type": "llama4",
        "text_config": {"attention_bias": false, "attention_chunk_size": 8192,
        "attn_scale": 0.1, "attn_temperature_tuning": 4, "floor_scale": 8192, "bos_token_id": 200000,
@@ -174,7 +206,8 @@ constexpr Released kReleased[] = {
        "max_position_embeddings": 131072, "model_type": "gpt_oss", "num_attention_heads": 64,
        "num_experts_per_tok": 4, "num_hidden_layers": 2, "num_key_value_heads": 8,
        "num_local_experts": 32, "output_router_logits": false, "pad_token_id": 199999,
-       "quantization_config": {"modules_to_not_convert": ["model.layers.*.self_attn"],
+       "quantization_config": {"modules_to_not_convert": ["model.layers.*.self_attn",
+       "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
        "quant_method": "mxfp4"}, "rms_norm_eps": 1e-05, "rope_scaling": {"beta_fast": 32.0,
        "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
        "rope_type": "yarn", "truncate": false}, "rope_theta": 150000,
