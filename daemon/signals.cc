@@ -9,10 +9,10 @@
 namespace chimera {
 namespace {
 
-// Those that end a process unless it says otherwise. SIGALRM is exit_within()'s; faults (SIGSEGV,
-// SIGABRT, …) keep their meaning.
-constexpr int kStopSignals[] = {SIGTERM, SIGINT,    SIGQUIT, SIGUSR1, SIGUSR2,  SIGPWR,
-                                SIGXCPU, SIGVTALRM, SIGPROF, SIGIO,   SIGSTKFLT};
+// Those that end a process unless it says otherwise, with the real-time ones; SIGALRM until
+// exit_within() takes it for itself. Faults (SIGSEGV, SIGABRT, …) keep their meaning.
+constexpr int kStopSignals[] = {SIGTERM, SIGINT,    SIGQUIT, SIGUSR1, SIGUSR2,   SIGPWR,
+                                SIGXCPU, SIGVTALRM, SIGPROF, SIGIO,   SIGSTKFLT, SIGALRM};
 // A closed log pipe and a file at its limit: the write fails with a status of its own.
 constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
 
@@ -20,6 +20,7 @@ sigset_t stop_set() {
   sigset_t set;
   sigemptyset(&set);
   for (const int number : kStopSignals) sigaddset(&set, number);
+  for (int number = SIGRTMIN; number <= SIGRTMAX; ++number) sigaddset(&set, number);
   return set;
 }
 
@@ -27,6 +28,12 @@ sigset_t watched_set() {
   sigset_t set = stop_set();
   sigaddset(&set, SIGHUP);
   return set;
+}
+
+std::string name_of(int number) {
+  if (const char* name = sigabbrev_np(number)) return std::string("SIG") + name;
+  const int above = number - SIGRTMIN;
+  return above == 0 ? "SIGRTMIN" : "SIGRTMIN+" + std::to_string(above);
 }
 
 }  // namespace
@@ -42,9 +49,7 @@ ReceivedSignal Signals::wait() {
   int number = -1;
   while ((number = sigwaitinfo(&set, nullptr)) < 0 && errno == EINTR) {
   }
-  const char* name = sigabbrev_np(number);
-  return {number == SIGHUP ? Wish::kReload : Wish::kStop,
-          name == nullptr ? std::to_string(number) : std::string("SIG") + name};
+  return {number == SIGHUP ? Wish::kReload : Wish::kStop, name_of(number)};
 }
 
 bool Signals::stop_requested() {
@@ -59,6 +64,10 @@ void Signals::exit_within(std::chrono::seconds limit, int exit_status) {
   // A handler may only touch what is async-signal-safe, so there is one per status.
   signal(
       SIGALRM, exit_status == 0 ? +[](int) { _exit(0); } : +[](int) { _exit(1); });
+  sigset_t own;
+  sigemptyset(&own);
+  sigaddset(&own, SIGALRM);
+  pthread_sigmask(SIG_UNBLOCK, &own, nullptr);
   alarm(static_cast<unsigned>(limit.count()));
 }
 

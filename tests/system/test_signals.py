@@ -42,7 +42,7 @@ class Signals(unittest.TestCase):
 
     def test_whatever_would_end_a_process_drains_first(self) -> None:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-                       signal.SIGXCPU, signal.SIGPROF):
+                       signal.SIGXCPU, signal.SIGPROF, signal.SIGALRM, signal.SIGRTMIN):
             with self.subTest(signal=number.name):
                 daemon = Daemon(self.parts / "backbone")
                 self.addCleanup(shutil.rmtree, daemon.work, ignore_errors=True)
