@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 
@@ -65,19 +64,13 @@ Token parse_token(const Json& body, std::optional<Error>& problem) {
   return token;
 }
 
-std::string from_environment(const std::string& stated, const char* variable) {
-  const char* value = std::getenv(variable);
-  return stated.empty() && value != nullptr ? value : stated;
-}
-
 }  // namespace
 
 struct Client::Impl {
   explicit Impl(const Options& options)
       : endpoints{options.serve.empty() ? wire::default_serve_endpoint() : options.serve,
                   options.control.empty() ? wire::default_control_endpoint() : options.control} {
-    const KeyFiles files{from_environment(options.key, "CHIMERA_KEY"),
-                         from_environment(options.server_key, "CHIMERA_SERVER_KEY")};
+    const KeyFiles files = key_files(options);
     for (size_t i = 0; i < 2; ++i) {
       connections[i] =
           std::make_unique<Connection>(context, endpoints[i], files, options.connect_timeout);

@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <vector>
-#include <zmq.hpp>
 
 #include "base/json/reader.h"
-#include "clients/keys/certificate.h"
+#include "chimera_client/dealer.h"
 
 namespace chimera::client {
 namespace {
@@ -18,87 +15,11 @@ namespace {
 constexpr JsonLimits kLimits{.max_bytes = size_t{1} << 30, .max_values = size_t{1} << 27};
 // How long an interrupt may go unnoticed.
 constexpr Milliseconds kSlice{50};
-constexpr int kHeartbeatMs = 2'000;
-constexpr int kHeartbeatTimeoutMs = 6'000;
-
-/// All frames of one message; empty when none waits.
-std::vector<std::string> receive_frames(zmq::socket_t& socket) {
-  std::vector<std::string> frames;
-  zmq::message_t frame;
-  do {
-    if (!socket.recv(frame, zmq::recv_flags::dontwait)) break;
-    frames.push_back(frame.to_string());
-  } while (frame.more());
-  return frames;
-}
-
-/// The event that a message of a monitor tells of: its first frame begins with the number.
-uint16_t event_number(const std::vector<std::string>& frames) {
-  uint16_t number = 0;
-  if (frames[0].size() >= sizeof number) std::memcpy(&number, frames[0].data(), sizeof number);
-  return number;
-}
-
-/// False when the time to send is up. Signals do not end the waiting.
-bool send_frame(zmq::socket_t& socket, std::string_view bytes, zmq::send_flags flags) {
-  while (true) {
-    try {
-      return socket.send(zmq::buffer(bytes), flags).has_value();
-    } catch (const zmq::error_t& e) {
-      if (e.num() != EINTR) throw;
-    }
-  }
-}
 
 }  // namespace
 
-/// The DEALER socket, and a PAIR that tells when its connection begins and ends. Whether a daemon
-/// is there is asked of the PAIR and not of ZMQ_IMMEDIATE: with that, libzmq drops the last answers
-/// when it learns of them and of the end of the connection at the same time.
-struct Connection::Sockets {
-  Sockets(zmq::context_t& context, const std::string& endpoint, const std::optional<Keys>& keys,
-          Milliseconds connect_timeout)
-      : dealer(context, zmq::socket_type::dealer), monitor(context, zmq::socket_type::pair) {
-    namespace option = zmq::sockopt;
-    dealer.set(option::linger, 0);
-    dealer.set(option::sndtimeo, static_cast<int>(connect_timeout.count()));
-    dealer.set(option::heartbeat_ivl, kHeartbeatMs);
-    dealer.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
-    if (keys) {
-      dealer.set(option::curve_publickey, keys->public_key);
-      dealer.set(option::curve_secretkey, keys->secret_key);
-      dealer.set(option::curve_serverkey, keys->server_key);
-    }
-    const std::string events = fmt::format("inproc://monitor-{}", static_cast<const void*>(this));
-    constexpr int kEvents =
-        ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED;
-    if (zmq_socket_monitor(dealer.handle(), events.c_str(), kEvents) != 0) throw zmq::error_t();
-    monitor.set(option::linger, 0);
-    monitor.connect(events);
-    dealer.connect(endpoint);
-  }
-  // Events for a PAIR that is gone would block ZeroMQ's own thread.
-  ~Sockets() { zmq_socket_monitor(dealer.handle(), nullptr, 0); }
-  Sockets(const Sockets&) = delete;
-  Sockets& operator=(const Sockets&) = delete;
-
-  enum class Connected : uint8_t { kNo, kYes, kLost, kRefused };
-  /// Takes one event of the monitor if there is one: how things stand after it.
-  Connected follow() {
-    const auto frames = receive_frames(monitor);
-    if (frames.empty()) return state;
-    switch (event_number(frames)) {
-      case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
-        return state = Connected::kYes;
-      case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-        return state = Connected::kRefused;
-      default:
-        return state = Connected::kLost;
-    }
-  }
-
-  zmq::socket_t dealer, monitor;
-  Connected state = Connected::kNo;
+struct Connection::Sockets : Dealer {
+  using Dealer::Dealer;
 };
 
 Context::Context() = default;
@@ -125,34 +46,16 @@ Error Connection::unreachable() const {
 
 Error Connection::not_connected() const {
   if (sockets_ == nullptr || sockets_->state != Sockets::Connected::kRefused) return unreachable();
-  return {"permission_denied", fmt::format("daemon: {} refuses this client", endpoint_),
-          keys_ ? "is its public key in the daemon's clients file, and not expired?"
-                : "its user is none of the daemon's clients"};
-}
-
-std::optional<Error> Connection::read_keys() {
-  // An ipc socket tells the daemon the user; keys are for connections that tell nothing.
-  if (!endpoint_.starts_with("tcp://") || keys_) return std::nullopt;
-  if (files_.key.empty() && files_.server_key.empty()) return std::nullopt;
-  if (files_.key.empty() || files_.server_key.empty()) {
-    return Error{"invalid_argument",
-                 fmt::format("keys: found {} alone (expected key and server key, or none)",
-                             files_.key.empty() ? files_.server_key : files_.key),
-                 "set --key and --server-key, or CHIMERA_KEY and CHIMERA_SERVER_KEY"};
-  }
-  const auto own = keys::read_secret(files_.key);
-  const auto server = keys::read_public(files_.server_key);
-  for (const Status& status : {own.status(), server.status()}) {
-    if (status.ok()) continue;
-    return Error{std::string(code_name(status.code())), status.message(), status.hint()};
-  }
-  keys_ = Keys{own->public_key, own->secret_key, server->public_key};
-  return std::nullopt;
+  return refused(endpoint_, keys_.has_value());
 }
 
 std::optional<Error> Connection::open() {
   if (sockets_ != nullptr) return std::nullopt;
-  if (auto error = read_keys()) return error;
+  if (!keys_) {
+    auto read = read_keys(endpoint_, files_);
+    if (auto* error = std::get_if<Error>(&read)) return std::move(*error);
+    keys_ = std::move(std::get<std::optional<CurveKeys>>(read));
+  }
   try {
     sockets_ = std::make_unique<Sockets>(context_.get(), endpoint_, keys_, connect_timeout_);
     return std::nullopt;

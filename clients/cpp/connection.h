@@ -1,5 +1,5 @@
 // One DEALER socket to one endpoint. Internal to the client library. ZeroMQ itself (cppzmq) is seen
-// in connection.cc alone: its exceptions end there.
+// through dealer.h alone.
 //
 // Thread safety: none; by the thread of its Client.
 #pragma once
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "chimera_client/client.h"
+#include "chimera_client/curve.h"
 
 namespace zmq {
 class context_t;
@@ -31,11 +32,6 @@ class Context {
   friend class Connection;
   zmq::context_t& get();  // throws zmq::error_t
   std::unique_ptr<zmq::context_t> made_;
-};
-
-/// Files of keys, both or none.
-struct KeyFiles {
-  std::string key, server_key;
 };
 
 class Connection {
@@ -60,17 +56,12 @@ class Connection {
   Error unreachable() const;
   /// Why connected() said no.
   Error not_connected() const;
-  /// Reads the keys, for endpoints that need them.
-  std::optional<Error> read_keys();
 
   Context& context_;
   const std::string endpoint_;
   const KeyFiles files_;
   const Milliseconds connect_timeout_;
-  struct Keys {
-    std::string public_key, secret_key, server_key;  // Z85
-  };
-  std::optional<Keys> keys_;          // none: no CURVE
+  std::optional<CurveKeys> keys_;     // none: no CURVE
   std::unique_ptr<Sockets> sockets_;  // null until something is sent
   std::deque<Event> arrived_;
 };
