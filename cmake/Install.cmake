@@ -10,19 +10,22 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(TARGETS chimerad chimera chimera-module chimera-plugin-host COMPONENT programs)
+install(TARGETS chimerad chimera chimera-module chimera-plugin-host chimera-gateway COMPONENT programs)
 install(FILES ${CMAKE_SOURCE_DIR}/configs/deployment.schema.json
+              ${CMAKE_SOURCE_DIR}/configs/gateway.schema.json
         DESTINATION ${CMAKE_INSTALL_DATADIR}/chimera COMPONENT programs)
-install(FILES ${CMAKE_SOURCE_DIR}/configs/server.yaml ${CMAKE_SOURCE_DIR}/LICENSE
+install(FILES ${CMAKE_SOURCE_DIR}/configs/server.yaml ${CMAKE_SOURCE_DIR}/configs/gateway.yaml
+              ${CMAKE_SOURCE_DIR}/LICENSE
         DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT programs)
 
 # ---- manual pages and completion -------------------------------------------------------------
 set(manual ${CMAKE_BINARY_DIR}/manual)
 set(manual_pages ${manual}/chimera.1 ${manual}/chimera-module.1 ${manual}/chimera-plugin-check.1
-    ${manual}/chimerad.8 ${manual}/chimera-plugin-host.8)
+    ${manual}/chimerad.8 ${manual}/chimera-plugin-host.8 ${manual}/chimera-gateway.8)
 set(manual_scripts ${CMAKE_SOURCE_DIR}/scripts/manual.py ${CMAKE_SOURCE_DIR}/scripts/interface.py
     ${CMAKE_SOURCE_DIR}/scripts/completion.py)
-set(manual_programs chimera chimera-module chimera-plugin-check chimerad chimera-plugin-host)
+set(manual_programs chimera chimera-module chimera-plugin-check chimerad chimera-plugin-host
+    chimera-gateway)
 set(manual_files)
 foreach(program ${manual_programs})
   list(APPEND manual_files $<TARGET_FILE:${program}>)

@@ -12,6 +12,7 @@ import interface
 # Section, and the line that `apropos` shows.
 PAGES = {
     "chimera": (1, "talk to a chimerad: generate, score, and change its expert modules"),
+    "chimera-gateway": (8, "serve a chimerad over HTTP: the API of OpenAI, and its own calls"),
     "chimera-module": (1, "cut, join and check expert modules, offline"),
     "chimera-plugin-check": (1, "try an expert plugin against its contract"),
     "chimera-plugin-host": (8, "run the code of one library module for chimerad"),

@@ -13,7 +13,8 @@ import unittest
 
 BUILD = os.environ["CHIMERA_BUILD"]
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PROGRAMS = ["chimera", "chimera-module", "chimera-plugin-check", "chimera-plugin-host", "chimerad"]
+PROGRAMS = ["chimera", "chimera-gateway", "chimera-module", "chimera-plugin-check",
+            "chimera-plugin-host", "chimerad"]
 
 CLIENT = {
     "CMakeLists.txt": """

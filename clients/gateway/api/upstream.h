@@ -1,0 +1,32 @@
+// The daemon as the loop of the server sees it.
+//
+// Thread safety: by the thread of the loop; so are the callbacks.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "chimera_client/async_client.h"
+
+namespace chimera::gateway {
+
+class Upstream {
+ public:
+  using OnEvent = client::AsyncClient::OnEvent;
+  /// Brings work to the loop, from any thread.
+  using Post = std::function<void(std::function<void()>)>;
+
+  Upstream(client::Options options, Post post)
+      : post_(std::move(post)), client_(std::move(options)) {}
+
+  /// Asks the daemon; its events come to `on_event`, the last of them is final (AsyncClient).
+  std::string send(const wire::Call& call, OnEvent on_event);
+  void cancel(const std::string& id) { client_.cancel(id); }
+
+ private:
+  const Post post_;
+  client::AsyncClient client_;  // last: its thread ends before what it calls goes
+};
+
+}  // namespace chimera::gateway

@@ -1,0 +1,146 @@
+// chimera-gateway: options -> configuration -> objects in dependency order -> run -> destroy in
+// reverse.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "base/log/log.h"
+#include "base/standard_output.h"
+#include "clients/gateway/config/config.h"
+#include "clients/gateway/options.h"
+#include "clients/gateway/service.h"
+#include "clients/gateway/stop.h"
+
+namespace chimera::gateway {
+namespace {
+
+constexpr int kFailed = 1, kWrongUsage = 2;
+
+int fail(const Status& status, int exit_status = kFailed) {
+  std::cerr << "chimera-gateway: " << status.to_string() << '\n';
+  return exit_status;
+}
+
+/// Connections are descriptors; the soft limit is a courtesy to programs that use select().
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+Status print_new_key(const std::string& principal) {
+  const auto key = new_key();
+  if (!key.ok()) return key.status();
+  std::cout << fmt::format(
+      "key: {}\n# It is not kept anywhere. Entry for the file of keys:\n"
+      "  - principal: {}\n    digest: {}\n    rights: [generate]\n",
+      *key, principal, key_digest(*key));
+  return {};
+}
+
+Result<Keys> load_keys(const GatewayConfig& config, bool* admin_key_made, std::string* admin) {
+  Keys keys;
+  if (!config.api_keys.empty()) {
+    auto read = read_keys(config.api_keys);
+    if (!read.ok()) return read;
+    keys = std::move(*read);
+  }
+  auto key = admin_key(config.admin_key, admin_key_made);
+  if (!key.ok()) return key.status();
+  keys.add(key_digest(*key), {.name = "admin", .generate = true, .observe = true, .change = true});
+  *admin = std::move(*key);
+  return keys;
+}
+
+/// The key itself goes to a terminal only, and once: what a service prints ends up in a log.
+void greet(const GatewayConfig& config, uint16_t port, bool made, const std::string& key) {
+  const bool v6 = config.address.find(':') != std::string::npos;
+  const std::string url =
+      fmt::format("{}://{}{}{}:{}/", config.tls.certificate.empty() ? "http" : "https",
+                  v6 ? "[" : "", config.address, v6 ? "]" : "", port);
+  const bool show_key = made && isatty(STDOUT_FILENO) != 0;
+  std::cout << url << (show_key ? "#key=" + key : "") << "\nadmin key: " << config.admin_key
+            << '\n';
+  if (config.anonymous) {
+    std::cout << "Whoever reaches this address may generate text without a key (anonymous: "
+                 "generate).\n";
+  }
+  std::cout << std::flush;
+}
+
+Status serve(GatewayConfig config, StopSignals& signals) {
+  CHIMERA_RETURN_IF_ERROR(fill_defaults(&config));
+  bool made = false;
+  std::string key;
+  auto keys = load_keys(config, &made, &key);
+  if (!keys.ok()) return keys.status();
+  auto server = Server::create(
+      {.address = config.address, .port = config.port, .tls = config.tls, .limits = config.http});
+  if (!server.ok()) return server.status();
+  Service service(config, std::move(*keys), **server);
+  signals.start(
+      {.drain =
+           [&] {
+             log::info("draining");
+             service.drain();
+             (*server)->drain();
+           },
+       .stop = [&] { (*server)->stop(); },
+       .reload =
+           [&] {
+             bool ignored = false;
+             std::string admin;
+             auto read = load_keys(config, &ignored, &admin);
+             if (!read.ok()) {
+               return log::error("keys_not_read", {{"reason", read.status().to_string()}});
+             }
+             log::info("keys_read", {{"keys", read->size()}});
+             service.set_keys(std::move(*read));
+           }},
+      config.drain);
+  greet(config, (*server)->port(), made, key);
+  log::info("ready", {{"address", config.address}, {"port", (*server)->port()}});
+  (*server)->run(service.handlers());
+  signals.stop();
+  log::info("stopped");
+  return {};
+}
+
+int run(int argc, char** argv) {
+  const auto options = parse_options(argc, argv);
+  if (!options.ok()) return fail(options.status(), kWrongUsage);
+  if (!options->answer.empty()) return std::cout << options->answer, 0;
+  if (!options->new_key.empty()) {
+    const Status status = print_new_key(options->new_key);
+    return status.ok() ? 0 : fail(status);
+  }
+  GatewayConfig config;
+  if (!options->config.empty()) {
+    auto read = read_config(options->config);
+    if (!read.ok()) return fail(read.status());
+    config = std::move(*read);
+  }
+  if (options->check) {
+    if (!config.api_keys.empty()) {
+      const auto keys = read_keys(config.api_keys);
+      if (!keys.ok()) return fail(keys.status());
+    }
+    return std::cout << "ok\n", 0;
+  }
+  StopSignals signals;
+  raise_descriptor_limit();
+  log::init(options->log_level);
+  const Status status = serve(std::move(config), signals);
+  return status.ok() ? 0 : fail(status);
+}
+
+}  // namespace
+}  // namespace chimera::gateway
+
+int main(int argc, char** argv) {
+  chimera::guard_standard_streams();
+  return chimera::finish_output("chimera-gateway", chimera::gateway::run(argc, argv));
+}

@@ -1,0 +1,37 @@
+// A request for a completion, translated: what the daemon is asked and how the answer is to look.
+//
+// Thread safety: values and pure functions.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "clients/gateway/api/api_error.h"
+#include "clients/gateway/api/composition.h"
+#include "clients/wire/protocol.h"
+
+namespace chimera::gateway::openai {
+
+enum class Api : uint8_t { kChat, kText };  // /v1/chat/completions, /v1/completions
+
+struct Completion {
+  Api api = Api::kChat;
+  std::string model;              // as it was asked for
+  std::vector<wire::Call> calls;  // one for each choice, in their order
+  size_t per_prompt = 1;          // choices of each prompt; those of one follow one another
+  bool stream = false;
+  bool include_usage = false;  // of a stream
+  bool logprobs = false;
+};
+
+/// Reads the body of a request. What the API has and Chimera does not is refused by name, and so is
+/// what nobody knows; null counts as absent.
+std::variant<Completion, ApiError> read_completion(Api api, const Request& request,
+                                                   const ModelNames& names);
+
+/// The options of a call of a Completion.
+wire::Generate& options_of(wire::Call& call);
+
+}  // namespace chimera::gateway::openai

@@ -1,0 +1,15 @@
+// Fields that the API has and Chimera does not: refused by name, unless they ask for what happens
+// anyway. A field that would change the answer is never ignored.
+//
+// Thread safety: pure function.
+#pragma once
+
+#include "clients/gateway/openai/completion.h"
+#include "clients/gateway/openai/members.h"
+
+namespace chimera::gateway::openai {
+
+/// Takes them from `members`, and notes the first that asks for something.
+void refuse_unsupported(Members& members, Api api);
+
+}  // namespace chimera::gateway::openai

@@ -1,0 +1,63 @@
+// What the gateway answers: who may ask, which API a path belongs to, and whether all is well.
+//
+// Lifetime: the configuration and the server outlive it; destroy it after Server::run() has
+// returned and before the server. Thread safety: by the thread of the server's loop; set_keys()
+// from any.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "clients/gateway/access/keys.h"
+#include "clients/gateway/api/caller.h"
+#include "clients/gateway/api/upstream.h"
+#include "clients/gateway/config/config.h"
+#include "clients/gateway/http/server.h"
+#include "clients/gateway/page.h"
+
+namespace chimera::gateway {
+
+class Service {
+ public:
+  Service(const GatewayConfig& config, Keys keys, Server& server, FindPage page = {});
+
+  HttpHandlers handlers();
+  /// Takes over other keys; requests in progress go on.
+  void set_keys(Keys keys);
+  /// /readyz says no from now on.
+  void drain();
+
+ private:
+  struct Door;  // what a path leads to
+  std::variant<const Door*, ApiError> door_of(const Request& request) const;
+
+  Admission admit(const Request& head);
+  std::optional<ApiError> check(const Request& head) const;
+  std::optional<ApiError> check_right(const Request& head, Right right) const;
+  std::shared_ptr<const Principal> principal_of(const Request& request) const;
+
+  void handle(std::shared_ptr<Exchange> exchange);
+  void complete(std::shared_ptr<Exchange> exchange);
+  void models(std::shared_ptr<Exchange> exchange);
+  void native_call(std::shared_ptr<Exchange> exchange);
+  void ready(std::shared_ptr<Exchange> exchange);
+  void alive(std::shared_ptr<Exchange> exchange);
+  void serve_page(std::shared_ptr<Exchange> exchange);
+
+  Caller caller_of(const Request& request) const;
+  /// A place among the streams of the principal; null when all are taken.
+  std::shared_ptr<void> take_slot(const Principal& principal);
+
+  const GatewayConfig& config_;
+  Server& server_;
+  const FindPage page_;
+  std::shared_ptr<const Principal> anonymous_;  // null: nobody
+  Keys keys_;
+  std::map<std::string, std::shared_ptr<int64_t>> streams_;  // in progress, by principal
+  bool draining_ = false;
+  std::unique_ptr<Upstream> daemon_;
+};
+
+}  // namespace chimera::gateway
