@@ -1,0 +1,102 @@
+// The client of OpenAI, unmodified, against the gateway that BASE and KEY name.
+import assert from "node:assert/strict";
+import test from "node:test";
+import OpenAI from "openai";
+
+const base = process.env.BASE;
+const client = new OpenAI({ baseURL: base + "/v1", apiKey: process.env.KEY, maxRetries: 0 });
+const messages = [{ role: "user", content: "Hello" }];
+const greedy = { model: "demo", temperature: 0, max_completion_tokens: 8 };
+const endless = { ignore_eos: true };
+
+const live = async () => {
+  const answer = await fetch(base + "/chimera/v1/stats", {
+    headers: { authorization: "Bearer " + process.env.KEY },
+  });
+  const { engine } = await answer.json();
+  return engine.live + engine.waiting;
+};
+const until = async (condition) => {
+  const end = Date.now() + 60000;
+  while (!(await condition())) {
+    assert.ok(Date.now() < end, "not within a minute");
+    await new Promise((done) => setTimeout(done, 20));
+  }
+};
+
+test("models", async () => {
+  const names = [];
+  for await (const model of client.models.list()) names.push(model.id);
+  assert.deepEqual(names.slice(0, 2), ["demo", "demo:base"]);
+  assert.equal((await client.models.retrieve("demo:base")).id, "demo:base");
+});
+
+test("a stream adds up to the whole", async () => {
+  const whole = await client.chat.completions.create({ ...greedy, messages });
+  const stream = await client.chat.completions.create({
+    ...greedy, messages, stream: true, stream_options: { include_usage: true },
+  });
+  let text = "", usage;
+  for await (const chunk of stream) {
+    text += chunk.choices[0]?.delta.content ?? "";
+    usage = chunk.usage ?? usage;
+  }
+  assert.equal(text, whole.choices[0].message.content);
+  assert.deepEqual(usage, whole.usage);
+  assert.equal(whole.chimera.epoch, 1);
+});
+
+test("the helper for streams", async () => {
+  const runner = client.chat.completions.stream({ ...greedy, messages });
+  const whole = await client.chat.completions.create({ ...greedy, messages });
+  assert.equal((await runner.finalChatCompletion()).choices[0].message.content, whole.choices[0].message.content);
+});
+
+test("texts", async () => {
+  const answer = await client.completions.create({ model: "demo", prompt: "Hello", max_tokens: 4, logprobs: 0 });
+  assert.ok(answer.choices[0].logprobs.token_logprobs.every((x) => x <= 0));
+});
+
+test("an abort ends the sequence", async () => {
+  const abort = new AbortController();
+  const stream = await client.chat.completions.create(
+    { model: "demo", messages, stream: true, ...endless }, { signal: abort.signal });
+  for await (const chunk of stream) {
+    assert.ok(chunk.id);
+    break;
+  }
+  abort.abort();
+  await until(async () => (await live()) === 0);
+});
+
+test("errors are those that the client knows", async () => {
+  const wrong = new OpenAI({ baseURL: base + "/v1", apiKey: "wrong", maxRetries: 0 });
+  await assert.rejects(wrong.models.list(), OpenAI.AuthenticationError);
+  await assert.rejects(client.chat.completions.create({ model: "gpt-4", messages }), OpenAI.NotFoundError);
+  await assert.rejects(client.chat.completions.create({ ...greedy, messages, logit_bias: { 5: 1 } }), (error) => {
+    assert.ok(error instanceof OpenAI.BadRequestError);
+    assert.equal(error.param, "logit_bias");
+    return true;
+  });
+});
+
+test("a busy daemon is a 429 that the client tries again", async () => {
+  const held = [];
+  for (let i = 0; i < 3; ++i) {
+    const abort = new AbortController();
+    const stream = await client.chat.completions.create(
+      { model: "demo", messages, stream: true, ...endless }, { signal: abort.signal });
+    held.push({ abort, first: stream[Symbol.asyncIterator]() });
+    await held[i].first.next();
+  }
+  const waiting = new AbortController();
+  const queued = client.chat.completions.create({ model: "demo", messages, ...endless }, { signal: waiting.signal });
+  queued.catch(() => {});
+  await until(async () => (await live()) === 4);
+  await assert.rejects(client.chat.completions.create({ ...greedy, messages }), OpenAI.RateLimitError);
+  const patient = new OpenAI({ baseURL: base + "/v1", apiKey: process.env.KEY, maxRetries: 20 });
+  const answer = patient.chat.completions.create({ ...greedy, messages });
+  waiting.abort();
+  for (const { abort } of held) abort.abort();
+  assert.ok((await answer).choices[0].message);
+});

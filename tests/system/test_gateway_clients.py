@@ -1,0 +1,76 @@
+"""chimera-gateway driven by clients from npm, unmodified (tests/clients_js).
+
+They are installed as package-lock.json says, into the build folder. Where there is no node, or npm's
+registry cannot be reached, the test is skipped and says so.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from gateway import Gateway
+from harness import BUILD, ENDLESS, SLOW, SOURCE, Daemon, endless
+from test_chat import TEMPLATE, checkpoint
+
+CLIENTS = SOURCE / "tests" / "clients_js"
+
+
+def install() -> pathlib.Path:
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise unittest.SkipTest("no node and npm here")
+    folder = BUILD / "clients_js"
+    folder.mkdir(exist_ok=True)
+    locked = (CLIENTS / "package-lock.json").read_bytes()
+    done = folder / "installed.json"  # what the last install was of
+    for file in CLIENTS.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder / file.name)
+    if done.exists() and done.read_bytes() == locked:
+        return folder
+    found = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
+                            "--fetch-timeout=30000"], cwd=folder, text=True, capture_output=True)
+    if found.returncode != 0:
+        if any(word in found.stderr for word in ("ENOTFOUND", "EAI_AGAIN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET",
+                                                 "E403", "E404", "network")):
+            raise unittest.SkipTest("npm's registry cannot be reached: " + found.stderr.strip().splitlines()[0])
+        raise AssertionError(found.stderr)
+    done.write_bytes(locked)
+    return folder
+
+
+class ClientsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = install()
+        cls.scratch = tempfile.TemporaryDirectory(prefix="chimera-clients-")
+        model = checkpoint(pathlib.Path(cls.scratch.name) / "model", {"bos_token": "<|begin_of_text|>"}, TEMPLATE)
+        endless(model)
+        cls.daemon = Daemon(model, serve={"max_context": ENDLESS, "max_sequences": 3, "max_queue": 1})
+        cls.gateway = Gateway(cls.daemon)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.gateway.__exit__(None, None, None)
+        cls.daemon.__exit__(None, None, None)
+        cls.scratch.cleanup()
+
+    def run_file(self, name: str) -> None:
+        environment = {**os.environ, "BASE": f"http://127.0.0.1:{self.gateway.port}", "KEY": self.gateway.admin,
+                       "DO_NOT_TRACK": "1", "LANGCHAIN_TRACING_V2": "false"}
+        done = subprocess.run(["node", "--test", "--test-concurrency=1", name], cwd=self.folder, env=environment,
+                              text=True, capture_output=True, timeout=600 * SLOW)
+        self.assertEqual(done.returncode, 0, done.stdout[-8000:] + done.stderr[-4000:])
+
+    def test_openai(self) -> None:
+        self.run_file("openai.test.mjs")
+
+    def test_frameworks(self) -> None:
+        self.run_file("others.test.mjs")
+
+
+if __name__ == "__main__":
+    unittest.main()
