@@ -149,12 +149,9 @@ std::optional<ApiError> Service::check_right(const Request& head, Right right) c
         "the admin's is in the file that the gateway names at its start"};
   }
   if (principal->may(right)) return std::nullopt;
-  const char* name = right == Right::kChange    ? "change"
-                     : right == Right::kObserve ? "observe"
-                                                : "generate";
   return ApiError{403, "permission_denied",
                   fmt::format("{}: not permitted to {} (expected a key with the right {})",
-                              head.path, principal->name, name)};
+                              head.path, principal->name, kRightNames.name(right))};
 }
 
 std::shared_ptr<const Principal> Service::principal_of(const Request& request) const {

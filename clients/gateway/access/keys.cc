@@ -44,6 +44,19 @@ bool Principal::may(Right right) const {
   return false;
 }
 
+void Principal::allow(Right right) {
+  switch (right) {
+    case Right::kGenerate:
+      generate = true;
+      return;
+    case Right::kObserve:
+      observe = true;
+      return;
+    case Right::kChange:
+      change = true;
+  }
+}
+
 std::string key_digest(std::string_view key) { return sha256_of(key); }
 
 void Keys::add(std::string digest, Principal principal) {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/enum_names.h"
 #include "base/status.h"
 #include "clients/gateway/http/message.h"
 
@@ -19,6 +20,7 @@ namespace chimera::gateway {
 
 /// What a caller may do. Changing includes nothing else: each right is given by name.
 enum class Right : uint8_t { kGenerate, kObserve, kChange };
+inline constexpr auto kRightNames = enum_names<Right>("generate", "observe", "change");
 
 struct Principal {
   std::string name;
@@ -29,6 +31,7 @@ struct Principal {
   std::optional<int64_t> streams{};                   // at once
 
   bool may(Right right) const;
+  void allow(Right right);
 };
 
 class Keys {

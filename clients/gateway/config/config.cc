@@ -8,10 +8,9 @@
 #include <filesystem>
 
 #include "base/io/env.h"
-#include "base/json/reader.h"
 #include "base/json/writer.h"
-#include "base/yaml/tree.h"
-#include "clients/gateway/config/yaml_fields.h"
+#include "base/yaml/field_value.h"
+#include "clients/gateway/config/fields.h"
 
 namespace chimera::gateway {
 namespace {
@@ -40,25 +39,30 @@ bool parse_listen(const std::string& text, GatewayConfig* out) {
   return true;
 }
 
-/// A YAML value as JSON: what is written without quotes and looks like a number or a boolean is
-/// one.
-Json json_of(const YamlNode& node) {
-  switch (node.kind) {
-    case YamlNode::Kind::kNull:
+enum class Anonymous : uint8_t { kRefuse, kGenerate };
+constexpr auto kAnonymousNames = enum_names<Anonymous>("refuse", "generate");
+
+/// A value as JSON: what is written without quotes and looks like a number or a boolean is one.
+Json json_of(const FieldValue& value) {
+  switch (value.kind()) {
+    case FieldValue::Kind::kNull:
       return nullptr;
-    case YamlNode::Kind::kScalar: {
-      if (!node.plain || is_text(node)) return node.text;
-      auto value = parse_json(node.text);
-      return value.ok() ? std::move(*value) : Json(node.text);
-    }
-    case YamlNode::Kind::kList: {
+    case FieldValue::Kind::kScalar:
+      if (const auto integer = value.integer()) return *integer;
+      if (const auto number = value.number()) return *number;
+      if (const auto flag = value.boolean()) return *flag;
+      return value.scalar().value_or("");
+    case FieldValue::Kind::kList: {
       Json out = Json::array();
-      for (const YamlNode& item : node.items) out.push_back(json_of(item));
+      for (size_t i = 0; i < value.size(); ++i) out.push_back(json_of(value[i]));
       return out;
     }
-    case YamlNode::Kind::kMap: {
+    case FieldValue::Kind::kMap: {
       Json out = Json::object();
-      for (const auto& [key, value] : node.entries) out[key.text] = json_of(value);
+      for (size_t i = 0; i < value.size(); ++i) {
+        const FieldEntry entry = value.entry(i);
+        out[entry.key] = json_of(entry.value);
+      }
       return out;
     }
   }
@@ -67,18 +71,18 @@ Json json_of(const YamlNode& node) {
 
 class Reader {
  public:
-  Reader(YamlProblems& problems, std::string base_dir)
+  Reader(Problems& problems, std::string base_dir)
       : problems_(problems), base_dir_(std::move(base_dir)) {}
 
-  void read(const YamlNode& root, GatewayConfig* out) {
-    YamlFields top(root, "", problems_);
+  void read(const FieldValue& root, GatewayConfig* out) {
+    ConfigFields top(root, "", problems_);
     std::string format;
-    if (top.text("chimera", format, "gateway/1") && format != "gateway/1") {
+    if (top.line("chimera", "gateway/1", format) && format != "gateway/1") {
       top.bad("chimera", *top.find("chimera"), "gateway/1");
     }
     std::string listen;
     constexpr std::string_view kListen = "an IP address and a port, 127.0.0.1:8080";
-    if (top.text("listen", listen, kListen) && !parse_listen(listen, out)) {
+    if (top.line("listen", kListen, listen) && !parse_listen(listen, out)) {
       top.bad("listen", *top.find("listen"), kListen);
     }
     tls(top, out);
@@ -86,10 +90,10 @@ class Reader {
     path(top, "api_keys", out->api_keys);
     path(top, "admin_key", out->admin_key);
     anonymous(top, out);
-    top.list("hosts", out->browser.hosts, "a list of host names");
-    if (const YamlNode* node = top.find("cors")) {
-      YamlFields cors(*node, "cors", problems_);
-      cors.list("origins", out->browser.origins, "a list of origins, https://example.org");
+    top.lines("hosts", "a list of host names", out->browser.hosts);
+    if (const auto value = top.map("cors")) {
+      ConfigFields cors(*value, "cors", problems_);
+      cors.lines("origins", "a list of origins, https://example.org", out->browser.origins);
       cors.finish();
     }
     models(top, out);
@@ -98,110 +102,108 @@ class Reader {
   }
 
  private:
-  void path(YamlFields& map, std::string_view key, std::string& out) {
+  void path(ConfigFields& map, std::string_view key, std::string& out) {
     std::string text;
-    if (!map.text(key, text, "a path")) return;
+    if (!map.line(key, "a path", text)) return;
     out = (std::filesystem::path(base_dir_) / text).lexically_normal().string();
   }
 
-  void tls(YamlFields& top, GatewayConfig* out) {
-    const YamlNode* node = top.find("tls");
-    if (node == nullptr) return;
-    YamlFields map(*node, "tls", problems_);
+  void tls(ConfigFields& top, GatewayConfig* out) {
+    const auto value = top.map("tls");
+    if (!value) return;
+    ConfigFields map(*value, "tls", problems_);
     path(map, "certificate", out->tls.certificate);
     path(map, "key", out->tls.key);
     if (out->tls.certificate.empty() != out->tls.key.empty()) {
-      problems_.add(*node, "tls: one of certificate and key (expected both)");
+      map.fail({"tls: one of certificate and key (expected both)"});
     }
     map.finish();
   }
 
-  void daemon(YamlFields& top, GatewayConfig* out) {
-    const YamlNode* node = top.find("daemon");
-    if (node == nullptr) return;
-    YamlFields map(*node, "daemon", problems_);
-    map.text("serve", out->daemon.serve, "an endpoint, ipc:///path or tcp://address:port");
-    map.text("control", out->daemon.control, "an endpoint, ipc:///path or tcp://address:port");
+  void daemon(ConfigFields& top, GatewayConfig* out) {
+    const auto value = top.map("daemon");
+    if (!value) return;
+    ConfigFields map(*value, "daemon", problems_);
+    constexpr std::string_view kEndpoint = "an endpoint, ipc:///path or tcp://address:port";
+    map.line("serve", kEndpoint, out->daemon.serve);
+    map.line("control", kEndpoint, out->daemon.control);
     map.finish();
   }
 
-  void anonymous(YamlFields& top, GatewayConfig* out) {
-    out->anonymous = top.choice("anonymous", {"refuse", "generate"}) == 1;
+  void anonymous(ConfigFields& top, GatewayConfig* out) {
+    Anonymous may = Anonymous::kRefuse;
+    top.choice("anonymous", kAnonymousNames, may);
+    out->anonymous = may == Anonymous::kGenerate;
     const bool loopback = out->address.starts_with("127.") || out->address == "::1";
     if (!out->anonymous || loopback) return;
-    problems_.add(*top.find("anonymous"),
-                  fmt::format("anonymous: generate while listening on {} (expected 127.0.0.1 or "
-                              "::1: without a key, nobody else may ask)",
-                              out->address));
+    problems_.add(
+        top.find("anonymous")->place(),
+        {fmt::format(
+            "anonymous: generate while listening on {} (expected 127.0.0.1 or ::1: without "
+            "a key, nobody else may ask)",
+            out->address)});
   }
 
-  void models(YamlFields& top, GatewayConfig* out) {
-    const YamlNode* node = top.find("models");
-    if (node == nullptr) return;
-    YamlFields map(*node, "models", problems_);
-    map.text("name", out->models.name, "a name");
+  void models(ConfigFields& top, GatewayConfig* out) {
+    const auto value = top.map("models");
+    if (!value) return;
+    ConfigFields map(*value, "models", problems_);
+    constexpr std::string_view kName = "a name without a colon";
+    map.line("name", kName, out->models.name);
     if (out->models.name.find(':') != std::string::npos) {
-      map.bad("name", *map.find("name"), "a name without a colon");
+      map.bad("name", *map.find("name"), kName);
     }
-    if (const YamlNode* list = map.find("aliases")) {
-      YamlFields names(*list, "models.aliases", problems_);
-      for (const auto& [key, value] : list->entries) alias(key.text, value, out);
-    }
+    const auto aliases = map.map("aliases");
+    for (size_t i = 0; aliases && i < aliases->size(); ++i) alias(aliases->entry(i), out);
     map.finish();
   }
 
-  void alias(const std::string& name, const YamlNode& node, GatewayConfig* out) {
-    const std::string path = "models.aliases." + name;
-    YamlFields map(node, path, problems_);
-    Alias& alias = out->models.aliases[name];
-    map.text("system", alias.system, "a text");
+  void alias(const FieldEntry& entry, GatewayConfig* out) {
+    const std::string path = fmt::format("models.aliases.{}", entry.key);
+    ConfigFields map(entry.value, path, problems_);
+    Alias& alias = out->models.aliases[std::string(entry.key)];
+    map.line("system", "a text", alias.system);
     Json request = {{"id", "x"}, {"call", "generate"}, {"prompt", ""}};
-    if (const YamlNode* modules = map.find("modules")) request["modules"] = json_of(*modules);
-    const YamlNode* defaults = map.find("defaults");
-    if (defaults != nullptr) {
+    if (const auto modules = map.map("modules")) request["modules"] = json_of(*modules);
+    if (const auto defaults = map.map("defaults")) {
       alias.defaults = json_of(*defaults);
       for (const char* taken :
            {"id", "call", "prompt", "tokens", "modules", "stream", "logprobs"}) {
-        if (alias.defaults.contains(taken)) {
-          problems_.add(*defaults,
-                        fmt::format("{}.defaults.{}: not a default of sampling", path, taken));
-          alias.defaults.erase(taken);
-        }
+        if (!alias.defaults.erase(taken)) continue;
+        map.fail({fmt::format("{}.defaults.{}: not a default of sampling", path, taken)});
       }
       request.update(alias.defaults);
     }
     map.finish();
-    check(request, path, node, alias);
+    check(request, map, alias);
   }
 
   /// The wire's own reader knows the fields and their ranges.
-  void check(const Json& request, const std::string& path, const YamlNode& node, Alias& alias) {
+  void check(const Json& request, const ConfigFields& map, Alias& alias) {
     std::string id;
     auto decoded = wire::decode_request(write_json(request), wire::Endpoint::kServe, &id);
     if (const auto* error = std::get_if<wire::Error>(&decoded)) {
-      return problems_.add(node, fmt::format("{}: {}", path, error->message));
+      return map.fail({fmt::format("{}: {}", map.path(), error->message)});
     }
     alias.modules = std::get<wire::Generate>(std::get<wire::Request>(decoded).call).modules;
   }
 
-  void limits(YamlFields& top, GatewayConfig* out) {
-    const YamlNode* node = top.find("limits");
-    if (node == nullptr) return;
-    YamlFields map(*node, "limits", problems_);
-    const auto size = [&map](std::string_view key, int64_t min, int64_t max, size_t& value) {
-      auto number = static_cast<int64_t>(value);
-      map.integer(key, min, max, number);
-      value = static_cast<size_t>(number);
+  void limits(ConfigFields& top, GatewayConfig* out) {
+    const auto value = top.map("limits");
+    if (!value) return;
+    ConfigFields map(*value, "limits", problems_);
+    const auto size = [&map](const IntRange& range, size_t& field) {
+      int64_t number = 0;
+      if (map.integer(range, number)) field = static_cast<size_t>(number);
     };
-    const auto seconds = [&map](std::string_view key, std::chrono::seconds& value) {
-      int64_t number = value.count();
-      map.integer(key, 1, 86'400, number);
-      value = std::chrono::seconds(number);
+    const auto seconds = [&map](std::string_view key, std::chrono::seconds& field) {
+      int64_t number = 0;
+      if (map.integer({key, 1, 86'400}, number)) field = std::chrono::seconds(number);
     };
-    size("connections", 1, 1'000'000, out->http.connections);
-    size("header_bytes", 1024, 1 << 20, out->http.header_bytes);
-    size("body_bytes", 1024, 4 << 20, out->http.body_bytes);
-    size("unread_bytes", 4096, 64 << 20, out->http.unread_bytes);
+    size({"connections", 1, 1'000'000}, out->http.connections);
+    size({"header_bytes", 1024, 1 << 20}, out->http.header_bytes);
+    size({"body_bytes", 1024, 4 << 20}, out->http.body_bytes);
+    size({"unread_bytes", 4096, 64 << 20}, out->http.unread_bytes);
     seconds("header_seconds", out->http.header);
     seconds("body_seconds", out->http.body);
     seconds("idle_seconds", out->http.idle);
@@ -210,7 +212,7 @@ class Reader {
     map.finish();
   }
 
-  YamlProblems& problems_;
+  Problems& problems_;
   const std::string base_dir_;
 };
 
@@ -223,7 +225,8 @@ Result<GatewayConfig> parse_config(std::string_view yaml, const std::string& lab
   if (!root.ok()) return root.status();
   GatewayConfig config;
   // A file of comments alone is one that changes nothing.
-  if (root->kind != YamlNode::Kind::kNull) Reader(problems, base_dir).read(*root, &config);
+  if (root->kind != YamlNode::Kind::kNull)
+    Reader(problems, base_dir).read(field_value(*root), &config);
   if (!problems.empty()) return problems.status(std::string(kHint));
   return config;
 }

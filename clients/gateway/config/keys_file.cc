@@ -5,9 +5,9 @@
 
 #include "base/io/digest.h"
 #include "base/io/env.h"
-#include "base/yaml/tree.h"
+#include "base/yaml/field_value.h"
 #include "clients/gateway/config/config.h"
-#include "clients/gateway/config/yaml_fields.h"
+#include "clients/gateway/config/fields.h"
 
 namespace chimera::gateway {
 namespace {
@@ -15,44 +15,44 @@ namespace {
 constexpr size_t kMaxBytes = 1u << 20;
 constexpr int64_t kMaxStreams = 1'000'000;
 
-void read_entry(const YamlNode& node, const std::string& path, YamlProblems& problems,
+void read_rights(ConfigFields& map, Principal& out) {
+  constexpr std::string_view kRights = "a list of generate, observe and change";
+  std::vector<std::string> rights;
+  map.lines("rights", kRights, rights);
+  for (const std::string& right : rights) {
+    const std::optional<Right> named = kRightNames.find(right);
+    if (!named) {
+      map.bad("rights", *map.find("rights"), kRights);
+    } else {
+      out.allow(*named);
+    }
+  }
+  if (rights.empty()) {
+    map.fail({fmt::format("{}: none (expected {})", map.path_of("rights"), kRights)});
+  }
+}
+
+void read_entry(const FieldValue& value, const std::string& path, Problems& problems,
                 std::set<std::string>& seen, Keys& out) {
-  YamlFields map(node, path, problems);
+  ConfigFields map(value, path, problems);
+  if (!map.valid()) return;
   Principal principal;
   std::string digest;
   constexpr std::string_view kDigest = "sha256:…, as chimera-gateway --new-key prints it";
-  if (!map.text("principal", principal.name, "a name")) {
-    if (map.find("principal") == nullptr) problems.add(node, path + ".principal: missing");
-  }
-  if (!map.text("digest", digest, kDigest)) {
-    if (map.find("digest") == nullptr) problems.add(node, path + ".digest: missing");
-  } else if (!is_sha256(digest)) {
-    map.bad("digest", *map.find("digest"), kDigest);
-  } else if (!seen.insert(digest).second) {
-    problems.add(*map.find("digest"), path + ".digest: stands above already");
-  }
-  std::vector<std::string> rights;
-  constexpr std::string_view kRights = "a list of generate, observe and change";
-  map.list("rights", rights, kRights);
-  for (const std::string& right : rights) {
-    if (right == "generate") {
-      principal.generate = true;
-    } else if (right == "observe") {
-      principal.observe = true;
-    } else if (right == "change") {
-      principal.change = true;
-    } else {
-      map.bad("rights", *map.find("rights"), kRights);
+  map.line("principal", "a name", principal.name, ConfigFields::kRequired);
+  if (map.line("digest", kDigest, digest, ConfigFields::kRequired)) {
+    if (!is_sha256(digest)) {
+      map.bad("digest", *map.find("digest"), kDigest);
+    } else if (!seen.insert(digest).second) {
+      map.fail({map.path_of("digest") + ": stands above already"});
     }
   }
-  if (rights.empty())
-    problems.add(node, fmt::format("{}.rights: none (expected {})", path, kRights));
-  if (map.find("modules") != nullptr) {
-    map.list("modules", principal.modules.emplace(), "a list of names of modules");
+  read_rights(map, principal);
+  if (map.has("modules")) {
+    map.lines("modules", "a list of names of modules", principal.modules.emplace());
   }
   int64_t streams = 0;
-  map.integer("streams", 1, kMaxStreams, streams);
-  if (streams > 0) principal.streams = streams;
+  if (map.integer({"streams", 1, kMaxStreams}, streams)) principal.streams = streams;
   map.finish();
   out.add(digest, std::move(principal));
 }
@@ -64,17 +64,15 @@ Result<Keys> parse_keys(std::string_view yaml, const std::string& label) {
   const auto root = parse_yaml(yaml, label, problems);
   if (!root.ok()) return root.status();
   Keys keys;
-  YamlFields top(*root, "", problems);
+  ConfigFields top(field_value(*root), "", problems);
   std::string format;
-  if (!top.text("chimera", format, "keys/1") || format != "keys/1") {
-    problems.add(*root, "chimera: not keys/1 (expected `chimera: keys/1`)");
+  if (top.line("chimera", "keys/1", format, ConfigFields::kRequired) && format != "keys/1") {
+    top.bad("chimera", *top.find("chimera"), "keys/1");
   }
-  if (const YamlNode* list = top.find("keys")) {
-    if (list->kind != YamlNode::Kind::kList) top.bad("keys", *list, "a list");
-    std::set<std::string> seen;
-    for (size_t i = 0; i < list->items.size(); ++i) {
-      read_entry(list->items[i], fmt::format("keys[{}]", i), problems, seen, keys);
-    }
+  const auto list = top.list("keys", "a list");
+  std::set<std::string> seen;
+  for (size_t i = 0; list && i < list->size(); ++i) {
+    read_entry((*list)[i], fmt::format("keys[{}]", i), problems, seen, keys);
   }
   top.finish();
   if (!problems.empty()) return problems.status("docs/gateway.md shows such a file");

@@ -1,9 +1,11 @@
 #include "clients/gateway/http/session.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <ctime>
+#include <utility>
+
+#include "clients/gateway/http/response_head.h"
+#include "clients/gateway/http/session_answer.h"
 
 namespace chimera::gateway {
 namespace {
@@ -15,75 +17,7 @@ constexpr size_t kMaxPipelined = 64 << 10;
 // answers what is still under way with a reset, and the client never sees the refusal.
 constexpr std::chrono::seconds kLinger{2};
 
-/// Header values are of the program or echo what a client sent: no line may end within one.
-std::string one_line(std::string_view value) {
-  std::string out(value);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
-  return out;
-}
-
 }  // namespace
-
-/// What the code that answers holds: outlives neither its purpose nor, by more than a call, the
-/// session.
-class Session::Answer : public Exchange {
- public:
-  Answer(std::shared_ptr<Session> session, Request request)
-      : session_(std::move(session)), request_(std::move(request)) {}
-  ~Answer() override {
-    // Whoever was to answer has forgotten it: never leave a client without an answer.
-    if (session_ && !begun_) {
-      respond(session_->handlers_.refuse(500, request_.path, "the request was not answered"));
-    } else if (session_) {
-      session_->abort();
-    }
-  }
-  Answer(const Answer&) = delete;
-  Answer& operator=(const Answer&) = delete;
-
-  const Request& request() const override { return request_; }
-  void respond(Response response) override {
-    if (!session_ || begun_) return;
-    const auto session = std::exchange(session_, nullptr);
-    session->send_head(response, /*whole=*/true);
-    session->push(request_.method == "HEAD" ? std::string() : std::move(response.body));
-    session->answered();
-  }
-  void begin(Response head) override {
-    if (!session_ || begun_) return;
-    begun_ = true;
-    session_->send_head(head, /*whole=*/false);
-    write(std::move(head.body));
-  }
-  void write(std::string bytes) override {
-    if (!session_ || bytes.empty()) return;
-    const auto session = session_;
-    session->push(session->chunked_ ? fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes)
-                                    : std::move(bytes));
-  }
-  void finish() override {
-    if (!session_) return;
-    const auto session = std::exchange(session_, nullptr);
-    if (session->chunked_) session->push("0\r\n\r\n");
-    session->answered();
-  }
-  void on_gone(std::function<void()> told) override {
-    if (session_) told_ = std::move(told);
-  }
-
-  void gone() {
-    session_ = nullptr;
-    if (const auto told = std::exchange(told_, nullptr)) told();
-  }
-
- private:
-  std::shared_ptr<Session> session_;  // null once answered or gone
-  Request request_;
-  std::function<void()> told_;
-  bool begun_ = false;
-};
 
 Session::Session(std::unique_ptr<Transport> transport, const HttpLimits& limits,
                  const HttpHandlers& handlers)
@@ -180,8 +114,7 @@ void Session::on_head() {
     // A request without a body is over: the connection may go on.
     close_after_ = parser_.state() != RequestParser::State::kDone || !parser_.keep_alive();
     enter(Stage::kAnswering);
-    send_head(*admission.refusal, /*whole=*/true);
-    push(request.method == "HEAD" ? std::string() : std::move(admission.refusal->body));
+    send_whole(*admission.refusal, request.method == "HEAD");
     return answered();
   }
   enter(Stage::kBody);
@@ -202,33 +135,33 @@ void Session::dispatch() {
 void Session::refuse(unsigned status, std::string_view problem) {
   close_after_ = true;
   enter(Stage::kAnswering);
-  Response response = handlers_.refuse(status, parser_.request().path, problem);
-  send_head(response, /*whole=*/true);
-  push(std::move(response.body));
+  send_whole(handlers_.refuse(status, parser_.request().path, problem), /*head_alone=*/false);
   answered();
 }
 
-void Session::send_head(const Response& response, bool whole) {
-  if (draining_) close_after_ = true;
+void Session::send_whole(const Response& response, bool head_alone) {
+  std::string bytes = head_of(response, /*whole=*/true);
+  if (!head_alone) bytes += response.body;
+  push(std::move(bytes));
+}
+
+void Session::send_stream(Response& head) {
+  std::string bytes = head_of(head, /*whole=*/false);
+  bytes += chunk(std::move(head.body));
+  push(std::move(bytes));
+}
+
+std::string Session::chunk(std::string bytes) const {
+  return chunked_ && !bytes.empty() ? fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes)
+                                    : std::move(bytes);
+}
+
+std::string Session::head_of(const Response& response, bool whole) {
   streaming_ = !whole;
   // Without chunks, the end of a stream is the end of the connection.
-  if (!whole && !chunked_) close_after_ = true;
-  std::string head =
-      fmt::format("HTTP/1.1 {} {}\r\ndate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n", response.status,
-                  reason_phrase(response.status), fmt::gmtime(std::time(nullptr)));
-  const auto add = [&head](std::string_view name, std::string_view value) {
-    fmt::format_to(std::back_inserter(head), "{}: {}\r\n", name, one_line(value));
-  };
-  if (response.status != 204) add("content-type", response.content_type);
-  if (whole && response.status != 204) {
-    add("content-length", std::to_string(response.body.size()));
-  } else if (!whole && chunked_) {
-    add("transfer-encoding", "chunked");
-  }
-  add("connection", close_after_ ? "close" : "keep-alive");
-  for (const auto& [name, value] : response.headers) add(name, value);
-  for (const auto& [name, value] : extra_headers_) add(name, value);
-  push(head + "\r\n");
+  if (draining_ || (!whole && !chunked_)) close_after_ = true;
+  const BodyEnd end = whole ? BodyEnd::kLength : chunked_ ? BodyEnd::kChunks : BodyEnd::kConnection;
+  return response_head(response, end, close_after_, extra_headers_);
 }
 
 void Session::push(std::string bytes) {

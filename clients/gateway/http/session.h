@@ -50,7 +50,10 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_head();
   void dispatch();
   void refuse(unsigned status, std::string_view problem);
-  void send_head(const Response& response, bool whole);
+  void send_whole(const Response& response, bool head_alone);
+  void send_stream(Response& head);
+  std::string head_of(const Response& response, bool whole);
+  std::string chunk(std::string bytes) const;
   void push(std::string bytes);
   void write();
   void on_written(size_t count);

@@ -133,6 +133,7 @@ class Run : public std::enable_shared_from_this<Run> {
 
   /// Errors before the first event have a status of their own, so the head waits for it.
   void send(std::string bytes) {
+    if (ended_) return;  // a write may have cut off a slow reader
     if (begun_) return exchange_->write(std::move(bytes));
     begun_ = true;
     exchange_->begin({.content_type = "text/event-stream; charset=utf-8",
@@ -146,7 +147,7 @@ class Run : public std::enable_shared_from_this<Run> {
     if (completion_.stream) {
       if (completion_.include_usage) send(server_sent(write_json(answer_.usage_chunk())));
       send("data: [DONE]\n\n");
-      exchange_->finish();
+      if (!ended_) exchange_->finish();
     } else {
       Response response{.body = write_json(answer_.whole()) + "\n"};
       response.headers = {{"cache-control", "no-store"},
@@ -160,7 +161,7 @@ class Run : public std::enable_shared_from_this<Run> {
   void fail(ApiError error) {
     if (begun_) {
       send(server_sent(error_body(ErrorShape::kOpenAi, error)));
-      exchange_->finish();
+      if (!ended_) exchange_->finish();
     } else {
       exchange_->respond(error_response(ErrorShape::kOpenAi, error));
     }

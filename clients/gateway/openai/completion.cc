@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/json/reader.h"
@@ -204,13 +205,22 @@ class Reader {
     }
   }
 
-  /// "chat.max_tokens: 0 (expected …)" in the names of the API.
+  /// "chat.max_tokens: 0 (expected …)", one a line, in the names of the API.
   ApiError renamed(const wire::Error& error, std::string_view call) const {
     ApiError out = from_wire(error);
     const std::string prefix = fmt::format("{}.", call);
-    if (out.message.starts_with(prefix)) out.message.erase(0, prefix.size());
-    if (out.message.starts_with("max_tokens:")) {
-      out.message.replace(0, std::string_view("max_tokens").size(), max_tokens_name_);
+    out.message.clear();
+    std::string_view rest = error.message;
+    while (!rest.empty()) {
+      std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+      if (line.starts_with(prefix)) line.remove_prefix(prefix.size());
+      if (!out.message.empty()) out.message += '\n';
+      if (line.starts_with("max_tokens:")) {
+        line.remove_prefix(std::string_view("max_tokens").size());
+        out.message += max_tokens_name_;
+      }
+      out.message += line;
     }
     out.hint.clear();  // about the wire
     out.param = out.message.substr(0, out.message.find_first_of(":[ "));
