@@ -35,7 +35,10 @@ std::optional<ApiError> check_content(const Request& head) {
 }
 
 client::Options endpoints(const GatewayConfig& config) {
-  return {.serve = config.daemon.serve, .control = config.daemon.control};
+  return {.serve = config.daemon.serve,
+          .control = config.daemon.control,
+          .key = config.daemon.key,
+          .server_key = config.daemon.server_key};
 }
 
 constexpr std::string_view kModels = "/v1/models";

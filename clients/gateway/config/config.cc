@@ -127,6 +127,11 @@ class Reader {
     constexpr std::string_view kEndpoint = "an endpoint, ipc:///path or tcp://address:port";
     map.line("serve", kEndpoint, out->daemon.serve);
     map.line("control", kEndpoint, out->daemon.control);
+    path(map, "key", out->daemon.key);
+    path(map, "server_key", out->daemon.server_key);
+    if (out->daemon.key.empty() != out->daemon.server_key.empty()) {
+      map.fail({"daemon: one of key and server_key (expected both)"});
+    }
     map.finish();
   }
 

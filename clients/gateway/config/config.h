@@ -22,7 +22,8 @@ struct GatewayConfig {
   uint16_t port = 8080;
   TlsFiles tls{};
   struct {
-    std::string serve, control;  // empty: where daemon and clients of this user meet
+    std::string serve, control;   // empty: where daemon and clients of this user meet
+    std::string key, server_key;  // files of CURVE keys, both or none
   } daemon{};
   std::string api_keys{};   // file; empty: none besides the admin's
   std::string admin_key{};  // file; fill_defaults() says where when empty
