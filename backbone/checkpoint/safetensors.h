@@ -88,6 +88,12 @@ class SafetensorsFile {
   friend class SafetensorsParser;
 };
 
+/// The JSON header that write_safetensors gives these tensors; their bytes are counted, not read.
+/// Same errors. For who writes the data in another order.
+Result<std::string> safetensors_header(const std::string& path,
+                                       const std::vector<TensorView>& tensors,
+                                       const std::map<std::string, std::string>& metadata);
+
 /// Writes tensors (data in the given order, streamed) to `path` by temp file, fsync, rename,
 /// directory fsync. An existing file is replaced atomically or left untouched on error.
 /// invalid_argument: a name twice or not UTF-8, or bytes that do not match shape and dtype.

@@ -58,8 +58,11 @@ Status check_utf8(const std::string& path, const std::vector<TensorView>& tensor
                 path + ": a tensor name or a metadata entry is not valid UTF-8");
 }
 
-Result<std::string> build_header(const std::string& path, const std::vector<TensorView>& tensors,
-                                 const std::map<std::string, std::string>& metadata) {
+}  // namespace
+
+Result<std::string> safetensors_header(const std::string& path,
+                                       const std::vector<TensorView>& tensors,
+                                       const std::map<std::string, std::string>& metadata) {
   CHIMERA_RETURN_IF_ERROR(check_utf8(path, tensors, metadata));
   std::set<std::string_view> names{"__metadata__"};
   for (const TensorView& t : tensors) {
@@ -77,11 +80,9 @@ Result<std::string> build_header(const std::string& path, const std::vector<Tens
                                             std::to_string(SafetensorsFile::kMaxHeaderBytes));
 }
 
-}  // namespace
-
 Status write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
                          const std::map<std::string, std::string>& metadata, Env& env) {
-  auto header = build_header(path, tensors, metadata);
+  auto header = safetensors_header(path, tensors, metadata);
   if (!header.ok()) return header.status();
   std::string prefix(8, '\0');
   for (size_t i = 0; i < prefix.size(); ++i) {

@@ -41,6 +41,9 @@ ssize_t Env::pread(int fd, void* buffer, size_t n, off_t offset) {
   return ::pread(fd, buffer, n, offset);
 }
 ssize_t Env::write(int fd, const void* buffer, size_t n) { return ::write(fd, buffer, n); }
+ssize_t Env::pwrite(int fd, const void* buffer, size_t n, off_t offset) {
+  return ::pwrite(fd, buffer, n, offset);
+}
 int Env::fsync(int fd) { return ::fsync(fd); }
 int Env::close(int fd) { return ::close(fd); }
 int Env::rename(const char* from, const char* to) { return ::rename(from, to); }

@@ -26,6 +26,7 @@ class Env {
   virtual ssize_t read(int fd, void* buffer, size_t n);
   virtual ssize_t pread(int fd, void* buffer, size_t n, off_t offset);
   virtual ssize_t write(int fd, const void* buffer, size_t n);
+  virtual ssize_t pwrite(int fd, const void* buffer, size_t n, off_t offset);
   virtual int fsync(int fd);
   virtual int close(int fd);
   virtual int rename(const char* from, const char* to);

@@ -52,6 +52,9 @@ class FaultEnv : public Env {
   ssize_t write(int fd, const void* buffer, size_t n) override {
     return fails(kWrite) ? -1 : Env::write(fd, buffer, n < io_limit_ ? n : io_limit_);
   }
+  ssize_t pwrite(int fd, const void* buffer, size_t n, off_t offset) override {
+    return fails(kWrite) ? -1 : Env::pwrite(fd, buffer, n < io_limit_ ? n : io_limit_, offset);
+  }
   int fsync(int fd) override { return fails(kFsync) ? -1 : Env::fsync(fd); }
   int close(int fd) override {
     const bool fail = fails(kClose);

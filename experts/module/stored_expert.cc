@@ -231,6 +231,17 @@ Result<QuantMatrix> quant_matrix(const StoredProjection& projection, BlockShape 
   return m;
 }
 
+StackLayout plain_stack_layout(const ModelConfig& config) {
+  const TensorNames& names = tensor_names(config);
+  const int64_t hidden = config.hidden_size;
+  const int64_t width = config.intermediate_size;
+  StackLayout layout = names.fused_layout == FusedLayout::kOutIn
+                           ? out_in_layout(names, hidden, width)
+                           : in_out_layout(names, hidden, width);
+  if (!names.fused_gate_up_bias.empty()) add_biases(names, hidden, width, layout);
+  return layout;
+}
+
 std::optional<StackLayout> stack_layout(const Checkpoint& checkpoint, const ModelConfig& config,
                                         int64_t layer) {
   const TensorNames& names = tensor_names(config);
@@ -238,18 +249,13 @@ std::optional<StackLayout> stack_layout(const Checkpoint& checkpoint, const Mode
     return checkpoint.find(layer_tensor(config, layer, tail)) != nullptr;
   };
   if (config.dense_base || names.fused_gate_up.empty()) return std::nullopt;
-  const int64_t hidden = config.hidden_size;
-  const int64_t width = config.intermediate_size;
-  StackLayout layout;
-  if (has(names.fused_gate_up)) {
-    layout = names.fused_layout == FusedLayout::kOutIn ? out_in_layout(names, hidden, width)
-                                                       : in_out_layout(names, hidden, width);
-  } else if (!names.fused_blocks_suffix.empty() &&
-             has(names.fused_gate_up + names.fused_blocks_suffix)) {
-    layout = mxfp4_layout(names, hidden, width);
-  } else {
+  if (has(names.fused_gate_up)) return plain_stack_layout(config);
+  if (names.fused_blocks_suffix.empty() || !has(names.fused_gate_up + names.fused_blocks_suffix)) {
     return std::nullopt;
   }
+  const int64_t hidden = config.hidden_size;
+  const int64_t width = config.intermediate_size;
+  StackLayout layout = mxfp4_layout(names, hidden, width);
   if (!names.fused_gate_up_bias.empty()) add_biases(names, hidden, width, layout);
   return layout;
 }

@@ -103,4 +103,8 @@ struct StackLayout {
 std::optional<StackLayout> stack_layout(const Checkpoint& checkpoint, const ModelConfig& config,
                                         int64_t layer);
 
+/// The stacks of plain numbers in which the family stores fused experts: what MXFP4 stacks become
+/// when they are widened. REQUIRES: the family has a fused layout.
+StackLayout plain_stack_layout(const ModelConfig& config);
+
 }  // namespace chimera
