@@ -35,7 +35,7 @@ void print_help(const std::vector<Command>& commands) {
   for (const Command& command : commands) {
     std::cout << fmt::format("  {:<35}{}\n", command.name + " " + command.usage, command.summary);
   }
-  std::cout << fmt::format("  {:<35}{}\n", "module split|graft|inspect|verify",
+  std::cout << fmt::format("  {:<35}{}\n", "module split|graft|assemble|diff",
                            "module directories, offline");
   std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "

@@ -39,6 +39,14 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
   fingerprint CHECKPOINT  print the backbone fingerprint
   seal MODULE --backbone DIR
                           write fingerprint and file digests into module.yaml
+  assemble RECIPE.yaml --out DIR [--memory SIZE] [--threads N]
+        [--shard-size SIZE]
+                          make a checkpoint or module from parents by a recipe;
+                          a run that was killed goes on where it was
+  assemble RECIPE.yaml --dry-run
+                          say what that would do, tensor by tensor
+  diff A B [--csv] [--plot FILE.svg] [--spectrum N] [--threads N]
+                          how far two checkpoints or modules are apart, and where
 
 SLOTS are expert numbers of every layer with a router, such as 2 or 2-5,7, or of
 single layers, such as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4).

@@ -6,6 +6,7 @@
 #include <boost/program_options.hpp>
 
 #include "base/json/writer.h"
+#include "experts/offline/assembly_commands.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
@@ -161,7 +162,9 @@ constexpr std::pair<const char*, Command> kCommands[] = {{"split", run_split},
                                                          {"inspect", run_inspect},
                                                          {"verify", run_verify},
                                                          {"fingerprint", run_fingerprint},
-                                                         {"seal", run_seal}};
+                                                         {"seal", run_seal},
+                                                         {"assemble", run_assemble},
+                                                         {"diff", run_diff}};
 
 }  // namespace
 
