@@ -4,15 +4,20 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "base/bytes.h"
 #include "clients/keys/certificate.h"
 #include "clients/wire/endpoints.h"
+#include "daemon/memory_plan.h"
 #include "daemon/places.h"
 #include "daemon/security/clients_file.h"
+#include "daemon/startup.h"
 #include "experts/kinds/library_module.h"
+#include "experts/kinds/size.h"
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
 #include "router/top_k.h"
@@ -27,6 +32,15 @@ bool is_directory(const std::string& path) {
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+std::string budget_text(const MemoryBudget& budget) {
+  if (budget.bytes == 0) return "no limit is known";
+  const std::string less =
+      budget.reserve == 0
+          ? std::string()
+          : fmt::format(", {} less {}", bytes_text(budget.limit), bytes_text(budget.reserve));
+  return fmt::format("{} ({}{})", bytes_text(budget.bytes), budget.source, less);
+}
+
 class DeploymentCheck {
  public:
   DeploymentCheck(const DeploymentConfig& config, std::string* summary)
@@ -37,6 +51,7 @@ class DeploymentCheck {
     line("precision", config_.backbone.precision.name());
     if (model_) context();
     modules();
+    if (model_) memory();
     if (model_) top_k();
     endpoint("serve", config_.serve.endpoint, wire::default_serve_endpoint());
     endpoint("control", config_.control.endpoint, wire::default_control_endpoint());
@@ -77,6 +92,7 @@ class DeploymentCheck {
     if (checkpoint->has_tokenizer())
       good("backbone.path", Tokenizer::load(dir + "/tokenizer.json").status());
     model_ = *model;
+    model_bytes_ = least_model_bytes(*checkpoint, config_.backbone.precision);
     // Without a cache: nothing is to be created.
     Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, "");
     if (good("backbone.path", fingerprint.status())) fingerprint_ = std::move(*fingerprint);
@@ -101,10 +117,42 @@ class DeploymentCheck {
       line("module", fmt::format("{} {}{} ({})", manifest->name, manifest->version,
                                  module.enabled ? "" : ", disabled", module.path));
       if (module.enabled) fitted_.push_back({manifest->name, manifest->fitted_top_k()});
+      if (model_) {
+        const BackboneInfo info{*model_, fingerprint_, config_.backbone.precision.experts};
+        const Result<ModuleSize> size = module_size(module.path, *manifest, info);
+        if (size.ok()) module_bytes_ += size->resident;  // else told below
+      }
       if (!model_ || fingerprint_.empty()) continue;
       good(where, manifest->library
                       ? open_library_package(module.path, *model_, fingerprint_).status()
                       : open_module_payload(module.path, *model_, fingerprint_).status());
+    }
+  }
+
+  /// What a daemon of this file would hold, and whether its budget bears it.
+  void memory() {
+    const EngineOptions options = engine_options(config_);
+    const MemoryBudget budget = memory_budget(config_.memory.budget, memory_limit());
+    const uint64_t rest = scratch_bytes(*model_, options) + queue_bytes(options);
+    const uint64_t fixed = model_bytes_ + rest + module_bytes_;
+    const uint64_t left = budget.bytes == 0 ? std::numeric_limits<uint64_t>::max()
+                                            : budget.bytes - std::min(budget.bytes, fixed);
+    const uint64_t cache = planned_kv_bytes(config_, *model_, options, left);
+    line("memory", budget_text(budget));
+    line("",
+         fmt::format("{}: checkpoint {}, modules {}, scratch and queues {}, key/value cache {}",
+                     bytes_text(fixed + cache), bytes_text(model_bytes_), bytes_text(module_bytes_),
+                     bytes_text(rest), kv_text(*model_, options, cache)));
+    const uint64_t least = least_kv_bytes(*model_, options);
+    if (cache < least) {
+      problems_.push_back(fmt::format(
+          "memory.kv: found {} (expected {} at least, one context of serve.max_context)",
+          bytes_text(cache), bytes_text(least)));
+    }
+    if (budget.bytes > 0 && fixed + cache > budget.bytes) {
+      problems_.push_back(fmt::format("memory: found {} (expected {} at most, {})",
+                                      bytes_text(fixed + cache), bytes_text(budget.bytes),
+                                      budget.source));
     }
   }
 
@@ -166,6 +214,8 @@ class DeploymentCheck {
   std::vector<std::string> problems_;
   std::optional<ModelConfig> model_;  // set: the checkpoint is good
   std::string fingerprint_;
+  uint64_t model_bytes_ = 0;          // least_model_bytes()
+  uint64_t module_bytes_ = 0;         // of all modules
   std::vector<FittedModule> fitted_;  // of the enabled modules
 };
 

@@ -8,12 +8,14 @@
 #include "base/standard_output.h"
 #include "daemon/check.h"
 #include "daemon/guard.h"
+#include "daemon/memory_plan.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
 #include "daemon/registry/first_epoch.h"
 #include "daemon/registry/watch.h"
 #include "daemon/reload.h"
 #include "daemon/server/server.h"
+#include "daemon/shutdown.h"
 #include "daemon/signals.h"
 #include "daemon/startup.h"
 
@@ -22,9 +24,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Together at most 30 s from the first signal to the exit (reliability R15).
-constexpr std::chrono::seconds kDrainLimit{27};
-constexpr std::chrono::seconds kStopLimit{2};
 // How long a change waits for sequences on old epochs.
 constexpr std::chrono::seconds kPublishTimeout{30};
 
@@ -33,17 +32,6 @@ constexpr int kFailed = 1, kWrongUsage = 2;
 int fail(const Status& status, int exit_status = kFailed) {
   std::cerr << "chimerad: " << status.to_string() << '\n';
   return exit_status;
-}
-
-/// Lets live requests finish. False when a second signal or the limit came first.
-bool drain(Server& server, Engine& engine, Signals& signals) {
-  server.drain();
-  const auto deadline = Clock::now() + kDrainLimit;
-  while (!engine.drain(std::chrono::milliseconds(50))) {
-    if (signals.stop_requested()) return false;
-    if (Clock::now() >= deadline) return true;  // what is left is told by the server
-  }
-  return true;
 }
 
 Status serve(DeploymentConfig config, Signals& signals, Clock::time_point started) {
@@ -55,14 +43,18 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   log_findings(**store);
   auto guard = make_guard(config);
   if (!guard.ok()) return guard.status();
+  MemoryPlan memory(&config);
+  CHIMERA_RETURN_IF_ERROR(memory.check_model());
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
   log_findings(config, *model);
-  ModuleLoader loader(*model, library_runtime(config));
+  EngineOptions options = engine_options(config);
+  CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
+  ModuleLoader loader(*model, library_runtime(config), &memory.ledger());
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
-  auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first->table),
-                               engine_options(config));
+  options.kv_bytes = memory.settle_cache(*model, options);
+  auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first->table), options);
   if (!engine.ok()) return engine.status();
   Registry registry({&loader, store->get(), engine->get(), kPublishTimeout}, std::move(*first));
   auto server = Server::start({.config = &config,
@@ -72,6 +64,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                                .authority = guard->authority.get(),
                                .audit = guard->audit.get(),
                                .secret_key = guard->secret_key,
+                               .memory = &memory.ledger(),
                                .on_shutdown = [&signals] { signals.request_stop(); }});
   if (!server.ok()) return server.status();
   auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));

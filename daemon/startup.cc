@@ -107,6 +107,7 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.max_context = config.serve.max_context;
   options.max_queue = config.serve.max_queue;
   options.prefill_chunk = config.serve.prefill_chunk;
+  options.step_target_ms = static_cast<double>(config.serve.step_target_ms);
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;
   return options;

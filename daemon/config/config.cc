@@ -9,26 +9,24 @@
 #include "base/io/env.h"
 #include "base/limits.h"
 #include "base/yaml/tree.h"
-#include "compute/tensor/precision.h"
 #include "daemon/config/endpoint.h"
 #include "daemon/config/keys.h"
 #include "daemon/config/reader.h"
+#include "daemon/config/values.h"
 #include "router/routing_table.h"
 
 namespace chimera {
 
 namespace {
 
-// Larger biases drown every gate: logits of real gates stay well below this.
 constexpr size_t kMaxBytes = 1u << 20;  // of the file
 constexpr size_t kMaxWatch = 64;
-constexpr size_t kMaxPath = 4095;  // PATH_MAX without the final NUL
 
 // Reads the sections of one file. Each method notes problems and goes on.
 class Reader {
  public:
   Reader(YamlProblems& problems, std::string base_dir)
-      : problems_(problems), base_dir_(std::move(base_dir)) {}
+      : problems_(problems), values_(problems, std::move(base_dir)) {}
 
   void deployment(const YamlNode& root, DeploymentConfig* out) {
     const MapReader top(root, "", kDeploymentKeys, problems_);
@@ -39,10 +37,11 @@ class Reader {
       composition(*node, "composition", &out->composition);
     security(top, out);
     serve(top, out);
-    state(top, out);
+    values_.path(top, "state", "a directory", &out->state_dir);
     watch(top, out);
     libraries(top, out);
     threads(top, out);
+    memory(top, out);
   }
 
   void composition(const YamlNode& node, const std::string& name, CompositionSpec* out) {
@@ -104,32 +103,23 @@ class Reader {
     if (map.find("path") == nullptr) {
       problems_.add(map.at(), "backbone.path: missing (expected the directory of a checkpoint)");
     }
-    this->path(map, "path", "the directory of a checkpoint", path);
-    this->precision(map, precision);
+    values_.path(map, "path", "the directory of a checkpoint", path);
+    precisions(map, precision);
   }
 
   /// A name, or a map from classes of tensors to names.
-  void precision(const MapReader& backbone, PrecisionPlan* out) {
+  void precisions(const MapReader& backbone, PrecisionPlan* out) {
     const YamlNode* node = backbone.find("precision");
     if (node == nullptr) return;
     if (node->kind != YamlNode::Kind::kMap) {
       Precision all{};
-      if (precision(backbone, "precision", &all)) *out = all;
+      if (values_.precision(backbone, "precision", &all)) *out = all;
       return;
     }
     const MapReader map(*node, "backbone.precision", kPrecisionKeys, problems_);
-    precision(map, "experts", &out->experts);
-    precision(map, "attention", &out->attention);
-    precision(map, "head", &out->head);
-  }
-  bool precision(const MapReader& map, std::string_view key, Precision* out) {
-    std::string text;
-    const std::string expected = kPrecisionNames.choices();
-    if (!map.string(key, expected, &text)) return false;
-    const std::optional<Precision> named = kPrecisionNames.find(text);
-    if (named) *out = *named;
-    if (!named) map.bad(key, *map.find(key), expected);
-    return named.has_value();
+    values_.precision(map, "experts", &out->experts);
+    values_.precision(map, "attention", &out->attention);
+    values_.precision(map, "head", &out->head);
   }
 
   void module(const YamlNode& node, const std::string& name, std::set<std::string>* seen,
@@ -140,7 +130,7 @@ class Reader {
     if (map.find("path") == nullptr) {
       problems_.add(map.at(), name + ".path: missing (expected the directory of a module)");
     }
-    if (path(map, "path", "the directory of a module", &spec.path) &&
+    if (values_.path(map, "path", "the directory of a module", &spec.path) &&
         !seen->insert(spec.path).second) {
       map.bad("path", *map.find("path"), "a module that is not listed above");
     }
@@ -152,19 +142,20 @@ class Reader {
   void serve(const MapReader& top, DeploymentConfig* out) {
     if (const YamlNode* node = top.find("serve")) {
       const MapReader map(*node, "serve", kServeKeys, problems_);
-      endpoint(map, &out->serve.endpoint);
+      values_.endpoint(map, &out->serve.endpoint);
       insecure(map, out);
       exposure(map, out->serve.endpoint, out->serve.insecure, *out);
       map.integer("max_sequences", 1, 1024, &out->serve.max_sequences);
       map.integer("max_context", 1, 1 << 20, &out->serve.max_context);
       map.integer("max_queue", 1, 1 << 16, &out->serve.max_queue);
       map.integer("prefill_chunk", 1, 1 << 16, &out->serve.prefill_chunk);
+      map.integer("step_target_ms", 1, 10'000, &out->serve.step_target_ms);
       map.integer("max_live_epochs", 1, 64, &out->serve.max_live_epochs);
       map.boolean("prefix_cache", &out->serve.prefix_cache);
     }
     if (const YamlNode* node = top.find("control")) {
       const MapReader map(*node, "control", kControlKeys, problems_);
-      endpoint(map, &out->control.endpoint);
+      values_.endpoint(map, &out->control.endpoint);
       exposure(map, out->control.endpoint, /*insecure=*/false, *out);
       if (!out->control.endpoint.empty() && out->control.endpoint == out->serve.endpoint) {
         map.bad("endpoint", *map.find("endpoint"), "another endpoint than serve.endpoint");
@@ -177,8 +168,8 @@ class Reader {
     if (node == nullptr) return;
     const MapReader map(*node, "security", kSecurityKeys, problems_);
     if (!map.valid()) return;
-    path(map, "key", "a secret key, as `chimera key new` writes it", &out->security.key);
-    path(map, "clients", "a clients file or a directory of them", &out->security.clients);
+    values_.path(map, "key", "a secret key, as `chimera key new` writes it", &out->security.key);
+    values_.path(map, "clients", "a clients file or a directory of them", &out->security.clients);
   }
 
   void insecure(const MapReader& serve, DeploymentConfig* out) {
@@ -204,22 +195,6 @@ class Reader {
             "neither encryption nor authentication");
   }
 
-  void endpoint(const MapReader& map, std::string* out) {
-    std::string text;
-    if (!map.string("endpoint", "ipc://PATH or tcp://ADDRESS:PORT", &text)) return;
-    Result<std::string> checked = check_endpoint(text, base_dir_);
-    if (checked.ok()) {
-      *out = std::move(*checked);
-    } else {
-      problems_.add(*map.find("endpoint"),
-                    map.path_of("endpoint") + ": " + checked.status().message());
-    }
-  }
-
-  void state(const MapReader& top, DeploymentConfig* out) {
-    path(top, "state", "a directory", &out->state_dir);
-  }
-
   void watch(const MapReader& top, DeploymentConfig* out) {
     const YamlNode* list = top.find("watch");
     if (list == nullptr || list->kind == YamlNode::Kind::kNull) return;
@@ -230,7 +205,7 @@ class Reader {
     for (size_t i = 0; i < list->items.size(); ++i) {
       const std::string name = fmt::format("watch[{}]", i);
       std::string dir;
-      if (!resolve(list->items[i], name, "a directory", &dir)) continue;
+      if (!values_.resolve(list->items[i], name, "a directory", &dir)) continue;
       if (std::find(out->watch.begin(), out->watch.end(), dir) != out->watch.end()) {
         top.bad(name, list->items[i], "a directory that is not listed above");
         continue;
@@ -251,38 +226,17 @@ class Reader {
     out->threads = static_cast<int>(threads);
   }
 
-  bool path(const MapReader& map, std::string_view key, std::string_view expected,
-            std::string* out) {
-    const YamlNode* node = map.find(key);
-    return node != nullptr && resolve(*node, map.path_of(key), expected, out);
-  }
-
-  // A path from the file, made absolute from the file's directory.
-  bool resolve(const YamlNode& node, const std::string& name, std::string_view expected,
-               std::string* out) {
-    if (!is_string(node) || node.text.empty() || node.text.size() > kMaxPath ||
-        node.text.find('\0') != std::string::npos) {
-      problems_.add(node,
-                    fmt::format("{}: found {} (expected {})", name, describe(node), expected));
-      return false;
-    }
-    std::filesystem::path path(node.text);
-    if (path.is_relative()) {
-      if (base_dir_.empty()) {
-        problems_.add(
-            node, fmt::format("{}: found {} (expected an absolute path)", name, describe(node)));
-        return false;
-      }
-      path = std::filesystem::path(base_dir_) / path;
-    }
-    std::string normal = path.lexically_normal().string();
-    while (normal.size() > 1 && normal.back() == '/') normal.pop_back();
-    *out = std::move(normal);
-    return true;
+  void memory(const MapReader& top, DeploymentConfig* out) {
+    const YamlNode* node = top.find("memory");
+    if (node == nullptr) return;
+    const MapReader map(*node, "memory", kMemoryKeys, problems_);
+    if (!map.valid()) return;
+    values_.bytes(map, "budget", &out->memory.budget);
+    values_.bytes(map, "kv", &out->memory.kv);
   }
 
   YamlProblems& problems_;
-  std::string base_dir_;
+  const ValueReader values_;
 };
 
 Result<YamlNode> parse(std::string_view text, const std::string& label, YamlProblems& problems) {

@@ -41,6 +41,8 @@ struct DeploymentConfig {
     int64_t max_queue = 64;       // waiting requests; more: resource_exhausted
     int64_t prefill_chunk = 128;  // prompt tokens per step over all sequences, so that a long
                                   // prompt delays the streams beside it by one chunk at most
+    int64_t step_target_ms = 50;  // what a step with prompts in it may take: the gap that streams
+                                  // beside them see
     int64_t max_live_epochs = 4;
     bool prefix_cache = true;
   } serve;
@@ -51,6 +53,10 @@ struct DeploymentConfig {
     std::string key;      // file of the daemon's secret key; empty: none
     std::string clients;  // file or directory; empty: this user alone
   } security;
+  struct {
+    std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
+    std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
+  } memory;
   std::string state_dir;
   std::vector<std::string> watch;
   struct {

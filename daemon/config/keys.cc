@@ -14,6 +14,7 @@ std::vector<std::string> deployment_keys() {
   add("composition.modules[].", kModuleKeys);
   add("serve.", kServeKeys);
   add("control.", kControlKeys);
+  add("memory.", kMemoryKeys);
   add("libraries.", kLibrariesKeys);
   add("security.", kSecurityKeys);
   std::sort(all.begin(), all.end());

@@ -12,16 +12,17 @@
 namespace chimera {
 
 inline constexpr std::string_view kDeploymentKeys[] = {
-    "chimera", "backbone", "composition", "serve",   "control",
-    "state",   "watch",    "libraries",   "threads", "security"};
+    "chimera", "backbone",  "composition", "serve",    "control", "state",
+    "watch",   "libraries", "threads",     "security", "memory"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
 inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias"};
-inline constexpr std::string_view kServeKeys[] = {"endpoint",        "insecure",    "max_sequences",
-                                                  "max_context",     "max_queue",   "prefill_chunk",
-                                                  "max_live_epochs", "prefix_cache"};
+inline constexpr std::string_view kServeKeys[] = {
+    "endpoint",      "insecure",        "max_sequences", "max_context",   "max_queue",
+    "prefill_chunk", "max_live_epochs", "prefix_cache",  "step_target_ms"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
+inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
 
 inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};

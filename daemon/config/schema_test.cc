@@ -77,6 +77,7 @@ TEST(ConfigSchema, RangesAndDefaultsAreThoseOfTheReader) {
       {"max_context", config->serve.max_context},
       {"max_queue", config->serve.max_queue},
       {"prefill_chunk", config->serve.prefill_chunk},
+      {"step_target_ms", config->serve.step_target_ms},
       {"max_live_epochs", config->serve.max_live_epochs}};
   for (const auto& [key, value] : defaults) {
     const auto& node = root["properties"]["serve"]["properties"][key];
@@ -125,6 +126,13 @@ TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
       {kGood + "serve: {insecure: loopback}\n", false},
       {kGood + "security: {keys: k}\n", false},
       {kGood + "composition: {modules: [{path: a, bias: -100, enabled: false}]}\n", true},
+      {kGood + "memory: {budget: 4GiB, kv: 512 MiB}\n", true},
+      {kGood + "memory: {budget: auto, kv: auto}\n", true},
+      {kGood + "memory: {budget: 4GB}\n", false},
+      {kGood + "memory: {budget: 0GiB}\n", false},
+      {kGood + "memory: {budget: 4294967296}\n", false},
+      {kGood + "memory: {kv: -1GiB}\n", false},
+      {kGood + "memory: {cache: 1GiB}\n", false},
       {"threads: 2\n", false},
       {kGood + "serve: {max_sequences: 0}\n", false},
       {kGood + "serve: {max_sequence: 1}\n", false},

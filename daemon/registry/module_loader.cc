@@ -11,6 +11,7 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/load.h"
+#include "experts/kinds/size.h"
 #include "experts/library/backend.h"
 
 namespace chimera {
@@ -38,6 +39,12 @@ Status probe_failure(const Module& module, const Status& status) {
           "It was not loaded; chimera-plugin-check on the module says what its library does wrong"};
 }
 
+/// A module with its place in the account, which is given up after the module has gone.
+struct Counted {
+  Ledger::Place place;
+  std::shared_ptr<const Module> module;
+};
+
 template <class T>
 void bound(std::list<T>* list) {
   while (list->size() > kRemembered) list->pop_back();
@@ -45,11 +52,13 @@ void bound(std::list<T>* list) {
 
 }  // namespace
 
-ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries)
+ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries,
+                           Ledger* ledger)
     : model_(std::move(model)),
       info_{model_.backbone->config(), model_.fingerprint, model_.backbone->precision().experts,
             std::move(libraries), std::make_shared<DigestMemo>()},
-      builder_(info_.config, model_.base) {}
+      builder_(info_.config, model_.base),
+      ledger_(ledger) {}
 
 LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
@@ -69,19 +78,39 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir)
   }
 
   set_loading(std::make_shared<const Manifest>(*manifest));
-  const auto start = Clock::now();
-  Result<std::shared_ptr<const Module>> module = load_module(dir, info_);
-  Status status = module.status();
-  log::debug(
-      "load_payload",
-      {{"module", manifest->name}, {"ms", ms_since(start)}, {"result", code_name(status.code())}});
-  if (status.ok()) status = probe(*module);
+  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest);
   set_loading(nullptr);
-  if (!status.ok()) return status;
+  if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
   if ((*module)->manifest.digest == manifest->digest && stamps_of(dir, *manifest) == stamps) {
     remember(dir, *module, std::move(stamps));
   }
+  return module;
+}
+
+Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const std::string& dir,
+                                                             const Manifest& manifest) {
+  Result<ModuleSize> size = module_size(dir, manifest, info_);
+  // Files that cannot be sized cannot be loaded either, and the loader says best why.
+  if (!size.ok()) size = ModuleSize{};
+  Ledger::Place place;
+  if (ledger_ != nullptr) {
+    Result<Ledger::Place> taken =
+        ledger_->take(MemoryUse::kModule, manifest.name + " " + manifest.version, size->loading,
+                      "module " + manifest.name);
+    if (!taken.ok()) return taken.status();
+    place = std::move(*taken);
+  }
+  const auto start = Clock::now();
+  Result<std::shared_ptr<const Module>> loaded = load_module(dir, info_);
+  log::debug("load_payload", {{"module", manifest.name},
+                              {"ms", ms_since(start)},
+                              {"result", code_name(loaded.status().code())}});
+  if (!loaded.ok()) return loaded.status();
+  place.correct(std::max(size->resident, (*loaded)->resident_bytes()));
+  auto counted = std::make_shared<Counted>(Counted{std::move(place), std::move(*loaded)});
+  const std::shared_ptr<const Module> module(counted, counted->module.get());
+  CHIMERA_RETURN_IF_ERROR(probe(module));
   return module;
 }
 

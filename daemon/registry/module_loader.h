@@ -17,6 +17,7 @@
 
 #include "base/threads/mutex.h"
 #include "daemon/engine/score_text.h"
+#include "daemon/memory/ledger.h"
 #include "daemon/model/loaded_backbone.h"
 #include "experts/kinds/module.h"
 #include "experts/library/runtime.h"
@@ -26,8 +27,10 @@ namespace chimera {
 
 class ModuleLoader {
  public:
-  /// Without `libraries`, modules of kind library are refused.
-  explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr);
+  /// Without `libraries`, modules of kind library are refused; without `ledger`, memory is not
+  /// counted. A ledger outlives the loader.
+  explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr,
+                        Ledger* ledger = nullptr);
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }
@@ -35,7 +38,9 @@ class ModuleLoader {
   const RoutingTableBuilder& builder() const { return builder_; }
   LibraryStats library_stats() const;
 
-  /// `dir` is absolute and normal. On failure nothing is kept.
+  /// `dir` is absolute and normal. On failure nothing is kept. resource_exhausted, before any
+  /// weight is read, when the module does not fit the ledger's budget; it keeps its place there for
+  /// as long as anybody keeps the module.
   Result<std::shared_ptr<const Module>> load(const std::string& dir);
   /// Manifest of the module being loaded right now, null when none.
   std::shared_ptr<const Manifest> loading() const;
@@ -63,6 +68,8 @@ class ModuleLoader {
                                          const std::vector<Stamp>& stamps) const;
   void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
                 std::vector<Stamp> stamps);
+  /// Loads, counts, probes.
+  Result<std::shared_ptr<const Module>> load_new(const std::string& dir, const Manifest& manifest);
   Status probe(const std::shared_ptr<const Module>& module);
   Status run_probe(const std::shared_ptr<const Module>& module);
   Result<ScoreText> probe_input(const Manifest& manifest) const;
@@ -71,6 +78,7 @@ class ModuleLoader {
   const LoadedBackbone model_;
   const BackboneInfo info_;
   const RoutingTableBuilder builder_;
+  Ledger* const ledger_;
   std::list<Known> known_;           // most recent first, bounded
   std::list<std::string> verdicts_;  // manifest digests that passed, most recent first, bounded
   uint64_t probes_run_ = 0;

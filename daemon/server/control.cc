@@ -6,6 +6,7 @@
 #include "clients/wire/strict_json.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
+#include "daemon/server/reports.h"
 #include "daemon/server/wish.h"
 
 namespace chimera {
@@ -171,6 +172,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
     Json out = to_json(report);
     out["needs_restart"] = to_json(wish->restart);
     out["epoch"] = context.options.engine->current().epoch;
+    if (context.options.memory) out["memory"] = to_json(context.options.memory->account());
     live->answer(encode_reply(live->id(), out));
   });
 }
@@ -223,11 +225,12 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
   context.queries.post(live, [&context, live] {
-    live->answer(encode_reply(
-        live->id(),
+    Json out =
         with_epoch(context, {{"engine", to_json(context.options.engine->stats())},
                              {"server", server_stats(context)},
-                             {"libraries", to_json(context.options.registry->library_stats())}})));
+                             {"libraries", to_json(context.options.registry->library_stats())}});
+    if (context.options.memory) out["memory"] = to_json(context.options.memory->account());
+    live->answer(encode_reply(live->id(), out));
   });
 }
 

@@ -8,9 +8,7 @@
 #include <string_view>
 
 #include "base/json/json.h"
-#include "daemon/engine/engine.h"
 #include "daemon/engine/sequence/request.h"
-#include "daemon/registry/registry.h"
 #include "daemon/server/live.h"
 
 namespace chimera {
@@ -28,17 +26,6 @@ Answer encode_status(std::string_view id, const Status& status);
 
 /// {"id":…,"event":"done"} with `fields` added.
 std::string encode_reply(std::string_view id, const Json& fields);
-
-Json to_json(const Status& status);
-Json to_json(const ChangeReport& report);
-Json to_json(const PlanReport& report);
-Json to_json(const ModuleStatus& module);
-Json to_json(const LibraryStats& stats);
-Json to_json(const EpochInfo& epoch);
-Json to_json(const EpochRecord& record);
-Json to_json(const EngineStats& stats);
-/// One layer of `routing`.
-Json to_json(const RouterStats::Layer& layer, int64_t index);
 
 /// "routing" of a score: {"k":…,"layers":[{"ids":[[…]],"weights":[[…]]}]}. Floats are printed with
 /// the fewest digits that read back as the same float32.

@@ -7,6 +7,7 @@
 
 #include "base/json/reader.h"
 #include "base/json/testing.h"
+#include "daemon/server/reports.h"
 
 namespace chimera {
 namespace {

@@ -8,6 +8,7 @@
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
 #include "daemon/server/generate.h"
+#include "daemon/server/reports.h"
 #include "text/unicode_data.h"
 
 namespace chimera {
@@ -245,6 +246,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"notes", current.notes},
                 {"modules", std::move(modules)}};
     out["score_prefix_token"] = context.score_prefix ? Json(*context.score_prefix) : Json();
+    if (options.memory != nullptr) out["memory"] = to_json(options.memory->account());
     live->answer(encode_reply(live->id(), out));
   });
 }

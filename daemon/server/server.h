@@ -19,6 +19,7 @@
 
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
+#include "daemon/memory/ledger.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/registry.h"
 #include "daemon/security/audit_log.h"
@@ -34,7 +35,8 @@ struct ServerOptions {
   LoadedBackbone model;
   Authority* authority = nullptr;
   AuditLog* audit = nullptr;
-  std::string secret_key = {};  // of security.key, Z85; empty: none
+  std::string secret_key = {};     // of security.key, Z85; empty: none
+  const Ledger* memory = nullptr;  // null: memory is not counted
   /// A client called `shutdown` (already answered). Must only signal, not destroy the server.
   std::function<void()> on_shutdown;
   /// A client called `drain`; new requests are refused from now on. May be empty.

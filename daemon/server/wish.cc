@@ -7,6 +7,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "base/bytes.h"
 
 namespace chimera {
 namespace {
@@ -14,6 +15,7 @@ namespace {
 std::string text(const std::string& value) { return value; }
 std::string text(bool value) { return value ? "true" : "false"; }
 std::string text(int64_t value) { return std::to_string(value); }
+std::string text(std::optional<uint64_t> bytes) { return bytes ? bytes_text(*bytes) : "auto"; }
 std::string text(const PrecisionPlan& precision) { return precision.name(); }
 
 struct Compared {
@@ -29,9 +31,13 @@ const Compared kCompared[] = {
     {"serve.max_context", [](const DeploymentConfig& c) { return text(c.serve.max_context); }},
     {"serve.max_queue", [](const DeploymentConfig& c) { return text(c.serve.max_queue); }},
     {"serve.prefill_chunk", [](const DeploymentConfig& c) { return text(c.serve.prefill_chunk); }},
+    {"serve.step_target_ms",
+     [](const DeploymentConfig& c) { return text(c.serve.step_target_ms); }},
     {"serve.max_live_epochs",
      [](const DeploymentConfig& c) { return text(c.serve.max_live_epochs); }},
     {"serve.prefix_cache", [](const DeploymentConfig& c) { return text(c.serve.prefix_cache); }},
+    {"memory.budget", [](const DeploymentConfig& c) { return text(c.memory.budget); }},
+    {"memory.kv", [](const DeploymentConfig& c) { return text(c.memory.kv); }},
     {"control.endpoint", [](const DeploymentConfig& c) { return text(c.control.endpoint); }},
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
     {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},

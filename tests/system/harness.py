@@ -109,14 +109,20 @@ class Daemon:
     def __init__(self, backbone: pathlib.Path, *, modules: list[dict[str, Any]] | None = None,
                  precision: str = "f32", work: pathlib.Path | None = None, threads: int = 1,
                  serve: dict[str, Any] | None = None, watch: list[str] | None = None,
-                 top_k: int | None = None, start: bool = True, one_heap: bool = False,
-                 descriptors: tuple[int, int] | None = None, log_level: str = "info",
+                 top_k: int | None = None, memory: dict[str, str] | None = None,
+                 start: bool = True, one_heap: bool = False,
+                 descriptors: tuple[int, int] | None = None, address_space: int | None = None,
+                 log_level: str = "info",
                  control: str | None = None, security: dict[str, str] | None = None,
                  client_options: dict[str, Any] | None = None) -> None:
-        """`descriptors`: soft and hard limit of open files. `control`: endpoint, as
-        serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
+        """`descriptors`: soft and hard limit of open files. `address_space`: bytes of it. `control`:
+        endpoint, as serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
         self.client_options = client_options or {}
-        self.descriptors, self.log_level = descriptors, log_level
+        self.limits = {name: limit for name, limit in
+                       ((resource.RLIMIT_NOFILE, descriptors),
+                        (resource.RLIMIT_AS, address_space and (address_space, address_space)))
+                       if limit}
+        self.log_level = log_level
         self.endless = (serve or {}).get("max_context") == ENDLESS
         # For those that count mappings: how many heaps glibc opens depends on which threads happen
         # to allocate at the same moment.
@@ -138,6 +144,8 @@ class Daemon:
             "state": str(self.work / "state"),
             "threads": threads,
         }
+        if memory:
+            config["memory"] = memory
         if watch:
             config["watch"] = watch
         if security:
@@ -160,8 +168,8 @@ class Daemon:
 
     def prepare(self) -> None:
         """In the child, before it becomes the daemon."""
-        if self.descriptors:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)
+        for name, limit in self.limits.items():
+            resource.setrlimit(name, limit)
         if self.endless:
             # A tiny model makes tokens faster than a busy machine lets Python read them, and a
             # stream that is read too slowly ends: where both want the CPU, the reader goes first.

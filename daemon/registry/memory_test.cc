@@ -1,0 +1,109 @@
+// Loads within a memory budget: refused before anything is read, counted for as long as anybody
+// keeps the module.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "daemon/registry/testing.h"
+#include "experts/kinds/size.h"
+
+namespace chimera {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+
+class MemoryTest : public RegistryTest {
+ protected:
+  /// A budget for `modules` of the fixture's equal modules, and a little.
+  std::unique_ptr<Daemon> with_room_for(uint64_t modules) {
+    const BackboneInfo info{Fixture::get().loaded().backbone->config(),
+                            Fixture::get().loaded().fingerprint, Precision::kF32};
+    size_ = must(module_size(at("legal"), must(read_manifest(at("legal"))), info));
+    const uint64_t budget = (modules - 1) * size_.resident + size_.loading + size_.loading / 8;
+    ledger_ = std::make_unique<Ledger>(MemoryBudget{budget, budget, 0, "memory.budget"});
+    Daemon::Settings settings;
+    settings.ledger = ledger_.get();
+    return start(std::move(settings));
+  }
+  /// Waits until the account names exactly these modules, in any order.
+  bool eventually_held(const std::vector<std::string>& names) const {
+    for (int i = 0; i < 6000; ++i) {
+      std::vector<std::string> held;
+      for (const auto& entry : ledger_->account().entries) held.push_back(entry.name);
+      if (testing::Matches(testing::UnorderedElementsAreArray(names))(held)) return true;
+      std::this_thread::sleep_for(10ms);
+    }
+    return false;
+  }
+
+  ModuleSize size_;
+  std::unique_ptr<Ledger> ledger_;
+};
+
+TEST_F(MemoryTest, WhatDoesNotFitIsRefusedBeforeItIsReadAndFitsOnceThereIsRoom) {
+  auto daemon = with_room_for(2);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  const std::string digest = daemon->digest();
+  // Damaged: had it been read, that would be the error.
+  const std::string damaged = copy("finance");
+  std::string bytes = slurp(damaged + "/weights.safetensors");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  spill(damaged + "/weights.safetensors", bytes);
+  const uint64_t hashed = daemon->loader->contents_hashed();
+  const auto refused = daemon->load(damaged);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kResourceExhausted) << refused.status().to_string();
+  EXPECT_THAT(refused.status().message(), HasSubstr("module finance: needs "));
+  EXPECT_THAT(refused.status().message(), HasSubstr("module legal "));
+  EXPECT_THAT(refused.status().hint(), HasSubstr("unload legal "));
+  EXPECT_EQ(daemon->loader->contents_hashed(), hashed);
+  EXPECT_EQ(daemon->digest(), digest);
+
+  const PlanReport plan = daemon->registry->plan(spec_of({at("legal"), at("bio"), at("finance")}));
+  ASSERT_EQ(plan.refusals.size(), 1u);
+  EXPECT_EQ(plan.refusals[0].code(), Code::kResourceExhausted);
+
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  ASSERT_TRUE(eventually_held({"bio 1.0.0"})) << describe(ledger_->account());
+  EXPECT_EQ(daemon->load(damaged).status().code(), Code::kDataCorrupt);
+  EXPECT_TRUE(daemon->load(at("finance")).ok());
+  EXPECT_EQ(ledger_->account().entries.size(), 2u) << "what failed holds nothing";
+}
+
+TEST_F(MemoryTest, ACopyThatAStreamStillUsesCountsUntilTheStreamEnds) {
+  auto daemon = with_room_for(2);
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  Engine::RequestId id = 0;
+  auto stream = submit(*daemon->engine, greedy(prompt(3, 9), 400), &id, slowly);
+  ASSERT_TRUE(stream->wait_tokens(2));
+  // Another version of it: the one before stays for the stream.
+  const std::string next = copy("legal");
+  edit(next + "/module.yaml", must(read_manifest(next)).version, "9.9.9");
+  ASSERT_TRUE(daemon->load(next).ok());
+  EXPECT_EQ(ledger_->account().entries.size(), 2u);
+  const auto third = daemon->load(at("bio"));
+  ASSERT_FALSE(third.ok()) << "two copies of legal fill the budget";
+  EXPECT_EQ(third.status().code(), Code::kResourceExhausted);
+  EXPECT_THAT(third.status().hint(), HasSubstr("let the streams end that still use it"));
+  daemon->engine->cancel(id);
+  stream->wait();
+  ASSERT_TRUE(eventually_held({"legal 9.9.9"})) << describe(ledger_->account());
+  EXPECT_TRUE(daemon->load(at("bio")).ok());
+}
+
+TEST_F(MemoryTest, AtTheStartWhatDoesNotFitIsLeftOut) {
+  const BackboneInfo info{Fixture::get().loaded().backbone->config(),
+                          Fixture::get().loaded().fingerprint, Precision::kF32};
+  const ModuleSize size = must(module_size(at("legal"), must(read_manifest(at("legal"))), info));
+  const uint64_t budget = size.loading + size.loading / 8;
+  Ledger ledger({budget, budget, 0, "memory.budget"});
+  Daemon::Settings settings;
+  settings.ledger = &ledger;
+  settings.deployment = spec_of({at("legal"), at("bio")});
+  auto daemon = start(std::move(settings));
+  EXPECT_EQ(daemon->names(), "legal");
+}
+
+}  // namespace
+}  // namespace chimera

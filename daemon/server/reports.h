@@ -1,0 +1,28 @@
+// What the daemon tells of itself (clients/PROTOCOL.md) as JSON: changes, modules, epochs,
+// counters, the account of memory.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <cstdint>
+
+#include "base/json/json.h"
+#include "daemon/engine/engine.h"
+#include "daemon/memory/ledger.h"
+#include "daemon/registry/registry.h"
+
+namespace chimera {
+
+Json to_json(const Status& status);
+Json to_json(const ChangeReport& report);
+Json to_json(const PlanReport& report);
+Json to_json(const ModuleStatus& module);
+Json to_json(const LibraryStats& stats);
+Json to_json(const EpochInfo& epoch);
+Json to_json(const EpochRecord& record);
+Json to_json(const EngineStats& stats);
+Json to_json(const Ledger::Account& account);
+/// One layer of `routing`.
+Json to_json(const RouterStats::Layer& layer, int64_t index);
+
+}  // namespace chimera
