@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/quote.h"
+#include "compute/tensor/block_types.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
@@ -99,15 +100,22 @@ float f8e4m3_to_f32(uint8_t code) { return f8_table()[code]; }
 
 void QuantMatrix::widen(int64_t begin, int64_t end, float* out) const {
   for (int64_t row = begin; row < end; ++row, out += cols) {
-    if (format == Format::kFp8) {
-      widen_fp8_row(*this, row, out);
-    } else {
-      widen_mxfp4_row(*this, row, out);
+    switch (format) {
+      case Format::kFp8:
+        widen_fp8_row(*this, row, out);
+        break;
+      case Format::kMxfp4:
+        widen_mxfp4_row(*this, row, out);
+        break;
+      case Format::kBlocks:
+        widen_blocks(dtype, codes + row * code_step, cols, out);
+        break;
     }
   }
 }
 
 uint64_t QuantMatrix::bytes() const {
+  if (format == Format::kBlocks) return static_cast<uint64_t>(rows * code_step);
   const int64_t size = format == Format::kFp8
                            ? rows * cols + block.scale_rows(rows) * block.scale_cols(cols) * 4
                            : rows * (cols / kMxfp4Block) * (kMxfp4BlockBytes + 1);
@@ -135,6 +143,15 @@ bool any_f8_nan(const std::byte* codes, int64_t n) {
 }  // namespace
 
 Status QuantMatrix::check_finite(std::string_view name) const {
+  if (format == Format::kBlocks) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const std::span<const std::byte> blocks(codes + row * code_step,
+                                              static_cast<size_t>(code_step));
+      if (first_non_finite_block(dtype, blocks) >= 0)
+        return not_finite(name, row, "a scale of NaN or infinity");
+    }
+    return {};
+  }
   for (int64_t row = 0; row < rows; ++row) {
     if (format == Format::kMxfp4) {
       const auto* s = reinterpret_cast<const uint8_t*>(scales + row * scale_step);
@@ -183,6 +200,18 @@ Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale
   m.block = block;
   m.owner = weight.owner;
   m.scale_owner = scale.owner;
+  return m;
+}
+
+QuantMatrix block_matrix(const TensorView& t) {
+  QuantMatrix m;
+  m.format = QuantMatrix::Format::kBlocks;
+  m.dtype = t.dtype;
+  m.rows = t.shape[0];
+  m.cols = t.shape[1];
+  m.codes = t.bytes.data();
+  m.code_step = m.cols / unit_of(t.dtype).elements * unit_of(t.dtype).bytes;
+  m.owner = t.owner;
   return m;
 }
 

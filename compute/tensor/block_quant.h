@@ -1,8 +1,9 @@
-// Weights stored with one scale per block of elements: FP8 (DeepSeek-V3) and MXFP4 (gpt_oss). They
+// Weights stored with scales per block of elements: FP8 (DeepSeek-V3), MXFP4 (gpt_oss), GGUF. They
 // stay as stored in memory and are widened to F32, exactly, where they are used.
 //
 //   FP8    element E4M3, one F32 scale per block of block_rows x block_cols:
 //          W[i, j] = element * scale[i / block_rows, j / block_cols]
+//   blocks any type of block_types.h, row after row
 //   MXFP4  32 elements E2M1 (two per byte, low nibble first) share one scale byte s:
 //          W = element * 2^(s - 127)    (OCP Microscaling Formats 1.0)
 //
@@ -39,7 +40,7 @@ struct BlockShape {
 };
 
 struct QuantMatrix {
-  enum class Format : uint8_t { kFp8, kMxfp4 };
+  enum class Format : uint8_t { kFp8, kMxfp4, kBlocks };
 
   Format format = Format::kFp8;
   int64_t rows = 0;
@@ -47,8 +48,9 @@ struct QuantMatrix {
   const std::byte* codes = nullptr;  // row r begins at codes + r * code_step
   int64_t code_step = 0;             // bytes
   const std::byte* scales = nullptr;
-  int64_t scale_step = 0;  // bytes between the scales of rows (kMxfp4), of rows of blocks (kFp8)
-  BlockShape block;        // kFp8
+  int64_t scale_step = 0;     // bytes between the scales of rows (kMxfp4), of rows of blocks (kFp8)
+  BlockShape block;           // kFp8
+  DType dtype = DType::kF32;  // kBlocks, which hold their scales
   std::shared_ptr<const void> owner;        // of codes
   std::shared_ptr<const void> scale_owner;  // of scales
 
@@ -64,6 +66,9 @@ struct QuantMatrix {
 /// An FP8 tensor [rows, cols] with its scales, F32 [scale_rows, scale_cols] of `block`. Both are
 /// used in place. data_corrupt: dtypes or shapes that do not fit.
 Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale, BlockShape block);
+/// A tensor [rows, cols] of a block type, in place. REQUIRES: is_block_type(t.dtype), two
+/// dimensions.
+QuantMatrix block_matrix(const TensorView& t);
 /// All of it at a precision, in memory of its own: F32 exactly, BF16 rounded to nearest even,
 /// packed formats with their error. resource_exhausted: no memory.
 Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p);

@@ -4,8 +4,10 @@
 #include <cstring>
 
 #include "base/quote.h"
+#include "compute/tensor/block_types.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
+#include "compute/tensor/repack.h"
 
 namespace chimera {
 namespace {
@@ -43,6 +45,18 @@ void widen(const std::byte* from, DType dtype, size_t n, float* to) {
   if (dtype == DType::kF32 && n > 0) std::memcpy(to, from, n * sizeof(float));
   if (dtype == DType::kF16) widen_all<DType::kF16>(from, n, to);
   if (dtype == DType::kBF16) widen_all<DType::kBF16>(from, n, to);
+  if (is_block_type(dtype)) widen_blocks(dtype, from, static_cast<int64_t>(n), to);
+}
+
+/// Blocks rounded to BF16, one after another.
+void round_blocks(const std::byte* from, DType dtype, size_t n, uint16_t* to) {
+  const DTypeUnit unit = unit_of(dtype);
+  std::array<float, 256> values;
+  for (size_t at = 0; at < n; at += static_cast<size_t>(unit.elements), from += unit.bytes) {
+    widen_blocks(dtype, from, unit.elements, values.data());
+    for (int64_t i = 0; i < unit.elements; ++i)
+      to[at + static_cast<size_t>(i)] = f32_to_bf16(values[static_cast<size_t>(i)]);
+  }
 }
 
 Status wrong_shape(const TensorView& t, const std::string& expected) {
@@ -55,13 +69,13 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
                             Precision p) {
   CHIMERA_RETURN_IF_ERROR(check_number_dtype(t));
   const auto n = static_cast<size_t>(rows * cols);
-  const size_t stored = t.dtype == DType::kF32 ? 4 : 2;
-  const std::byte* from = t.bytes.data() + static_cast<size_t>(first) * stored;
+  const DTypeUnit unit = unit_of(t.dtype);
+  const std::byte* from = t.bytes.data() + first / unit.elements * unit.bytes;
   const WeightFormat format = kept_format(t.dtype, p);
   const bool wide = format == WeightFormat::kF32;
   const bool keep = t.dtype == (wide ? DType::kF32 : DType::kBF16);
   Matrix m{from, format, rows, cols, t.owner};
-  if (keep && is_aligned(from, stored)) return m;
+  if (keep && is_aligned(from, static_cast<size_t>(unit.bytes))) return m;
 
   const std::shared_ptr<std::byte[]> memory = allocate_weights(m.bytes());
   if (memory == nullptr) {
@@ -74,6 +88,8 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
     if (n > 0) std::memcpy(memory.get(), from, m.bytes());
   } else if (wide) {
     widen(from, t.dtype, n, reinterpret_cast<float*>(memory.get()));
+  } else if (is_block_type(t.dtype)) {
+    round_blocks(from, t.dtype, n, reinterpret_cast<uint16_t*>(memory.get()));
   } else if (t.dtype == DType::kF32) {
     round_all<DType::kF32>(from, n, reinterpret_cast<uint16_t*>(memory.get()));
   } else {
@@ -88,6 +104,11 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
                        Precision p) {
   const std::optional<WeightFormat> format = packed_format(p);
   if (!format) return convert_rows(t, first, rows, cols, p);
+  if (repacks_exactly(t.dtype, *format)) {
+    const DTypeUnit unit = unit_of(t.dtype);
+    return repack_blocks(t.dtype, t.bytes.data() + first / unit.elements * unit.bytes, rows, cols,
+                         *format);
+  }
   Result<Matrix> wide = convert_rows(t, first, rows, cols, Precision::kF32);
   return wide.ok() ? pack_matrix(*wide, *format) : wide;
 }
@@ -95,9 +116,8 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
 }  // namespace
 
 Status check_number_dtype(const TensorView& t) {
-  if (t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16) {
-    return Status();
-  }
+  const bool plain = t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16;
+  if (plain || is_block_type(t.dtype)) return Status();
   return Status(Code::kUnimplemented,
                 "tensor " + quote(t.name) + " is stored as " + std::string(dtype_name(t.dtype)) +
                     ", expected F32, F16 or BF16",

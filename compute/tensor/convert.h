@@ -11,7 +11,7 @@
 
 namespace chimera {
 
-/// The format in which a tensor stored as F32, F16 or BF16 is kept.
+/// The format in which a tensor stored as F32, F16, BF16 or in blocks is kept.
 WeightFormat kept_format(DType stored, Precision p);
 
 /// Conversion of one 2-D tensor, used for checkpoints and module files alike.
@@ -19,6 +19,7 @@ WeightFormat kept_format(DType stored, Precision p);
 ///   F32     in place          rounded to nearest even   packed
 ///   BF16    in place          in place                  packed
 ///   F16     widened (exact)   rounded to nearest even   packed
+///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 to q8, Q4_0 to q4 as they are
 /// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
 /// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);

@@ -28,8 +28,9 @@ TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t>
   view.name = std::move(name);
   view.dtype = dtype;
   view.shape = std::move(shape);
-  const size_t size =
-      static_cast<size_t>(view.elements()) * static_cast<size_t>(dtype_bits(dtype)) / 8;
+  const std::optional<int64_t> dense = dense_bytes(dtype, view.shape);
+  if (!dense) throw std::bad_alloc();
+  const auto size = static_cast<size_t>(*dense);
   const std::shared_ptr<std::byte[]> memory = allocate_weights(size);
   if (memory == nullptr) throw std::bad_alloc();
   *bytes = memory.get();

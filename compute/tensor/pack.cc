@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "compute/tensor/memory.h"
+#include "compute/tensor/packed_layout.h"
 
 namespace chimera {
 namespace {
 
 using Block = std::array<float, kBlockInputs>;
-using Codes = std::array<int8_t, kBlockInputs>;
+using Codes = PackedCodes;
 
 // Block scales of a matrix reach up to this: 2^13 leaves a factor of 8 to the largest
 // half-precision number and 2^27 to the smallest normal one.
@@ -100,22 +101,6 @@ uint16_t quantize_q4(const Block& block, float unit, Codes& codes) {
   return best;
 }
 
-/// Where input `k` of output `n` stands among the integers of a block.
-size_t q8_place(size_t n, size_t k) { return k / 4 * 64 + n * 4 + k % 4; }
-size_t q4_place(size_t n, size_t k) { return k / 8 * 64 + n * 4 + k % 4; }
-bool q4_high(size_t k) { return k / 4 % 2 == 1; }
-
-void store_codes(WeightFormat format, const Codes& codes, size_t n, std::byte* integers) {
-  for (size_t k = 0; k < codes.size(); ++k) {
-    if (format == WeightFormat::kQ8) {
-      integers[q8_place(n, k)] = std::byte{static_cast<uint8_t>(codes[k])};
-      continue;
-    }
-    const auto nibble = static_cast<uint8_t>(codes[k] + 8);
-    integers[q4_place(n, k)] |= std::byte{q4_high(k) ? static_cast<uint8_t>(nibble << 4) : nibble};
-  }
-}
-
 /// A power of two that brings the largest block scale near 2^kScaleExponent.
 float unit_of(const Matrix& from, float most_code) {
   float most = 0.0f;
@@ -150,7 +135,7 @@ void pack_block(const std::vector<float>& rows, int64_t cols, int64_t outputs, i
     } else {
       scales[at] = quantize_q4(values, unit, codes);
     }
-    store_codes(format, codes, at, integers);
+    store_packed_codes(format, codes, at, integers);
   }
   std::memcpy(to, scales.data(), sizeof(scales));
 }

@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "compute/tensor/block_types.h"
+
 namespace chimera {
 
 int dtype_bits(DType dtype) {
@@ -25,11 +27,13 @@ int dtype_bits(DType dtype) {
     case DType::kF8E4M3:
     case DType::kF8E5M2:
       return 8;
+    default:
+      return 0;
   }
-  return 8;
 }
 
 std::string_view dtype_name(DType dtype) {
+  if (const BlockType* block = block_type(dtype)) return block->name;
   switch (dtype) {
     case DType::kF64:
       return "F64";
@@ -61,8 +65,35 @@ std::string_view dtype_name(DType dtype) {
       return "F8_E4M3";
     case DType::kF8E5M2:
       return "F8_E5M2";
+    default:
+      return "unknown";
   }
-  return "unknown";
+}
+
+DTypeUnit unit_of(DType dtype) {
+  if (const BlockType* block = block_type(dtype)) return {block->elements, block->bytes};
+  return {1, dtype_bits(dtype) / 8};
+}
+
+std::optional<int64_t> dense_bytes(DType dtype, std::span<const int64_t> shape) {
+  const DTypeUnit unit = unit_of(dtype);
+  int64_t bytes = unit.bytes;
+  bool empty = false;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    int64_t units = shape[i];
+    if (i + 1 == shape.size()) {
+      if (units % unit.elements != 0) return std::nullopt;
+      units /= unit.elements;
+    }
+    if (units < 0) return std::nullopt;
+    if (units == 0) {  // left out of the product, so that no part of it can overflow
+      empty = true;
+    } else if (__builtin_mul_overflow(bytes, units, &bytes)) {
+      return std::nullopt;
+    }
+  }
+  if (shape.empty() && unit.elements != 1) return std::nullopt;
+  return empty ? 0 : bytes;
 }
 
 std::string shape_string(std::span<const int64_t> shape) {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,13 +35,37 @@ enum class DType : uint8_t {
   kF8E5M2,
   kU64,
   kU32,
-  kU16
+  kU16,
+  // Blocks of quantised numbers, as GGUF files store them (block_types.h).
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kMXFP4
 };
 
-/// Bits per element.
+/// Bits per element; 0 for blocks, whose elements have no place of their own.
 int dtype_bits(DType dtype);
-/// The safetensors spelling, e.g. "BF16".
+/// The safetensors spelling, e.g. "BF16"; of blocks, that of GGUF, e.g. "Q4_K".
 std::string_view dtype_name(DType dtype);
+
+/// The least that can be addressed: one element, or one block.
+struct DTypeUnit {
+  int64_t elements;
+  int64_t bytes;
+};
+DTypeUnit unit_of(DType dtype);
+inline bool is_block_type(DType dtype) { return dtype >= DType::kQ4_0; }
+/// Of a dense tensor whose innermost dimension is whole units; nothing when it is not, when a
+/// dimension is negative, or when 63 bits do not hold it.
+std::optional<int64_t> dense_bytes(DType dtype, std::span<const int64_t> shape);
 
 /// One named tensor inside memory that somebody else owns.
 struct TensorView {
