@@ -9,6 +9,7 @@
 
 #include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/fingerprint.h"
+#include "backbone/language/language.h"
 #include "base/bytes.h"
 #include "clients/keys/certificate.h"
 #include "clients/wire/endpoints.h"
@@ -21,8 +22,6 @@
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
 #include "router/top_k.h"
-#include "text/template/chat_template.h"
-#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {
@@ -82,15 +81,14 @@ class DeploymentCheck {
     line("backbone",
          fmt::format("{} ({}, {} layers, hidden {}, {} experts)", dir, model->model_type,
                      model->num_layers, model->hidden_size, model->num_experts));
-    const auto chat = ChatTemplate::load(dir);
+    const auto chat = load_chat_template(*checkpoint);
     line("chat", !chat.ok()         ? chat.status().to_string()
                  : *chat == nullptr ? "no template"
                                     : "by the checkpoint's template");
     if (!good("backbone.path", check_checkpoint_tensors(*checkpoint, *model)) ||
         !good("backbone.path", check_checkpoint_numbers(*checkpoint, *model)))
       return;
-    if (checkpoint->has_tokenizer())
-      good("backbone.path", Tokenizer::load(dir + "/tokenizer.json").status());
+    good("backbone.path", load_tokenizer(*checkpoint).status());
     model_ = *model;
     model_bytes_ = least_model_bytes(*checkpoint, config_.backbone.precision);
     // Without a cache: nothing is to be created.

@@ -1,7 +1,6 @@
 #include "backbone/checkpoint/check.h"
 
 #include "backbone/families/needed_tensors.h"
-#include "base/io/env.h"
 
 namespace chimera {
 namespace {
@@ -18,15 +17,13 @@ Status check_all(const Checkpoint& checkpoint, const std::vector<NeededTensor>& 
 
 Result<ModelConfig> read_model_config(const Checkpoint& checkpoint) {
   Result<ModelConfig> config =
-      parse_model_config(checkpoint.config_json(), checkpoint.dir() + "/config.json");
+      parse_model_config(checkpoint.config_json(), checkpoint.label("config.json"));
   if (!config.ok()) return config;
-  const std::string path = checkpoint.dir() + "/generation_config.json";
-  const Result<std::string> text = read_file(Env::system(), path, kMostConfigBytes);
-  if (!text.ok()) {
-    if (text.status().code() == Code::kNotFound) return config;
-    return text.status();
-  }
-  CHIMERA_RETURN_IF_ERROR(add_generation_config(*text, path, *config));
+  constexpr const char* kName = "generation_config.json";
+  const auto text = checkpoint.side_file(kName, kMostConfigBytes);
+  if (!text.ok()) return text.status();
+  if (*text)
+    CHIMERA_RETURN_IF_ERROR(add_generation_config(**text, checkpoint.label(kName), *config));
   return config;
 }
 

@@ -11,18 +11,22 @@
 
 #include "backbone/checkpoint/block_shape.h"
 #include "backbone/checkpoint/index.h"
+#include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_header.h"
+#include "backbone/gguf/gguf_file.h"
+#include "backbone/gguf/gguf_model.h"
 #include "base/quote.h"
 
 namespace chimera {
 namespace {
 
-using Files = std::vector<std::shared_ptr<const SafetensorsFile>>;
+using Files = std::vector<std::shared_ptr<const TensorFile>>;
 
 constexpr size_t kMaxConfigBytes = 1u << 20;
 // As many names as one shard's header may hold.
 constexpr size_t kMaxIndexBytes = SafetensorsFile::kMaxHeaderBytes;
 
+constexpr const char* kTokenizerName = "tokenizer.json";
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
@@ -31,16 +35,15 @@ bool exists(const std::string& path) {
   return ::stat(path.c_str(), &info) == 0;
 }
 
-Result<std::shared_ptr<const SafetensorsFile>> open_file(const std::string& path,
-                                                         Residency residency, Env& env) {
+Result<std::shared_ptr<const TensorFile>> open_file(const std::string& path, Residency residency,
+                                                    Env& env) {
   auto file = SafetensorsFile::open(path, residency, env);
   if (!file.ok()) return file.status();
-  return std::shared_ptr<const SafetensorsFile>(
-      std::make_shared<SafetensorsFile>(std::move(*file)));
+  return std::shared_ptr<const TensorFile>(std::make_shared<SafetensorsFile>(std::move(*file)));
 }
 
 /// Every tensor of `file` must be in the index, and there under this file's name.
-Status check_shard(const SafetensorsFile& file, const std::string& shard, const ShardMap& index) {
+Status check_shard(const TensorFile& file, const std::string& shard, const ShardMap& index) {
   constexpr const char* kHint = "Download the checkpoint again; its files do not belong together.";
   for (const TensorView& t : file.tensors()) {
     const auto at = index.find(t.name);
@@ -117,7 +120,23 @@ Result<Files> open_files(const std::string& dir, Residency residency, Env& env) 
 
 }  // namespace
 
+Result<Checkpoint> Checkpoint::open_gguf(const std::string& path, Residency residency, Env& env) {
+  Result<GgufModel> model = open_gguf_model(path, residency, env);
+  if (!model.ok()) return model.status();
+  Checkpoint checkpoint;
+  checkpoint.dir_ = path;
+  checkpoint.is_gguf_ = true;
+  checkpoint.config_json_ = std::move(model->config_json);
+  checkpoint.side_files_ = std::move(model->side_files);
+  checkpoint.tokenizer_problem_ = std::move(model->tokenizer_problem);
+  checkpoint.has_tokenizer_ =
+      checkpoint.side_files_.contains(kTokenizerName) || !checkpoint.tokenizer_problem_.ok();
+  checkpoint.files_ = std::move(model->files);
+  return checkpoint;
+}
+
 Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency, Env& env) {
+  if (is_gguf_file(dir)) return open_gguf(dir, residency, env);
   Checkpoint checkpoint;
   checkpoint.dir_ = dir;
   auto config = read_file(env, dir + "/config.json", kMaxConfigBytes);
@@ -126,11 +145,29 @@ Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency,
   const auto block = weight_block_size(checkpoint.config_json_, dir + "/config.json");
   if (!block.ok()) return block.status();
   checkpoint.block_shape_ = *block;
-  checkpoint.has_tokenizer_ = exists(dir + "/tokenizer.json");
+  checkpoint.has_tokenizer_ = exists(dir + "/" + kTokenizerName);
   auto files = open_files(dir, residency, env);
   if (!files.ok()) return files.status();
   checkpoint.files_ = std::move(*files);
   return checkpoint;
+}
+
+std::string Checkpoint::label(std::string_view name) const {
+  return is_gguf_ ? dir_ : dir_ + "/" + std::string(name);
+}
+
+Result<std::optional<std::string>> Checkpoint::side_file(std::string_view name,
+                                                         size_t max_bytes) const {
+  if (is_gguf_) {
+    const auto found = side_files_.find(name);
+    if (found != side_files_.end()) return std::optional(found->second);
+    if (name == kTokenizerName && !tokenizer_problem_.ok()) return tokenizer_problem_;
+    return std::optional<std::string>();
+  }
+  Result<std::string> text = read_file(Env::system(), label(name), max_bytes);
+  if (text.ok()) return std::optional(std::move(*text));
+  if (text.status().code() == Code::kNotFound) return std::optional<std::string>();
+  return text.status();
 }
 
 const TensorView* Checkpoint::find(std::string_view name) const {
@@ -173,7 +210,7 @@ uint64_t Checkpoint::file_bytes() const {
 
 void Checkpoint::release(const TensorView& t) const {
   for (const auto& file : files_) {
-    if (!file->mapped() || file->find(t.name) == nullptr) continue;
+    if (!file->mapped() || file->owner() != t.owner) continue;
     // Whole pages only: neighbours share the first and the last one.
     const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
     const auto begin = (reinterpret_cast<uintptr_t>(t.bytes.data()) + page - 1) / page * page;

@@ -1,4 +1,6 @@
-// A Hugging Face checkpoint directory: config.json plus single or sharded safetensors.
+// A checkpoint: a Hugging Face directory of config.json plus single or sharded safetensors, or a
+// GGUF file (single or split), which shows itself as such a directory would. Nothing above knows
+// which.
 //
 // Numbers are taken as they are stored: a NaN or infinity is no error here, the probe of a module
 // finds it.
@@ -6,6 +8,7 @@
 // Thread safety: immutable after open.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,6 +30,7 @@ class Checkpoint {
   /// Reads `dir`/model.safetensors or, without it, the shards of model.safetensors.index.json
   /// (shard names are plain file names inside `dir`; every tensor of the index must be where it
   /// says, every tensor of a shard must be in the index, and none may appear twice).
+  /// `dir` may be a GGUF file instead, the first when it was split (gguf_model.h).
   static Result<Checkpoint> open(const std::string& dir, Residency residency,
                                  Env& env = Env::system());
 
@@ -34,6 +38,13 @@ class Checkpoint {
   /// Text of config.json (at most 1 MiB).
   const std::string& config_json() const { return config_json_; }
   bool has_tokenizer() const { return has_tokenizer_; }
+  bool is_gguf() const { return is_gguf_; }
+  /// What to call one of its files in messages: the path, or that of the GGUF file.
+  std::string label(std::string_view name) const;
+  /// Text of a file beside the weights, such as "tokenizer.json" or "generation_config.json", of at
+  /// most `max_bytes`; nothing when there is none. unimplemented: the tokenizer of a GGUF file is
+  /// of a kind that is not supported.
+  Result<std::optional<std::string>> side_file(std::string_view name, size_t max_bytes) const;
 
   /// Null when absent.
   const TensorView* find(std::string_view name) const;
@@ -45,8 +56,8 @@ class Checkpoint {
   /// tensor, its shape, its dtype, and the scales of FP8 weights. Reads headers only.
   Status check_weights(std::string_view name, std::span<const int64_t> shape) const;
   std::vector<std::string> names() const;  // sorted
-  /// The safetensors files, in name order.
-  const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
+  /// The files of the weights, in name order.
+  const std::vector<std::shared_ptr<const TensorFile>>& files() const { return files_; }
   /// Size of all of them, bytes.
   uint64_t file_bytes() const;
 
@@ -71,11 +82,16 @@ class Checkpoint {
   };
   Result<Stored> stored(std::string_view name, std::span<const int64_t> shape) const;
 
+  static Result<Checkpoint> open_gguf(const std::string& path, Residency residency, Env& env);
+
   std::string dir_;
   std::string config_json_;
+  bool is_gguf_ = false;
+  std::map<std::string, std::string, std::less<>> side_files_;  // of a GGUF file
+  Status tokenizer_problem_;                                    // likewise
   bool has_tokenizer_ = false;
   BlockShape block_shape_;
-  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+  std::vector<std::shared_ptr<const TensorFile>> files_;
 };
 
 }  // namespace chimera

@@ -47,9 +47,9 @@ void convert(const TensorView& t) {
 void check_file(const SafetensorsFile& file, std::span<const std::byte> image) {
   const std::byte* next = nullptr;
   for (const TensorView& t : file.tensors()) {
-    const size_t bits = static_cast<size_t>(chimera::dtype_bits(t.dtype));
     require(t.shape.size() <= 8);
-    require(static_cast<size_t>(t.elements()) * bits / 8 == t.bytes.size());
+    const std::optional<int64_t> bytes = chimera::dense_bytes(t.dtype, t.shape);
+    require(bytes && static_cast<size_t>(*bytes) == t.bytes.size());
     require(t.bytes.data() >= image.data() + 10);
     require(t.bytes.data() + t.bytes.size() <= image.data() + image.size());
     require(next == nullptr || t.bytes.data() == next);  // neither hole nor overlap

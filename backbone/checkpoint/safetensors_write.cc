@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <set>
 
+#include "backbone/checkpoint/block_types_entry.h"
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_header.h"
 #include "base/json/writer.h"
@@ -82,7 +83,14 @@ Result<std::string> safetensors_header(const std::string& path,
 
 Status write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
                          const std::map<std::string, std::string>& metadata, Env& env) {
-  auto header = safetensors_header(path, tensors, metadata);
+  std::vector<TensorView> stored;
+  stored.reserve(tensors.size());
+  for (const TensorView& t : tensors) stored.push_back(stored_form(t));
+  std::map<std::string, std::string> entries = metadata;
+  entries.erase(kBlockTypesKey);
+  std::string blocks = block_types_text(tensors);
+  if (!blocks.empty()) entries[kBlockTypesKey] = std::move(blocks);
+  auto header = safetensors_header(path, stored, entries);
   if (!header.ok()) return header.status();
   std::string prefix(8, '\0');
   for (size_t i = 0; i < prefix.size(); ++i) {

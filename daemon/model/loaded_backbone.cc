@@ -1,14 +1,14 @@
 #include "daemon/model/loaded_backbone.h"
 
 #include "backbone/checkpoint/fingerprint.h"
+#include "backbone/language/language.h"
 #include "experts/kinds/weights.h"
 
 namespace chimera {
 
 Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir) {
   LoadedBackbone out;
-  const std::string& dir = config.backbone.path;
-  Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kAutomatic);
+  Result<Checkpoint> checkpoint = Checkpoint::open(config.backbone.path, Residency::kAutomatic);
   if (!checkpoint.ok()) return checkpoint.status().with_context("backbone.path");
   auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
   if (!backbone.ok()) return backbone.status();
@@ -21,11 +21,11 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   if (!fingerprint.ok()) return fingerprint.status();
   out.fingerprint = std::move(*fingerprint);
   if (!checkpoint->has_tokenizer()) return out;
-  auto tokenizer = Tokenizer::load(dir + "/tokenizer.json");
+  auto tokenizer = load_tokenizer(*checkpoint);
   if (!tokenizer.ok()) return tokenizer.status();
   out.tokenizer = std::move(*tokenizer);
   // A bad template costs the `chat` call only.
-  auto chat = ChatTemplate::load(dir);
+  auto chat = load_chat_template(*checkpoint);
   out.chat_template_problem = chat.status();
   if (chat.ok()) out.chat_template = std::move(*chat);
   return out;

@@ -9,12 +9,12 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
+#include "backbone/language/language.h"
 #include "base/json/reader.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/precision.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/checkpoint_check.h"
-#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 namespace {
@@ -58,6 +58,8 @@ uint64_t loaded_bytes(const StoredProjection& p, Precision precision) {
            static_cast<uint64_t>(p.scale->at.rows * p.scale->at.cols) *
                unit_bytes(p.scale->tensor.dtype);
   }
+  if (is_block_type(p.weight.tensor.dtype) && !packed_format(precision))
+    return bytes + p.weight.tensor.bytes.size();
   const WeightFormat kept = kept_format(p.weight.tensor.dtype, precision);
   return bytes + static_cast<uint64_t>(weight_bytes(kept, p.rows, p.cols));
 }
@@ -148,8 +150,7 @@ void describe(const Sizes& sizes, const ModelConfig& config, Json& out) {
 Status check_model(const Checkpoint& checkpoint, const ModelConfig& config) {
   CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(checkpoint, config));
   CHIMERA_RETURN_IF_ERROR(check_checkpoint_numbers(checkpoint, config));
-  if (!checkpoint.has_tokenizer()) return {};
-  return Tokenizer::load(checkpoint.dir() + "/tokenizer.json").status();
+  return load_tokenizer(checkpoint).status();
 }
 
 /// Describes as much as can be known; the status is the reason why the daemon refuses it.

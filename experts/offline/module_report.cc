@@ -10,6 +10,7 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
+#include "backbone/gguf/gguf_file.h"
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
 #include "experts/kinds/library_module.h"
@@ -163,10 +164,11 @@ Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig
 Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
   Status ignored;
   if (exists(dir + "/module.yaml")) return inspect_module(dir);
-  if (exists(dir + "/config.json")) return inspect_checkpoint(dir, verdict ? verdict : &ignored);
+  if (exists(dir + "/config.json") || is_gguf_file(dir))
+    return inspect_checkpoint(dir, verdict ? verdict : &ignored);
   return Status(Code::kNotFound,
                 dir + ": found neither module.yaml nor config.json (expected one of them)",
-                "Point to a module directory or to a Hugging Face checkpoint.");
+                "Point to a module directory, to a Hugging Face checkpoint or to a GGUF file.");
 }
 
 Result<Json> verify_module(const std::string& dir, const std::string& backbone_dir) {

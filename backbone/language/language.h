@@ -1,0 +1,22 @@
+// Tokenizer and chat template of a checkpoint, from the files beside its weights or from the
+// metadata of its GGUF file.
+//
+// Thread safety: free functions; what they give is immutable.
+#pragma once
+
+#include <memory>
+
+#include "backbone/checkpoint/checkpoint.h"
+#include "base/status.h"
+#include "text/template/chat_template.h"
+#include "text/tokenizer/tokenizer.h"
+
+namespace chimera {
+
+/// Null when the checkpoint has none. Errors of Tokenizer::parse and Checkpoint::side_file.
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const Checkpoint& checkpoint);
+
+/// Null when the checkpoint has none. Errors as of ChatTemplate::parse.
+Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const Checkpoint& checkpoint);
+
+}  // namespace chimera
