@@ -6,6 +6,7 @@
 #include <charconv>
 #include <optional>
 
+#include "backbone/checkpoint/block_types_entry.h"
 #include "base/io/digest.h"
 #include "experts/isolation/backend.h"
 #include "experts/module/files.h"
@@ -190,10 +191,11 @@ Result<std::map<int64_t, int64_t>> count_experts(const Manifest& m, const ModelC
                   m.library->gate, layers->size(), experts.size()));
 }
 
+/// As the files store them: a plugin sees blocks as the bytes that they are.
 std::vector<TensorView> sorted_tensors(const std::vector<SafetensorsFile>& files) {
   std::vector<TensorView> all;
   for (const SafetensorsFile& file : files) {
-    all.insert(all.end(), file.tensors().begin(), file.tensors().end());
+    for (const TensorView& tensor : file.tensors()) all.push_back(stored_form(tensor));
   }
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return all;

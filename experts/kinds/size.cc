@@ -21,8 +21,8 @@ Kept kept(const TensorView& tensor, Precision precision) {
     case DType::kF16:
     case DType::kBF16:
       break;
-    default:
-      return {true, 0};  // quantised already
+    default:  // quantised already; of these only blocks are packed
+      if (!is_block_type(tensor.dtype) || !packed_format(precision)) return {true, 0};
   }
   const auto elements = static_cast<uint64_t>(tensor.elements());
   // Gate rows, biases and scales are numbers of a row each: F32.

@@ -18,6 +18,7 @@ constexpr int kMostLoaders = 16;
 
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
+  if (is_block_type(dtype)) return !packed_format(p);
   switch (kept_format(dtype, p)) {
     case WeightFormat::kF32:
       return dtype == DType::kF32;
@@ -59,8 +60,12 @@ class WeightBuilder {
       out.quantised = std::move(*matrix);
       return {};
     }
-    Result<Matrix> matrix = to_matrix(dense(stored.weight, stored.weight.tensor.name), stored.rows,
-                                      stored.cols, precision_);
+    const TensorView weight = dense(stored.weight, stored.weight.tensor.name);
+    if (is_block_type(weight.dtype) && !packed_format(precision_)) {
+      out.quantised = block_matrix(weight);
+      return {};
+    }
+    Result<Matrix> matrix = to_matrix(weight, stored.rows, stored.cols, precision_);
     if (!matrix.ok()) return matrix.status();
     out.matrix = std::move(*matrix);
     return {};

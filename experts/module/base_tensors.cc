@@ -98,7 +98,7 @@ Result<StoredProjection> read_projection(const Checkpoint& checkpoint, const Mod
     CHIMERA_RETURN_IF_ERROR(check_number_dtype(*weight).with_context(checkpoint.dir()));
   }
   out.weight = whole_part(*weight);
-  if (config.dense_base && config.mlp_bias) {
+  if ((config.dense_base && config.mlp_bias) || config.expert_kind == ExpertKind::kClampedSwiGlu) {
     Result<TensorView> bias =
         checkpoint.require_numbers(name(Encoding::kPlain, kBiasPart), std::array{shape[0]});
     if (!bias.ok()) return bias.status();

@@ -181,7 +181,7 @@ std::string_view part_tail(Encoding encoding, Part part) {
   return encoding == Encoding::kMxfp4 ? ".weight_blocks" : ".weight";
 }
 
-size_t unit_bytes(DType dtype) { return static_cast<size_t>(dtype_bits(dtype) / 8); }
+size_t unit_bytes(DType dtype) { return static_cast<size_t>(unit_of(dtype).bytes); }
 
 TensorView dense(const StoredPart& part, std::string name) {
   const size_t unit = unit_bytes(part.tensor.dtype);
@@ -208,7 +208,7 @@ void scatter(const TensorView& from, const Strides& at, std::byte* slice) {
 
 StoredPart whole_part(const TensorView& tensor) {
   const int64_t rows = tensor.shape.empty() ? 1 : tensor.shape[0];
-  const int64_t cols = rows == 0 ? 0 : tensor.elements() / rows;
+  const int64_t cols = rows == 0 ? 0 : tensor.elements() / rows / unit_of(tensor.dtype).elements;
   return {tensor, {rows, cols, 0, cols, 1}, tensor.shape};
 }
 

@@ -25,13 +25,14 @@
 
 namespace chimera {
 
-/// How the numbers of a weight are coded. kPlain: F32, F16 or BF16.
+/// How the numbers of a weight are coded. kPlain: one tensor whose dtype says it, F32, F16, BF16 or
+/// a block type.
 enum class Encoding : uint8_t { kPlain, kFp8, kMxfp4 };
 
 /// "gate_proj", "up_proj", "down_proj": the order of the projections everywhere.
 inline constexpr std::array<std::string_view, 3> kProjections{"gate_proj", "up_proj", "down_proj"};
 
-/// Rows and columns of units (elements; bytes of MXFP4 codes) at fixed steps.
+/// Rows and columns of units (elements; blocks; bytes of MXFP4 codes) at fixed steps.
 struct Strides {
   int64_t rows = 0;
   int64_t cols = 1;
@@ -67,7 +68,7 @@ const StoredPart* part_of(const StoredProjection& projection, Part part);
 /// projection's name in a module.
 std::string_view part_tail(Encoding encoding, Part part);
 
-/// Bytes of one unit of a tensor.
+/// Bytes of one unit of a tensor: an element, or a block.
 size_t unit_bytes(DType dtype);
 /// The part row by row, named `name`: in place when it is stored so, else a copy.
 TensorView dense(const StoredPart& part, std::string name);

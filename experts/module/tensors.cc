@@ -10,6 +10,8 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/threads/background.h"
+#include "compute/tensor/block_types.h"
+#include "compute/tensor/convert.h"
 #include "compute/tensor/pack.h"
 #include "experts/module/base_tensors.h"
 
@@ -113,7 +115,7 @@ Status check_shape(const TensorView& t, std::span<const int64_t> shape) {
 
 Status check_tensor(const TensorView& t, std::span<const int64_t> shape) {
   CHIMERA_RETURN_IF_ERROR(check_shape(t, shape));
-  if (t.dtype != DType::kF32 && t.dtype != DType::kF16 && t.dtype != DType::kBF16) {
+  if (!check_number_dtype(t).ok()) {
     return {Code::kUnimplemented,
             fmt::format("tensor {}: found dtype {} (expected F32, F16 or BF16)", t.name,
                         dtype_name(t.dtype))};
@@ -416,6 +418,10 @@ Status check_finite(const TensorView& tensor) {
   if (tensor.dtype == DType::kF32) at = first_non_finite<uint32_t>(tensor.bytes, 0x7f800000u);
   if (tensor.dtype == DType::kBF16) at = first_non_finite<uint16_t>(tensor.bytes, 0x7f80u);
   if (tensor.dtype == DType::kF16) at = first_non_finite<uint16_t>(tensor.bytes, 0x7c00u);
+  if (is_block_type(tensor.dtype)) {
+    at = first_non_finite_block(tensor.dtype, tensor.bytes);
+    if (at > 0) at *= unit_of(tensor.dtype).elements;
+  }
   if (at < 0) return {};
   return {Code::kDataCorrupt,
           fmt::format("tensor {}: found NaN or infinity at element {} (expected finite numbers)",
