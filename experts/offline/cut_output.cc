@@ -30,6 +30,9 @@ constexpr std::array kSideFiles{"generation_config.json",
                                 "chat_template.jinja",
                                 "chat_template.json"};
 
+// Vocabularies of 250 thousand tokens take 30 MB.
+constexpr size_t kMostSideFileBytes = size_t{256} << 20;
+
 constexpr std::array kExpertCountKeys{"num_experts", "num_local_experts", "n_routed_experts"};
 // ModelConfig reads these.
 constexpr const char* kGroupedExpertsKey = "chimera_grouped_experts";
@@ -58,7 +61,14 @@ std::string first_missing(fs::path dir) {
   return missing;
 }
 
-Status write_shard(const std::string& path, const std::vector<TensorView>& tensors) {
+Status write_shard(const std::string& path, const std::vector<TensorView>& planned,
+                   const TensorMaker& make) {
+  std::vector<TensorView> tensors;
+  for (const TensorView& each : planned) {
+    Result<TensorView> tensor = make(each);
+    if (!tensor.ok()) return tensor.status();
+    tensors.push_back(std::move(*tensor));
+  }
   return write_safetensors(path, tensors, {{"format", "pt"}});
 }
 
@@ -135,38 +145,44 @@ Status OutputSet::commit() {
 
 Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& tensors,
                                 uint64_t shard_bytes) {
+  return write_checkpoint_tensors(dir, tensors, shard_bytes,
+                                  [](const TensorView& t) { return Result<TensorView>(t); });
+}
+
+Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& planned,
+                                uint64_t shard_bytes, const TensorMaker& make) {
   std::vector<std::vector<TensorView>> shards(1);
   uint64_t used = 0;
   uint64_t total = 0;
-  for (const TensorView& tensor : tensors) {
-    if (!shards.back().empty() && used + tensor.bytes.size() > shard_bytes) {
+  for (const TensorView& tensor : planned) {
+    const auto bytes = static_cast<uint64_t>(dense_bytes(tensor.dtype, tensor.shape).value_or(0));
+    if (!shards.back().empty() && used + bytes > shard_bytes) {
       shards.emplace_back();
       used = 0;
     }
     shards.back().push_back(tensor);
-    used += tensor.bytes.size();
-    total += tensor.bytes.size();
+    used += bytes;
+    total += bytes;
   }
-  if (shards.size() == 1) return write_shard(dir + "/model.safetensors", shards.front());
+  if (shards.size() == 1) return write_shard(dir + "/model.safetensors", shards.front(), make);
 
   Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", Json::object()}};
   Json& weight_map = *index.find("weight_map");
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    CHIMERA_RETURN_IF_ERROR(write_shard(dir + "/" + name, shards[i]));
+    CHIMERA_RETURN_IF_ERROR(write_shard(dir + "/" + name, shards[i], make));
     for (const TensorView& tensor : shards[i]) weight_map.append(tensor.name, name);
   }
   return write_file_durably(Env::system(), dir + "/model.safetensors.index.json",
                             write_json(index, {.indent = 2}) + "\n", 0644);
 }
 
-Status copy_side_files(const std::string& from, const std::string& to) {
+Status copy_side_files(const Checkpoint& from, const std::string& to) {
   for (const char* name : kSideFiles) {
-    const std::string source = from + "/" + name;
-    std::error_code error;
-    if (!fs::is_regular_file(source, error)) continue;
-    fs::copy_file(source, to + "/" + name, error);
-    if (error) return file_error(to + "/" + name, error);
+    const Result<std::optional<std::string>> text = from.side_file(name, kMostSideFileBytes);
+    if (!text.ok()) return text.status();
+    if (!*text) continue;
+    CHIMERA_RETURN_IF_ERROR(write_file_durably(Env::system(), to + "/" + name, **text, 0644));
   }
   return {};
 }

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
 
@@ -59,9 +61,15 @@ class OutputSet {
 /// own) with model.safetensors.index.json. Tensors keep their order.
 Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& tensors,
                                 uint64_t shard_bytes);
+/// The same for tensors that are made when their shard is written: `planned` are their names,
+/// dtypes and shapes.
+using TensorMaker = std::function<Result<TensorView>(const TensorView& planned)>;
+Status write_checkpoint_tensors(const std::string& dir, const std::vector<TensorView>& planned,
+                                uint64_t shard_bytes, const TensorMaker& make);
 
-/// Copies what a checkpoint has beside weights and config.json: tokenizer and generation files.
-Status copy_side_files(const std::string& from, const std::string& to);
+/// Writes what a checkpoint has beside weights and config.json into the directory `to`: tokenizer
+/// and generation files.
+Status copy_side_files(const Checkpoint& from, const std::string& to);
 
 struct ConfigEdit {
   int64_t num_experts = 0;

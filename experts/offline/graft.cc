@@ -137,14 +137,14 @@ class Grafter {
     if (!out.ok()) return out.status();
     CHIMERA_RETURN_IF_ERROR(
         write_checkpoint_tensors(out->partial(), tensors, options_.shard_bytes));
-    CHIMERA_RETURN_IF_ERROR(copy_side_files(backbone_.dir(), out->partial()));
+    CHIMERA_RETURN_IF_ERROR(copy_side_files(backbone_, out->partial()));
     std::string config = backbone_.config_json();
     if (!config_.dense_base) {
       ConfigEdit edit{report_.experts, report_.num_experts_per_tok, {}, {}};
       if (report_.experts < edit.num_experts_per_tok) {
         edit.whole_experts = std::max(edit.num_experts_per_tok, config_.whole_experts);
       }
-      Result<std::string> edited = edit_config(config, backbone_.dir() + "/config.json", edit);
+      Result<std::string> edited = edit_config(config, backbone_.label("config.json"), edit);
       if (!edited.ok()) return edited.status();
       config = std::move(*edited);
     }

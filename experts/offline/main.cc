@@ -32,7 +32,9 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
                           make what a fine-tune changed a module of its parent
   graft BACKBONE MODULE... --out DIR
                           put backbone and modules together into one checkpoint
-  inspect DIR             say what a module or checkpoint holds, and if it runs;
+  convert CHECKPOINT --out DIR [--type f32|f16|bf16]
+                          write a checkpoint, such as a GGUF file, as safetensors
+  inspect PATH            say what a module or checkpoint holds, and if it runs;
                           exit status 1 when Chimera would refuse the checkpoint
   verify MODULE [--backbone DIR]
                           check digests, shapes, numbers and the backbone's fit
@@ -47,6 +49,8 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
                           say what that would do, tensor by tensor
   diff A B [--csv] [--plot FILE.svg] [--spectrum N] [--threads N]
                           how far two checkpoints or modules are apart, and where
+
+A CHECKPOINT is the directory of one in safetensors, or a GGUF file.
 
 SLOTS are expert numbers of every layer with a router, such as 2 or 2-5,7, or of
 single layers, such as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4).

@@ -7,6 +7,7 @@
 
 #include "base/json/writer.h"
 #include "experts/offline/assembly_commands.h"
+#include "experts/offline/convert.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
@@ -125,9 +126,33 @@ Status print_result(const Result<Json>& out, bool json) {
   return out.status();
 }
 
+Status run_convert(const Words& words, bool json) {
+  ConvertOptions convert;
+  std::string type;
+  po::options_description options;
+  auto add = options.add_options();
+  add("out", po::value(&convert.out)->required());
+  add("type", po::value(&type));
+  convert.from = only_argument(parse(words, options), "CHECKPOINT");
+  if (!type.empty()) {
+    convert.type = kStoredTypeNames.find(type);
+    if (!convert.type) {
+      usage(fmt::format("--type: \"{}\" (expected {})", type, kStoredTypeNames.choices()));
+    }
+  }
+  const Result<ConvertReport> report = convert_checkpoint(convert);
+  if (!report.ok()) return report.status();
+  Json out;
+  out["checkpoint"] = convert.out;
+  out["tensors"] = report->tensors;
+  out["bytes"] = report->bytes;
+  print_report(out, json);
+  return {};
+}
+
 Status run_inspect(const Words& words, bool json) {
   Status verdict;
-  const std::string dir = only_argument(parse(words, {}), "DIR");
+  const std::string dir = only_argument(parse(words, {}), "DIR or FILE.gguf");
   CHIMERA_RETURN_IF_ERROR(print_result(inspect_directory(dir, &verdict), json));
   return verdict;
 }
@@ -157,14 +182,10 @@ Status run_seal(const Words& words, bool json) {
 }
 
 using Command = Status (*)(const Words& words, bool json);
-constexpr std::pair<const char*, Command> kCommands[] = {{"split", run_split},
-                                                         {"graft", run_graft},
-                                                         {"inspect", run_inspect},
-                                                         {"verify", run_verify},
-                                                         {"fingerprint", run_fingerprint},
-                                                         {"seal", run_seal},
-                                                         {"assemble", run_assemble},
-                                                         {"diff", run_diff}};
+constexpr std::pair<const char*, Command> kCommands[] = {
+    {"split", run_split},     {"graft", run_graft},       {"convert", run_convert},
+    {"inspect", run_inspect}, {"verify", run_verify},     {"fingerprint", run_fingerprint},
+    {"seal", run_seal},       {"assemble", run_assemble}, {"diff", run_diff}};
 
 }  // namespace
 

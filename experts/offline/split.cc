@@ -115,7 +115,7 @@ class Splitter {
       }
     }
     CHIMERA_RETURN_IF_ERROR(write_checkpoint_tensors(dir, tensors, options_.shard_bytes));
-    CHIMERA_RETURN_IF_ERROR(copy_side_files(checkpoint.dir(), dir));
+    CHIMERA_RETURN_IF_ERROR(copy_side_files(checkpoint, dir));
     ConfigEdit edit{report_.experts_left, config_.num_experts_per_tok, {}, {}};
     if (report_.experts_left < config_.num_experts_per_tok) {
       edit.whole_experts = std::max(config_.num_experts, config_.whole_experts);
@@ -125,7 +125,7 @@ class Splitter {
           config_.grouped_experts > 0 ? config_.grouped_experts : config_.num_experts;
     }
     const Result<std::string> config =
-        edit_config(checkpoint.config_json(), checkpoint.dir() + "/config.json", edit);
+        edit_config(checkpoint.config_json(), checkpoint.label("config.json"), edit);
     if (!config.ok()) return config.status();
     const std::string& text = append() ? *config : checkpoint.config_json();
     return write_file_durably(Env::system(), dir + "/config.json", text, 0644);
