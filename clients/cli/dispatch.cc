@@ -91,8 +91,7 @@ Outcome dispatch(int argc, char** argv) {
   const int at = command_index(argc, argv);
   const std::string name = at < argc ? argv[at] : "";
   if (name == "module") {
-    const bool json = std::any_of(
-        argv, argv + at, [](const char* word) { return std::string_view(word) == "--json"; });
+    const bool json = std::find(argv + 1, argv + at, std::string_view("--json")) != argv + at;
     return run_module_program(argv + at, json);
   }
   const auto command = std::find_if(commands.begin(), commands.end(),

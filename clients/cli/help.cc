@@ -35,8 +35,8 @@ void print_help(const std::vector<Command>& commands) {
   for (const Command& command : commands) {
     std::cout << fmt::format("  {:<35}{}\n", command.name + " " + command.usage, command.summary);
   }
-  std::cout << fmt::format("  {:<35}{}\n", "module split|graft|assemble|diff",
-                           "module directories, offline");
+  std::cout << fmt::format("  {:<35}{}\n", "module COMMAND",
+                           "split, graft, assemble, diff … offline");
   std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
             << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n"
@@ -61,7 +61,7 @@ Outcome run_module_program(char** arguments, bool json) {
   const auto self = std::filesystem::read_symlink("/proc/self/exe", failed);
   std::string program = (self.parent_path() / "chimera-module").string();
   std::string json_option = "--json";
-  std::vector<char*> words = {program.data()};
+  std::vector<char*> words{program.data()};
   if (json) words.push_back(json_option.data());
   while (*++arguments != nullptr) words.push_back(*arguments);
   words.push_back(nullptr);
