@@ -199,13 +199,13 @@ class Comparison(unittest.TestCase):
         templates += [f"{{{{ {form.replace('N', '(' + number + ')')} }}}}" for number in numbers for form in (
             "-N", "+N", "N is odd", "N is even", "N is divisibleby 3", "N|abs", "N|round", "N|round(2, 'floor')",
             "N|int|round(-3)", "N|int|round(-19)", "N|round(0, 'ceil')", "N|float", "N|int", "N|string|length", "N|tojson",
-            "[N, 1, N]|sum", "[1, 2, 3][:N]", "[1, 2, 3][N:]", "[1, 2, 3][::N]", "'abc'[-3:N]", "'%d %x'|format(N|int, 5)")]
+            "[N, 1, N]|sum", "[1, 2, 3][:N|int]", "[1, 2, 3][N|int:]", "[1, 2, 3][::N|int]", "'abc'[-3:N|int]", "'%d %x'|format(N|int, 5)")]
         templates += ["{{ 2**4000 }}", "{{ 1e308 * 10**10 }}", "{{ (10**400) / (10**399) }}", "{{ (10**400) / 3 }}",
                       "{{ (10**400) * 1.5 }}", "{{ 10**400 > 1e308 }}", "{{ -(10**400) < -1e308 }}", "{{ 0**(2**64) }}",
                       "{{ (-1)**(2**64) }}", "{{ 1**(2**64 + 1) }}", "{{ 2**100 / 3**60 }}", "{{ 'ab' * 2**64 }}",
                       "{{ [1, 2][2**64] }}", "{{ 1_000_000_000_000_000_000_000 }}", "{{ 18446744073709551616 in [2**64] }}",
                       "{{ {2**64: 'a'}[18446744073709551616] }}", "{% for i in range(2**64) %}{% endfor %}",
-                      "{{ (2**64)|filesizeformat }}", "{{ 18446744073709551616 is integer }}"]
+                      "{{ 18446744073709551616 is integer }}"]
         maker = random.Random(64)
         for _ in range(2000):
             a, b = (maker.randrange(-2**maker.randrange(1, 200), 2**maker.randrange(1, 200)) for _ in range(2))

@@ -12,6 +12,7 @@
 #include "text/template/builtins/json.h"
 #include "text/template/builtins/methods.h"
 #include "text/template/builtins/operators.h"
+#include "text/template/value/big_integer.h"
 #include "text/unicode.h"
 
 namespace chimera::jinja {
