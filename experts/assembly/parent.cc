@@ -21,6 +21,15 @@ std::string without_tail(const std::string& name, std::string_view tail) {
   return name.substr(0, name.size() - tail.size());
 }
 
+/// Their numbers cannot be taken one by one.
+Status refuse_blocks(const TensorView& tensor) {
+  if (!is_block_type(tensor.dtype)) return {};
+  return {Code::kUnimplemented,
+          "tensor " + quote(tensor.name) + " is stored as " +
+              std::string(dtype_name(tensor.dtype)) + " (expected F32, F16, BF16, FP8 or MXFP4)",
+          "Convert the parent's checkpoint with `chimera module convert`."};
+}
+
 /// A projection of MXFP4 as a module stores it: blocks [out, in / 32, 16] and scales.
 Result<TensorData> mxfp4_data(const TensorView& blocks, const TensorView* scales) {
   const std::vector<int64_t>& shape = blocks.shape;
@@ -55,6 +64,7 @@ Status Parent::add_plain(const TensorView& tensor, TensorTraits traits,
                          const std::function<const TensorView*(const std::string&)>& find,
                          BlockShape block) {
   const std::string& name = tensor.name;
+  CHIMERA_RETURN_IF_ERROR(refuse_blocks(tensor));
   // Scales go with their weights.
   if (name.ends_with(kFp8Scale) && find(without_tail(name, kFp8Scale)) != nullptr) return {};
   if (name.ends_with(kScales) &&
@@ -95,6 +105,7 @@ Status Parent::add_stacks(int64_t layer) {
       for (const Part part : {kWeightPart, kBiasPart}) {
         const StoredPart* stored = part_of(projection, part);
         if (stored == nullptr) continue;
+        CHIMERA_RETURN_IF_ERROR(refuse_blocks(stored->tensor));
         TensorTraits traits = traits_of(*config_, stored->tensor.name);
         traits.name = single_tensor_name(*config_, layer, slot, p, Encoding::kPlain, part);
         traits.slot = slot;
@@ -199,8 +210,8 @@ bool Parent::any_quantised() const {
                      [](const auto& entry) { return entry.second.data.quantised(); });
 }
 
-std::vector<const SafetensorsFile*> Parent::files() const {
-  std::vector<const SafetensorsFile*> out;
+std::vector<const TensorFile*> Parent::files() const {
+  std::vector<const TensorFile*> out;
   if (checkpoint_ != nullptr) {
     for (const auto& file : checkpoint_->files()) out.push_back(file.get());
   }

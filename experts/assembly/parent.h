@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backbone/checkpoint/checkpoint.h"
+#include "backbone/checkpoint/safetensors.h"
 #include "backbone/families/model_config.h"
 #include "base/status.h"
 #include "base/threads/thread_pool.h"
@@ -45,7 +46,7 @@ class Parent {
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const ModelConfig& config() const { return *config_; }
   /// The files, in name order.
-  std::vector<const SafetensorsFile*> files() const;
+  std::vector<const TensorFile*> files() const;
 
   /// By name.
   const std::map<std::string, ParentTensor>& tensors() const { return tensors_; }

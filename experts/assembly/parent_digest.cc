@@ -21,7 +21,7 @@ constexpr size_t kWindowBytes = size_t{4} << 20;
 std::string cache_path(const Parent& parent, const std::string& cache_dir) {
   Sha256 hash;
   hash.update_field(kDefinition);
-  for (const SafetensorsFile* file : parent.files()) {
+  for (const TensorFile* file : parent.files()) {
     const FileIdentity& id = file->identity();
     for (const uint64_t value :
          {id.device, id.inode, id.size, static_cast<uint64_t>(id.modified_ns),
@@ -35,7 +35,7 @@ std::string cache_path(const Parent& parent, const std::string& cache_dir) {
 
 std::string digest_of(const Parent& parent, ThreadPool& pool) {
   std::vector<const TensorView*> tensors;
-  for (const SafetensorsFile* file : parent.files()) {
+  for (const TensorFile* file : parent.files()) {
     for (const TensorView& tensor : file->tensors()) tensors.push_back(&tensor);
   }
   std::sort(tensors.begin(), tensors.end(),

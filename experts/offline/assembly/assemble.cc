@@ -85,7 +85,7 @@ class Assembly {
     hash.update_field(write_json(recipe_json(plan_.recipe)));
     for (const std::vector<size_t>& shard : plan_.shards) hash.update_u64(shard.size());
     for (const Parent& parent : plan_.parents) {
-      for (const SafetensorsFile* file : parent.files()) {
+      for (const TensorFile* file : parent.files()) {
         const FileIdentity& id = file->identity();
         hash.update_u64(id.device);
         hash.update_u64(id.inode);
@@ -126,7 +126,7 @@ class Assembly {
   Status finish_checkpoint() const {
     const Checkpoint& base = plan_.parents[0].checkpoint();
     if (shards_.size() > 1) CHIMERA_RETURN_IF_ERROR(write_index());
-    CHIMERA_RETURN_IF_ERROR(copy_side_files(base.dir(), dir_));
+    CHIMERA_RETURN_IF_ERROR(copy_side_files(base, dir_));
     Result<std::string> config = edited_config(base);
     if (!config.ok()) return config.status();
     CHIMERA_RETURN_IF_ERROR(write_text("config.json", *config));
