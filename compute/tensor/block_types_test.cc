@@ -95,7 +95,9 @@ TEST(BlockTypes, SizesAreCheckedInWholeBlocks) {
   EXPECT_EQ(dense_bytes(DType::kQ8_0, std::vector<int64_t>{}), std::nullopt);
   EXPECT_EQ(dense_bytes(DType::kF32, std::vector<int64_t>{int64_t{1} << 40, int64_t{1} << 40}),
             std::nullopt);
-  EXPECT_EQ(dense_bytes(DType::kF32, std::vector<int64_t>{int64_t{1} << 62, 0}), 0);
+  EXPECT_EQ(dense_bytes(DType::kF32, std::vector<int64_t>{int64_t{1} << 60, 0}), 0);
+  // A zero does not excuse what would overflow whoever multiplies the other dimensions.
+  EXPECT_EQ(dense_bytes(DType::kF32, std::vector<int64_t>{int64_t{1} << 62, 4, 0}), std::nullopt);
   EXPECT_EQ(dense_bytes(DType::kF32, std::vector<int64_t>{-1}), std::nullopt);
 }
 
