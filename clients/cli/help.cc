@@ -36,7 +36,7 @@ void print_help(const std::vector<Command>& commands) {
     std::cout << fmt::format("  {:<35}{}\n", command.name + " " + command.usage, command.summary);
   }
   std::cout << fmt::format("  {:<35}{}\n", "module COMMAND",
-                           "split, graft, assemble, diff … offline");
+                           "split, convert, assemble, diff … offline");
   std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
             << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n"
