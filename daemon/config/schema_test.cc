@@ -159,7 +159,9 @@ schema = json.load(open(sys.argv[1] + "/deployment.schema.json"))
 jsonschema.Draft7Validator.check_schema(schema)
 validator = jsonschema.Draft7Validator(schema)
 for name in glob.glob(sys.argv[1] + "/*.yaml") + glob.glob(sys.argv[2] + "/*.good"):
-    for error in validator.iter_errors(yaml.safe_load(open(name))):
+    document = yaml.safe_load(open(name))
+    if document.get("chimera", "deployment/1").startswith("gateway/"): continue
+    for error in validator.iter_errors(document):
         sys.exit(f"{name}: {error.message}")
 bad = glob.glob(sys.argv[2] + "/*.bad")
 assert len(bad) > 5

@@ -246,7 +246,10 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"notes", current.notes},
                 {"modules", std::move(modules)}};
     out["score_prefix_token"] = context.score_prefix ? Json(*context.score_prefix) : Json();
-    if (options.memory != nullptr) out["memory"] = to_json(options.memory->account());
+    // What all modules take would tell of those that are hidden from a client.
+    if (options.memory != nullptr && rights == nullptr) {
+      out["memory"] = to_json(options.memory->account());
+    }
     live->answer(encode_reply(live->id(), out));
   });
 }

@@ -33,7 +33,7 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
   graft BACKBONE MODULE... --out DIR
                           put backbone and modules together into one checkpoint
   convert CHECKPOINT --out DIR [--type f32|f16|bf16]
-                          write a checkpoint, such as a GGUF file, as safetensors
+                          write a checkpoint, or a GGUF file, as safetensors
   inspect PATH            say what a module or checkpoint holds, and if it runs;
                           exit status 1 when Chimera would refuse the checkpoint
   verify MODULE [--backbone DIR]

@@ -19,6 +19,7 @@ import tempfile
 import time
 import unittest
 
+import gguf_files
 from documents import COMMAND, DOCUMENTS, blocks_of, code_spans, name_of, prose_of, table_rows
 from harness import BIN, BUILD, GOLDEN, SLOW, SOURCE, Daemon, run, split
 
@@ -110,6 +111,8 @@ class Commands(unittest.TestCase):
                             ignore=shutil.ignore_patterns("alt_configs"))
             shutil.copy(GOLDEN / "tiny312_tokenizer.json", whole / "tokenizer.json")
             split(whole, parts, legal="6,7")
+            # `model.gguf`, as a reader has one: in the folder that the commands run in.
+            gguf_files.convert(GOLDEN / "mixtral_bf16", self.tree / "model.gguf")
         return {"/models/whole-moe": str(whole), "/models/my-moe": str(parts / "backbone"),
                 "/models/modules/legal": str(parts / "modules" / "legal")}
 
