@@ -48,7 +48,7 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
   assemble RECIPE.yaml --dry-run
                           say what that would do, tensor by tensor
   diff A B [--csv] [--plot FILE.svg] [--spectrum N] [--threads N]
-                          how far two checkpoints or modules are apart, and where
+                          how far two checkpoints or modules are apart, where
 
 A CHECKPOINT is the directory of one in safetensors, or a GGUF file.
 
