@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Any, Callable
 
@@ -21,6 +22,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CHIMERA_BUILD", SOURCE / "build"))
 BIN = BUILD / "bin"
 GOLDEN = SOURCE / "tests" / "golden"
+DEMO = SOURCE / "experts"
 SHARED_GOLDEN = SOURCE.parent / "shared" / "golden" / "open"
 LONG = os.environ.get("CHIMERA_LONG") == "1"
 # Sanitizer builds run several times slower; only waiting times are stretched by this.
@@ -123,7 +125,7 @@ class Daemon:
                         (resource.RLIMIT_AS, address_space and (address_space, address_space)))
                        if limit}
         self.log_level = log_level
-        self.endless = (serve or {}).get("max_context") == ENDLESS
+        self.endless = (serve or {}).get("max_context", 0) >= ENDLESS
         # For those that count mappings: how many heaps glibc opens depends on which threads happen
         # to allocate at the same moment.
         self.environment = {**os.environ, **({"MALLOC_ARENA_MAX": "1"} if one_heap else {})}
@@ -275,3 +277,46 @@ class Values(list):
 def flat(logits: Any) -> Values:
     """Logits as one list, whether the client gave a NumPy array or array('f')."""
     return Values(logits.ravel().tolist() if hasattr(logits, "ravel") else logits)
+
+
+class Reader(threading.Thread):
+    """Reads a stream to its end, from the only thread of its client.
+
+    A stream that nobody reads for a while is ended as read too slowly, and a tiny model fills what
+    may wait (about 600 tokens) in a moment.
+    """
+
+    def __init__(self, client: chimera_client.Client, **request: Any) -> None:
+        super().__init__()
+        self.client, self.request = client, request
+        self.epochs: list[int] = []  # of every token
+        self.done: dict = {}
+        self.problem: chimera_client.ChimeraError | None = None
+        self.stopped = threading.Event()
+        self.start()
+        wait_for(lambda: self.count > 0 or self.problem, "the first token")
+
+    def run(self) -> None:
+        try:
+            generation = self.client.generate(**self.request)
+            for token in generation:
+                self.epochs.append(token.epoch)
+                if self.stopped.is_set():
+                    self.stopped.clear()
+                    generation.cancel()
+            self.done = generation.done
+        except chimera_client.ChimeraError as problem:
+            self.problem = problem
+
+    @property
+    def count(self) -> int:
+        return len(self.epochs)
+
+    def more(self, least: int = 3) -> None:
+        """Waits for further tokens."""
+        count = self.count
+        wait_for(lambda: self.count > count + least or self.problem, "further tokens")
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.join(60 * SLOW)

@@ -47,7 +47,7 @@ class ClientsTest(unittest.TestCase):
         model = checkpoint(pathlib.Path(cls.scratch.name) / "model", {"bos_token": "<|begin_of_text|>"}, TEMPLATE)
         endless(model)
         cls.daemon = Daemon(model, serve={"max_context": ENDLESS, "max_sequences": 3, "max_queue": 1})
-        cls.gateway = Gateway(cls.daemon)
+        cls.gateway = Gateway(cls.daemon, limits={"unread_bytes": 1 << 26})
 
     @classmethod
     def tearDownClass(cls) -> None:

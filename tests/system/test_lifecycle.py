@@ -9,7 +9,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import (ENDLESS, GOLDEN, SLOW, Daemon, chimera_client, endless, flat, split, wait_for)
+from harness import (DEMO, ENDLESS, GOLDEN, SLOW, Daemon, chimera_client, endless, flat, split, wait_for)
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
 
@@ -120,10 +120,13 @@ class Lifecycle(unittest.TestCase):
                 wait_for(lambda: client.stats()["engine"]["live"] == 0, "no stream live")
 
     def test_cancel_deadline_and_busy(self) -> None:
-        serve = {"max_sequences": 1, "max_queue": 1, "max_context": ENDLESS}
-        long_run = {"tokens": PROMPT, "max_tokens": ENDLESS - 100, "temperature": 0,
-                    "ignore_eos": True}
-        with Daemon(self.parts / "backbone", serve=serve) as daemon, daemon.client() as client:
+        # The demo: what waits unread of its stream stays within what may wait.
+        backbone = self.parts / "demo"
+        shutil.copytree(DEMO / "backbone", backbone)
+        endless(backbone)
+        serve = {"max_sequences": 1, "max_queue": 1, "max_context": 20_000}
+        long_run = {"tokens": PROMPT, "max_tokens": 19_000, "temperature": 0, "ignore_eos": True}
+        with Daemon(backbone, serve=serve) as daemon, daemon.client() as client:
             running = client.generate(**long_run)
             next(running)
             queued = client.generate(tokens=PROMPT, max_tokens=1, temperature=0)

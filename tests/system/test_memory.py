@@ -95,8 +95,13 @@ class Memory(unittest.TestCase):
             self.assertEqual(stats["paused"], 0)
             context = stats["kv_bytes_budget"] // 8
         with self.daemon(kv=f"{context // KIB + 1} KiB") as daemon, daemon.client() as client:
-            self.assertEqual(answers(daemon), whole)
+            # Whether two of them meet is up to the machine: again until they did.
             stats = client.stats()["engine"]
+            for _ in range(20):
+                self.assertEqual(answers(daemon), whole)
+                stats = client.stats()["engine"]
+                if stats["paused"] > 0:
+                    break
             self.assertGreater(stats["paused"], 0)
             self.assertLessEqual(stats["kv_bytes_resident"], context + KIB)
 

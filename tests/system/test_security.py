@@ -17,8 +17,8 @@ from pathlib import Path
 import zmq
 import zmq.auth
 
-from harness import ENDLESS, GOLDEN, SLOW, SOURCE, Daemon, chimera_client, endless, flat, run, \
-    split, wait_for
+from harness import DEMO, ENDLESS, GOLDEN, SLOW, SOURCE, Daemon, Reader, chimera_client, endless, \
+    flat, run, split, wait_for
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45, 201, 8, 8, 300, 12]
 ROLES = ["use", "observe", "operate", "admin"]
@@ -302,28 +302,25 @@ class Roles(Secured):
 class KeysThatGo(Secured):
     def test_who_is_taken_out_is_cut_off_and_the_others_stay(self) -> None:
         backbone = self.work / "backbone"
-        shutil.copytree(GOLDEN / "flex_olmo_f32", backbone)
+        shutil.copytree(DEMO / "backbone", backbone)
         endless(backbone)
         self.keys.add("bob")
-        with self.daemon(backbone, serve={"max_context": ENDLESS + 500}) as daemon, \
+        with self.daemon(backbone, serve={"max_context": 20_000}) as daemon, \
                 daemon.client(**self.keys.of("alice")) as alice, \
                 daemon.client(**self.keys.of("bob")) as bob:
-            long = {"tokens": [1, 2, 3], "max_tokens": ENDLESS, "ignore_eos": True, "temperature": 0}
-            of_alice, of_bob = alice.generate(**long), bob.generate(**long)
-            next(of_alice), next(of_bob)
+            long = {"tokens": [1, 2, 3], "max_tokens": 19_000, "ignore_eos": True, "temperature": 0}
+            of_alice, of_bob = Reader(alice, **long), Reader(bob, **long)
             gone = self.keys.clients.pop("alice")
             self.keys.write()
             began = time.monotonic()
-            with self.assertRaises(chimera_client.PermissionDenied):
-                for _ in of_alice:
-                    pass
+            of_alice.join(60 * SLOW)
             took = time.monotonic() - began
+            self.assertIsInstance(of_alice.problem, chimera_client.PermissionDenied)
             with self.assertRaises((chimera_client.PermissionDenied, chimera_client.Unavailable)):
                 alice.health()
-            for _ in range(5):
-                next(of_bob)
-            of_bob.cancel()
-            of_bob.text()
+            of_bob.more()
+            of_bob.stop()
+            self.assertIsNone(of_bob.problem)
             with daemon.client() as admin:
                 wait_for(lambda: admin.stats()["engine"]["live"] == 0, "the sequence of alice ended")
             self.refused(daemon, **self.keys.of("alice"))
@@ -403,29 +400,28 @@ class Entitlements(Secured):
         endless(self.backbone)
         with self.daemon(self.backbone, modules=list(self.modules.values()),
                          serve={"max_context": ENDLESS + 500}) as daemon, daemon.client() as admin, \
-                daemon.client(**self.keys.of("legal")) as legal:
+                daemon.client(**self.keys.of("legal")) as legal, daemon.client() as other, \
+                daemon.client(**self.keys.of("legal")) as runner:
             alone = flat(legal.score(tokens=PROMPT, logits=True).logits)
             long = {"tokens": PROMPT, "max_tokens": ENDLESS, "ignore_eos": True, "temperature": 0}
-            beside, running = admin.generate(**long), legal.generate(**long)
-            next(beside), next(running)
+            beside, running = Reader(other, **long), Reader(runner, **long)
             self.assertEqual(flat(legal.score(tokens=PROMPT, logits=True).logits), alone)
             self.keys.clients["legal"]["modules"] = ["b"]
             self.keys.write()
             wait_for(lambda: [m["name"] for m in legal.info()["modules"]] == ["b"], "other rights")
             restarted = lambda: admin.stats()["engine"]["restarted"] >= 1  # noqa: E731
             wait_for(restarted, "the request in progress has them, too")
-            for _ in range(3):
-                next(running)
-            running.cancel()
-            running.text()
+            running.more()
+            running.stop()
+            self.assertIsNone(running.problem)
             modules = running.done["provenance"]["modules"]
             self.assertIn("b", modules)  # and `a` for what it had computed
             self.assertNotIn("c", modules)
             with self.assertRaises(chimera_client.NotFound) as caught:
                 legal.score(tokens=PROMPT, modules={"only": ["a"]})
             self.assertNotIn('a"', str(caught.exception).split("(loaded")[1])
-            beside.cancel()
-            beside.text()
+            beside.stop()
+            self.assertIsNone(beside.problem)
 
 
 class Record(Secured):
