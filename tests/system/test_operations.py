@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 import yaml
-from harness import BIN, GOLDEN, SLOW, Daemon, chimera_client, run, split, wait_for
+from harness import BIN, DEMO, GOLDEN, SLOW, Daemon, chimera_client, endless, run, split, wait_for
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 
@@ -149,15 +149,18 @@ class Operations(unittest.TestCase):
             self.assertNotIn("logprobs", client.complete(tokens=PROMPT, max_tokens=5))
 
     def test_a_request_is_ended_from_elsewhere(self) -> None:
-        with self.daemon(serve={"max_context": 4096}) as daemon, daemon.client() as client:
-            generation = client.generate(tokens=PROMPT, max_tokens=4000, ignore_eos=True, id="long one")
-            next(generation)
+        # Of the demo, and not as a stream: it lasts until it is ended, and nothing waits unread.
+        backbone = self.scratch / "demo"
+        shutil.copytree(DEMO / "backbone", backbone)
+        endless(backbone)
+        with Daemon(backbone, serve={"max_context": 20_000}) as daemon, daemon.client() as client:
+            client.send("generate", tokens=PROMPT, max_tokens=19_000, ignore_eos=True, stream=False, id="long one")
+            wait_for(lambda: client.stats()["engine"]["live"] == 1, "the request has begun")
             listed = json.loads(daemon.cli("--json", "requests").stdout.splitlines()[0])
             self.assertEqual((listed["id"], listed["call"], listed["endpoint"]), ("long one", "generate", "serve"))
             self.assertIn("cancelled 1 request", daemon.cli("cancel", "long one").stdout)
-            for _ in generation:
-                pass
-            self.assertEqual(generation.done["finish_reason"], "cancelled")
+            done = client.receive("generate", "long one", timeout=60 * SLOW)
+            self.assertEqual(done.body["finish_reason"], "cancelled")
             self.assertEqual(daemon.cli("cancel", "long one", check=False).returncode, 1)
             with daemon.client() as other:
                 self.assertEqual(other.cancel_any("long one"), 0)
