@@ -486,8 +486,8 @@ class ConnectionTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.gateway = Gateway(("ipc:///nonexistent/serve.sock", "ipc:///nonexistent/control.sock"),
-                              limits={"header_bytes": 2048, "body_bytes": 4096, "header_seconds": 1, "body_seconds": 1,
-                                      "idle_seconds": 2})
+                              limits={"header_bytes": 2048, "body_bytes": 4096, "header_seconds": 5, "body_seconds": 5,
+                                      "idle_seconds": 10})
 
     @classmethod
     def tearDownClass(cls) -> None:
