@@ -3,23 +3,17 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 #include <vector>
+
+#include "base/control_group.h"
 
 namespace chimera {
 namespace {
 
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return file ? text.str() : std::string();
-}
-
 /// The number at the start of a file; nothing for "max" or no file.
 std::optional<uint64_t> number_in(const std::string& path) {
-  std::istringstream text(read_text(path));
+  std::istringstream text(read_kernel_file(path));
   uint64_t number = 0;
   if (!(text >> number)) return std::nullopt;
   return number;
@@ -27,7 +21,7 @@ std::optional<uint64_t> number_in(const std::string& path) {
 
 /// The number after `key` in lines of "key number …".
 std::optional<uint64_t> field_in(const std::string& path, std::string_view key) {
-  std::istringstream lines(read_text(path));
+  std::istringstream lines(read_kernel_file(path));
   for (std::string line; std::getline(lines, line);) {
     std::istringstream words(line);
     std::string word;
@@ -68,16 +62,6 @@ void add_group(std::vector<Group>& out, const std::string& root, const std::stri
   out.push_back({path.empty() ? "/" : path, file, *limit, used - std::min(used, droppable)});
 }
 
-bool names_memory(std::string_view controllers) {
-  while (!controllers.empty()) {
-    const size_t comma = controllers.find(',');
-    if (controllers.substr(0, comma) == "memory") return true;
-    if (comma == std::string_view::npos) return false;
-    controllers.remove_prefix(comma + 1);
-  }
-  return false;
-}
-
 /// The group and all above it. Inside a container its path is often the host's, and its own files
 /// are at the top: that one is always among them.
 void add_upwards(std::vector<Group>& out, const std::string& root, std::string path,
@@ -93,7 +77,7 @@ void add_upwards(std::vector<Group>& out, const std::string& root, std::string p
 
 std::vector<Group> limited_groups(const MemoryFiles& files) {
   std::vector<Group> out;
-  std::istringstream lines(read_text(files.proc + "/self/cgroup"));
+  std::istringstream lines(read_kernel_file(files.proc + "/self/cgroup"));
   for (std::string line; std::getline(lines, line);) {
     const size_t first = line.find(':');
     const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
@@ -102,7 +86,7 @@ std::vector<Group> limited_groups(const MemoryFiles& files) {
     const std::string path = line.substr(second + 1);
     if (controllers.empty())
       add_upwards(out, files.cgroup, path, true);
-    else if (names_memory(controllers))
+    else if (names_controller(controllers, "memory"))
       add_upwards(out, files.cgroup + "/memory", path, false);
   }
   return out;

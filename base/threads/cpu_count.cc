@@ -3,21 +3,14 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 #include <thread>
 
+#include "base/control_group.h"
 #include "base/threads/thread_pool.h"
 
 namespace chimera {
 namespace {
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return file ? text.str() : std::string();
-}
 
 int cpus_of(double quota_us, double period_us) {
   if (!(quota_us > 0) || !(period_us > 0)) return 0;
@@ -33,7 +26,7 @@ int tighter(int a, int b) {
 
 /// cpu.max: "200000 100000" or "max 100000".
 int quota_v2(const std::string& file) {
-  std::istringstream text(read_text(file));
+  std::istringstream text(read_kernel_file(file));
   double quota = 0;
   double period = 0;
   if (!(text >> quota >> period)) return 0;
@@ -41,8 +34,8 @@ int quota_v2(const std::string& file) {
 }
 
 int quota_v1(const std::string& dir) {
-  std::istringstream quota_text(read_text(dir + "/cpu.cfs_quota_us"));
-  std::istringstream period_text(read_text(dir + "/cpu.cfs_period_us"));
+  std::istringstream quota_text(read_kernel_file(dir + "/cpu.cfs_quota_us"));
+  std::istringstream period_text(read_kernel_file(dir + "/cpu.cfs_period_us"));
   double quota = 0;
   double period = 0;
   if (!(quota_text >> quota) || !(period_text >> period)) return 0;
@@ -57,16 +50,6 @@ int quota_v2_upwards(const std::string& root, std::string group) {
     if (slash == std::string::npos) return limit;
     group.resize(slash);
   }
-}
-
-bool names_cpu(std::string_view controllers) {
-  while (!controllers.empty()) {
-    const size_t comma = controllers.find(',');
-    if (controllers.substr(0, comma) == "cpu") return true;
-    if (comma == std::string_view::npos) return false;
-    controllers.remove_prefix(comma + 1);
-  }
-  return false;
 }
 
 /// CPUs in the affinity mask, for machines of any size.
@@ -99,7 +82,7 @@ int cgroup_cpu_quota(std::string_view proc_cgroup, const std::string& root) {
     if (group == "/") group.clear();
     if (controllers.empty()) {
       limit = tighter(limit, quota_v2_upwards(root, group));
-    } else if (names_cpu(controllers)) {
+    } else if (names_controller(controllers, "cpu")) {
       limit = tighter(limit, quota_v1(root + "/cpu" + group));
       // Inside a container the group's path is often the host's; its own files are at the top.
       limit = tighter(limit, quota_v1(root + "/cpu"));
@@ -111,7 +94,7 @@ int cgroup_cpu_quota(std::string_view proc_cgroup, const std::string& root) {
 int auto_threads() {
   const int affinity = affinity_cpus();
   const int cpus = affinity > 0 ? affinity : static_cast<int>(std::thread::hardware_concurrency());
-  const int quota = cgroup_cpu_quota(read_text("/proc/self/cgroup"), "/sys/fs/cgroup");
+  const int quota = cgroup_cpu_quota(read_kernel_file("/proc/self/cgroup"), "/sys/fs/cgroup");
   return std::max(1, tighter(cpus, quota));
 }
 

@@ -1,0 +1,24 @@
+// What chimera-gateway does before it serves: its keys, and what it tells of itself.
+//
+// Thread safety: free functions; print_new_key() and greet() write to standard output.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+#include "clients/gateway/config/config.h"
+
+namespace chimera::gateway {
+
+/// Makes a key for `principal` and prints it with its entry for the file of keys.
+Status print_new_key(const std::string& principal);
+
+/// The keys of `config`, the administrator's (`*admin`, made when there is none yet) among them.
+Result<Keys> load_keys(const GatewayConfig& config, bool* admin_key_made, std::string* admin);
+
+/// Where it listens. The key itself goes to a terminal only, and once: what a service prints ends
+/// up in a log.
+void greet(const GatewayConfig& config, uint16_t port, bool made, const std::string& key);
+
+}  // namespace chimera::gateway
