@@ -1,34 +1,9 @@
 #include "clients/gateway/config/fields.h"
 
-#include <fmt/format.h>
-
-#include "base/quote.h"
-#include "base/suggest.h"
+#include "base/yaml/config_wording.h"
 
 namespace chimera::gateway {
 namespace {
-
-class ConfigWording final : public Wording {
- public:
-  Problem mismatch(const std::string& path, const std::string& found,
-                   std::string_view expected) const override {
-    return {
-        fmt::format("{}{}found {} (expected {})", path, path.empty() ? "" : ": ", found, expected)};
-  }
-  Problem missing(const std::string& path, std::string_view key,
-                  std::string_view expected) const override {
-    return {fmt::format("{}: missing (expected {})", path_of(path, key), expected)};
-  }
-  Problem unknown(const std::string& path, std::string_view key,
-                  std::span<const std::string_view> known) const override {
-    std::string name;
-    append_visible(path_of(path, key), name);
-    const std::string_view near = nearest(key, known);
-    if (!near.empty()) return {fmt::format("{}: unknown key (did you mean {}?)", name, near)};
-    return {fmt::format("{}: unknown key (expected {})", name, fmt::join(known, ", "))};
-  }
-  std::string map() const override { return "a map of keys"; }
-};
 
 const ConfigWording kWording;
 
