@@ -137,6 +137,9 @@ Result<Checkpoint> Checkpoint::open_gguf(const std::string& path, Residency resi
 
 Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency, Env& env) {
   if (is_gguf_file(dir)) return open_gguf(dir, residency, env);
+  if (dir.ends_with(".gguf") && !exists(dir)) {
+    return Status(Code::kNotFound, dir + ": No such file or directory", "Check the path.");
+  }
   Checkpoint checkpoint;
   checkpoint.dir_ = dir;
   auto config = read_file(env, dir + "/config.json", kMaxConfigBytes);

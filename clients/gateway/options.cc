@@ -1,9 +1,6 @@
 #include "clients/gateway/options.h"
 
-#include <boost/program_options.hpp>
-#include <sstream>
-
-#include "base/version.h"
+#include "base/options/service_options.h"
 
 namespace chimera::gateway {
 
@@ -21,37 +18,17 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   known.add_options()("config", po::value<std::string>(), "configuration (YAML)")(
       "check", "check the configuration and its files, and exit")(
       "new-key", po::value<std::string>(),
-      "make a key for this principal, print it and its entry in the file of keys, and exit")(
-      "log-level", po::value<std::string>()->default_value("info"),
-      "debug, info, warning or error; the log goes to standard error")(
-      "version", "print the version and exit")("help", "print this text and exit");
-  po::variables_map given;
-  try {
-    // No abbreviations: a script that relies on one breaks when an option is added.
-    constexpr int kStyle =
-        po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(argc, argv).options(known).positional({}).style(kStyle).run(),
-              given);
-  } catch (const po::error& e) {
-    return Status(Code::kInvalidArgument, e.what(), "chimera-gateway --help lists the options");
-  }
+      "make a key for this principal, print it and its entry in the file of keys, and exit");
+  Result<ServiceOptions> parsed = parse_service_options("chimera-gateway", known, argc, argv);
+  if (!parsed.ok()) return parsed.status();
+  const po::variables_map& given = parsed->given;
   Options options;
-  if (given.contains("help")) {
-    std::ostringstream text;
-    text << known << '\n';
-    options.answer = text.str();
-    return options;
-  }
-  if (given.contains("version")) {
-    options.answer = std::string("chimera-gateway ") + version() + "\n";
-    return options;
-  }
-  const Result<log::Level> level = log::parse_level(given["log-level"].as<std::string>());
-  if (!level.ok()) return level.status();
+  options.answer = parsed->answer;
+  options.log_level = parsed->log_level;
+  if (!options.answer.empty()) return options;
   if (given.contains("config")) options.config = given["config"].as<std::string>();
   if (given.contains("new-key")) options.new_key = given["new-key"].as<std::string>();
   options.check = given.contains("check");
-  options.log_level = *level;
   return options;
 }
 

@@ -74,7 +74,7 @@ Status write_shard(const std::string& path, const std::vector<TensorView>& plann
 
 }  // namespace
 
-Result<OutputDirectory> OutputDirectory::create(const std::string& path) {
+Result<std::string> new_output_path(const std::string& path) {
   std::string clean = path;
   while (clean.size() > 1 && clean.back() == '/') clean.pop_back();
   std::error_code error;
@@ -82,6 +82,14 @@ Result<OutputDirectory> OutputDirectory::create(const std::string& path) {
     return Status(Code::kAlreadyExists, clean + ": already exists (expected a new directory)",
                   "Name another directory, or remove this one.");
   }
+  return clean;
+}
+
+Result<OutputDirectory> OutputDirectory::create(const std::string& path) {
+  Result<std::string> fresh = new_output_path(path);
+  if (!fresh.ok()) return fresh.status();
+  std::string clean = std::move(*fresh);
+  std::error_code error;
   const std::string partial = clean + ".partial";
   const std::string made = first_missing(fs::path(clean).parent_path());
   fs::create_directories(fs::path(clean).parent_path(), error);

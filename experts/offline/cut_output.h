@@ -16,6 +16,9 @@
 
 namespace chimera {
 
+/// `path` without slashes at its end; already_exists when something is there.
+Result<std::string> new_output_path(const std::string& path);
+
 /// A directory built under "PATH.partial" and renamed into place by commit(); removed otherwise,
 /// with the parent directories that had to be made for it.
 class OutputDirectory {

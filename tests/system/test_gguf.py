@@ -232,6 +232,13 @@ class Broken(Work):
                 path.write_bytes(image)
                 self.assertIn(f"{name}.gguf", refusal(path))
 
+    def test_a_file_that_is_not_there_is_told_as_such(self) -> None:
+        path = self.work / "nowhere.gguf"
+        daemon = Daemon(path, start=False)
+        self.addCleanup(shutil.rmtree, daemon.work, ignore_errors=True)
+        said = run("chimerad", "--config", daemon.config, "--check", check=False).stderr
+        self.assertIn(f"{path}: No such file", said)
+
     def test_other_architectures_and_types_are_refused_by_name(self) -> None:
         path = self.work / "model.gguf"
         gguf.convert(GOLDEN / "olmoe_bf16", path, "BF16", {"general.architecture": "mamba"})

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "experts/offline/cut_output.h"
+
 namespace chimera {
 namespace {
 
@@ -36,13 +38,10 @@ bool holds_nothing(const std::string& dir) {
 
 Result<PartialOutput> PartialOutput::open(Env& env, const std::string& path,
                                           const std::string& key) {
-  std::string clean = path;
-  while (clean.size() > 1 && clean.back() == '/') clean.pop_back();
+  Result<std::string> fresh = new_output_path(path);
+  if (!fresh.ok()) return fresh.status();
+  std::string clean = std::move(*fresh);
   std::error_code error;
-  if (fs::exists(fs::symlink_status(clean, error))) {
-    return Status(Code::kAlreadyExists, clean + ": already exists (expected a new directory)",
-                  "Name another directory, or remove this one.");
-  }
   const std::string dir = clean + ".partial";
   const std::string key_path = dir + "/" + kKeyFile;
   if (fs::is_directory(dir, error) && !holds_nothing(dir)) {
