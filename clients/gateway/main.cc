@@ -32,9 +32,7 @@ void raise_descriptor_limit() {
 
 Status serve(GatewayConfig config, StopSignals& signals) {
   CHIMERA_RETURN_IF_ERROR(fill_defaults(&config));
-  bool made = false;
-  std::string key;
-  auto keys = load_keys(config, &made, &key);
+  auto keys = load_keys(config);
   if (!keys.ok()) return keys.status();
   auto server = Server::create(
       {.address = config.address, .port = config.port, .tls = config.tls, .limits = config.http});
@@ -50,9 +48,7 @@ Status serve(GatewayConfig config, StopSignals& signals) {
        .stop = [&] { (*server)->stop(); },
        .reload =
            [&] {
-             bool ignored = false;
-             std::string admin;
-             auto read = load_keys(config, &ignored, &admin);
+             auto read = load_keys(config);
              if (!read.ok()) {
                return log::error("keys_not_read", {{"reason", read.status().to_string()}});
              }
@@ -60,7 +56,7 @@ Status serve(GatewayConfig config, StopSignals& signals) {
              service.set_keys(std::move(*read));
            }},
       config.drain);
-  greet(config, (*server)->port(), made, key);
+  greet(config, (*server)->port());
   log::info("ready", {{"address", config.address}, {"port", (*server)->port()}});
   (*server)->run(service.handlers());
   signals.stop();

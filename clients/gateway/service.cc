@@ -66,7 +66,6 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
       Door{"", "", Right::kObserve, &Service::native_call},
       Door{"", "", Right::kChange, &Service::native_call},
   };
-  static constexpr Door kPage{"", "GET", std::nullopt, &Service::serve_page};
   const std::string_view method =
       request.method == "HEAD" ? "GET" : std::string_view(request.method);
   if (request.path.starts_with(native::kRoot)) {
@@ -81,15 +80,13 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
     return ApiError{405, "invalid_argument",
                     fmt::format("{}: {} (expected {})", door.path, request.method, door.method)};
   }
-  if (method == "GET" && page_ && page_(request.path)) return &kPage;
   return ApiError{404, "not_found", fmt::format("{}: not found", quote(request.path, 80)),
                   "docs/gateway.md lists the paths"};
 }
 
-Service::Service(const GatewayConfig& config, Keys keys, Server& server, FindPage page)
+Service::Service(const GatewayConfig& config, Keys keys, Server& server)
     : config_(config),
       server_(server),
-      page_(std::move(page)),
       keys_(std::move(keys)),
       daemon_(std::make_unique<Upstream>(endpoints(config), [&server](std::function<void()> work) {
         server.post(std::move(work));
@@ -265,21 +262,6 @@ void Service::ready(std::shared_ptr<Exchange> exchange) {
                   if (status != "ok") return refuse(*exchange, "daemon: " + status);
                   exchange->respond({.body = "{\"status\":\"ok\"}\n"});
                 });
-}
-
-void Service::serve_page(std::shared_ptr<Exchange> exchange) {
-  const auto file = page_(exchange->request().path);
-  if (!file) return exchange->respond(refusal(404, exchange->request().path, "not found"));
-  exchange->respond(
-      {.content_type = std::string(file->content_type),
-       .body = std::string(file->bytes),
-       .headers = {
-           {"content-security-policy",
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-            "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"},
-           {"referrer-policy", "no-referrer"},
-           {"x-frame-options", "DENY"}}});
 }
 
 }  // namespace chimera::gateway

@@ -15,13 +15,12 @@
 #include "clients/gateway/api/upstream.h"
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/http/server.h"
-#include "clients/gateway/page.h"
 
 namespace chimera::gateway {
 
 class Service {
  public:
-  Service(const GatewayConfig& config, Keys keys, Server& server, FindPage page = {});
+  Service(const GatewayConfig& config, Keys keys, Server& server);
 
   HttpHandlers handlers();
   /// Takes over other keys; requests in progress go on.
@@ -44,7 +43,6 @@ class Service {
   void native_call(std::shared_ptr<Exchange> exchange);
   void ready(std::shared_ptr<Exchange> exchange);
   void alive(std::shared_ptr<Exchange> exchange);
-  void serve_page(std::shared_ptr<Exchange> exchange);
 
   Caller caller_of(const Request& request) const;
   /// A place among the streams of the principal; null when all are taken.
@@ -52,7 +50,6 @@ class Service {
 
   const GatewayConfig& config_;
   Server& server_;
-  const FindPage page_;
   std::shared_ptr<const Principal> anonymous_;  // null: nobody
   Keys keys_;
   std::map<std::string, std::shared_ptr<int64_t>> streams_;  // in progress, by principal

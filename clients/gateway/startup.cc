@@ -1,7 +1,6 @@
 #include "clients/gateway/startup.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <iostream>
 
@@ -17,28 +16,25 @@ Status print_new_key(const std::string& principal) {
   return {};
 }
 
-Result<Keys> load_keys(const GatewayConfig& config, bool* admin_key_made, std::string* admin) {
+Result<Keys> load_keys(const GatewayConfig& config) {
   Keys keys;
   if (!config.api_keys.empty()) {
     auto read = read_keys(config.api_keys);
     if (!read.ok()) return read;
     keys = std::move(*read);
   }
-  auto key = admin_key(config.admin_key, admin_key_made);
+  auto key = admin_key(config.admin_key);
   if (!key.ok()) return key.status();
   keys.add(key_digest(*key), {.name = "admin", .generate = true, .observe = true, .change = true});
-  *admin = std::move(*key);
   return keys;
 }
 
-void greet(const GatewayConfig& config, uint16_t port, bool made, const std::string& key) {
+void greet(const GatewayConfig& config, uint16_t port) {
   const bool v6 = config.address.find(':') != std::string::npos;
   const std::string url =
       fmt::format("{}://{}{}{}:{}/", config.tls.certificate.empty() ? "http" : "https",
                   v6 ? "[" : "", config.address, v6 ? "]" : "", port);
-  const bool show_key = made && isatty(STDOUT_FILENO) != 0;
-  std::cout << url << (show_key ? "#key=" + key : "") << "\nadmin key: " << config.admin_key
-            << '\n';
+  std::cout << url << "\nadmin key: " << config.admin_key << '\n';
   if (config.anonymous) {
     std::cout << "Whoever reaches this address may generate text without a key (anonymous: "
                  "generate).\n";

@@ -14,11 +14,11 @@ namespace chimera::gateway {
 /// Makes a key for `principal` and prints it with its entry for the file of keys.
 Status print_new_key(const std::string& principal);
 
-/// The keys of `config`, the administrator's (`*admin`, made when there is none yet) among them.
-Result<Keys> load_keys(const GatewayConfig& config, bool* admin_key_made, std::string* admin);
+/// The keys of `config` and the administrator's, which is made when there is none yet.
+Result<Keys> load_keys(const GatewayConfig& config);
 
-/// Where it listens. The key itself goes to a terminal only, and once: what a service prints ends
-/// up in a log.
-void greet(const GatewayConfig& config, uint16_t port, bool made, const std::string& key);
+/// Where it listens, and where the administrator's key lies: what a service prints ends up in a
+/// log.
+void greet(const GatewayConfig& config, uint16_t port);
 
 }  // namespace chimera::gateway

@@ -84,8 +84,7 @@ Result<std::string> new_key() {
   return key;
 }
 
-Result<std::string> admin_key(const std::string& path, bool* made) {
-  *made = false;
+Result<std::string> admin_key(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) {
     if (errno != ENOENT) return errno_status(path, errno);
@@ -93,7 +92,6 @@ Result<std::string> admin_key(const std::string& path, bool* made) {
     auto key = new_key();
     if (!key.ok()) return key;
     CHIMERA_RETURN_IF_ERROR(write_file_durably(Env::system(), path, *key + "\n", 0600));
-    *made = true;
     return key;
   }
   if ((info.st_mode & 077) != 0) {

@@ -55,9 +55,9 @@ std::string key_digest(std::string_view key);
 /// "chimera-" and 256 random bits. Fails where the system has no randomness.
 Result<std::string> new_key();
 
-/// The key of the file, which is made (0600, its directory 0700) when there is none; `made` tells.
-/// One that others may read is refused.
-Result<std::string> admin_key(const std::string& path, bool* made);
+/// The key of the file, which is made (0600, its directory 0700) when there is none. One that
+/// others may read is refused.
+Result<std::string> admin_key(const std::string& path);
 
 /// The key that a request brings: Authorization: Bearer …, or x-api-key.
 std::optional<std::string_view> presented_key(const Request& request);
