@@ -7,9 +7,11 @@
 #include "base/json/writer.h"
 #include "base/log/log.h"
 #include "base/quote.h"
+#include "clients/gateway/anthropic/message.h"
 #include "clients/gateway/native/calls.h"
-#include "clients/gateway/openai/complete.h"
+#include "clients/gateway/openai/completion.h"
 #include "clients/gateway/openai/models.h"
+#include "clients/gateway/run/run.h"
 
 namespace chimera::gateway {
 namespace {
@@ -23,17 +25,6 @@ Response refusal(unsigned status, std::string_view path, std::string_view proble
   return error_response(shape_of(path), {status, code, fmt::format("request: {}", problem)});
 }
 
-/// A page elsewhere cannot send JSON without asking first, and a slip of -d in curl is told.
-std::optional<ApiError> check_content(const Request& head) {
-  if (head.method != "POST") return std::nullopt;
-  const std::string* type = head.header("content-type");
-  const std::string_view given = type == nullptr ? std::string_view() : *type;
-  if (given.substr(0, given.find(';')) == "application/json") return std::nullopt;
-  return ApiError{415, "invalid_argument",
-                  fmt::format("content-type: {} (expected application/json)", quote(given)),
-                  "curl: -H 'Content-Type: application/json'"};
-}
-
 client::Options endpoints(const GatewayConfig& config) {
   return {.serve = config.daemon.serve,
           .control = config.daemon.control,
@@ -45,13 +36,6 @@ constexpr std::string_view kModels = "/v1/models";
 
 }  // namespace
 
-struct Service::Door {
-  std::string_view path;  // "/v1/models/" leads to all below it
-  std::string_view method;
-  std::optional<Right> right;  // none: for everybody
-  void (Service::*answer)(std::shared_ptr<Exchange>);
-};
-
 std::variant<const Service::Door*, ApiError> Service::door_of(const Request& request) const {
   static constexpr std::array kDoors = {
       Door{"/healthz", "GET", std::nullopt, &Service::alive},
@@ -60,6 +44,7 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
       Door{"/v1/models/", "GET", Right::kGenerate, &Service::models},
       Door{"/v1/chat/completions", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/completions", "POST", Right::kGenerate, &Service::complete},
+      Door{"/v1/messages", "POST", Right::kGenerate, &Service::complete},
   };
   static constexpr std::array kNative = {
       Door{"", "", Right::kGenerate, &Service::native_call},
@@ -109,77 +94,11 @@ void Service::drain() {
   server_.post([this] { draining_ = true; });
 }
 
-// ---- who may ask
-// ---------------------------------------------------------------------------------
-
-Admission Service::admit(const Request& head) {
-  Admission admission;
-  admission.headers = {{"x-content-type-options", "nosniff"}};
-  if (const auto problem = check(head)) {
-    admission.refusal = error_response(shape_of(head.path), *problem);
-  } else {
-    Headers cors = cors_headers(head, config_.browser);
-    const bool asked_first = head.method == "OPTIONS";
-    if (asked_first) admission.refusal = Response{.status = 204};
-    admission.headers.insert(admission.headers.end(), cors.begin(), cors.end());
-  }
-  return admission;
-}
-
-std::optional<ApiError> Service::check(const Request& head) const {
-  if (auto problem = check_host(head, config_.browser)) return problem;
-  if (auto problem = check_origin(head, config_.browser)) return problem;
-  if (head.method == "OPTIONS" && head.header("origin") != nullptr) return std::nullopt;
-  const auto door = door_of(head);
-  if (const auto* problem = std::get_if<ApiError>(&door)) return *problem;
-  const auto right = std::get<const Door*>(door)->right;
-  if (right) {
-    if (auto problem = check_right(head, *right)) return problem;
-  }
-  return check_content(head);
-}
-
-std::optional<ApiError> Service::check_right(const Request& head, Right right) const {
-  const auto principal = principal_of(head);
-  if (principal == nullptr) {
-    const bool given = presented_key(head).has_value();
-    return ApiError{
-        401, "invalid_api_key",
-        given ? "key: nobody has this one" : "key: missing (expected Authorization: Bearer KEY)",
-        "the admin's is in the file that the gateway names at its start"};
-  }
-  if (principal->may(right)) return std::nullopt;
-  return ApiError{403, "permission_denied",
-                  fmt::format("{}: not permitted to {} (expected a key with the right {})",
-                              head.path, principal->name, kRightNames.name(right))};
-}
-
-std::shared_ptr<const Principal> Service::principal_of(const Request& request) const {
-  const auto key = presented_key(request);
-  // OpenAI's clients always send some key, and people without one write anything there.
-  if (const auto found = key ? keys_.find(*key) : nullptr) return found;
-  return anonymous_;
-}
-
-Caller Service::caller_of(const Request& request) const {
-  const auto principal = principal_of(request);
-  return {.modules = principal == nullptr ? std::nullopt : principal->modules};
-}
-
-std::shared_ptr<void> Service::take_slot(const Principal& principal) {
-  auto& count = streams_[principal.name];
-  if (count == nullptr) count = std::make_shared<int64_t>(0);
-  if (principal.streams && *count >= *principal.streams) return nullptr;
-  ++*count;
-  return {static_cast<void*>(count.get()), [count](void*) { --*count; }};
-}
-
-// ---- answers
-// -------------------------------------------------------------------------------------
+// ---- answers ---------------------------------------------------------------------------------
 
 void Service::handle(std::shared_ptr<Exchange> exchange) {
+  const auto door = door_of(exchange->request());
   const Request& request = exchange->request();
-  const auto door = door_of(request);
   if (const auto* problem = std::get_if<ApiError>(&door)) {
     return exchange->respond(error_response(shape_of(request.path), *problem));
   }
@@ -188,19 +107,39 @@ void Service::handle(std::shared_ptr<Exchange> exchange) {
   (this->*std::get<const Door*>(door)->answer)(std::move(exchange));
 }
 
+std::variant<Job, ApiError> Service::read_job(const Request& request) const {
+  if (request.path == "/v1/messages") {
+    auto read = anthropic::read_message(request, config_.models);
+    if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
+    return anthropic::job_of(std::get<anthropic::Message>(std::move(read)));
+  }
+  const auto api = request.path == "/v1/completions" ? openai::Api::kText : openai::Api::kChat;
+  auto read = openai::read_completion(api, request, config_.models);
+  if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
+  return openai::job_of(std::get<openai::Completion>(std::move(read)));
+}
+
 void Service::complete(std::shared_ptr<Exchange> exchange) {
   const Request& request = exchange->request();
+  const ErrorShape shape = shape_of(request.path);
+  auto job = read_job(request);
+  if (const auto* error = std::get_if<ApiError>(&job)) {
+    return exchange->respond(error_response(shape, *error));
+  }
+  // Keys may have changed since the head of the request was admitted.
+  if (const auto problem = check_right(request, Right::kGenerate)) {
+    return exchange->respond(error_response(shape, *problem));
+  }
   Caller caller = caller_of(request);
   const auto principal = principal_of(request);
-  if (principal != nullptr) caller.slot = take_slot(*principal);
+  caller.slot = take_slot(*principal);
   if (caller.slot == nullptr) {
     return exchange->respond(error_response(
-        ErrorShape::kOpenAi,
+        shape,
         {429, "resource_exhausted", "streams: as many in progress as the key may have at once",
          "wait for one of them to end"}));
   }
-  const auto api = request.path == "/v1/completions" ? openai::Api::kText : openai::Api::kChat;
-  openai::complete(api, std::move(exchange), std::move(caller), *daemon_, config_.models);
+  run(std::move(exchange), std::move(caller), *daemon_, std::get<Job>(std::move(job)));
 }
 
 void Service::models(std::shared_ptr<Exchange> exchange) {

@@ -15,6 +15,7 @@
 #include "clients/gateway/api/upstream.h"
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/http/server.h"
+#include "clients/gateway/run/job.h"
 
 namespace chimera::gateway {
 
@@ -29,7 +30,13 @@ class Service {
   void drain();
 
  private:
-  struct Door;  // what a path leads to
+  /// What a path leads to.
+  struct Door {
+    std::string_view path;  // "/v1/models/" leads to all below it
+    std::string_view method;
+    std::optional<Right> right;  // none: for everybody
+    void (Service::*answer)(std::shared_ptr<Exchange>);
+  };
   std::variant<const Door*, ApiError> door_of(const Request& request) const;
 
   Admission admit(const Request& head);
@@ -38,6 +45,7 @@ class Service {
   std::shared_ptr<const Principal> principal_of(const Request& request) const;
 
   void handle(std::shared_ptr<Exchange> exchange);
+  std::variant<Job, ApiError> read_job(const Request& request) const;
   void complete(std::shared_ptr<Exchange> exchange);
   void models(std::shared_ptr<Exchange> exchange);
   void native_call(std::shared_ptr<Exchange> exchange);
@@ -54,7 +62,7 @@ class Service {
   Keys keys_;
   std::map<std::string, std::shared_ptr<int64_t>> streams_;  // in progress, by principal
   bool draining_ = false;
-  std::unique_ptr<Upstream> daemon_;
+  std::unique_ptr<Upstream> daemon_;  // after what its callbacks use
 };
 
 }  // namespace chimera::gateway

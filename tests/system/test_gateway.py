@@ -391,6 +391,44 @@ class LongTest(unittest.TestCase):
         self.assertTrue(all(entry["logprob"] <= 0 and entry["top_logprobs"] == [] for entry in entries))
         self.assertEqual(bytes(entries[0]["bytes"]).decode(), entries[0]["token"])
 
+    def message(self, **more: Any) -> Answer:
+        return self.gateway.post("/v1/messages", {"model": "demo", "max_tokens": 6, "temperature": 0,
+                                                  "messages": [{"role": "user", "content": "Hello"}], **more},
+                                 key=None, headers={"x-api-key": self.gateway.admin, "anthropic-version": "2023-06-01"})
+
+    def test_messages_of_anthropic(self) -> None:
+        whole = self.client.call("chat", messages=[{"role": "system", "content": "Be brief."},
+                                                   {"role": "user", "content": "Hello"}],
+                                 max_tokens=6, stream=False, temperature=0)
+        answer = self.message(system="Be brief.").json
+        self.assertEqual((answer["type"], answer["role"], answer["content"]),
+                         ("message", "assistant", [{"type": "text", "text": whole["text"]}]))
+        self.assertEqual(answer["stop_reason"], "max_tokens" if whole["finish_reason"] == "length" else "end_turn")
+        self.assertEqual(answer["usage"]["output_tokens"], whole["usage"]["completion_tokens"])
+        self.assertEqual(answer["chimera"]["epoch"], whole["provenance"]["epoch"])
+        blocks = self.message(system=[{"type": "text", "text": "Be brief."}],
+                              messages=[{"role": "user", "content": [{"type": "text", "text": "Hello"}]}])
+        self.assertEqual(blocks.json["content"], answer["content"])
+        stream = self.message(system="Be brief.", stream=True)
+        kinds = [line.removeprefix("event: ") for line in stream.body.decode().splitlines() if line.startswith("event: ")]
+        self.assertEqual([kinds[0], kinds[1], *kinds[-3:]], ["message_start", "content_block_start", "content_block_stop",
+                                                             "message_delta", "message_stop"])
+        events = stream.events()
+        self.assertEqual("".join(e["delta"]["text"] for e in events if e["type"] == "content_block_delta"), whole["text"])
+        self.assertEqual(events[-2]["usage"]["output_tokens"], answer["usage"]["output_tokens"])
+        for more, status, kind in (({"max_tokens": None}, 400, "invalid_request_error"),
+                                   ({"model": "claude"}, 404, "not_found_error"),
+                                   ({"tools": [{"name": "a"}]}, 400, "invalid_request_error"),
+                                   ({"stop_sequences": [""]}, 400, "invalid_request_error"),
+                                   ({"messages": [{"role": "system", "content": "x"}]}, 400, "invalid_request_error"),
+                                   ({"messages": [{"role": "user", "content": "x"},
+                                                  {"role": "assistant", "content": "y"}]}, 400, "invalid_request_error")):
+            with self.subTest(more=more):
+                refused = self.message(**more)
+                self.assertEqual((refused.status, refused.json["type"], refused.json["error"]["type"]),
+                                 (status, "error", kind))
+        self.assertIn("stop_sequences", self.message(stop_sequences=[""]).json["error"]["message"])
+
     def test_a_client_that_leaves_ends_its_sequence(self) -> None:
         for stream in (True, False):
             with self.subTest(stream=stream):

@@ -65,6 +65,9 @@ class ClientsTest(unittest.TestCase):
     def test_openai(self) -> None:
         self.run_file("openai.test.mjs")
 
+    def test_anthropic(self) -> None:
+        self.run_file("anthropic.test.mjs")
+
     def test_frameworks(self) -> None:
         self.run_file("others.test.mjs")
 

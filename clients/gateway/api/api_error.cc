@@ -44,6 +44,27 @@ std::string_view openai_type(unsigned status) {
   }
 }
 
+std::string_view anthropic_type(unsigned status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 408:
+      return "timeout_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
+  }
+}
+
 Json body_of(ErrorShape shape, const ApiError& error) {
   switch (shape) {
     case ErrorShape::kOpenAi:
@@ -52,6 +73,9 @@ Json body_of(ErrorShape shape, const ApiError& error) {
                 {"type", openai_type(error.status)},
                 {"param", error.param.empty() ? Json() : Json(error.param)},
                 {"code", error.code}}}};
+    case ErrorShape::kAnthropic:
+      return {{"type", "error"},
+              {"error", {{"type", anthropic_type(error.status)}, {"message", error.text()}}}};
     case ErrorShape::kNative:
       return {{"error", {{"code", error.code}, {"message", error.message}, {"hint", error.hint}}}};
   }
@@ -83,6 +107,7 @@ ApiError unsupported(std::string_view param, std::string hint) {
 }
 
 ErrorShape shape_of(std::string_view path) {
+  if (path.starts_with("/v1/messages")) return ErrorShape::kAnthropic;
   return path.starts_with("/v1/") ? ErrorShape::kOpenAi : ErrorShape::kNative;
 }
 

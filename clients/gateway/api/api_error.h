@@ -32,7 +32,7 @@ ApiError bad_field(std::string_view param, std::string_view found_and_expected,
 ApiError unsupported(std::string_view param, std::string hint = {});
 
 /// APIs differ in how they tell of errors.
-enum class ErrorShape : uint8_t { kOpenAi, kNative };
+enum class ErrorShape : uint8_t { kOpenAi, kAnthropic, kNative };
 /// The shape that clients of `path` expect.
 ErrorShape shape_of(std::string_view path);
 

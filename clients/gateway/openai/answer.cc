@@ -3,9 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
+#include <random>
+
+#include "base/json/writer.h"
 
 namespace chimera::gateway::openai {
 namespace {
+
+std::string server_sent(const std::string& data) { return "data: " + data + "\n\n"; }
 
 Json bytes_of(const std::string& text) {
   Json out = Json::array();
@@ -43,13 +49,14 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
       id_(std::move(id)),
       created_(created),
       logprobs_(asked.logprobs),
-      per_prompt_(asked.per_prompt),
-      choices_(asked.calls.size()) {}
+      include_usage_(asked.include_usage),
+      choices_(asked.calls.size()),
+      tally_(asked.calls.size(), asked.per_prompt) {}
 
-std::vector<Json> Answer::on_token(size_t choice, const Json& event) {
+std::string Answer::on_token(size_t choice, const Json& event) {
   Choice& state = choices_[choice];
   const std::string text = event.value("text", "");
-  epoch_ = event.value("epoch", epoch_);
+  tally_.token(event);
   Json of_token = Json::array();
   if (logprobs_) {
     of_token.push_back({{"token", text},
@@ -58,38 +65,43 @@ std::vector<Json> Answer::on_token(size_t choice, const Json& event) {
                         {"top_logprobs", Json::array()}});
     state.logprobs.push_back(of_token[0]);
   }
-  std::vector<Json> chunks;
+  std::string bytes;
   if (!text.empty() || logprobs_ || !state.begun) {
-    chunks.push_back(chunk(choice, text, std::move(of_token), nullptr));
+    bytes = sent(chunk(choice, text, std::move(of_token), nullptr));
   }
   state.text += text;
-  return chunks;
+  return bytes;
 }
 
-std::vector<Json> Answer::on_done(size_t choice, const Json& done) {
+std::string Answer::on_done(size_t choice, const Json& done) {
   Choice& state = choices_[choice];
-  ++done_;
+  tally_.done(choice, done);
   if (const std::string* text = done["text"].string()) state.text = *text;
   state.finish_reason = done.value("finish_reason", "");
-  const Json& usage = done["usage"];
-  completion_tokens_ += usage.value("completion_tokens", int64_t{0});
-  if (choice % per_prompt_ == 0) {  // a prompt counts once, however many answers it has
-    prompt_tokens_ += usage.value("prompt_tokens", int64_t{0});
-    cached_tokens_ += usage.value("cached_tokens", int64_t{0});
-  }
-  const Json& from = done["provenance"];
-  epoch_ = from.value("epoch", epoch_);
-  composition_ = from.value("composition", "");
-  backbone_share_ += from["backbone"].value("share", 0.0);
-  for (const auto& [name, module] : from["modules"].items()) {
-    const auto same = [&, &key = name](const auto& entry) { return entry.first == key; };
-    auto found = std::find_if(shares_.begin(), shares_.end(), same);
-    if (found == shares_.end()) found = shares_.insert(shares_.end(), {name, 0.0});
-    found->second += module.value("share", 0.0);
-  }
   Json last = chunk(choice, "", Json::array(), state.finish_reason);
-  last["chimera"] = provenance();
-  return {std::move(last)};
+  last["chimera"] = tally_.provenance();
+  return sent(std::move(last));
+}
+
+std::string Answer::sent(Json chunk) const {
+  if (include_usage_) chunk["usage"] = nullptr;  // as the API says, in all chunks but the last
+  return server_sent(write_json(chunk));
+}
+
+std::string Answer::end() {
+  std::string bytes;
+  if (include_usage_) {
+    Json last = envelope(/*is_chunk=*/true);
+    last["choices"] = Json::array();
+    last["usage"] = usage();
+    last["chimera"] = tally_.provenance();
+    bytes = server_sent(write_json(last));
+  }
+  return bytes + server_sent("[DONE]");
+}
+
+std::string Answer::failed(const ApiError& error) {
+  return server_sent(error_body(ErrorShape::kOpenAi, error));
 }
 
 Json Answer::envelope(bool is_chunk) const {
@@ -121,7 +133,7 @@ Json Answer::chunk(size_t choice, const std::string& text, Json logprobs, Json f
   state.begun = true;
   Json out = envelope(/*is_chunk=*/true);
   out["choices"] = Json::array({std::move(entry)});
-  if (epoch_ != 0) out["chimera"] = {{"epoch", epoch_}};
+  if (tally_.epoch() != 0) out["chimera"] = {{"epoch", tally_.epoch()}};
   return out;
 }
 
@@ -131,7 +143,7 @@ Json Answer::logprobs_of(const Choice& choice) const {
   return {{"content", choice.logprobs}, {"refusal", nullptr}};
 }
 
-Json Answer::whole() const {
+std::string Answer::whole() {
   Json out = envelope(/*is_chunk=*/false);
   Json list = Json::array();
   for (size_t i = 0; i < choices_.size(); ++i) {
@@ -148,43 +160,25 @@ Json Answer::whole() const {
   }
   out["choices"] = std::move(list);
   out["usage"] = usage();
-  out["chimera"] = provenance();
-  return out;
-}
-
-Json Answer::usage_chunk() const {
-  Json out = envelope(/*is_chunk=*/true);
-  out["choices"] = Json::array();
-  out["usage"] = usage();
-  out["chimera"] = provenance();
-  return out;
+  out["chimera"] = tally_.provenance();
+  return write_json(out);
 }
 
 Json Answer::usage() const {
-  return {{"prompt_tokens", prompt_tokens_},
-          {"completion_tokens", completion_tokens_},
-          {"total_tokens", prompt_tokens_ + completion_tokens_},
-          {"prompt_tokens_details", {{"cached_tokens", cached_tokens_}}}};
+  return {{"prompt_tokens", tally_.prompt_tokens},
+          {"completion_tokens", tally_.completion_tokens},
+          {"total_tokens", tally_.prompt_tokens + tally_.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", tally_.cached_tokens}}}};
 }
 
-Json Answer::provenance() const {
-  const double count = static_cast<double>(done_ == 0 ? 1 : done_);
-  Json modules = Json::object();
-  for (const auto& [name, sum] : shares_) modules[name] = sum / count;
-  return {{"epoch", epoch_},
-          {"composition", composition_},
-          {"modules", std::move(modules)},
-          {"backbone", backbone_share_ / count}};
-}
-
-std::string Answer::shares() const {
-  std::string out;
-  const double count = static_cast<double>(done_ == 0 ? 1 : done_);
-  for (const auto& [name, sum] : shares_) {
-    fmt::format_to(std::back_inserter(out), "{}{}={:.4f}", out.empty() ? "" : ",", name,
-                   sum / count);
-  }
-  return out;
+Job job_of(Completion asked) {
+  static thread_local std::mt19937_64 random{std::random_device()()};
+  std::string id =
+      fmt::format("{}-{:016x}", asked.api == Api::kChat ? "chatcmpl" : "cmpl", random());
+  Job job{.model = asked.model, .stream = asked.stream, .shape = ErrorShape::kOpenAi};
+  job.answerer = std::make_unique<Answer>(asked, std::move(id), std::time(nullptr));
+  job.calls = std::move(asked.calls);
+  return job;
 }
 
 }  // namespace chimera::gateway::openai

@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <array>
 
-#include "base/json/reader.h"
-#include "base/json/writer.h"
+#include "clients/gateway/body/members.h"
+#include "clients/gateway/body/wire_call.h"
 #include "clients/gateway/openai/conversation.h"
-#include "clients/gateway/openai/members.h"
 #include "clients/gateway/openai/unsupported.h"
 #include "clients/wire/ranges.h"
 
@@ -17,7 +16,6 @@ namespace {
 
 constexpr int64_t kMaxChoices = 128;        // as the API says
 constexpr int64_t kDefaultTextTokens = 16;  // likewise, of /v1/completions
-constexpr JsonLimits kBodyLimits{.max_depth = 32, .max_values = 1'052'672};  // as on the wire
 constexpr uint64_t kSeeds = uint64_t{1} << 63;
 
 /// Fields that the wire has under the same name, and ranges of its own.
@@ -27,50 +25,25 @@ constexpr std::array<std::string_view, 7> kSame = {
 /// Builds the calls of one request.
 class Reader {
  public:
-  Reader(Api api, const Json& body, const ModelNames& names)
-      : api_(api), members_(body), names_(names) {}
+  Reader(Api api, const Json& body) : api_(api), members_(body) {}
 
-  std::variant<Completion, ApiError> read(const Request& request) {
-    composition(request);
+  std::variant<Completion, ApiError> read(const Request& request, const ModelNames& names) {
+    call_.composition(members_, request, names);
     if (!members_.ok()) return *members_.finish();
+    out_.api = api_;
+    out_.model = call_.model();
     sampling();
     stream();
-    chimera_member();
     refuse_unsupported(members_, api_);
     choices();
     api_ == Api::kChat ? chat_input() : text_input();
     if (auto problem = members_.finish()) return *problem;
-    for (wire::Call& call : out_.calls) {
-      wire::Generate& options = options_of(call);
-      narrow(options.modules, alias_.modules);
-      narrow(options.modules, of_headers_);
-    }
     return std::move(out_);
   }
 
  private:
-  void composition(const Request& request) {
-    const auto model = members_.text("model");
-    if (members_.ok() && !model) {
-      return members_.fail(bad_field("model", "missing (expected the name of a composition)",
-                                     "GET /v1/models lists them"));
-    }
-    if (!model) return;
-    out_.api = api_;
-    out_.model = *model;
-    auto found = find_composition(names_, *model);
-    if (auto* error = std::get_if<ApiError>(&found)) return members_.fail(std::move(*error));
-    alias_ = std::move(std::get<Alias>(found));
-    auto modules = modules_of_headers(request);
-    if (auto* error = std::get_if<ApiError>(&modules)) return members_.fail(std::move(*error));
-    of_headers_ = std::get<wire::ModuleFilter>(std::move(modules));
-    wire_ = alias_.defaults;
-  }
-
   void sampling() {
-    for (const std::string_view name : kSame) {
-      if (const Json* value = members_.take(name)) wire_[name] = *value;
-    }
+    for (const std::string_view name : kSame) call_.take(members_, name);
     if (const Json* stop = members_.take("stop")) {
       wire_["stop"] = stop->is_string() ? Json::array({*stop}) : *stop;
     }
@@ -83,7 +56,7 @@ class Reader {
     if (api_ == Api::kChat) {
       if (const Json* newer = members_.take("max_completion_tokens")) {
         most = newer;
-        max_tokens_name_ = "max_completion_tokens";
+        call_.rename("max_tokens", "max_completion_tokens");
       }
     }
     if (most != nullptr) {
@@ -126,16 +99,6 @@ class Reader {
     if (auto problem = inner.finish()) members_.fail(std::move(*problem));
   }
 
-  void chimera_member() {
-    const Json* own = members_.take("chimera");
-    if (own == nullptr) return;
-    if (!own->is_object()) return members_.bad("chimera", *own, "an object");
-    Members inner(*own, "chimera.");
-    if (const Json* modules = inner.take("modules")) wire_["modules"] = *modules;
-    if (const Json* deadline = inner.take("deadline_ms")) wire_["deadline_ms"] = *deadline;
-    if (auto problem = inner.finish()) members_.fail(std::move(*problem));
-  }
-
   void choices() {
     count_ = members_.integer("n", 1, kMaxChoices).value_or(1);
     out_.per_prompt = static_cast<size_t>(count_);
@@ -146,12 +109,10 @@ class Reader {
     if (messages == nullptr) {
       return members_.fail(bad_field("messages", "missing (expected the conversation)"));
     }
-    auto conversation = read_conversation(*messages, alias_.system);
+    auto conversation = read_conversation(*messages, call_.system());
     if (auto* error = std::get_if<ApiError>(&conversation)) return members_.fail(*error);
     wire_["messages"] = std::get<Json>(std::move(conversation));
-    if (const Json* more = members_.take("chat_template_kwargs")) {
-      wire_["chat_template_kwargs"] = *more;
-    }
+    call_.take(members_, "chat_template_kwargs");
     add_calls("chat");
   }
 
@@ -185,19 +146,12 @@ class Reader {
     add_calls("generate");
   }
 
-  /// The wire's own reader checks what was gathered, as the daemon will.
-  void add_calls(std::string_view call) {
+  void add_calls(std::string_view name) {
     if (!members_.ok()) return;
-    wire_["id"] = "gateway";
-    wire_["call"] = call;
-    std::string id;
-    auto decoded = wire::decode_request(write_json(wire_), wire::Endpoint::kServe, &id);
-    if (const auto* error = std::get_if<wire::Error>(&decoded)) {
-      return members_.fail(renamed(*error, call));
-    }
-    const wire::Call& read = std::get<wire::Request>(decoded).call;
+    const auto read = call_.read(name);
+    if (const auto* error = std::get_if<ApiError>(&read)) return members_.fail(*error);
     for (int64_t i = 0; i < count_; ++i) {
-      wire::Call copy = read;
+      wire::Call copy = std::get<wire::Call>(read);
       auto& seed = options_of(copy).seed;
       // The same seed for every choice would give the same text every time.
       if (seed) seed = (*seed + static_cast<uint64_t>(i)) % kSeeds;
@@ -205,52 +159,21 @@ class Reader {
     }
   }
 
-  /// "chat.max_tokens: 0 (expected …)", one a line, in the names of the API.
-  ApiError renamed(const wire::Error& error, std::string_view call) const {
-    ApiError out = from_wire(error);
-    const std::string prefix = fmt::format("{}.", call);
-    out.message.clear();
-    std::string_view rest = error.message;
-    while (!rest.empty()) {
-      std::string_view line = rest.substr(0, rest.find('\n'));
-      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-      if (line.starts_with(prefix)) line.remove_prefix(prefix.size());
-      if (!out.message.empty()) out.message += '\n';
-      if (line.starts_with("max_tokens:")) {
-        line.remove_prefix(std::string_view("max_tokens").size());
-        out.message += max_tokens_name_;
-      }
-      out.message += line;
-    }
-    out.hint.clear();  // about the wire
-    out.param = out.message.substr(0, out.message.find_first_of(":[ "));
-    return out;
-  }
-
   const Api api_;
   Members members_;
-  const ModelNames& names_;
   Completion out_;
-  Alias alias_;
-  wire::ModuleFilter of_headers_;
-  Json wire_ = Json::object();
+  WireCall call_;
+  Json& wire_ = call_.fields();
   int64_t count_ = 1;
-  std::string max_tokens_name_ = "max_tokens";
 };
 
 }  // namespace
 
-wire::Generate& options_of(wire::Call& call) {
-  if (auto* chat = std::get_if<wire::Chat>(&call)) return chat->options;
-  return std::get<wire::Generate>(call);
-}
-
 std::variant<Completion, ApiError> read_completion(Api api, const Request& request,
                                                    const ModelNames& names) {
-  const auto body = parse_json(request.body, kBodyLimits);
-  if (!body.ok()) return ApiError{400, "invalid_json", "body: " + body.status().message()};
-  if (!body->is_object()) return ApiError{400, "invalid_json", "body: not a JSON object"};
-  return Reader(api, *body, names).read(request);
+  const auto body = parse_body(request.body);
+  if (const auto* error = std::get_if<ApiError>(&body)) return *error;
+  return Reader(api, std::get<Json>(body)).read(request, names);
 }
 
 }  // namespace chimera::gateway::openai

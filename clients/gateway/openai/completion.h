@@ -10,6 +10,7 @@
 
 #include "clients/gateway/api/api_error.h"
 #include "clients/gateway/api/composition.h"
+#include "clients/gateway/run/job.h"
 #include "clients/wire/protocol.h"
 
 namespace chimera::gateway::openai {
@@ -31,7 +32,7 @@ struct Completion {
 std::variant<Completion, ApiError> read_completion(Api api, const Request& request,
                                                    const ModelNames& names);
 
-/// The options of a call of a Completion.
-wire::Generate& options_of(wire::Call& call);
+/// What answers it, as of now.
+Job job_of(Completion asked);
 
 }  // namespace chimera::gateway::openai

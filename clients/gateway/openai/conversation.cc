@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/quote.h"
-#include "clients/gateway/openai/members.h"
+#include "clients/gateway/body/members.h"
 
 namespace chimera::gateway::openai {
 namespace {

@@ -4,8 +4,8 @@
 // Thread safety: pure function.
 #pragma once
 
+#include "clients/gateway/body/members.h"
 #include "clients/gateway/openai/completion.h"
-#include "clients/gateway/openai/members.h"
 
 namespace chimera::gateway::openai {
 

@@ -1,4 +1,4 @@
-#include "clients/gateway/openai/members.h"
+#include "clients/gateway/body/members.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include "base/suggest.h"
 #include "base/utf8.h"
 
-namespace chimera::gateway::openai {
+namespace chimera::gateway {
 
 std::string shown(const Json& value) {
   if (const std::string* text = value.string()) return quote(*text, 40);
@@ -73,4 +73,4 @@ std::optional<ApiError> Members::finish() {
   return std::nullopt;
 }
 
-}  // namespace chimera::gateway::openai
+}  // namespace chimera::gateway

@@ -12,7 +12,7 @@
 #include "base/json/json.h"
 #include "clients/gateway/api/api_error.h"
 
-namespace chimera::gateway::openai {
+namespace chimera::gateway {
 
 class Members {
  public:
@@ -42,4 +42,4 @@ class Members {
 /// A value as messages show it.
 std::string shown(const Json& value);
 
-}  // namespace chimera::gateway::openai
+}  // namespace chimera::gateway

@@ -1,0 +1,48 @@
+// What an API makes of a request for text: the calls of its choices, and the shape of the answer.
+//
+// Thread safety: none; by the thread of the server's loop.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json/json.h"
+#include "clients/gateway/api/api_error.h"
+#include "clients/gateway/run/tally.h"
+#include "clients/gateway/run/watch.h"
+#include "clients/wire/protocol.h"
+
+namespace chimera::gateway {
+
+/// The events of the choices -> an answer. Knows neither sockets nor the daemon.
+class Answerer {
+ public:
+  virtual ~Answerer() = default;
+
+  /// Each takes an event of a choice and returns what a stream sends for it, perhaps nothing.
+  virtual std::string on_token(size_t choice, const Json& event) = 0;
+  virtual std::string on_done(size_t choice, const Json& done) = 0;
+  /// Of a stream, after the last choice is done, and where it fails after it has begun.
+  virtual std::string end() = 0;
+  virtual std::string failed(const ApiError& error) = 0;
+  /// The whole answer, once every choice is done.
+  virtual std::string whole() = 0;
+
+  /// What the choices took together.
+  virtual const Tally& tally() const = 0;
+};
+
+struct Job {
+  std::vector<wire::Call> calls{};  // generate or chat, one for each choice
+  std::string model{};              // as it was asked for
+  bool stream = false;
+  ErrorShape shape = ErrorShape::kOpenAi;
+  std::unique_ptr<Answerer> answerer{};
+  std::unique_ptr<RunWatch> watch{};  // null: nobody counts
+};
+
+/// The options of a call of a Job.
+wire::Generate& options_of(wire::Call& call);
+
+}  // namespace chimera::gateway

@@ -1,0 +1,219 @@
+#include "clients/gateway/run/run.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "clients/gateway/api/composition.h"
+
+namespace chimera::gateway {
+namespace {
+
+using client::Event;
+
+/// Ends of a sequence that are not what the client asked for.
+std::optional<ApiError> failure_of(const std::string& finish_reason) {
+  if (finish_reason == "deadline") {
+    return from_wire({"deadline_exceeded", "request: its deadline_ms passed", ""});
+  }
+  if (finish_reason == "cancelled") {
+    return from_wire({"cancelled", "request: cancelled by an operator", ""});
+  }
+  if (finish_reason == "revoked") {
+    return from_wire(
+        {"failed_precondition", "modules: revoked while they answered", "ask again with others"});
+  }
+  return std::nullopt;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+class Run : public std::enable_shared_from_this<Run> {
+ public:
+  Run(std::shared_ptr<Exchange> exchange, Caller caller, Upstream& daemon, Job job)
+      : exchange_(std::move(exchange)),
+        caller_(std::move(caller)),
+        daemon_(daemon),
+        job_(std::move(job)),
+        left_(job_.calls.size()),
+        begun_choices_(left_) {}
+
+  void start() {
+    exchange_->on_gone([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->end("client_gone");
+    });
+    for (wire::Call& call : job_.calls) {
+      if (!caller_.modules) break;
+      if (auto error = check_allowed(options_of(call).modules, *caller_.modules)) {
+        return fail(std::move(*error));
+      }
+    }
+    if (needs_module_list()) return ask_modules();
+    send_all();
+  }
+
+ private:
+  bool needs_module_list() {
+    return caller_.modules &&
+           std::any_of(job_.calls.begin(), job_.calls.end(),
+                       [](wire::Call& call) { return !options_of(call).modules.only; });
+  }
+
+  /// "All that it may use" are those of its modules that are there.
+  void ask_modules() {
+    daemon_.send(wire::Info{}, [self = shared_from_this()](client::Result<Event> event) {
+      if (self->ended_) return;
+      if (!event.ok()) return self->fail(from_wire(event.error()));
+      if (event->is_error()) return self->fail(from_wire(event->error()));
+      self->use_only(event->body["modules"]);
+      self->send_all();
+    });
+  }
+
+  void use_only(const Json& modules) {
+    std::vector<std::string> usable;
+    for (const Json& module : modules) {
+      const std::string name = module.value("name", "");
+      if (module.value("enabled", false) && contains(*caller_.modules, name)) {
+        usable.push_back(name);
+      }
+    }
+    for (wire::Call& call : job_.calls) {
+      auto& filter = options_of(call).modules;
+      if (!filter.only) filter.only = usable;
+      std::erase_if(filter.exclude, [&](const auto& name) { return !contains(usable, name); });
+    }
+  }
+
+  void send_all() {
+    ids_.resize(job_.calls.size());
+    for (size_t i = 0; i < job_.calls.size() && !ended_; ++i) {
+      ids_[i] =
+          daemon_.send(job_.calls[i], [self = shared_from_this(), i](client::Result<Event> event) {
+            self->on_event(i, std::move(event));
+          });
+    }
+    job_.calls.clear();  // prompts may be long, answers last
+  }
+
+  void on_event(size_t choice, client::Result<Event> event) {
+    const bool final = !event.ok() || event->is_final();
+    if (final) ids_[choice].clear();
+    if (ended_) return;
+    if (!event.ok()) return fail(from_wire(event.error()));
+    if (event->is_error()) return fail(from_wire(event->error()));
+    count(choice, event->body, final);
+    if (!final) return send(job_.answerer->on_token(choice, event->body));
+    if (auto failure = failure_of(event->body.value("finish_reason", ""))) {
+      return fail(std::move(*failure));
+    }
+    std::string bytes = job_.answerer->on_done(choice, event->body);
+    if (--left_ > 0) return send(std::move(bytes));
+    if (job_.stream) bytes += job_.answerer->end();
+    finish(std::move(bytes));
+  }
+
+  void count(size_t choice, const Json& event, bool final) {
+    if (job_.watch == nullptr) return;
+    const bool first = !begun_choices_[choice];
+    begun_choices_[choice] = true;
+    if (!final) {
+      if (first) job_.watch->first_token(seconds());
+      return;
+    }
+    const Json& timing = event["timing"];
+    const ChoiceTimes times{.queue = timing.value("queue_ms", 0.0) / 1000.0,
+                            .prefill = timing.value("prefill_ms", 0.0) / 1000.0,
+                            .decode = timing.value("decode_ms", 0.0) / 1000.0,
+                            .tokens = event["usage"].value("completion_tokens", int64_t{0})};
+    // Without a stream there was no event to see it by.
+    if (first && times.tokens > 0) job_.watch->first_token(times.queue + times.prefill);
+    job_.watch->choice(times);
+  }
+
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  }
+
+  /// Errors before the first event have a status of their own, so the head waits for it.
+  void send(std::string bytes) {
+    if (!job_.stream || bytes.empty() || ended_) return;
+    if (begun_) return exchange_->write(std::move(bytes));
+    begun_ = true;
+    exchange_->begin(
+        {.content_type = "text/event-stream; charset=utf-8",
+         .body = std::move(bytes),
+         .headers = {{"cache-control", "no-store"},
+                     {"x-accel-buffering", "no"},
+                     {"chimera-epoch", std::to_string(job_.answerer->tally().epoch())}}});
+  }
+
+  void finish(std::string last) {
+    if (job_.stream) {
+      send(std::move(last));
+      if (!ended_) exchange_->finish();
+      return end("ok");
+    }
+    Response response{.body = job_.answerer->whole() + "\n"};
+    response.headers = {{"cache-control", "no-store"},
+                        {"chimera-epoch", std::to_string(job_.answerer->tally().epoch())},
+                        {"chimera-modules", job_.answerer->tally().shares_text()}};
+    exchange_->respond(std::move(response));
+    end("ok");
+  }
+
+  void fail(ApiError error) {
+    if (begun_) {
+      send(job_.answerer->failed(error));
+      if (!ended_) exchange_->finish();
+    } else {
+      exchange_->respond(error_response(job_.shape, error));
+    }
+    end(error.code);
+  }
+
+  /// Nothing more is told; what is still in progress is cancelled.
+  void end(std::string outcome) {
+    if (ended_) return;
+    ended_ = true;
+    if (job_.watch != nullptr) {
+      const Tally& tally = job_.answerer->tally();
+      job_.watch->ended({.outcome = std::move(outcome),
+                         .seconds = seconds(),
+                         .input_tokens = tally.prompt_tokens,
+                         .output_tokens = tally.completion_tokens,
+                         .cached_tokens = tally.cached_tokens,
+                         .shares = tally.shares()});
+      job_.watch.reset();
+    }
+    for (const std::string& id : ids_) {
+      if (!id.empty()) daemon_.cancel(id);
+    }
+    caller_.slot.reset();
+    exchange_.reset();
+  }
+
+  std::shared_ptr<Exchange> exchange_;
+  Caller caller_;
+  Upstream& daemon_;
+  Job job_;
+  size_t left_;  // choices that are not done
+  std::vector<bool> begun_choices_;
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::vector<std::string> ids_;  // "": ended
+  bool begun_ = false, ended_ = false;
+};
+
+}  // namespace
+
+wire::Generate& options_of(wire::Call& call) {
+  if (auto* chat = std::get_if<wire::Chat>(&call)) return chat->options;
+  return std::get<wire::Generate>(call);
+}
+
+void run(std::shared_ptr<Exchange> exchange, Caller caller, Upstream& daemon, Job job) {
+  std::make_shared<Run>(std::move(exchange), std::move(caller), daemon, std::move(job))->start();
+}
+
+}  // namespace chimera::gateway
