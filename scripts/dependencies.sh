@@ -12,6 +12,7 @@ CHIMERA_PACKAGES=(
   libyaml-cpp-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   libzmq3-dev cppzmq-dev
   libpcre2-dev libutf8proc-dev libssl-dev libsodium-dev libseccomp-dev libzstd-dev zstd libedit-dev
+  prometheus-cpp-dev
   libgtest-dev libgmock-dev
   ccache mold curl
   python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy

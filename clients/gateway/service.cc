@@ -12,6 +12,7 @@
 #include "clients/gateway/openai/completion.h"
 #include "clients/gateway/openai/models.h"
 #include "clients/gateway/run/run.h"
+#include "clients/gateway/watched.h"
 
 namespace chimera::gateway {
 namespace {
@@ -40,6 +41,7 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
   static constexpr std::array kDoors = {
       Door{"/healthz", "GET", std::nullopt, &Service::alive},
       Door{"/readyz", "GET", std::nullopt, &Service::ready},
+      Door{"/metrics", "GET", Right::kObserve, &Service::metrics},
       Door{"/v1/models", "GET", Right::kGenerate, &Service::models},
       Door{"/v1/models/", "GET", Right::kGenerate, &Service::models},
       Door{"/v1/chat/completions", "POST", Right::kGenerate, &Service::complete},
@@ -69,6 +71,16 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
                   "docs/gateway.md lists the paths"};
 }
 
+/// Of a fixed set, so that nobody makes up labels.
+std::string Service::route_of(const std::variant<const Door*, ApiError>& door,
+                              const Request& request) {
+  const auto* found = std::get_if<const Door*>(&door);
+  if (found == nullptr) return "unmatched";
+  const std::string_view path = (*found)->path;
+  if (!path.empty()) return std::string(path) + (path.ends_with('/') ? "{id}" : "");
+  return request.path;  // a call of the native API is one of those that there are
+}
+
 Service::Service(const GatewayConfig& config, Keys keys, Server& server)
     : config_(config),
       server_(server),
@@ -83,7 +95,11 @@ Service::Service(const GatewayConfig& config, Keys keys, Server& server)
 HttpHandlers Service::handlers() {
   return {.admit = [this](const Request& head) { return admit(head); },
           .handle = [this](std::shared_ptr<Exchange> exchange) { handle(std::move(exchange)); },
-          .refuse = &refusal};
+          .refuse =
+              [this](unsigned status, std::string_view path, std::string_view problem) {
+                metrics_->http("_OTHER", "refused", status, 0.0);
+                return refusal(status, path, problem);
+              }};
 }
 
 void Service::set_keys(Keys keys) {
@@ -98,6 +114,7 @@ void Service::drain() {
 
 void Service::handle(std::shared_ptr<Exchange> exchange) {
   const auto door = door_of(exchange->request());
+  exchange = watched(exchange, metrics_, route_of(door, exchange->request()));
   const Request& request = exchange->request();
   if (const auto* problem = std::get_if<ApiError>(&door)) {
     return exchange->respond(error_response(shape_of(request.path), *problem));
@@ -139,7 +156,12 @@ void Service::complete(std::shared_ptr<Exchange> exchange) {
         {429, "resource_exhausted", "streams: as many in progress as the key may have at once",
          "wait for one of them to end"}));
   }
-  run(std::move(exchange), std::move(caller), *daemon_, std::get<Job>(std::move(job)));
+  auto& asked = std::get<Job>(job);
+  asked.watch = metrics_->watch(
+      request.path == "/v1/completions" ? "text_completion" : "chat",
+      config_.models.aliases.contains(asked.model) ? asked.model : config_.models.name,
+      principal->name);
+  run(std::move(exchange), std::move(caller), *daemon_, std::move(asked));
 }
 
 void Service::models(std::shared_ptr<Exchange> exchange) {
@@ -201,6 +223,24 @@ void Service::ready(std::shared_ptr<Exchange> exchange) {
                   if (status != "ok") return refuse(*exchange, "daemon: " + status);
                   exchange->respond({.body = "{\"status\":\"ok\"}\n"});
                 });
+}
+
+void Service::metrics(std::shared_ptr<Exchange> exchange) {
+  metrics_->connections(server_.connections());
+  const auto state = std::make_shared<DaemonState>();
+  const auto left = std::make_shared<int>(3);
+  const auto took = [this, exchange, state, left](Json DaemonState::*member) {
+    return [this, exchange, state, left, member](client::Result<client::Event> event) {
+      if (event.ok() && !event->is_error()) (*state).*member = event->body;
+      if (--*left > 0) return;
+      exchange->respond({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                         .body = metrics_->text(*state),
+                         .headers = {{"cache-control", "no-store"}}});
+    };
+  };
+  daemon_->send(wire::Stats{}, took(&DaemonState::stats));
+  daemon_->send(wire::Modules{}, took(&DaemonState::modules));
+  daemon_->send(wire::Routing{}, took(&DaemonState::routing));
 }
 
 }  // namespace chimera::gateway

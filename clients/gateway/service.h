@@ -15,6 +15,7 @@
 #include "clients/gateway/api/upstream.h"
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/http/server.h"
+#include "clients/gateway/metrics/metrics.h"
 #include "clients/gateway/run/job.h"
 
 namespace chimera::gateway {
@@ -38,6 +39,8 @@ class Service {
     void (Service::*answer)(std::shared_ptr<Exchange>);
   };
   std::variant<const Door*, ApiError> door_of(const Request& request) const;
+  static std::string route_of(const std::variant<const Door*, ApiError>& door,
+                              const Request& request);
 
   Admission admit(const Request& head);
   std::optional<ApiError> check(const Request& head) const;
@@ -51,6 +54,7 @@ class Service {
   void native_call(std::shared_ptr<Exchange> exchange);
   void ready(std::shared_ptr<Exchange> exchange);
   void alive(std::shared_ptr<Exchange> exchange);
+  void metrics(std::shared_ptr<Exchange> exchange);
 
   Caller caller_of(const Request& request) const;
   /// A place among the streams of the principal; null when all are taken.
@@ -62,6 +66,7 @@ class Service {
   Keys keys_;
   std::map<std::string, std::shared_ptr<int64_t>> streams_;  // in progress, by principal
   bool draining_ = false;
+  const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
   std::unique_ptr<Upstream> daemon_;  // after what its callbacks use
 };
 

@@ -25,6 +25,7 @@ Admission Service::admit(const Request& head) {
   admission.headers = {{"x-content-type-options", "nosniff"}};
   if (const auto problem = check(head)) {
     admission.refusal = error_response(shape_of(head.path), *problem);
+    metrics_->http("_OTHER", "refused", problem->status, 0.0);
   } else {
     Headers cors = cors_headers(head, config_.browser);
     const bool asked_first = head.method == "OPTIONS";
