@@ -1,7 +1,7 @@
 // One thread that runs jobs one after the other. Its priority is that of the process: plugin hosts
 // are started here and inherit it, and without privileges nobody could raise theirs again.
 //
-// Thread safety: run() may be called from any thread but the worker's own.
+// Thread safety: run() may be called from any thread but the worker's own, post() from any.
 #pragma once
 
 #include <cstddef>
@@ -39,11 +39,19 @@ class SerialWorker {
   Answer run(Job job) {
     auto promise = std::make_shared<std::promise<Answer>>();
     std::future<Answer> answer = promise->get_future();
-    const Status queued = enqueue([promise, job = std::move(job)](bool stopping) mutable {
-      promise->set_value(stopping ? Answer(stopped()) : guarded<Answer>(job));
-    });
-    if (!queued.ok()) return Answer(queued);
+    post(std::move(job), [promise](Answer given) { promise->set_value(std::move(given)); });
     return answer.get();
+  }
+
+  /// The same without waiting: `done` takes the answer, once, on the worker's thread, or on the
+  /// caller's when the job is refused.
+  template <class Job, class Done, class Answer = std::invoke_result_t<Job>>
+  void post(Job job, Done done) {
+    auto shared = std::make_shared<Done>(std::move(done));
+    const Status queued = enqueue([shared, job = std::move(job)](bool stopping) mutable {
+      (*shared)(stopping ? Answer(stopped()) : guarded<Answer>(job));
+    });
+    if (!queued.ok()) (*shared)(Answer(queued));
   }
 
  private:

@@ -95,19 +95,21 @@ Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch
           published.hint()};
 }
 
-Status Registry::Impl::publish_patiently(const std::shared_ptr<const RoutingTable>& table,
-                                         InFlight in_flight) {
-  const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
+Status Registry::Impl::publish_patiently(const Running& running,
+                                         const std::shared_ptr<const RoutingTable>& table,
+                                         InFlight in_flight, Patience* patience) {
   for (;;) {
     const auto start = std::chrono::steady_clock::now();
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - start);
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(patience->deadline - start);
     const auto attempt = std::clamp(left, std::chrono::milliseconds(0), kAttempt);
     Status status = options.engine->publish(table, in_flight, attempt);
     // An answer before its time was up is final; it was not for want of a free epoch.
     const bool waited = std::chrono::steady_clock::now() - start >= attempt;
     if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
-    if (revokes_waiting > 0) return overtaken();
-    if (stopping) return {Code::kUnavailable, "the daemon is stopping"};
+    CHIMERA_RETURN_IF_ERROR(still_wanted(running));
+    patience->gave_way = revokes_waiting > 0;
+    if (patience->gave_way) return status;
   }
 }
 
@@ -135,18 +137,38 @@ ChangeReport Registry::Impl::make_current(Current next, const std::string& diges
   return report;
 }
 
-Result<ChangeReport> Registry::Impl::commit(uint64_t basis, const Edit& edit, InFlight in_flight,
-                                            uint64_t origin) {
+Result<ChangeReport> Registry::Impl::commit(const Running& running, const Edit& edit,
+                                            InFlight in_flight, uint64_t origin) {
+  const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
+  for (;;) {
+    Patience patience{deadline};
+    Result<ChangeReport> report = try_commit(running, edit, in_flight, origin, &patience);
+    if (!patience.gave_way) return report;
+    const MutexLock until_revoked(revoke_mutex);
+  }
+}
+
+Result<ChangeReport> Registry::Impl::try_commit(const Running& running, const Edit& edit,
+                                                InFlight in_flight, uint64_t origin,
+                                                Patience* patience) {
   // First of all locals, so that what they hold is gone before a waiting revocation gets its turn.
   const MutexLock lock(commit_mutex);
+  CHIMERA_RETURN_IF_ERROR(still_wanted(running));
   Current from = current();
-  if (from.epoch != basis) return overtaken();
+  const uint64_t basis = from.epoch;
   const LoadedComposition before = from.loaded;
   LoadedComposition next = std::move(from.loaded);
   CHIMERA_RETURN_IF_ERROR(edit(&next));
   std::vector<ChangeItem> changes = difference(before, next);
   const std::string digest = next.composition.digest();
+  const auto note_edit = [&] {
+    const Change& change = *running.change;
+    if (change.kind == Change::Kind::kEdit) {
+      queue.note_edit(change.turn, change.names.front(), running.edit);
+    }
+  };
   if (changes.empty()) {
+    note_edit();
     log::debug("unchanged", {{"epoch", basis}});
     return ChangeReport{
         basis, digest, {}, options.engine->current().notes, disabled_modules(next.composition)};
@@ -154,20 +176,28 @@ Result<ChangeReport> Registry::Impl::commit(uint64_t basis, const Edit& edit, In
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
-  CHIMERA_RETURN_IF_ERROR(
-      persist_and(next, epoch, origin, [&] { return publish_patiently(*table, in_flight); }));
+  CHIMERA_RETURN_IF_ERROR(persist_and(next, epoch, origin, [&] {
+    return publish_patiently(running, *table, in_flight, patience);
+  }));
   ChangeReport report = make_current({epoch, std::move(next), origin == 0 ? epoch : origin}, digest,
                                      std::move(changes));
+  note_edit();
   report.notes = (*table)->notes();
   log_notes(report.notes);
   return report;
 }
 
-Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
+Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t asked) {
+  // Before the commit: a load that commits after it is refused, and what one before it brought in
+  // is taken out.
+  queue.note_revocation(asked, name);
+  const MutexLock turn(revoke_mutex);
   const Announcement announcement(revokes_waiting);
   const MutexLock lock(commit_mutex);
   LoadedComposition next = current().loaded;
-  if (next.composition.find(name) == nullptr) return unknown_module(next.composition, name);
+  if (next.composition.find(name) == nullptr && !queue.loading(name, asked)) {
+    return unknown_module(next.composition, name);
+  }
   const Composition before = next.composition;
   revoke_module(&next, name);
   uint64_t epoch = 0;
@@ -178,6 +208,7 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name) {
   const std::string digest = next.composition.digest();
   std::vector<ChangeItem> changes = difference(before, next.composition);
   for (ChangeItem& item : changes) item.action = ChangeAction::kRevoke;
+  if (changes.empty()) changes.push_back({ChangeAction::kRevoke, name, "while it was loaded"});
   ChangeReport report = make_current({epoch, std::move(next), epoch}, digest, std::move(changes));
   report.notes = (*table)->notes();
   return report;

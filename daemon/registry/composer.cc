@@ -81,6 +81,14 @@ void put_module(LoadedComposition* target, std::shared_ptr<const Module> module,
   target->modules.push_back(std::move(module));
 }
 
+void edit_module(LoadedComposition* target, const std::string& name, const ModuleEdit& edit) {
+  for (CompositionModule& module : target->composition.modules) {
+    if (module.name != name) continue;
+    module.enabled = edit.enabled.value_or(module.enabled);
+    module.bias = edit.bias.value_or(module.bias);
+  }
+}
+
 void remove_module(LoadedComposition* target, const std::string& name) {
   auto& entries = target->composition.modules;
   const auto it =

@@ -1,16 +1,21 @@
-// Inside of Registry, shared by registry.cc (the changes) and commit.cc (how one becomes durable
-// and current).
+// Inside of Registry, shared by registry.cc (what is asked for, and by whom it is done), edits.cc
+// and loads.cc (the changes) and commit.cc (how one becomes durable and current).
 //
-// Two locks. `commit` is held while a composition follows another: written, published, taken as
+// Three locks. `commit` is held while a composition follows another: written, published, taken as
 // current. Preparing a change (loading, probing) happens outside of it, so a revocation only waits
-// for a commit, and a waiting commit gives way to it. `state` guards the current composition for
-// readers and is held for copies only.
+// for a commit, and a waiting commit gives way to it: it takes its publication back and tries again
+// once the revocation, which holds `revoke` all the while, is done. `state` guards the current
+// composition for readers and is held for copies only.
 //
-// Thread safety: the methods' own comments; changes run on `worker`, revocations on their callers'
-// threads, readers on any.
+// Every change is made to the composition that is current when it is committed, whatever it was
+// when the change was prepared.
+//
+// Thread safety: the methods' own comments; changes that load run on `loads`, the others on
+// `edits`, revocations on their callers' threads, readers on any.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,12 +36,23 @@ namespace chimera {
 struct Registry::Impl {
   Impl(Options o, FirstEpoch first);
 
+  /// A change in progress.
+  struct Running {
+    std::shared_ptr<const Change> change;
+    std::function<Status()> asker_wants;  // Asker::still_wanted
+    ModuleEdit edit = {};                 // of one that edits
+  };
+  /// Not ok when the change is to be given up: the daemon stops, its asker has gone, or its module
+  /// was revoked meanwhile.
+  Status still_wanted(const Running& running) const;
+
   struct Current {
     uint64_t epoch = 0;
     LoadedComposition loaded;
     uint64_t place = 0;  // in the history; EpochRecord::place
   };
   Current current() const EXCLUDES(state_mutex);
+  bool is_loaded(const std::string& name) const EXCLUDES(state_mutex);
   /// What a change is prepared on. Keeps no module alive.
   struct Basis {
     uint64_t epoch = 0;
@@ -50,30 +66,41 @@ struct Registry::Impl {
 
   /// Changes the current composition in place, or says why it cannot.
   using Edit = std::function<Status(LoadedComposition* next)>;
-  /// Makes what `edit` does to the current composition current, or changes nothing. Refused as
-  /// overtaken when the epoch is not `basis` any more. When this returns, it holds no module.
-  /// `origin` as EpochRecord's.
-  Result<ChangeReport> commit(uint64_t basis, const Edit& edit, InFlight in_flight,
-                              uint64_t origin = 0) EXCLUDES(commit_mutex);
+  /// Makes what `edit` does to the current composition current, or changes nothing. `edit` may run
+  /// several times. When this returns, it holds no module. `origin` as EpochRecord's.
+  Result<ChangeReport> commit(const Running& running, const Edit& edit, InFlight in_flight,
+                              uint64_t origin = 0) EXCLUDES(commit_mutex, revoke_mutex);
   /// Runs on the caller's thread and overtakes everything else.
-  Result<ChangeReport> revoke(const std::string& name) EXCLUDES(commit_mutex);
+  Result<ChangeReport> revoke(const std::string& name, uint64_t turn)
+      EXCLUDES(commit_mutex, revoke_mutex);
+
+  Result<ChangeReport> make(const UnloadArgs& args, const Running& running);
+  Result<ChangeReport> make(const UnloadFromArgs& args, const Running& running);
+  Result<ChangeReport> make(const EditArgs& args, const Running& running);
 
   /// The loader, for a daemon that serves already: in the background (background.h).
-  Result<std::shared_ptr<const Module>> load_beside_streams(const std::string& dir);
+  Result<std::shared_ptr<const Module>> load_beside_streams(
+      const std::string& dir, const std::function<Status()>& still_wanted);
   /// Loads what `spec` wishes. Refusals are collected; entries that failed are left out.
-  Preparation prepare(Basis basis, const CompositionSpec& spec, std::vector<Status>* refusals);
-  Result<Preparation> prepare(Basis basis, const EpochRecord& record);
+  Preparation prepare(Basis basis, const CompositionSpec& spec,
+                      const std::function<Status()>& still_wanted, std::vector<Status>* refusals);
+  Result<Preparation> prepare(Basis basis, const EpochRecord& record,
+                              const std::function<Status()>& still_wanted);
   /// commit() of a whole composition.
-  Result<ChangeReport> put_in_place(uint64_t basis, const Preparation& prepared, InFlight in_flight,
-                                    uint64_t origin = 0);
+  Result<ChangeReport> put_in_place(const Running& running, const Preparation& prepared,
+                                    InFlight in_flight, uint64_t origin = 0);
   Result<EpochRecord> find_record(std::optional<uint64_t> epoch) const;
-  /// Whether the module in `dir` may come in without a person who asks for it.
-  static Status check_unasked(const Basis& from, const std::string& dir, LoadSource source);
-  Result<ChangeReport> load(const LoadArgs& args);
+  /// Whether a module may come in if no person asks for it.
+  static Status check_unasked(const LoadedComposition& now, const Manifest& manifest,
+                              const LoadArgs& args);
+  Result<ChangeReport> make(const LoadArgs& args, const Running& running);
+  Result<ChangeReport> make(const ApplyArgs& args, const Running& running);
+  Result<ChangeReport> make(const RollbackArgs& args, const Running& running);
   PlanReport plan(const CompositionSpec& spec);
 
   const Options options;
 
+  Mutex revoke_mutex;  // before commit_mutex
   Mutex commit_mutex;
   std::atomic<int> revokes_waiting{0};
   std::atomic<bool> stopping{false};
@@ -82,15 +109,26 @@ struct Registry::Impl {
   Current now GUARDED_BY(state_mutex);
   std::vector<std::weak_ptr<const Module>> retiring GUARDED_BY(state_mutex);
 
-  SerialWorker worker;  // last: its jobs use all of the above
+  std::atomic<uint64_t> turns{0};
+  ChangeQueue queue;
+
+  SerialWorker loads, edits;  // last: their jobs use all of the above
 
  private:
+  /// How long a change waits for its publication.
+  struct Patience {
+    std::chrono::steady_clock::time_point deadline;
+    bool gave_way = false;  // out: to a revocation
+  };
   Result<std::shared_ptr<const RoutingTable>> next_table(const LoadedComposition& next,
                                                          uint64_t* epoch) const;
   /// Writes the record, calls `publish`, takes the record back if that fails.
   Status persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
                      const std::function<Status()>& publish);
-  Status publish_patiently(const std::shared_ptr<const RoutingTable>& table, InFlight in_flight);
+  Status publish_patiently(const Running& running, const std::shared_ptr<const RoutingTable>& table,
+                           InFlight in_flight, Patience* patience);
+  Result<ChangeReport> try_commit(const Running& running, const Edit& edit, InFlight in_flight,
+                                  uint64_t origin, Patience* patience) EXCLUDES(commit_mutex);
   /// Puts those of `left` that are not current on the list of the retiring.
   void note_retiring(const std::vector<std::shared_ptr<const Module>>& left) REQUIRES(state_mutex);
   ChangeReport make_current(Current next, const std::string& digest,

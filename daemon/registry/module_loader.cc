@@ -64,7 +64,8 @@ LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir) {
+Result<std::shared_ptr<const Module>> ModuleLoader::load(
+    const std::string& dir, const std::function<Status()>& still_wanted) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
@@ -78,7 +79,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir)
   }
 
   set_loading(std::make_shared<const Manifest>(*manifest));
-  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest);
+  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest, still_wanted);
   set_loading(nullptr);
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
@@ -88,8 +89,9 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir)
   return module;
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const std::string& dir,
-                                                             const Manifest& manifest) {
+Result<std::shared_ptr<const Module>> ModuleLoader::load_new(
+    const std::string& dir, const Manifest& manifest, const std::function<Status()>& still_wanted) {
+  if (still_wanted) CHIMERA_RETURN_IF_ERROR(still_wanted());
   Result<ModuleSize> size = module_size(dir, manifest, info_);
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
   if (!size.ok()) size = ModuleSize{};
@@ -110,6 +112,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const std::string& 
   place.correct(std::max(size->resident, (*loaded)->resident_bytes()));
   auto counted = std::make_shared<Counted>(Counted{std::move(place), std::move(*loaded)});
   const std::shared_ptr<const Module> module(counted, counted->module.get());
+  if (still_wanted) CHIMERA_RETURN_IF_ERROR(still_wanted());
   CHIMERA_RETURN_IF_ERROR(probe(module));
   return module;
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -40,8 +41,9 @@ class ModuleLoader {
 
   /// `dir` is absolute and normal. On failure nothing is kept. resource_exhausted, before any
   /// weight is read, when the module does not fit the ledger's budget; it keeps its place there for
-  /// as long as anybody keeps the module.
-  Result<std::shared_ptr<const Module>> load(const std::string& dir);
+  /// as long as anybody keeps the module. `still_wanted` as Asker's.
+  Result<std::shared_ptr<const Module>> load(const std::string& dir,
+                                             const std::function<Status()>& still_wanted = nullptr);
   /// Manifest of the module being loaded right now, null when none.
   std::shared_ptr<const Manifest> loading() const;
 
@@ -69,7 +71,8 @@ class ModuleLoader {
   void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
                 std::vector<Stamp> stamps);
   /// Loads, counts, probes.
-  Result<std::shared_ptr<const Module>> load_new(const std::string& dir, const Manifest& manifest);
+  Result<std::shared_ptr<const Module>> load_new(const std::string& dir, const Manifest& manifest,
+                                                 const std::function<Status()>& still_wanted);
   Status probe(const std::shared_ptr<const Module>& module);
   Status run_probe(const std::shared_ptr<const Module>& module);
   Result<ScoreText> probe_input(const Manifest& manifest) const;

@@ -9,8 +9,8 @@ namespace chimera {
 
 Status overtaken() {
   return {Code::kUnavailable,
-          "found the composition changed by a revocation meanwhile (expected it unchanged)",
-          "Try again on the new composition"};
+          "found a module of the change revoked meanwhile (expected it to stay)",
+          "Ask again if it is to come in all the same"};
 }
 
 CurrentModules::CurrentModules(const LoadedComposition& current)
@@ -49,6 +49,12 @@ Status Preparation::add(std::shared_ptr<const Module> module, bool enabled, floa
   entries_.push_back(
       {name, {PreparedModule(std::move(module), current_), std::move(dir), enabled, bias}});
   return {};
+}
+
+std::vector<std::string> Preparation::names() const {
+  std::vector<std::string> out;
+  for (const auto& [name, entry] : entries_) out.push_back(name);
+  return out;
 }
 
 Result<LoadedComposition> Preparation::finish() const {

@@ -45,8 +45,10 @@ class Preparation {
 
   /// already_exists when a module of that name is in, invalid_argument for an impossible bias.
   Status add(std::shared_ptr<const Module> module, bool enabled, float bias);
-  /// unavailable when one of the modules was revoked meanwhile.
+  /// unavailable when one of the modules that were current has gone meanwhile.
   Result<LoadedComposition> finish() const;
+  /// Names of the modules that are in.
+  std::vector<std::string> names() const;
 
  private:
   struct Entry {
@@ -60,7 +62,7 @@ class Preparation {
   std::vector<std::pair<std::string, Entry>> entries_;  // by name
 };
 
-/// A change was prepared on a composition that a revocation has replaced since.
+/// A change relied on a module that was taken out since.
 Status overtaken();
 
 }  // namespace chimera

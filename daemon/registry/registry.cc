@@ -1,11 +1,5 @@
 #include "daemon/registry/registry.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-
-#include "base/log/log.h"
-#include "base/threads/background.h"
 #include "daemon/registry/impl.h"
 
 namespace chimera {
@@ -39,14 +33,10 @@ ModuleStatus describe(const Module& module, ModuleState state) {
 
 }  // namespace
 
-Registry::Impl::Impl(Options o, FirstEpoch first) : options(o) {
+Registry::Impl::Impl(Options o, FirstEpoch first)
+    : options(o), queue([this](const std::string& name) { return is_loaded(name); }) {
   const MutexLock lock(state_mutex);
   now = {first.epoch, std::move(first.loaded), first.place};
-}
-
-Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir) {
-  const BackgroundScope background;
-  return options.loader->load(dir);
 }
 
 Registry::Impl::Current Registry::Impl::current() const {
@@ -60,264 +50,110 @@ Registry::Impl::Basis Registry::Impl::basis() const {
           is.loaded.set_aside};
 }
 
-Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
-                                    std::vector<Status>* refusals) {
-  Preparation next(std::move(basis.modules), options.loader->fingerprint(), spec.top_k);
-  for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
-    const Result<std::string> dir = normal_module_path(wish.path);
-    if (!dir.ok()) {
-      refusals->push_back(dir.status());
-      continue;
-    }
-    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
-    Status status = module.status();
-    if (status.ok()) status = next.add(std::move(*module), wish.enabled, wish.bias);
-    if (!status.ok()) refusals->push_back(std::move(status));
-  }
-  return next;
+bool Registry::Impl::is_loaded(const std::string& name) const {
+  const MutexLock lock(state_mutex);
+  return now.loaded.composition.find(name) != nullptr;
 }
 
-Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& record) {
-  const std::string& fingerprint = options.loader->fingerprint();
-  if (record.composition.backbone_fingerprint != fingerprint) {
-    return Status(Code::kFailedPrecondition,
-                  fmt::format("epoch {}: found backbone {} (expected {})", record.epoch,
-                              record.composition.backbone_fingerprint, fingerprint),
-                  "It belongs to another backbone; choose a later epoch");
+Status Registry::Impl::still_wanted(const Running& running) const {
+  if (stopping) return {Code::kUnavailable, "the daemon is stopping"};
+  if (running.asker_wants) CHIMERA_RETURN_IF_ERROR(running.asker_wants());
+  const Change& change = *running.change;
+  if (!change.loads()) return {};
+  for (const std::string& name : change.names) {
+    if (queue.revoked_since(change.turn, name)) return overtaken();
   }
-  for (const CompositionModule& wanted : record.composition.modules) {
-    const auto& revoked = basis.revoked;
-    if (std::find(revoked.begin(), revoked.end(), wanted.name) == revoked.end()) continue;
-    return revoked_refusal(fmt::format("rollback: epoch {}", record.epoch), wanted.name);
-  }
-  Preparation next(std::move(basis.modules), fingerprint, record.composition.top_k);
-  std::vector<Status> refusals;
-  for (const CompositionModule& wanted : record.composition.modules) {
-    const std::string context = fmt::format("epoch {}: module {}", record.epoch, wanted.name);
-    Result<std::shared_ptr<const Module>> module = load_beside_streams(wanted.path);
-    Status status = module.status();
-    if (!status.ok()) {
-      status = status.with_context(context);
-    } else if ((*module)->manifest.digest != wanted.digest) {
-      status = {Code::kFailedPrecondition,
-                fmt::format("{}: {}: found version {}, {} (expected {}, {})", context, wanted.path,
-                            (*module)->manifest.version, (*module)->manifest.digest, wanted.version,
-                            wanted.digest),
-                "Put the recorded version back into that directory"};
-    } else {
-      status = next.add(std::move(*module), wanted.enabled, wanted.bias);
-    }
-    if (!status.ok()) refusals.push_back(std::move(status));
-  }
-  if (!refusals.empty()) return join(refusals);
-  return next;
+  return {};
 }
 
-Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) const {
-  const std::vector<EpochRecord> history =
-      epoch ? options.store->history() : options.store->history_of(options.loader->fingerprint());
-  const Current is = current();
-  for (auto it = history.rbegin(); it != history.rend(); ++it) {
-    // Without an epoch each rollback goes one step further back, also from where one led to.
-    if (epoch ? it->epoch == *epoch
-              : it->epoch < is.place && it->composition != is.loaded.composition) {
-      return *it;
-    }
-  }
-  if (!epoch) {
-    return Status(Code::kFailedPrecondition,
-                  "rollback: found no earlier composition (expected one in the history)");
-  }
-  return Status(Code::kNotFound,
-                history.empty()
-                    ? fmt::format("epoch: found {} (expected a recorded one; none is)", *epoch)
-                    : fmt::format("epoch: found {} (expected a recorded one in {}..{})", *epoch,
-                                  history.front().epoch, history.back().epoch),
-                "`chimera epochs` lists them");
+namespace {
+
+/// Names a module by its manifest; one that cannot be read is told when it is loaded.
+void add_module(const std::string& path, Change* change) {
+  const Result<std::string> dir = normal_module_path(path);
+  if (!dir.ok()) return;
+  change->names.push_back(*dir);
+  const Result<Manifest> manifest = read_manifest(*dir);
+  if (manifest.ok()) change->names.push_back(manifest->name);
 }
 
-Status Registry::Impl::check_unasked(const Basis& from, const std::string& dir, LoadSource source) {
-  const Result<Manifest> manifest = read_manifest(dir);
-  if (!manifest.ok()) return {};  // the loader says why
-  const std::string& name = manifest->name;
-  if (std::find(from.revoked.begin(), from.revoked.end(), name) != from.revoked.end()) {
-    return revoked_refusal(dir, name);
+using Kind = Change::Kind;
+
+void describe(const LoadArgs& args, const Composition&, Change* change) {
+  change->kind = Kind::kLoad;
+  add_module(args.path, change);
+}
+void describe(const UnloadArgs& args, const Composition&, Change* change) {
+  change->kind = Kind::kRemove;
+  change->names = {args.name};
+}
+void describe(const UnloadFromArgs& args, const Composition& now, Change* change) {
+  change->kind = Kind::kRemove;
+  change->names = {args.path};
+  for (const CompositionModule& module : now.modules) {
+    if (module.path == args.path) change->names.push_back(module.name);
   }
-  const auto aside = from.set_aside.find(name);
-  const bool unchanged = aside != from.set_aside.end() && aside->second == manifest->digest;
-  return source == LoadSource::kScan && unchanged ? set_aside_refusal(dir, name) : Status();
+}
+void describe(const EditArgs& args, const Composition&, Change* change) {
+  change->kind = Kind::kEdit;
+  change->names = {args.name};
+}
+void describe(const ApplyArgs& args, const Composition&, Change* change) {
+  change->kind = Kind::kComposition;
+  for (const CompositionSpec::ModuleSpec& module : args.spec.modules) {
+    add_module(module.path, change);
+  }
+}
+void describe(const RollbackArgs&, const Composition&, Change* change) {
+  change->kind = Kind::kComposition;
+  change->any = true;  // to which record is known when those before it are done
 }
 
-Result<ChangeReport> Registry::Impl::load(const LoadArgs& args) {
-  const Result<std::string> dir = normal_module_path(args.path);
-  if (!dir.ok()) return dir.status();
-  const Basis from = basis();
-  const bool asked = args.source == LoadSource::kPerson;
-  if (!asked) CHIMERA_RETURN_IF_ERROR(check_unasked(from, *dir, args.source));
-  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir);
-  if (!module.ok()) return module.status();
-  const std::string name = (*module)->name();
-  if (!args.name.empty() && args.name != name) {
-    return Status(
-        Code::kInvalidArgument,
-        fmt::format("name: found {} (expected {}, as {}/module.yaml says)", args.name, name, *dir));
-  }
-  const CompositionModule* before = from.composition.find(name);
-  const bool enabled = args.enabled.value_or(before == nullptr || before->enabled);
-  const float bias = args.bias.value_or(before == nullptr ? 0.0f : before->bias);
-  CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
-  const PreparedModule prepared(std::move(*module), from.modules);
-  const auto put = [&](LoadedComposition* next) -> Status {
-    auto held = prepared.get();
-    if (held == nullptr) return overtaken();
-    put_module(next, std::move(held), enabled, bias);
-    if (asked) set_aside_missing(from.composition, next);
-    return {};
-  };
-  return commit(from.epoch, put, args.in_flight);
-}
-
-PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
-  PlanReport report;
-  const Basis from = basis();
-  const Result<LoadedComposition> next = prepare(from, spec, &report.refusals).finish();
-  if (!next.ok()) {
-    report.refusals.push_back(next.status());
-    return report;
-  }
-  report.changes = difference(current().loaded, *next);
-  report.composition = next->composition.digest();
-  for (const auto& module : next->modules) {
-    if (!from.modules.contains(module)) {
-      report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
-    }
-  }
-  const auto table =
-      options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
-  if (table.ok()) {
-    report.notes = (*table)->notes();
-  } else {
-    report.refusals.push_back(table.status());
-  }
-  return report;
-}
+}  // namespace
 
 Registry::Registry(Options options, FirstEpoch first)
     : impl_(std::make_unique<Impl>(options, std::move(first))) {}
-Registry::~Registry() = default;
+Registry::~Registry() { stop(); }
 
 void Registry::stop() {
   impl_->stopping = true;
-  impl_->worker.stop();
+  impl_->loads.stop();
+  impl_->edits.stop();
 }
 
-Result<ChangeReport> Registry::load(const LoadArgs& args) {
-  return impl_->worker.run([impl = impl_.get(), args] { return impl->load(args); });
-}
+uint64_t Registry::take_turn() { return ++impl_->turns; }
 
-Result<ChangeReport> Registry::unload(const std::string& name) {
-  return impl_->worker.run([impl = impl_.get(), name]() -> Result<ChangeReport> {
-    const auto remove = [&](LoadedComposition* next) -> Status {
-      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
-      const Composition before = next->composition;
-      remove_module(next, name);
-      set_aside_missing(before, next);
-      return {};
-    };
-    return impl->commit(impl->basis().epoch, remove, InFlight::kPin);
-  });
-}
-
-Result<ChangeReport> Registry::unload_from(const std::string& path) {
-  return impl_->worker.run([impl = impl_.get(), path]() -> Result<ChangeReport> {
-    const auto remove = [&](LoadedComposition* next) -> Status {
-      for (const CompositionModule& module : next->composition.modules) {
-        if (module.path != path) continue;
-        remove_module(next, std::string(module.name));
-        return {};
-      }
-      return {Code::kNotFound, "module: found none loaded from " + path};
-    };
-    return impl->commit(impl->basis().epoch, remove, InFlight::kPin);
-  });
-}
-
-Result<ChangeReport> Registry::revoke(const std::string& name) { return impl_->revoke(name); }
-
-Result<ChangeReport> Registry::set_bias(const std::string& name, float value) {
-  return impl_->worker.run([impl = impl_.get(), name, value]() -> Result<ChangeReport> {
-    const auto set = [&](LoadedComposition* next) -> Status {
-      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
-      CHIMERA_RETURN_IF_ERROR(check_bias(name, value));
-      for (CompositionModule& module : next->composition.modules) {
-        if (module.name == name) module.bias = value;
-      }
-      return {};
-    };
-    return impl->commit(impl->basis().epoch, set, InFlight::kPin);
-  });
-}
-
-Result<ChangeReport> Registry::set_enabled(const std::string& name, bool enabled) {
-  return impl_->worker.run([impl = impl_.get(), name, enabled]() -> Result<ChangeReport> {
-    const auto set = [&](LoadedComposition* next) -> Status {
-      if (next->composition.find(name) == nullptr) return unknown_module(next->composition, name);
-      for (CompositionModule& module : next->composition.modules) {
-        if (module.name == name) module.enabled = enabled;
-      }
-      return {};
-    };
-    return impl->commit(impl->basis().epoch, set, InFlight::kPin);
-  });
-}
-
-PlanReport Registry::plan(const CompositionSpec& spec) {
-  Result<PlanReport> report = impl_->worker.run(
-      [impl = impl_.get(), spec]() -> Result<PlanReport> { return impl->plan(spec); });
-  if (report.ok()) return std::move(*report);
-  PlanReport refused;
-  refused.refusals.push_back(report.status());
-  return refused;
-}
-
-Result<ChangeReport> Registry::Impl::put_in_place(uint64_t basis, const Preparation& prepared,
-                                                  InFlight in_flight, uint64_t origin) {
-  const auto put = [&](LoadedComposition* next) -> Status {
-    Result<LoadedComposition> finished = prepared.finish();
-    if (!finished.ok()) return finished.status();
-    for (const std::string& name : next->revoked) {
-      if (finished->composition.find(name) == nullptr) finished->revoked.push_back(name);
-    }
-    for (const auto& [name, digest] : next->set_aside) {
-      const CompositionModule* back = finished->composition.find(name);
-      if (back == nullptr || back->digest != digest) finished->set_aside.emplace(name, digest);
-    }
-    set_aside_missing(next->composition, &*finished);
-    *next = std::move(*finished);
-    return {};
+void Registry::ask(ChangeRequest request, Asker asker,
+                   std::function<void(Result<ChangeReport>)> done) {
+  auto change = std::make_shared<Change>();
+  change->turn = asker.turn == 0 ? take_turn() : asker.turn;
+  std::visit([&](const auto& args) { describe(args, composition(), change.get()); }, request);
+  Impl::Running running{change, std::move(asker.still_wanted)};
+  if (const auto* edit = std::get_if<EditArgs>(&request)) running.edit = edit->edit;
+  const auto end = [impl = impl_.get(), change, done](Result<ChangeReport> report) {
+    impl->queue.end(change);
+    done(std::move(report));
   };
-  return commit(basis, put, in_flight, origin);
+  const auto start = [impl = impl_.get(), running, request = std::move(request), end] {
+    SerialWorker& worker = running.change->loads() ? impl->loads : impl->edits;
+    const auto make = [impl, running, request] {
+      return std::visit([&](const auto& args) { return impl->make(args, running); }, request);
+    };
+    worker.post(make, end);
+  };
+  const Status queued = impl_->queue.add(std::move(change), start);
+  if (!queued.ok()) done(queued);
 }
 
-Result<ChangeReport> Registry::apply(const CompositionSpec& spec, InFlight in_flight) {
-  return impl_->worker.run([impl = impl_.get(), spec, in_flight]() -> Result<ChangeReport> {
-    const Impl::Basis from = impl->basis();
-    std::vector<Status> refusals;
-    const Preparation next = impl->prepare(from, spec, &refusals);
-    if (!refusals.empty()) return join(refusals);
-    return impl->put_in_place(from.epoch, next, in_flight);
-  });
+Result<ChangeReport> Registry::change(ChangeRequest request) {
+  std::promise<Result<ChangeReport>> answer;
+  ask(std::move(request), {},
+      [&](Result<ChangeReport> report) { answer.set_value(std::move(report)); });
+  return answer.get_future().get();
 }
 
-Result<ChangeReport> Registry::rollback(std::optional<uint64_t> epoch) {
-  return impl_->worker.run([impl = impl_.get(), epoch]() -> Result<ChangeReport> {
-    const Impl::Basis from = impl->basis();
-    const Result<EpochRecord> record = impl->find_record(epoch);
-    if (!record.ok()) return record.status();
-    const Result<Preparation> next = impl->prepare(from, *record);
-    if (!next.ok()) return next.status();
-    return impl->put_in_place(from.epoch, *next, InFlight::kPin, record->place());
-  });
+Result<ChangeReport> Registry::revoke(const std::string& name, uint64_t turn) {
+  return impl_->revoke(name, turn == 0 ? take_turn() : turn);
 }
 
 Composition Registry::composition() const { return impl_->current().loaded.composition; }

@@ -1,15 +1,18 @@
 // Registry and control plane: which modules are loaded, how compositions follow one another.
 //
-// All changes go through one serial worker: spec -> manifests -> load (background, low priority)
-// -> probe -> table built aside -> state written and synced -> published -> acknowledged. Any
-// failure unwinds and the current epoch is untouched: when publishing itself is refused, the
-// record written just before is taken back. Only a revocation does not queue: it overtakes loads
-// and waiting publications, and a change that was prepared before it is refused.
+// A change that loads (load, apply, rollback) goes manifests -> load (background, low priority) ->
+// probe -> table built aside -> state written and synced -> published -> acknowledged. Any failure
+// unwinds and the current epoch is untouched: when publishing itself is refused, the record written
+// just before is taken back. It is made to the composition that is current when it ends, whatever
+// it was when the change began. Changes that load nothing do not wait for those that do;
+// change_queue.h says in which order changes are made. A revocation does not queue at all: it
+// overtakes waiting publications too, and a load of its module that was asked for before it does
+// not bring the module in.
 //
 // A change that changes nothing is acknowledged with the current epoch and makes no new one.
 //
-// Thread safety: all methods may be called from any thread; changes are serialised, readers are
-// not held up by a running change.
+// Thread safety: all methods may be called from any thread; readers are not held up by a running
+// change. What waits for the answer of a change may not be called by ask()'s `done`.
 #pragma once
 
 #include <chrono>
@@ -18,11 +21,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/enum_names.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
+#include "daemon/registry/change_queue.h"
 #include "daemon/registry/state_store.h"
 #include "experts/kinds/module.h"
 #include "experts/library/backend.h"
@@ -109,6 +114,39 @@ struct LoadArgs {
   InFlight in_flight = InFlight::kPin;
   LoadSource source = LoadSource::kPerson;
 };
+struct UnloadArgs {
+  std::string name;
+};
+/// The module that was loaded from directory `path`, whatever its name; not_found when none was.
+struct UnloadFromArgs {
+  std::string path;
+};
+struct EditArgs {
+  std::string name;
+  ModuleEdit edit;
+};
+struct ApplyArgs {
+  CompositionSpec spec;
+  InFlight in_flight = InFlight::kPin;
+  std::function<Status()> check;  // asked first, on the thread that loads; may be empty
+};
+/// To the composition of `epoch`; without one, to the latest recorded one that is older than the
+/// current one and differs from it, so that repeated calls walk further and further back (a
+/// rollback stands at the place of what it went back to). Refused when one of its modules is gone
+/// or has changed on disk, or was revoked and not loaded again since.
+struct RollbackArgs {
+  std::optional<uint64_t> epoch;
+};
+using ChangeRequest =
+    std::variant<LoadArgs, UnloadArgs, UnloadFromArgs, EditArgs, ApplyArgs, RollbackArgs>;
+
+/// Who asks for a change, as far as the registry needs to know.
+struct Asker {
+  uint64_t turn = 0;  // of Registry::take_turn(); 0: takes one
+  /// Asked when the change begins, and between the steps of one that loads, on threads of the
+  /// registry: a Status that is not ok gives the change up with that answer. May be empty.
+  std::function<Status()> still_wanted = nullptr;
+};
 
 class Registry {
  public:
@@ -124,25 +162,39 @@ class Registry {
   Registry(Options options, FirstEpoch first);
   ~Registry();
 
-  /// Ends the running change (a publication that waits is given up) and refuses further ones with
-  /// `unavailable`. Before the engine is destroyed.
+  /// Ends the running changes (a publication that waits is given up) and refuses further ones with
+  /// `unavailable`; all are answered when it returns. Before the engine is destroyed.
   void stop();
 
-  Result<ChangeReport> load(const LoadArgs& args);
-  Result<ChangeReport> unload(const std::string& name);
-  /// Unloads the module that was loaded from directory `path`, whatever its name; not_found when
-  /// none was.
-  Result<ChangeReport> unload_from(const std::string& path);
-  Result<ChangeReport> revoke(const std::string& name);
-  Result<ChangeReport> set_enabled(const std::string& name, bool enabled);
-  Result<ChangeReport> set_bias(const std::string& name, float value);
+  /// The place of what is asked for now among everything that is. For callers that hand requests
+  /// over to threads: revocations count by it.
+  uint64_t take_turn();
+  /// Asks for a change; its order among others is that of these calls. Blocks for as long as the
+  /// manifests of what is to be loaded take to be read. `done` is called once, on a thread of the
+  /// registry, or on this one when the change is refused at once.
+  void ask(ChangeRequest request, Asker asker, std::function<void(Result<ChangeReport>)> done);
+  /// ask(), and waits for the answer.
+  Result<ChangeReport> change(ChangeRequest request);
+
+  Result<ChangeReport> load(const LoadArgs& args) { return change(args); }
+  Result<ChangeReport> unload(const std::string& name) { return change(UnloadArgs{name}); }
+  Result<ChangeReport> unload_from(const std::string& path) { return change(UnloadFromArgs{path}); }
+  Result<ChangeReport> set_enabled(const std::string& name, bool enabled) {
+    return change(EditArgs{name, {enabled, std::nullopt}});
+  }
+  Result<ChangeReport> set_bias(const std::string& name, float value) {
+    return change(EditArgs{name, {std::nullopt, value}});
+  }
+  Result<ChangeReport> apply(const CompositionSpec& spec, InFlight in_flight) {
+    return change(ApplyArgs{spec, in_flight, nullptr});
+  }
+  Result<ChangeReport> rollback(std::optional<uint64_t> epoch) {
+    return change(RollbackArgs{epoch});
+  }
+
+  /// Waits for nobody but a commit in progress. `turn` as Asker's.
+  Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0);
   PlanReport plan(const CompositionSpec& spec);
-  Result<ChangeReport> apply(const CompositionSpec& spec, InFlight in_flight);
-  /// To the composition of `epoch`; without one, to the latest recorded one that is older than the
-  /// current one and differs from it, so that repeated calls walk further and further back (a
-  /// rollback stands at the place of what it went back to). Refused when one of its modules is gone
-  /// or has changed on disk, or was revoked and not loaded again since.
-  Result<ChangeReport> rollback(std::optional<uint64_t> epoch);
 
   Composition composition() const;
   /// Active and disabled ones in order, then the one being loaded, then those that sequences on

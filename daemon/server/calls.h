@@ -31,7 +31,8 @@ struct CallContext {
 
   Worker texts{"chimera-text", 256};     // long texts to tokens
   Worker queries{"chimera-query", 64};   // reads of the registry
-  Worker changes{"chimera-change", 64};  // one change after another, each may load from disk
+  Worker changes{"chimera-change", 64};  // hands changes over to the registry, in their order
+  Worker plans{"chimera-plan", 16};      // each may load from disk
   Worker drains{"chimera-drain", 8};
 };
 

@@ -71,17 +71,28 @@ Json server_stats(const CallContext& context) {
           {"draining", context.draining.load()}};
 }
 
+/// Asks for a change, in the order in which the calls came, and answers when it is made or refused.
+/// What has not begun is given up when it is withdrawn.
+void ask(CallContext& context, const std::shared_ptr<Live>& live, std::string call,
+         std::string what, ChangeRequest request, Json fields = Json::object()) {
+  const auto withdrawn = [live] { return live->withdrawal().value_or(Status()); };
+  context.options.registry->ask(
+      std::move(request), {live->turn, withdrawn},
+      [live, call = std::move(call), what = std::move(what), fields = std::move(fields)](
+          const Result<ChangeReport>& report) { reply(live, call, what, report, fields); });
+}
+
 void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const wire::Apply& call) {
   const DeploymentConfig& running = *context.options.config;
-  const auto wish = read_wish(call.wish, running);
-  Status status = wish.status();
-  if (status.ok()) {
-    status = check_backbone(wish->backbone, running, context.options.model.fingerprint);
-  }
-  if (!status.ok()) return reply(live, "apply", "", status);
-  reply(live, "apply", "",
-        context.options.registry->apply(wish->composition, in_flight(call.restart)),
-        {{"needs_restart", to_json(wish->restart)}});
+  auto wish = read_wish(call.wish, running);
+  if (!wish.ok()) return reply(live, "apply", "", wish.status());
+  const auto check = [&running, backbone = wish->backbone,
+                      fingerprint = context.options.model.fingerprint] {
+    return check_backbone(backbone, running, fingerprint);
+  };
+  ask(context, live, "apply", "",
+      ApplyArgs{std::move(wish->composition), in_flight(call.restart), check},
+      {{"needs_restart", to_json(wish->restart)}});
 }
 
 void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milliseconds timeout) {
@@ -117,47 +128,51 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
   const Status status = check_absolute("load.path", call.path);
   if (!status.ok()) return live->on_error(status);
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    LoadArgs args{call.path, call.name.value_or(""), call.enabled, {}, in_flight(call.restart)};
+    LoadArgs args;
+    args.path = call.path;
+    args.name = call.name.value_or("");
+    args.enabled = call.enabled;
+    args.in_flight = in_flight(call.restart);
     if (call.bias) args.bias = static_cast<float>(*call.bias);
-    reply(live, "load", args.path, context.options.registry->load(args));
+    ask(context, live, "load", call.path, std::move(args));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "unload", call.name, context.options.registry->unload(call.name));
+    ask(context, live, "unload", call.name, UnloadArgs{call.name});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call) {
-  // Not behind a running load: a revocation overtakes it in the registry.
+  // Not behind other changes: a revocation overtakes them in the registry.
   context.queries.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "revoke", call.name, context.options.registry->revoke(call.name));
+    reply(live, "revoke", call.name, context.options.registry->revoke(call.name, live->turn));
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "bias", call.name,
-          context.options.registry->set_bias(call.name, static_cast<float>(call.value)));
+    ask(context, live, "bias", call.name,
+        EditArgs{call.name, {std::nullopt, static_cast<float>(call.value)}});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "enable", call.name, context.options.registry->set_enabled(call.name, true));
+    ask(context, live, "enable", call.name, EditArgs{call.name, {true, std::nullopt}});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "disable", call.name, context.options.registry->set_enabled(call.name, false));
+    ask(context, live, "disable", call.name, EditArgs{call.name, {false, std::nullopt}});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
-  // It loads and probes aside, one after the other with the changes.
-  context.changes.post(live, [&context, live, call = std::move(call)] {
+  // It loads and probes aside, which takes as long as a load.
+  context.plans.post(live, [&context, live, call = std::move(call)] {
     const DeploymentConfig& running = *context.options.config;
     const auto wish = read_wish(call.wish, running);
     if (!wish.ok()) return live->on_error(wish.status());
@@ -184,8 +199,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Apply call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback call) {
   context.changes.post(live, [&context, live, call] {
-    reply(live, "rollback", call.epoch ? std::to_string(*call.epoch) : "",
-          context.options.registry->rollback(call.epoch));
+    ask(context, live, "rollback", call.epoch ? std::to_string(*call.epoch) : "",
+        RollbackArgs{call.epoch});
   });
 }
 

@@ -75,6 +75,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// Set by the loop when it takes the request: what is asked and since when.
   std::string_view call;  // a name of the protocol, static
   size_t call_index = 0;  // of wire::Call
+  uint64_t turn = 0;      // Registry::take_turn(), of a change
   std::chrono::steady_clock::time_point since;
 
   /// Set before the request is submitted.
@@ -94,8 +95,8 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   void cancel();
   /// Ends the request with an error and ends the work.
   void deny(Status status);
-  /// The same for work that is not broken off once it runs, as a change is: what has not begun is
-  /// not done any more. Whoever begins asks for withdrawal().
+  /// The same for work that is not broken off in the middle, as a change is: what has not begun is
+  /// not done any more. Whoever begins, or goes from one step to the next, asks for withdrawal().
   void withdraw(Status status);
   std::optional<Status> withdrawal();
   /// The modules that it may use now. Handlers ask when they hand it to the engine, and say how to

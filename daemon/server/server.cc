@@ -11,6 +11,7 @@ CallContext::CallContext(ServerOptions server_options)
       score_prefix(score_prefix_token(options.model.tokenizer.get(), options.model_config())) {}
 
 void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call) {
+  live->turn = context.options.registry->take_turn();
   std::visit(
       [&](auto&& one) {
         using T = std::decay_t<decltype(one)>;
@@ -62,7 +63,8 @@ Server::~Server() {
   context.draining = true;
   context.stopping = true;
   // Workers first: their last answers still go out through the loop.
-  for (Worker* worker : {&context.texts, &context.queries, &context.changes, &context.drains}) {
+  for (Worker* worker :
+       {&context.texts, &context.queries, &context.changes, &context.plans, &context.drains}) {
     worker->stop();
   }
   impl_->loop->stop();

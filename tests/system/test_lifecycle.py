@@ -1,5 +1,6 @@
 """The daemon as an operator meets it: watch folder, plan/apply/rollback, restart, signals, files
 that change on disk, clients that vanish."""
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,8 @@ import threading
 import time
 import unittest
 from pathlib import Path
+
+import zmq
 
 from harness import (DEMO, ENDLESS, GOLDEN, SLOW, Daemon, chimera_client, endless, flat, split, wait_for)
 
@@ -143,6 +146,27 @@ class Lifecycle(unittest.TestCase):
             for _ in late:
                 pass
             self.assertEqual(late.done["finish_reason"], "deadline")
+
+    def test_changes_of_one_module_are_made_in_the_order_in_which_they_were_sent(self) -> None:
+        calls = [("load", {"path": str(self.path["a"])}), ("bias", {"name": "a", "value": 0.5}),
+                 ("unload", {"name": "a"}), ("load", {"path": str(self.path["a"]), "bias": -1.0}),
+                 ("disable", {"name": "a"})]
+        with Daemon(self.parts / "backbone") as daemon, daemon.client() as client, \
+                zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.linger = 0
+            dealer.connect(daemon.control_endpoint)
+            for i, (call, fields) in enumerate(calls):  # without waiting for answers
+                dealer.send_multipart(
+                    [b"CHIMERA/1", json.dumps({"id": str(i), "call": call, **fields}).encode()])
+            epochs = {}
+            for _ in calls:
+                self.assertTrue(dealer.poll(60_000 * SLOW))
+                answer = json.loads(dealer.recv_multipart()[1])
+                self.assertEqual(answer["event"], "done", answer)
+                epochs[answer["id"]] = answer["epoch"]
+            self.assertEqual(sorted(epochs, key=epochs.get), sorted(epochs))
+            (module,) = client.modules()
+            self.assertEqual((module["bias"], module["state"]), (-1.0, "disabled"))
 
     def test_a_change_waits_for_a_free_epoch_and_needs_none_with_restart(self) -> None:
         """That one which waited 30 s is refused, and for whom it waited, is

@@ -1,0 +1,241 @@
+// Changes that load modules: load, plan, apply, rollback.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/threads/background.h"
+#include "daemon/registry/impl.h"
+
+namespace chimera {
+namespace {
+
+/// The module must be the one that was asked for, and that the order of changes knows of.
+Status check_name(const LoadArgs& args, const std::string& name, const Change& change) {
+  if (!args.name.empty() && args.name != name) {
+    return {Code::kInvalidArgument,
+            fmt::format("name: found {} (expected {}, as {}/module.yaml says)", args.name, name,
+                        args.path)};
+  }
+  if (std::find(change.names.begin(), change.names.end(), name) != change.names.end()) return {};
+  return {Code::kUnavailable,
+          fmt::format("module {}: found another one in {} when it was asked for (expected it to "
+                      "stay as it is while it is loaded)",
+                      name, args.path),
+          "Ask again once its directory is complete"};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(
+    const std::string& dir, const std::function<Status()>& still_wanted) {
+  const BackgroundScope background;
+  return options.loader->load(dir, still_wanted);
+}
+
+Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
+                                    const std::function<Status()>& still_wanted,
+                                    std::vector<Status>* refusals) {
+  Preparation next(std::move(basis.modules), options.loader->fingerprint(), spec.top_k);
+  for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
+    const Result<std::string> dir = normal_module_path(wish.path);
+    if (!dir.ok()) {
+      refusals->push_back(dir.status());
+      continue;
+    }
+    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, still_wanted);
+    Status status = module.status();
+    if (status.ok()) status = next.add(std::move(*module), wish.enabled, wish.bias);
+    if (!status.ok()) refusals->push_back(std::move(status));
+  }
+  return next;
+}
+
+Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& record,
+                                            const std::function<Status()>& still_wanted) {
+  const std::string& fingerprint = options.loader->fingerprint();
+  if (record.composition.backbone_fingerprint != fingerprint) {
+    return Status(Code::kFailedPrecondition,
+                  fmt::format("epoch {}: found backbone {} (expected {})", record.epoch,
+                              record.composition.backbone_fingerprint, fingerprint),
+                  "It belongs to another backbone; choose a later epoch");
+  }
+  for (const CompositionModule& wanted : record.composition.modules) {
+    const auto& revoked = basis.revoked;
+    if (std::find(revoked.begin(), revoked.end(), wanted.name) == revoked.end()) continue;
+    return revoked_refusal(fmt::format("rollback: epoch {}", record.epoch), wanted.name);
+  }
+  Preparation next(std::move(basis.modules), fingerprint, record.composition.top_k);
+  std::vector<Status> refusals;
+  for (const CompositionModule& wanted : record.composition.modules) {
+    const std::string context = fmt::format("epoch {}: module {}", record.epoch, wanted.name);
+    Result<std::shared_ptr<const Module>> module = load_beside_streams(wanted.path, still_wanted);
+    Status status = module.status();
+    if (!status.ok()) {
+      status = status.with_context(context);
+    } else if ((*module)->manifest.digest != wanted.digest) {
+      status = {Code::kFailedPrecondition,
+                fmt::format("{}: {}: found version {}, {} (expected {}, {})", context, wanted.path,
+                            (*module)->manifest.version, (*module)->manifest.digest, wanted.version,
+                            wanted.digest),
+                "Put the recorded version back into that directory"};
+    } else {
+      status = next.add(std::move(*module), wanted.enabled, wanted.bias);
+    }
+    if (!status.ok()) refusals.push_back(std::move(status));
+  }
+  if (!refusals.empty()) return join(refusals);
+  return next;
+}
+
+Result<EpochRecord> Registry::Impl::find_record(std::optional<uint64_t> epoch) const {
+  const std::vector<EpochRecord> history =
+      epoch ? options.store->history() : options.store->history_of(options.loader->fingerprint());
+  const Current is = current();
+  for (auto it = history.rbegin(); it != history.rend(); ++it) {
+    // Without an epoch each rollback goes one step further back, also from where one led to.
+    if (epoch ? it->epoch == *epoch
+              : it->epoch < is.place && it->composition != is.loaded.composition) {
+      return *it;
+    }
+  }
+  if (!epoch) {
+    return Status(Code::kFailedPrecondition,
+                  "rollback: found no earlier composition (expected one in the history)");
+  }
+  return Status(Code::kNotFound,
+                history.empty()
+                    ? fmt::format("epoch: found {} (expected a recorded one; none is)", *epoch)
+                    : fmt::format("epoch: found {} (expected a recorded one in {}..{})", *epoch,
+                                  history.front().epoch, history.back().epoch),
+                "`chimera epochs` lists them");
+}
+
+Status Registry::Impl::check_unasked(const LoadedComposition& now, const Manifest& manifest,
+                                     const LoadArgs& args) {
+  if (args.source == LoadSource::kPerson) return {};
+  if (now.was_revoked(manifest.name)) return revoked_refusal(args.path, manifest.name);
+  const auto aside = now.set_aside.find(manifest.name);
+  const bool unchanged = aside != now.set_aside.end() && aside->second == manifest.digest;
+  if (args.source != LoadSource::kScan || !unchanged) return {};
+  return set_aside_refusal(args.path, manifest.name);
+}
+
+Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& running) {
+  const Result<std::string> dir = normal_module_path(args.path);
+  if (!dir.ok()) return dir.status();
+  const auto wanted = [&] { return still_wanted(running); };
+  CHIMERA_RETURN_IF_ERROR(wanted());
+  const CurrentModules loaded(current().loaded);
+  // Once more when it is put in: this saves reading what will not come in.
+  if (const Result<Manifest> manifest = read_manifest(*dir); manifest.ok()) {
+    CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, *manifest, args));
+  }
+  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, wanted);
+  if (!module.ok()) return module.status();
+  const Manifest manifest = (*module)->manifest;
+  CHIMERA_RETURN_IF_ERROR(check_name(args, manifest.name, *running.change));
+  CHIMERA_RETURN_IF_ERROR(check_bias(manifest.name, args.bias.value_or(0.0f)));
+  const PreparedModule prepared(std::move(*module), loaded);
+  const auto put = [&](LoadedComposition* next) -> Status {
+    CHIMERA_RETURN_IF_ERROR(check_unasked(*next, manifest, args));
+    auto held = prepared.get();
+    if (held == nullptr) return overtaken();
+    const Composition before = next->composition;
+    const CompositionModule* namesake = before.find(manifest.name);
+    put_module(next, std::move(held),
+               args.enabled.value_or(namesake == nullptr || namesake->enabled),
+               args.bias.value_or(namesake == nullptr ? 0.0f : namesake->bias));
+    for (const auto& [name, edit] : queue.edits_since(running.change)) {
+      if (name == manifest.name) edit_module(next, name, edit);
+    }
+    if (args.source == LoadSource::kPerson) set_aside_missing(before, next);
+    return {};
+  };
+  return commit(running, put, args.in_flight);
+}
+
+PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
+  PlanReport report;
+  const Basis from = basis();
+  const auto not_stopping = [this] {
+    return stopping ? Status(Code::kUnavailable, "the daemon is stopping") : Status();
+  };
+  const Result<LoadedComposition> next =
+      prepare(from, spec, not_stopping, &report.refusals).finish();
+  if (!next.ok()) {
+    report.refusals.push_back(next.status());
+    return report;
+  }
+  report.changes = difference(current().loaded, *next);
+  report.composition = next->composition.digest();
+  for (const auto& module : next->modules) {
+    if (!from.modules.contains(module)) {
+      report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
+    }
+  }
+  const auto table =
+      options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
+  if (table.ok()) {
+    report.notes = (*table)->notes();
+  } else {
+    report.refusals.push_back(table.status());
+  }
+  return report;
+}
+
+PlanReport Registry::plan(const CompositionSpec& spec) {
+  Result<PlanReport> report = impl_->loads.run(
+      [impl = impl_.get(), spec]() -> Result<PlanReport> { return impl->plan(spec); });
+  if (report.ok()) return std::move(*report);
+  PlanReport refused;
+  refused.refusals.push_back(report.status());
+  return refused;
+}
+
+Result<ChangeReport> Registry::Impl::put_in_place(const Running& running,
+                                                  const Preparation& prepared, InFlight in_flight,
+                                                  uint64_t origin) {
+  const auto put = [&](LoadedComposition* next) -> Status {
+    for (const std::string& name : prepared.names()) {
+      if (queue.revoked_since(running.change->turn, name)) return overtaken();
+    }
+    Result<LoadedComposition> finished = prepared.finish();
+    if (!finished.ok()) return finished.status();
+    for (const auto& [name, edit] : queue.edits_since(running.change)) {
+      edit_module(&*finished, name, edit);
+    }
+    for (const std::string& name : next->revoked) {
+      if (finished->composition.find(name) == nullptr) finished->revoked.push_back(name);
+    }
+    for (const auto& [name, digest] : next->set_aside) {
+      const CompositionModule* back = finished->composition.find(name);
+      if (back == nullptr || back->digest != digest) finished->set_aside.emplace(name, digest);
+    }
+    set_aside_missing(next->composition, &*finished);
+    *next = std::move(*finished);
+    return {};
+  };
+  return commit(running, put, in_flight, origin);
+}
+
+Result<ChangeReport> Registry::Impl::make(const ApplyArgs& args, const Running& running) {
+  const auto wanted = [&] { return still_wanted(running); };
+  CHIMERA_RETURN_IF_ERROR(wanted());
+  if (args.check) CHIMERA_RETURN_IF_ERROR(args.check());
+  std::vector<Status> refusals;
+  const Preparation next = prepare(basis(), args.spec, wanted, &refusals);
+  if (!refusals.empty()) return join(refusals);
+  return put_in_place(running, next, args.in_flight);
+}
+
+Result<ChangeReport> Registry::Impl::make(const RollbackArgs& args, const Running& running) {
+  const auto wanted = [&] { return still_wanted(running); };
+  CHIMERA_RETURN_IF_ERROR(wanted());
+  const Result<EpochRecord> record = find_record(args.epoch);
+  if (!record.ok()) return record.status();
+  const Result<Preparation> next = prepare(basis(), *record, wanted);
+  if (!next.ok()) return next.status();
+  return put_in_place(running, *next, InFlight::kPin, record->place());
+}
+
+}  // namespace chimera
