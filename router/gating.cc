@@ -14,7 +14,9 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 // and resolves 1e-12, far below the 6e-8 of the float weights.
 constexpr double kScale = 1099511627776.0;  // 2^40
 
-uint64_t to_fixed(double value) { return static_cast<uint64_t>(value * kScale + 0.5); }
+// Half up: what is scaled lies in [0, 2^40], and std::llround would be a library call per expert.
+constexpr double kHalf = 0.5;
+uint64_t to_fixed(double value) { return static_cast<uint64_t>(value * kScale + kHalf); }
 double from_fixed(uint64_t value) { return static_cast<double>(value) / kScale; }
 
 double sigmoid(float x) { return 1.0 / (1.0 + std::exp(-static_cast<double>(x))); }

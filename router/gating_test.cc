@@ -113,6 +113,7 @@ TEST(Gating, OrderOfExpertsChangesNoBit) {
     std::iota(order.begin(), order.end(), size_t{0});
     std::shuffle(order.begin(), order.end(), rng);
     std::vector<float> shuffled;
+    shuffled.reserve(order.size());
     for (const size_t i : order) shuffled.push_back(logits[i]);
     const auto a = select(logits, 8, round % 2 == 0);
     const auto b = select(shuffled, 8, round % 2 == 0);

@@ -144,7 +144,7 @@ TEST(RoutingTable, RefusalsNameTheModule) {
   Models m;
   const RoutingTableBuilder builder(m.config, m.base);
   using Modules = std::vector<std::shared_ptr<const Module>>;
-  const auto refusal = [&](Composition c, const Modules& modules) {
+  const auto refusal = [&](const Composition& c, const Modules& modules) {
     return builder.build(1, c, modules).status();
   };
   Composition c;

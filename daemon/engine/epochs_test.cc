@@ -68,10 +68,10 @@ TEST_F(EngineEpochs, EveryPassUsesOneTableInAllLayers) {
   const auto sink = submit(*engine, greedy(prompt(1, 10), 2000));
   ASSERT_TRUE(sink->wait_tokens(1));
   for (int v = 2; v <= kVersions && sink->terminals() == 0; ++v) {
-    ASSERT_TRUE(
-        engine
-            ->publish(world->table(static_cast<uint64_t>(v), {version(v)}), InFlight::kRestart, kPatience)
-            .ok());
+    ASSERT_TRUE(engine
+                    ->publish(world->table(static_cast<uint64_t>(v), {version(v)}),
+                              InFlight::kRestart, kPatience)
+                    .ok());
     std::this_thread::sleep_for(std::chrono::microseconds(v * 37 % 400));
   }
   engine.reset();

@@ -143,7 +143,7 @@ Result<std::string> OutputSet::create(const std::string& path) {
 
 Status OutputSet::commit() {
   for (OutputDirectory& output : outputs_) {
-    const Status status = output.commit();
+    Status status = output.commit();
     if (status.ok()) continue;
     for (OutputDirectory& earlier : outputs_) earlier.withdraw();
     return status;

@@ -52,7 +52,7 @@ Finding check_prepare_failure(Context& context) {
   Plugin plugin(context);
   if (auto problem = plugin.open()) return *problem;
   const auto& d = plugin.descriptor();
-  const std::string odd[] = {"\xff\xfe\x00\x01", "{{{{", "no_such_key: [1, 2",
+  const std::string odd[] = {std::string("\xff\xfe\x00\x01", 4), "{{{{", "no_such_key: [1, 2",
                              std::string(4096, 'x')};
   uint64_t failures = 0;
   const uint64_t rounds = 4 + d.required_service_count;

@@ -127,7 +127,7 @@ Value item(Runtime& run, const Value& a, const Value& key) {
 }
 
 Value attribute_path(Runtime& run, const Value& a, const Value& path, const Value& fallback) {
-  const auto or_fallback = [&](Value found) {
+  const auto or_fallback = [&](const Value& found) {
     const bool replaced = found.is_undefined() && !fallback.is_undefined() && !fallback.is_none();
     return replaced ? fallback : found;
   };

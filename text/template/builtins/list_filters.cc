@@ -121,6 +121,7 @@ std::vector<Value> sorted_by_key(Runtime& run, std::vector<Keyed> keyed, bool de
     return run.ok() && (descending ? run.less(b.key, a.key) : run.less(a.key, b.key));
   });
   std::vector<Value> out;
+  out.reserve(keyed.size());
   for (Keyed& entry : keyed) out.push_back(std::move(entry.item));
   return out;
 }

@@ -99,7 +99,7 @@ Value cycler_method(const Function& cycler, std::string_view name) {
     cycler.uses = 0;
     return Value(None{});
   }
-  const Value out = items[cycler.uses % items.size()];
+  Value out = items[cycler.uses % items.size()];
   cycler.uses = (cycler.uses + 1) % items.size();
   return out;
 }

@@ -41,7 +41,8 @@ std::optional<Value> written(const Big& value) {
 
 Big floor_divided(const Big& a, const Big& b) {
   const Big quotient = a / b;
-  return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+  const bool signs_differ = a.sign() * b.sign() < 0;
+  return signs_differ && a % b != 0 ? quotient - 1 : quotient;
 }
 
 std::optional<Big> power(const Big& base, const Big& exponent) {

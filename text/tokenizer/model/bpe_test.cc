@@ -62,6 +62,7 @@ struct RandomBpe {
       }
     }
     std::vector<int32_t> ids;
+    ids.reserve(symbols.size());
     for (const std::string& s : symbols) ids.push_back(json["vocab"].value(s, 0));
     return ids;
   }
@@ -176,8 +177,10 @@ TEST(BpeTest, ManyThreadsShareTheCache) {
   const auto bpe = source.build(vocabulary, PieceForm::kBytes);
   std::mt19937 random(11);
   std::vector<std::string> words;
+  words.reserve(400);
   for (int i = 0; i < 400; ++i) words.push_back(random_text(random, 1 + random() % 12));
   std::vector<std::vector<int32_t>> expected;
+  expected.reserve(words.size());
   for (const std::string& word : words) expected.push_back(source.naive(word));
   std::array<size_t, 4> wrong{};
   std::vector<std::thread> threads;

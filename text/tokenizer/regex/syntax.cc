@@ -74,7 +74,7 @@ void RegexTranslator::literal(uint32_t c) {
   }
   std::string text;
   append_char(c, text);
-  atom(std::move(text));
+  atom(text);
   literal_ = c;
 }
 

@@ -72,7 +72,7 @@ class RegexTranslator {
   void escape();
   void quantifier();
   bool interval();
-  void atom(std::string text) {
+  void atom(std::string_view text) {
     atom_ = out_.size();
     out_ += text;
     literal_.reset();
