@@ -12,14 +12,15 @@
 // Thread safety: free functions, from any thread.
 #pragma once
 
-#include "base/yaml/tree.h"
+#include "base/fields/problems.h"
+#include "base/fields/value.h"
 #include "experts/assembly/recipe.h"
 
 namespace chimera {
 
 /// Whether this is a file of mergekit rather than one of Chimera with a key missing.
-bool is_mergekit(const YamlNode& root);
+bool is_mergekit(const FieldValue& root);
 /// REQUIRES: recipe.directory is set. Reads config.json of the base for the number of layers.
-void read_mergekit(const YamlNode& root, Recipe& recipe, YamlProblems& problems);
+void read_mergekit(const FieldValue& root, Recipe& recipe, Problems& problems);
 
 }  // namespace chimera

@@ -2,20 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <set>
 
-#include "base/suggest.h"
+#include "base/yaml/config_wording.h"
 
 namespace chimera {
 namespace {
 
 // As module manifests: above any released model.
 constexpr int64_t kMaxIndex = 65535;
-// Decimal fractions do not add up exactly; 0.1 + 0.2 + 0.7 misses 1 by 1e-16.
-constexpr double kSumTolerance = 1e-6;
+
+const ConfigWording kWording;
 
 std::optional<int64_t> index_of(std::string_view text) {
   int64_t value = -1;
@@ -43,109 +40,59 @@ bool add_ranges(std::string_view text, IndexRanges& out) {
   }
 }
 
+bool add_ranges(const FieldValue& value, IndexRanges& out) {
+  const std::optional<std::string_view> text = value.scalar();
+  return text && add_ranges(*text, out);
+}
+
 }  // namespace
 
-void read_fields(const YamlNode& map, std::string_view where,
-                 const std::vector<std::string_view>& required, const FieldHandlers& handlers,
-                 YamlProblems& problems) {
-  if (map.kind != YamlNode::Kind::kMap) {
-    problems.add(map, where, "a map");
-    return;
-  }
-  std::set<std::string_view> seen;
-  std::vector<std::string_view> known;
-  for (const auto& [key, handler] : handlers) known.push_back(key);
-  for (const YamlEntry& entry : map.entries) {
-    const auto at = std::find(known.begin(), known.end(), entry.key.text);
-    if (at == known.end()) {
-      const std::string_view near = nearest(entry.key.text, known);
-      problems.add(entry.key, near.empty()
-                                  ? fmt::format("{}: found the unknown key {} (expected one of {})",
-                                                where, entry.key.found(), fmt::join(known, ", "))
-                                  : fmt::format("{}: found the unknown key {} (expected {}?)",
-                                                where, entry.key.found(), near));
-      continue;
-    }
-    seen.insert(entry.key.text);
-    handlers[static_cast<size_t>(at - known.begin())].second(entry.value);
-  }
-  for (const std::string_view key : required) {
-    if (seen.count(key) == 0) {
-      problems.add(map, fmt::format("{}: found no key {} (expected it)", where, key));
-    }
-  }
+RecipeFields::RecipeFields(const FieldValue& map, std::string path, Problems& problems)
+    : FieldReader(map, std::move(path), kWording, problems) {}
+
+bool RecipeFields::word(std::string_view key, std::string_view expected, std::string& out,
+                        Presence presence) {
+  return FieldReader::word(
+      key, expected, [](std::string_view text) { return !text.empty(); }, out, presence);
 }
 
-std::optional<double> read_number(const YamlNode& node, std::string_view key, double min,
-                                  double max, YamlProblems& problems) {
-  double value = 0;
-  const char* end = node.text.data() + node.text.size();
-  const bool scalar = node.kind == YamlNode::Kind::kScalar && node.plain && !node.text.empty();
-  if (scalar) {
-    const auto parsed = std::from_chars(node.text.data(), end, value);
-    const bool good = parsed.ec == std::errc() && parsed.ptr == end && std::isfinite(value);
-    if (good && value >= min && value <= max) return value;
+bool RecipeFields::ranges(std::string_view key, std::optional<IndexRanges>& out) {
+  const std::optional<FieldValue> value = find(key);
+  if (!value) return false;
+  IndexRanges read;
+  bool good = value->is_list() ? value->size() > 0 : add_ranges(*value, read);
+  for (size_t i = 0; value->is_list() && i < value->size(); ++i) {
+    good = add_ranges((*value)[i], read) && good;
   }
-  problems.add(node, key, fmt::format("a number from {} to {}", min, max));
-  return std::nullopt;
-}
-
-std::optional<IndexRanges> read_ranges(const YamlNode& node, std::string_view key,
-                                       YamlProblems& problems) {
-  IndexRanges ranges;
-  bool good = node.kind == YamlNode::Kind::kScalar && add_ranges(node.text, ranges);
-  if (node.kind == YamlNode::Kind::kList) {
-    good = !node.items.empty();
-    for (const YamlNode& item : node.items) {
-      good = good && item.kind == YamlNode::Kind::kScalar && add_ranges(item.text, ranges);
-    }
+  if (good) {
+    out = std::move(read);
+  } else {
+    bad(key, *value, fmt::format("numbers from 0 to {}, such as 3-60 or 1,5-7", kMaxIndex));
   }
-  if (good) return ranges;
-  problems.add(node, key, fmt::format("numbers from 0 to {}, such as 3-60 or 1,5-7", kMaxIndex));
-  return std::nullopt;
+  return good;
 }
 
-std::string read_text(const YamlNode& node, std::string_view key, YamlProblems& problems) {
-  if (node.kind == YamlNode::Kind::kScalar && !node.text.empty()) return node.text;
-  problems.add(node, key, "text");
-  return {};
-}
-
-std::optional<DType> read_float_dtype(const YamlNode& node, std::string_view key,
-                                      YamlProblems& problems) {
+bool RecipeFields::float_dtype(std::string_view key, std::optional<DType>& out) {
   constexpr std::pair<std::string_view, DType> kNames[] = {
       {"f32", DType::kF32},     {"f16", DType::kF16},     {"bf16", DType::kBF16},
       {"float32", DType::kF32}, {"float16", DType::kF16}, {"bfloat16", DType::kBF16}};
+  const std::optional<FieldValue> value = find(key);
+  if (!value) return false;
   for (const auto& [name, dtype] : kNames) {
-    if (node.kind == YamlNode::Kind::kScalar && node.text == name) return dtype;
+    if (value->scalar() != name) continue;
+    out = dtype;
+    return true;
   }
-  problems.add(node, key, "f32, f16 or bf16");
-  return std::nullopt;
+  bad(key, *value, "f32, f16 or bf16");
+  return false;
 }
 
-void check_rule_lambdas(const YamlNode& at, const MergeRule& rule, YamlProblems& problems) {
-  const auto used = std::count_if(rule.lambda.begin(), rule.lambda.end(),
-                                  [](double value) { return value != 0; });
-  if (rule.method == MergeMethod::kSlerp && used > 2) {
-    problems.add(at, fmt::format("lambda: found {} parents (expected two: method slerp)", used));
-  }
-  if (rule.method != MergeMethod::kLinear && rule.method != MergeMethod::kSlerp) return;
-  double sum = 0;
-  bool negative = false;
-  for (const double value : rule.lambda) {
-    sum += value;
-    negative = negative || value < 0;
-  }
-  if (negative) {
-    problems.add(at,
-                 fmt::format("lambda: found [{}] (expected none below 0: method {}; "
-                             "task_arithmetic takes any)",
-                             fmt::join(rule.lambda, ", "), kMergeMethodNames.name(rule.method)));
-  } else if (std::fabs(sum - 1) > kSumTolerance) {
-    problems.add(at, fmt::format("lambda: found the sum {} (expected 1: method {}; task_arithmetic "
-                                 "takes any)",
-                                 sum, kMergeMethodNames.name(rule.method)));
-  }
+std::optional<FieldValue> RecipeFields::items(std::string_view key, std::string_view expected,
+                                              Presence presence) {
+  const std::optional<FieldValue> value = list(key, expected, presence);
+  if (!value || value->size() > 0) return value;
+  problems().add(value->place(), wording().mismatch(path_of(key), "an empty list", expected));
+  return std::nullopt;
 }
 
 }  // namespace chimera

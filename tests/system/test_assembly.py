@@ -242,11 +242,60 @@ rules:
         self.refused("chimera: assembly/1\nbase: p0\nparents: [{path: p1, lambda: 0.5}]\n",
                      "NaN", *bad)
 
+    def problems(self, text: str) -> list:
+        """The lines in which a recipe is refused, without its name and the hint."""
+        path = self.recipe(text)
+        done = run("assemble", path, "--out", self.dir / "out", ok=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertFalse((self.dir / "out").exists())
+        said = done.stderr.removeprefix("chimera: ").rstrip("\n")
+        return [line.removeprefix(f"{path}:") for line in said.split(". docs/")[0].split("\n")]
+
     def test_every_problem_of_a_recipe_at_once(self) -> None:
-        self.refused("chimera: assembly/1\nbase: p0\nparents: [{path: p1, lambda: 0.5}]\n"
-                     "rules:\n  - {tensor: all}\n  - {method: tis}\n  - {lambda: {p1: 2}}\n"
-                     "output: {dtype: bf17}\n",
-                     "5:6", "tensor", "6:14", "tis", "7:14", "found [-1, 2]", "8:17", "bf17")
+        found = self.problems("""chimera: assembly/1
+base: p0
+parents:
+  - {path: p0, lambd: 0.5}
+  - {path: p1, lambda: lots}
+  - {path: ./p1, lambda: 0}
+  - {lambda: 0.2}
+rules:
+  - {tensor: all}
+  - {method: tis, layers: 5-3, density: 0}
+  - {lambda: {p1: 2}}
+  - {lambda: {p7: 0.2}, delta: "1"}
+seed: 1.5
+output: {dtype: bf17, module: Base}
+""")
+        self.assertEqual(found, [
+            "4:16: parents[0].lambd: unknown key (did you mean lambda?)",
+            "5:24: parents[1].lambda: found lots (expected a number of at least -1000 and at most 1000)",
+            "6:12: parents[2].path: found ./p1 (expected every parent once)",
+            "7:5: parents[3].path: missing (expected a path)",
+            "9:6: rules[0].tensor: unknown key (did you mean tensors?)",
+            "10:14: rules[1].method: found tis (expected linear, task_arithmetic, ties, dare_linear, "
+            "dare_ties or slerp)",
+            "10:27: rules[1].layers: found 5-3 (expected numbers from 0 to 65535, such as 3-60 or 1,5-7)",
+            "10:41: rules[1].density: found 0 (expected a number of at least 1e-09 and at most 1)",
+            "11:14: rules[2].lambda: found [-1, 2, 0, 0] (expected none below 0: method linear; "
+            "task_arithmetic takes any)",
+            "12:15: rules[3].lambda.p7: unknown key (did you mean p0?)",
+            '12:32: rules[3].delta: found "1" (expected a number of at least 0 and at most 1000000)',
+            "13:7: seed: found 1.5 (expected an integer from 0 to 9007199254740992)",
+            "14:17: output.dtype: found bf17 (expected f32, f16 or bf16)",
+            "14:31: output.module: found Base (expected 1 to 63 of a-z, 0-9, _ and -, first a letter or "
+            "digit; not backbone or base)"])
+
+    def test_what_a_recipe_cannot_do_without_is_named(self) -> None:
+        self.assertEqual(self.problems("chimera: assembly/2\nrules: []\n"), [
+            "1:1: base: missing (expected the path of a parent)",
+            "1:1: parents: missing (expected a list of 1 to 64 parents)",
+            "1:10: chimera: found assembly/2 (expected assembly/1)",
+            "2:8: rules: found an empty list (expected a list of at least one rule, or no such key)"])
+        self.assertEqual(self.problems("chimera: assembly/1\nbase: p0\nparents: [{path: p1}, "
+                                       "{path: p2, lambda: 0.5}]\n"),
+                         ['3:10: parents: found no lambda of "p1" (expected one of every parent but the '
+                          'base, or of none)'])
 
     def test_an_interrupted_run_goes_on(self) -> None:
         self.parents()
@@ -318,9 +367,47 @@ dtype: float32
                 self.check(found, 3, lambda name: rule, "F32")
 
     def test_mergekit_names_what_it_does_not_read(self) -> None:
-        self.parents()
-        self.refused("merge_method: breadcrumbs\nbase_model: p0\nmodels: [{model: p1}]\n"
-                     "tokenizer: {source: union}\n", "breadcrumbs", "tokenizer", "not supported")
+        self.assertEqual(self.problems("""merge_method: breadcrumbs
+tokenizer: {source: union}
+tokenizer_source: union
+base_modl: p0
+slices:
+  - sources:
+      - {model: p0, layer_range: [0, 2]}
+      - {modle: p1, layer_range: [2, 2]}
+    parameters: {t: [{filter: mlp, valu: 1}, 0.5], normalize: maybe}
+  - sources: []
+parameters: {weight: heavy, rescale: 0}
+dtype: int8
+"""), [
+            "1:15: merge_method: found breadcrumbs (expected linear, task_arithmetic, ties, dare_linear, "
+            "dare_ties or slerp)",
+            "2:12: tokenizer: found a map (expected no such key: it is not supported)",
+            "3:19: tokenizer_source: found union (expected base)",
+            "4:1: base_modl: unknown key (did you mean base_model?)",
+            "7:7: layer_range: not [0, …] in every source (expected it: layers that move are not "
+            "supported)",
+            "8:9: slices[0].sources[1].model: missing (expected the path of a parent)",
+            "8:10: slices[0].sources[1].modle: unknown key (did you mean model?)",
+            "8:34: slices[0].sources[1].layer_range: found a list (expected two numbers up to 65536, "
+            "[first, end))",
+            "9:21: slices[0].parameters.t: found a list (expected either numbers or maps with filter and "
+            "value)",
+            "9:22: slices[0].parameters.t.value: missing (expected a number or a gradient)",
+            "9:36: slices[0].parameters.t.valu: unknown key (did you mean value?)",
+            "9:63: slices[0].parameters.normalize: found maybe (expected true or false)",
+            "10:14: slices[1].sources: found an empty list (expected a list of models)",
+            "11:22: parameters.weight: found heavy (expected a number of at least -1000000 and at most "
+            "1000000)",
+            "11:38: parameters.rescale: found 0 (expected true)",
+            "12:8: dtype: found int8 (expected f32, f16 or bf16)"])
+        self.assertEqual(self.problems("merge_method: ties\nmodels: [{model: p1}]\nslices: []\n"), [
+            "1:1: slices: found beside models (expected one of the two)",
+            "3:9: slices: found an empty list (expected a list of slices)"])
+        self.assertEqual(self.problems("merge_method: ties\nmodels: [{model: p1}]\n"),
+                         ["2:9: base_model: missing (expected the path of a parent: method ties)"])
+        self.assertEqual(self.problems("merge_method: slerp\n"),
+                         ["1:1: models: missing (expected models or slices)"])
 
     # --- diff --------------------------------------------------------------------------------------------
 
