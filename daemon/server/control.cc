@@ -39,7 +39,7 @@ void reply(const std::shared_ptr<Live>& live, std::string_view call, std::string
     return live->on_error(report.status());
   }
   fields.update(to_json(report.value()));
-  live->answer(encode_reply(live->id(), std::move(fields)));
+  live->answer(encode_reply(live->id(), fields));
 }
 
 Json to_json(const std::vector<RestartNote>& notes) {

@@ -68,7 +68,7 @@ TEST(ServerEvents, AModuleWhoseLibraryIsOutOfServiceIsNotActive) {
   ModuleStatus module;
   module.state = ModuleState::kActive;
   EXPECT_EQ(to_json(module)["state"], "active");
-  module.library.emplace();
+  module.library.emplace(ModuleStatus::Library{});
   EXPECT_EQ(to_json(module)["state"], "active");
   for (const LibraryState state :
        {LibraryState::kRestarting, LibraryState::kQuarantined, LibraryState::kPoisoned}) {

@@ -33,9 +33,10 @@ class HangUp : public testing::Test {
   }
   void start(std::chrono::milliseconds hang_up) {
     options_.hang_up = hang_up;
-    auto loop = ServerLoop::start(options_, counters_, [](std::shared_ptr<Live> live, wire::Call) {
-      live->answer(encode_reply(live->id(), {{"status", "ok"}}));
-    });
+    auto loop = ServerLoop::start(options_, counters_,
+                                  [](const std::shared_ptr<Live>& live, const wire::Call&) {
+                                    live->answer(encode_reply(live->id(), {{"status", "ok"}}));
+                                  });
     ASSERT_TRUE(loop.ok()) << loop.status().to_string();
     loop_ = std::move(loop).value();
   }

@@ -147,7 +147,7 @@ ModuleRightsPtr Live::rights() {
   return rights_;
 }
 
-void Live::set_entitler(std::function<void(ModuleRightsPtr)> entitler) {
+void Live::set_entitler(const std::function<void(ModuleRightsPtr)>& entitler) {
   ModuleRightsPtr rights;
   {
     const MutexLock lock(mutex_);

@@ -102,7 +102,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// The modules that it may use now. Handlers ask when they hand it to the engine, and say how to
   /// change it afterwards; `entitler` is called at once when it has changed meanwhile.
   ModuleRightsPtr rights();
-  void set_entitler(std::function<void(ModuleRightsPtr)> entitler);
+  void set_entitler(const std::function<void(ModuleRightsPtr)>& entitler);
   void entitle(ModuleRightsPtr rights);
   /// Called once with the outcome, before the final event can be sent: for the record. Set before
   /// the request is handled; may run on any thread.

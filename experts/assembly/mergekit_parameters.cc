@@ -27,7 +27,7 @@ void read_filter(const RecipeFields& map, std::string_view key, const FieldValue
     read_setting(fields, "value", *number, setting);
   }
   fields.finish();
-  out.filters.emplace_back(std::move(filter), std::move(setting));
+  out.filters.push_back({std::move(filter), std::move(setting)});
 }
 
 void read_setting(const RecipeFields& map, std::string_view key, const FieldValue& value,
@@ -57,7 +57,7 @@ std::optional<bool> read_flag(RecipeFields& map, std::string_view key) {
   if (!value) return std::nullopt;
   std::optional<bool> flag = value->boolean();
   const std::optional<double> number = value->number();
-  if (number == 0 || number == 1) flag = number == 1;
+  if (number && (*number == 0 || *number == 1)) flag = *number == 1;
   if (!flag) map.bad(key, *value, "true or false");
   return flag;
 }

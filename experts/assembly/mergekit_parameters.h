@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "experts/assembly/recipe_fields.h"
@@ -16,13 +15,18 @@ namespace chimera {
 
 /// A number that may depend on the tensor.
 struct MergekitSetting {
+  struct Filter;
   std::vector<double> gradient;  // one value: everywhere
-  /// The first whose text is part of the tensor's name counts; "" and "*" are part of every one.
-  std::vector<std::pair<std::string, MergekitSetting>> filters;
+  std::vector<Filter> filters;   // the first that fits the tensor's name counts
 
   /// For the tensor `name` at the place `t` of the layers, from 0 to 1; `otherwise` when nothing is
   /// said about it.
   double at(const std::string& name, double t, double otherwise) const;
+};
+
+struct MergekitSetting::Filter {
+  std::string text;  // a part of the name; "" and "*" are part of every one
+  MergekitSetting setting;
 };
 
 /// A block `parameters`; what it does not hold is unset.

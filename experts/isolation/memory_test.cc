@@ -102,7 +102,8 @@ TEST(HostMemory, CallsComeBackInOrderThroughManyRounds) {
       const auto n = rows[static_cast<size_t>(taken)];
       for (uint64_t i = 0; i < n * kGeometry.hidden; ++i) {
         const float x = static_cast<float>(taken) + static_cast<float>(i);
-        ASSERT_EQ(answer.y[i], 2 * x + static_cast<float>(i / kGeometry.hidden));
+        const uint64_t row = i / kGeometry.hidden;
+        ASSERT_EQ(answer.y[i], 2 * x + static_cast<float>(row));
       }
     }
     ends.daemon->release();

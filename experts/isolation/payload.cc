@@ -39,6 +39,7 @@ Result<std::shared_ptr<const SealedFile>> pack_tensors(const std::vector<TensorV
                                                        uint64_t* table_bytes) {
   if (views.empty()) return std::shared_ptr<const SealedFile>();
   std::vector<HostTensor> table;
+  table.reserve(views.size());
   for (const TensorView& v : views) {
     table.push_back({v.name, v.dtype, v.shape, 0, v.bytes.size()});
   }

@@ -286,6 +286,7 @@ TEST(Library, ForwardFromSeveralThreads) {
   const auto module = draft.load();
   ASSERT_TRUE(module.ok());
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 50; ++i) {

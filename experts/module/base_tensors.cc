@@ -63,9 +63,13 @@ Status read_stacks(const Checkpoint& checkpoint, const ModelConfig& config, int6
         if (!place) continue;
         StoredPart stored{slice(stacks[place->stack], e, config.num_experts), place->at,
                           place->shape};
-        if (part == kWeightPart) projection.weight = std::move(stored);
-        if (part == kScalePart) projection.scale = std::move(stored);
-        if (part == kBiasPart) projection.bias = std::move(stored);
+        if (part == kWeightPart) {
+          projection.weight = std::move(stored);
+        } else if (part == kScalePart) {
+          projection.scale = std::move(stored);
+        } else {
+          projection.bias = std::move(stored);
+        }
       }
     }
     out.experts.push_back(std::move(expert));

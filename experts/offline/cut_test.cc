@@ -21,7 +21,7 @@ namespace {
 
 /// Of the shared set, or of the project's own.
 std::string golden(const std::string& name) {
-  const std::string own = CHIMERA_SOURCE_DIR "/tests/golden/families/" + name;
+  std::string own = CHIMERA_SOURCE_DIR "/tests/golden/families/" + name;
   if (std::filesystem::exists(own)) return own;
   return CHIMERA_SOURCE_DIR "/../shared/golden/open/models/" + name;
 }

@@ -104,7 +104,7 @@ std::string state_difference(const ProcessState& before, int output_fd) {
   std::string out;
   for (int attempt = 0; attempt < 50; ++attempt) {
     out.clear();
-    const auto add = [&](std::string text) { out += (out.empty() ? "" : "; ") + text; };
+    const auto add = [&](const std::string& text) { out += (out.empty() ? "" : "; ") + text; };
     const ProcessState after = process_state(output_fd);
     for (const auto& [key, value] : before) {
       const auto it = after.find(key);

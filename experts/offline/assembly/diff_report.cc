@@ -92,7 +92,9 @@ Status write_diff_plot(const std::vector<DiffGroup>& groups, const std::string& 
       "height=\"{1}\" font-family=\"sans-serif\" font-size=\"12\">\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
       kWidth, kHeight);
-  for (double decade = bottom; decade <= bottom + span + 1e-9; ++decade) {
+  const auto decades = std::lround(span);  // both ends are whole powers of ten
+  for (int64_t i = 0; i <= decades; ++i) {
+    const double decade = bottom + static_cast<double>(i);
     const double at = y(std::pow(10.0, decade));
     svg += fmt::format(
         "<line x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n"

@@ -60,7 +60,7 @@ Status ShardFile::finish(const std::string& header) {
   const int closed = env_->close(std::exchange(fd_, -1));
   const std::string part = path_ + kUnfinished;
   if (closed != 0 || env_->rename(part.c_str(), path_.c_str()) != 0) {
-    const Status status = errno_status(path_, errno);
+    Status status = errno_status(path_, errno);
     env_->unlink(part.c_str());
     return status;
   }
