@@ -13,7 +13,6 @@ namespace chimera {
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1u << 20;
-constexpr int64_t kMaxLayers = 65536;  // as recipe_fields
 
 class MergekitReader {
  public:
@@ -76,13 +75,13 @@ class MergekitReader {
 
   std::optional<std::pair<int64_t, int64_t>> layer_range(RecipeFields& map) {
     constexpr std::string_view kKey = "layer_range";
-    const std::string expected = fmt::format("two numbers up to {}, [first, end)", kMaxLayers);
+    const std::string expected = fmt::format("two numbers up to {}, [first, end)", kMaxIndex + 1);
     const auto value = map.list(kKey, expected);
     if (!value) return std::nullopt;
     if (value->size() == 2) {
       const auto first = (*value)[0].integer();
       const auto end = (*value)[1].integer();
-      if (first && end && *first >= 0 && *first < *end && *end <= kMaxLayers) {
+      if (first && end && *first >= 0 && *first < *end && *end <= kMaxIndex + 1) {
         return std::pair{*first, *end};
       }
     }

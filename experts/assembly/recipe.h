@@ -22,13 +22,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/enum_names.h"
 #include "base/json/json.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
+#include "experts/module/index_ranges.h"
 
 namespace chimera {
 
@@ -61,9 +61,6 @@ inline constexpr auto kTensorSetNames = enum_names<TensorSet>(
 
 /// By what the merged differences of ties and dare_ties are divided; arithmetic.h.
 enum class Consensus : uint8_t { kPaper, kMean, kSum };
-
-/// Inclusive ranges of layers or expert slots.
-using IndexRanges = std::vector<std::pair<int64_t, int64_t>>;
 
 struct MergeRule;
 

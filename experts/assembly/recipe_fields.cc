@@ -2,47 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "base/yaml/config_wording.h"
 
 namespace chimera {
 namespace {
 
-// As module manifests: above any released model.
-constexpr int64_t kMaxIndex = 65535;
-
 const ConfigWording kWording;
-
-std::optional<int64_t> index_of(std::string_view text) {
-  int64_t value = -1;
-  const char* end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  if (text.empty() || parsed.ec != std::errc() || parsed.ptr != end || value < 0 ||
-      value > kMaxIndex) {
-    return std::nullopt;
-  }
-  return value;
-}
-
-bool add_ranges(std::string_view text, IndexRanges& out) {
-  while (true) {
-    const size_t comma = text.find(',');
-    std::string_view part = text.substr(0, comma);
-    while (part.starts_with(' ')) part.remove_prefix(1);
-    const size_t dash = part.find('-');
-    const auto first = index_of(part.substr(0, dash));
-    const auto last = dash == std::string_view::npos ? first : index_of(part.substr(dash + 1));
-    if (!first || !last || *last < *first) return false;
-    out.emplace_back(*first, *last);
-    if (comma == std::string_view::npos) return true;
-    text.remove_prefix(comma + 1);
-  }
-}
 
 bool add_ranges(const FieldValue& value, IndexRanges& out) {
   const std::optional<std::string_view> text = value.scalar();
-  return text && add_ranges(*text, out);
+  if (!text) return false;
+  const Result<IndexRanges> read = parse_index_ranges(*text);
+  if (read.ok()) out.insert(out.end(), read->begin(), read->end());
+  return read.ok();
 }
 
 }  // namespace

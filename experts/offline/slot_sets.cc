@@ -2,28 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-#include <optional>
-
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
+#include "experts/module/index_ranges.h"
 
 namespace chimera {
 namespace {
 
-constexpr int64_t kMostNumber = 65535;
 constexpr size_t kMaxMapBytes = 1u << 20;
 constexpr std::string_view kSlots = "expert numbers such as 2-5,7, or a list of them";
-
-/// Whole text as a number from 0 to 65535.
-std::optional<int64_t> number(std::string_view text) {
-  int64_t value = -1;
-  const char* end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  const bool good = !text.empty() && parsed.ec == std::errc() && parsed.ptr == end;
-  if (!good || value < 0 || value > kMostNumber) return std::nullopt;
-  return value;
-}
 
 std::vector<std::string_view> split_at(std::string_view text, char at) {
   std::vector<std::string_view> parts;
@@ -109,17 +96,11 @@ class MapReader {
 }  // namespace
 
 Result<std::vector<int64_t>> parse_slots(std::string_view text) {
+  const Result<IndexRanges> ranges = parse_index_ranges(text);
+  if (!ranges.ok()) return ranges.status();
   std::vector<int64_t> slots;
-  for (const std::string_view part : split_at(text, ',')) {
-    const size_t dash = part.find('-');
-    const auto first = number(part.substr(0, dash));
-    const auto last = dash == std::string_view::npos ? first : number(part.substr(dash + 1));
-    if (!first || !last || *last < *first) {
-      return Status(
-          Code::kInvalidArgument,
-          fmt::format("\"{}\" (expected a number from 0 to {}, or LOW-HIGH)", part, kMostNumber));
-    }
-    for (int64_t slot = *first; slot <= *last; ++slot) slots.push_back(slot);
+  for (const auto& [first, last] : *ranges) {
+    for (int64_t slot = first; slot <= last; ++slot) slots.push_back(slot);
   }
   return slots;
 }
@@ -132,12 +113,14 @@ Result<SplitModule> parse_split_module(std::string_view text) {
     const size_t colon = part.find(':');
     int64_t layer = -1;
     if (colon != std::string_view::npos) {
-      const auto found = number(part.substr(0, colon));
-      if (!found) {
+      const Result<IndexRanges> found = parse_index_ranges(part.substr(0, colon));
+      const bool single =
+          found.ok() && found->size() == 1 && found->front().first == found->front().second;
+      if (!single) {
         return Status(Code::kInvalidArgument,
                       fmt::format("layer: \"{}\" (expected a number)", part.substr(0, colon)));
       }
-      layer = *found;
+      layer = found->front().first;
     }
     Result<std::vector<int64_t>> slots =
         parse_slots(colon == std::string_view::npos ? part : part.substr(colon + 1));
