@@ -66,7 +66,7 @@ std::optional<ApiError> Service::check_right(const Request& head, Right right) c
 std::shared_ptr<const Principal> Service::principal_of(const Request& request) const {
   const auto key = presented_key(request);
   // OpenAI's clients always send some key, and people without one write anything there.
-  if (const auto found = key ? keys_.find(*key) : nullptr) return found;
+  if (auto found = key ? keys_.find(*key) : nullptr) return found;
   return anonymous_;
 }
 

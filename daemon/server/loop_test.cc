@@ -91,7 +91,7 @@ class Loop : public testing::Test {
   }
   /// Answers health at once and keeps every generate in progress.
   ServerLoop::Handler keeping() {
-    return [this](std::shared_ptr<Live> live, wire::Call call) {
+    return [this](std::shared_ptr<Live> live, const wire::Call& call) {
       if (std::holds_alternative<wire::Health>(call)) {
         return live->answer(encode_reply(live->id(), {{"status", "ok"}}));
       }
@@ -350,7 +350,7 @@ TEST_F(Loop, ACancelBeforeTheWorkBeganIsNotLost) {
 }
 
 TEST_F(Loop, BinaryFrameArrivesBitwise) {
-  start([](std::shared_ptr<Live> live, wire::Call) {
+  start([](const std::shared_ptr<Live>& live, const wire::Call&) {
     live->is_score = true;
     live->vocab = 3;
     DoneEvent done;
