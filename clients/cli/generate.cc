@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "commands.h"
 #include "sampling.h"
@@ -59,18 +61,44 @@ Json token_json(const Token& token) {
   Json out = {
       {"event", "token"}, {"text", token.text}, {"token", token.id}, {"epoch", token.epoch}};
   if (token.logprob) out["logprob"] = *token.logprob;
+  if (token.top.empty()) return out;
+  Json top = Json::array();
+  for (const client::TokenChoice& choice : token.top) {
+    top.push_back({{"token", choice.id}, {"text", choice.text}, {"logprob", choice.logprob}});
+  }
+  out["top_logprobs"] = std::move(top);
   return out;
+}
+
+/// --logit-bias ID=VALUE, as often as it stands there.
+std::optional<Error> take_biases(const po::variables_map& options, wire::Generate& request) {
+  if (options.count("logit-bias") == 0) return std::nullopt;
+  for (const auto& item : options["logit-bias"].as<std::vector<std::string>>()) {
+    const size_t equals = item.find('=');
+    const auto id = finite_number(std::string_view(item).substr(0, equals));
+    const auto value =
+        equals == std::string::npos ? std::nullopt : finite_number(item.substr(equals + 1));
+    if (!id || !value || *id < 0 || *id > std::numeric_limits<int32_t>::max() ||
+        *id != std::floor(*id)) {
+      return bad_usage("--logit-bias: " + item + " (expected ID=NUMBER)",
+                       "for instance --logit-bias 42=-100; ids are those of chimera tokenize");
+    }
+    request.logit_bias[static_cast<int32_t>(*id)] = *value;
+  }
+  return std::nullopt;
 }
 
 Outcome generate(const Invocation& run) {
   auto made = sampling_request(run.options);
   if (auto* error = std::get_if<Error>(&made)) return *error;
   auto request = std::move(std::get<wire::Generate>(made));
-  request.logprobs = run.options["logprobs"].as<bool>();
+  take<int64_t>(run.options, "top-logprobs", request.top_logprobs);
+  if (auto error = check_ranges(request)) return std::move(*error);
+  request.logprobs = run.options["logprobs"].as<bool>() || request.top_logprobs > 0;
   request.stream = !run.options["no-stream"].as<bool>();
   const Output& out = run.out;
   if (request.logprobs && !out.json()) {
-    return bad_usage("--logprobs: found without --json (expected both)",
+    return bad_usage("--logprobs and --top-logprobs: found without --json (expected both)",
                      "chimera --json generate … prints them");
   }
   auto prompt = prompt_of(run);
@@ -108,6 +136,11 @@ void add_sampling_options(po::options_description& options) {
   add("top-k", po::value<int64_t>()->value_name("K"), "the K likeliest tokens only (0 = off)");
   add("min-p", po::value<Real>()->value_name("P"), "relative threshold (0 = off)");
   add("repetition-penalty", po::value<Real>()->value_name("X"), "1 = off");
+  add("frequency-penalty", po::value<Real>()->value_name("X"),
+      "against tokens, for every time they came (0 = off)");
+  add("presence-penalty", po::value<Real>()->value_name("X"), "against tokens that came (0 = off)");
+  add("logit-bias", po::value<std::vector<std::string>>()->value_name("ID=X"),
+      "for or against a token, -100 to 100 (may be repeated)");
   add("seed", po::value<Whole>()->value_name("S"), "same seed, same text");
   add("stop", po::value<std::vector<std::string>>()->value_name("TEXT"),
       "end before this text (may be repeated)");
@@ -124,6 +157,9 @@ std::variant<wire::Generate, Error> sampling_request(const po::variables_map& op
   take<int64_t>(options, "top-k", request.top_k);
   take_real(options, "min-p", request.min_p);
   take_real(options, "repetition-penalty", request.repetition_penalty);
+  take_real(options, "frequency-penalty", request.frequency_penalty);
+  take_real(options, "presence-penalty", request.presence_penalty);
+  if (auto error = take_biases(options, request)) return std::move(*error);
   if (options.count("seed") > 0) request.seed = options["seed"].as<Whole>().value;
   take<std::vector<std::string>>(options, "stop", request.stop);
   request.ignore_eos = options["ignore-eos"].as<bool>();
@@ -160,6 +196,8 @@ void add_generation_commands(std::vector<Command>& commands) {
                         auto add = options.add_options();
                         add("no-stream", po::bool_switch(), "print the whole text at its end");
                         add("logprobs", po::bool_switch(), "with --json: log-probabilities");
+                        add("top-logprobs", po::value<int64_t>()->value_name("N"),
+                            "with --json: the N likeliest tokens of each place as well");
                       },
                       generate});
 }

@@ -20,7 +20,9 @@ from scripted import GENERATED, INFO, done, provenance
 
 ENDED = {**GENERATED, "finish_reason": "stop"}
 OUT_OF_RANGE = [("--max-tokens", "0"), ("--max-tokens", "-3"), ("--temperature", "nan"), ("--temperature", "-1"),
-                ("--top-p", "1.5"), ("--min-p", "inf"), ("--seed", "-1"), ("--repetition-penalty", "0")]
+                ("--top-p", "1.5"), ("--min-p", "inf"), ("--seed", "-1"), ("--repetition-penalty", "0"),
+                ("--frequency-penalty", "2.5"), ("--presence-penalty", "-3"), ("--logit-bias", "7"),
+                ("--logit-bias", "-1=3"), ("--top-logprobs", "21")]
 
 
 class CliTest(scripted.Scripted):
@@ -39,6 +41,26 @@ class CliTest(scripted.Scripted):
                          ("once upon", 2, 0.0, 7))
         self.assertEqual(sent["modules"], {"only": ["legal", "bio"], "exclude": ["finance"],
                                            "bias": {"legal": -0.5}})
+
+    def test_a_bias_out_of_range_is_told_of_its_token(self):
+        self.daemon(lambda r: [GENERATED])
+        ran = self.run_cli("generate", "x", "--logit-bias", "7=101")
+        self.assertEqual(ran.returncode, 2)
+        self.assertIn("--logit-bias.7: 101", ran.stderr)
+        self.assertEqual(self.peer.requests, [])
+
+    def test_generate_prints_alternatives(self):
+        top = [{"token": 1, "text": "a", "logprob": -0.5}, {"token": 2, "text": "b", "logprob": -2.0}]
+        self.daemon(lambda r: [{"event": "token", "text": "a", "token": 1, "epoch": 3, "logprob": -0.5,
+                                "top_logprobs": top}, GENERATED])
+        ran = self.run_cli("--json", "generate", "x", "--top-logprobs", "2", "--logit-bias", "5=-100",
+                           "--logit-bias", "7=2.5", "--frequency-penalty", "0.5", "--presence-penalty=-1")
+        self.assertEqual(ran.stderr, "")
+        self.assertEqual(json.loads(ran.stdout.splitlines()[0])["top_logprobs"], top)
+        sent = self.peer.requests[0]
+        self.assertEqual((sent["top_logprobs"], sent["logprobs"]), (2, True))
+        self.assertEqual(sent["logit_bias"], {"5": -100.0, "7": 2.5})
+        self.assertEqual((sent["frequency_penalty"], sent["presence_penalty"]), (0.5, -1.0))
 
     def test_no_modules_means_the_backbone_alone(self):
         self.daemon(lambda r: [GENERATED])

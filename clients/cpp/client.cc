@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -54,6 +55,17 @@ ScoreResult parse_score(const Event& event, std::optional<Error>& problem) {
   return out;
 }
 
+std::vector<TokenChoice> parse_choices(const Json& list, std::optional<Error>& problem) {
+  std::vector<TokenChoice> out;
+  for (const Json& item : list) {
+    Answer answer(item, problem);
+    out.push_back({.id = static_cast<int32_t>(answer.integer("token")),
+                   .logprob = item["logprob"].number().value_or(-HUGE_VAL),
+                   .text = item.value("text", "")});
+  }
+  return out;
+}
+
 Token parse_token(const Json& body, std::optional<Error>& problem) {
   Token token;
   Answer answer(body, problem);
@@ -61,6 +73,9 @@ Token parse_token(const Json& body, std::optional<Error>& problem) {
   token.id = static_cast<int32_t>(answer.integer("token"));
   token.epoch = answer.natural("epoch");
   token.logprob = body["logprob"].number();
+  if (body.contains("top_logprobs")) {
+    token.top = parse_choices(answer.array("top_logprobs"), problem);
+  }
   return token;
 }
 

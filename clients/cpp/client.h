@@ -52,11 +52,19 @@ struct Event {
   Error error() const;  // REQUIRES: is_error()
 };
 
+/// A token that might have stood in a place.
+struct TokenChoice {
+  int32_t id = 0;
+  double logprob = 0.0;  // -infinity: impossible
+  std::string text;      // U+FFFD for what is no whole character
+};
+
 struct Token {
   std::string text;  // may be empty while a character is incomplete
   int32_t id = 0;
   uint64_t epoch = 0;
   std::optional<double> logprob;
+  std::vector<TokenChoice> top;  // the most likely ones, if asked for: best first
 };
 
 struct Provenance {

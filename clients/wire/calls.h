@@ -63,11 +63,19 @@ void describe_options(V& v, Generate& c) {
   v.integer(range::top_k, c.top_k, "this many most likely tokens; 0 is all");
   v.real(range::min_p, c.min_p, "tokens at least this likely beside the best one; 0 is all");
   v.real(range::repetition_penalty, c.repetition_penalty, "for tokens used already; 1 is off");
+  v.real(range::frequency_penalty, c.frequency_penalty,
+         "taken from a token's logit for every time it was generated");
+  v.real(range::presence_penalty, c.presence_penalty,
+         "taken once from the logit of a token that was generated");
+  v.biases(range::logit_bias, range::kMaxLogitBiases, c.logit_bias,
+           "added to the logits of tokens");
   v.integer(range::seed, c.seed, "of sampling; else chosen by the daemon");
   v.list(range::stop, range::stop.name, range::kMaxStops, c.stop,
          "strings that end the answer and are no part of it");
   v.boolean("ignore_eos", c.ignore_eos, "go on after the end-of-text token");
   v.boolean("logprobs", c.logprobs, "natural logarithms of the tokens' probabilities");
+  v.integer(range::top_logprobs, c.top_logprobs,
+            "the most likely tokens at each place, this many; above 0 `logprobs` come as well");
   v.boolean("stream", c.stream, "token events; false: the whole answer in `done`");
   v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
   v.modules(c.modules, "narrows what the composition offers");

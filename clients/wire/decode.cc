@@ -93,6 +93,10 @@ class Decoder {
             std::vector<std::string>& out, std::string_view) {
     fields_.list(range, name, most, out);
   }
+  void biases(const RealRange& range, size_t most, std::map<int32_t, double>& out,
+              std::string_view) {
+    fields_.map(range, most, out);
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool& second,
               std::string_view) {
     second = fields_.choice(name, choices) == size_t{1};

@@ -102,6 +102,16 @@ class Describer {
     add(name, fmt::format("at most {}, each {}", most, show(range)),
         list_of(bounded_text(range), 0, most), "none", meaning);
   }
+  void biases(const RealRange& range, size_t most, const std::map<int32_t, double>&,
+              std::string_view meaning) {
+    // Ids are bounded by the vocabulary anyway; the pattern is that of their spelling.
+    const Json schema = {{"type", "object"},
+                         {"maxProperties", most},
+                         {"propertyNames", Json{{"pattern", "^(0|[1-9][0-9]{0,9})$"}}},
+                         {"additionalProperties", bounded_real(range)}};
+    add(range.name, fmt::format("at most {}: token id, as a text, to {}", most, show(range)),
+        schema, "none", meaning);
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool second,
               std::string_view meaning) {
     Json values = Json::array();

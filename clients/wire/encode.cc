@@ -88,6 +88,13 @@ class Encoder {
             std::string_view) {
     if (!value.empty()) set(name, value);
   }
+  void biases(const RealRange& range, size_t, const std::map<int32_t, double>& value,
+              std::string_view) {
+    if (value.empty()) return;
+    Json biases = Json::object();
+    for (const auto& [id, bias] : value) biases[std::to_string(id)] = bias;
+    set(range.name, biases);
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool second,
               std::string_view) {
     set(name, choices.begin()[second ? 1 : 0]);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/json/field_value.h"
 #include "base/quote.h"
@@ -38,6 +39,16 @@ bool is_module_key(std::string_view key) {
   return !key.empty() && key.size() <= range::name.max &&
          std::none_of(key.begin(), key.end(),
                       [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
+/// As JSON writes an integer from 0 on: one spelling for each id.
+std::optional<int32_t> token_key(std::string_view key) {
+  int32_t id = 0;
+  const char* const end = key.data() + key.size();
+  const auto [rest, problem] = std::from_chars(key.data(), end, id);
+  const bool plain = key == "0" || (!key.empty() && key.front() >= '1' && key.front() <= '9');
+  if (problem != std::errc() || rest != end || !plain) return std::nullopt;
+  return id;
 }
 
 }  // namespace
@@ -129,6 +140,27 @@ void Fields::map(const RealRange& range, std::map<std::string, double>& out) {
     double number = 0;
     if (reader_.read(field_value(value), fmt::format("{}.{}", range.name, key), range, number)) {
       out.emplace(key, number);
+    }
+  }
+}
+
+void Fields::map(const RealRange& range, size_t max_count, std::map<int32_t, double>& out) {
+  const Json* values = object(range.name);
+  if (values == nullptr) return;
+  if (values->size() > max_count) {
+    return reader_.bad(range.name, field_value(*values),
+                       fmt::format("at most {} tokens", max_count));
+  }
+  for (const auto& [key, value] : values->items()) {
+    const std::optional<int32_t> id = token_key(key);
+    if (!id) {
+      fail(fmt::format("{}: key {} (expected a token id, in decimal)", reader_.path_of(range.name),
+                       quote(key)));
+      continue;
+    }
+    double number = 0;
+    if (reader_.read(field_value(value), fmt::format("{}.{}", range.name, key), range, number)) {
+      out.emplace(*id, number);
     }
   }
 }

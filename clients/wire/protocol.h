@@ -46,10 +46,14 @@ struct Generate {
   int64_t top_k = 0;
   double min_p = 0.0;
   double repetition_penalty = 1.0;
+  double frequency_penalty = 0.0;
+  double presence_penalty = 0.0;
+  std::map<int32_t, double> logit_bias;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool logprobs = false;
+  int64_t top_logprobs = 0;
   bool stream = true;
   std::optional<int64_t> deadline_ms;
   ModuleFilter modules;

@@ -101,6 +101,10 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
                         {"top_k", 40},
                         {"min_p", 0.05},
                         {"repetition_penalty", 1.1},
+                        {"frequency_penalty", -0.5},
+                        {"presence_penalty", 1.5},
+                        {"logit_bias", {{"0", -100}, {"50256", 2.5}}},
+                        {"top_logprobs", 3},
                         {"seed", 9223372036854775807},
                         {"stop", Json::array({"\n\n", "END"})},
                         {"ignore_eos", true},
@@ -122,6 +126,10 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
   EXPECT_EQ(call.top_k, 40);
   EXPECT_EQ(call.min_p, 0.05);
   EXPECT_EQ(call.repetition_penalty, 1.1);
+  EXPECT_EQ(call.frequency_penalty, -0.5);
+  EXPECT_EQ(call.presence_penalty, 1.5);
+  EXPECT_EQ(call.logit_bias, (std::map<int32_t, double>{{0, -100.0}, {50256, 2.5}}));
+  EXPECT_EQ(call.top_logprobs, 3);
   EXPECT_EQ(call.seed, 9223372036854775807u);
   EXPECT_EQ(call.stop, (std::vector<std::string>{"\n\n", "END"}));
   EXPECT_TRUE(call.ignore_eos && call.logprobs && !call.stream);
@@ -166,9 +174,9 @@ INSTANTIATE_TEST_SUITE_P(
     AllRanges, IntegerField,
     testing::Values(IntCase{"generate", range::max_tokens}, IntCase{"generate", range::top_k},
                     IntCase{"generate", range::seed}, IntCase{"generate", range::deadline_ms},
-                    IntCase{"chat", range::max_tokens}, IntCase{"score", range::deadline_ms},
-                    IntCase{"rollback", range::epoch}, IntCase{"routing", range::layer},
-                    IntCase{"drain", range::timeout_ms}));
+                    IntCase{"generate", range::top_logprobs}, IntCase{"chat", range::max_tokens},
+                    IntCase{"score", range::deadline_ms}, IntCase{"rollback", range::epoch},
+                    IntCase{"routing", range::layer}, IntCase{"drain", range::timeout_ms}));
 
 struct RealCase {
   const char* call;
@@ -195,6 +203,8 @@ INSTANTIATE_TEST_SUITE_P(AllRanges, RealField,
                                          RealCase{"generate", range::top_p},
                                          RealCase{"generate", range::min_p},
                                          RealCase{"generate", range::repetition_penalty},
+                                         RealCase{"generate", range::frequency_penalty},
+                                         RealCase{"chat", range::presence_penalty},
                                          RealCase{"load", range::bias},
                                          RealCase{"bias", range::value}));
 
@@ -251,6 +261,27 @@ TEST(Protocol, ListsAndMapsAreBounded) {
   EXPECT_FALSE(accepts(generate, "modules", {{"bias", {{"", 1}}}}));
   EXPECT_FALSE(accepts(generate, "modules", Json::array()));
   EXPECT_FALSE(accepts(generate, "modules", {{"omit", Json::array()}}));
+}
+
+TEST(Protocol, LogitBiasesAreKeyedByTokenIds) {
+  const Json generate = minimal("generate");
+  const auto biases = [&](const char* text) {
+    return accepts(generate, "logit_bias", json_of(text));
+  };
+  EXPECT_TRUE(biases(R"({})"));
+  EXPECT_TRUE(biases(R"({"0": 100, "2147483647": -100.0})"));
+  for (const char* key : {"", "-1", "+1", "01", "00", "1.0", " 1", "1 ", "x", "2147483648"}) {
+    EXPECT_FALSE(accepts(generate, "logit_bias", Json{{key, 1}})) << key;
+  }
+  EXPECT_FALSE(biases(R"({"1": 100.5})"));
+  EXPECT_FALSE(biases(R"({"1": -101})"));
+  EXPECT_FALSE(biases(R"({"1": "2"})"));
+  EXPECT_FALSE(biases(R"([1])"));
+  Json most = Json::object();
+  for (int i = 0; i < 1024; ++i) most[std::to_string(i)] = 1;
+  EXPECT_TRUE(accepts(generate, "logit_bias", most));
+  most["1024"] = 1;
+  EXPECT_FALSE(accepts(generate, "logit_bias", most));
 }
 
 TEST(Protocol, TokensAreBoundedInNumberAndRange) {

@@ -44,10 +44,16 @@ inline constexpr RealRange temperature{"temperature", 0.0, 100.0};
 inline constexpr RealRange top_p{"top_p", 0.0, 1.0, /*min_open=*/true};
 inline constexpr RealRange min_p{"min_p", 0.0, 1.0};
 inline constexpr RealRange repetition_penalty{"repetition_penalty", 0.0, 10.0, /*min_open=*/true};
+// The ranges of these three are those of OpenAI's API.
+inline constexpr RealRange frequency_penalty{"frequency_penalty", -2.0, 2.0};
+inline constexpr RealRange presence_penalty{"presence_penalty", -2.0, 2.0};
+inline constexpr RealRange logit_bias{"logit_bias", -100.0, 100.0};
+inline constexpr IntRange top_logprobs{"top_logprobs", 0, 20};
 inline constexpr RealRange bias{"bias", -kMaxBias, kMaxBias};
 inline constexpr RealRange value{"value", -kMaxBias, kMaxBias};  // of the call `bias`
 
 inline constexpr size_t kMaxStops = 16;
+inline constexpr size_t kMaxLogitBiases = 1024;
 inline constexpr size_t kMaxModuleNames = 64;  // a table holds at most 63 modules
 inline constexpr size_t kMaxMessages = 1024;   // also of tools, documents and tool calls
 

@@ -254,6 +254,51 @@ TEST_F(EngineTest, SampledTokensDoNotDependOnTheBatch) {
   for (auto& sink : crowd) sink->done();
 }
 
+// With biases, penalties and alternatives as well: all of them look at the request's own row alone.
+TEST_F(EngineTest, AdjustedTokensAndAlternativesDoNotDependOnTheBatch) {
+  EngineRequest request = greedy(prompt(4, 11), 24);
+  request.sampling = {0.9, 1.0, 0, 0.0, 1.0, 77, 0.7, 0.4, {{3, -100.0}, {9, 2.0}}};
+  request.top_logprobs = 4;
+  DoneEvent alone;
+  {
+    auto engine = make();
+    alone = submit(*engine, request)->done();
+  }
+  ASSERT_EQ(alone.top_logprobs.size(), alone.tokens.size());
+  auto engine = make();
+  std::vector<std::shared_ptr<Collector>> crowd;
+  for (int i = 0; i < 10; ++i)
+    crowd.push_back(submit(*engine, greedy(prompt(i, 5 + static_cast<size_t>(i) * 7), 30)));
+  const auto sink = submit(*engine, request);
+  const DoneEvent crowded = sink->done();
+  EXPECT_EQ(stream_of(crowded), stream_of(alone));
+  for (size_t i = 0; i < alone.tokens.size(); ++i) {
+    ASSERT_EQ(alone.top_logprobs[i].size(), 4u);
+    for (size_t j = 0; j < 4; ++j) {
+      EXPECT_EQ(crowded.top_logprobs[i][j].token, alone.top_logprobs[i][j].token);
+      EXPECT_EQ(crowded.top_logprobs[i][j].logprob, alone.top_logprobs[i][j].logprob);
+    }
+    EXPECT_EQ(sink->tokens()[i].top.size(), 4u);
+  }
+  for (auto& other : crowd) other->done();
+}
+
+// Greedy with alternatives takes the first of them, and a ban takes the next.
+TEST_F(EngineTest, ABannedTokenGivesWayToTheNextBest) {
+  auto engine = make();
+  EngineRequest request = greedy(prompt(2, 8), 1);
+  request.top_logprobs = 2;
+  const DoneEvent free_run = submit(*engine, request)->done();
+  ASSERT_EQ(free_run.top_logprobs.at(0).size(), 2u);
+  EXPECT_EQ(free_run.tokens.at(0), free_run.top_logprobs[0][0].token);
+  EXPECT_EQ(free_run.logprobs.at(0), free_run.top_logprobs[0][0].logprob);
+  request.sampling.logit_bias = {{free_run.tokens[0], -100.0}};
+  const DoneEvent banned = submit(*engine, request)->done();
+  EXPECT_EQ(banned.tokens.at(0), free_run.top_logprobs[0][1].token);
+  // Logprobs are the model's own, whatever was asked of the sampling.
+  EXPECT_EQ(banned.logprobs.at(0), free_run.top_logprobs[0][1].logprob);
+}
+
 TEST_F(EngineTest, RefusesWhatCanNeverRun) {
   EngineOptions options;
   options.max_context = 32;
@@ -277,6 +322,10 @@ TEST_F(EngineTest, RefusesWhatCanNeverRun) {
   EXPECT_THAT(refuse([](EngineRequest& r) { r.max_tokens = 0; }), HasSubstr("max_tokens is 0"));
   EXPECT_THAT(refuse([](EngineRequest& r) { r.sampling.top_p = 2; }), HasSubstr("top_p is 2"));
   EXPECT_THAT(refuse([](EngineRequest& r) { r.stop = {"x"}; }), HasSubstr("no tokenizer"));
+  EXPECT_THAT(refuse([](EngineRequest& r) {
+                r.sampling.logit_bias = {{320, 1.0}};
+              }),
+              HasSubstr("logit_bias.320 (expected token ids from 0 to 319"));
   EXPECT_THAT(
       refuse([](EngineRequest& r) {
         r.modules.only = {"a", "legal"};
@@ -296,7 +345,7 @@ TEST_F(EngineTest, RefusesWhatCanNeverRun) {
                 r.tokens = prompt(1, 33);
               }),
               HasSubstr("33 tokens (expected at most 32"));
-  EXPECT_EQ(engine->stats().rejected, 13u);
+  EXPECT_EQ(engine->stats().rejected, 14u);
   // The longest prompt that fits is answered, cut to the context.
   const DoneEvent done = submit(*engine, greedy(prompt(1, 30), 100))->done();
   EXPECT_EQ(done.completion_tokens, 2);

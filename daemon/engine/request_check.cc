@@ -66,6 +66,13 @@ Status check_generate(const EngineRequest& request, const ModelConfig& config,
             fmt::format("max_tokens is {} (expected at least 1)", request.max_tokens),
             "ask for at least one token"};
   CHIMERA_RETURN_IF_ERROR(check_sampling(request.sampling));
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    if (id < 0 || id >= config.vocab_size)
+      return {Code::kInvalidArgument,
+              fmt::format("logit_bias.{} (expected token ids from 0 to {}, the vocabulary)", id,
+                          config.vocab_size - 1),
+              "take the ids from `tokenize` of this daemon"};
+  }
   if (!request.stop.empty() && !has_tokenizer)
     return {Code::kInvalidArgument, "stop strings need text, and this checkpoint has no tokenizer",
             "leave stop out and compare token ids on the client's side"};

@@ -63,7 +63,7 @@ class SchedulerTest : public testing::Test {
       s.ran(n);
       live_->scheduler().publish_blocks(s);
       if (s.uncomputed() > 0) continue;
-      if (const auto reason = s.accept(1, 0.0f, false)) live_->end(s, *reason);
+      if (const auto reason = s.accept({.token = 1}, false)) live_->end(s, *reason);
     }
     live_->scheduler().record(10.0);
     counters_.paused += live_->scheduler().take_paused();

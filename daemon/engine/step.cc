@@ -90,7 +90,7 @@ void Step::take_results(size_t first, size_t count) {
     if (s.scoring())
       take_scores(s, {own, rows * vocab});
     else if (rows > 0)
-      samples_.push_back({&s, {own, vocab}, -1, 0.0});
+      samples_.push_back({&s, {own, vocab}, {}});
   }
   pool_.parallel_for(static_cast<int64_t>(samples_.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) draw(samples_[static_cast<size_t>(i)]);
@@ -120,19 +120,22 @@ bool Step::advance(size_t entry) {
 
 void Step::draw(Sample& sample) {
   Sequence& s = *sample.sequence;
-  sample.token = s.sampler.sample(sample.logits, static_cast<uint64_t>(s.generated()));
-  if (sample.token >= 0 && s.request.want_logprobs)
-    sample.logprob = token_logprob(sample.logits, sample.token);
+  Drawn& drawn = sample.drawn;
+  drawn.token = s.sampler.sample(sample.logits, static_cast<uint64_t>(s.generated()));
+  if (drawn.token < 0) return;
+  if (s.request.want_logprobs)
+    drawn.logprob = static_cast<float>(token_logprob(sample.logits, drawn.token));
+  if (s.request.top_logprobs > 0)
+    drawn.top = top_logprobs(sample.logits, static_cast<size_t>(s.request.top_logprobs));
 }
 
 void Step::accept(const Sample& sample) {
   Sequence& s = *sample.sequence;
-  if (sample.token < 0) return live_->fail(s, bad_logits_status(s));
+  if (sample.drawn.token < 0) return live_->fail(s, bad_logits_status(s));
   const auto& eos = backbone_->config().eos_token_ids;
-  const bool is_eos = std::find(eos.begin(), eos.end(), sample.token) != eos.end();
+  const bool is_eos = std::find(eos.begin(), eos.end(), sample.drawn.token) != eos.end();
   ++statistics_->counters().generated_tokens;
-  const std::optional<FinishReason> reason =
-      s.accept(sample.token, static_cast<float>(sample.logprob), is_eos);
+  const std::optional<FinishReason> reason = s.accept(sample.drawn, is_eos);
   if (reason) live_->end(s, *reason);
 }
 

@@ -28,12 +28,11 @@ class Step {
   void let_go();
 
  private:
-  /// A sequence whose logits are there, and the token drawn from them (-1: not finite).
+  /// A sequence whose logits are there, and what was drawn from them.
   struct Sample {
     Sequence* sequence = nullptr;
     std::span<const float> logits;  // [vocab]
-    int32_t token = -1;
-    double logprob = 0.0;
+    Drawn drawn;
   };
 
   Status forward(size_t first, size_t count);

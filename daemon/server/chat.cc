@@ -67,7 +67,7 @@ void start_chat(CallContext& context, const std::shared_ptr<Live>& live, EngineR
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Chat call) {
   if (context.draining) return live->on_error(draining());
-  EngineRequest request = generate_request(*live, call.options);
+  EngineRequest request = generate_request(context, *live, call.options);
   // A template may compute for up to a second, too long for the IO thread.
   context.texts.post(live, [&context, live, request = std::move(request),
                             conversation = std::move(call.conversation)]() mutable {

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/json/writer.h"
+#include "base/utf8.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/strict_json.h"
 
@@ -73,6 +74,25 @@ std::string logprob_list(const DoneEvent& event) {
   return "\"logprobs\":" + fmt::to_string(logprobs);
 }
 
+/// What might have stood in one place. A text that is no whole characters has its bytes beside it.
+Json choices_json(const std::vector<TokenChoice>& choices, const Tokenizer* tokenizer) {
+  Json out = Json::array();
+  for (const TokenChoice& choice : choices) {
+    Json entry = {{"token", choice.token}, {"logprob", choice.logprob}};
+    if (tokenizer != nullptr) {
+      const std::string_view bytes = tokenizer->token_bytes(choice.token);
+      entry["text"] = lossy(bytes);
+      if (find_invalid_utf8(bytes)) {
+        Json numbers = Json::array();
+        for (const char c : bytes) numbers.push_back(static_cast<unsigned char>(c));
+        entry["bytes"] = std::move(numbers);
+      }
+    }
+    out.push_back(std::move(entry));
+  }
+  return out;
+}
+
 /// Fields of a score that are lists.
 std::string score_lists(const DoneEvent& event) {
   std::string fields = logprob_list(event);
@@ -82,13 +102,14 @@ std::string score_lists(const DoneEvent& event) {
 
 }  // namespace
 
-Answer encode_token(std::string_view id, const TokenEvent& event) {
+Answer encode_token(std::string_view id, const TokenEvent& event, const Tokenizer* tokenizer) {
   Json out = {{"id", id},
               {"event", "token"},
               {"text", event.text},
               {"token", event.token},
               {"epoch", event.epoch}};
   if (event.logprob) out["logprob"] = *event.logprob;
+  if (!event.top.empty()) out["top_logprobs"] = choices_json(event.top, tokenizer);
   return {write_json(out), nullptr, /*final=*/false};
 }
 
@@ -110,6 +131,13 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
     if (format.stream) return {write_json(out), nullptr, /*final=*/true};
     out["text"] = event.text;
     out["tokens"] = event.tokens;
+    if (!event.top_logprobs.empty()) {
+      Json places = Json::array();
+      for (const auto& top : event.top_logprobs) {
+        places.push_back(choices_json(top, format.tokenizer));
+      }
+      out["top_logprobs"] = std::move(places);
+    }
     // Of each token: the float32 that its event would have brought.
     return {splice(out, event.logprobs.empty() ? "" : logprob_list(event)), nullptr,
             /*final=*/true};

@@ -18,9 +18,12 @@ struct DoneFormat {
   bool stream = false;
   int64_t vocab = 0;
   std::optional<uint64_t> seed = std::nullopt;
+  const Tokenizer* tokenizer = nullptr;  // of the texts of TokenChoice; null: no texts
 };
 
-Answer encode_token(std::string_view id, const TokenEvent& event);
+/// `tokenizer` as in DoneFormat.
+Answer encode_token(std::string_view id, const TokenEvent& event,
+                    const Tokenizer* tokenizer = nullptr);
 Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format);
 Answer encode_status(std::string_view id, const Status& status);
 

@@ -64,6 +64,17 @@ TEST(ServerEvents, LogprobsComeWithAndWithoutStreaming) {
   EXPECT_FALSE(json_of(encode_done("r", event, {.stream = false}).body).contains("logprobs"));
 }
 
+TEST(ServerEvents, AlternativesComeWithAndWithoutStreaming) {
+  TokenEvent event{5, "é", -0.5f, 7, {{5, -0.5f}, {9, -INFINITY}}};
+  const Json expected = json_of(R"([{"token":5,"logprob":-0.5},{"token":9,"logprob":null}])");
+  EXPECT_EQ(json_of(encode_token("r", event).body)["top_logprobs"], expected);
+  DoneEvent done = done_event();
+  done.top_logprobs = {event.top, event.top};
+  const Json whole = json_of(encode_done("r", done, {.stream = false}).body);
+  EXPECT_EQ(whole["top_logprobs"], Json::array({expected, expected}));
+  EXPECT_FALSE(json_of(encode_done("r", done, {.stream = true}).body).contains("top_logprobs"));
+}
+
 TEST(ServerEvents, AModuleWhoseLibraryIsOutOfServiceIsNotActive) {
   ModuleStatus module;
   module.state = ModuleState::kActive;

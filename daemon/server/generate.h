@@ -14,7 +14,7 @@ Status draining();
 
 /// The engine's request for the options of `call`, whose prompt is left alone; sets what `live`
 /// needs to know of them.
-EngineRequest generate_request(Live& live, wire::Generate& call);
+EngineRequest generate_request(const CallContext& context, Live& live, wire::Generate& call);
 
 /// Hands a request to the engine; `live` gets its events.
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request);

@@ -199,12 +199,18 @@ std::optional<Answer> Live::next() {
     event = std::move(queue_.front());
     queue_.pop_front();
   }
-  if (auto* token = std::get_if<TokenEvent>(&*event)) return encode_token(id_, *token);
+  if (auto* token = std::get_if<TokenEvent>(&*event)) {
+    return encode_token(id_, *token, tokenizer.get());
+  }
   if (auto* status = std::get_if<Status>(&*event)) return encode_status(id_, *status);
   if (auto* body = std::get_if<std::string>(&*event)) {
     return Answer{std::move(*body), nullptr, /*final=*/true};
   }
-  const DoneFormat format{.is_score = is_score, .stream = stream, .vocab = vocab, .seed = seed};
+  const DoneFormat format{.is_score = is_score,
+                          .stream = stream,
+                          .vocab = vocab,
+                          .seed = seed,
+                          .tokenizer = tokenizer.get()};
   return encode_done(id_, std::get<DoneEvent>(std::move(*event)), format);
 }
 

@@ -19,6 +19,7 @@
 #include "base/threads/mutex.h"
 #include "daemon/engine/sequence/request.h"
 #include "daemon/security/principal.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
 
@@ -81,8 +82,9 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// Set before the request is submitted.
   bool stream = false;  // token events wanted
   bool is_score = false;
-  int64_t vocab = 0;             // columns of logits
-  std::optional<uint64_t> seed;  // reported in `done`
+  int64_t vocab = 0;                           // columns of logits
+  std::optional<uint64_t> seed;                // reported in `done`
+  std::shared_ptr<const Tokenizer> tokenizer;  // of the texts of alternatives, when asked for
 
   void on_token(TokenEvent event) override;
   void on_done(DoneEvent event) override;

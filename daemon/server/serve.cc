@@ -136,7 +136,7 @@ void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineReque
   live->set_canceller([engine, request_id = id.value()] { engine->cancel(request_id); });
 }
 
-EngineRequest generate_request(Live& live, wire::Generate& call) {
+EngineRequest generate_request(const CallContext& context, Live& live, wire::Generate& call) {
   EngineRequest request;
   request.kind = EngineRequest::Kind::kGenerate;
   request.arrived = std::chrono::steady_clock::now();
@@ -147,20 +147,25 @@ EngineRequest generate_request(Live& live, wire::Generate& call) {
                       .top_k = call.top_k,
                       .min_p = call.min_p,
                       .repetition_penalty = call.repetition_penalty,
-                      .seed = call.seed ? *call.seed : random_seed()};
+                      .seed = call.seed ? *call.seed : random_seed(),
+                      .frequency_penalty = call.frequency_penalty,
+                      .presence_penalty = call.presence_penalty,
+                      .logit_bias = {call.logit_bias.begin(), call.logit_bias.end()}};
   request.stop = std::move(call.stop);
   request.ignore_eos = call.ignore_eos;
-  request.want_logprobs = call.logprobs;
+  request.want_logprobs = call.logprobs || call.top_logprobs > 0;
+  request.top_logprobs = call.top_logprobs;
   request.modules = selection(std::move(call.modules));
   // A REQ socket can take one answer only.
   live.stream = call.stream && !live.peer().delimiter;
   live.seed = request.sampling.seed;
+  live.tokenizer = context.options.model.tokenizer;
   return request;
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
   if (context.draining) return live->on_error(draining());
-  EngineRequest request = generate_request(*live, call);
+  EngineRequest request = generate_request(context, *live, call);
   const size_t bytes = text_size(call.prompt);
   run(context, live, bytes,
       [&context, live, request = std::move(request), prompt = std::move(call.prompt)]() mutable {

@@ -50,6 +50,30 @@ class WireTest(unittest.TestCase):
         stats = self.client.stats()
         return stats["server"]["live"] - 1 + stats["engine"]["live"] + stats["engine"]["waiting"]
 
+    def test_alternatives_and_what_steers_the_choice(self) -> None:
+        ask = {"tokens": [1, 2, 3], "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+        generation = self.client.generate(**ask, top_logprobs=3)
+        streamed = list(generation)
+        for token in streamed:
+            top = token.top_logprobs
+            self.assertEqual([c["token"] for c in top][0], token.token)
+            self.assertEqual(top[0]["logprob"], token.logprob)  # comes along unasked
+            self.assertEqual(sorted((-c["logprob"] for c in top)), [-c["logprob"] for c in top])
+        whole = self.client.complete(**ask, top_logprobs=3)
+        self.assertEqual(whole["top_logprobs"], [t.top_logprobs for t in streamed])
+        for whole_logprob, token in zip(whole["logprobs"], streamed, strict=True):
+            self.assertAlmostEqual(whole_logprob, token.logprob, delta=1e-6)  # fewer digits there
+        # Forced, banned, and never twice.
+        self.assertEqual(self.client.complete(**ask, logit_bias={"7": 100})["tokens"], [7] * 12)
+        first = streamed[0]
+        banned = self.client.complete(**ask, logit_bias={str(first.token): -100})
+        self.assertEqual(banned["tokens"][0], first.top_logprobs[1]["token"])
+        forced = {**ask, "logit_bias": {str(i): 100 for i in range(5, 17)}}
+        twelve = self.client.complete(**forced, presence_penalty=2, frequency_penalty=2)["tokens"]
+        self.assertLess(max(map(twelve.count, twelve)), 12)
+        with self.assertRaisesRegex(chimera_client.ChimeraError, "logit_bias.99999"):
+            self.client.complete(**ask, logit_bias={"99999": 1})
+
     def test_events_of_a_stream(self) -> None:
         generation = self.client.generate(tokens=[1, 2, 3], max_tokens=5, temperature=0, ignore_eos=True,
                                           logprobs=True)

@@ -46,6 +46,8 @@ class Token:
     token: int
     epoch: int
     logprob: float | None = None
+    # The most likely tokens at this place with `top_logprobs`, best first: token, logprob, text.
+    top_logprobs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class Generation(Iterator[Token]):
@@ -73,7 +75,8 @@ class Generation(Iterator[Token]):
             self.done = event.body
             raise StopIteration
         body = event.body
-        return Token(body["text"], body["token"], body["epoch"], body.get("logprob"))
+        return Token(body["text"], body["token"], body["epoch"], body.get("logprob"),
+                     body.get("top_logprobs", []))
 
     def cancel(self) -> None:
         """Asks the daemon to end the request; keep iterating until it has."""

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/enum_names.h"
@@ -28,6 +29,9 @@ struct SamplingParams {
   double min_p = 0.0;
   double repetition_penalty = 1.0;
   uint64_t seed = 0;
+  double frequency_penalty = 0.0;
+  double presence_penalty = 0.0;
+  std::vector<std::pair<int32_t, double>> logit_bias{};  // distinct ids
 };
 
 /// modules {only, exclude, bias} of a request, within what its client may use.
@@ -47,6 +51,7 @@ struct EngineRequest {
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool want_logprobs = false;
+  int64_t top_logprobs = 0;   // alternatives for each generated token
   bool want_logits = false;   // score
   bool want_routing = false;  // score
   ModuleSelection modules;
@@ -54,11 +59,18 @@ struct EngineRequest {
   std::chrono::steady_clock::time_point arrived;
 };
 
+/// A token that might have stood in a place, and the logarithm of its probability there.
+struct TokenChoice {
+  int32_t token = 0;
+  float logprob = 0.0f;
+};
+
 struct TokenEvent {
   int32_t token = 0;
-  std::string text;              // whole characters that became certain; often "" (stop strings)
-  std::optional<float> logprob;  // of the model's own distribution, before sampling parameters
-  uint64_t epoch = 0;            // of the pass that gave it
+  std::string text;                // whole characters that became certain; often "" (stop strings)
+  std::optional<float> logprob;    // of the model's own distribution, before sampling parameters
+  uint64_t epoch = 0;              // of the pass that gave it
+  std::vector<TokenChoice> top{};  // the most likely ones, if asked for: best first
 };
 
 struct ModuleShare {
@@ -89,6 +101,7 @@ struct DoneEvent {
   uint64_t dropped_choices = 0;  // of rows that went on without a failed expert (policy `drop`)
   // of each scored token; of each generated one if want_logprobs
   std::vector<float> logprobs;
+  std::vector<std::vector<TokenChoice>> top_logprobs;  // TokenEvent::top of each generated one
   // score; only filled when the reason is kScored
   double nats = 0.0;
   int64_t count = 0;  // scored tokens: all but the first

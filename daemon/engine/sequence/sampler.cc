@@ -38,11 +38,50 @@ int32_t argmax(std::span<const float> logits) {
   return id;
 }
 
+namespace {
+
+/// log softmax of one row of logits: token_logprob for any of them.
+class LogSoftmax {
+ public:
+  explicit LogSoftmax(std::span<const float> logits)
+      : logits_(logits), max_(*std::max_element(logits.begin(), logits.end())) {
+    double sum = 0.0;
+    for (const float l : logits) sum += std::exp(static_cast<double>(l) - max_);
+    log_sum_ = std::log(sum);
+  }
+  double operator()(int32_t token) const {
+    return static_cast<double>(logits_[static_cast<size_t>(token)]) - max_ - log_sum_;
+  }
+
+ private:
+  const std::span<const float> logits_;
+  const double max_;
+  double log_sum_ = 0.0;
+};
+
+}  // namespace
+
 double token_logprob(std::span<const float> logits, int32_t token) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (const float l : logits) sum += std::exp(static_cast<double>(l) - max);
-  return static_cast<double>(logits[static_cast<size_t>(token)]) - max - std::log(sum);
+  return LogSoftmax(logits)(token);
+}
+
+std::vector<TokenChoice> top_logprobs(std::span<const float> logits, size_t count) {
+  std::vector<TokenChoice> best;  // logits first
+  count = std::min(count, logits.size());
+  if (count == 0) return best;
+  best.reserve(count + 1);
+  const auto better = [](const TokenChoice& a, const TokenChoice& b) {
+    return a.logprob > b.logprob;
+  };
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (best.size() == count && !(logits[i] > best.back().logprob)) continue;
+    const TokenChoice choice{static_cast<int32_t>(i), logits[i]};
+    best.insert(std::upper_bound(best.begin(), best.end(), choice, better), choice);
+    if (best.size() > count) best.pop_back();
+  }
+  const LogSoftmax logprob(logits);
+  for (TokenChoice& choice : best) choice.logprob = static_cast<float>(logprob(choice.token));
+  return best;
 }
 
 namespace {
@@ -79,6 +118,13 @@ Status check_sampling(const SamplingParams& p) {
     return out_of_range("top_k", static_cast<double>(p.top_k), "0 (off) or a positive number");
   if (!(p.repetition_penalty > 0.0 && std::isfinite(p.repetition_penalty)))
     return out_of_range("repetition_penalty", p.repetition_penalty, "a number > 0");
+  if (!std::isfinite(p.frequency_penalty))
+    return out_of_range("frequency_penalty", p.frequency_penalty, "a finite number");
+  if (!std::isfinite(p.presence_penalty))
+    return out_of_range("presence_penalty", p.presence_penalty, "a finite number");
+  for (const auto& [id, bias] : p.logit_bias) {
+    if (!std::isfinite(bias)) return out_of_range("logit_bias", bias, "finite numbers");
+  }
   return {};
 }
 
@@ -93,11 +139,20 @@ void Sampler::observe(std::span<const int32_t> ids) {
   }
 }
 
+void Sampler::observe_generated(int32_t id) {
+  observe({&id, 1});
+  if (params_.frequency_penalty != 0.0 || params_.presence_penalty != 0.0) ++generated_[id];
+}
+
+bool Sampler::adjusts() const {
+  return !history_.empty() || !generated_.empty() || !params_.logit_bias.empty();
+}
+
 int32_t Sampler::sample(std::span<const float> logits, uint64_t step) {
   const int32_t best = argmax(logits);
   if (best < 0) return -1;
   const bool greedy = params_.temperature == 0.0;
-  if (greedy && history_.empty()) return best;
+  if (greedy && !adjusts()) return best;
   load(logits);
   const auto top = std::min_element(candidates_.begin(), candidates_.end(), before);
   if (greedy) return top->id;
@@ -109,18 +164,36 @@ int32_t Sampler::sample(std::span<const float> logits, uint64_t step) {
   return draw(counter_uniform(params_.seed, step));
 }
 
-/// All tokens in id order, the penalty and the temperature applied.
+/// All tokens in id order, biases, penalties and the temperature applied.
 void Sampler::load(std::span<const float> logits) {
   candidates_.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i)
     candidates_[i] = {static_cast<double>(logits[i]), static_cast<int32_t>(i)};
-  for (const int32_t id : history_) {
-    if (static_cast<size_t>(id) >= candidates_.size()) continue;
-    double& score = candidates_[static_cast<size_t>(id)].score;
-    score = score < 0.0 ? score * params_.repetition_penalty : score / params_.repetition_penalty;
-  }
+  adjust();
   if (params_.temperature == 0.0 || params_.temperature == 1.0) return;
   for (Candidate& c : candidates_) c.score /= params_.temperature;
+}
+
+/// REQUIRES: candidates_ in id order.
+void Sampler::adjust() {
+  const auto score_of = [this](int32_t id) {
+    const auto i = static_cast<size_t>(id);
+    return i < candidates_.size() ? &candidates_[i].score : nullptr;
+  };
+  for (const auto& [id, bias] : params_.logit_bias) {
+    if (double* score = score_of(id)) *score += bias;
+  }
+  for (const int32_t id : history_) {
+    double* score = score_of(id);
+    if (score == nullptr) continue;
+    *score =
+        *score < 0.0 ? *score * params_.repetition_penalty : *score / params_.repetition_penalty;
+  }
+  for (const auto& [id, count] : generated_) {
+    if (double* score = score_of(id)) {
+      *score -= static_cast<double>(count) * params_.frequency_penalty + params_.presence_penalty;
+    }
+  }
 }
 
 void Sampler::keep_top_k() {

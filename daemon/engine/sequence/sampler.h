@@ -1,7 +1,15 @@
 // Sampling: logits of one position to the next token.
 //
-// Order of the steps, that of Hugging Face generate(): repetition penalty, temperature, top-k,
-// top-p, min-p, draw. vLLM differs in one place: it applies min-p before top-k and top-p.
+// Order of the steps, that of Hugging Face generate(): logit bias, repetition penalty, temperature,
+// top-k, top-p, min-p, draw. vLLM differs in one place: it applies min-p before top-k and top-p.
+// Frequency and presence penalty come after the repetition penalty, as in vLLM; their formula is
+// that of OpenAI's API reference ("Frequency and presence penalties"):
+//
+//   logit[j] -= count[j] * frequency_penalty + (count[j] > 0 ? presence_penalty : 0)
+//
+// where count[j] says how often j was generated; unlike the repetition penalty they leave the
+// prompt out. At temperature 0 the best token after all these is taken.
+//
 // Ties are broken by the lower id everywhere, so top-k keeps exactly k tokens.
 //
 // The draw uses a counter-based generator keyed by (seed, step): the tokens of a request depend
@@ -11,6 +19,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -27,6 +36,9 @@ int32_t argmax(std::span<const float> logits);
 /// REQUIRES: 0 <= token < logits.size().
 double token_logprob(std::span<const float> logits, int32_t token);
 
+/// The `count` most likely tokens (ties: the lowest ids) with their token_logprob, best first.
+std::vector<TokenChoice> top_logprobs(std::span<const float> logits, size_t count);
+
 /// Uniform in [0, 1): the `step`-th number of the stream of `seed`.
 double counter_uniform(uint64_t seed, uint64_t step);
 
@@ -37,8 +49,10 @@ class Sampler {
  public:
   explicit Sampler(const SamplingParams& params) : params_(params) {}
 
-  /// Tells the repetition penalty of ids in the history (prompt, then each token).
+  /// Tells the repetition penalty of ids in the history.
   void observe(std::span<const int32_t> ids);
+  /// Tells all penalties of a token that was generated.
+  void observe_generated(int32_t id);
   /// The token of step `step` (0 = first generated), or -1 when the logits are not finite.
   int32_t sample(std::span<const float> logits, uint64_t step);
 
@@ -50,7 +64,10 @@ class Sampler {
   static bool before(const Candidate& a, const Candidate& b) {
     return a.score != b.score ? a.score > b.score : a.id < b.id;
   }
+  /// Whether the best logit may not be the best token.
+  bool adjusts() const;
   void load(std::span<const float> logits);
+  void adjust();
   void keep_top_k();
   void to_weights(double max_score);
   void keep_top_p();
@@ -58,8 +75,9 @@ class Sampler {
   int32_t draw(double uniform) const;
 
   SamplingParams params_;
-  std::vector<bool> seen_;        // by id; empty while the penalty is off
-  std::vector<int32_t> history_;  // the distinct ids seen
+  std::vector<bool> seen_;                // by id; empty while the penalty is off
+  std::vector<int32_t> history_;          // the distinct ids seen
+  std::map<int32_t, int64_t> generated_;  // how often, in order of ids; empty without penalties
   std::vector<Candidate> candidates_;
 };
 

@@ -159,6 +159,92 @@ TEST(Sampler, PenaltyAlsoSteersGreedy) {
   EXPECT_EQ(negative.sample(std::vector<float>{-1.0f, -1.5f}, 0), 1);
 }
 
+/// The best token of a sampler at temperature 0 that has been told of `generated`.
+int32_t greedy(SamplingParams p, const std::vector<float>& logits,
+               const std::vector<int32_t>& generated, const std::vector<int32_t>& prompt = {}) {
+  p.temperature = 0;
+  Sampler sampler(p);
+  sampler.observe(prompt);
+  for (const int32_t id : generated) sampler.observe_generated(id);
+  return sampler.sample(logits, generated.size());
+}
+
+TEST(Sampler, FrequencyAndPresencePenaltyFollowTheFormula) {
+  SamplingParams frequency;
+  frequency.frequency_penalty = 0.5;
+  EXPECT_EQ(greedy(frequency, {3.0f, 2.25f}, {0}), 0);     // 2.5 against 2.25
+  EXPECT_EQ(greedy(frequency, {3.0f, 2.25f}, {0, 0}), 1);  // 2.0
+  SamplingParams presence;
+  presence.presence_penalty = 0.5;
+  EXPECT_EQ(greedy(presence, {3.0f, 2.75f}, {0}), 1);  // 2.5, and no less
+  EXPECT_EQ(greedy(presence, {3.0f, 2.25f}, {0, 0, 0}), 0);
+  SamplingParams both = frequency;
+  both.presence_penalty = 0.25;
+  EXPECT_EQ(greedy(both, {3.0f, 2.3f}, {0}), 1);  // 2.25
+  EXPECT_EQ(greedy(both, {3.0f, 2.2f}, {0}), 0);
+  SamplingParams reward;
+  reward.frequency_penalty = -1.0;
+  EXPECT_EQ(greedy(reward, {3.0f, 2.5f}, {1}), 1);
+}
+
+TEST(Sampler, FrequencyAndPresencePenaltyLeaveThePromptOut) {
+  SamplingParams p;
+  p.frequency_penalty = 2.0;
+  p.presence_penalty = 2.0;
+  EXPECT_EQ(greedy(p, {3.0f, 2.0f}, {}, /*prompt=*/{0, 0, 0}), 0);
+  EXPECT_EQ(greedy(p, {3.0f, 2.0f}, {0}), 1);
+}
+
+TEST(Sampler, LogitBiasForcesAndBansTokens) {
+  const std::vector<float> logits = {3.0f, 2.0f, 1.0f};
+  SamplingParams p;
+  p.logit_bias = {{0, -100.0}};
+  EXPECT_EQ(greedy(p, logits, {}), 1);
+  p.logit_bias = {{2, 100.0}};
+  EXPECT_EQ(greedy(p, logits, {}), 2);
+  p.logit_bias = {{0, -1.5}, {7, 100.0}};  // an id past the logits counts for nothing
+  EXPECT_EQ(greedy(p, logits, {}), 1);
+  // Drawn as from logits to which the bias had been added.
+  const std::vector<float> other = {3.0f, 4.5f, 1.0f};
+  SamplingParams plain, biased;
+  biased.logit_bias = {{1, 2.5}};
+  for (uint64_t step = 0; step < 200; ++step) {
+    EXPECT_EQ(Sampler(biased).sample(logits, step), Sampler(plain).sample(other, step));
+  }
+}
+
+TEST(Sampler, WithoutEffectIsBitForBitWithout) {
+  const std::vector<float> logits = random_logits(11, 500);
+  SamplingParams plain, zero;
+  zero.logit_bias = {{3, 0.0}, {77, 0.0}};
+  Sampler a(plain), b(zero);
+  for (uint64_t step = 0; step < 200; ++step) {
+    const int32_t id = a.sample(logits, step);
+    EXPECT_EQ(b.sample(logits, step), id);
+    a.observe_generated(id);
+    b.observe_generated(id);
+  }
+}
+
+TEST(TopLogprobs, AreTheMostLikelyInOrder) {
+  for (const size_t count : {size_t{1}, size_t{5}, size_t{20}, size_t{300}}) {
+    std::vector<float> logits = random_logits(static_cast<uint32_t>(count), 200);
+    for (size_t i = 0; i < logits.size(); i += 7) logits[i] = 1.0f;  // ties
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+      return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+    });
+    const std::vector<TokenChoice> top = top_logprobs(logits, count);
+    ASSERT_EQ(top.size(), std::min(count, logits.size()));
+    for (size_t i = 0; i < top.size(); ++i) {
+      EXPECT_EQ(top[i].token, order[i]);
+      EXPECT_EQ(top[i].logprob, static_cast<float>(token_logprob(logits, order[i])));
+    }
+  }
+  EXPECT_TRUE(top_logprobs(random_logits(1, 5), 0).empty());
+}
+
 TEST(Sampler, TopKKeepsExactlyKByLowestId) {
   SamplingParams p;
   p.top_k = 2;

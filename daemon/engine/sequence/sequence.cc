@@ -118,11 +118,13 @@ void Sequence::ran(int64_t n) {
   composition = visible_composition(*view->table, request.modules.rights);
 }
 
-std::optional<FinishReason> Sequence::accept(int32_t token, float logprob, bool is_eos) {
+std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
+  const int32_t token = drawn.token;
   if (!first_result) first_result = Clock::now();
   tokens.push_back(token);
-  sampler.observe({&token, 1});
-  if (request.want_logprobs) logprobs.push_back(logprob);
+  sampler.observe_generated(token);
+  if (request.want_logprobs) logprobs.push_back(drawn.logprob);
+  if (request.top_logprobs > 0) top_logprobs.push_back(drawn.top);
   const bool eos = is_eos && !request.ignore_eos;
   const bool last = generated() >= max_new;
   TextStream::Piece piece;
@@ -132,8 +134,8 @@ std::optional<FinishReason> Sequence::accept(int32_t token, float logprob, bool 
     piece.text += rest.text;
     piece.stopped = rest.stopped;
   }
-  TokenEvent event{token, std::move(piece.text), std::nullopt, epoch};
-  if (request.want_logprobs) event.logprob = logprob;
+  TokenEvent event{token, std::move(piece.text), std::nullopt, epoch, drawn.top};
+  if (request.want_logprobs) event.logprob = drawn.logprob;
   ticket.token(std::move(event));
   if (eos || piece.stopped) return FinishReason::kStop;
   if (last) return FinishReason::kLength;
@@ -163,6 +165,7 @@ DoneEvent Sequence::finish(FinishReason reason) {
   event.text = text_.text();
   event.tokens.assign(tokens.begin() + static_cast<ptrdiff_t>(prompt_tokens), tokens.end());
   event.logprobs = std::move(logprobs);
+  event.top_logprobs = std::move(top_logprobs);
   return event;
 }
 

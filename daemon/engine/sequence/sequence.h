@@ -56,6 +56,13 @@ class TextStream {
   std::string text_;
 };
 
+/// A token drawn for a sequence, with what its request wants to know of the place.
+struct Drawn {
+  int32_t token = -1;  // -1: the logits were not finite
+  float logprob = 0.0f;
+  std::vector<TokenChoice> top = {};
+};
+
 class Sequence {
  public:
   /// `max_context`: tokens of prompt and answer together; max_tokens is clipped to it.
@@ -80,7 +87,7 @@ class Sequence {
   void ran(int64_t n);
   /// Appends a sampled token, sends its event and says whether it ends the sequence (kStop or
   /// kLength), or nullopt to go on.
-  std::optional<FinishReason> accept(int32_t token, float logprob, bool is_eos);
+  std::optional<FinishReason> accept(const Drawn& drawn, bool is_eos);
   /// Everything of the answer.
   DoneEvent finish(FinishReason reason);
 
@@ -103,7 +110,8 @@ class Sequence {
   std::string composition;  // its digest
   SequenceUsage usage;
   Sampler sampler;
-  std::vector<float> logprobs;  // per generated or scored token
+  std::vector<float> logprobs;                         // per generated or scored token
+  std::vector<std::vector<TokenChoice>> top_logprobs;  // per generated token, if asked for
   std::shared_ptr<std::vector<float>> logits;
   std::shared_ptr<RoutingTrace> routing;
   double nats = 0.0;
