@@ -157,6 +157,23 @@ class DemoTest(unittest.TestCase):
         self.assertEqual("".join(choice["logprobs"]["tokens"]), choice["text"])
         self.assertEqual(choice["logprobs"]["text_offset"][1], len(expected[0].text))
 
+    def test_alternatives_and_what_steers_the_choice(self) -> None:
+        generation = self.client.generate("The Borrower shall", max_tokens=5, top_logprobs=2, **GREEDY)
+        expected = list(generation)
+        logprobs = self.complete(max_tokens=5, logprobs=2).json["choices"][0]["logprobs"]
+        for top, token in zip(logprobs["top_logprobs"], expected, strict=True):
+            texts = {c["text"]: c["logprob"] for c in reversed(token.top_logprobs)}
+            self.assertEqual({text: top[text] for text in texts}, texts)
+            self.assertLessEqual(len(top), 3)  # and the chosen one, as it came
+        best, second = expected[0].top_logprobs
+        banned = self.complete(max_tokens=1, logit_bias={best["token"]: -100}).json["choices"][0]["text"]
+        self.assertEqual(banned, self.client.detokenize([second["token"]]))
+        again = self.complete(max_tokens=8, logit_bias={best["token"]: 30}).json["choices"][0]["text"]
+        self.assertEqual(again, best["text"] * 8)
+        varied = self.complete(max_tokens=8, logit_bias={best["token"]: 2}, frequency_penalty=2,
+                               presence_penalty=2).json["choices"][0]["text"]
+        self.assertNotEqual(varied, again)
+
     def test_stop(self) -> None:
         text = self.complete(max_tokens=30).json["choices"][0]["text"]
         word = text.split()[2]
@@ -171,9 +188,8 @@ class DemoTest(unittest.TestCase):
     def test_what_is_not_supported_is_refused_by_name(self) -> None:
         text, chat = "/v1/completions", "/v1/chat/completions"
         for path, field, value in (
-                (text, "logit_bias", {"5": 1}), (text, "frequency_penalty", 0.5), (text, "presence_penalty", 1),
-                (text, "logprobs", 3), (text, "echo", True), (text, "best_of", 2), (text, "suffix", "x"),
-                (chat, "top_logprobs", 2), (chat, "response_format", {"type": "json_object"}),
+                (text, "echo", True), (text, "best_of", 2), (text, "suffix", "x"),
+                (chat, "response_format", {"type": "json_object"}),
                 (chat, "tools", [{"type": "function"}]), (chat, "audio", {})):
             with self.subTest(field=field):
                 body = {"model": "demo", "prompt" if path == text else "messages":
@@ -390,6 +406,12 @@ class LongTest(unittest.TestCase):
         self.assertEqual("".join(entry["token"] for entry in entries), whole["text"])
         self.assertTrue(all(entry["logprob"] <= 0 and entry["top_logprobs"] == [] for entry in entries))
         self.assertEqual(bytes(entries[0]["bytes"]).decode(), entries[0]["token"])
+        entries = self.chat(logprobs=True, top_logprobs=3).json["choices"][0]["logprobs"]["content"]
+        for entry in entries:
+            top = entry["top_logprobs"]
+            self.assertEqual([set(one) for one in top], [{"token", "logprob", "bytes"}] * 3)
+            self.assertEqual(top[0]["logprob"], entry["logprob"])  # greedy
+            self.assertEqual(bytes(top[0]["bytes"]).decode(errors="replace"), top[0]["token"])
 
     def message(self, **more: Any) -> Answer:
         return self.gateway.post("/v1/messages", {"model": "demo", "max_tokens": 6, "temperature": 0,

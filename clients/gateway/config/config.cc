@@ -173,7 +173,7 @@ class Reader {
     if (const auto defaults = map.map("defaults")) {
       alias.defaults = json_of(*defaults);
       for (const char* taken :
-           {"id", "call", "prompt", "tokens", "modules", "stream", "logprobs"}) {
+           {"id", "call", "prompt", "tokens", "modules", "stream", "logprobs", "top_logprobs"}) {
         if (!alias.defaults.erase(taken)) continue;
         map.fail({fmt::format("{}.defaults.{}: not a default of sampling", path, taken)});
       }

@@ -13,7 +13,7 @@ namespace {
 
 std::string server_sent(const std::string& data) { return "data: " + data + "\n\n"; }
 
-Json bytes_of(const std::string& text) {
+Json bytes_of(std::string_view text) {
   Json out = Json::array();
   for (const char c : text) out.push_back(static_cast<unsigned char>(c));
   return out;
@@ -26,18 +26,45 @@ size_t characters(std::string_view text) {
   }));
 }
 
+/// Alternatives as the chat API has them. -9999 is its word for impossible.
+Json alternatives_of(const Json& choices) {
+  Json out = Json::array();
+  for (const Json& choice : choices) {
+    const std::string text = choice.value("text", "");
+    out.push_back({{"token", text},
+                   {"logprob", choice["logprob"].number().value_or(-9999.0)},
+                   {"bytes", choice.contains("bytes") ? choice["bytes"] : bytes_of(text)}});
+  }
+  return out;
+}
+
+/// The same for /v1/completions: by text, and always with the token that was chosen. Of several
+/// with the same text, which are parts of characters, the likeliest counts.
+Json by_text(const Json& token) {
+  Json out = Json::object();
+  for (const Json& choice : token["top_logprobs"]) {
+    const std::string& text = *choice["token"].string();
+    if (!out.contains(text)) out[text] = choice["logprob"];
+  }
+  const std::string& chosen = *token["token"].string();
+  if (!chosen.empty() && !out.contains(chosen)) out[chosen] = token["logprob"];
+  return out;
+}
+
 /// As the API of /v1/completions writes them: parallel arrays; offsets count characters.
-Json parallel(const Json& tokens, size_t offset) {
+Json parallel(const Json& tokens, size_t offset, bool alternatives) {
   Json texts = Json::array(), values = Json::array(), offsets = Json::array();
+  Json tops = Json::array();
   for (const Json& token : tokens) {
     texts.push_back(token["token"]);
     values.push_back(token["logprob"]);
     offsets.push_back(offset);
+    if (alternatives) tops.push_back(by_text(token));
     offset += characters(*token["token"].string());
   }
   return {{"tokens", std::move(texts)},
           {"token_logprobs", std::move(values)},
-          {"top_logprobs", nullptr},
+          {"top_logprobs", alternatives ? std::move(tops) : Json()},
           {"text_offset", std::move(offsets)}};
 }
 
@@ -49,6 +76,7 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
       id_(std::move(id)),
       created_(created),
       logprobs_(asked.logprobs),
+      alternatives_(asked.top_logprobs > 0),
       include_usage_(asked.include_usage),
       choices_(asked.calls.size()),
       tally_(asked.calls.size(), asked.per_prompt) {}
@@ -62,7 +90,7 @@ std::string Answer::on_token(size_t choice, const Json& event) {
     of_token.push_back({{"token", text},
                         {"logprob", event["logprob"]},
                         {"bytes", bytes_of(text)},
-                        {"top_logprobs", Json::array()}});
+                        {"top_logprobs", alternatives_of(event["top_logprobs"])}});
     state.logprobs.push_back(of_token[0]);
   }
   std::string bytes;
@@ -127,7 +155,7 @@ Json Answer::chunk(size_t choice, const std::string& text, Json logprobs, Json f
   } else if (api_ == Api::kChat) {
     entry["logprobs"] = {{"content", std::move(logprobs)}, {"refusal", nullptr}};
   } else {
-    entry["logprobs"] = parallel(logprobs, characters(state.text));
+    entry["logprobs"] = parallel(logprobs, characters(state.text), alternatives_);
   }
   entry["finish_reason"] = std::move(finish_reason);
   state.begun = true;
@@ -139,7 +167,7 @@ Json Answer::chunk(size_t choice, const std::string& text, Json logprobs, Json f
 
 Json Answer::logprobs_of(const Choice& choice) const {
   if (!logprobs_) return nullptr;
-  if (api_ == Api::kText) return parallel(choice.logprobs, 0);
+  if (api_ == Api::kText) return parallel(choice.logprobs, 0, alternatives_);
   return {{"content", choice.logprobs}, {"refusal", nullptr}};
 }
 

@@ -40,7 +40,7 @@ class Answer : public Answerer {
   const Api api_;
   const std::string model_, id_;
   const int64_t created_;
-  const bool logprobs_, include_usage_;
+  const bool logprobs_, alternatives_, include_usage_;
   std::vector<Choice> choices_;
   Tally tally_;
 };

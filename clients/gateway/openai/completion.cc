@@ -19,8 +19,16 @@ constexpr int64_t kDefaultTextTokens = 16;  // likewise, of /v1/completions
 constexpr uint64_t kSeeds = uint64_t{1} << 63;
 
 /// Fields that the wire has under the same name, and ranges of its own.
-constexpr std::array<std::string_view, 7> kSame = {
-    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "ignore_eos"};
+constexpr std::array<std::string_view, 10> kSame = {"temperature",
+                                                    "top_p",
+                                                    "top_k",
+                                                    "min_p",
+                                                    "repetition_penalty",
+                                                    "frequency_penalty",
+                                                    "presence_penalty",
+                                                    "logit_bias",
+                                                    "seed",
+                                                    "ignore_eos"};
 
 /// Builds the calls of one request.
 class Reader {
@@ -67,17 +75,22 @@ class Reader {
     }
   }
 
+  /// Of chats a flag and a number, of texts the number alone.
   void logprobs() {
+    const IntRange& most = wire::range::top_logprobs;
+    std::optional<int64_t> alternatives;
     if (api_ == Api::kChat) {
       members_.take("logprobs", out_.logprobs);
-    } else if (const Json* alternatives = members_.take("logprobs")) {
-      if (alternatives->is_integer() && alternatives->integer() != 0) {
-        members_.fail(unsupported("logprobs", "0 gives those of the chosen tokens alone"));
-      } else if (!alternatives->is_integer()) {
-        members_.bad("logprobs", *alternatives, "0");
+      alternatives = members_.integer("top_logprobs", most.min, most.max);
+      if (alternatives.value_or(0) > 0 && !out_.logprobs) {
+        members_.fail(bad_field("top_logprobs", "given without logprobs: true"));
       }
-      out_.logprobs = true;
+    } else {
+      alternatives = members_.integer("logprobs", most.min, most.max);
+      out_.logprobs = alternatives.has_value();
     }
+    out_.top_logprobs = alternatives.value_or(0);
+    wire_["top_logprobs"] = out_.top_logprobs;
   }
 
   void stream() {

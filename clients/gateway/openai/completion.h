@@ -25,6 +25,7 @@ struct Completion {
   bool stream = false;
   bool include_usage = false;  // of a stream
   bool logprobs = false;
+  int64_t top_logprobs = 0;  // alternatives beside them
 };
 
 /// Reads the body of a request. What the API has and Chimera does not is refused by name, and so is

@@ -40,7 +40,8 @@ ApiError refused(Api api, const std::string& body) {
 TEST(Completion, FieldsBecomeThoseOfTheWire) {
   Completion asked =
       text(R"("model":"demo","max_tokens":7,"temperature":0,"top_p":0.5,"top_k":3,"min_p":0.1,)"
-           R"("repetition_penalty":1.5,"seed":11,"stop":"end","stream":true,"logprobs":0,)"
+           R"("repetition_penalty":1.5,"seed":11,"stop":"end","stream":true,"logprobs":3,)"
+           R"("frequency_penalty":-0.5,"presence_penalty":2,"logit_bias":{"5":-100},)"
            R"("chimera":{"deadline_ms":500,"modules":{"exclude":["bio"]}})");
   ASSERT_EQ(asked.calls.size(), 1u);
   const wire::Generate& options = options_of(asked.calls[0]);
@@ -51,6 +52,10 @@ TEST(Completion, FieldsBecomeThoseOfTheWire) {
   EXPECT_EQ(options.top_k, 3);
   EXPECT_EQ(options.min_p, 0.1);
   EXPECT_EQ(options.repetition_penalty, 1.5);
+  EXPECT_EQ(options.frequency_penalty, -0.5);
+  EXPECT_EQ(options.presence_penalty, 2.0);
+  EXPECT_EQ(options.logit_bias, (std::map<int32_t, double>{{5, -100.0}}));
+  EXPECT_EQ(options.top_logprobs, 3);
   EXPECT_EQ(options.seed, 11u);
   EXPECT_THAT(options.stop, ElementsAre("end"));
   EXPECT_TRUE(options.stream && options.logprobs && asked.stream && asked.logprobs);
@@ -136,7 +141,14 @@ TEST(Completion, ErrorsNameTheFieldOfTheApi) {
   EXPECT_EQ(param(R"("stop":[""])"), "stop");
   EXPECT_EQ(param(R"("n":129)"), "n");
   EXPECT_EQ(param(R"("temprature":1)"), "temprature");
-  EXPECT_EQ(param(R"("logit_bias":{"1":2})"), "logit_bias");
+  EXPECT_EQ(param(R"("logit_bias":{"1":101})"), "logit_bias.1");
+  EXPECT_EQ(param(R"("logit_bias":{"x":1})"), "logit_bias");
+  EXPECT_EQ(param(R"("frequency_penalty":2.5)"), "frequency_penalty");
+  EXPECT_EQ(param(R"("logprobs":21)"), "logprobs");
+  EXPECT_EQ(refused(Api::kChat, R"({"model":"demo","messages":[{"role":"user","content":"x"}],)"
+                                R"("top_logprobs":2})")
+                .param,
+            "top_logprobs");
   EXPECT_EQ(param(R"("stream":true,"stream_options":{"usage":true})"), "usage");
   const ApiError most = refused(
       Api::kChat,

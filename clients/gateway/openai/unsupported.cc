@@ -10,7 +10,6 @@ using Neutral = bool (*)(const Json&);
 
 bool never(const Json&) { return false; }
 bool always(const Json&) { return true; }
-bool zero(const Json& value) { return value.number() == 0.0; }
 bool one(const Json& value) { return value.integer() == 1; }
 bool no(const Json& value) { return value.boolean() == false; }
 bool empty(const Json& value) { return (value.is_array() || value.is_object()) && value.empty(); }
@@ -25,16 +24,11 @@ struct Field {
   std::string_view hint = {};
 };
 
-constexpr std::string_view kOwnPenalty = "repetition_penalty is there";
 constexpr std::array kBoth = {
-    Field{"logit_bias", empty},
-    Field{"frequency_penalty", zero, kOwnPenalty},
-    Field{"presence_penalty", zero, kOwnPenalty},
     // Names of a caller's own, for its bookkeeping.
     Field{"user", always},
 };
 constexpr std::array kChatOnly = {
-    Field{"top_logprobs", zero, "logprobs gives those of the chosen tokens"},
     Field{"response_format", plain_text, "{\"type\": \"text\"} is there"},
     Field{"tools", empty},
     Field{"tool_choice", no_tool},
