@@ -13,6 +13,7 @@
 #include "backbone/families/model_config.h"
 #include "base/io/digest.h"
 #include "base/threads/thread_pool.h"
+#include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
@@ -63,7 +64,12 @@ Result<std::string> compute(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.names()) {
     if (!is_routed_ffn(*config, name)) tensors.push_back(checkpoint.find(name));
   }
-  const std::vector<PieceDigest> digests = piece_digests(tensors);
+  // What is still to be made comes one by one: the memory of one tensor is enough.
+  std::vector<const TensorView*> stored;
+  for (const TensorView* t : tensors) {
+    if (t->source == nullptr) stored.push_back(t);
+  }
+  const std::vector<PieceDigest> digests = piece_digests(stored);
   auto next = digests.begin();
   Sha256 hash;
   hash.update_field(kDefinition);
@@ -73,6 +79,14 @@ Result<std::string> compute(const Checkpoint& checkpoint) {
     hash.update_u64(t->shape.size());
     for (const int64_t dim : t->shape) hash.update_u64(static_cast<uint64_t>(dim));
     hash.update_u64(t->bytes.size());
+    if (t->source != nullptr) {
+      const Result<TensorView> made = loaded(*t);
+      if (!made.ok()) return made.status().with_context(checkpoint.dir());
+      for (const PieceDigest& digest : piece_digests({&*made}))
+        hash.update(std::as_bytes(std::span(digest)));
+      checkpoint.release(*t);
+      continue;
+    }
     for (size_t at = 0; at < t->bytes.size(); at += kPiece)
       hash.update(std::as_bytes(std::span(*next++)));
   }

@@ -7,6 +7,7 @@
 #include "base/json/writer.h"
 #include "base/quote.h"
 #include "base/utf8.h"
+#include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
@@ -101,7 +102,11 @@ Status write_safetensors(const std::string& path, const std::vector<TensorView>&
   for (const std::string* text : {&prefix, &header.value()}) {
     CHIMERA_RETURN_IF_ERROR(file->append(std::as_bytes(std::span(*text))));
   }
-  for (const TensorView& t : tensors) CHIMERA_RETURN_IF_ERROR(file->append(t.bytes));
+  for (const TensorView& t : tensors) {
+    const Result<TensorView> made = loaded(t);  // one at a time
+    if (!made.ok()) return made.status();
+    CHIMERA_RETURN_IF_ERROR(file->append(made->bytes));
+  }
   return file->commit();
 }
 

@@ -49,7 +49,9 @@ std::string gguf_type_name(uint32_t type) {
 
 std::string gguf_type_list() {
   std::string known = "F32, F16, BF16";
-  for (const BlockType& block : block_types()) known += ", " + std::string(block.name);
+  for (const BlockType& block : block_types()) {
+    if (block.gguf_type) known += ", " + std::string(block.name);
+  }
   return known;
 }
 

@@ -56,10 +56,16 @@ const std::array<Pair, 256>& fp4_table() {
   return table;
 }
 
-float load_float(const std::byte* at) {
-  float value;
-  std::memcpy(&value, at, sizeof(value));
-  return value;
+/// Scale `i` of numbers of this dtype, of any alignment.
+float load_scale(DType dtype, const std::byte* scales, int64_t i) {
+  if (dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, scales + i * 4, sizeof(value));
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, scales + i * 2, sizeof(bits));
+  return dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
 void widen_fp8_row(const QuantMatrix& m, int64_t row, float* out) {
@@ -67,7 +73,7 @@ void widen_fp8_row(const QuantMatrix& m, int64_t row, float* out) {
   const auto* codes = reinterpret_cast<const uint8_t*>(m.codes + row * m.code_step);
   const std::byte* scales = m.scales + row / m.block.rows * m.scale_step;
   for (int64_t begin = 0; begin < m.cols; begin += m.block.cols) {
-    const float scale = load_float(scales + begin / m.block.cols * 4);
+    const float scale = load_scale(m.scale_dtype, scales, begin / m.block.cols);
     const int64_t end = std::min(m.cols, begin + m.block.cols);
     for (int64_t i = begin; i < end; ++i) out[i] = table[codes[i]] * scale;
   }
@@ -117,7 +123,7 @@ void QuantMatrix::widen(int64_t begin, int64_t end, float* out) const {
 uint64_t QuantMatrix::bytes() const {
   if (format == Format::kBlocks) return static_cast<uint64_t>(rows * code_step);
   const int64_t size = format == Format::kFp8
-                           ? rows * cols + block.scale_rows(rows) * block.scale_cols(cols) * 4
+                           ? rows * cols + block.scale_rows(rows) * scale_step
                            : rows * (cols / kMxfp4Block) * (kMxfp4BlockBytes + 1);
   return static_cast<uint64_t>(size);
 }
@@ -165,12 +171,16 @@ Status QuantMatrix::check_finite(std::string_view name) const {
   if (format == Format::kMxfp4) return {};
   for (int64_t r = 0; r < block.scale_rows(rows); ++r) {
     for (int64_t c = 0; c < block.scale_cols(cols); ++c) {
-      if (!std::isfinite(load_float(scales + r * scale_step + c * 4))) {
+      if (!std::isfinite(load_scale(scale_dtype, scales + r * scale_step, c))) {
         return not_finite(name, r * block.rows, "a scale of NaN or infinity");
       }
     }
   }
   return {};
+}
+
+bool is_scale_dtype(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
 Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale,
@@ -183,12 +193,12 @@ Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale
   const int64_t rows = weight.shape[0];
   const int64_t cols = weight.shape[1];
   const std::vector<int64_t> want{block.scale_rows(rows), block.scale_cols(cols)};
-  if (scale.dtype != DType::kF32 || scale.shape != want) {
+  if (!is_scale_dtype(scale.dtype) || scale.shape != want) {
     return Status(Code::kDataCorrupt,
                   "tensor " + quote(scale.name) + " is " + std::string(dtype_name(scale.dtype)) +
-                      " " + shape_string(scale.shape) + ", expected F32 " + shape_string(want) +
-                      ", one scale per block of " + std::to_string(block.rows) + " x " +
-                      std::to_string(block.cols));
+                      " " + shape_string(scale.shape) + ", expected F32, BF16 or F16 " +
+                      shape_string(want) + ", one scale per block of " +
+                      std::to_string(block.rows) + " x " + std::to_string(block.cols));
   }
   QuantMatrix m;
   m.rows = rows;
@@ -196,7 +206,8 @@ Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale
   m.codes = weight.bytes.data();
   m.code_step = cols;
   m.scales = scale.bytes.data();
-  m.scale_step = want[1] * 4;
+  m.scale_step = want[1] * unit_of(scale.dtype).bytes;
+  m.scale_dtype = scale.dtype;
   m.block = block;
   m.owner = weight.owner;
   m.scale_owner = scale.owner;

@@ -1,7 +1,7 @@
 // Weights stored with scales per block of elements: FP8 (DeepSeek-V3), MXFP4 (gpt_oss), GGUF. They
 // stay as stored in memory and are widened to F32, exactly, where they are used.
 //
-//   FP8    element E4M3, one F32 scale per block of block_rows x block_cols:
+//   FP8    element E4M3, one scale (F32, BF16 or F16) per block of block_rows x block_cols:
 //          W[i, j] = element * scale[i / block_rows, j / block_cols]
 //   blocks any type of block_types.h, row after row
 //   MXFP4  32 elements E2M1 (two per byte, low nibble first) share one scale byte s:
@@ -48,9 +48,10 @@ struct QuantMatrix {
   const std::byte* codes = nullptr;  // row r begins at codes + r * code_step
   int64_t code_step = 0;             // bytes
   const std::byte* scales = nullptr;
-  int64_t scale_step = 0;     // bytes between the scales of rows (kMxfp4), of rows of blocks (kFp8)
-  BlockShape block;           // kFp8
-  DType dtype = DType::kF32;  // kBlocks, which hold their scales
+  int64_t scale_step = 0;  // bytes between the scales of rows (kMxfp4), of rows of blocks (kFp8)
+  BlockShape block;        // kFp8
+  DType scale_dtype = DType::kF32;          // kFp8
+  DType dtype = DType::kF32;                // kBlocks, which hold their scales
   std::shared_ptr<const void> owner;        // of codes
   std::shared_ptr<const void> scale_owner;  // of scales
 
@@ -63,11 +64,13 @@ struct QuantMatrix {
   Status check_finite(std::string_view name) const;
 };
 
-/// An FP8 tensor [rows, cols] with its scales, F32 [scale_rows, scale_cols] of `block`. Both are
+/// An FP8 tensor [rows, cols] with its scales [scale_rows, scale_cols] of `block`. Both are
 /// used in place. data_corrupt: dtypes or shapes that do not fit.
 Result<QuantMatrix> fp8_matrix(const TensorView& weight, const TensorView& scale, BlockShape block);
+/// Whether FP8 weights may have scales of this dtype.
+bool is_scale_dtype(DType dtype);
 /// A tensor [rows, cols] of a block type, in place. REQUIRES: is_block_type(t.dtype), two
-/// dimensions.
+/// dimensions, loaded.
 QuantMatrix block_matrix(const TensorView& t);
 /// All of it at a precision, in memory of its own: F32 exactly, BF16 rounded to nearest even,
 /// packed formats with their error. resource_exhausted: no memory.

@@ -9,6 +9,9 @@ namespace {
 
 constexpr int64_t kSmall = 32;   // elements of the simple types
 constexpr int64_t kSuper = 256;  // of the K types
+constexpr int64_t kNarrow = 16;  // of NVFP4
+// No code times a larger scale would be sure to fit F32.
+constexpr float kMostScale = 0x1p118f;
 
 // 12 * 2^(252 - 128) is the largest MXFP4 value that F32 holds; exponents above may overflow.
 constexpr uint8_t kMostExponent = 252;
@@ -162,6 +165,43 @@ void widen_q6_k(const uint8_t* b, float* out) {
   }
 }
 
+float float_at(const uint8_t* bytes) {
+  float value;
+  std::memcpy(&value, bytes, sizeof(value));
+  return value;
+}
+
+void widen_int4(const uint8_t* b, float* out) {
+  const float s = float_at(b);
+  widen_nibbles(b + 4, out, [s](size_t, int q) { return s * static_cast<float>(q - 8); });
+}
+
+void widen_int8(const uint8_t* b, float* out) {
+  const float s = float_at(b);
+  for (size_t i = 0; i < kSmall; ++i)
+    out[i] = s * static_cast<float>(static_cast<int8_t>(b[4 + i]));
+}
+
+void widen_int4_affine(const uint8_t* b, float* out) {
+  const float s = float_at(b), m = float_at(b + 4);
+  widen_nibbles(b + 8, out, [=](size_t, int q) { return s * static_cast<float>(q) + m; });
+}
+
+void widen_int8_affine(const uint8_t* b, float* out) {
+  const float s = float_at(b), m = float_at(b + 4);
+  for (size_t i = 0; i < kSmall; ++i) out[i] = s * static_cast<float>(b[8 + i]) + m;
+}
+
+void widen_nvfp4(const uint8_t* b, float* out) {
+  static constexpr std::array<float, 8> kValues{0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  const float s = float_at(b);
+  for (size_t i = 0; i < kNarrow; ++i) {
+    const int q = i % 2 == 0 ? b[4 + i / 2] & 15 : b[4 + i / 2] >> 4;
+    const float magnitude = s * kValues[static_cast<size_t>(q & 7)];
+    out[i] = (q & 8) != 0 ? -magnitude : magnitude;
+  }
+}
+
 // In the order of DType.
 constexpr std::array kTypes{
     BlockType{DType::kQ4_0, "Q4_0", 2, kSmall, 18, 1, {0, 0}, widen_q4_0},
@@ -176,13 +216,23 @@ constexpr std::array kTypes{
     BlockType{DType::kQ6_K, "Q6_K", 14, kSuper, 210, 1, {208, 0}, widen_q6_k},
     BlockType{DType::kIQ4_NL, "IQ4_NL", 20, kSmall, 18, 1, {0, 0}, widen_iq4_nl},
     BlockType{DType::kMXFP4, "MXFP4", 39, kSmall, 17, 0, {0, 0}, widen_mxfp4},
+    BlockType{DType::kInt4, "INT4", {}, kSmall, 20, 1, {0, 0}, widen_int4},
+    BlockType{DType::kInt8, "INT8", {}, kSmall, 36, 1, {0, 0}, widen_int8},
+    BlockType{DType::kInt4Affine, "INT4_AFFINE", {}, kSmall, 24, 2, {0, 4}, widen_int4_affine},
+    BlockType{DType::kInt8Affine, "INT8_AFFINE", {}, kSmall, 40, 2, {0, 4}, widen_int8_affine},
+    BlockType{DType::kNVFP4, "NVFP4", {}, kNarrow, 12, 1, {0, 0}, widen_nvfp4},
 };
 
 bool is_finite_block(const BlockType& type, const uint8_t* block) {
   constexpr uint16_t kExponent = 0x7c00;
-  for (int i = 0; i < type.half_count; ++i) {
+  for (int i = 0; i < type.scale_count; ++i) {
+    const uint8_t* at = block + type.scales[static_cast<size_t>(i)];
+    if (!type.gguf_type) {
+      if (!(std::fabs(float_at(at)) <= kMostScale)) return false;
+      continue;
+    }
     uint16_t half;
-    std::memcpy(&half, block + type.halves[static_cast<size_t>(i)], sizeof(half));
+    std::memcpy(&half, at, sizeof(half));
     if ((half & kExponent) == kExponent) return false;
   }
   return type.dtype != DType::kMXFP4 || block[0] <= kMostExponent;

@@ -1,5 +1,6 @@
-// Weights in blocks, as GGUF files store them: 32 or 256 elements of a row with their scales.
+// Weights in blocks: 16, 32 or 256 elements of a row with their scales.
 //
+// As GGUF files store them.
 // Element i of a block, with d and m in half precision and q its code:
 //   Q4_0, Q5_0, Q8_0    d * q, q in [-8, 7], [-16, 15], [-128, 127]
 //   Q4_1, Q5_1          d * q + m, q in [0, 15], [0, 31]
@@ -8,8 +9,17 @@
 //   IQ4_NL              d * table[q]
 //   MXFP4               2^(e - 127) * q, q of E2M1 (OCP Microscaling Formats 1.0)
 //
+// Into these go the integers of quantised Hugging Face checkpoints (backbone/checkpoint/quantized),
+// whose scales are F16, BF16 or F32 and stand once per group of any size; s and m are F32, so that
+// every value is the one that was stored. 4-bit codes lie as in Q4_0.
+//   INT4, INT8                 s * q, q in [-8, 7], [-128, 127]     s, codes
+//   INT4_AFFINE, INT8_AFFINE   s * q + m, q in [0, 15], [0, 255]    s, m, codes
+//   NVFP4                      s * q, q of E2M1, 16 elements        s, codes (pairs, low half
+//   first)
+//
 // The F32 value is the exact one rounded once: products of these short numbers fit 24 bits, so only
-// the last operation rounds, and it does not matter whether it is fused.
+// the last operation rounds, and it does not matter whether it is fused. (For the affine types
+// whoever fills them sees to it: s is a number of 16 bits there.)
 //
 // Thread safety: constants and pure functions.
 #pragma once
@@ -17,6 +27,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -28,11 +39,11 @@ namespace chimera {
 struct BlockType {
   DType dtype;
   std::string_view name;
-  uint32_t gguf_type;  // its number in tensor infos
+  std::optional<uint32_t> gguf_type;  // its number in tensor infos
   int64_t elements;
   int64_t bytes;
-  int half_count;             // scales in half precision,
-  std::array<int, 2> halves;  // and where in the block they stand
+  int scale_count;            // scales in half precision, or in F32 when there is no gguf_type,
+  std::array<int, 2> scales;  // and where in the block they stand
   void (*widen)(const uint8_t* block, float* out);
 };
 

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -23,9 +25,15 @@ TensorView random_blocks(DType dtype, int64_t rows, int64_t cols, std::mt19937& 
   for (size_t i = 0; i < t.bytes.size(); ++i) to[i] = static_cast<std::byte>(random());
   const BlockType& type = *block_type(dtype);
   for (size_t at = 0; at < t.bytes.size(); at += static_cast<size_t>(type.bytes)) {
-    for (int h = 0; h < type.half_count; ++h) {
+    for (int h = 0; h < type.scale_count; ++h) {
       const auto half = static_cast<uint16_t>((random() & 0x8000u) | random() % 0x7c00u);
-      std::memcpy(to + at + type.halves[static_cast<size_t>(h)], &half, sizeof(half));
+      std::byte* scale = to + at + type.scales[static_cast<size_t>(h)];
+      const float wide = f16_to_f32(half);
+      if (type.gguf_type) {
+        std::memcpy(scale, &half, sizeof(half));
+      } else {
+        std::memcpy(scale, &wide, sizeof(wide));
+      }
     }
     if (dtype == DType::kMXFP4) to[at] = static_cast<std::byte>(random() % 253);
   }
@@ -59,6 +67,62 @@ TEST(BlockTypes, RepackedIsTheSameNumberForNumber) {
   }
 }
 
+/// Puts scale and offset = -zero * scale into every block of INT4_AFFINE.
+void set_zeros(TensorView& t, std::mt19937& random) {
+  auto* to = const_cast<std::byte*>(t.bytes.data());
+  for (int64_t at = 0; at < static_cast<int64_t>(t.bytes.size());
+       at += unit_of(DType::kInt4Affine).bytes) {
+    const float scale = bf16_to_f32(static_cast<uint16_t>(0x3800 + random() % 0x400));
+    const float offset = -static_cast<float>(random() % 17) * scale;
+    std::memcpy(to + at, &scale, sizeof(scale));
+    std::memcpy(to + at + 4, &offset, sizeof(offset));
+  }
+}
+
+TEST(BlockTypes, IntegersAreRepackedWithScalesOfSixteenBits) {
+  std::mt19937 random(11);
+  struct Case {
+    DType from;
+    Precision to;
+  };
+  for (const Case c :
+       {Case{DType::kInt4, Precision::kQ4}, Case{DType::kInt4, Precision::kQ8},
+        Case{DType::kInt8, Precision::kQ8}, Case{DType::kInt4Affine, Precision::kQ8}}) {
+    TensorView t = random_blocks(c.from, 21, 96, random);
+    auto* bytes = const_cast<std::byte*>(t.bytes.data());
+    if (c.from == DType::kInt4Affine) {
+      set_zeros(t, random);
+    } else {  // half precision, within a factor of 2^27 of the largest
+      for (size_t at = 0; at < t.bytes.size(); at += static_cast<size_t>(unit_of(c.from).bytes)) {
+        const float scale = f16_to_f32(static_cast<uint16_t>(0x1000 + random() % 0x2000));
+        std::memcpy(bytes + at, &scale, sizeof(scale));
+      }
+    }
+    const Result<Matrix> packed = to_matrix(t, 21, 96, c.to);
+    ASSERT_TRUE(packed.ok()) << packed.status().to_string();
+    std::vector<float> found(static_cast<size_t>(t.elements()));
+    for (int64_t r = 0; r < 21; ++r) widen_row(*packed, r, found.data() + r * 96);
+    // As numbers: a zero may have lost its sign.
+    EXPECT_EQ(found, wide(t)) << dtype_name(c.from);
+  }
+}
+
+TEST(BlockTypes, OffsetsThatAreNoZeroPointsArePackedWithTheirError) {
+  std::mt19937 random(12);
+  TensorView t = random_blocks(DType::kInt4Affine, 16, 64, random);
+  set_zeros(t, random);
+  const float offset = 0.123f;
+  std::memcpy(const_cast<std::byte*>(t.bytes.data()) + 4, &offset, sizeof(offset));
+  const Result<Matrix> packed = to_matrix(t, 16, 64, Precision::kQ8);
+  ASSERT_TRUE(packed.ok()) << packed.status().to_string();
+  std::vector<float> found(64);
+  widen_row(*packed, 0, found.data());
+  const std::vector<float> expected = wide(t);
+  float most = 0.0f;
+  for (int i = 0; i < 32; ++i) most = std::max(most, std::fabs(expected[static_cast<size_t>(i)]));
+  for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(found[i], expected[i], most / 127 * 0.5005f);
+}
+
 TEST(BlockTypes, AllWidenToFiniteNumbersAndRoundToBf16OneByOne) {
   std::mt19937 random(8);
   for (const BlockType& type : block_types()) {
@@ -80,8 +144,12 @@ TEST(BlockTypes, AnInfiniteScaleIsFound) {
     const int64_t block = 1024 / type.elements - 1;
     auto* at = const_cast<std::byte*>(t.bytes.data()) + block * type.bytes;
     const uint16_t infinity = 0x7c00;
-    if (type.half_count > 0)
-      std::memcpy(at + type.halves[static_cast<size_t>(type.half_count - 1)], &infinity, 2);
+    const float too_large = 1e38f;  // times a code it would be one
+    const auto last = static_cast<size_t>(std::max(0, type.scale_count - 1));
+    if (!type.gguf_type)
+      std::memcpy(at + type.scales[last], &too_large, sizeof(too_large));
+    else if (type.scale_count > 0)
+      std::memcpy(at + type.scales[last], &infinity, 2);
     else
       at[0] = std::byte{255};
     EXPECT_EQ(first_non_finite_block(type.dtype, t.bytes), block) << type.name;

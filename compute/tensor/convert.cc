@@ -8,6 +8,7 @@
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
 #include "compute/tensor/repack.h"
+#include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
@@ -103,11 +104,22 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
 Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t cols,
                        Precision p) {
   const std::optional<WeightFormat> format = packed_format(p);
+  if (t.source != nullptr) {
+    const Result<TensorView> made = loaded(t);
+    return made.ok() ? convert(*made, first, rows, cols, p) : made.status();
+  }
   if (!format) return convert_rows(t, first, rows, cols, p);
   if (repacks_exactly(t.dtype, *format)) {
     const DTypeUnit unit = unit_of(t.dtype);
     return repack_blocks(t.dtype, t.bytes.data() + first / unit.elements * unit.bytes, rows, cols,
                          *format);
+  }
+  if (repacks_integers(t.dtype, *format)) {
+    const DTypeUnit unit = unit_of(t.dtype);
+    Result<std::optional<Matrix>> packed = repack_integers(
+        t.dtype, t.bytes.data() + first / unit.elements * unit.bytes, rows, cols, *format);
+    if (!packed.ok()) return packed.status();
+    if (*packed) return std::move(**packed);
   }
   Result<Matrix> wide = convert_rows(t, first, rows, cols, Precision::kF32);
   return wide.ok() ? pack_matrix(*wide, *format) : wide;
@@ -162,6 +174,10 @@ Result<std::vector<float>> to_f32(const TensorView& t, int64_t n) {
     return wrong_shape(t, n >= 0 ? shape_string(std::array{n}) : std::string("one dimension"));
   }
   CHIMERA_RETURN_IF_ERROR(check_number_dtype(t));
+  if (t.source != nullptr) {
+    const Result<TensorView> made = loaded(t);
+    return made.ok() ? to_f32(*made, n) : made.status();
+  }
   std::vector<float> values(static_cast<size_t>(t.shape[0]));
   widen(t.bytes.data(), t.dtype, values.size(), values.data());
   return values;

@@ -19,7 +19,9 @@ WeightFormat kept_format(DType stored, Precision p);
 ///   F32     in place          rounded to nearest even   packed
 ///   BF16    in place          in place                  packed
 ///   F16     widened (exact)   rounded to nearest even   packed
-///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 to q8, Q4_0 to q4 as they are
+///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 to q8, Q4_0 to q4 as they
+///   are,
+///                                                       integers with their scales (repack.h)
 /// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
 /// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);

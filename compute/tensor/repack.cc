@@ -1,6 +1,7 @@
 #include "compute/tensor/repack.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "compute/tensor/memory.h"
@@ -28,6 +29,70 @@ PackedCodes codes_of(DType type, const std::byte* block) {
   return codes;
 }
 
+float float_at(const std::byte* bytes) {
+  float value;
+  std::memcpy(&value, bytes, sizeof(value));
+  return value;
+}
+
+/// The zero point of a block of INT4_AFFINE, from 0 to 16; nothing when there is none.
+std::optional<int> zero_of(const std::byte* block) {
+  const float scale = float_at(block), offset = float_at(block + 4);
+  const float zero = scale == 0.0f ? -offset : -offset / scale;
+  if (!(zero >= 0.0f && zero <= 16.0f) || zero != std::floor(zero)) return std::nullopt;
+  return static_cast<int>(zero);
+}
+
+/// The integers of a block of INT4, INT8 or INT4_AFFINE that has them.
+PackedCodes integers_of(DType type, const std::byte* block) {
+  PackedCodes codes;
+  if (type == DType::kInt8) {
+    std::memcpy(codes.data(), block + 4, codes.size());
+    return codes;
+  }
+  const int zero = type == DType::kInt4 ? 8 : zero_of(block).value_or(0);
+  const std::byte* integers = block + (type == DType::kInt4 ? 4 : 8);
+  constexpr size_t kHalf = kBlockInputs / 2;
+  for (size_t i = 0; i < kHalf; ++i) {
+    const auto byte = std::to_integer<int>(integers[i]);
+    codes[i] = static_cast<int8_t>((byte & 15) - zero);
+    codes[i + kHalf] = static_cast<int8_t>((byte >> 4) - zero);
+  }
+  return codes;
+}
+
+/// Matrix::scale for these scales, as pack_matrix chooses it; nothing when a block has no integers.
+std::optional<float> scale_unit(DType type, const std::byte* blocks, int64_t count) {
+  constexpr int kScaleExponent = 13;
+  float most = 0.0f;
+  for (int64_t i = 0; i < count; ++i, blocks += chimera::unit_of(type).bytes) {
+    if (type == DType::kInt4Affine && !zero_of(blocks)) return std::nullopt;
+    const float scale = std::fabs(float_at(blocks));
+    if (std::isfinite(scale)) most = std::max(most, scale);
+  }
+  if (most == 0.0f) return 1.0f;
+  return std::ldexp(1.0f, std::max(-126, std::ilogb(most) - kScaleExponent));
+}
+
+/// A packed matrix of zeros in `memory`.
+Result<Matrix> empty_matrix(int64_t rows, int64_t cols, WeightFormat to,
+                            std::shared_ptr<std::byte[]>& memory) {
+  Matrix out;
+  out.format = to;
+  out.rows = rows;
+  out.cols = cols;
+  memory = allocate_weights(out.bytes());
+  if (memory == nullptr) {
+    return Status(Code::kResourceExhausted,
+                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
+                  "Free memory and retry.");
+  }
+  std::fill_n(memory.get(), out.bytes(), std::byte{0});
+  out.data = memory.get();
+  out.owner = memory;
+  return out;
+}
+
 }  // namespace
 
 bool repacks_exactly(DType from, WeightFormat to) {
@@ -35,19 +100,40 @@ bool repacks_exactly(DType from, WeightFormat to) {
          (from == DType::kQ4_0 && to == WeightFormat::kQ4);
 }
 
+bool repacks_integers(DType from, WeightFormat to) {
+  if (from == DType::kInt4) return to == WeightFormat::kQ4 || to == WeightFormat::kQ8;
+  return to == WeightFormat::kQ8 && (from == DType::kInt8 || from == DType::kInt4Affine);
+}
+
+Result<std::optional<Matrix>> repack_integers(DType from, const std::byte* blocks, int64_t rows,
+                                              int64_t cols, WeightFormat to) {
+  const int64_t across = blocks_of(cols);
+  const int64_t from_bytes = unit_of(from).bytes;
+  const int64_t to_bytes = info_of(to).block_bytes;
+  const std::optional<float> unit = scale_unit(from, blocks, rows * across);
+  if (!unit) return std::optional<Matrix>();
+  std::shared_ptr<std::byte[]> memory;
+  Result<Matrix> out = empty_matrix(rows, cols, to, memory);
+  if (!out.ok()) return out.status();
+  out->scale = *unit;
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto n = static_cast<size_t>(row % kPanelOutputs);
+    std::byte* panel = memory.get() + row / kPanelOutputs * across * to_bytes;
+    for (int64_t b = 0; b < across; ++b) {
+      const std::byte* block = blocks + (row * across + b) * from_bytes;
+      const uint16_t half = f32_to_f16(float_at(block) / *unit);
+      std::memcpy(panel + b * to_bytes + kScaleBytes * n, &half, kScaleBytes);
+      store_packed_codes(to, integers_of(from, block), n, panel + b * to_bytes + kPanelScaleBytes);
+    }
+  }
+  return std::optional(std::move(*out));
+}
+
 Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols,
                              WeightFormat to) {
-  Matrix out;
-  out.format = to;
-  out.rows = rows;
-  out.cols = cols;
-  const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());
-  if (memory == nullptr) {
-    return Status(Code::kResourceExhausted,
-                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
-                  "Free memory and retry.");
-  }
-  std::fill_n(memory.get(), out.bytes(), std::byte{0});
+  std::shared_ptr<std::byte[]> memory;
+  Result<Matrix> out = empty_matrix(rows, cols, to, memory);
+  if (!out.ok()) return out;
   const int64_t across = blocks_of(cols);
   const int64_t from_bytes = unit_of(from).bytes;
   const int64_t to_bytes = info_of(to).block_bytes;
@@ -60,8 +146,6 @@ Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, 
       store_packed_codes(to, codes_of(from, block), n, panel + b * to_bytes + kPanelScaleBytes);
     }
   }
-  out.data = memory.get();
-  out.owner = memory;
   return out;
 }
 

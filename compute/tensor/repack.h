@@ -5,13 +5,20 @@
 // have the same blocks of 32 inputs, the same integers and the same scale in half precision, so
 // this is a rearrangement: widening the result gives bit for bit what widening the blocks gives.
 // (q8 then holds -128, which pack_matrix never writes: the kernels have room for it, see
-// packed_avx2.h.) Other blocks have minima, tables or nested scales that the packed formats have no
-// place for.
+// packed_avx2.h.) Other blocks of GGUF have minima, tables or nested scales that the packed formats
+// have no place for.
+//
+//   INT4 -> q4, q8   INT8 -> q8   INT4_AFFINE -> q8
+//
+// keep every integer as it is (an affine one less its zero point, when offset / scale is one), and
+// round the scales, which were F32, to 11 bits: exact for scales that were stored as F16 or BF16
+// and lie within a factor of 2^27 of the largest of their matrix.
 //
 // Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
@@ -25,5 +32,13 @@ bool repacks_exactly(DType from, WeightFormat to);
 /// REQUIRES: repacks_exactly(from, to), whole blocks. resource_exhausted: no memory.
 Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols,
                              WeightFormat to);
+
+/// Whether the integers of blocks of `from` may be those of `to`.
+bool repacks_integers(DType from, WeightFormat to);
+
+/// The same for these. Nothing when the offsets of an affine type are no multiples of its scales:
+/// such a matrix has no integers around zero. REQUIRES: repacks_integers(from, to).
+Result<std::optional<Matrix>> repack_integers(DType from, const std::byte* blocks, int64_t rows,
+                                              int64_t cols, WeightFormat to);
 
 }  // namespace chimera

@@ -48,12 +48,19 @@ enum class DType : uint8_t {
   kQ5_K,
   kQ6_K,
   kIQ4_NL,
-  kMXFP4
+  kMXFP4,
+  // The same for integers and numbers as quantised Hugging Face checkpoints hold them, with scales
+  // in F32.
+  kInt4,
+  kInt8,
+  kInt4Affine,
+  kInt8Affine,
+  kNVFP4
 };
 
 /// Bits per element; 0 for blocks, whose elements have no place of their own.
 int dtype_bits(DType dtype);
-/// The safetensors spelling, e.g. "BF16"; of blocks, that of GGUF, e.g. "Q4_K".
+/// The safetensors spelling, e.g. "BF16"; of blocks, that of block_types.h, e.g. "Q4_K".
 std::string_view dtype_name(DType dtype);
 
 /// The least that can be addressed: one element, or one block.
@@ -67,13 +74,18 @@ inline bool is_block_type(DType dtype) { return dtype >= DType::kQ4_0; }
 /// dimension is negative, or when 63 bits do not hold it.
 std::optional<int64_t> dense_bytes(DType dtype, std::span<const int64_t> shape);
 
-/// One named tensor inside memory that somebody else owns.
+class TensorSource;
+
+/// One named tensor inside memory that somebody else owns, or one that is still to be made
+/// (`source` is set): its `bytes` then have their size and nothing to read; loaded() of
+/// tensor_source.h makes them.
 struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;         // outermost first; empty = scalar
   std::span<const std::byte> bytes;   // dense row-major, product(shape) elements
   std::shared_ptr<const void> owner;  // keeps `bytes` alive
+  std::shared_ptr<const TensorSource> source = nullptr;
 
   int64_t elements() const {
     int64_t n = 1;

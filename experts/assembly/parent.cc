@@ -23,7 +23,7 @@ std::string without_tail(const std::string& name, std::string_view tail) {
 
 /// Their numbers cannot be taken one by one.
 Status refuse_blocks(const TensorView& tensor) {
-  if (!is_block_type(tensor.dtype)) return {};
+  if (!is_block_type(tensor.dtype) && tensor.source == nullptr) return {};
   return {Code::kUnimplemented,
           "tensor " + quote(tensor.name) + " is stored as " +
               std::string(dtype_name(tensor.dtype)) + " (expected F32, F16, BF16, FP8 or MXFP4)",

@@ -7,6 +7,7 @@
 
 #include "base/threads/thread_pool.h"
 #include "compute/tensor/convert.h"
+#include "compute/tensor/tensor_source.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/payload.h"
 
@@ -60,7 +61,9 @@ class WeightBuilder {
       out.quantised = std::move(*matrix);
       return {};
     }
-    const TensorView weight = dense(stored.weight, stored.weight.tensor.name);
+    const Result<TensorView> made = loaded(dense(stored.weight, stored.weight.tensor.name));
+    if (!made.ok()) return made.status();
+    const TensorView& weight = *made;
     if (is_block_type(weight.dtype) && !packed_format(precision_)) {
       out.quantised = block_matrix(weight);
       return {};
@@ -135,8 +138,12 @@ Result<ModuleLayer> build_base_layer(const Checkpoint& checkpoint, const ModelCo
   ModuleLayer part;
   CHIMERA_RETURN_IF_ERROR(build_base_gate(*tensors, config, part).with_context(checkpoint.dir()));
   const WeightBuilder builder(p, checkpoint.block_shape());
-  for (const StoredExpert& expert : tensors->experts) {
-    for (const StoredProjection& projection : expert) {
+  for (const StoredExpert& stored : tensors->experts) {
+    StoredExpert expert = stored;
+    for (StoredProjection& projection : expert) {
+      Result<TensorView> made = loaded(projection.weight.tensor);
+      if (!made.ok()) return made.status().with_context(checkpoint.dir());
+      projection.weight.tensor = std::move(*made);
       CHIMERA_RETURN_IF_ERROR(
           check_finite(projection, checkpoint.block_shape()).with_context(checkpoint.dir()));
     }
@@ -145,9 +152,10 @@ Result<ModuleLayer> build_base_layer(const Checkpoint& checkpoint, const ModelCo
     part.slots.push_back(static_cast<int64_t>(part.experts.size()));
     part.experts.push_back(std::move(*built));
     // What was transposed or converted is not needed twice.
-    for (const StoredProjection& projection : expert) {
+    for (const StoredProjection& projection : stored) {
       if (projection.encoding != Encoding::kPlain) continue;
-      const bool kept = projection.weight.at.dense() && keeps(projection.weight.tensor.dtype, p);
+      const bool kept = projection.weight.tensor.source == nullptr &&
+                        projection.weight.at.dense() && keeps(projection.weight.tensor.dtype, p);
       if (!kept) checkpoint.release(projection.weight.tensor);
     }
   }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "compute/tensor/memory.h"
+#include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
@@ -161,6 +162,7 @@ Status read_gate(const Checkpoint& checkpoint, const ModelConfig& config, int64_
   const int64_t experts = config.num_experts;
   Result<TensorView> gate =
       checkpoint.require_numbers(gate_name, std::array{experts, config.hidden_size});
+  if (gate.ok()) gate = loaded(*gate);  // small, and rows are taken from it
   if (!gate.ok()) return gate.status();
   out.gate = std::move(*gate);
   CHIMERA_RETURN_IF_ERROR(read_optional(checkpoint, layer_tensor(config, layer, names.gate_bias),

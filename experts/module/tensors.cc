@@ -13,6 +13,7 @@
 #include "compute/tensor/block_types.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/pack.h"
+#include "compute/tensor/tensor_source.h"
 #include "experts/module/base_tensors.h"
 
 namespace chimera {
@@ -219,7 +220,8 @@ Status check_projection(const ProjectionTensors& t, const std::string& name, int
       }
       CHIMERA_RETURN_IF_ERROR(check_shape(
           *t.weight_scale_inv, std::array{block.scale_rows(rows), block.scale_cols(cols)}));
-      if (t.weight_scale_inv->dtype != DType::kF32) return wrong_dtype(*t.weight_scale_inv, "F32");
+      if (!is_scale_dtype(t.weight_scale_inv->dtype))
+        return wrong_dtype(*t.weight_scale_inv, "F32, BF16 or F16");
     }
   }
   if (t.bias != nullptr) CHIMERA_RETURN_IF_ERROR(check_tensor(*t.bias, std::array{rows}));
@@ -414,6 +416,10 @@ Status check_finite_gate(const BaseLayer& layer) {
 }
 
 Status check_finite(const TensorView& tensor) {
+  if (tensor.source != nullptr) {
+    const Result<TensorView> made = loaded(tensor);
+    return made.ok() ? check_finite(*made) : made.status();
+  }
   int64_t at = -1;
   if (tensor.dtype == DType::kF32) at = first_non_finite<uint32_t>(tensor.bytes, 0x7f800000u);
   if (tensor.dtype == DType::kBF16) at = first_non_finite<uint16_t>(tensor.bytes, 0x7f80u);

@@ -5,7 +5,7 @@
 //   layers.{L}.gate.score_correction                    [n]    grouped routing only
 //   layers.{L}.gate.group                               [n]    I32, grouped routing only
 //   layers.{L}.experts.{e}.{P}.weight                   [out, in]  F32, F16, BF16 or F8_E4M3
-//   layers.{L}.experts.{e}.{P}.weight_scale_inv         F32 per block, with F8_E4M3
+//   layers.{L}.experts.{e}.{P}.weight_scale_inv         F32, BF16 or F16 per block, with F8_E4M3
 //   layers.{L}.experts.{e}.{P}.weight_blocks            [out, in / 32, 16]  U8, MXFP4 instead
 //   layers.{L}.experts.{e}.{P}.weight_scales            [out, in / 32]      U8   of .weight
 //   layers.{L}.experts.{e}.{P}.bias                     [out]
@@ -35,7 +35,7 @@ namespace chimera {
 /// weight_blocks with weight_scales.
 struct ProjectionTensors {
   const TensorView* weight = nullptr;            // [rows, cols]
-  const TensorView* weight_scale_inv = nullptr;  // F32, one per block
+  const TensorView* weight_scale_inv = nullptr;  // F32, BF16 or F16, one per block
   const TensorView* weight_blocks = nullptr;     // U8 [rows, cols / 32, 16]
   const TensorView* weight_scales = nullptr;     // U8 [rows, cols / 32]
   const TensorView* bias = nullptr;              // [rows]; may be absent

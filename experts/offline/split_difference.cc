@@ -9,6 +9,7 @@
 #include "backbone/backbone.h"
 #include "backbone/checkpoint/fingerprint.h"
 #include "base/json/reader.h"
+#include "compute/tensor/tensor_source.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/cut_module.h"
 #include "experts/offline/cut_output.h"
@@ -19,6 +20,10 @@ namespace {
 constexpr size_t kMostNamed = 3;  // of a list of differences, in messages
 
 bool same_bytes(const TensorView& a, const TensorView& b) {
+  if (a.source != nullptr || b.source != nullptr) {
+    const Result<TensorView> x = loaded(a), y = loaded(b);
+    return x.ok() && y.ok() && same_bytes(*x, *y);
+  }
   return a.dtype == b.dtype && a.bytes.size() == b.bytes.size() &&
          std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0;
 }
