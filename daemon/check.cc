@@ -81,6 +81,7 @@ class DeploymentCheck {
     line("backbone",
          fmt::format("{} ({}, {} layers, hidden {}, {} experts)", dir, model->model_type,
                      model->num_layers, model->hidden_size, model->num_experts));
+    if (!checkpoint->quantization().empty()) line("weights", checkpoint->quantization());
     const auto chat = load_chat_template(*checkpoint);
     line("chat", !chat.ok()         ? chat.status().to_string()
                  : *chat == nullptr ? "no template"

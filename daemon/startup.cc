@@ -80,10 +80,32 @@ void log_findings(const StateStore& state) {
   }
 }
 
+namespace {
+
+/// What quantised weights take in memory; a warning when it is clearly more than the files.
+void log_quantization(const LoadedBackbone& model) {
+  if (model.quantization.empty()) return;
+  const uint64_t held = model.backbone->resident_bytes() + model.base->resident_bytes();
+  log::info("quantized_weights", {{"stored_as", model.quantization},
+                                  {"file_bytes", model.stored_bytes},
+                                  {"memory_bytes", held}});
+  if (held <= model.stored_bytes + model.stored_bytes / 4) return;
+  log::warning("weights_widened",
+               {{"stored_as", model.quantization},
+                {"file_bytes", model.stored_bytes},
+                {"memory_bytes", held},
+                {"hint",
+                 "attention, embedding and head are held as F32 so that no value is rounded; "
+                 "backbone.precision q8 or q4 takes less"}});
+}
+
+}  // namespace
+
 void log_findings(const DeploymentConfig& config, const LoadedBackbone& model) {
   if (!model.chat_template_problem.ok()) {
     log::warning("chat_template_unusable", {{"reason", model.chat_template_problem.to_string()}});
   }
+  log_quantization(model);
   const int64_t most = model.backbone->config().max_position_embeddings;
   if (config.serve.max_context > most) {
     log::info("context_limited_by_model",

@@ -16,6 +16,7 @@ Status check_all(const Checkpoint& checkpoint, const std::vector<NeededTensor>& 
 }  // namespace
 
 Result<ModelConfig> read_model_config(const Checkpoint& checkpoint) {
+  CHIMERA_RETURN_IF_ERROR(checkpoint.quantization_problem());
   Result<ModelConfig> config =
       parse_model_config(checkpoint.config_json(), checkpoint.label("config.json"));
   if (!config.ok()) return config;

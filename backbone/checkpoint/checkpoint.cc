@@ -11,11 +11,13 @@
 
 #include "backbone/checkpoint/block_shape.h"
 #include "backbone/checkpoint/index.h"
+#include "backbone/checkpoint/quantized/quantized.h"
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_header.h"
 #include "backbone/gguf/gguf_file.h"
 #include "backbone/gguf/gguf_model.h"
 #include "base/quote.h"
+#include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
@@ -145,14 +147,25 @@ Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency,
   auto config = read_file(env, dir + "/config.json", kMaxConfigBytes);
   if (!config.ok()) return config.status();
   checkpoint.config_json_ = std::move(*config);
-  const auto block = weight_block_size(checkpoint.config_json_, dir + "/config.json");
-  if (!block.ok()) return block.status();
-  checkpoint.block_shape_ = *block;
   checkpoint.has_tokenizer_ = exists(dir + "/" + kTokenizerName);
   auto files = open_files(dir, residency, env);
   if (!files.ok()) return files.status();
   checkpoint.files_ = std::move(*files);
+  checkpoint.read_quantization();
+  const auto block = weight_block_size(checkpoint.config_json_, dir + "/config.json");
+  if (!block.ok()) return block.status();
+  checkpoint.block_shape_ = *block;
   return checkpoint;
+}
+
+void Checkpoint::read_quantization() {
+  Result<std::optional<QuantizedCheckpoint>> native =
+      read_quantized(config_json_, label("config.json"), dir_, files_);
+  quantization_problem_ = native.status();
+  if (!native.ok() || !*native) return;
+  config_json_ = std::move((*native)->config_json);
+  files_ = std::move((*native)->files);
+  quantization_ = std::move((*native)->description);
 }
 
 std::string Checkpoint::label(std::string_view name) const {
@@ -212,6 +225,10 @@ uint64_t Checkpoint::file_bytes() const {
 }
 
 void Checkpoint::release(const TensorView& t) const {
+  if (t.source != nullptr) {
+    for (const TensorView& part : t.source->parts()) release(part);
+    return;
+  }
   for (const auto& file : files_) {
     if (!file->mapped() || file->owner() != t.owner) continue;
     // Whole pages only: neighbours share the first and the last one.
@@ -264,6 +281,7 @@ Result<Matrix> Checkpoint::matrix(std::string_view name, int64_t rows, int64_t c
   }
   auto matrix = to_matrix(found->tensor, rows, cols, p);
   if (!matrix.ok()) return matrix.status().with_context(dir_);
+  if (found->tensor.source != nullptr) release(found->tensor);
   return matrix;
 }
 

@@ -1,6 +1,8 @@
 // A checkpoint: a Hugging Face directory of config.json plus single or sharded safetensors, or a
 // GGUF file (single or split), which shows itself as such a directory would. Nothing above knows
-// which.
+// which. Weights that a directory holds quantised show themselves in the formats of the engine
+// (quantized/quantized.h); their bytes are made when they are loaded
+// (compute/tensor/tensor_source.h).
 //
 // Numbers are taken as they are stored: a NaN or infinity is no error here, the probe of a module
 // finds it.
@@ -35,10 +37,15 @@ class Checkpoint {
                                  Env& env = Env::system());
 
   const std::string& dir() const { return dir_; }
-  /// Text of config.json (at most 1 MiB).
+  /// Text of config.json (at most 1 MiB), or of one for the tensors as they show themselves.
   const std::string& config_json() const { return config_json_; }
   bool has_tokenizer() const { return has_tokenizer_; }
   bool is_gguf() const { return is_gguf_; }
+  /// How the files hold the weights, "GPTQ, 4 bits, groups of 128"; "" when they are as they show
+  /// themselves.
+  const std::string& quantization() const { return quantization_; }
+  /// Why quantised weights cannot be read; the tensors are then those of the files.
+  const Status& quantization_problem() const { return quantization_problem_; }
   /// What to call one of its files in messages: the path, or that of the GGUF file.
   std::string label(std::string_view name) const;
   /// Text of a file beside the weights, such as "tokenizer.json" or "generation_config.json", of at
@@ -82,11 +89,14 @@ class Checkpoint {
   };
   Result<Stored> stored(std::string_view name, std::span<const int64_t> shape) const;
 
+  void read_quantization();
   static Result<Checkpoint> open_gguf(const std::string& path, Residency residency, Env& env);
 
   std::string dir_;
   std::string config_json_;
   bool is_gguf_ = false;
+  std::string quantization_;
+  Status quantization_problem_;
   std::map<std::string, std::string, std::less<>> side_files_;  // of a GGUF file
   Status tokenizer_problem_;                                    // likewise
   bool has_tokenizer_ = false;

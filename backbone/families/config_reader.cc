@@ -232,7 +232,6 @@ std::string ConfigReader::quantization(std::string_view supported) {
       unsupported("quantization_config." + std::string(key), shown(found), shown(value));
   };
   if (supported == "fp8") {
-    require("weight_block_size", Json::array({128, 128}));
     require("fmt", "e4m3");
     require("activation_scheme", "dynamic");
   }
@@ -267,6 +266,19 @@ void ConfigReader::refuse_unread(const ModelConfig& config) {
     if (!key.with.empty() && asks_for_nothing(Harmless::kOff, value_of(key.with), config)) continue;
     if (asks_for_nothing(key.harmless, value, config)) continue;
     unsupported(key.name, fmt::format("{} ({})", value, key.asks), "a checkpoint without it");
+  }
+}
+
+std::vector<std::string> ConfigReader::keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : root_.items()) keys.emplace_back(key);
+  return keys;
+}
+
+void ConfigReader::refuse_unknown() {
+  for (const auto& [key, value] : root_.items()) {
+    if (value.is_null() || fields_->asked(key)) continue;
+    unsupported(key, shown(value), "a checkpoint without it");
   }
 }
 

@@ -38,7 +38,6 @@ void read_router(ConfigReader& r, ModelConfig& c) {
 }
 
 void read_deepseek_v3(ConfigReader& r, ModelConfig& c) {
-  c.quant_method = r.quantization("fp8");
   read_common(r,
               {.rms_norm_eps = 1e-6,
                .rope_theta = 1e4,

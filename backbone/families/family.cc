@@ -52,6 +52,7 @@ void read_common(ConfigReader& r, const CommonDefaults& d, ModelConfig& c) {
       c.eos_token_ids.push_back(id);
   r.rope(d.rope_theta, d.rope_types, c.max_position_embeddings, c.rope);
 
+  c.quant_method = r.quantization(d.quant_method);
   r.refuse_unless("hidden_act", {"\"silu\"", "\"swish\""}, "silu");
 
   if (c.num_kv_heads > 0 && c.num_heads % c.num_kv_heads != 0)

@@ -52,9 +52,9 @@ class ConfigReader {
   /// The number of routed experts under any of its names, which must agree.
   int64_t expert_count(int64_t fallback);
 
-  /// quantization_config.quant_method: "" when there is none (or it is empty), else `supported`,
-  /// whose details are
-  /// checked as well ("fp8" in blocks of 128 x 128, "mxfp4"); all others are refused.
+  /// quantization_config.quant_method: "" when there is none (or it is empty), else `supported`
+  /// ("fp8" in blocks of any size, or "mxfp4"); all others are refused. Checkpoints turn what other
+  /// methods store into one of these first (checkpoint/quantized/quantized.h).
   std::string quantization(std::string_view supported);
 
   /// Refuses the key unless it is absent, null, false, or one of the harmless `allowed` spellings
@@ -68,6 +68,12 @@ class ConfigReader {
             RopeParameters& rope);
   /// Every entry of the list `key`, if present, must be `value`.
   void all_equal(std::string_view key, std::string_view value);
+  /// Names of all keys, in the order of the file.
+  std::vector<std::string> keys() const;
+  bool is_object(std::string_view key) const { return member(key).is_object(); }
+  bool is_boolean(std::string_view key) const { return member(key).is_boolean(); }
+  /// Absent, or an object, a list or a text of nothing.
+  bool is_empty(std::string_view key) const { return member(key).empty(); }
   /// Reads from the object `key` from now on, and names its keys "key.…" in messages. An error
   /// when it is absent or no object.
   void descend(std::string_view key);
@@ -77,6 +83,9 @@ class ConfigReader {
   /// Refuses by name every key of numeric_keys() that nobody has read since the last descend and
   /// whose value asks for something that `config` does not do. Call when all is read.
   void refuse_unread(const ModelConfig& config);
+  /// Refuses by name every key that nobody has read since the last descend, unless it is null: for
+  /// objects all of whose keys count.
+  void refuse_unknown();
 
   /// The value as it stands in the file, cut to a readable length.
   static std::string shown(const Json& value);
@@ -134,6 +143,7 @@ struct CommonDefaults {
   int64_t num_kv_heads = 0;
   int64_t num_experts_per_tok = 0;  // 0: a dense family, which has none
   std::span<const RopeType> rope_types = all_rope_types();
+  std::string_view quant_method = "fp8";  // in which the weights may be stored
 };
 void read_common(ConfigReader& reader, const CommonDefaults& defaults, ModelConfig& config);
 

@@ -22,13 +22,13 @@ void read_rope(ConfigReader& r, ModelConfig& c) {
 }
 
 void read_gpt_oss(ConfigReader& r, ModelConfig& c) {
-  c.quant_method = r.quantization("mxfp4");
   read_common(r,
               {.rms_norm_eps = 1e-5,
                .rope_theta = 1.5e5,
                .max_position_embeddings = 131072,
                .num_kv_heads = 8,
-               .num_experts_per_tok = 4},
+               .num_experts_per_tok = 4,
+               .quant_method = "mxfp4"},
               c);
   read_rope(r, c);
   read_head_dim(r, 64, c);

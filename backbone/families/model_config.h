@@ -148,7 +148,7 @@ struct ModelConfig {
   int64_t grouped_experts = 0;
   float routed_scaling_factor = 1.0f;
 
-  /// quantization_config.quant_method: "", "fp8" (blocks of 128 x 128) or "mxfp4" (experts).
+  /// quantization_config.quant_method: "", "fp8" (with scales per block) or "mxfp4" (experts).
   std::string quant_method;
   /// Before every tensor name: "" or "language_model." of composite checkpoints.
   std::string tensor_prefix;

@@ -10,6 +10,8 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   LoadedBackbone out;
   Result<Checkpoint> checkpoint = Checkpoint::open(config.backbone.path, Residency::kAutomatic);
   if (!checkpoint.ok()) return checkpoint.status().with_context("backbone.path");
+  out.quantization = checkpoint->quantization();
+  out.stored_bytes = checkpoint->file_bytes();
   auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
   if (!backbone.ok()) return backbone.status();
   out.backbone = std::move(*backbone);

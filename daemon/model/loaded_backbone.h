@@ -24,6 +24,8 @@ struct LoadedBackbone {
   Status chat_template_problem;                       // why not, when there is one
   std::shared_ptr<const Module> base;
   std::string fingerprint;
+  std::string quantization;   // how the files hold the weights; "" when they are plain
+  uint64_t stored_bytes = 0;  // of these files
 };
 /// `cache_dir` keeps the fingerprint between starts.
 Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir);

@@ -203,6 +203,7 @@ Result<Json> inspect_checkpoint(const std::string& dir, Status* verdict) {
     for (const TensorView& tensor : file->tensors()) bytes += tensor.bytes.size();
     tensors += file->tensors().size();
   }
+  if (!checkpoint->quantization().empty()) out["quantization"] = checkpoint->quantization();
   out["tokenizer"] = checkpoint->has_tokenizer();
   out["files"] = checkpoint->files().size();
   out["tensors"] = tensors;

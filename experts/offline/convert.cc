@@ -6,6 +6,8 @@
 #include "backbone/checkpoint/check.h"
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/io/env.h"
+#include "base/json/reader.h"
+#include "base/json/writer.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
 #include "experts/module/checkpoint_check.h"
@@ -26,10 +28,42 @@ DType dtype_of(StoredType type) {
   return DType::kF32;
 }
 
+/// Weights that have scales beside them.
+bool is_fp8(const TensorView& t) { return t.dtype == DType::kF8E4M3 && t.shape.size() == 2; }
+
+bool is_fp8_scale(const Checkpoint& checkpoint, const std::string& name) {
+  constexpr std::string_view kTail = "_scale_inv";
+  if (!name.ends_with(kTail)) return false;
+  const TensorView* weight = checkpoint.find(name.substr(0, name.size() - kTail.size()));
+  return weight != nullptr && is_fp8(*weight);
+}
+
+/// FP8 weights with their scales, as F32.
+Result<TensorView> widened(const Checkpoint& checkpoint, const TensorView& t) {
+  const Result<Matrix> matrix = checkpoint.matrix(t.name, t.shape[0], t.shape[1], Precision::kF32);
+  if (!matrix.ok()) return matrix.status();
+  TensorView out = t;
+  out.dtype = DType::kF32;
+  out.bytes = {static_cast<const std::byte*>(matrix->data), matrix->bytes()};
+  out.owner = matrix->owner;
+  return out;
+}
+
+/// config.json of the checkpoint once nothing in it is FP8.
+Result<std::string> plain_config(const Checkpoint& checkpoint) {
+  Result<Json> config =
+      parse_json(checkpoint.config_json(), {.duplicates = DuplicateKeys::kLastCounts});
+  if (!config.ok()) return config.status();
+  for (Json* level : {&*config, config->find("text_config")}) {
+    if (level != nullptr) level->erase("quantization_config");
+  }
+  return write_json(*config, {.indent = 2}) + "\n";
+}
+
 /// The type that `t` is written in.
 DType target(const TensorView& t, std::optional<StoredType> asked) {
   const bool plain = t.dtype == DType::kF32 || t.dtype == DType::kF16 || t.dtype == DType::kBF16;
-  if (!plain && !is_block_type(t.dtype)) return t.dtype;  // scales, groups and the like
+  if (!plain && !is_block_type(t.dtype) && !is_fp8(t)) return t.dtype;  // groups and the like
   if (asked) return dtype_of(*asked);
   return plain ? t.dtype : DType::kBF16;
 }
@@ -59,15 +93,20 @@ Status write_all(const Checkpoint& checkpoint, const ConvertOptions& options,
                  const std::string& dir, ConvertReport& report) {
   std::vector<TensorView> plan;
   for (const std::string& name : checkpoint.names()) {
+    if (is_fp8_scale(checkpoint, name)) continue;
     TensorView t = *checkpoint.find(name);
     t.dtype = target(t, options.type);
     t.bytes = {};
+    t.source = nullptr;
     report.bytes += static_cast<uint64_t>(dense_bytes(t.dtype, t.shape).value_or(0));
     plan.push_back(std::move(t));
   }
   report.tensors = plan.size();
   return write_checkpoint_tensors(dir, plan, options.shard_bytes, [&](const TensorView& planned) {
-    return converted(*checkpoint.find(planned.name), planned.dtype);
+    const TensorView& stored = *checkpoint.find(planned.name);
+    if (!is_fp8(stored)) return converted(stored, planned.dtype);
+    const Result<TensorView> wide = widened(checkpoint, stored);
+    return wide.ok() ? converted(*wide, planned.dtype) : wide;
   });
 }
 
@@ -79,16 +118,21 @@ Result<ConvertReport> convert_checkpoint(const ConvertOptions& options) {
   const Result<ModelConfig> config = read_model_config(*checkpoint);
   if (!config.ok()) return config.status();
   CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(*checkpoint, *config));
-  if (!config->quant_method.empty())
-    return Status(Code::kUnimplemented, options.from + ": is quantised as " + config->quant_method +
-                                            " (expected F32, F16, BF16 or a GGUF file)");
+  const bool fp8 = config->quant_method == "fp8";
+  if (!config->quant_method.empty() && !fp8)
+    return Status(Code::kUnimplemented,
+                  options.from + ": is quantised as " + config->quant_method +
+                      " (expected F32, F16, BF16, FP8, integers with scales or a GGUF file)");
   Result<OutputDirectory> out = OutputDirectory::create(options.out);
   if (!out.ok()) return out.status();
   ConvertReport report;
   CHIMERA_RETURN_IF_ERROR(write_all(*checkpoint, options, out->partial(), report));
   CHIMERA_RETURN_IF_ERROR(copy_side_files(*checkpoint, out->partial()));
-  CHIMERA_RETURN_IF_ERROR(write_file_durably(Env::system(), out->partial() + "/config.json",
-                                             checkpoint->config_json(), 0644));
+  const Result<std::string> text =
+      fp8 ? plain_config(*checkpoint) : Result<std::string>(checkpoint->config_json());
+  if (!text.ok()) return text.status();
+  CHIMERA_RETURN_IF_ERROR(
+      write_file_durably(Env::system(), out->partial() + "/config.json", *text, 0644));
   CHIMERA_RETURN_IF_ERROR(out->commit());
   return report;
 }
