@@ -72,8 +72,8 @@ class Inspect(Scratch):
 
     def test_a_refused_configuration_gives_the_loaders_reason(self) -> None:
         for name, edit, words in [
-                ("awq", {"quantization_config": {"quant_method": "awq", "bits": 4}},
-                 ("quantization_config", "awq")),
+                ("hqq", {"quantization_config": {"quant_method": "hqq", "bits": 4}},
+                 ("quantization_config", "hqq")),
                 ("v2", {"model_type": "deepseek_v2"}, ("deepseek_v2",)),
                 ("foreign", {"final_logit_softcapping": 30.0}, ("final_logit_softcapping is 30.0",)),
                 ("mlx", {"quantization": {"bits": 4}}, ("quantization",))]:
