@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import unittest
 from typing import Any, Callable
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
@@ -56,6 +57,28 @@ def split(checkpoint: pathlib.Path, out: pathlib.Path, **modules: str) -> pathli
     out.mkdir(parents=True, exist_ok=True)
     run("chimera", *args)
     return out
+
+
+def npm_folder(packages: pathlib.Path) -> pathlib.Path:
+    """A folder of the build with the files of `packages` and what its package-lock.json says. Skips
+    the test where there is no node, or npm's registry cannot be reached."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise unittest.SkipTest("no node and npm here")
+    folder = BUILD / packages.name
+    folder.mkdir(exist_ok=True)
+    locked = (packages / "package-lock.json").read_bytes()
+    done = folder / "installed.json"  # what the last install was of
+    for file in packages.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder / file.name)
+    if done.exists() and done.read_bytes() == locked:
+        return folder
+    found = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
+                            "--fetch-timeout=30000"], cwd=folder, text=True, capture_output=True)
+    if found.returncode != 0:
+        raise unittest.SkipTest("npm could not install them: " + (found.stderr.strip() or "no reason given")[-300:])
+    done.write_bytes(locked)
+    return folder
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:

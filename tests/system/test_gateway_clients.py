@@ -5,7 +5,6 @@ registry cannot be reached, the test is skipped and says so.
 """
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,36 +12,16 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from gateway import Gateway
-from harness import BUILD, ENDLESS, SLOW, SOURCE, Daemon, endless
+from harness import ENDLESS, SLOW, SOURCE, Daemon, endless, npm_folder
 from test_chat import TEMPLATE, checkpoint
 
 CLIENTS = SOURCE / "tests" / "clients_js"
 
 
-def install() -> pathlib.Path:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        raise unittest.SkipTest("no node and npm here")
-    folder = BUILD / "clients_js"
-    folder.mkdir(exist_ok=True)
-    locked = (CLIENTS / "package-lock.json").read_bytes()
-    done = folder / "installed.json"  # what the last install was of
-    for file in CLIENTS.iterdir():
-        if file.is_file():
-            shutil.copy(file, folder / file.name)
-    if done.exists() and done.read_bytes() == locked:
-        return folder
-    found = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
-                            "--fetch-timeout=30000"], cwd=folder, text=True, capture_output=True)
-    if found.returncode != 0:
-        raise unittest.SkipTest("npm could not install them: " + (found.stderr.strip() or "no reason given")[-300:])
-    done.write_bytes(locked)
-    return folder
-
-
 class ClientsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
-        cls.folder = install()
+        cls.folder = npm_folder(CLIENTS)
         cls.scratch = tempfile.TemporaryDirectory(prefix="chimera-clients-")
         model = checkpoint(pathlib.Path(cls.scratch.name) / "model", {"bos_token": "<|begin_of_text|>"}, TEMPLATE)
         endless(model)

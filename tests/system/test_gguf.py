@@ -15,7 +15,7 @@ import unittest
 import numpy as np
 
 import gguf_files as gguf
-from harness import BIN, GOLDEN, SHARED_GOLDEN, Daemon, run, split
+from harness import BIN, GOLDEN, SHARED_GOLDEN, SOURCE, Daemon, npm_folder, run, split
 
 TOKENS = list(range(3, 60))
 # What GGUF can say of the goldens; the others have options that its metadata has no keys for.
@@ -212,6 +212,51 @@ def refusal(path: pathlib.Path) -> str:
     assert done.returncode == 1, (path, done.returncode, done.stdout, done.stderr)
     assert done.stderr.startswith("chimera: "), done.stderr
     return done.stderr
+
+
+class Container(Work):
+    """The files that these tests are made of, as @huggingface/gguf from npm reads them (tests/gguf_js).
+    Without node, or where npm's registry cannot be reached, this is skipped and says so."""
+
+    def read(self, path: pathlib.Path) -> dict:
+        done = subprocess.run(["node", "read.mjs", path], cwd=npm_folder(SOURCE / "tests" / "gguf_js"),
+                              text=True, capture_output=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        return json.loads(done.stdout)
+
+    def test_every_type_and_key_is_where_another_reader_finds_it(self) -> None:
+        rng = np.random.default_rng(3)
+        metadata = {"general.architecture": "olmoe", "general.alignment": 64, "olmoe.block_count": 3,
+                    "olmoe.rope.freq_base": 10000.0, "olmoe.flag": True,
+                    "tokenizer.ggml.tokens": ["<s>", "a", "ü"]}
+        tensors = []
+        for number, kind in enumerate(gguf.TYPES):
+            shape = (3, 512) if number % 2 else (2, 3, 256)
+            _, elements, size = gguf.TYPES[kind]
+            blob = rng.integers(0, 256, 3 * 512 // elements * size, np.uint8).tobytes()
+            tensors.append((f"blk.{number}.weight", shape, kind, blob))
+        path = self.work / "all.gguf"
+        image = gguf.container(metadata, tensors, alignment=64)
+        path.write_bytes(image)
+        found = self.read(path)
+        for key, value in metadata.items():
+            self.assertEqual(found["metadata"][key], value, key)
+        self.assertEqual(len(found["tensors"]), len(tensors))
+        for ours, (name, shape, kind, blob) in zip(found["tensors"], tensors):
+            self.assertEqual((ours["name"], ours["type"]), (name, kind))
+            self.assertEqual(ours["shape"], list(reversed(shape)))
+            begin = found["start"] + ours["offset"]
+            self.assertEqual(image[begin:begin + len(blob)], blob, name)
+
+    def test_a_model_that_runs_here_is_read_there(self) -> None:
+        path = self.work / "model.gguf"
+        gguf.convert(GOLDEN / "olmoe_bf16", path, "Q8_0")
+        found = self.read(path)
+        self.assertEqual(found["metadata"]["general.architecture"], "olmoe")
+        report = json.loads(run("chimera", "--json", "module", "inspect", str(path)).stdout)
+        self.assertTrue(report["runs"], report)
+        self.assertEqual(report["layers"], found["metadata"]["olmoe.block_count"])
+        self.assertIn("Q8_0", {t["type"] for t in found["tensors"]})
 
 
 class Broken(Work):
