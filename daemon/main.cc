@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "base/log/log.h"
+#include "base/log/readiness.h"
 #include "base/standard_output.h"
 #include "daemon/check.h"
 #include "daemon/guard.h"
@@ -76,6 +77,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                       {"control", config.control.endpoint},
                       {"epoch", (*engine)->current().epoch},
                       {"composition", (*engine)->current().composition}});
+  tell_ready();
   ReceivedSignal signal = signals.wait();
   for (; signal.wish == Wish::kReload; signal = signals.wait()) {
     reload(&config, watcher->get(), guard->authority.get());

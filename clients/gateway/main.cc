@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "base/log/log.h"
+#include "base/log/readiness.h"
 #include "base/standard_output.h"
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/options.h"
@@ -58,6 +59,7 @@ Status serve(GatewayConfig config, StopSignals& signals) {
       config.drain);
   greet(config, (*server)->port());
   log::info("ready", {{"address", config.address}, {"port", (*server)->port()}});
+  tell_ready();
   (*server)->run(service.handlers());
   signals.stop();
   log::info("stopped");
