@@ -5,8 +5,11 @@
 #   include/chimera-client/        headers of the C++ client and of the rooms it stands on
 #   lib/chimera/                   their archives
 #   lib/cmake/Chimera{Client,Plugin}/   packages: Chimera::client, Chimera::plugin_api
-#   share/chimera/                 the deployment schema, the plugin template
-#   share/man/, share/bash-completion/completions/   made from --help by scripts/manual.py
+#   {lib,share}/pkgconfig/         the same for others: chimera-client, chimera-plugin
+#   share/chimera/                 the schemas of configuration files, the plugin template
+#   share/man/, share/{bash-completion,zsh,fish}/   made from --help by scripts/manual.py
+#
+# packaging/ makes Debian packages of these components, and adds what only a system has.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -15,15 +18,18 @@ install(FILES ${CMAKE_SOURCE_DIR}/configs/deployment.schema.json
               ${CMAKE_SOURCE_DIR}/configs/gateway.schema.json
         DESTINATION ${CMAKE_INSTALL_DATADIR}/chimera COMPONENT programs)
 install(FILES ${CMAKE_SOURCE_DIR}/configs/server.yaml ${CMAKE_SOURCE_DIR}/configs/gateway.yaml
-              ${CMAKE_SOURCE_DIR}/LICENSE
         DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT programs)
+# Debian has the licence in a place of its own.
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT licence)
 
 # ---- manual pages and completion -------------------------------------------------------------
 set(manual ${CMAKE_BINARY_DIR}/manual)
 set(manual_pages ${manual}/chimera.1 ${manual}/chimera-module.1 ${manual}/chimera-plugin-check.1
     ${manual}/chimerad.8 ${manual}/chimera-plugin-host.8 ${manual}/chimera-gateway.8)
-set(manual_scripts ${CMAKE_SOURCE_DIR}/scripts/manual.py ${CMAKE_SOURCE_DIR}/scripts/interface.py
-    ${CMAKE_SOURCE_DIR}/scripts/completion.py)
+set(manual_scripts)
+foreach(script manual interface completion completion_fish completion_zsh)
+  list(APPEND manual_scripts ${CMAKE_SOURCE_DIR}/scripts/${script}.py)
+endforeach()
 set(manual_programs chimera chimera-module chimera-plugin-check chimerad chimera-plugin-host
     chimera-gateway)
 set(manual_files)
@@ -42,6 +48,11 @@ foreach(page ${manual_pages})
 endforeach()
 install(DIRECTORY ${manual}/completion/
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT programs)
+install(DIRECTORY ${manual}/fish/
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d COMPONENT programs)
+# Where zsh looks below /usr/local. Debian's packages have another place.
+install(DIRECTORY ${manual}/zsh/
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions COMPONENT zsh)
 
 # ---- packages --------------------------------------------------------------------------------
 
@@ -69,30 +80,74 @@ function(chimera_closure target rooms_var others_var)
   set(${others_var} ${others} PARENT_SCOPE)
 endfunction()
 
-# chimera_dependency(LINK LINES_VAR): how a package finds what LINK names.
-function(chimera_dependency link lines_var)
-  set(modules_ZMQ libzmq)
-  set(modules_PCRE2 libpcre2-8)
-  set(modules_UTF8PROC libutf8proc)
-  set(modules_SODIUM libsodium)
-  set(modules_ZSTD libzstd)
-  set(modules_SECCOMP libseccomp)
-  set(lines)
-  if(link MATCHES "^PkgConfig::(.*)$")
-    set(name ${CMAKE_MATCH_1})
-    if(NOT modules_${name})
-      message(FATAL_ERROR "Install.cmake: pkg-config module of ${link} unknown; add it here")
+# chimera_link_order(TARGET VAR): the archives of TARGET for a linker that looks at each once: whoever
+# uses another comes before it.
+function(chimera_link_order target var)
+  chimera_visit(${target} order)
+  list(REVERSE order)
+  set(${var} ${order} PARENT_SCOPE)
+endfunction()
+function(chimera_visit target order_var)
+  set(order ${${order_var}})
+  get_target_property(links ${target} INTERFACE_LINK_LIBRARIES)
+  foreach(link ${links})
+    string(REGEX REPLACE "^\\$<LINK_ONLY:(.*)>$" "\\1" link "${link}")
+    if(link MATCHES "^chimera_" AND NOT link IN_LIST order)
+      chimera_visit(${link} order)
     endif()
+  endforeach()
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "STATIC_LIBRARY")
+    list(APPEND order ${target})
+  endif()
+  set(${order_var} ${order} PARENT_SCOPE)
+endfunction()
+
+# chimera_dependency(LINK LINES_VAR MODULES_VAR DEBIAN_VAR): how a package finds what LINK names, its
+# pkg-config module, and the Debian package that has it.
+function(chimera_dependency link lines_var modules_var debian_var)
+  set(known
+      "ZMQ libzmq libzmq3-dev" "PCRE2 libpcre2-8 libpcre2-dev" "UTF8PROC libutf8proc libutf8proc-dev"
+      "SODIUM libsodium libsodium-dev" "ZSTD libzstd libzstd-dev" "SECCOMP libseccomp libseccomp-dev"
+      "fmt fmt libfmt-dev" "OpenSSL libcrypto libssl-dev" "spdlog spdlog libspdlog-dev"
+      "nlohmann_json nlohmann_json nlohmann-json3-dev" "yaml-cpp yaml-cpp libyaml-cpp-dev")
+  if(link MATCHES "^(Threads::|dl$)")
+    set(${lines_var} ${${lines_var}} "find_dependency(Threads)" PARENT_SCOPE)
+    return()  # of the C library
+  endif()
+  string(REGEX REPLACE "^PkgConfig::|::.*$" "" name ${link})
+  set(found ${known})
+  list(FILTER found INCLUDE REGEX "^${name} ")
+  if(NOT found)
+    message(FATAL_ERROR "Install.cmake: packages of ${link} unknown; add them here")
+  endif()
+  separate_arguments(found)
+  list(GET found 1 module)
+  list(GET found 2 debian)
+  set(lines "find_dependency(${name})")
+  if(link MATCHES "^PkgConfig::")
     set(lines "find_dependency(PkgConfig)"
-        "pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${modules_${name}})")
-  elseif(link MATCHES "^Boost::(.*)$")
-    set(lines "find_dependency(Boost COMPONENTS ${CMAKE_MATCH_1})")
-  elseif(link MATCHES "^([A-Za-z0-9_-]+)::")
-    set(lines "find_dependency(${CMAKE_MATCH_1})")
-  elseif(TARGET ${link})
-    set(lines "find_dependency(${link})")  # yaml-cpp
+        "pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${module})")
   endif()
   set(${lines_var} ${${lines_var}} ${lines} PARENT_SCOPE)
+  set(${modules_var} ${${modules_var}} ${module} PARENT_SCOPE)
+  set(${debian_var} ${${debian_var}} ${debian} PARENT_SCOPE)
+endfunction()
+
+# chimera_pkg_config(NAME COMPONENT FOLDER DESCRIPTION INCLUDES LIBS REQUIRES): FOLDER/pkgconfig/NAME.pc,
+# relative to itself so that a prefix can be moved.
+function(chimera_pkg_config name component folder description includes libs requires)
+  set(PC_NAME ${name})
+  set(PC_DESCRIPTION ${description})
+  set(PC_INCLUDES ${includes})
+  set(PC_LIBRARIES ${CMAKE_INSTALL_LIBDIR}/chimera)
+  set(PC_LIBS ${libs})
+  list(JOIN requires " " PC_REQUIRES)
+  file(RELATIVE_PATH PC_PREFIX /${folder}/pkgconfig /)
+  string(REGEX REPLACE "/$" "" PC_PREFIX ${PC_PREFIX})
+  configure_file(${CMAKE_SOURCE_DIR}/cmake/package.pc.in ${CMAKE_BINARY_DIR}/packages/${name}.pc @ONLY)
+  install(FILES ${CMAKE_BINARY_DIR}/packages/${name}.pc
+          DESTINATION ${folder}/pkgconfig COMPONENT ${component})
 endfunction()
 
 # chimera_package(NAME COMPONENT lines…): the files by which find_package finds export set NAME.
@@ -116,6 +171,8 @@ endfunction()
 install(TARGETS chimera_plugin_api EXPORT ChimeraPlugin COMPONENT plugin-api)
 set_target_properties(chimera_plugin_api PROPERTIES EXPORT_NAME plugin_api)
 chimera_package(ChimeraPlugin plugin-api)
+chimera_pkg_config(chimera-plugin plugin-api ${CMAKE_INSTALL_DATADIR}
+  "Plugin interface of the Chimera daemon" ${CMAKE_INSTALL_INCLUDEDIR} "" "")
 
 set(client_rooms)
 set(client_others)
@@ -134,8 +191,18 @@ install(TARGETS ${client_rooms} EXPORT ChimeraClient
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}/chimera COMPONENT client
         INCLUDES DESTINATION ${client_includes})
 set(client_lines "find_dependency(ChimeraPlugin)")
+set(client_modules chimera-plugin)
+set(client_debian)  # for packaging/
 foreach(link ${client_others})
-  chimera_dependency(${link} client_lines)
+  chimera_dependency(${link} client_lines client_modules client_debian)
 endforeach()
-list(REMOVE_DUPLICATES client_lines)
+foreach(list client_lines client_modules client_debian)
+  list(REMOVE_DUPLICATES ${list})
+endforeach()
 chimera_package(ChimeraClient client ${client_lines})
+chimera_link_order(chimera_client client_archives)
+list(TRANSFORM client_archives PREPEND "-l")
+list(JOIN client_archives " " client_archives)
+chimera_pkg_config(chimera-client client ${CMAKE_INSTALL_LIBDIR}
+  "C++ client of the Chimera daemon" ${client_includes}
+  "-L\${libdir} ${client_archives} -pthread" "${client_modules}")

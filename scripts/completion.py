@@ -1,5 +1,8 @@
-"""A bash completion script from a program's interface: its commands, their options, and the values
+"""Completion scripts: what all shells share, and bash's (completion_zsh.py, completion_fish.py).
+
+A script is made from a program's interface: its commands, their options, and the values
 of options whose help or usage lists them ("pin|restart"). All else completes to files."""
+import dataclasses
 import re
 
 TEMPLATE = '''\
@@ -47,6 +50,14 @@ def merged(commands):
     for command in commands:
         found.setdefault(command.name, []).extend(command.options)
     return found
+
+
+def unique(options):
+    """Each option once, in order, its text on one line; a name that comes again is the same one."""
+    found = {}
+    for option in options:
+        found.setdefault(option.name, dataclasses.replace(option, text=" ".join(option.text.split())))
+    return list(found.values())
 
 
 def script(told):

@@ -1,12 +1,15 @@
-"""Manual pages and bash completion of programs, from what they say of themselves (interface.py).
+"""Manual pages and completion of programs, from what they say of themselves (interface.py).
 
-Usage: manual.py OUT PROGRAM…   writes OUT/NAME.SECTION for each, and OUT/completion/NAME
+Usage: manual.py OUT PROGRAM…   writes OUT/NAME.SECTION for each, OUT/completion/NAME for bash,
+                                OUT/zsh/_NAME and OUT/fish/NAME.fish
 """
 import pathlib
 import re
 import sys
 
 import completion
+import completion_fish
+import completion_zsh
 import interface
 
 # Section, and the line that `apropos` shows.
@@ -67,11 +70,14 @@ def page(told):
 
 def main(out, programs):
     out = pathlib.Path(out)
-    (out / "completion").mkdir(parents=True, exist_ok=True)
+    for folder in ["completion", "zsh", "fish"]:
+        (out / folder).mkdir(parents=True, exist_ok=True)
     for program in programs:
         told = interface.read_with_commands(program)
         (out / f"{told.program}.{PAGES[told.program][0]}").write_text(page(told))
         (out / "completion" / told.program).write_text(completion.script(told))
+        (out / "zsh" / f"_{told.program}").write_text(completion_zsh.script(told))
+        (out / "fish" / f"{told.program}.fish").write_text(completion_fish.script(told))
 
 
 if __name__ == "__main__":

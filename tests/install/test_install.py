@@ -4,11 +4,15 @@ packages against which a client and a plugin are built outside of the tree.
 Environment: CHIMERA_BUILD, the build directory."""
 import glob
 import os
+import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 BUILD = os.environ["CHIMERA_BUILD"]
@@ -39,6 +43,19 @@ int main(int argc, char** argv) {
 }
 """,
 }
+# What a user of zsh has, with the files of the test; each offer is a line of a file, END comes last.
+ZSH = """
+fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D; bindkey '^I' complete-word; PROMPT=
+compadd() {{
+  if [[ ${{@[1,(i)(-|--)]}} == *-(O|A|D)\\ * ]]; then builtin compadd "$@"; return; fi
+  local -a hits
+  builtin compadd -A hits "$@"
+  [[ -z $hits ]] || print -rl -- $hits >>{offers}
+  builtin compadd "$@"
+}}
+_end_of_offers() {{ print END >>{offers} }}
+comppostfuncs=(_end_of_offers)
+"""
 PLUGIN = {
     "CMakeLists.txt": """
 cmake_minimum_required(VERSION 3.18)
@@ -96,6 +113,34 @@ class Installed(unittest.TestCase):
                 f'COMP_CWORD=$(($# - 1)); {function}; printf "%s\\n" "${{COMPREPLY[@]}}"')
         return run("bash", "-uc", code, "bash", script, *words, cwd=self.prefix).splitlines()
 
+    def complete_in_fish(self, line):
+        script = f"{self.prefix}/share/fish/vendor_completions.d/{line.split()[0]}.fish"
+        told = run("fish", "--no-config", "-c", f"source {script}; complete -C '{line}'", cwd=self.prefix)
+        return [offer.split("\t")[0] for offer in told.splitlines()]
+
+    def complete_in_zsh(self, line):
+        """zsh completes at a terminal only; what it would add to the list goes to a file instead."""
+        home = tempfile.mkdtemp(dir=self.work)
+        with open(home + "/.zshrc", "w", encoding="utf-8") as out:
+            out.write(ZSH.format(folder=self.prefix + "/share/zsh/site-functions", offers=home + "/offers"))
+        process, terminal = pty.fork()
+        if process == 0:
+            os.chdir(home)
+            os.execvpe("zsh", ["zsh", "-d", "-i"], {"PATH": os.environ["PATH"], "ZDOTDIR": home, "TERM": "dumb"})
+        os.write(terminal, (line + "\t").encode())
+        offers, end = [], time.monotonic() + 60
+        while "END" not in offers and time.monotonic() < end:
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 4096)  # what it shows
+            if os.path.exists(home + "/offers"):
+                with open(home + "/offers", encoding="utf-8") as text:
+                    offers = text.read().splitlines()
+        os.kill(process, signal.SIGKILL)
+        os.close(terminal)
+        os.waitpid(process, 0)
+        self.assertIn("END", offers, f"zsh: {line}")
+        return offers[:-1]
+
     def test_nothing_is_left_outside_of_destdir_and_prefix(self):
         self.assertEqual(os.listdir(self.destdir), ["opt"])
         self.assertEqual(os.listdir(self.destdir + "/opt"), ["chimera"])
@@ -117,6 +162,18 @@ class Installed(unittest.TestCase):
     def test_a_client_is_built_against_the_package_and_runs(self):
         build = self.build("client", CLIENT)
         self.assertEqual(run(build + "/ask"), "unavailable\n")
+
+    def test_pkg_config_knows_both_packages(self):
+        source = os.path.join(self.work, "pkg-config.cc")
+        with open(source, "w", encoding="utf-8") as out:
+            out.write(CLIENT["ask.cc"])
+        folders = glob.glob(self.prefix + "/lib/**/pkgconfig", recursive=True)
+        environment = dict(os.environ, PKG_CONFIG_PATH=":".join([*folders, self.prefix + "/share/pkgconfig"]))
+        told = run("pkg-config", "--cflags", "--libs", "chimera-client", env=environment).split()
+        run("c++", "-std=c++20", "-O0", source, *told, "-o", self.work + "/asked")
+        self.assertEqual(run(self.work + "/asked"), "unavailable\n")
+        for name in ["chimera-client", "chimera-plugin"]:
+            self.assertEqual(run("pkg-config", "--modversion", name, env=environment).strip(), self.version)
 
     def test_a_plugin_is_built_against_the_package(self):
         build = self.build("plugin", PLUGIN)
@@ -168,6 +225,18 @@ class Installed(unittest.TestCase):
         self.assertEqual(self.complete("chimera-module", "gr"), ["graft"])
         self.assertIn("--parent", self.complete("chimera-module", "split", "--"))
         self.assertEqual(self.complete("chimera-plugin-check", "--level", "so"), ["soak"])
+
+    def test_zsh_and_fish_know_the_same(self):
+        for shell, complete in [("zsh", self.complete_in_zsh), ("fish", self.complete_in_fish)]:
+            # scripts/dependencies.sh has them both.
+            self.assertTrue(shutil.which(shell), f"{shell} is not installed")
+            for line, offered in [("chimera lo", ["load"]), ("chimera --js", ["--json"]),
+                                  ("chimera load --in-f", ["--in-flight"]),
+                                  ("chimera load x --in-flight ", ["pin", "restart"]),
+                                  ("chimerad --log-level w", ["warning"]),
+                                  ("chimera-module gr", ["graft"])]:
+                with self.subTest(shell=shell, line=line):
+                    self.assertEqual(complete(line), offered)
 
     def test_completion_of_arguments_is_files(self):
         self.assertIn("share", self.complete("chimera", "load", "sh"))
