@@ -1,5 +1,5 @@
-# Debian packages that Chimera builds and tests with. Sourced by ./quickstart, ./check and
-# scripts/lint.
+# Debian packages that Chimera builds and tests with. Sourced by ./quickstart, ./check, scripts/package
+# and scripts/lint.
 #
 # install_dependencies [PACKAGE...]: installs what is missing of these (CHIMERA_PACKAGES) with
 # apt-get (as root or through sudo), says what it does, and does nothing when all is there.
@@ -17,6 +17,14 @@ CHIMERA_PACKAGES=(
   ccache mold curl
   python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy
 )
+
+# What ./check needs besides: packages are packed and looked into, completion is tried.
+CHIMERA_TEST_PACKAGES=(dpkg-dev fish python3-pip python3-setuptools python3-wheel zsh)
+
+# What scripts/package needs besides: to pack and judge, and with --test.
+CHIMERA_PACKAGING_PACKAGES=(dpkg-dev git)
+CHIMERA_PACKAGE_LINT_PACKAGES=(lintian)
+CHIMERA_CLEAN_ROOT_PACKAGES=(iproute2 mmdebstrap procps)
 
 # What scripts/lint needs besides.
 CHIMERA_LINT_PACKAGES=(clang-14 clang-tidy-14 clang-format-14 git)
