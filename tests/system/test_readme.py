@@ -29,7 +29,9 @@ NOT_RUN = {
     ("README.md", "./quickstart"), ("README.md", "$ chimera-bench latency"),
     ("README.md", "$ chimera-bench swap"), ("CONTRIBUTING.md", "./check"),
     ("docs/plugin-checker.md", "gdb --args"), ("docs/installing.md", "cmake --preset"),
-    ("docs/security.md", "chimera key new"),
+    ("docs/security.md", "chimera key new"), ("README.md", "apt install"),
+    ("docs/packages.md", "adduser alice"), ("docs/packages.md", "chimera --endpoint"),
+    ("docs/packages.md", "podman build"),
     ("plugin-api/template/README.md", "cmake --workflow"),
     ("plugin-api/template/README.md", "chimera-plugin-check build/module"),
 }
