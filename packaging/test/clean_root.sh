@@ -16,7 +16,11 @@ group='' init=''
 cleanup() {
   [ -z "$init" ] || kill -KILL "$init" 2>/dev/null || true
   if [ -n "$group" ]; then
-    for _ in $(seq 50); do rmdir "$group" 2>/dev/null && break; sleep 0.1; done
+    # Its processes take a moment to be gone; what systemd made in it goes first.
+    for _ in $(seq 50); do
+      find "$group" -depth -type d -exec rmdir {} + 2>/dev/null && break
+      sleep 0.1
+    done
   fi
   rm -rf --one-file-system "$work"
 }
