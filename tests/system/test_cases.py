@@ -198,6 +198,33 @@ class Check(Scratch):
             self.assertNotIn("raise serve.max_context", str(caught.exception))
 
 
+class Templates(Scratch):
+    """The collection's rows about chat templates, over the wire."""
+
+    TEMPLATE = """{%- for message in messages %}{% for call in message.tool_calls %}
+{%- set given = call.function.arguments %}{{ given.n }}|{{ given["m"] }}|{{ given|tojson }}
+{%- endfor %}{% endfor %} {{ [none, none]|sort }} {{ [{"a": 1}, {"a": 1}]|sort }} {{ tools|sort(attribute="x") }}"""
+    ARGUMENTS = {"n": 18446744073709551616, "m": -9223372036854775809}
+
+    def test_large_integers_equal_items_and_arguments_in_a_string(self) -> None:
+        checkpoint = self.scratch / "model"
+        shutil.copytree(GOLDEN / "flex_olmo_f32", checkpoint,
+                        ignore=shutil.ignore_patterns("alt_configs"))
+        shutil.copy(GOLDEN / "tiny312_tokenizer.json", checkpoint / "tokenizer.json")
+        (checkpoint / "chat_template.jinja").write_text(self.TEMPLATE)
+        text = json.dumps(self.ARGUMENTS)
+        expected = f"{self.ARGUMENTS['n']}|{self.ARGUMENTS['m']}|{text} " \
+                   "[None, None] [{'a': 1}, {'a': 1}] [{}, {}]"
+        with Daemon(checkpoint) as daemon, daemon.client() as client:
+            for arguments in (self.ARGUMENTS, text):
+                with self.subTest(arguments=arguments):
+                    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+                    rendered, _ = client.render_chat(
+                        [{"role": "user", "content": "x"},
+                         {"role": "assistant", "tool_calls": [call]}], tools=[{}, {}])
+                    self.assertEqual(rendered, expected)
+
+
 class Scout(Scratch):
     """Llama 4 Scout as released: no band between its high and its low frequencies. The golden
     llama4_scout says so in every precision; this is the input that was refused."""
