@@ -15,7 +15,7 @@ _{function}() {{
 {commands}
     esac
   done
-  COMPREPLY=()
+{handed_on}  COMPREPLY=()
   case "$command $before" in
 {values}
   esac
@@ -32,6 +32,18 @@ _{function}() {{
   fi
 }}
 complete -F _{function} {program}
+'''
+
+
+# A command that is a program of its own: what follows it is completed as that program's words.
+HAND_ON = '''\
+  if [[ $command == {command} ]]; then
+    declare -F _{function} >/dev/null || source "${{BASH_SOURCE[0]%/*}}/{program}" 2>/dev/null || return
+    COMP_WORDS=({program} "${{COMP_WORDS[@]:i + 1}}")
+    COMP_CWORD=$((COMP_CWORD - i))
+    _{function}
+    return
+  fi
 '''
 
 
@@ -60,7 +72,13 @@ def unique(options):
     return list(found.values())
 
 
-def script(told):
+def own_programs(told, programs):
+    """The commands that are programs of their own, and which of `programs`."""
+    return {name: f"{told.program}-{name}" for name in merged(told.commands) if f"{told.program}-{name}" in programs}
+
+
+def script(told, programs):
+    """`programs`: the names of all that have a script beside this one."""
     commands = merged(told.commands)
     places, per_command = {}, []  # how an option's value is completed -> after which words
     for command, options in [("*", told.options), *commands.items()]:
@@ -78,6 +96,8 @@ def script(told):
     values = [f'    {"|".join(after)}) mapfile -t COMPREPLY < <({reply} -- "$word"); return ;;' for reply, after in places.items()]
     names = " ".join(commands)
     return TEMPLATE.format(
+        handed_on="".join(HAND_ON.format(command=command, program=program, function=program.replace("-", "_"))
+                          for command, program in own_programs(told, programs).items()),
         program=told.program, version=told.version, function=told.program.replace("-", "_"),
         options=" ".join(f"--{option.name}" for option in told.options), names=names,
         commands=f'      {names.replace(" ", "|")}) command=${{COMP_WORDS[i]}}; break ;;' if names else "      *) ;;",

@@ -1,6 +1,6 @@
 """fish completion of a program, from its interface: commands, their options, and the values of those
 that list them. All else completes to files."""
-from completion import choices, merged, unique
+from completion import choices, merged, own_programs, unique
 
 
 def quoted(text):
@@ -21,7 +21,8 @@ def option_line(program, option, condition):
     return " ".join(words)
 
 
-def script(told):
+def script(told, programs):
+    """`programs`: the names of all that have a script beside this one."""
     commands = merged(told.commands)
     texts = {command.name: command.text for command in reversed(told.commands)}
     lines = [f"# fish completion of {told.program} {told.version}; made from `{told.program} --help`."]
@@ -35,4 +36,8 @@ def script(told):
     for name, options in commands.items():
         for option in unique(options):
             lines.append(option_line(told.program, option, f"'__fish_seen_subcommand_from {name}'"))
+    for name, program in own_programs(told, programs).items():
+        words = f'(string replace -r "^.*? {name} +" "{program} " -- (commandline -cp))'
+        lines.append(f"complete -c {told.program} -n '__fish_seen_subcommand_from {name}' -f -a "
+                     + quoted(f"(complete -C {words})"))
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 that list them. All else completes to files."""
 import re
 
-from completion import choices, merged, unique
+from completion import choices, merged, own_programs, unique
 
 TEMPLATE = """\
 #compdef {program}
@@ -59,16 +59,19 @@ def specs(options):
     return found
 
 
-def script(told):
+def script(told, programs):
+    """`programs`: the names of all that have a script beside this one."""
     commands = merged(told.commands)
     texts = {command.name: command.text for command in reversed(told.commands)}
     options = specs(told.options)
+    handed_on = own_programs(told, programs)
     if commands:
         body = WITH_COMMANDS.format(
             commands="\n".join("    " + quoted(f"{name}:{texts[name]}") for name in commands),
             options="\n".join(f"    {spec} \\" for spec in options) or "    \\",
             per_command="\n".join(
-                "        " + " ".join([f"{name})", "_arguments", *specs(own), "'*:file:_files' ;;"])
+                "        " + (f"{name}) words[1]={handed_on[name]}; _{handed_on[name]} ;;" if name in handed_on else
+                              " ".join([f"{name})", "_arguments", *specs(own), "'*:file:_files' ;;"]))
                 for name, own in commands.items()))
     else:
         body = "  _arguments " + " \\\n    ".join([*options, "'*:file:_files'"])

@@ -75,9 +75,9 @@ def main(out, programs):
     for program in programs:
         told = interface.read_with_commands(program)
         (out / f"{told.program}.{PAGES[told.program][0]}").write_text(page(told))
-        (out / "completion" / told.program).write_text(completion.script(told))
-        (out / "zsh" / f"_{told.program}").write_text(completion_zsh.script(told))
-        (out / "fish" / f"{told.program}.fish").write_text(completion_fish.script(told))
+        (out / "completion" / told.program).write_text(completion.script(told, PAGES))
+        (out / "zsh" / f"_{told.program}").write_text(completion_zsh.script(told, PAGES))
+        (out / "fish" / f"{told.program}.fish").write_text(completion_fish.script(told, PAGES))
 
 
 if __name__ == "__main__":

@@ -114,8 +114,9 @@ class Installed(unittest.TestCase):
         return run("bash", "-uc", code, "bash", script, *words, cwd=self.prefix).splitlines()
 
     def complete_in_fish(self, line):
-        script = f"{self.prefix}/share/fish/vendor_completions.d/{line.split()[0]}.fish"
-        told = run("fish", "--no-config", "-c", f"source {script}; complete -C '{line}'", cwd=self.prefix)
+        scripts = f"{self.prefix}/share/fish/vendor_completions.d/*.fish"
+        told = run("fish", "--no-config", "-c", f"for script in {scripts}; source $script; end; complete -C '{line}'",
+                   cwd=self.prefix)
         return [offer.split("\t")[0] for offer in told.splitlines()]
 
     def complete_in_zsh(self, line):
@@ -224,6 +225,8 @@ class Installed(unittest.TestCase):
         self.assertEqual(self.complete("chimerad", "--log-level", "w"), ["warning"])
         self.assertEqual(self.complete("chimera-module", "gr"), ["graft"])
         self.assertIn("--parent", self.complete("chimera-module", "split", "--"))
+        self.assertEqual(self.complete("chimera", "module", "gr"), ["graft"])
+        self.assertIn("--parent", self.complete("chimera", "--json", "module", "split", "--"))
         self.assertEqual(self.complete("chimera-plugin-check", "--level", "so"), ["soak"])
 
     def test_zsh_and_fish_know_the_same(self):
@@ -232,6 +235,8 @@ class Installed(unittest.TestCase):
             self.assertTrue(shutil.which(shell), f"{shell} is not installed")
             for line, offered in [("chimera lo", ["load"]), ("chimera --js", ["--json"]),
                                   ("chimera load --in-f", ["--in-flight"]),
+                                  ("chimera module gr", ["graft"]),
+                                  ("chimera --json module split --par", ["--parent"]),
                                   ("chimera load x --in-flight ", ["pin", "restart"]),
                                   ("chimerad --log-level w", ["warning"]),
                                   ("chimera-module gr", ["graft"])]:
