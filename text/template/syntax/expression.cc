@@ -1,6 +1,4 @@
-// Expressions of the template grammar.
-#include <fmt/format.h>
-
+// Expressions of the template grammar: the operators, from the weakest to the strongest.
 #include <algorithm>
 #include <array>
 
@@ -10,7 +8,6 @@ namespace chimera::jinja {
 namespace {
 
 using Kind = Expr::Kind;
-using Type = Token::Type;
 
 struct Spelled {
   std::string_view spelling;
@@ -33,14 +30,14 @@ const Spelled* find_operator(const std::array<Spelled, N>& table, const Token& t
   return it == table.end() ? nullptr : &*it;
 }
 
+}  // namespace
+
 std::unique_ptr<Expr> node(Kind kind, int line) {
   auto out = std::make_unique<Expr>();
   out->kind = kind;
   out->line = line;
   return out;
 }
-
-}  // namespace
 
 ExprPtr Parser::finish(std::unique_ptr<Expr> made) {
   int height = 0;
@@ -194,272 +191,6 @@ ExprPtr Parser::unary(bool with_filters) {
   }
   out = postfix(std::move(out));
   return with_filters ? filter_or_test(std::move(out)) : std::move(out);
-}
-
-ExprPtr Parser::string_constant() {
-  auto out = node(Kind::kConstant, now().line);
-  std::string text;
-  for (; now().type == Type::kString; next()) text += now().text;
-  out->constant = Value::string(std::move(text));
-  return finish(std::move(out));
-}
-
-ExprPtr Parser::primary() {
-  const Token& token = now();
-  if (token.type == Type::kString) return string_constant();
-  if (at("[")) return list();
-  if (at("{")) return dict();
-  if (accept("(")) {
-    ExprPtr inside = tuple(/*with_choice=*/true, /*parenthesized=*/true);
-    expect(")");
-    return inside;
-  }
-  auto out = node(Kind::kConstant, token.line);
-  if (token.type == Type::kInteger) {
-    out->constant = token.integer;
-  } else if (token.type == Type::kFloat) {
-    out->constant = Value(token.real);
-  } else if (token.type != Type::kName) {
-    fail(fmt::format("found {} (expected an expression)", found()));
-    return nullptr;
-  } else if (token.text == "true" || token.text == "True") {
-    out->constant = Value(true);
-  } else if (token.text == "false" || token.text == "False") {
-    out->constant = Value(false);
-  } else if (token.text == "none" || token.text == "None") {
-    out->constant = Value(None{});
-  } else {
-    out->kind = Kind::kName;
-    out->symbol = symbol(token.text);
-  }
-  next();
-  return finish(std::move(out));
-}
-
-bool Parser::tuple_ends(std::string_view end_name) const {
-  return now().type == Type::kVariableEnd || now().type == Type::kBlockEnd || at(")") ||
-         (!end_name.empty() && at_name(end_name));
-}
-
-ExprPtr Parser::tuple(bool with_choice, bool parenthesized, std::string_view end_name) {
-  auto out = node(Kind::kTuple, now().line);
-  bool is_tuple = false;
-  while (ok() && !tuple_ends(end_name)) {
-    out->parts.push_back(expression(with_choice));
-    if (!accept(",")) break;
-    is_tuple = true;
-  }
-  if (is_tuple) return finish(std::move(out));
-  if (!out->parts.empty()) return std::move(out->parts[0]);
-  if (!parenthesized) fail(fmt::format("found {} (expected an expression)", found()));
-  return finish(std::move(out));
-}
-
-ExprPtr Parser::list() {
-  auto out = node(Kind::kList, now().line);
-  expect("[");
-  while (ok() && !at("]")) {
-    out->parts.push_back(expression());
-    if (!accept(",")) break;
-  }
-  expect("]");
-  return finish(std::move(out));
-}
-
-ExprPtr Parser::dict() {
-  auto out = node(Kind::kDict, now().line);
-  expect("{");
-  while (ok() && !at("}")) {
-    out->parts.push_back(expression());
-    expect(":");
-    out->parts.push_back(expression());
-    if (!accept(",")) break;
-  }
-  expect("}");
-  return finish(std::move(out));
-}
-
-ExprPtr Parser::postfix(ExprPtr subject) {
-  while (ok()) {
-    if (at(".") || at("[")) {
-      subject = subscript(std::move(subject));
-    } else if (at("(")) {
-      subject = call(std::move(subject));
-    } else {
-      break;
-    }
-  }
-  return subject;
-}
-
-ExprPtr Parser::filter_or_test(ExprPtr subject) {
-  while (ok()) {
-    if (at("|")) {
-      subject = filters(std::move(subject), /*inline_start=*/false);
-    } else if (at_name("is")) {
-      subject = test(std::move(subject));
-    } else if (at("(")) {
-      subject = call(std::move(subject));
-    } else {
-      break;
-    }
-  }
-  return subject;
-}
-
-ExprPtr Parser::subscript(ExprPtr subject) {
-  const int line = now().line;
-  if (accept("[")) {
-    ExprPtr out = subscribed(std::move(subject));
-    expect("]");
-    return out;
-  }
-  expect(".");
-  auto out = node(Kind::kAttribute, line);
-  out->parts.push_back(std::move(subject));
-  if (now().type == Type::kName) {
-    out->name = now().text;
-  } else if (now().type == Type::kInteger) {
-    out->kind = Kind::kItem;
-    auto index = node(Kind::kConstant, line);
-    index->constant = now().integer;
-    out->parts.push_back(finish(std::move(index)));
-  } else {
-    fail(fmt::format("found {} after a dot (expected a name or a number)", found()));
-  }
-  next();
-  return finish(std::move(out));
-}
-
-/// What stands in the brackets behind `subject`.
-ExprPtr Parser::subscribed(ExprPtr subject) {
-  const int line = now().line;
-  if (at("]")) {
-    fail("found ']' (expected an index)");
-    return nullptr;
-  }
-  ExprPtr first = at(":") ? nullptr : expression();
-  if (accept(":")) {
-    auto out = node(Kind::kSlice, line);
-    const auto bound = [this] { return at(":") || at("]") ? nullptr : expression(); };
-    out->parts.push_back(std::move(subject));
-    out->parts.push_back(std::move(first));
-    out->parts.push_back(bound());
-    out->parts.push_back(accept(":") ? bound() : nullptr);
-    return finish(std::move(out));
-  }
-  auto out = node(Kind::kItem, line);
-  out->parts.push_back(std::move(subject));
-  if (at(",")) {  // x[a, b] is x[(a, b)]
-    auto key = node(Kind::kTuple, line);
-    key->parts.push_back(std::move(first));
-    while (ok() && accept(",")) key->parts.push_back(expression());
-    first = finish(std::move(key));
-  }
-  out->parts.push_back(std::move(first));
-  return finish(std::move(out));
-}
-
-Arguments Parser::arguments() {
-  Arguments out;
-  expect("(");
-  while (ok() && !at(")")) {
-    if (accept("**")) {
-      if (out.more_named) fail("a second ** argument");
-      out.more_named = expression();
-    } else if (accept("*")) {
-      if (out.more_positional || out.more_named) fail("a misplaced * argument");
-      out.more_positional = expression();
-    } else if (now().type == Type::kName && ahead().is_operator("=")) {
-      if (out.more_named) fail("an argument after **");
-      std::string name = take_name();
-      next();
-      out.named.emplace_back(std::move(name), expression());
-    } else {
-      if (out.more_positional || out.more_named || !out.named.empty()) {
-        fail("a positional argument after a named one");
-      }
-      out.positional.push_back(expression());
-    }
-    if (!accept(",")) break;
-  }
-  expect(")");
-  return out;
-}
-
-ExprPtr Parser::call(ExprPtr subject) {
-  auto out = node(Kind::kCall, now().line);
-  out->parts.push_back(std::move(subject));
-  out->arguments = arguments();
-  return finish(std::move(out));
-}
-
-ExprPtr Parser::filters(ExprPtr subject, bool inline_start) {
-  while (ok() && (inline_start || accept("|"))) {
-    inline_start = false;
-    auto out = node(Kind::kFilter, now().line);
-    out->parts.push_back(std::move(subject));
-    out->name = take_name();
-    while (ok() && accept(".")) out->name += "." + take_name();
-    if (at("(")) out->arguments = arguments();
-    subject = finish(std::move(out));
-  }
-  return subject;
-}
-
-bool Parser::test_argument_follows() const {
-  switch (now().type) {
-    case Type::kString:
-    case Type::kInteger:
-    case Type::kFloat:
-      return true;
-    case Type::kName:
-      return !at_name("else") && !at_name("or") && !at_name("and");
-    default:
-      return at("[") || at("{");
-  }
-}
-
-ExprPtr Parser::test(ExprPtr subject) {
-  next();  // is
-  auto out = node(Kind::kTest, now().line);
-  out->negated = accept_name("not");
-  out->parts.push_back(std::move(subject));
-  out->name = take_name();
-  while (ok() && accept(".")) out->name += "." + take_name();
-  if (at("(")) {
-    out->arguments = arguments();
-  } else if (test_argument_follows()) {
-    if (at_name("is")) fail("tests cannot be chained with \"is\"");
-    out->arguments.positional.push_back(postfix(primary()));
-  }
-  return finish(std::move(out));
-}
-
-Target Parser::target(bool with_tuple, bool with_namespace, std::string_view end_name) {
-  const Deeper guard(*this);
-  Target out;
-  while (ok()) {
-    Target part;
-    if (accept("(")) {
-      part = target(true, with_namespace);
-      expect(")");
-    } else {
-      const bool is_literal =
-          now().type == Type::kName && (at_name("true") || at_name("false") || at_name("none") ||
-                                        at_name("True") || at_name("False") || at_name("None"));
-      if (is_literal) fail(fmt::format("{} cannot be assigned to", found()));
-      part.symbol = symbol(take_name());
-      if (with_namespace && accept(".")) part.attribute = take_name();
-    }
-    out.parts.push_back(std::move(part));
-    if (!with_tuple || !accept(",")) break;
-    out.is_tuple = true;
-    if (at("=") || tuple_ends(end_name)) break;
-  }
-  if (out.is_tuple || out.parts.empty()) return out;
-  Target only = std::move(out.parts[0]);
-  return only;
 }
 
 }  // namespace chimera::jinja

@@ -1,4 +1,4 @@
-// Private to parser.cc and expression.cc: the state of one parse.
+// Private to this room: the state of one parse.
 //
 // Thread safety: none; a parser by one thread, for one parse.
 #pragma once
@@ -43,7 +43,8 @@ class Parser {
   Symbol symbol(const std::string& name);
   std::vector<std::string> take_names() { return std::move(names_); }
 
-  // Expressions (expression.cc), each named after what Jinja's grammar calls it.
+  // Expressions (expression.cc, operand.cc, postfix.cc), each named after what Jinja's grammar
+  // calls it.
   ExprPtr expression(bool with_choice = true);
   ExprPtr tuple(bool with_choice, bool parenthesized, std::string_view end_name = {});
   ExprPtr filters(ExprPtr subject, bool inline_start);
@@ -115,6 +116,9 @@ class Parser {
   std::map<std::string, Symbol, std::less<>> symbols_;
   Status status_;
 };
+
+/// A node to be filled in and given to Parser::finish().
+std::unique_ptr<Expr> node(Expr::Kind kind, int line);
 
 /// Guards the recursion of the parser.
 class Parser::Deeper {
