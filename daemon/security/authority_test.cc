@@ -181,7 +181,9 @@ class Handshakes : public Clients {
     std::string raw(32, '\0');
     zmq_z85_decode(reinterpret_cast<uint8_t*>(raw.data()), alice_.c_str());
     curve_ = {"1.0", "7", kCurveDomain, "127.0.0.1", "", "CURVE", raw};
-    ipc_ = {"1.0", "8", kIpcDomain, "localhost:" + std::to_string(geteuid()) + ":0:1", "", "NULL"};
+    const std::string self = "localhost:0:0:" + std::to_string(getpid());
+    curve_[3] = self;
+    front_ = {"1.0", "8", kFrontDomain, self, "", "NULL"};
   }
   std::string mark(const Frames& request) {
     const Frames answer = admit(request, *authority_);
@@ -189,20 +191,21 @@ class Handshakes : public Clients {
     return answer[2] == "200" ? answer[4] : "refused";
   }
   std::unique_ptr<Authority> authority_;
-  Frames curve_, ipc_;
+  Frames curve_, front_;
 };
 
 TEST_F(Handshakes, KeysAndUsersBecomeMarks) {
   EXPECT_EQ(mark(curve_), key_mark(alice_));
-  EXPECT_EQ(mark(ipc_), uid_mark(geteuid()));
+  EXPECT_EQ(mark(front_), kFrontUser);
   EXPECT_EQ(admit(curve_, *authority_)[1], "7");
-  Frames loopback = ipc_;
-  loopback[2] = kLoopbackDomain;
-  EXPECT_EQ(mark(loopback), kLoopbackMark);
+  // Everybody gets a routing id of his own.
+  EXPECT_NE(admit(curve_, *authority_)[5], admit(curve_, *authority_)[5]);
+  EXPECT_EQ(admit(curve_, *authority_)[5].substr(0, 14),
+            std::string("\x08Identity\0\0\0\x11\1", 14));
 }
 
 TEST_F(Handshakes, NothingElseIsAdmitted) {
-  for (const Frames& good : {curve_, ipc_}) {
+  for (const Frames& good : {curve_, front_}) {
     for (size_t field = 0; field < good.size(); ++field) {
       if (field == 1 || field == 3 || field == 4) continue;  // number, address, routing id
       for (const std::string& other :
@@ -222,13 +225,14 @@ TEST_F(Handshakes, NothingElseIsAdmitted) {
     longer.emplace_back();
     EXPECT_EQ(mark(longer), "refused");
   }
+  // Nobody connects but the front.
   for (const std::string& address :
-       {"localhost:" + std::to_string(geteuid() + 1) + ":0:1", std::string("localhost"),
-        std::string(), std::string("::"), std::string(":::"), std::string("localhost:x:0:1"),
-        std::string("127.0.0.1")}) {
-    Frames other = ipc_;
-    other[3] = address;
-    EXPECT_EQ(mark(other), "refused") << address;
+       {"localhost:0:0:" + std::to_string(getppid()), std::string("localhost"), std::string(),
+        std::string("::"), std::string("127.0.0.1")}) {
+    for (Frames other : {curve_, front_}) {
+      other[3] = address;
+      EXPECT_EQ(mark(other), "refused") << address;
+    }
   }
 }
 

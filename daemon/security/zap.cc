@@ -2,12 +2,11 @@
 
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <charconv>
-#include <optional>
 #include <string_view>
 
 #include "base/log/log.h"
@@ -28,55 +27,65 @@ constexpr std::string_view kAdmitted = "200";
 // A peer that is refused tries again ten times a second, and may mean to.
 constexpr std::chrono::seconds kLogInterval{1};
 
-/// The user of "localhost:uid:gid:pid".
-std::optional<uid_t> peer_user(std::string_view address) {
-  for (int i = 0; i < 2; ++i) {
-    const size_t colon = address.rfind(':');
-    if (colon == std::string_view::npos) return std::nullopt;
-    address = address.substr(0, colon);
-  }
-  const size_t colon = address.rfind(':');
-  if (colon == std::string_view::npos) return std::nullopt;
-  address.remove_prefix(colon + 1);
-  uid_t uid = 0;
-  const auto [end, error] = std::from_chars(address.data(), address.data() + address.size(), uid);
-  if (error != std::errc() || end != address.data() + address.size()) return std::nullopt;
-  return uid;
+/// One property as ZMTP writes it.
+std::string metadata(std::string_view name, std::string_view value) {
+  std::string out(1, static_cast<char>(name.size()));
+  out += name;
+  out += std::string(3, '\0');
+  out.push_back(static_cast<char>(value.size()));
+  return out.append(value);
 }
 
-/// The mark that a request proves; empty when it is none that we take.
-std::string mark_of(const std::vector<std::string>& request) {
+/// Whether "localhost:uid:gid:pid" is this process.
+bool from_this_process(std::string_view address) {
+  return address.ends_with(":" + std::to_string(::getpid()));
+}
+
+/// The user id that a request proves; empty when it is none that we take.
+std::string user_of(const std::vector<std::string>& request, const Authority& authority) {
   if (request.size() <= kMechanism || request[kVersion] != kZapVersion) return "";
+  if (!from_this_process(request[kAddress])) return "";
   const std::string& domain = request[kDomain];
   const std::string& mechanism = request[kMechanism];
   const size_t credentials = request.size() - kKey;
-  if (domain == kCurveDomain && mechanism == "CURVE" && credentials == 1 &&
-      request[kKey].size() == kKeyBytes) {
-    std::array<char, kKeyBytes / 4 * 5 + 1> text{};
-    zmq_z85_encode(text.data(), reinterpret_cast<const uint8_t*>(request[kKey].data()), kKeyBytes);
-    return key_mark(text.data());
+  if (domain == kFrontDomain && mechanism == "NULL" && credentials == 0) {
+    return std::string(kFrontUser);
   }
-  if (mechanism != "NULL" || credentials != 0) return "";
-  if (domain == kLoopbackDomain) return std::string(kLoopbackMark);
-  if (domain != kIpcDomain) return "";
-  const auto uid = peer_user(request[kAddress]);
-  return uid ? uid_mark(*uid) : "";
+  if (domain != kCurveDomain || mechanism != "CURVE" || credentials != 1 ||
+      request[kKey].size() != kKeyBytes) {
+    return "";
+  }
+  std::array<char, kKeyBytes / 4 * 5 + 1> text{};
+  zmq_z85_encode(text.data(), reinterpret_cast<const uint8_t*>(request[kKey].data()), kKeyBytes);
+  std::string mark = key_mark(text.data());
+  return authority.find(mark) == nullptr ? "" : mark;
 }
 
 }  // namespace
 
+std::string new_routing_id() {
+  constexpr size_t kRandom = 16;
+  std::string id(1 + kRandom, '\1');  // never zero first: those are libzmq's own
+  size_t got = 1;
+  while (got < id.size()) {
+    const ssize_t n = ::getrandom(id.data() + got, id.size() - got, 0);
+    if (n > 0) got += static_cast<size_t>(n);
+  }
+  return id;
+}
+
 std::vector<std::string> admit(const std::vector<std::string>& request,
                                const Authority& authority) {
-  const std::string mark = mark_of(request);
-  const bool known = !mark.empty() && authority.find(mark) != nullptr;
+  const std::string user = user_of(request, authority);
+  const bool known = !user.empty();
   const std::string id = request.size() > kRequest ? request[kRequest] : "";
   // Version, request id, status code, status text, user id, metadata.
   return {std::string(kZapVersion),
           id,
           std::string(known ? kAdmitted : "400"),
           known ? "" : "not a client of this daemon",
-          known ? mark : "",
-          ""};
+          user,
+          known ? metadata(kRoutingIdProperty, new_routing_id()) : ""};
 }
 
 // A ROUTER: one handshake that is broken off leaves no state that others would meet.
@@ -111,17 +120,13 @@ void Admission::run() {
   }
 }
 
-void Admission::log_refusal(const std::vector<std::string>& request) {
+void Admission::log_refusal() {
   const auto now = std::chrono::steady_clock::now();
   ++refused_;
   if (now < next_log_) return;
   next_log_ = now + kLogInterval;
-  const std::string mark = mark_of(request);
-  log::warning("connection_refused",
-               {{"peer", request.size() > kAddress ? request[kAddress] : ""},
-                {"mark", mark},
-                {"reason", mark.empty() ? "no way to be known" : "no client of this daemon"},
-                {"refused_since_last_told", refused_}});
+  log::warning("connection_refused", {{"reason", "its key is no client's of this daemon"},
+                                      {"refused_since_last_told", refused_}});
   refused_ = 0;
 }
 
@@ -137,7 +142,7 @@ void Admission::answer_one() {
   if (frames.size() < kEnvelope) return;
   const std::vector<std::string> request(frames.begin() + kEnvelope, frames.end());
   const std::vector<std::string> answer = admit(request, authority_);
-  if (answer[kStatus] != kAdmitted) log_refusal(request);
+  if (answer[kStatus] != kAdmitted) log_refusal();
   socket_.send(zmq::buffer(frames[0]), kNow | zmq::send_flags::sndmore);
   socket_.send(zmq::buffer(frames[1]), kNow | zmq::send_flags::sndmore);
   for (size_t i = 0; i < answer.size(); ++i) {

@@ -1,10 +1,11 @@
 // The one place where a handshake is decided: libzmq asks it (ZAP, ZeroMQ RFC 27) for every
 // connection to our sockets, whatever its mechanism.
 //
-// Over CURVE the peer has proved that it holds the secret of the public key in the request. Over
-// ipc the address ends in ":uid:gid:pid", which libzmq takes from the kernel (SO_PEERCRED). What
-// follows is the mark of the connection (authority.h): it travels as the user id of the answer and
-// comes back with every message; a peer cannot set or change it.
+// Only the front of this process connects to libzmq (daemon/front): the address of a request ends
+// in ":uid:gid:pid", which libzmq takes from the kernel (SO_PEERCRED). Over CURVE the peer has
+// proved that it holds the secret of the public key in the request; what follows is the mark of the
+// connection (authority.h), which travels as the user id of the answer and comes back with every
+// message. Of other connections the front has told the mark itself; their user id says so.
 //
 // Thread safety: made and destroyed by one thread; answers on a thread of its own, so that a
 // handshake does not wait for the IO thread. Includes zmq.hpp: for the .cc files that speak ZeroMQ.
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 #include <zmq.hpp>
@@ -23,11 +25,19 @@ namespace chimera {
 
 /// The ZAP domains of our sockets, one for each way to be known.
 inline constexpr const char* kCurveDomain = "chimera-curve";
-inline constexpr const char* kIpcDomain = "chimera-ipc";
-inline constexpr const char* kLoopbackDomain = "chimera-loopback";
+inline constexpr const char* kFrontDomain = "chimera-front";
+/// The user id of connections whose mark the front tells, as this property of their READY.
+inline constexpr std::string_view kFrontUser = "front";
+inline constexpr const char* kMarkProperty = "X-Chimera-Mark";
+
+/// The name of a property by which a handshake sets the routing id of a peer.
+inline constexpr const char* kRoutingIdProperty = "Identity";
+/// A routing id that nobody can guess or claim. Every peer gets one: those that libzmq would number
+/// itself, from a start that everybody knows, end the process when somebody has claimed the number.
+std::string new_routing_id();
 
 /// The answer to a request of these frames, RFC 27 in both directions: the mark as user id when
-/// `authority` knows a client of it, else 400.
+/// `authority` knows a client of it, or kFrontUser; else 400.
 std::vector<std::string> admit(const std::vector<std::string>& request, const Authority& authority);
 
 class Admission {
@@ -43,7 +53,7 @@ class Admission {
  private:
   void run();
   void answer_one();
-  void log_refusal(const std::vector<std::string>& request);
+  void log_refusal();
 
   const Authority& authority_;
   zmq::socket_t socket_;

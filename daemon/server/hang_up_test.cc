@@ -28,6 +28,7 @@ class HangUp : public testing::Test {
     ASSERT_TRUE(authority.ok());
     authority_ = std::move(*authority);
     options_.authority = authority_.get();
+    options_.private_directory = dir_ / "sockets";
     options_.serve_endpoint = "ipc://" + (dir_ / "serve").string();
     options_.control_endpoint = "ipc://" + (dir_ / "control").string();
   }

@@ -55,17 +55,7 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
     return Status(Code::kResourceExhausted, "server: no event descriptor",
                   "raise the limit of open files");
   }
-  auto context = make_socket_context(*loop->options_.authority);
-  if (!context.ok()) return context.status();
-  loop->context_ = std::move(context).value();
-  const std::array endpoints = {loop->options_.serve_endpoint, loop->options_.control_endpoint};
-  for (size_t port = 0; port < endpoints.size(); ++port) {
-    auto socket = RouterSocket::bind(
-        loop->context_, endpoints[port], port,
-        port == 0 ? loop->options_.serve_security : loop->options_.control_security);
-    if (!socket.ok()) return socket.status();
-    loop->sockets_[port] = std::move(socket).value();
-  }
+  CHIMERA_RETURN_IF_ERROR(loop->open_sockets());
   // Sockets may move between threads with a full fence; starting the thread is one.
   loop->thread_ = std::thread([raw = loop.get()] { raw->run(); });
   loop->options_.authority->listen([raw = loop.get()] {
@@ -78,6 +68,9 @@ Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCou
 ServerLoop::~ServerLoop() {
   stop();
   for (auto& socket : sockets_) socket.reset();
+  // The front hands on what libzmq still sends while its context ends.
+  context_.reset();
+  if (front_) front_->stop(options_.flush);
 }
 
 void ServerLoop::stop() {

@@ -20,6 +20,7 @@
 #include "daemon/security/audit_log.h"
 #include "daemon/security/authority.h"
 #include "daemon/server/live.h"
+#include "daemon/server/private_directory.h"
 #include "daemon/server/socket.h"
 
 namespace chimera {
@@ -37,7 +38,11 @@ class ServerLoop {
  public:
   struct Options {
     std::string serve_endpoint, control_endpoint;
-    SocketSecurity serve_security = {}, control_security = {};
+    bool serve_insecure = false;                // over tcp without keys
+    std::string secret_key;                     // of the daemon, Z85; for tcp
+    bool other_users = false;                   // ipc sockets that other users may open
+    std::string private_directory;              // made for the time of the loop
+    size_t max_connections = 256;               // a quarter of them kept for control
     Authority* authority = nullptr;             // outlives the loop
     AuditLog* audit = nullptr;                  // likewise; null: no record
     std::function<uint64_t()> epoch = nullptr;  // of the record; empty: 0
@@ -76,6 +81,7 @@ class ServerLoop {
   };
 
   ServerLoop(Options options, ServerCounters& counters, Handler handler);
+  Status open_sockets();
   void run();
   bool step();  // false: time to end
   void begin_stop();
@@ -116,6 +122,8 @@ class ServerLoop {
   std::thread thread_;
 
   // IO thread only, from here on.
+  std::unique_ptr<PrivateDirectory> directory_;
+  std::unique_ptr<Front> front_;
   std::shared_ptr<SocketContext> context_;
   std::array<std::unique_ptr<RouterSocket>, 2> sockets_;
   std::map<ClientKey, Client> clients_;

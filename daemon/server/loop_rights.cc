@@ -140,7 +140,7 @@ void ServerLoop::cut_off() {
     if (now < cut.at) return false;
     log::info("connection_cut_off",
               {{"endpoint", cut.port == 0 ? "serve" : "control"}, {"fd", cut.fd}});
-    RouterSocket::hang_up(cut.fd);
+    sockets_[cut.port]->hang_up(cut.fd);
     return true;
   });
 }

@@ -1,5 +1,9 @@
 #include "daemon/server/server.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
+
 #include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/loop.h"
@@ -24,6 +28,20 @@ void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call ca
       std::move(call));
 }
 
+namespace {
+
+/// A connection takes three descriptors: the peer's, the front's to libzmq, libzmq's. A quarter of
+/// all, 256 at most, is for models, modules and plugin hosts.
+size_t connection_budget() {
+  rlimit limit{};
+  constexpr rlim_t kLeast = 16, kMost = 8192, kReserve = 256, kEach = 3;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return kLeast;
+  const rlim_t free = limit.rlim_cur - std::min(limit.rlim_cur / 4, kReserve);
+  return std::clamp(free / kEach, kLeast, kMost);
+}
+
+}  // namespace
+
 struct Server::Impl {
   explicit Impl(ServerOptions options) : context(std::move(options)) {}
 
@@ -38,9 +56,11 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   ServerLoop::Options loop_options;
   loop_options.serve_endpoint = config.serve.endpoint;
   loop_options.control_endpoint = config.control.endpoint;
-  const bool others = options.authority->admits_other_users();
-  loop_options.serve_security = {config.serve.insecure ? "" : options.secret_key, others};
-  loop_options.control_security = {options.secret_key, others};
+  loop_options.other_users = options.authority->admits_other_users();
+  loop_options.serve_insecure = config.serve.insecure;
+  loop_options.secret_key = options.secret_key;
+  loop_options.private_directory = config.state_dir + "/sockets";
+  loop_options.max_connections = connection_budget();
   loop_options.authority = options.authority;
   loop_options.audit = options.audit;
   loop_options.epoch = [engine = options.engine] { return engine->current().epoch; };

@@ -1,19 +1,17 @@
 #include "daemon/server/socket.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <sys/random.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <map>
 #include <zmq.hpp>
 
 #include "base/log/log.h"
-#include "clients/wire/endpoints.h"
 #include "clients/wire/protocol.h"
 #include "daemon/security/zap.h"
-#include "daemon/server/endpoint.h"
 
 namespace chimera {
 namespace {
@@ -21,6 +19,7 @@ namespace {
 // An unread answer holds memory here, an unread request in the client: so few in, more out.
 constexpr int kReceiveMark = 64;
 constexpr int kSendMark = 256;
+constexpr int kBacklog = 4096;  // a burst of connections is the front's to limit
 constexpr int kHandshakeMs = 5'000;
 constexpr int kHeartbeatMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 6'000;
@@ -30,6 +29,7 @@ void configure(zmq::socket_t& socket) {
   socket.set(option::maxmsgsize, static_cast<int64_t>(wire::kMaxMessageBytes));
   socket.set(option::rcvhwm, kReceiveMark);
   socket.set(option::sndhwm, kSendMark);
+  socket.set(option::backlog, kBacklog);
   socket.set(option::handshake_ivl, kHandshakeMs);
   socket.set(option::heartbeat_ivl, kHeartbeatMs);
   socket.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
@@ -42,16 +42,12 @@ void configure(zmq::socket_t& socket) {
 /// Every socket has a domain, so that libzmq asks our own handler about every handshake (it is
 /// there before the sockets and goes after them), and refuses peers of another mechanism and
 /// versions of the protocol without a handshake.
-void secure(zmq::socket_t& socket, const std::string& endpoint, const SocketSecurity& security) {
+void secure(zmq::socket_t& socket, const std::string& secret_key) {
   namespace option = zmq::sockopt;
-  const bool tcp = wire::ipc_path(endpoint).empty();
-  const bool curve = tcp && !security.secret_key.empty();
-  const char* domain = curve ? kCurveDomain : tcp ? kLoopbackDomain : kIpcDomain;
-  socket.set(option::zap_domain, domain);
-  if (endpoint.starts_with("tcp://[")) socket.set(option::ipv6, true);
-  if (!curve) return;
+  socket.set(option::zap_domain, secret_key.empty() ? kFrontDomain : kCurveDomain);
+  if (secret_key.empty()) return;
   socket.set(option::curve_server, true);
-  socket.set(option::curve_secretkey, security.secret_key);
+  socket.set(option::curve_secretkey, secret_key);
 }
 
 /// What libzmq knows of the connection of a frame; "" when it knows nothing.
@@ -73,18 +69,6 @@ zmq::socket_t monitor_of(zmq::socket_t& socket, zmq::context_t& context, size_t 
   pair.connect(address);
   return pair;
 }
-
-/// Files that are made meanwhile are their owner's only. The mask is the process's.
-class OwnerOnly {
- public:
-  OwnerOnly() : before_(::umask(0177)) {}
-  ~OwnerOnly() { ::umask(before_); }
-  OwnerOnly(const OwnerOnly&) = delete;
-  OwnerOnly& operator=(const OwnerOnly&) = delete;
-
- private:
-  const mode_t before_;
-};
 
 using Floats = std::shared_ptr<const std::vector<float>>;
 
@@ -121,6 +105,10 @@ class SocketContext {
 };
 
 Result<std::shared_ptr<SocketContext>> make_socket_context(const Authority& authority) {
+  // libzmq numbers peers without a routing id of ours from rand() on, and never seeds it. There
+  // should be none such; if there is one, nobody can claim its number.
+  unsigned seed = 0;
+  if (::getrandom(&seed, sizeof seed, 0) == sizeof seed) ::srand(seed);
   try {
     return std::make_shared<SocketContext>(authority);
   } catch (const zmq::error_t& e) {
@@ -133,18 +121,21 @@ Result<std::shared_ptr<SocketContext>> make_socket_context(const Authority& auth
 struct RouterSocket::Impl {
   std::shared_ptr<SocketContext> context;
   size_t port = 0;
-  std::string unlink_path;
+  Front* front = nullptr;
+  std::map<int, FrontPeer> peers;  // by descriptor
+  std::vector<int> ended;          // descriptors not yet told
   zmq::socket_t socket, monitor;
+
+  void read_events();
 };
 
 RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketContext> context,
-                                                         const std::string& endpoint, size_t port,
-                                                         const SocketSecurity& security) {
-  CHIMERA_RETURN_IF_ERROR(check_endpoint(endpoint, !security.secret_key.empty()));
+                                                         const std::string& path, size_t port,
+                                                         const std::string& secret_key) {
   const auto failed = [&](Code code, const char* what, const zmq::error_t& e, const char* hint) {
-    return Status(code, fmt::format("endpoint {}: {}: {}", endpoint, what, e.what()), hint);
+    return Status(code, fmt::format("socket {}: {}: {}", path, what, e.what()), hint);
   };
   auto impl = std::make_unique<Impl>();
   impl->context = std::move(context);
@@ -152,22 +143,16 @@ Result<std::unique_ptr<RouterSocket>> RouterSocket::bind(std::shared_ptr<SocketC
   try {
     impl->socket = zmq::socket_t(impl->context->zmq, zmq::socket_type::router);
     configure(impl->socket);
-    secure(impl->socket, endpoint, security);
+    secure(impl->socket, secret_key);
     impl->monitor = monitor_of(impl->socket, impl->context->zmq, port);
   } catch (const zmq::error_t& e) {
     return failed(Code::kInternal, "socket", e, "check the limit of open files");
   }
   try {
-    const OwnerOnly from_the_first_moment_on;
-    impl->socket.bind(endpoint);
+    impl->socket.bind("ipc://" + path);
   } catch (const zmq::error_t& e) {
     return failed(Code::kFailedPrecondition, "bind", e,
-                  "check that its directory exists and that nothing else uses the address");
-  }
-  impl->unlink_path = wire::ipc_path(endpoint);
-  // Who opens it is asked for his user all the same.
-  if (security.other_users && !impl->unlink_path.empty()) {
-    ::chmod(impl->unlink_path.c_str(), 0666);
+                  "is the state directory on a file system that has sockets?");
   }
   return std::unique_ptr<RouterSocket>(new RouterSocket(std::move(impl)));
 }
@@ -177,7 +162,6 @@ RouterSocket::~RouterSocket() {
   zmq_socket_monitor(impl_->socket.handle(), nullptr, 0);
   impl_->monitor.close();
   impl_->socket.close();
-  if (!impl_->unlink_path.empty()) ::unlink(impl_->unlink_path.c_str());
 }
 
 void RouterSocket::wait(std::span<const std::unique_ptr<RouterSocket>> sockets, int fd,
@@ -204,17 +188,21 @@ std::optional<Incoming> RouterSocket::receive() {
   constexpr auto kNow = zmq::recv_flags::dontwait;
   Incoming in;
   in.peer.port = impl_->port;
+  uint64_t cost = 0;
   try {
     zmq::message_t frame;
     if (!impl_->socket.recv(frame, kNow)) return std::nullopt;
     in.peer.identity = frame.to_string();
+    // Of its connection the beginning was told before, and of one that had the descriptor its end.
+    impl_->read_events();
     for (bool first = true; frame.more(); first = false) {
       // The later frames of a message are there when its first is.
       if (!impl_->socket.recv(frame, kNow)) break;
       in.fd = frame.get(ZMQ_SRCFD);
+      cost += FrameMeter::cost_of(frame.size());
       if (first) {
         in.peer.mark = property(frame, "User-Id");
-        in.peer.address = property(frame, "Peer-Address");
+        if (in.peer.mark == kFrontUser) in.peer.mark = property(frame, kMarkProperty);
       }
       if (first && frame.empty() && frame.more()) {
         in.peer.delimiter = true;
@@ -224,6 +212,10 @@ std::optional<Incoming> RouterSocket::receive() {
     }
   } catch (const zmq::error_t&) {
     return std::nullopt;
+  }
+  if (const auto peer = impl_->peers.find(in.fd); peer != impl_->peers.end()) {
+    in.peer.address = peer->second.address;
+    impl_->front->took(peer->second, cost);
   }
   return in;
 }
@@ -247,15 +239,24 @@ RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {
   }
 }
 
-void RouterSocket::hang_up(int fd) { ::shutdown(fd, SHUT_RDWR); }
+void RouterSocket::attach(Front* front) { impl_->front = front; }
+
+void RouterSocket::hang_up(int fd) {
+  const auto peer = impl_->peers.find(fd);
+  if (peer != impl_->peers.end()) impl_->front->hang_up(peer->second.number);
+}
 
 std::vector<int> RouterSocket::take_disconnected() {
+  impl_->read_events();
+  return std::exchange(impl_->ended, {});
+}
+
+void RouterSocket::Impl::read_events() {
   constexpr auto kNow = zmq::recv_flags::dontwait;
-  std::vector<int> ended;
   try {
     zmq::message_t event, address;
-    while (impl_->monitor.recv(event, kNow)) {
-      if (event.more() && !impl_->monitor.recv(address, kNow)) break;
+    while (monitor.recv(event, kNow)) {
+      if (event.more() && !monitor.recv(address, kNow)) break;
       // Event number (16 bits), then its value (32 bits): the descriptor.
       if (event.size() != sizeof(uint16_t) + sizeof(int32_t)) continue;
       uint16_t what = 0;
@@ -264,16 +265,17 @@ std::vector<int> RouterSocket::take_disconnected() {
       std::memcpy(&fd, event.data<char>() + sizeof what, sizeof fd);
       if (what == ZMQ_EVENT_ACCEPTED) {
         log::debug("connection_opened",
-                   {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
+                   {{"endpoint", port == 0 ? "serve" : "control"}, {"fd", fd}});
+        if (auto peer = front->next_accepted(port)) peers.insert_or_assign(fd, std::move(*peer));
       } else {
         log::debug("connection_closed",
-                   {{"endpoint", impl_->port == 0 ? "serve" : "control"}, {"fd", fd}});
+                   {{"endpoint", port == 0 ? "serve" : "control"}, {"fd", fd}});
+        peers.erase(fd);
         ended.push_back(fd);
       }
     }
   } catch (const zmq::error_t&) {  // what has been read counts
   }
-  return ended;
 }
 
 }  // namespace chimera

@@ -1,6 +1,6 @@
-// One ROUTER socket with the settings that a hostile network asks for, and a monitor that tells
-// when a connection is gone. ZeroMQ itself (cppzmq) is seen in socket.cc alone: its exceptions end
-// there.
+// One ROUTER socket behind the front, with the settings that a hostile network asks for, and a
+// monitor that tells when a connection is gone. ZeroMQ itself (cppzmq) is seen in socket.cc alone:
+// its exceptions end there.
 //
 // Thread safety: made on one thread, then used by one (the IO thread).
 #pragma once
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "daemon/front/front.h"
 #include "daemon/security/authority.h"
 #include "daemon/server/live.h"
 
@@ -33,21 +34,17 @@ class SocketContext;
 /// resource_exhausted when there are no descriptors left.
 Result<std::shared_ptr<SocketContext>> make_socket_context(const Authority& authority);
 
-/// How peers of an endpoint are known.
-struct SocketSecurity {
-  std::string secret_key;    // of the daemon, Z85: peers over tcp prove theirs. Empty: over tcp all
-                             // are the same one, and only on this machine
-  bool other_users = false;  // an ipc socket that users other than this one may open
-};
-
 class RouterSocket {
  public:
   enum class Sent { kOk, kFull, kGone };
 
-  /// Binds where check_endpoint allows it.
+  /// Listens at `path`, where the front connects. With a `secret_key` (Z85) peers prove theirs;
+  /// without, the front says who they are.
   static Result<std::unique_ptr<RouterSocket>> bind(std::shared_ptr<SocketContext> context,
-                                                    const std::string& endpoint, size_t port,
-                                                    const SocketSecurity& security);
+                                                    const std::string& path, size_t port,
+                                                    const std::string& secret_key);
+  /// The front that connects here; before the first message. It outlives the socket.
+  void attach(Front* front);
   ~RouterSocket();
   RouterSocket(const RouterSocket&) = delete;
   RouterSocket& operator=(const RouterSocket&) = delete;
@@ -64,7 +61,7 @@ class RouterSocket {
   /// Descriptors of the connections that ended since the last call.
   std::vector<int> take_disconnected();
   /// Ends the connection of that descriptor, which take_disconnected() then tells.
-  static void hang_up(int fd);
+  void hang_up(int fd);
   /// Lets what is queued in ZeroMQ go out for at most `limit` when the context ends.
   void set_linger(std::chrono::milliseconds limit);
 
