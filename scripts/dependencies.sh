@@ -15,6 +15,7 @@ CHIMERA_PACKAGES=(
   prometheus-cpp-dev
   libgtest-dev libgmock-dev
   ccache mold curl
+  minisign
   python3 python3-zmq python3-jsonschema python3-yaml python3-jinja2 python3-numpy
 )
 

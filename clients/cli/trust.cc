@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "base/json/writer.h"
+#include "base/minisign/minisign.h"
 #include "clients/keys/certificate.h"
 #include "commands.h"
 
@@ -25,6 +26,25 @@ bool is_name(std::string_view text) {
              std::string_view::npos;
 }
 
+/// A pair to sign modules with: `chimera module sign` and minisign read it.
+Outcome signing_key(const Invocation& run, const std::string& name, const std::string& dir) {
+  const auto made = minisign::make_key();
+  if (!made.ok()) return error_of(made.status());
+  const std::string text = minisign::format_public_key(made->public_key());
+  const Status status = keys::write_pair(dir, name, minisign::format_secret_key(*made), text);
+  if (!status.ok()) return error_of(status);
+  const std::string id = minisign::id_text(made->id);
+  const std::string secret = fmt::format("{}/{}.key", dir, name);
+  const std::string open = fmt::format("{}/{}.pub", dir, name);
+  if (run.out.json()) {
+    run.out.object({{"name", name}, {"key", secret}, {"pub", open}, {"id", id}});
+    return 0;
+  }
+  run.out.line(fmt::format("{}  secret: signs modules", secret));
+  run.out.line(fmt::format("{}  public: for trust.keys of deployments (key {})", open, id));
+  return 0;
+}
+
 Outcome key(const Invocation& run) {
   if (run.arguments[0] != "new") {
     return bad_usage(fmt::format("key: {} (expected new)", run.arguments[0]),
@@ -38,6 +58,12 @@ Outcome key(const Invocation& run) {
                      "it becomes the name of files, and of the client");
   }
   const std::string dir = run.options["out"].as<std::string>();
+  const std::string use = run.options["for"].as<std::string>();
+  if (use == "modules") return signing_key(run, name, dir);
+  if (use != "connections") {
+    return bad_usage(fmt::format("--for: {} (expected connections or modules)", use),
+                     "see: chimera key --help");
+  }
   const auto made = keys::make_certificate(name);
   if (!made.ok()) return error_of(made.status());
   const Status status = keys::write_certificate(*made, dir);
@@ -111,11 +137,13 @@ Outcome audit(const Invocation& run) {
 
 void add_trust_commands(std::vector<Command>& commands) {
   commands.push_back(
-      {"key", "new NAME [--out DIR]", "make a pair of keys for a client or daemon", 2, 2,
+      {"key", "new NAME [--out DIR] [--for USE]", "make a pair of keys", 2, 2,
        [](po::options_description& options) {
          options.add_options()("out",
                                po::value<std::string>()->value_name("DIR")->default_value("."),
-                               "where NAME.key and NAME.pub go");
+                               "where NAME.key and NAME.pub go")(
+             "for", po::value<std::string>()->value_name("USE")->default_value("connections"),
+             "connections: of clients and daemons; modules: to sign with");
        },
        key});
   commands.push_back({"audit", "[--since T] [--limit N]", "who asked for what", 0, 0,

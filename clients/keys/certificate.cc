@@ -168,19 +168,22 @@ Result<Certificate> read_public(const std::string& file) {
 }
 
 Status write_certificate(const Certificate& certificate, const std::string& dir) {
+  return write_pair(dir, certificate.name, format_certificate(certificate, /*secret=*/true),
+                    format_certificate(certificate, /*secret=*/false));
+}
+
+Status write_pair(const std::string& dir, const std::string& name, const std::string& secret,
+                  const std::string& open) {
   if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return errno_status(dir, errno);
-  const std::string base = dir + "/" + certificate.name;
-  const std::string secret = base + ".key", open = base + ".pub";
-  for (const std::string& file : {secret, open}) {
+  const std::string secret_file = dir + "/" + name + ".key", open_file = dir + "/" + name + ".pub";
+  for (const std::string& file : {secret_file, open_file}) {
     if (!exists(file)) continue;
     return {Code::kAlreadyExists, file + ": is there already (expected a new name)",
             "a key that is in use would be lost; choose another name or --out"};
   }
-  CHIMERA_RETURN_IF_ERROR(write_file_durably(
-      Env::system(), secret, format_certificate(certificate, /*secret=*/true), 0600));
-  const Status status = write_file_durably(Env::system(), open,
-                                           format_certificate(certificate, /*secret=*/false), 0644);
-  if (!status.ok()) ::unlink(secret.c_str());
+  CHIMERA_RETURN_IF_ERROR(write_file_durably(Env::system(), secret_file, secret, 0600));
+  const Status status = write_file_durably(Env::system(), open_file, open, 0644);
+  if (!status.ok()) ::unlink(secret_file.c_str());
   return status;
 }
 

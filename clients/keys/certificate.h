@@ -41,4 +41,8 @@ Result<Certificate> read_public(const std::string& file);
 /// writes nothing. DIR is made, 0700, when it is missing.
 Status write_certificate(const Certificate& certificate, const std::string& dir);
 
+/// The same for the texts of any pair.
+Status write_pair(const std::string& dir, const std::string& name, const std::string& secret,
+                  const std::string& open);
+
 }  // namespace chimera::keys

@@ -36,11 +36,14 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
                           write a checkpoint, or a GGUF file, as safetensors
   inspect PATH            say what a module or checkpoint holds, and if it runs;
                           exit status 1 when Chimera would refuse the checkpoint
-  verify MODULE [--backbone DIR]
-                          check digests, shapes, numbers and the backbone's fit
+  verify MODULE [--backbone DIR] [--key FILE.pub]
+                          check digests, shapes, numbers, the backbone's fit and
+                          who signed it
   fingerprint CHECKPOINT  print the backbone fingerprint
   seal MODULE --backbone DIR
                           write fingerprint and file digests into module.yaml
+  sign MODULE --key FILE [--expires DAY]
+                          sign module.yaml, which names every file's digest
   assemble RECIPE.yaml --out DIR [--memory SIZE] [--threads N]
         [--shard-size SIZE]
                           make a checkpoint or module from parents by a recipe;

@@ -11,6 +11,7 @@
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
+#include "experts/offline/sign.h"
 #include "experts/offline/slot_sets.h"
 
 namespace chimera {
@@ -158,11 +159,25 @@ Status run_inspect(const Words& words, bool json) {
 }
 
 Status run_verify(const Words& words, bool json) {
-  std::string backbone;
+  std::string backbone, key;
   po::options_description options;
-  options.add_options()("backbone", po::value(&backbone));
+  options.add_options()("backbone", po::value(&backbone))("key", po::value(&key));
   const std::string dir = only_argument(parse(words, options), "MODULE");
-  return print_result(verify_module(dir, backbone), json);
+  auto report = verify_module(dir, backbone);
+  if (report.ok() && !key.empty()) {
+    const auto comment = check_module_signature(dir, key);
+    if (!comment.ok()) return comment.status();
+    (*report)["signature"] = *comment;
+  }
+  return print_result(report, json);
+}
+
+Status run_sign(const Words& words, bool json) {
+  std::string key, expires;
+  po::options_description options;
+  options.add_options()("key", po::value(&key)->required())("expires", po::value(&expires));
+  const std::string dir = only_argument(parse(words, options), "MODULE");
+  return print_result(sign_module(dir, key, expires), json);
 }
 
 Status run_fingerprint(const Words& words, bool json) {
@@ -183,9 +198,10 @@ Status run_seal(const Words& words, bool json) {
 
 using Command = Status (*)(const Words& words, bool json);
 constexpr std::pair<const char*, Command> kCommands[] = {
-    {"split", run_split},     {"graft", run_graft},       {"convert", run_convert},
-    {"inspect", run_inspect}, {"verify", run_verify},     {"fingerprint", run_fingerprint},
-    {"seal", run_seal},       {"assemble", run_assemble}, {"diff", run_diff}};
+    {"split", run_split},     {"graft", run_graft},   {"convert", run_convert},
+    {"inspect", run_inspect}, {"verify", run_verify}, {"fingerprint", run_fingerprint},
+    {"seal", run_seal},       {"sign", run_sign},     {"assemble", run_assemble},
+    {"diff", run_diff}};
 
 }  // namespace
 
