@@ -203,15 +203,44 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   uint64_t epoch = 0;
   auto table = next_table(next, &epoch);
   if (!table.ok()) return table.status();
-  CHIMERA_RETURN_IF_ERROR(
-      persist_and(next, epoch, 0, [&] { return options.engine->revoke(name, *table); }));
+  bool tried = false;
+  const auto take_out = [&] {
+    tried = true;
+    return options.engine->revoke(name, *table);
+  };
+  Status status = persist_and(next, epoch, 0, take_out);
+  // Who must be out is not kept in by a disk: the record follows.
+  const bool durable = status.ok() || tried;
+  if (!durable) {
+    log::error("revocation_not_recorded", {{"module", name},
+                                           {"epoch", epoch},
+                                           {"reason", status.message()},
+                                           {"hint", "it is written as soon as it can be"}});
+    status = take_out();
+  }
+  CHIMERA_RETURN_IF_ERROR(status);
   const std::string digest = next.composition.digest();
   std::vector<ChangeItem> changes = difference(before, next.composition);
   for (ChangeItem& item : changes) item.action = ChangeAction::kRevoke;
   if (changes.empty()) changes.push_back({ChangeAction::kRevoke, name, "while it was loaded"});
   ChangeReport report = make_current({epoch, std::move(next), epoch}, digest, std::move(changes));
   report.notes = (*table)->notes();
+  report.durable = durable;
+  if (!durable) {
+    report.notes.emplace_back(
+        "not on disk yet: a restart now would bring it back; it is tried again");
+    late_record.begin();
+  }
   return report;
+}
+
+Status Registry::Impl::record_current() {
+  const MutexLock lock(commit_mutex);
+  const Current is = current();
+  if (options.store->last_epoch() >= is.epoch) return {};
+  const uint64_t origin = is.place == is.epoch ? 0 : is.place;
+  return options.store->append(
+      {is.epoch, utc_now(), is.loaded.composition, origin, is.loaded.revoked, is.loaded.set_aside});
 }
 
 }  // namespace chimera

@@ -149,8 +149,7 @@ TEST_F(RegistryTest, FullDiskRefusesTheChange) {
   ASSERT_TRUE(daemon->load(at("bio")).ok());
   env.full = true;
   for (const Status& status :
-       {daemon->load(at("legal")).status(), daemon->registry->unload("bio").status(),
-        daemon->registry->revoke("bio").status()}) {
+       {daemon->load(at("legal")).status(), daemon->registry->unload("bio").status()}) {
     EXPECT_EQ(status.code(), Code::kResourceExhausted);
     EXPECT_THAT(status.to_string(), HasSubstr("No space left"));
   }
@@ -158,6 +157,39 @@ TEST_F(RegistryTest, FullDiskRefusesTheChange) {
   env.full = false;
   ASSERT_TRUE(daemon->load(at("legal")).ok());
   EXPECT_EQ(daemon->names(), "bio,legal");
+}
+
+TEST_F(RegistryTest, FullDiskKeepsNobodyIn) {
+  class FullEnv : public Env {
+   public:
+    ssize_t write(int fd, const void* b, size_t n) override {
+      if (!full) return Env::write(fd, b, n);
+      errno = ENOSPC;
+      return -1;
+    }
+    std::atomic<bool> full{false};
+  };
+  FullEnv env;
+  Daemon::Settings settings;
+  settings.env = &env;
+  auto daemon = start(settings);
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  env.full = true;
+  const auto report = daemon->registry->revoke("bio");
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_FALSE(report->durable);
+  EXPECT_EQ(daemon->names(), "");
+  EXPECT_EQ(daemon->registry->history().size(), 2u);
+  env.full = false;
+  // Written once it can be, without anybody asking.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (daemon->registry->history().size() < 3 && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ASSERT_EQ(daemon->registry->history().size(), 3u);
+  EXPECT_TRUE(daemon->registry->history().back().composition.modules.empty());
+  EXPECT_EQ(daemon->registry->history().back().revoked, std::vector<std::string>{"bio"});
+  EXPECT_TRUE(daemon->load(at("bio")).ok());
 }
 
 // --- publishing refused, revoked meanwhile -----------------------------------------------------

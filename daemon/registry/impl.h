@@ -27,6 +27,7 @@
 #include "base/threads/serial_worker.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/first_epoch.h"
+#include "daemon/registry/late_record.h"
 #include "daemon/registry/module_loader.h"
 #include "daemon/registry/preparation.h"
 #include "daemon/registry/registry.h"
@@ -112,7 +113,9 @@ struct Registry::Impl {
   std::atomic<uint64_t> turns{0};
   ChangeQueue queue;
 
-  SerialWorker loads, edits;  // last: their jobs use all of the above
+  // Last: their jobs use all of the above.
+  SerialWorker loads, edits;
+  LateRecord late_record{[this] { return record_current(); }, std::chrono::seconds(1)};
 
  private:
   /// How long a change waits for its publication.
@@ -125,6 +128,8 @@ struct Registry::Impl {
   /// Writes the record, calls `publish`, takes the record back if that fails.
   Status persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
                      const std::function<Status()>& publish);
+  /// Writes what is current if the state directory does not know it yet.
+  Status record_current() EXCLUDES(commit_mutex);
   Status publish_patiently(const Running& running, const std::shared_ptr<const RoutingTable>& table,
                            InFlight in_flight, Patience* patience);
   Result<ChangeReport> try_commit(const Running& running, const Edit& edit, InFlight in_flight,

@@ -97,6 +97,9 @@ struct ChangeReport {
   std::vector<ChangeItem> changes;    // empty: everything was as it was asked for, no new epoch
   std::vector<std::string> notes;     // RoutingTable::notes of what is current now
   std::vector<std::string> disabled;  // modules of the composition that are loaded and not used
+  /// False: it took effect, but a restart now would not know it. Of a revocation on a full disk,
+  /// which is written as soon as it can be.
+  bool durable = true;
 };
 
 /// Who asks for a load, from the most to the least said.
@@ -192,7 +195,8 @@ class Registry {
     return change(RollbackArgs{epoch});
   }
 
-  /// Waits for nobody but a commit in progress. `turn` as Asker's.
+  /// Waits for nobody but a commit in progress, and takes effect even when its record cannot be
+  /// written (ChangeReport::durable). `turn` as Asker's.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0);
   PlanReport plan(const CompositionSpec& spec);
 

@@ -48,11 +48,13 @@ Json to_json(const Status& status) {
 }
 
 Json to_json(const ChangeReport& report) {
-  return {{"epoch", report.epoch},
-          {"composition", report.composition},
-          {"changes", change_list(report.changes)},
-          {"notes", report.notes},
-          {"disabled", report.disabled}};
+  Json out = {{"epoch", report.epoch},
+              {"composition", report.composition},
+              {"changes", change_list(report.changes)},
+              {"notes", report.notes},
+              {"disabled", report.disabled}};
+  if (!report.durable) out["durable"] = false;
+  return out;
 }
 
 Json to_json(const PlanReport& report) {
