@@ -16,6 +16,7 @@
 #include "daemon/memory_plan.h"
 #include "daemon/places.h"
 #include "daemon/security/clients_file.h"
+#include "daemon/security/module_trust.h"
 #include "daemon/startup.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/size.h"
@@ -49,6 +50,7 @@ class DeploymentCheck {
     backbone();
     line("precision", config_.backbone.precision.name());
     if (model_) context();
+    trust();
     modules();
     if (model_) memory();
     if (model_) top_k();
@@ -107,12 +109,32 @@ class DeploymentCheck {
                                       most, asked));
   }
 
+  void trust() {
+    const TrustConfig& trust = config_.trust;
+    auto opened = ModuleTrust::open({trust.roots, trust.keys, trust.require_signed, trust.minimum});
+    if (good("", opened.status())) trust_ = std::move(*opened);
+  }
+
+  /// Whether the daemon would let the module in.
+  void let_in(const std::string& where, const std::string& dir, const Manifest& manifest) {
+    if (trust_) good(where, trust_->check(dir, manifest));
+    if (!manifest.library || manifest.library->isolation != Isolation::kInProcess ||
+        config_.libraries.in_process) {
+      return;
+    }
+    problems_.push_back(
+        fmt::format("{}: found isolation: in-process (expected process, or "
+                    "libraries.in_process: allow in the deployment)",
+                    where));
+  }
+
   void modules() {
     for (size_t i = 0; i < config_.composition.modules.size(); ++i) {
       const CompositionSpec::ModuleSpec& module = config_.composition.modules[i];
       const std::string where = fmt::format("composition.modules[{}]", i);
       const Result<Manifest> manifest = read_manifest(module.path);
       if (!good(where, manifest.status())) continue;
+      let_in(where, module.path, *manifest);
       line("module", fmt::format("{} {}{} ({})", manifest->name, manifest->version,
                                  module.enabled ? "" : ", disabled", module.path));
       if (module.enabled) fitted_.push_back({manifest->name, manifest->fitted_top_k()});
@@ -211,6 +233,7 @@ class DeploymentCheck {
   const DeploymentConfig& config_;
   std::string& summary_;
   std::vector<std::string> problems_;
+  std::unique_ptr<ModuleTrust> trust_;
   std::optional<ModelConfig> model_;  // set: the checkpoint is good
   std::string fingerprint_;
   uint64_t model_bytes_ = 0;          // least_model_bytes()

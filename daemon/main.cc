@@ -51,7 +51,10 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   log_findings(config, *model);
   EngineOptions options = engine_options(config);
   CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
-  ModuleLoader loader(*model, library_runtime(config), &memory.ledger());
+  ModuleLoader loader(*model, library_runtime(config), &memory.ledger(),
+                      [&trust = *guard->modules](const std::string& dir, const Manifest& manifest) {
+                        return trust.check(dir, manifest);
+                      });
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
   options.kv_bytes = memory.settle_cache(*model, options);
@@ -80,7 +83,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   tell_ready();
   ReceivedSignal signal = signals.wait();
   for (; signal.wish == Wish::kReload; signal = signals.wait()) {
-    reload(&config, watcher->get(), guard->authority.get());
+    reload(&config, watcher->get(), *guard);
   }
   log::info("draining", {{"signal", signal.name}});
   const bool drained = drain(**server, **engine, signals);

@@ -30,11 +30,12 @@ std::vector<std::string> keys_that_need_a_restart(const DeploymentConfig& runnin
   return keys;
 }
 
-void reload(DeploymentConfig* running, Watcher* watcher, Authority* authority) {
+void reload(DeploymentConfig* running, Watcher* watcher, Guard& guard) {
   Result<DeploymentConfig> read = read_deployment(running->source);
   Status status = read.status();
   if (status.ok()) status = fill_defaults(&*read);
-  if (status.ok()) status = authority->reload();
+  if (status.ok()) status = guard.authority->reload();
+  if (status.ok()) status = guard.modules->reload();
   if (status.ok()) status = watcher->watch(read->watch);
   if (!status.ok()) {
     return log::error("reload_refused",

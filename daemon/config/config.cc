@@ -12,6 +12,7 @@
 #include "daemon/config/endpoint.h"
 #include "daemon/config/keys.h"
 #include "daemon/config/reader.h"
+#include "daemon/config/security.h"
 #include "daemon/config/values.h"
 #include "router/routing_table.h"
 
@@ -35,7 +36,8 @@ class Reader {
     backbone(top, &out->backbone.path, &out->backbone.precision);
     if (const YamlNode* node = top.find("composition"))
       composition(*node, "composition", &out->composition);
-    security(top, out);
+    read_security(top, values_, problems_, &out->security);
+    read_trust(top, values_, problems_, &out->trust);
     serve(top, out);
     values_.path(top, "state", "a directory", &out->state_dir);
     watch(top, out);
@@ -161,15 +163,6 @@ class Reader {
         map.bad("endpoint", *map.find("endpoint"), "another endpoint than serve.endpoint");
       }
     }
-  }
-
-  void security(const MapReader& top, DeploymentConfig* out) {
-    const YamlNode* node = top.find("security");
-    if (node == nullptr) return;
-    const MapReader map(*node, "security", kSecurityKeys, problems_);
-    if (!map.valid()) return;
-    values_.path(map, "key", "a secret key, as `chimera key new` writes it", &out->security.key);
-    values_.path(map, "clients", "a clients file or a directory of them", &out->security.clients);
   }
 
   void insecure(const MapReader& serve, DeploymentConfig* out) {

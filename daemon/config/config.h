@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,20 @@ struct CompositionSpec {
   };
   std::optional<int64_t> top_k;
   std::vector<ModuleSpec> modules;
+};
+
+/// Who is let in.
+struct SecurityConfig {
+  std::string key;      // file of the daemon's secret key; empty: none
+  std::string clients;  // file or directory; empty: this user alone
+};
+
+/// Which modules are let in.
+struct TrustConfig {
+  std::vector<std::string> roots;              // directories that hold them; empty: anywhere
+  std::string keys;                            // directory of public keys; empty: none
+  bool require_signed = false;                 // `require: signed`
+  std::map<std::string, std::string> minimum;  // module -> oldest version
 };
 
 struct DeploymentConfig {
@@ -49,10 +64,8 @@ struct DeploymentConfig {
   struct {
     std::string endpoint;
   } control;
-  struct {
-    std::string key;      // file of the daemon's secret key; empty: none
-    std::string clients;  // file or directory; empty: this user alone
-  } security;
+  SecurityConfig security;
+  TrustConfig trust;
   struct {
     std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
     std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
@@ -60,7 +73,7 @@ struct DeploymentConfig {
   std::string state_dir;
   std::vector<std::string> watch;
   struct {
-    bool in_process = true;  // may modules of kind library ask to run inside the daemon?
+    bool in_process = false;  // may modules of kind library ask to run inside the daemon?
   } libraries;
   int threads = 0;     // 0 = auto
   std::string source;  // the file it was read from

@@ -17,6 +17,7 @@ std::vector<std::string> deployment_keys() {
   add("memory.", kMemoryKeys);
   add("libraries.", kLibrariesKeys);
   add("security.", kSecurityKeys);
+  add("trust.", kTrustKeys);
   std::sort(all.begin(), all.end());
   return all;
 }

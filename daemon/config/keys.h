@@ -13,7 +13,7 @@ namespace chimera {
 
 inline constexpr std::string_view kDeploymentKeys[] = {
     "chimera", "backbone",  "composition", "serve",    "control", "state",
-    "watch",   "libraries", "threads",     "security", "memory"};
+    "watch",   "libraries", "threads",     "security", "memory",  "trust"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
@@ -26,6 +26,7 @@ inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
 
 inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};
+inline constexpr std::string_view kTrustKeys[] = {"roots", "keys", "require", "minimum"};
 
 /// Every key as a dotted path, list items as "[]": "composition.modules[].bias".
 std::vector<std::string> deployment_keys();

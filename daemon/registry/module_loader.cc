@@ -53,10 +53,14 @@ void bound(std::list<T>* list) {
 }  // namespace
 
 ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries,
-                           Ledger* ledger)
+                           Ledger* ledger, decltype(BackboneInfo::accept) accept)
     : model_(std::move(model)),
-      info_{model_.backbone->config(), model_.fingerprint, model_.backbone->precision().experts,
-            std::move(libraries), std::make_shared<DigestMemo>()},
+      info_{model_.backbone->config(),
+            model_.fingerprint,
+            model_.backbone->precision().experts,
+            std::move(libraries),
+            std::make_shared<DigestMemo>(),
+            std::move(accept)},
       builder_(info_.config, model_.base),
       ledger_(ledger) {}
 
@@ -68,6 +72,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(
     const std::string& dir, const std::function<Status()>& still_wanted) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
+  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
   log::debug("load_manifest", {{"module", manifest->name},
                                {"version", manifest->version},

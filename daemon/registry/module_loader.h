@@ -31,7 +31,7 @@ class ModuleLoader {
   /// Without `libraries`, modules of kind library are refused; without `ledger`, memory is not
   /// counted. A ledger outlives the loader.
   explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr,
-                        Ledger* ledger = nullptr);
+                        Ledger* ledger = nullptr, decltype(BackboneInfo::accept) accept = nullptr);
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }

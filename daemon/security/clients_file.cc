@@ -6,15 +6,16 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <filesystem>
 #include <set>
 
 #include "base/io/env.h"
+#include "base/moment.h"
 #include "base/quote.h"
 #include "base/yaml/tree.h"
 #include "clients/keys/certificate.h"
 #include "daemon/config/reader.h"
+#include "daemon/security/writers.h"
 
 namespace chimera {
 namespace {
@@ -30,19 +31,6 @@ bool is_name(std::string_view text) {
          text.find_first_not_of(
              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
              std::string_view::npos;
-}
-
-/// A day (its end) or a moment, UTC.
-std::optional<std::chrono::system_clock::time_point> moment(const std::string& text) {
-  std::tm tm{};
-  const char* end = ::strptime(text.c_str(), "%Y-%m-%d", &tm);
-  const bool day = end != nullptr && *end == '\0';
-  if (!day) end = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &tm);
-  if (end == nullptr || *end != '\0') return std::nullopt;
-  const std::tm read = tm;
-  const std::time_t seconds = ::timegm(&tm);  // puts "2027-02-30" into March
-  if (tm.tm_mday != read.tm_mday || tm.tm_mon != read.tm_mon) return std::nullopt;
-  return std::chrono::system_clock::from_time_t(seconds) + std::chrono::hours(day ? 24 : 0);
 }
 
 class Reader {
@@ -136,7 +124,7 @@ class Reader {
         "2027-01-31T18:00:00Z";
     std::string text;
     if (map.find("expires") == nullptr || !map.string("expires", kExpected, &text)) return;
-    *out = moment(text);
+    *out = parse_moment(text);
     if (!*out) map.bad("expires", *map.find("expires"), kExpected);
   }
 
@@ -165,20 +153,6 @@ class Reader {
   ClientList& out_;
   std::set<std::string>& names_;
 };
-
-/// Whoever may write there may admit himself.
-Status check_writers(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return errno_status(path, errno);
-  const bool foreign = info.st_uid != ::geteuid() && info.st_uid != 0;
-  // Of a shared temporary folder nobody can rename away what is another's.
-  const bool open = (info.st_mode & 022) != 0 && (info.st_mode & S_ISVTX) == 0;
-  if (!foreign && !open) return {};
-  return {Code::kPermissionDenied,
-          fmt::format("{}: found owner {} and mode {:04o} (expected that nobody else can write it)",
-                      path, info.st_uid, info.st_mode & 07777),
-          "whoever can write it can admit himself: chmod go-w, or choose another place"};
-}
 
 /// The files, sorted: `path` itself or what the directory holds.
 Result<std::vector<std::string>> files_of(const std::string& path) {

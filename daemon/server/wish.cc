@@ -42,6 +42,16 @@ const Compared kCompared[] = {
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
     {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},
     {"security.clients", [](const DeploymentConfig& c) { return text(c.security.clients); }},
+    {"trust.roots",
+     [](const DeploymentConfig& c) { return fmt::format("{}", fmt::join(c.trust.roots, ", ")); }},
+    {"trust.keys", [](const DeploymentConfig& c) { return text(c.trust.keys); }},
+    {"trust.require", [](const DeploymentConfig& c) { return text(c.trust.require_signed); }},
+    {"trust.minimum",
+     [](const DeploymentConfig& c) {
+       std::string out;
+       for (const auto& [name, version] : c.trust.minimum) out += name + " " + version + "; ";
+       return out;
+     }},
     {"libraries.in_process",
      [](const DeploymentConfig& c) {
        return std::string(c.libraries.in_process ? "allow" : "refuse");

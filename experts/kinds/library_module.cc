@@ -280,6 +280,7 @@ Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir
   Result<LibraryPackage> package =
       open_library_package(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!package.ok()) return package.status();
+  if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, package->manifest));
   if (backbone.libraries == nullptr) {
     return Status(Code::kUnimplemented,
                   fmt::format("module {}: found kind library (expected weights: this program runs "

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -53,6 +54,9 @@ struct BackboneInfo {
   Precision precision = Precision::kBF16;
   std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
   std::shared_ptr<DigestMemo> digests = nullptr;        // null: everything is hashed in full
+  /// Whether the module of a directory may be used, asked before any of its code runs and any of
+  /// its weights count. Null: every one may.
+  std::function<Status(const std::string& dir, const Manifest& manifest)> accept = nullptr;
 };
 
 }  // namespace chimera

@@ -189,6 +189,7 @@ Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir
   Result<ModulePayload> payload =
       open_module_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!payload.ok()) return payload.status();
+  if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
   auto module = std::make_shared<Module>();
   for (const auto& [layer, part] : payload->tensors) {
     Result<ModuleLayer> built = build_layer(part, payload->manifest, backbone);

@@ -139,7 +139,8 @@ class Daemon:
                  descriptors: tuple[int, int] | None = None, address_space: int | None = None,
                  log_level: str = "info",
                  control: str | None = None, security: dict[str, str] | None = None,
-                 client_options: dict[str, Any] | None = None) -> None:
+                 client_options: dict[str, Any] | None = None,
+                 trust: dict[str, Any] | None = None, in_process: bool = False) -> None:
         """`descriptors`: soft and hard limit of open files. `address_space`: bytes of it. `control`:
         endpoint, as serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
         self.client_options = client_options or {}
@@ -175,6 +176,10 @@ class Daemon:
             config["watch"] = watch
         if security:
             config["security"] = security
+        if trust:
+            config["trust"] = trust
+        if in_process:
+            config["libraries"] = {"in_process": "allow"}
         self.config = self.work / "deployment.yaml"
         self.config.write_text(json.dumps(config, indent=1))  # JSON is YAML
         self.log = self.work / "daemon.log"

@@ -5,6 +5,7 @@ a module leaves in four: unload, revoke, swap, apply. Each combination is tried 
 module, because each kind holds something else: weights memory, an isolated library a process, an
 in-process one an image.
 """
+import functools
 import pathlib
 import shutil
 import tempfile
@@ -12,7 +13,11 @@ import time
 import unittest
 from typing import Callable
 
-from harness import BUILD, MEASURES_MEMORY, SLOW, SOURCE, Daemon
+import harness
+from harness import BUILD, MEASURES_MEMORY, SLOW, SOURCE
+
+# Libraries here ask to run inside of it.
+Daemon = functools.partial(harness.Daemon, in_process=True)
 
 BACKBONE = SOURCE / "experts" / "backbone"
 LEGAL = SOURCE / "experts" / "legal"
@@ -41,7 +46,7 @@ LEAVES = [unload, revoke]
 REPLACES = [swap, apply]
 
 
-def hosts(daemon: Daemon) -> set[int]:
+def hosts(daemon: harness.Daemon) -> set[int]:
     """Processes of plugins that the daemon started and that still run."""
     found = set()
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
@@ -55,7 +60,7 @@ def hosts(daemon: Daemon) -> set[int]:
     return found
 
 
-def images(daemon: Daemon) -> set[str]:
+def images(daemon: harness.Daemon) -> set[str]:
     """Images of libraries in the daemon, by inode."""
     maps = pathlib.Path(f"/proc/{daemon.pid}/maps").read_text().splitlines()
     return {line.split()[4] for line in maps if "/memfd:chimera-finance" in line}
@@ -66,7 +71,7 @@ class Release(unittest.TestCase):
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="chimera-release-"))
         self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
 
-    def daemon(self, begin: str, module: pathlib.Path) -> Daemon:
+    def daemon(self, begin: str, module: pathlib.Path) -> harness.Daemon:
         """One that has `module` from its start on."""
         if begin == "deployment":
             return Daemon(BACKBONE, modules=[{"path": str(module)}])
@@ -78,7 +83,7 @@ class Release(unittest.TestCase):
         return daemon
 
     def every_way(self, module: pathlib.Path, ways: list[Callable],
-                  check: Callable[[Daemon, Callable], None]) -> None:
+                  check: Callable[[harness.Daemon, Callable], None]) -> None:
         copy = self.scratch / "copy"
         shutil.copytree(module, copy)
         for begin in ("deployment", "state"):
@@ -99,7 +104,7 @@ class Release(unittest.TestCase):
                         check(daemon, go)
 
     def test_weights(self) -> None:
-        def check(daemon: Daemon, go: Callable) -> None:
+        def check(daemon: harness.Daemon, go: Callable) -> None:
             before = daemon.resources()["rss_kib"]
             go()
             if MEASURES_MEMORY:
@@ -107,7 +112,7 @@ class Release(unittest.TestCase):
         self.every_way(LEGAL, LEAVES, check)
 
     def test_weights_replaced(self) -> None:
-        def check(daemon: Daemon, go: Callable) -> None:
+        def check(daemon: harness.Daemon, go: Callable) -> None:
             before = daemon.resources()["rss_kib"]
             go()
             if MEASURES_MEMORY:
@@ -115,7 +120,7 @@ class Release(unittest.TestCase):
         self.every_way(LEGAL, REPLACES, check)
 
     def test_process_of_an_isolated_library(self) -> None:
-        def check(daemon: Daemon, go: Callable) -> None:
+        def check(daemon: harness.Daemon, go: Callable) -> None:
             before = hosts(daemon)
             self.assertEqual(len(before), 1)
             go()
@@ -127,7 +132,7 @@ class Release(unittest.TestCase):
         self.every_way(ISOLATED, LEAVES + REPLACES, check)
 
     def test_image_of_an_in_process_library(self) -> None:
-        def check(daemon: Daemon, go: Callable) -> None:
+        def check(daemon: harness.Daemon, go: Callable) -> None:
             before = images(daemon)
             self.assertEqual(len(before), 1)
             go()

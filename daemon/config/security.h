@@ -1,0 +1,18 @@
+// The sections `security` and `trust` of a deployment: who is let in, and which modules.
+//
+// Thread safety: free functions over values.
+#pragma once
+
+#include "daemon/config/config.h"
+#include "daemon/config/reader.h"
+#include "daemon/config/values.h"
+
+namespace chimera {
+
+/// Read them, if they are there, from the top of the file. Problems are noted.
+void read_security(const MapReader& top, const ValueReader& values, YamlProblems& problems,
+                   SecurityConfig* out);
+void read_trust(const MapReader& top, const ValueReader& values, YamlProblems& problems,
+                TrustConfig* out);
+
+}  // namespace chimera
