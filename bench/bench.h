@@ -18,6 +18,8 @@ int run_load(const std::vector<std::string>& args);
 int run_swap(const std::vector<std::string>& args);
 /// Text to ids and back on one core, against memcpy and a bare regular expression.
 int run_tokenizer(const std::vector<std::string>& args);
+/// What a constraint adds to a token, against a softmax over the vocabulary.
+int run_constraint(const std::vector<std::string>& args);
 /// A library module in a process of its own: cost per call and per token, and what sins cost.
 int run_isolation(const std::vector<std::string>& args);
 

@@ -29,6 +29,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_swap},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare regex",
      chimera::bench::run_tokenizer},
+    {"constraint", "us per token that a constraint adds vs a softmax",
+     chimera::bench::run_constraint},
     {"isolation", "us per call, tokens/s, sins of a library in its own process",
      chimera::bench::run_isolation},
 };
@@ -37,7 +39,7 @@ int usage(std::FILE* out, int code) {
   fmt::print(out,
              "Usage: chimera-bench WORKLOAD [OPTIONS]   (--help after a workload)\n"
              "       chimera-bench --help | --version\n\n");
-  for (const Workload& w : kWorkloads) fmt::print(out, "  {:<10}{}\n", w.name, w.what);
+  for (const Workload& w : kWorkloads) fmt::print(out, "  {:<12}{}\n", w.name, w.what);
   return code;
 }
 
@@ -53,8 +55,8 @@ int run(const std::vector<std::string>& args) {
   }
   fmt::print(
       stderr,
-      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, tokenizer "
-      "or isolation)\n",
+      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, tokenizer, "
+      "constraint or isolation)\n",
       args[0]);
   return 2;
 }
