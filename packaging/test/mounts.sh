@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
 # In a mount name space of its own: makes ROOT the root directory, with a /dev, /proc and /run of its
-# own, and goes on there. Usage: mounts.sh ROOT chroot COMMAND… | mounts.sh ROOT boot
+# own, and goes on there. With a folder `upper` beside ROOT it is this system's root, and what changes
+# goes to that folder. Usage: mounts.sh ROOT chroot COMMAND… | mounts.sh ROOT boot
 set -euo pipefail
 root=$1 how=$2
 shift 2
 mount --make-rprivate /
-mount --bind "$root" "$root"
+work=$(dirname "$root")
+if [ -d "$work/upper" ]; then
+  mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/overlay" "$root"
+else
+  mount --bind "$root" "$root"
+fi
 cd "$root"
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs dev
