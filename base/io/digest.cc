@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/threads/background.h"
+#include "base/threads/progress.h"
 
 namespace chimera {
 namespace {
@@ -51,6 +52,8 @@ void Sha256::update(std::span<const std::byte> bytes) {
   for (size_t at = 0; at < bytes.size(); at += kPiece) {
     const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
     EVP_DigestUpdate(state_->context.get(), piece.data(), piece.size());
+    note_progress(piece.size());
+    if (work_given_up()) return;
     give_way();
   }
 }

@@ -10,6 +10,7 @@
 
 #include "base/io/digest.h"
 #include "base/threads/background.h"
+#include "base/threads/progress.h"
 
 namespace chimera {
 namespace {
@@ -33,8 +34,12 @@ DigestMemo::~DigestMemo() { OPENSSL_cleanse(key_.data(), key_.size()); }
 
 std::string DigestMemo::sha256_of(std::span<const std::byte> bytes) {
   const Tag tag = tag_of(bytes);
-  if (std::string digest = recall(tag, bytes.size()); !digest.empty()) return digest;
+  if (std::string digest = recall(tag, bytes.size()); !digest.empty()) {
+    note_progress(bytes.size());
+    return digest;
+  }
   std::string digest = chimera::sha256_of(bytes, nullptr);
+  if (work_given_up()) return digest;  // which was left in the middle
   const MutexLock lock(mutex_);
   ++hashed_;
   known_.push_front({tag, bytes.size(), digest});
@@ -56,6 +61,7 @@ DigestMemo::Tag DigestMemo::tag_of(std::span<const std::byte> bytes) const {
     const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
     EVP_MAC_update(context.get(), reinterpret_cast<const unsigned char*>(piece.data()),
                    piece.size());
+    if (work_given_up()) break;
     give_way();
   }
   Tag tag{};

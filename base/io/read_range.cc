@@ -9,6 +9,7 @@
 
 #include "base/threads/background.h"
 #include "base/threads/mutex.h"
+#include "base/threads/progress.h"
 #include "base/threads/thread_pool.h"
 
 namespace chimera {
@@ -34,6 +35,8 @@ Status read_share(Env& env, int fd, const std::string& path, std::byte* out, uin
     out += got;
     offset += static_cast<uint64_t>(got);
     n -= static_cast<uint64_t>(got);
+    note_progress(static_cast<uint64_t>(got));
+    if (work_given_up()) return Status(Code::kCancelled, path + ": reading it was given up");
     give_way();
   }
   return Status();
@@ -83,8 +86,9 @@ Status read_range(Env& env, int fd, const std::string& path, std::byte* out, uin
   std::vector<std::jthread> helpers;
   try {
     for (int i = 1; i < std::min(auto_threads(), kMostThreads); ++i)
-      helpers.emplace_back([&shared, background = in_background()] {
+      helpers.emplace_back([&shared, background = in_background(), progress = current_progress()] {
         const BackgroundScope scope(background);
+        const ProgressScope counted(progress);
         shared.work();
       });
   } catch (const std::system_error&) {

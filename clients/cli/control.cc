@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "composition_file.h"
+#include "job.h"
 
 namespace chimera::cli {
 namespace {
@@ -65,6 +66,26 @@ Outcome show_change(const Invocation& run, const wire::Call& call) {
   return 0;
 }
 
+void show_job(const Output& out, const std::string& job) {
+  out.line(
+      fmt::format("{}  `chimera jobs` shows how far it is, `chimera cancel {}` ends it", job, job));
+}
+
+/// The same of a change that loads.
+Outcome show_load(const Invocation& run, const wire::Call& call, const wire::Waiting& waiting) {
+  const auto answer = wait_for(run, call, waiting);
+  if (const auto* error = std::get_if<Error>(&answer)) return *error;
+  const Json& body = std::get<client::Event>(answer).body;
+  if (run.out.json()) {
+    run.out.object(body);
+  } else if (!waiting.wait) {
+    show_job(run.out, body.value("job", ""));
+  } else {
+    show_changed(run.out, body);
+  }
+  return 0;
+}
+
 std::string absolute(const std::string& path) {
   std::error_code failed;
   const auto full = std::filesystem::absolute(path, failed);
@@ -91,7 +112,8 @@ Outcome load(const Invocation& run) {
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
   call.restart = std::get<bool>(restart);
-  return show_change(run, call);
+  call.waiting = waiting_of(run);
+  return show_load(run, call, call.waiting);
 }
 
 Outcome bias(const Invocation& run) {
@@ -150,7 +172,9 @@ Outcome apply(const Invocation& run) {
   const auto& file = std::get<CompositionFile>(read);
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
-  const Outcome outcome = show_change(run, wire::Apply{file.wish(), std::get<bool>(restart)});
+  const wire::Waiting waiting = waiting_of(run);
+  const Outcome outcome =
+      show_load(run, wire::Apply{file.wish(), std::get<bool>(restart), waiting}, waiting);
   if (const auto* error = std::get_if<Error>(&outcome)) return located(file, *error);
   show_watch(run.out, file);
   return outcome;
@@ -168,7 +192,8 @@ Outcome rollback(const Invocation& run) {
     }
     call.epoch = epoch;
   }
-  return show_change(run, call);
+  call.waiting = waiting_of(run);
+  return show_load(run, call, call.waiting);
 }
 
 void add_in_flight(po::options_description& options) {
@@ -177,13 +202,18 @@ void add_in_flight(po::options_description& options) {
                         "generations in progress stay on their table, or move to the new one");
 }
 
+void add_apply_options(po::options_description& options) {
+  add_in_flight(options);
+  add_waiting_options(options);
+}
+
 void add_load_options(po::options_description& options) {
   auto add = options.add_options();
   add("name", po::value<std::string>()->value_name("NAME"), "must be the name in its module.yaml");
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
-  add_in_flight(options);
+  add_apply_options(options);
 }
 
 }  // namespace
@@ -222,9 +252,9 @@ void add_control_commands(std::vector<Command>& commands) {
   commands.push_back({"bias", "NAME VALUE", "favour a module (or not)", 2, 2, {}, bias});
   commands.push_back({"plan", "FILE", "what apply would change, need and refuse", 1, 1, {}, plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,
-                      add_in_flight, apply});
-  commands.push_back(
-      {"rollback", "[EPOCH]", "back to an epoch's composition, or a step", 0, 1, {}, rollback});
+                      add_apply_options, apply});
+  commands.push_back({"rollback", "[EPOCH] [options]", "back to an epoch's composition, or a step",
+                      0, 1, add_waiting_options, rollback});
 }
 
 }  // namespace chimera::cli

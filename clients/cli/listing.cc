@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "commands.h"
+#include "job.h"
 
 namespace chimera::cli {
 namespace {
@@ -35,6 +36,12 @@ void show_library(const Output& out, const std::string& name, const Json& librar
   out.line(text);
 }
 
+/// "loading 45 %" of one that is on its way in.
+std::string state_of(const Json& module) {
+  const std::string part = part_done(module["job"]);
+  return module.value("state", "") + (part.empty() ? "" : " " + part);
+}
+
 Outcome modules(const Invocation& run) {
   const auto event = run.client.call(wire::Modules{}, kAnswerWait);
   if (!event.ok()) return event.error();
@@ -44,9 +51,9 @@ Outcome modules(const Invocation& run) {
   }
   std::vector<std::vector<std::string>> rows;
   for (const Json& m : event->body["modules"]) {
-    rows.push_back({m.value("name", ""), m.value("version", ""), m.value("state", ""),
-                    fixed(m["bias"]), fixed(m["experts"]),
-                    human_bytes(m.value("resident_bytes", 0.0)), m.value("description", "")});
+    rows.push_back({m.value("name", ""), m.value("version", ""), state_of(m), fixed(m["bias"]),
+                    fixed(m["experts"]), human_bytes(m.value("resident_bytes", 0.0)),
+                    m.value("description", "")});
   }
   if (rows.empty()) {
     run.out.line("No modules are loaded; `chimera load PATH` loads one.");

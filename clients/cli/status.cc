@@ -146,13 +146,15 @@ Outcome cancel(const Invocation& run) {
   if (!event.ok()) return event.error();
   const auto ended = event->body.value("cancelled", uint64_t{0});
   if (ended == 0) {
-    return Error(
-        "not_found",
-        fmt::format("cancel: {} is not in progress (expected a request that is)", run.arguments[0]),
-        "`chimera requests` lists them");
+    return Error("not_found",
+                 fmt::format("cancel: {} is not in progress (expected a request or job that is)",
+                             run.arguments[0]),
+                 "`chimera requests` and `chimera jobs` list them");
   }
   if (run.out.json()) {
     run.out.object(event->body);
+  } else if (run.arguments[0].starts_with("job-")) {
+    run.out.line("cancelled " + run.arguments[0]);
   } else {
     run.out.line(fmt::format("cancelled {} request{}", ended, ended == 1 ? "" : "s"));
   }
@@ -206,7 +208,8 @@ void add_status_commands(std::vector<Command>& commands) {
                       },
                       routing});
   commands.push_back({"requests", "", "requests in progress, of all clients", 0, 0, {}, requests});
-  commands.push_back({"cancel", "ID", "end a request (`requests` lists them)", 1, 1, {}, cancel});
+  commands.push_back(
+      {"cancel", "ID", "end a request or job (`requests`, `jobs`)", 1, 1, {}, cancel});
   commands.push_back(
       {"stats", "", "counters of engine and server", 0, 0, {}, [](const Invocation& run) {
          return show(run, wire::Stats{});

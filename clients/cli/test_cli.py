@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -332,21 +333,88 @@ class CliTest(scripted.Scripted):
 
     def test_control_commands_send_their_fields(self):
         self.daemon(lambda r: [done(epoch=2, composition="sha256:ab", changes=[], drained=True)])
+        waits = {"wait": True, "detach": False, "progress": False}
         for arguments, expected in (
-                (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin"}),
+                (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin", **waits}),
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
-                 {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin"}),
+                 {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin", **waits}),
                 (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a"}),
                 (["enable", "a"], {"name": "a"}), (["disable", "a"], {"name": "a"}),
-                (["load", "/m", "--enabled"], {"path": "/m", "enabled": True, "in_flight": "pin"}),
-                (["bias", "a", "-0.5"], {"name": "a", "value": -0.5}), (["rollback"], {}),
-                (["rollback", "4"], {"epoch": 4}), (["drain", "--timeout", "3"], {"timeout_ms": 3000}),
+                (["load", "/m", "--enabled", "--detach"],
+                 {"path": "/m", "enabled": True, "in_flight": "pin", **waits, "detach": True}),
+                (["bias", "a", "-0.5"], {"name": "a", "value": -0.5}), (["rollback"], waits),
+                (["rollback", "4"], {"epoch": 4, **waits}), (["drain", "--timeout", "3"], {"timeout_ms": 3000}),
                 (["shutdown"], {}), (["stats"], {})):
             ran = self.run_cli(*arguments)
             self.assertEqual(ran.returncode, 0, ran.stderr)
             sent = self.peer.requests[-1]
             self.assertEqual({k: v for k, v in sent.items() if k not in ("id", "call")}, expected)
             self.assertEqual(sent["call"], arguments[0])
+
+    def test_a_load_is_a_job(self):
+        job = {"id": "job-3", "call": "load", "modules": ["legal"], "phase": "reading", "bytes": 3 << 20,
+               "bytes_total": 4 << 20, "seconds": 1.25, "seconds_left": 0.4}
+        ended = [{**job, "id": "job-1", "phase": "done", "epoch": 7},
+                 {**job, "id": "job-2", "phase": "failed", "error": {"message": "no such file"}}]
+        answers = {"modules": done(modules=[{"name": "legal", "version": "1", "state": "loading", "job": job}],
+                                   jobs=[*ended, job]),
+                   "cancel": done(target="job-3", cancelled=1), "apply": done(job="job-4"),
+                   "load": done(job="job-3")}
+        self.daemon(lambda r: [answers[r["call"]]])
+        ran = self.run_cli("load", "/m", "--no-wait")
+        self.assertEqual(ran.stdout, "job-3  `chimera jobs` shows how far it is, `chimera cancel job-3` ends it\n")
+        self.assertEqual([self.peer.requests[-1][name] for name in ("wait", "progress")], [False, False])
+        ran = self.run_cli("--json", "apply", self.path("c.yaml", "modules: []\n"), "--no-wait")
+        self.assertEqual(json.loads(ran.stdout)["job"], "job-4")
+        shown = self.run_cli("jobs").stdout.splitlines()
+        self.assertEqual(len(shown), 4)
+        self.assertRegex(shown[1], r"^job-1 +load +done +1\.2 +legal +epoch 7$")
+        self.assertRegex(shown[2], r"^job-2 +load +failed +1\.2 +legal +no such file$")
+        self.assertRegex(shown[3], r"^job-3 +load +reading +75 % +1\.2 +legal +1 s left$")
+        self.assertEqual([json.loads(line)["id"] for line in self.run_cli("--json", "jobs").stdout.splitlines()],
+                         ["job-1", "job-2", "job-3"])
+        self.assertIn("loading 75 %", self.run_cli("modules").stdout)
+        self.assertEqual(self.run_cli("cancel", "job-3").stdout, "cancelled job-3\n")
+
+    def test_a_load_shows_how_far_it_is_on_a_terminal_only(self):
+        job = {"id": "job-3", "modules": ["legal\x1b[31m"], "phase": "reading", "bytes": 3 << 20, "bytes_total": 4 << 20,
+               "seconds_left": 0.4}
+
+        def script(request):
+            if request["progress"]:
+                yield {"event": "progress", "job": job}
+                yield {"event": "progress", "job": {**job, "phase": "publishing"}}
+            yield done(epoch=2, composition="sha256:ab", changes=[{"action": "load", "module": "legal", "detail": "1"}])
+
+        self.daemon(script)
+        ours, theirs = pty.openpty()
+        ran = subprocess.run(self.command("load", "/m"), stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=120)
+        self.assertEqual(ran.stdout, "load legal  1\nepoch 2  sha256:ab\n")
+        text = os.read(ours, 65536).decode()
+        self.assertIn("\rreading legal?[31m  [" + "█" * 18 + " " * 6 + "]  75 % of 4.0 MiB, 1 s left\x1b[K", text)
+        self.assertTrue(text.endswith("\r\x1b[K"), "the line is not taken away")
+        for arguments in (["load", "/m"], ["--json", "load", "/m"]):
+            ran = self.run_cli(*arguments)
+            self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+            self.assertFalse(self.peer.requests[-1]["progress"])
+
+    def test_ctrl_c_ends_the_waiting_for_a_load(self):
+        sent = threading.Event()
+
+        def script(request):
+            sent.set()
+            return []
+
+        self.daemon(script)
+        for options, told in ((["load", "/m"], "gives it up"), (["load", "/m", "--detach"], "chimera jobs")):
+            sent.clear()
+            process = subprocess.Popen(self.command(*options), stderr=subprocess.PIPE, text=True)
+            self.assertTrue(sent.wait(60))
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 130)
+            self.assertIn("load: interrupted", error)
+            self.assertIn(told, error)
 
     def test_tables(self):
         answers = {

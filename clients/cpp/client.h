@@ -48,7 +48,8 @@ struct Event {
   std::string id() const;
   bool is_token() const { return body.value("event", "") == "token"; }
   bool is_error() const { return body.value("event", "") == "error"; }
-  bool is_final() const { return !is_token(); }
+  bool is_progress() const { return body.value("event", "") == "progress"; }
+  bool is_final() const { return !is_token() && !is_progress(); }
   Error error() const;  // REQUIRES: is_error()
 };
 

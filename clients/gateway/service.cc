@@ -198,6 +198,7 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
   }
   daemon_->send(std::get<wire::Call>(read),
                 [exchange = std::move(exchange)](client::Result<client::Event> event) {
+                  if (event.ok() && event->is_progress()) return;  // HTTP has one answer
                   if (!event.ok() || event->is_error()) {
                     const wire::Error error = event.ok() ? event->error() : event.error();
                     return exchange->respond(error_response(ErrorShape::kNative, from_wire(error)));

@@ -48,7 +48,7 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"enable", Endpoint::kControl, "uses a module that is loaded and disabled"},
     {"disable", Endpoint::kControl, "keeps a module loaded and unused"},
     {"requests", Endpoint::kControl, "lists the requests in progress"},
-    {"cancel", Endpoint::kControl, "ends the requests of an id, whoever sent them"},
+    {"cancel", Endpoint::kControl, "ends the requests of an id, whoever sent them, or a job"},
     {"stats", Endpoint::kControl, "tells counters"},
     {"audit", Endpoint::kControl, "tells who asked for what"},
     {"drain", Endpoint::kControl, "refuses new requests and waits for the others"},
@@ -129,6 +129,13 @@ template <class V>
 void describe(V&, Modules&) {}
 
 template <class V>
+void describe_waiting(V& v, Waiting& c) {
+  v.boolean("wait", c.wait, "false: answered at once, with the `job` that goes on by itself");
+  v.boolean("detach", c.detach, "go on when the connection is lost, which cancels it otherwise");
+  v.boolean("progress", c.progress, "`progress` events until the answer");
+}
+
+template <class V>
 void describe(V& v, Load& c) {
   v.label(range::path, c.path, "directory of the module, absolute");
   v.label(range::name, c.name, "must be the manifest's, when given");
@@ -136,6 +143,7 @@ void describe(V& v, Load& c) {
   v.real(range::bias, c.bias, "added to its logits at the gate; else as the namesake's, else 0");
   v.choice("in_flight", {"pin", "restart"}, c.restart,
            "whether streams finish where they are or move along");
+  describe_waiting(v, c.waiting);
 }
 
 template <class V>
@@ -164,10 +172,12 @@ void describe(V& v, Apply& c) {
   v.wish(c.wish);
   v.choice("in_flight", {"pin", "restart"}, c.restart,
            "whether streams finish where they are or move along");
+  describe_waiting(v, c.waiting);
 }
 template <class V>
 void describe(V& v, Rollback& c) {
   v.integer(range::epoch, c.epoch, "else the change before the current one");
+  describe_waiting(v, c.waiting);
 }
 template <class V>
 void describe(V&, Epochs&) {}
@@ -185,7 +195,7 @@ template <class V>
 void describe(V&, Requests&) {}
 template <class V>
 void describe(V& v, CancelAny& c) {
-  v.label(range::target, c.target, "id of the requests to end");
+  v.label(range::target, c.target, "id of the requests, or of the job, to end");
 }
 template <class V>
 void describe(V&, Stats&) {}

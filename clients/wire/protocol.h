@@ -100,12 +100,19 @@ struct Cancel {
 struct Info {};
 struct Health {};
 struct Modules {};
+/// How the answer to a change that loads is waited for.
+struct Waiting {
+  bool wait = true;  // false: answered at once with the job, which goes on by itself
+  bool detach = false;
+  bool progress = false;
+};
 struct Load {
   std::string path;
   std::optional<std::string> name;
   std::optional<bool> enabled;
   std::optional<double> bias;
   bool restart = false;  // in_flight: restart
+  Waiting waiting{};
 };
 struct Unload {
   std::string name;
@@ -132,9 +139,11 @@ struct Plan {
 struct Apply {
   Wish wish;
   bool restart = false;
+  Waiting waiting{};
 };
 struct Rollback {
   std::optional<uint64_t> epoch;
+  Waiting waiting{};
 };
 struct Epochs {};
 struct Routing {
@@ -143,7 +152,7 @@ struct Routing {
 };
 /// The requests in progress, of all clients.
 struct Requests {};
-/// `cancel` of the control endpoint: ends the requests of that id, whoever sent them.
+/// `cancel` of the control endpoint: ends the requests of that id, whoever sent them, or the job.
 struct CancelAny {
   std::string target;
 };

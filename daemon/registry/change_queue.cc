@@ -69,6 +69,17 @@ Status ChangeQueue::add(std::shared_ptr<const Change> change, std::function<void
   return {};
 }
 
+void ChangeQueue::start_now(uint64_t turn) {
+  std::function<void()> start;
+  {
+    const MutexLock lock(mutex_);
+    for (Entry& entry : entries_) {
+      if (entry.change->turn == turn) start = std::exchange(entry.start, nullptr);
+    }
+  }
+  if (start) start();
+}
+
 void ChangeQueue::end(const std::shared_ptr<const Change>& change) {
   std::vector<std::function<void()>> starts;
   {

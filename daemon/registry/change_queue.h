@@ -53,6 +53,8 @@ class ChangeQueue {
 
   /// Calls `start` once, on this thread or, when the change has to wait, on that of a later end().
   Status add(std::shared_ptr<const Change> change, std::function<void()> start);
+  /// Starts the change `turn` out of its order, if it waits: because it was cancelled.
+  void start_now(uint64_t turn);
   /// The change was made or refused.
   void end(const std::shared_ptr<const Change>& change);
 

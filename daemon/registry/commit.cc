@@ -107,7 +107,7 @@ Status Registry::Impl::publish_patiently(const Running& running,
     // An answer before its time was up is final; it was not for want of a free epoch.
     const bool waited = std::chrono::steady_clock::now() - start >= attempt;
     if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
-    CHIMERA_RETURN_IF_ERROR(still_wanted(running));
+    CHIMERA_RETURN_IF_ERROR(wanted(running));
     patience->gave_way = revokes_waiting > 0;
     if (patience->gave_way) return status;
   }
@@ -153,7 +153,7 @@ Result<ChangeReport> Registry::Impl::try_commit(const Running& running, const Ed
                                                 Patience* patience) {
   // First of all locals, so that what they hold is gone before a waiting revocation gets its turn.
   const MutexLock lock(commit_mutex);
-  CHIMERA_RETURN_IF_ERROR(still_wanted(running));
+  CHIMERA_RETURN_IF_ERROR(wanted(running));
   Current from = current();
   const uint64_t basis = from.epoch;
   const LoadedComposition before = from.loaded;

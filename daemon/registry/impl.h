@@ -24,7 +24,7 @@
 #include <vector>
 
 #include "base/threads/mutex.h"
-#include "base/threads/serial_worker.h"
+#include "base/threads/worker_pool.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/first_epoch.h"
 #include "daemon/registry/late_record.h"
@@ -35,6 +35,10 @@
 namespace chimera {
 
 struct Registry::Impl {
+  /// Modules loaded side by side. One hashes on one CPU, at 0.3 to 2 GB/s; four of them are as fast
+  /// as a disk, and leave the streams of a small machine theirs (background.h).
+  static constexpr int kLoadsAtOnce = 4;
+
   Impl(Options o, FirstEpoch first);
 
   /// A change in progress.
@@ -42,10 +46,18 @@ struct Registry::Impl {
     std::shared_ptr<const Change> change;
     std::function<Status()> asker_wants;  // Asker::still_wanted
     ModuleEdit edit = {};                 // of one that edits
+    std::shared_ptr<Job> job = nullptr;   // of one that loads
   };
+  /// The job of a change that loads.
+  std::shared_ptr<Job> make_job(const ChangeRequest& request, const Running& running,
+                                std::function<void(const JobStatus&)> on_progress);
   /// Not ok when the change is to be given up: the daemon stops, its asker has gone, or its module
   /// was revoked meanwhile.
   Status still_wanted(const Running& running) const;
+  /// The same, or its job was cancelled.
+  Status wanted(const Running& running) const {
+    return running.job ? running.job->still_wanted() : still_wanted(running);
+  }
 
   struct Current {
     uint64_t epoch = 0;
@@ -54,17 +66,6 @@ struct Registry::Impl {
   };
   Current current() const EXCLUDES(state_mutex);
   bool is_loaded(const std::string& name) const EXCLUDES(state_mutex);
-  /// What a change is prepared on. Keeps no module alive.
-  struct Basis {
-    uint64_t epoch = 0;
-    Composition composition;
-    CurrentModules modules;
-    // As LoadedComposition's.
-    std::vector<std::string> revoked;
-    std::map<std::string, std::string> set_aside;
-  };
-  Basis basis() const;
-
   /// Changes the current composition in place, or says why it cannot.
   using Edit = std::function<Status(LoadedComposition* next)>;
   /// Makes what `edit` does to the current composition current, or changes nothing. `edit` may run
@@ -80,13 +81,13 @@ struct Registry::Impl {
   Result<ChangeReport> make(const EditArgs& args, const Running& running);
 
   /// The loader, for a daemon that serves already: in the background (background.h).
-  Result<std::shared_ptr<const Module>> load_beside_streams(
-      const std::string& dir, const std::function<Status()>& still_wanted);
+  Result<std::shared_ptr<const Module>> load_beside_streams(const std::string& dir, Job* job);
+  /// The same of several, side by side; in their order. Current ones are not kept alive.
+  std::vector<Result<FoundModule>> find_modules(const std::vector<std::string>& paths,
+                                                const CurrentModules& current, Job* job);
   /// Loads what `spec` wishes. Refusals are collected; entries that failed are left out.
-  Preparation prepare(Basis basis, const CompositionSpec& spec,
-                      const std::function<Status()>& still_wanted, std::vector<Status>* refusals);
-  Result<Preparation> prepare(Basis basis, const EpochRecord& record,
-                              const std::function<Status()>& still_wanted);
+  Preparation prepare(const CompositionSpec& spec, Job* job, std::vector<Status>* refusals);
+  Result<Preparation> prepare(const EpochRecord& record, Job* job);
   /// commit() of a whole composition.
   Result<ChangeReport> put_in_place(const Running& running, const Preparation& prepared,
                                     InFlight in_flight, uint64_t origin = 0);
@@ -112,9 +113,12 @@ struct Registry::Impl {
 
   std::atomic<uint64_t> turns{0};
   ChangeQueue queue;
+  Jobs jobs;
 
-  // Last: their jobs use all of the above.
-  SerialWorker loads, edits;
+  // Last: what runs on them uses all of the above. `loads` and `edits` make changes, `loaders` load
+  // the modules of those that have several.
+  WorkerPool loaders{kLoadsAtOnce};
+  WorkerPool loads{kLoadsAtOnce}, edits{1};
   LateRecord late_record{[this] { return record_current(); }, std::chrono::seconds(1)};
 
  private:

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <future>
 
 #include "base/threads/background.h"
 #include "daemon/registry/impl.h"
@@ -26,33 +27,53 @@ Status check_name(const LoadArgs& args, const std::string& name, const Change& c
 
 }  // namespace
 
-Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(
-    const std::string& dir, const std::function<Status()>& still_wanted) {
+Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir,
+                                                                          Job* job) {
   const BackgroundScope background;
-  return options.loader->load(dir, still_wanted);
+  return options.loader->load(dir, job);
 }
 
-Preparation Registry::Impl::prepare(Basis basis, const CompositionSpec& spec,
-                                    const std::function<Status()>& still_wanted,
+std::vector<Result<FoundModule>> Registry::Impl::find_modules(const std::vector<std::string>& paths,
+                                                              const CurrentModules& current,
+                                                              Job* job) {
+  const auto find = [&, job](const std::string& path) -> Result<FoundModule> {
+    const Result<std::string> dir = normal_module_path(path);
+    if (!dir.ok()) return dir.status();
+    const Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, job);
+    if (!module.ok()) return module.status();
+    return FoundModule(*module, current);
+  };
+  std::vector<std::future<Result<FoundModule>>> pending;
+  for (const std::string& path : paths) {
+    auto promise = std::make_shared<std::promise<Result<FoundModule>>>();
+    pending.push_back(promise->get_future());
+    loaders.post([find, path] { return find(path); },
+                 [promise](Result<FoundModule> found) { promise->set_value(std::move(found)); });
+  }
+  std::vector<Result<FoundModule>> out;
+  for (auto& one : pending) out.push_back(one.get());
+  return out;
+}
+
+Preparation Registry::Impl::prepare(const CompositionSpec& spec, Job* job,
                                     std::vector<Status>* refusals) {
-  Preparation next(std::move(basis.modules), options.loader->fingerprint(), spec.top_k);
-  for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
-    const Result<std::string> dir = normal_module_path(wish.path);
-    if (!dir.ok()) {
-      refusals->push_back(dir.status());
-      continue;
-    }
-    Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, still_wanted);
-    Status status = module.status();
-    if (status.ok()) status = next.add(std::move(*module), wish.enabled, wish.bias);
+  std::vector<std::string> paths;
+  for (const CompositionSpec::ModuleSpec& wish : spec.modules) paths.push_back(wish.path);
+  auto modules = find_modules(paths, CurrentModules(current().loaded), job);
+  Preparation next(options.loader->fingerprint(), spec.top_k);
+  for (size_t i = 0; i < modules.size(); ++i) {
+    const CompositionSpec::ModuleSpec& wish = spec.modules[i];
+    Status status = modules[i].status();
+    if (status.ok()) status = next.add(std::move(*modules[i]), wish.enabled, wish.bias);
     if (!status.ok()) refusals->push_back(std::move(status));
   }
   return next;
 }
 
-Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& record,
-                                            const std::function<Status()>& still_wanted) {
-  const std::string& fingerprint = options.loader->fingerprint();
+namespace {
+
+Status check_record(const EpochRecord& record, const std::string& fingerprint,
+                    const LoadedComposition& now) {
   if (record.composition.backbone_fingerprint != fingerprint) {
     return Status(Code::kFailedPrecondition,
                   fmt::format("epoch {}: found backbone {} (expected {})", record.epoch,
@@ -60,26 +81,37 @@ Result<Preparation> Registry::Impl::prepare(Basis basis, const EpochRecord& reco
                   "It belongs to another backbone; choose a later epoch");
   }
   for (const CompositionModule& wanted : record.composition.modules) {
-    const auto& revoked = basis.revoked;
-    if (std::find(revoked.begin(), revoked.end(), wanted.name) == revoked.end()) continue;
+    if (!now.was_revoked(wanted.name)) continue;
     return revoked_refusal(fmt::format("rollback: epoch {}", record.epoch), wanted.name);
   }
-  Preparation next(std::move(basis.modules), fingerprint, record.composition.top_k);
+  return {};
+}
+
+Status check_recorded(const CompositionModule& wanted, const FoundModule& found) {
+  if (found.digest == wanted.digest) return {};
+  return {Code::kFailedPrecondition,
+          fmt::format("{}: found version {}, {} (expected {}, {})", wanted.path, found.version,
+                      found.digest, wanted.version, wanted.digest),
+          "Put the recorded version back into that directory"};
+}
+
+}  // namespace
+
+Result<Preparation> Registry::Impl::prepare(const EpochRecord& record, Job* job) {
+  CHIMERA_RETURN_IF_ERROR(check_record(record, options.loader->fingerprint(), current().loaded));
+  std::vector<std::string> paths;
+  for (const CompositionModule& wanted : record.composition.modules) paths.push_back(wanted.path);
+  auto modules = find_modules(paths, CurrentModules(current().loaded), job);
+  Preparation next(options.loader->fingerprint(), record.composition.top_k);
   std::vector<Status> refusals;
-  for (const CompositionModule& wanted : record.composition.modules) {
-    const std::string context = fmt::format("epoch {}: module {}", record.epoch, wanted.name);
-    Result<std::shared_ptr<const Module>> module = load_beside_streams(wanted.path, still_wanted);
-    Status status = module.status();
+  for (size_t i = 0; i < modules.size(); ++i) {
+    const CompositionModule& wanted = record.composition.modules[i];
+    Status status = modules[i].status();
+    if (status.ok()) status = check_recorded(wanted, *modules[i]);
     if (!status.ok()) {
-      status = status.with_context(context);
-    } else if ((*module)->manifest.digest != wanted.digest) {
-      status = {Code::kFailedPrecondition,
-                fmt::format("{}: {}: found version {}, {} (expected {}, {})", context, wanted.path,
-                            (*module)->manifest.version, (*module)->manifest.digest, wanted.version,
-                            wanted.digest),
-                "Put the recorded version back into that directory"};
+      status = status.with_context(fmt::format("epoch {}: module {}", record.epoch, wanted.name));
     } else {
-      status = next.add(std::move(*module), wanted.enabled, wanted.bias);
+      status = next.add(std::move(*modules[i]), wanted.enabled, wanted.bias);
     }
     if (!status.ok()) refusals.push_back(std::move(status));
   }
@@ -123,14 +155,13 @@ Status Registry::Impl::check_unasked(const LoadedComposition& now, const Manifes
 Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& running) {
   const Result<std::string> dir = normal_module_path(args.path);
   if (!dir.ok()) return dir.status();
-  const auto wanted = [&] { return still_wanted(running); };
-  CHIMERA_RETURN_IF_ERROR(wanted());
+  CHIMERA_RETURN_IF_ERROR(wanted(running));
   const CurrentModules loaded(current().loaded);
   // Once more when it is put in: this saves reading what will not come in.
   if (const Result<Manifest> manifest = read_manifest(*dir); manifest.ok()) {
     CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, *manifest, args));
   }
-  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, wanted);
+  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, running.job.get());
   if (!module.ok()) return module.status();
   const Manifest manifest = (*module)->manifest;
   CHIMERA_RETURN_IF_ERROR(check_name(args, manifest.name, *running.change));
@@ -151,25 +182,23 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
     if (args.source == LoadSource::kPerson) set_aside_missing(before, next);
     return {};
   };
+  running.job->enter(JobPhase::kPublishing);
   return commit(running, put, args.in_flight);
 }
 
 PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
   PlanReport report;
-  const Basis from = basis();
-  const auto not_stopping = [this] {
-    return stopping ? Status(Code::kUnavailable, "the daemon is stopping") : Status();
-  };
-  const Result<LoadedComposition> next =
-      prepare(from, spec, not_stopping, &report.refusals).finish();
+  const Result<LoadedComposition> next = prepare(spec, nullptr, &report.refusals).finish();
   if (!next.ok()) {
     report.refusals.push_back(next.status());
     return report;
   }
-  report.changes = difference(current().loaded, *next);
+  const Current from = current();
+  report.changes = difference(from.loaded, *next);
   report.composition = next->composition.digest();
+  const CurrentModules loaded(from.loaded);
   for (const auto& module : next->modules) {
-    if (!from.modules.contains(module)) {
+    if (!loaded.contains(module)) {
       report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
     }
   }
@@ -215,25 +244,24 @@ Result<ChangeReport> Registry::Impl::put_in_place(const Running& running,
     *next = std::move(*finished);
     return {};
   };
+  running.job->enter(JobPhase::kPublishing);
   return commit(running, put, in_flight, origin);
 }
 
 Result<ChangeReport> Registry::Impl::make(const ApplyArgs& args, const Running& running) {
-  const auto wanted = [&] { return still_wanted(running); };
-  CHIMERA_RETURN_IF_ERROR(wanted());
+  CHIMERA_RETURN_IF_ERROR(wanted(running));
   if (args.check) CHIMERA_RETURN_IF_ERROR(args.check());
   std::vector<Status> refusals;
-  const Preparation next = prepare(basis(), args.spec, wanted, &refusals);
+  const Preparation next = prepare(args.spec, running.job.get(), &refusals);
   if (!refusals.empty()) return join(refusals);
   return put_in_place(running, next, args.in_flight);
 }
 
 Result<ChangeReport> Registry::Impl::make(const RollbackArgs& args, const Running& running) {
-  const auto wanted = [&] { return still_wanted(running); };
-  CHIMERA_RETURN_IF_ERROR(wanted());
+  CHIMERA_RETURN_IF_ERROR(wanted(running));
   const Result<EpochRecord> record = find_record(args.epoch);
   if (!record.ok()) return record.status();
-  const Result<Preparation> next = prepare(basis(), *record, wanted);
+  const Result<Preparation> next = prepare(*record, running.job.get());
   if (!next.ok()) return next.status();
   return put_in_place(running, *next, InFlight::kPin, record->place());
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "daemon/registry/testing.h"
 #include "experts/kinds/size.h"
 
@@ -69,6 +71,41 @@ TEST_F(MemoryTest, WhatDoesNotFitIsRefusedBeforeItIsReadAndFitsOnceThereIsRoom) 
   EXPECT_EQ(daemon->load(damaged).status().code(), Code::kDataCorrupt);
   EXPECT_TRUE(daemon->load(at("finance")).ok());
   EXPECT_EQ(ledger_->account().entries.size(), 2u) << "what failed holds nothing";
+}
+
+TEST_F(MemoryTest, ALoadWithoutRoomWaitsForTheOnesBesideIt) {
+  auto daemon = with_room_for(1);
+  for (const bool through : {false, true}) {
+    // Stands still after it was read, with its place taken.
+    Gate gate;
+    std::atomic<int> asked{0};
+    std::promise<Result<ChangeReport>> first, second;
+    const auto hold = [&] { return ++asked == 3 ? gate.pass() : Status(); };
+    const std::string job =
+        daemon->registry->ask(load_of(at("legal")), {0, hold},
+                              [&](const Result<ChangeReport>& report) { first.set_value(report); });
+    ASSERT_TRUE(gate.reached_by(1));
+    // Told of its progress only once there is room.
+    std::atomic<bool> begun{false}, looked{false};
+    daemon->registry->ask(
+        load_of(at("bio")),
+        {0, [&] { return looked = true, Status(); }, [&](const JobStatus&) { begun = true; }},
+        [&](const Result<ChangeReport>& report) { second.set_value(report); });
+    auto answer = second.get_future();
+    while (!looked) std::this_thread::sleep_for(1ms);
+    EXPECT_EQ(answer.wait_for(200ms), std::future_status::timeout) << "refused while it may fit";
+    EXPECT_FALSE(begun);
+    if (!through) {
+      EXPECT_TRUE(daemon->registry->cancel(job));
+    }
+    gate.open();
+    EXPECT_EQ(first.get_future().get().ok(), through);
+    const Status status = answer.get().status();
+    EXPECT_EQ(status.code(), through ? Code::kResourceExhausted : Code::kOk) << status.to_string();
+    if (through) continue;
+    ASSERT_TRUE(daemon->registry->unload("bio").ok());
+    ASSERT_TRUE(eventually_held({}));
+  }
 }
 
 TEST_F(MemoryTest, ACopyThatAStreamStillUsesCountsUntilTheStreamEnds) {

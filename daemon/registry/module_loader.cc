@@ -62,17 +62,17 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::make_shared<DigestMemo>(),
             std::move(accept)},
       builder_(info_.config, model_.base),
-      ledger_(ledger) {}
+      places_(ledger) {}
 
 LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load(
-    const std::string& dir, const std::function<Status()>& still_wanted) {
-  Result<Manifest> manifest = read_manifest(dir);
-  if (!manifest.ok()) return manifest.status();
-  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
+Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job) {
+  Result<Manifest> read = read_manifest(dir);
+  if (!read.ok()) return read.status();
+  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *read));
+  const auto manifest = std::make_shared<const Manifest>(std::move(*read));
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
   log::debug("load_manifest", {{"module", manifest->name},
                                {"version", manifest->version},
@@ -82,10 +82,9 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(
     log::debug("load_known", {{"module", manifest->name}});
     return module;
   }
-
-  set_loading(std::make_shared<const Manifest>(*manifest));
-  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest, still_wanted);
-  set_loading(nullptr);
+  if (job != nullptr) job->begin(manifest);
+  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest, job);
+  if (job != nullptr) job->end(manifest.get());
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
   if ((*module)->manifest.digest == manifest->digest && stamps_of(dir, *manifest) == stamps) {
@@ -94,22 +93,32 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(
   return module;
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load_new(
-    const std::string& dir, const Manifest& manifest, const std::function<Status()>& still_wanted) {
-  if (still_wanted) CHIMERA_RETURN_IF_ERROR(still_wanted());
+Result<std::shared_ptr<const Module>> ModuleLoader::read(const std::string& dir,
+                                                         const Manifest& manifest, Job* job) {
+  const bool alone = manifest.library && manifest.library->isolation == Isolation::kInProcess;
+  const ReadingTurn turn(&reading_, alone);
+  const ProgressScope counted(job == nullptr ? nullptr : job->progress());
+  Result<std::shared_ptr<const Module>> module = load_module(dir, info_);
+  // What was left in the middle fails in ways of its own.
+  if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
+  return module;
+}
+
+Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const std::string& dir,
+                                                             const Manifest& manifest, Job* job) {
+  if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
   Result<ModuleSize> size = module_size(dir, manifest, info_);
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
   if (!size.ok()) size = ModuleSize{};
-  Ledger::Place place;
-  if (ledger_ != nullptr) {
-    Result<Ledger::Place> taken =
-        ledger_->take(MemoryUse::kModule, manifest.name + " " + manifest.version, size->loading,
-                      "module " + manifest.name);
-    if (!taken.ok()) return taken.status();
-    place = std::move(*taken);
-  }
+  auto loading = places_.take(manifest, size->loading, job);
+  if (!loading.ok()) return loading.status();
+  Ledger::Place& place = (*loading)->place;
   const auto start = Clock::now();
-  Result<std::shared_ptr<const Module>> loaded = load_module(dir, info_);
+  if (job != nullptr) {
+    job->progress()->expect(2 * size->files);
+    job->enter(JobPhase::kReading);
+  }
+  Result<std::shared_ptr<const Module>> loaded = read(dir, manifest, job);
   log::debug("load_payload", {{"module", manifest.name},
                               {"ms", ms_since(start)},
                               {"result", code_name(loaded.status().code())}});
@@ -117,19 +126,9 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(
   place.correct(std::max(size->resident, (*loaded)->resident_bytes()));
   auto counted = std::make_shared<Counted>(Counted{std::move(place), std::move(*loaded)});
   const std::shared_ptr<const Module> module(counted, counted->module.get());
-  if (still_wanted) CHIMERA_RETURN_IF_ERROR(still_wanted());
+  if (job != nullptr) job->enter(JobPhase::kProbing);
   CHIMERA_RETURN_IF_ERROR(probe(module));
   return module;
-}
-
-std::shared_ptr<const Manifest> ModuleLoader::loading() const {
-  const MutexLock guard(mutex_);
-  return loading_;
-}
-
-void ModuleLoader::set_loading(std::shared_ptr<const Manifest> manifest) {
-  const MutexLock guard(mutex_);
-  loading_ = std::move(manifest);
 }
 
 std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
@@ -150,6 +149,7 @@ std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
 std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
                                                      const Manifest& manifest,
                                                      const std::vector<Stamp>& stamps) const {
+  const MutexLock lock(mutex_);
   for (const Known& known : known_) {
     if (known.dir != dir || known.digest != manifest.digest || known.stamps != stamps) continue;
     auto module = known.module.lock();
@@ -164,6 +164,7 @@ std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
 
 void ModuleLoader::remember(const std::string& dir, const std::shared_ptr<const Module>& module,
                             std::vector<Stamp> stamps) {
+  const MutexLock lock(mutex_);
   known_.remove_if([&](const Known& k) { return k.dir == dir || k.module.expired(); });
   known_.push_front({dir, module->manifest.digest, std::move(stamps), module});
   bound(&known_);
@@ -173,10 +174,14 @@ Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
   // load_module compared the digests of the very bytes in use with the manifest, so its digest
   // stands for the content; backbone and precision are this process's own.
   const std::string& digest = module->manifest.digest;
-  const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
-  if (known != verdicts_.end()) {
+  const auto passed = [&] {
+    const MutexLock lock(mutex_);
+    const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
+    if (known != verdicts_.end()) verdicts_.splice(verdicts_.begin(), verdicts_, known);
+    return known != verdicts_.end();
+  };
+  if (passed()) {
     log::debug("load_probe", {{"module", module->name()}, {"result", "known"}});
-    verdicts_.splice(verdicts_.begin(), verdicts_, known);
     return {};
   }
   const auto start = Clock::now();
@@ -185,6 +190,7 @@ Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
       "load_probe",
       {{"module", module->name()}, {"ms", ms_since(start)}, {"result", code_name(status.code())}});
   if (!status.ok()) return status;
+  const MutexLock lock(mutex_);
   verdicts_.push_front(digest);
   bound(&verdicts_);
   return {};

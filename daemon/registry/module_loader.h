@@ -6,11 +6,11 @@
 // again. Nothing is remembered of failures, and the memory holds no
 // module alive.
 //
-// Thread safety: load() from one thread at a time; all const methods from any.
+// Thread safety: all methods from any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -20,6 +20,9 @@
 #include "daemon/engine/score_text.h"
 #include "daemon/memory/ledger.h"
 #include "daemon/model/loaded_backbone.h"
+#include "daemon/registry/jobs.h"
+#include "daemon/registry/load_places.h"
+#include "daemon/registry/reading_turns.h"
 #include "experts/kinds/module.h"
 #include "experts/library/runtime.h"
 #include "router/routing_table.h"
@@ -40,12 +43,11 @@ class ModuleLoader {
   LibraryStats library_stats() const;
 
   /// `dir` is absolute and normal. On failure nothing is kept. resource_exhausted, before any
-  /// weight is read, when the module does not fit the ledger's budget; it keeps its place there for
-  /// as long as anybody keeps the module. `still_wanted` as Asker's.
-  Result<std::shared_ptr<const Module>> load(const std::string& dir,
-                                             const std::function<Status()>& still_wanted = nullptr);
-  /// Manifest of the module being loaded right now, null when none.
-  std::shared_ptr<const Manifest> loading() const;
+  /// weight is read, when the module does not fit the ledger's budget, and would not either once
+  /// what is being loaded beside it is through; it keeps its place there for as long as anybody
+  /// keeps the module. `job` is told how far it is and asked whether to go on;
+  /// it may be null.
+  Result<std::shared_ptr<const Module>> load(const std::string& dir, Job* job = nullptr);
 
   /// Modules that passed a probe so far (for tests).
   uint64_t probes_run() const { return probes_run_; }
@@ -67,26 +69,28 @@ class ModuleLoader {
 
   static std::vector<Stamp> stamps_of(const std::string& dir, const Manifest& manifest);
   std::shared_ptr<const Module> reusable(const std::string& dir, const Manifest& manifest,
-                                         const std::vector<Stamp>& stamps) const;
+                                         const std::vector<Stamp>& stamps) const EXCLUDES(mutex_);
   void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
-                std::vector<Stamp> stamps);
+                std::vector<Stamp> stamps) EXCLUDES(mutex_);
   /// Loads, counts, probes.
   Result<std::shared_ptr<const Module>> load_new(const std::string& dir, const Manifest& manifest,
-                                                 const std::function<Status()>& still_wanted);
-  Status probe(const std::shared_ptr<const Module>& module);
+                                                 Job* job);
+  Result<std::shared_ptr<const Module>> read(const std::string& dir, const Manifest& manifest,
+                                             Job* job);
+  Status probe(const std::shared_ptr<const Module>& module) EXCLUDES(mutex_);
   Status run_probe(const std::shared_ptr<const Module>& module);
   Result<ScoreText> probe_input(const Manifest& manifest) const;
-  void set_loading(std::shared_ptr<const Manifest> manifest);
 
   const LoadedBackbone model_;
   const BackboneInfo info_;
   const RoutingTableBuilder builder_;
-  Ledger* const ledger_;
-  std::list<Known> known_;           // most recent first, bounded
-  std::list<std::string> verdicts_;  // manifest digests that passed, most recent first, bounded
-  uint64_t probes_run_ = 0;
+  std::atomic<uint64_t> probes_run_{0};
+  ReadingTurns reading_;
+  LoadPlaces places_;
   mutable Mutex mutex_;
-  std::shared_ptr<const Manifest> loading_ GUARDED_BY(mutex_);
+  std::list<Known> known_ GUARDED_BY(mutex_);  // most recent first, bounded
+  // Manifest digests that passed, most recent first, bounded.
+  std::list<std::string> verdicts_ GUARDED_BY(mutex_);
 };
 
 }  // namespace chimera

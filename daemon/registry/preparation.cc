@@ -29,39 +29,34 @@ PreparedModule::PreparedModule(std::shared_ptr<const Module> module, const Curre
   if (!current.contains(module)) own_ = std::move(module);
 }
 
-Preparation::Preparation(CurrentModules current, std::string fingerprint,
-                         std::optional<int64_t> top_k)
-    : current_(std::move(current)) {
+Preparation::Preparation(std::string fingerprint, std::optional<int64_t> top_k) {
   composition_.backbone_fingerprint = std::move(fingerprint);
   composition_.top_k = top_k;
 }
 
-Status Preparation::add(std::shared_ptr<const Module> module, bool enabled, float bias) {
-  const std::string name = module->name();
-  for (const auto& [other, entry] : entries_) {
-    if (other != name) continue;
+Status Preparation::add(FoundModule module, bool enabled, float bias) {
+  for (const Entry& entry : entries_) {
+    if (entry.found.name != module.name) continue;
     return {Code::kAlreadyExists,
-            fmt::format("module {}: found in {} and in {} (expected names to be distinct)", name,
-                        entry.dir, module->dir)};
+            fmt::format("module {}: found in {} and in {} (expected names to be distinct)",
+                        module.name, entry.found.dir, module.dir)};
   }
-  CHIMERA_RETURN_IF_ERROR(check_bias(name, bias));
-  std::string dir = module->dir;
-  entries_.push_back(
-      {name, {PreparedModule(std::move(module), current_), std::move(dir), enabled, bias}});
+  CHIMERA_RETURN_IF_ERROR(check_bias(module.name, bias));
+  entries_.push_back({std::move(module), enabled, bias});
   return {};
 }
 
 std::vector<std::string> Preparation::names() const {
   std::vector<std::string> out;
-  for (const auto& [name, entry] : entries_) out.push_back(name);
+  for (const Entry& entry : entries_) out.push_back(entry.found.name);
   return out;
 }
 
 Result<LoadedComposition> Preparation::finish() const {
   LoadedComposition out;
   out.composition = composition_;
-  for (const auto& [name, entry] : entries_) {
-    auto module = entry.module.get();
+  for (const Entry& entry : entries_) {
+    auto module = entry.found.module.get();
     if (module == nullptr) return overtaken();
     put_module(&out, std::move(module), entry.enabled, entry.bias);
   }

@@ -38,13 +38,25 @@ class PreparedModule {
   std::shared_ptr<const Module> own_;
 };
 
+/// The same with what else a preparation needs to know of it.
+struct FoundModule {
+  FoundModule(const std::shared_ptr<const Module>& found, const CurrentModules& current)
+      : name(found->name()),
+        dir(found->dir),
+        version(found->manifest.version),
+        digest(found->manifest.digest),
+        module(found, current) {}
+  std::string name, dir, version, digest;
+  PreparedModule module;
+};
+
 class Preparation {
  public:
   /// Of an empty composition of the backbone `fingerprint`.
-  Preparation(CurrentModules current, std::string fingerprint, std::optional<int64_t> top_k);
+  Preparation(std::string fingerprint, std::optional<int64_t> top_k);
 
   /// already_exists when a module of that name is in, invalid_argument for an impossible bias.
-  Status add(std::shared_ptr<const Module> module, bool enabled, float bias);
+  Status add(FoundModule module, bool enabled, float bias);
   /// unavailable when one of the modules that were current has gone meanwhile.
   Result<LoadedComposition> finish() const;
   /// Names of the modules that are in.
@@ -52,14 +64,12 @@ class Preparation {
 
  private:
   struct Entry {
-    PreparedModule module;
-    std::string dir;
+    FoundModule found;
     bool enabled = true;
     float bias = 0.0f;
   };
-  const CurrentModules current_;
-  Composition composition_;                             // entries_ are put into it by finish()
-  std::vector<std::pair<std::string, Entry>> entries_;  // by name
+  Composition composition_;  // entries_ are put into it by finish()
+  std::vector<Entry> entries_;
 };
 
 /// A change relied on a module that was taken out since.

@@ -21,9 +21,10 @@ LoadedComposition composition(const std::vector<std::shared_ptr<const Module>>& 
 TEST(Preparation, KeepsWhatItLoadedAndDoesNotKeepWhatIsCurrent) {
   auto current = module("legal"), own = module("bio");
   const std::weak_ptr<const Module> legal = current, bio = own;
-  Preparation next(CurrentModules(composition({current})), "sha256:f", 3);
-  ASSERT_TRUE(next.add(current, true, 0.5f).ok());
-  ASSERT_TRUE(next.add(std::move(own), false, 0.0f).ok());
+  const CurrentModules now(composition({current}));
+  Preparation next("sha256:f", 3);
+  ASSERT_TRUE(next.add({current, now}, true, 0.5f).ok());
+  ASSERT_TRUE(next.add({std::move(own), now}, false, 0.0f).ok());
   EXPECT_FALSE(bio.expired());
   {
     const auto finished = next.finish();
@@ -40,12 +41,13 @@ TEST(Preparation, KeepsWhatItLoadedAndDoesNotKeepWhatIsCurrent) {
 }
 
 TEST(Preparation, TellsASecondModuleOfANameWithBothPlaces) {
-  Preparation next(CurrentModules({}), "", std::nullopt);
-  ASSERT_TRUE(next.add(module("legal", "/a"), true, 0.0f).ok());
-  const Status twice = next.add(module("legal", "/b"), true, 0.0f);
+  const CurrentModules none({});
+  Preparation next("", std::nullopt);
+  ASSERT_TRUE(next.add({module("legal", "/a"), none}, true, 0.0f).ok());
+  const Status twice = next.add({module("legal", "/b"), none}, true, 0.0f);
   EXPECT_EQ(twice.code(), Code::kAlreadyExists);
   EXPECT_EQ(twice.message(), "module legal: found in /a and in /b (expected names to be distinct)");
-  EXPECT_EQ(next.add(module("bio"), true, 1e9f).code(), Code::kInvalidArgument);
+  EXPECT_EQ(next.add({module("bio"), none}, true, 1e9f).code(), Code::kInvalidArgument);
 }
 
 TEST(CurrentModules, AreToldByOwnerNotByAddress) {

@@ -44,12 +44,6 @@ Registry::Impl::Current Registry::Impl::current() const {
   return now;
 }
 
-Registry::Impl::Basis Registry::Impl::basis() const {
-  const Current is = current();
-  return {is.epoch, is.loaded.composition, CurrentModules(is.loaded), is.loaded.revoked,
-          is.loaded.set_aside};
-}
-
 bool Registry::Impl::is_loaded(const std::string& name) const {
   const MutexLock lock(state_mutex);
   return now.loaded.composition.find(name) != nullptr;
@@ -111,39 +105,71 @@ void describe(const RollbackArgs&, const Composition&, Change* change) {
 
 }  // namespace
 
+std::shared_ptr<Job> Registry::Impl::make_job(const ChangeRequest& request, const Running& running,
+                                              std::function<void(const JobStatus&)> on_progress) {
+  const char* call = std::holds_alternative<LoadArgs>(request)    ? "load"
+                     : std::holds_alternative<ApplyArgs>(request) ? "apply"
+                                                                  : "rollback";
+  std::vector<std::string> modules;
+  for (const std::string& name : running.change->names) {
+    if (!name.starts_with('/')) modules.push_back(name);
+  }
+  auto job = std::make_shared<Job>(
+      running.change->turn, call, std::move(modules),
+      [this, running] { return still_wanted(running); }, std::move(on_progress));
+  jobs.add(job);
+  return job;
+}
+
 Registry::Registry(Options options, FirstEpoch first)
     : impl_(std::make_unique<Impl>(options, std::move(first))) {}
 Registry::~Registry() { stop(); }
 
 void Registry::stop() {
   impl_->stopping = true;
-  impl_->loads.stop();
-  impl_->edits.stop();
+  for (const auto& job : impl_->jobs.running()) job->cancel();
+  for (WorkerPool* pool : {&impl_->loads, &impl_->loaders, &impl_->edits}) pool->stop();
 }
 
 uint64_t Registry::take_turn() { return ++impl_->turns; }
 
-void Registry::ask(ChangeRequest request, Asker asker,
-                   std::function<void(Result<ChangeReport>)> done) {
+std::string Registry::ask(ChangeRequest request, Asker asker,
+                          std::function<void(Result<ChangeReport>)> done) {
   auto change = std::make_shared<Change>();
   change->turn = asker.turn == 0 ? take_turn() : asker.turn;
   std::visit([&](const auto& args) { describe(args, composition(), change.get()); }, request);
   Impl::Running running{change, std::move(asker.still_wanted)};
   if (const auto* edit = std::get_if<EditArgs>(&request)) running.edit = edit->edit;
-  const auto end = [impl = impl_.get(), change, done](Result<ChangeReport> report) {
+  if (change->loads())
+    running.job = impl_->make_job(request, running, std::move(asker.on_progress));
+  std::string id = running.job ? running.job->id() : "";
+  const auto end = [impl = impl_.get(), change, job = running.job,
+                    done](Result<ChangeReport> report) {
+    if (job) impl->jobs.end(job, report.status(), report.ok() ? report->epoch : 0);
     impl->queue.end(change);
     done(std::move(report));
   };
   const auto start = [impl = impl_.get(), running, request = std::move(request), end] {
-    SerialWorker& worker = running.change->loads() ? impl->loads : impl->edits;
+    // One that was cancelled only has to be told so, and need not wait for a place to load in.
+    const bool loads = running.job && !running.job->progress()->given_up();
     const auto make = [impl, running, request] {
       return std::visit([&](const auto& args) { return impl->make(args, running); }, request);
     };
-    worker.post(make, end);
+    (loads ? impl->loads : impl->edits).post(make, end);
   };
   const Status queued = impl_->queue.add(std::move(change), start);
-  if (!queued.ok()) done(queued);
+  if (!queued.ok()) end(queued);
+  return id;
 }
+
+bool Registry::cancel(const std::string& id) {
+  const std::shared_ptr<Job> job = impl_->jobs.find(id);
+  if (job == nullptr || !job->cancel()) return false;
+  impl_->queue.start_now(job->turn());
+  return true;
+}
+
+std::vector<JobStatus> Registry::jobs() const { return impl_->jobs.list(); }
 
 Result<ChangeReport> Registry::change(ChangeRequest request) {
   std::promise<Result<ChangeReport>> answer;
@@ -175,8 +201,11 @@ std::vector<ModuleStatus> Registry::modules() const {
     status.bias = entry.bias;
     out.push_back(std::move(status));
   }
-  if (const auto manifest = impl_->options.loader->loading()) {
-    out.push_back(describe(*manifest, ModuleState::kLoading));
+  for (const auto& job : impl_->jobs.running()) {
+    for (const auto& manifest : job->loading()) {
+      out.push_back(describe(*manifest, ModuleState::kLoading));
+      out.back().job = job->status();
+    }
   }
   for (const auto& weak : retiring) {
     if (const auto module = weak.lock()) out.push_back(describe(*module, ModuleState::kRetiring));

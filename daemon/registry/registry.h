@@ -28,6 +28,7 @@
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
 #include "daemon/registry/change_queue.h"
+#include "daemon/registry/jobs.h"
 #include "daemon/registry/state_store.h"
 #include "experts/kinds/module.h"
 #include "experts/library/backend.h"
@@ -53,6 +54,7 @@ struct ModuleStatus {
   uint64_t resident_bytes = 0;
   std::optional<int64_t> top_k;  // that it was fitted for
   ModuleState state = ModuleState::kActive;
+  std::optional<JobStatus> job;  // of one that is being loaded
   struct Library {
     Isolation isolation = Isolation::kProcess;
     LibraryInfo info;
@@ -149,6 +151,8 @@ struct Asker {
   /// Asked when the change begins, and between the steps of one that loads, on threads of the
   /// registry: a Status that is not ok gives the change up with that answer. May be empty.
   std::function<Status()> still_wanted = nullptr;
+  /// Told how far a change that loads has come (Job). May be empty.
+  std::function<void(const JobStatus&)> on_progress = nullptr;
 };
 
 class Registry {
@@ -175,7 +179,9 @@ class Registry {
   /// Asks for a change; its order among others is that of these calls. Blocks for as long as the
   /// manifests of what is to be loaded take to be read. `done` is called once, on a thread of the
   /// registry, or on this one when the change is refused at once.
-  void ask(ChangeRequest request, Asker asker, std::function<void(Result<ChangeReport>)> done);
+  /// Gives the id of the job that a change is which loads, else "".
+  std::string ask(ChangeRequest request, Asker asker,
+                  std::function<void(Result<ChangeReport>)> done);
   /// ask(), and waits for the answer.
   Result<ChangeReport> change(ChangeRequest request);
 
@@ -195,13 +201,19 @@ class Registry {
     return change(RollbackArgs{epoch});
   }
 
+  /// Ends a job as `cancelled`: at once while it waits, else at its next step. False when there is
+  /// none of that id in progress.
+  bool cancel(const std::string& job);
+  /// How the last jobs ended, oldest first, and those in progress.
+  std::vector<JobStatus> jobs() const;
+
   /// Waits for nobody but a commit in progress, and takes effect even when its record cannot be
   /// written (ChangeReport::durable). `turn` as Asker's.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0);
   PlanReport plan(const CompositionSpec& spec);
 
   Composition composition() const;
-  /// Active and disabled ones in order, then the one being loaded, then those that sequences on
+  /// Active and disabled ones in order, then those being loaded, then those that sequences on
   /// older epochs still use.
   std::vector<ModuleStatus> modules() const;
   std::vector<EpochRecord> history() const;

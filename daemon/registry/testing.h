@@ -8,13 +8,17 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/io/digest.h"
+#include "base/threads/mutex.h"
 #include "daemon/engine/testing.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/first_epoch.h"
@@ -92,6 +96,12 @@ inline CompositionSpec spec_of(const std::vector<std::string>& paths) {
   return spec;
 }
 
+inline LoadArgs load_of(const std::string& path) {
+  LoadArgs args;
+  args.path = path;
+  return args;
+}
+
 /// Store, registry and engine over a state directory, as main puts them together.
 class Daemon {
  public:
@@ -128,11 +138,7 @@ class Daemon {
     }
     return out;
   }
-  Result<ChangeReport> load(const std::string& path) const {
-    LoadArgs args;
-    args.path = path;
-    return registry->load(args);
-  }
+  Result<ChangeReport> load(const std::string& path) const { return registry->load(load_of(path)); }
   Stream run(int32_t seed = 3, int64_t n = 12) const {
     return stream_of(submit(*engine, greedy(prompt(seed, 9), n))->done());
   }
@@ -155,6 +161,37 @@ inline size_t mappings() {
   const std::string maps = slurp("/proc/self/maps");
   return static_cast<size_t>(std::count(maps.begin(), maps.end(), '\n'));
 }
+
+constexpr std::chrono::seconds kPatience{60};
+
+/// Where threads stand still until it opens. From any thread.
+class Gate {
+ public:
+  Status pass() {
+    const MutexLock lock(mutex_);
+    here_.insert(std::this_thread::get_id());
+    arrived_.notify_all();
+    open_.wait(mutex_, [this]() REQUIRES(mutex_) { return is_open_; });
+    return {};
+  }
+  /// Whether so many threads stood here at the same time, in the end.
+  bool reached_by(size_t threads) {
+    const MutexLock lock(mutex_);
+    return arrived_.wait_for(mutex_, kPatience,
+                             [&]() REQUIRES(mutex_) { return here_.size() >= threads; });
+  }
+  void open() {
+    const MutexLock lock(mutex_);
+    is_open_ = true;
+    open_.notify_all();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar arrived_, open_;
+  std::set<std::thread::id> here_ GUARDED_BY(mutex_);
+  bool is_open_ GUARDED_BY(mutex_) = false;
+};
 
 class RegistryTest : public ::testing::Test {
  protected:

@@ -71,15 +71,39 @@ Json server_stats(const CallContext& context) {
           {"draining", context.draining.load()}};
 }
 
-/// Asks for a change, in the order in which the calls came, and answers when it is made or refused.
-/// What has not begun is given up when it is withdrawn.
-void ask(CallContext& context, const std::shared_ptr<Live>& live, std::string call,
-         std::string what, ChangeRequest request, Json fields = Json::object()) {
-  const auto withdrawn = [live] { return live->withdrawal().value_or(Status()); };
-  context.options.registry->ask(
-      std::move(request), {live->turn, withdrawn},
-      [live, call = std::move(call), what = std::move(what), fields = std::move(fields)](
-          const Result<ChangeReport>& report) { reply(live, call, what, report, fields); });
+/// A change as it was asked for: the call, what it is about, and fields of its answer.
+struct Asked {
+  std::string_view call;
+  std::string what;
+  ChangeRequest request;
+  Json fields = Json::object();
+};
+
+/// Asks for a change, in the order in which the calls came, and answers when it is made or refused,
+/// or at once, as `waiting` says. What has not begun is given up when it is withdrawn.
+void ask(CallContext& context, const std::shared_ptr<Live>& live, Asked asked,
+         const wire::Waiting& waiting = {}) {
+  Registry* registry = context.options.registry;
+  Asker asker{live->turn, [live] { return live->withdrawal().value_or(Status()); }};
+  if (waiting.wait && waiting.progress) {
+    asker.on_progress = [live](const JobStatus& job) {
+      live->progress(encode_progress(live->id(), {{"job", to_json(job)}}));
+    };
+  }
+  // The record is of the change, not of the answer that tells its number.
+  const auto record = waiting.wait ? nullptr : live->take_recorder();
+  const std::string job =
+      registry->ask(std::move(asked.request), std::move(asker),
+                    [live, record, call = asked.call, what = std::move(asked.what),
+                     fields = std::move(asked.fields)](const Result<ChangeReport>& report) {
+                      if (record) record(report.status());
+                      reply(live, call, what, report, fields);  // to nobody, when the answer is out
+                    });
+  if (!waiting.wait) {
+    return live->answer(encode_reply(live->id(), with_epoch(context, {{"job", job}})));
+  }
+  if (job.empty() || waiting.detach) return;
+  live->set_canceller([registry, job] { registry->cancel(job); });
 }
 
 void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const wire::Apply& call) {
@@ -90,9 +114,12 @@ void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const w
                       fingerprint = context.options.model.fingerprint] {
     return check_backbone(backbone, running, fingerprint);
   };
-  ask(context, live, "apply", "",
-      ApplyArgs{std::move(wish->composition), in_flight(call.restart), check},
-      {{"needs_restart", to_json(wish->restart)}});
+  ask(context, live,
+      {"apply",
+       "",
+       ApplyArgs{std::move(wish->composition), in_flight(call.restart), check},
+       {{"needs_restart", to_json(wish->restart)}}},
+      call.waiting);
 }
 
 void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milliseconds timeout) {
@@ -117,9 +144,12 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
     for (const auto& module : context.options.registry->modules()) {
       modules.push_back(to_json(module));
     }
+    Json jobs = Json::array();
+    for (const JobStatus& job : context.options.registry->jobs()) jobs.push_back(to_json(job));
     Json kept = to_json(context.options.registry->library_stats())["kept_images"];
     live->answer(
         encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)},
+                                                      {"jobs", std::move(jobs)},
                                                       {"kept_libraries", std::move(kept)}})));
   });
 }
@@ -134,13 +164,13 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
     args.enabled = call.enabled;
     args.in_flight = in_flight(call.restart);
     if (call.bias) args.bias = static_cast<float>(*call.bias);
-    ask(context, live, "load", call.path, std::move(args));
+    ask(context, live, {"load", call.path, std::move(args)}, call.waiting);
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    ask(context, live, "unload", call.name, UnloadArgs{call.name});
+    ask(context, live, {"unload", call.name, UnloadArgs{call.name}});
   });
 }
 
@@ -153,20 +183,20 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call)
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    ask(context, live, "bias", call.name,
-        EditArgs{call.name, {std::nullopt, static_cast<float>(call.value)}});
+    ask(context, live,
+        {"bias", call.name, EditArgs{call.name, {std::nullopt, static_cast<float>(call.value)}}});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    ask(context, live, "enable", call.name, EditArgs{call.name, {true, std::nullopt}});
+    ask(context, live, {"enable", call.name, EditArgs{call.name, {true, std::nullopt}}});
   });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
-    ask(context, live, "disable", call.name, EditArgs{call.name, {false, std::nullopt}});
+    ask(context, live, {"disable", call.name, EditArgs{call.name, {false, std::nullopt}}});
   });
 }
 
@@ -199,8 +229,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Apply call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Rollback call) {
   context.changes.post(live, [&context, live, call] {
-    ask(context, live, "rollback", call.epoch ? std::to_string(*call.epoch) : "",
-        RollbackArgs{call.epoch});
+    ask(context, live,
+        {"rollback", call.epoch ? std::to_string(*call.epoch) : "", RollbackArgs{call.epoch}},
+        call.waiting);
   });
 }
 

@@ -100,6 +100,12 @@ std::string score_lists(const DoneEvent& event) {
   return fields;
 }
 
+std::string encode_event(std::string_view id, std::string_view event, const Json& fields) {
+  Json out = {{"id", id}, {"event", event}};
+  out.update(fields);
+  return write_json(out);
+}
+
 }  // namespace
 
 Answer encode_token(std::string_view id, const TokenEvent& event, const Tokenizer* tokenizer) {
@@ -159,9 +165,10 @@ Answer encode_status(std::string_view id, const Status& status) {
 }
 
 std::string encode_reply(std::string_view id, const Json& fields) {
-  Json out = {{"id", id}, {"event", "done"}};
-  out.update(fields);
-  return write_json(out);
+  return encode_event(id, "done", fields);
+}
+std::string encode_progress(std::string_view id, const Json& fields) {
+  return encode_event(id, "progress", fields);
 }
 
 std::string encode_routing(const RoutingTrace& trace) {

@@ -30,6 +30,9 @@ Answer encode_status(std::string_view id, const Status& status);
 /// {"id":…,"event":"done"} with `fields` added.
 std::string encode_reply(std::string_view id, const Json& fields);
 
+/// {"id":…,"event":"progress"} with `fields` added.
+std::string encode_progress(std::string_view id, const Json& fields);
+
 /// "routing" of a score: {"k":…,"layers":[{"ids":[[…]],"weights":[[…]]}]}. Floats are printed with
 /// the fewest digits that read back as the same float32.
 std::string encode_routing(const RoutingTrace& trace);

@@ -65,6 +65,18 @@ void Live::on_token(TokenEvent event) {
   announce();
 }
 
+void Live::progress(std::string body) {
+  if (peer_.delimiter) return;
+  {
+    const MutexLock lock(mutex_);
+    if (ended_ || overflowed_ || abandoned_) return;
+    if (!queue_.empty() && std::holds_alternative<Interim>(queue_.back())) queue_.pop_back();
+    queue_.emplace_back(Interim{std::move(body)});
+    if (!to_announce()) return;
+  }
+  announce();
+}
+
 void Live::record(const Event& event) {
   std::function<void(const Status&)> recorder;
   {
@@ -177,6 +189,11 @@ void Live::set_recorder(std::function<void(const Status&)> recorder) {
   recorder_ = std::move(recorder);
 }
 
+std::function<void(const Status&)> Live::take_recorder() {
+  const MutexLock lock(mutex_);
+  return std::exchange(recorder_, nullptr);
+}
+
 void Live::abandon() {
   {
     const MutexLock lock(mutex_);
@@ -205,6 +222,9 @@ std::optional<Answer> Live::next() {
   if (auto* status = std::get_if<Status>(&*event)) return encode_status(id_, *status);
   if (auto* body = std::get_if<std::string>(&*event)) {
     return Answer{std::move(*body), nullptr, /*final=*/true};
+  }
+  if (auto* interim = std::get_if<Interim>(&*event)) {
+    return Answer{std::move(interim->body), nullptr, /*final=*/false};
   }
   const DoneFormat format{.is_score = is_score,
                           .stream = stream,

@@ -92,6 +92,10 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// Ends a request that is no generation: the finished JSON body.
   void answer(std::string body);
 
+  /// How far the work is, before the final event. The newest is enough: one that waits is replaced.
+  /// A peer that takes one answer gets none of them.
+  void progress(std::string body);
+
   /// How to end the work; called at once when cancel() came first.
   void set_canceller(std::function<void()> canceller);
   void cancel();
@@ -109,6 +113,8 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   /// Called once with the outcome, before the final event can be sent: for the record. Set before
   /// the request is handled; may run on any thread.
   void set_recorder(std::function<void(const Status&)> recorder);
+  /// For an answer that is not the outcome: whoever takes the recorder calls it with that later.
+  std::function<void(const Status&)> take_recorder();
   /// The client is gone: drops what waits and everything to come, and ends the work.
   void abandon();
 
@@ -120,7 +126,10 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   bool take_overflow();
 
  private:
-  using Event = std::variant<TokenEvent, DoneEvent, Status, std::string>;
+  struct Interim {
+    std::string body;
+  };
+  using Event = std::variant<TokenEvent, DoneEvent, Status, std::string, Interim>;
   void finish(Event event);
   void record(const Event& event) EXCLUDES(mutex_);
   /// Whether ready_ has to be told of this request, once the mutex is free again.

@@ -46,6 +46,8 @@ class ServerLoop {
     Authority* authority = nullptr;             // outlives the loop
     AuditLog* audit = nullptr;                  // likewise; null: no record
     std::function<uint64_t()> epoch = nullptr;  // of the record; empty: 0
+    /// Ends the job of that id; false when there is none in progress. Empty: there are no jobs.
+    std::function<bool(const std::string& id)> cancel_job = nullptr;
     size_t live_per_client = 64;
     size_t queued_per_request = 256;
     std::chrono::milliseconds slow_cutoff{10'000};  // a full pipe for this long: cut off

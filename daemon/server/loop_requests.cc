@@ -34,6 +34,7 @@ void ServerLoop::answer_cancel_any(const Peer& peer, const wire::Request& reques
     ++found;
     live->second->cancel();
   }
+  if (options_.cancel_job && options_.cancel_job(target)) ++found;
   log::info("cancel_requested", {{"found", found}});
   const Answer answer{encode_reply(request.id, {{"target", target}, {"cancelled", found}}), nullptr,
                       /*final=*/true};

@@ -283,6 +283,22 @@ TEST_F(Loop, CancelEndsTheTargetOfTheSameConnectionOnly) {
   EXPECT_EQ(answers["g"]["finish_reason"], "cancelled");
 }
 
+TEST_F(Loop, CancelOnTheControlEndpointEndsRequestsOfAnybodyAndJobs) {
+  std::string ended;
+  options_.cancel_job = [&](const std::string& id) { return ended = id, id == "job-3"; };
+  start(keeping());
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  peer.request(generate("g"));
+  kept("g");
+  Raw control(context_, zmq::socket_type::dealer, options_.control_endpoint);
+  for (const auto& [target, count] : {std::pair("job-3", 1u), {"g", 1u}, {"job-4", 0u}}) {
+    control.request({{"id", "c"}, {"call", "cancel"}, {"target", target}});
+    EXPECT_EQ(control.answer().value("cancelled", 9u), count) << target;
+    EXPECT_EQ(ended, target);
+  }
+  EXPECT_EQ(cancelled_, 1);
+}
+
 TEST_F(Loop, ClosingAConnectionCancelsItsRequestsEvenWhenNothingIsSent) {
   start(keeping());
   Raw survivor(context_, zmq::socket_type::dealer, options_.serve_endpoint);

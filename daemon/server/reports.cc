@@ -102,7 +102,19 @@ Json to_json(const ModuleStatus& module) {
               {"resident_bytes", module.resident_bytes},
               {"state", state_of(module)}};
   if (module.top_k) out["top_k"] = *module.top_k;
+  if (module.job) out["job"] = to_json(*module.job);
   if (module.library) out["library"] = library_json(*module.library);
+  return out;
+}
+
+Json to_json(const JobStatus& job) {
+  Json out = {{"id", job.id},           {"call", job.call},
+              {"modules", job.modules}, {"phase", kJobPhaseNames.name(job.phase)},
+              {"bytes", job.bytes},     {"bytes_total", job.bytes_total},
+              {"seconds", job.seconds}};
+  if (job.seconds_left) out["seconds_left"] = *job.seconds_left;
+  if (job.epoch != 0) out["epoch"] = job.epoch;
+  if (!job.outcome.ok()) out["error"] = to_json(job.outcome);
   return out;
 }
 

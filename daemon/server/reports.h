@@ -18,6 +18,7 @@ Json to_json(const ChangeReport& report);
 Json to_json(const PlanReport& report);
 Json to_json(const ModuleStatus& module);
 Json to_json(const LibraryStats& stats);
+Json to_json(const JobStatus& job);
 Json to_json(const EpochInfo& epoch);
 Json to_json(const EpochRecord& record);
 Json to_json(const EngineStats& stats);

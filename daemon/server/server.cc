@@ -64,6 +64,9 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   loop_options.authority = options.authority;
   loop_options.audit = options.audit;
   loop_options.epoch = [engine = options.engine] { return engine->current().epoch; };
+  loop_options.cancel_job = [registry = options.registry](const std::string& id) {
+    return registry->cancel(id);
+  };
   loop_options.live_per_client = kMaxLivePerClient;
   loop_options.queued_per_request = kMaxQueuedEvents;
 

@@ -49,6 +49,7 @@ void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size
     stays = stays || one.in_place;
     made += one.bytes;
   }
+  size->files += file.file_bytes();
   size->resident += made + (stays ? file.file_bytes() : 0);
   size->loading += made + file.file_bytes();
 }
@@ -69,6 +70,7 @@ Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
     }
     const Result<uint64_t> bytes = file->size();
     if (!bytes.ok()) return bytes.status();
+    size.files += *bytes;
     if (manifest.kind == ModuleKind::kLibrary) {
       size.resident += *bytes;
       size.loading += *bytes;

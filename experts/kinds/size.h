@@ -15,6 +15,7 @@ namespace chimera {
 struct ModuleSize {
   uint64_t resident = 0;  // what it holds once it is loaded
   uint64_t loading = 0;   // at the most while it is loaded, that included
+  uint64_t files = 0;     // that are read for it
 };
 
 /// From the manifest, the headers of its tensor files and the sizes of the others; no tensor is

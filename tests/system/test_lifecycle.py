@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import zmq
 
-from harness import (DEMO, ENDLESS, GOLDEN, SLOW, Daemon, chimera_client, endless, flat, split, wait_for)
+from harness import (BIN, DEMO, ENDLESS, GOLDEN, SLOW, Daemon, Reader, chimera_client, endless, flat, split, wait_for)
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
 
@@ -210,6 +211,47 @@ class Lifecycle(unittest.TestCase):
             ends[1].set()
             for holder in holders:
                 holder.join()
+
+    def test_a_load_ends_with_its_client_unless_it_is_detached(self) -> None:
+        serve = {"max_context": ENDLESS, "max_live_epochs": 2, "max_sequences": 2}
+        with Daemon(self.parts / "backbone", serve=serve) as daemon, daemon.client() as client:
+            request = {"tokens": PROMPT, "max_tokens": ENDLESS - 100, "temperature": 0, "ignore_eos": True}
+            with daemon.client() as one, daemon.client() as two:
+                # While two epochs are in use, what is loaded waits to be published.
+                first = Reader(one, **request)
+                client.load(self.path["a"])
+                second = Reader(two, **request)
+                epoch = client.health()["epoch"]
+
+                def load(*options: str) -> subprocess.Popen:
+                    return subprocess.Popen([BIN / "chimera", "--control", daemon.control_endpoint, "load",
+                                             self.path["b"], *options], stdout=subprocess.DEVNULL)
+
+                def wait_until(phase: str) -> None:
+                    wait_for(lambda: client.jobs()[-1]["phase"] == phase, f"the load is {phase}")
+
+                with load() as process:
+                    wait_until("publishing")
+                    process.kill()
+                wait_until("cancelled")
+
+                with load("--no-wait") as process:
+                    self.assertEqual(process.wait(60 * SLOW), 0)
+                wait_until("publishing")
+                self.assertIn("publishing", daemon.cli("jobs").stdout)
+                job = client.jobs()[-1]["id"]
+                self.assertEqual(daemon.cli("cancel", job).stdout, f"cancelled {job}\n")
+                wait_until("cancelled")
+                self.assertEqual((client.health()["epoch"], self.names(client)), (epoch, ["a"]))
+
+                with load("--detach") as process:
+                    wait_until("publishing")
+                    process.kill()
+                first.stop()
+                wait_until("done")
+                self.assertEqual(client.jobs()[-1]["epoch"], epoch + 1)
+                self.assertEqual(self.names(client), ["a", "b"])
+                second.stop()
 
 
 if __name__ == "__main__":

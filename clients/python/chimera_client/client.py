@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import zmq
@@ -258,10 +258,33 @@ class Client:
 
     def load(self, path: str | os.PathLike[str], *, name: str | None = None,
              enabled: bool | None = None, bias: float | None = None,
-             in_flight: str | None = None, timeout: float | None = None) -> dict[str, Any]:
-        """Loads a module directory, or swaps the module of the same name."""
-        return self.call("load", path=os.path.abspath(path), name=name, enabled=enabled, bias=bias,
-                         in_flight=in_flight, timeout=timeout)
+             in_flight: str | None = None, timeout: float | None = None,
+             **waiting: Any) -> dict[str, Any]:
+        """Loads a module directory, or swaps the module of the same name.
+
+        So do `apply` and `rollback`, this takes further: `wait=False` answers at once with the `job`
+        (see `jobs`, `cancel_any`), `detach=True` lets it go on when this client goes away, and
+        `on_progress` is called with the job as it comes along.
+        """
+        return self._load("load", timeout, path=os.path.abspath(path), name=name, enabled=enabled,
+                          bias=bias, in_flight=in_flight, **waiting)
+
+    def _load(self, call: str, timeout: float | None, *, wait: bool | None = None,
+              detach: bool | None = None,
+              on_progress: Callable[[dict[str, Any]], None] | None = None,
+              **fields: Any) -> dict[str, Any]:
+        request_id = self.send(call, wait=wait, detach=detach,
+                               progress=None if on_progress is None else True, **fields)
+        while True:
+            event = self.receive(call, request_id, timeout)
+            if event.final:
+                return event.body
+            if on_progress is not None:
+                on_progress(event.body["job"])
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The last loads that ended, oldest first, and those in progress."""
+        return self.call("modules")["jobs"]
 
     def unload(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
         return self.call("unload", name=name, timeout=timeout)
@@ -294,13 +317,14 @@ class Client:
     def apply(self, composition: dict[str, Any] | None = None, *,
               deployment: dict[str, Any] | None = None,
               directory: str | os.PathLike[str] | None = None, in_flight: str | None = None,
-              timeout: float | None = None) -> dict[str, Any]:
+              timeout: float | None = None, **waiting: Any) -> dict[str, Any]:
         """Makes a composition the current one; of a deployment `needs_restart` tells the rest."""
-        return self.call("apply", composition=composition, deployment=deployment,
-                         directory=_path(directory), in_flight=in_flight, timeout=timeout)
+        return self._load("apply", timeout, composition=composition, deployment=deployment,
+                          directory=_path(directory), in_flight=in_flight, **waiting)
 
-    def rollback(self, epoch: int | None = None, *, timeout: float | None = None) -> dict[str, Any]:
-        return self.call("rollback", epoch=epoch, timeout=timeout)
+    def rollback(self, epoch: int | None = None, *, timeout: float | None = None,
+                 **waiting: Any) -> dict[str, Any]:
+        return self._load("rollback", timeout, epoch=epoch, **waiting)
 
     def epochs(self) -> dict[str, Any]:
         return self.call("epochs")
@@ -314,7 +338,7 @@ class Client:
         return self.call("requests")["requests"]
 
     def cancel_any(self, target: str) -> int:
-        """Ends the serve requests of the id `target`, whoever sent them; how many there were."""
+        """Ends the serve requests of the id `target`, whoever sent them, or the job; how many."""
         request_id = f"py{next(self._ids)}"
         control = self.connection("stats")  # `cancel` alone would go to the serve endpoint
         control.send(request_id, {"id": request_id, "call": "cancel", "target": target})

@@ -181,6 +181,26 @@ class ClientTest(unittest.TestCase):
             {"call": "apply", "composition": {"modules": []}, "in_flight": "restart"},
             {"call": "routing", "reset": True}, {"call": "cancel", "target": "a"}, {"call": "requests"}])
 
+    def test_a_load_tells_its_progress_or_its_job(self):
+        def script(request):
+            if request["call"] == "modules":
+                return [({"event": "done", "modules": [], "jobs": [{"id": "job-2"}]}, [])]
+            told = [({"event": "progress", "job": {"phase": phase}}, []) for phase in ("reading", "probing")]
+            return (told if request.get("progress") else []) + [({"event": "done", "job": "job-2"}, [])]
+
+        client = self.start(script)
+        phases = []
+        client.load("/m", on_progress=lambda job: phases.append(job["phase"]))
+        self.assertEqual(phases, ["reading", "probing"])
+        self.assertEqual(client.apply({"modules": []}, wait=False)["job"], "job-2")
+        client.rollback(detach=True)
+        self.assertEqual(client.jobs(), [{"id": "job-2"}])
+        sent = [{k: v for k, v in request.items() if k != "id"} for request in self.peer.requests]
+        self.assertEqual(sent, [
+            {"call": "load", "path": "/m", "progress": True},
+            {"call": "apply", "composition": {"modules": []}, "wait": False},
+            {"call": "rollback", "detach": True}, {"call": "modules"}])
+
     def test_timeout_is_an_error(self):
         client = self.start(lambda r: [])
         with self.assertRaises(cc.DeadlineExceeded):

@@ -1,7 +1,8 @@
-// One thread that runs jobs one after the other. Its priority is that of the process: plugin hosts
-// are started here and inherit it, and without privileges nobody could raise theirs again.
+// Threads that run jobs, begun in the order in which they came. Their priority is that of the
+// process: plugin hosts are started here and inherit it, and without privileges nobody could raise
+// theirs again. They live as long as the pool, and so do the hosts (PR_SET_PDEATHSIG).
 //
-// Thread safety: run() may be called from any thread but the worker's own, post() from any.
+// Thread safety: run() may be called from any thread but the pool's own, post() from any.
 #pragma once
 
 #include <cstddef>
@@ -14,27 +15,28 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "base/threads/mutex.h"
 
 namespace chimera {
 
-class SerialWorker {
+class WorkerPool {
  public:
-  /// More callers than this get resource_exhausted: each of them holds a thread while it waits.
+  /// More waiting jobs than this get resource_exhausted: each of them may hold a thread.
   static constexpr size_t kMaxWaiting = 256;
 
-  SerialWorker();
-  ~SerialWorker() { stop(); }
-  SerialWorker(const SerialWorker&) = delete;
-  SerialWorker& operator=(const SerialWorker&) = delete;
+  explicit WorkerPool(int threads = 1);
+  ~WorkerPool() { stop(); }
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
 
-  /// Finishes the running job; waiting and later ones answer unavailable. From one thread.
+  /// Finishes the running jobs; waiting and later ones answer unavailable. From one thread.
   void stop();
 
-  /// Runs `job` (returning a Result or Status) after all earlier ones and gives its answer. What
-  /// it throws becomes a Status.
+  /// Runs `job` (returning a Result or Status) and gives its answer. What it throws becomes a
+  /// Status.
   template <class Job, class Answer = std::invoke_result_t<Job>>
   Answer run(Job job) {
     auto promise = std::make_shared<std::promise<Answer>>();
@@ -43,7 +45,7 @@ class SerialWorker {
     return answer.get();
   }
 
-  /// The same without waiting: `done` takes the answer, once, on the worker's thread, or on the
+  /// The same without waiting: `done` takes the answer, once, on a thread of the pool, or on the
   /// caller's when the job is refused.
   template <class Job, class Done, class Answer = std::invoke_result_t<Job>>
   void post(Job job, Done done) {
@@ -73,7 +75,7 @@ class SerialWorker {
   CondVar wake_;
   std::deque<std::function<void(bool)>> jobs_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace chimera

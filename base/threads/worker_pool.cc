@@ -1,21 +1,24 @@
-#include "base/threads/serial_worker.h"
+#include "base/threads/worker_pool.h"
 
 namespace chimera {
 
-SerialWorker::SerialWorker() : thread_([this] { loop(); }) {}
+WorkerPool::WorkerPool(int threads) {
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+}
 
-void SerialWorker::stop() {
+void WorkerPool::stop() {
   {
     const MutexLock guard(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
-Status SerialWorker::stopped() { return {Code::kUnavailable, "the daemon is stopping"}; }
+Status WorkerPool::stopped() { return {Code::kUnavailable, "the daemon is stopping"}; }
 
-Status SerialWorker::enqueue(std::function<void(bool)> job) {
+Status WorkerPool::enqueue(std::function<void(bool)> job) {
   {
     const MutexLock guard(mutex_);
     if (stopping_) return stopped();
@@ -29,7 +32,7 @@ Status SerialWorker::enqueue(std::function<void(bool)> job) {
   return {};
 }
 
-void SerialWorker::loop() {
+void WorkerPool::loop() {
   for (;;) {
     std::function<void(bool)> job;
     bool stopping = false;

@@ -1,0 +1,56 @@
+// Memory for modules that are being loaded side by side. While it is loaded, a module takes more
+// than it keeps, and it may fail or be given up: one that finds no room waits for those that are
+// being loaded before it is refused.
+//
+// Thread safety: all methods from any thread. Outlives what it gave.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "base/status.h"
+#include "base/threads/mutex.h"
+#include "daemon/memory/ledger.h"
+#include "daemon/registry/jobs.h"
+#include "experts/module/manifest.h"
+
+namespace chimera {
+
+class LoadPlaces {
+ public:
+  /// A load in progress, for as long as it lives.
+  class Loading {
+   public:
+    Loading(LoadPlaces* places, Ledger::Place taken) : place(std::move(taken)), places_(places) {}
+    ~Loading() {
+      place = {};  // before it is said to have ended
+      places_->end();
+    }
+    Loading(const Loading&) = delete;
+    Loading& operator=(const Loading&) = delete;
+
+    Ledger::Place place;  // to be taken over by the module
+
+   private:
+    LoadPlaces* const places_;
+  };
+
+  /// Without a ledger there is room for everything. A ledger outlives the places.
+  explicit LoadPlaces(Ledger* ledger) : ledger_(ledger) {}
+
+  /// resource_exhausted when there is no room and nothing is being loaded. `job` is asked whether
+  /// to go on waiting; it may be null.
+  Result<std::unique_ptr<Loading>> take(const Manifest& manifest, uint64_t bytes, Job* job)
+      EXCLUDES(mutex_);
+
+ private:
+  void end() EXCLUDES(mutex_);
+
+  Ledger* const ledger_;
+  Mutex mutex_;
+  CondVar ended_;
+  int loading_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace chimera
