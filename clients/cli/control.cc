@@ -159,7 +159,7 @@ Outcome plan(const Invocation& run) {
   const auto read = CompositionFile::read(run.arguments[0]);
   if (const auto* error = std::get_if<Error>(&read)) return *error;
   const auto& file = std::get<CompositionFile>(read);
-  const auto event = run.client.call(wire::Plan{file.wish()});
+  const auto event = run.client.call(wire::Plan{file.wish(), run.options["probe"].as<bool>()});
   if (!event.ok()) return located(file, event.error());
   run.out.json() ? run.out.object(event->body) : show_plan(run.out, event->body, file);
   show_watch(run.out, file);
@@ -250,7 +250,12 @@ void add_control_commands(std::vector<Command>& commands) {
        {},
        [](const Invocation& run) { return show_change(run, wire::Disable{run.arguments[0]}); }});
   commands.push_back({"bias", "NAME VALUE", "favour a module (or not)", 2, 2, {}, bias});
-  commands.push_back({"plan", "FILE", "what apply would change, need and refuse", 1, 1, {}, plan});
+  commands.push_back({"plan", "FILE [--probe]", "what apply would change, need and refuse", 1, 1,
+                      [](po::options_description& options) {
+                        options.add_options()("probe", po::bool_switch(),
+                                              "load and probe it all, which takes as long");
+                      },
+                      plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,
                       add_apply_options, apply});
   commands.push_back({"rollback", "[EPOCH] [options]", "back to an epoch's composition, or a step",

@@ -166,6 +166,7 @@ void describe(V& v, Disable& c) {
 template <class V>
 void describe(V& v, Plan& c) {
   v.wish(c.wish);
+  v.boolean("probe", c.probe, "load and probe all of it; else manifests and headers tell");
 }
 template <class V>
 void describe(V& v, Apply& c) {

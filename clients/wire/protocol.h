@@ -135,6 +135,7 @@ struct Wish {
 };
 struct Plan {
   Wish wish;
+  bool probe = false;  // load and probe it all
 };
 struct Apply {
   Wish wish;

@@ -46,8 +46,9 @@ bool shut_out(const Module& module) {
 }
 
 const Module* find_module(const LoadedComposition& in, const std::string& name) {
-  for (const auto& module : in.modules) {
-    if (module->name() == name) return module.get();
+  const auto& entries = in.composition.modules;
+  for (size_t i = 0; i < in.modules.size(); ++i) {
+    if (entries[i].name == name) return in.modules[i].get();
   }
   return nullptr;
 }

@@ -1,5 +1,5 @@
 // Inside of Registry, shared by registry.cc (what is asked for, and by whom it is done), edits.cc
-// and loads.cc (the changes) and commit.cc (how one becomes durable and current).
+// and loads.cc (the changes), plan.cc and commit.cc (how one becomes durable and current).
 //
 // Three locks. `commit` is held while a composition follows another: written, published, taken as
 // current. Preparing a change (loading, probing) happens outside of it, so a revocation only waits
@@ -99,6 +99,7 @@ struct Registry::Impl {
   Result<ChangeReport> make(const ApplyArgs& args, const Running& running);
   Result<ChangeReport> make(const RollbackArgs& args, const Running& running);
   PlanReport plan(const CompositionSpec& spec);
+  PlanReport outline(const CompositionSpec& spec) const;
 
   const Options options;
 

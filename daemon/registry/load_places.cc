@@ -30,6 +30,10 @@ Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& ma
   }
 }
 
+Status LoadPlaces::check(const Manifest& manifest, uint64_t bytes) const {
+  return ledger_ == nullptr ? Status() : ledger_->check(bytes, "module " + manifest.name);
+}
+
 void LoadPlaces::end() {
   const MutexLock lock(mutex_);
   --loading_;

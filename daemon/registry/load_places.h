@@ -43,6 +43,8 @@ class LoadPlaces {
   /// to go on waiting; it may be null.
   Result<std::unique_ptr<Loading>> take(const Manifest& manifest, uint64_t bytes, Job* job)
       EXCLUDES(mutex_);
+  /// Whether there is room now.
+  Status check(const Manifest& manifest, uint64_t bytes) const;
 
  private:
   void end() EXCLUDES(mutex_);

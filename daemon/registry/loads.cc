@@ -1,4 +1,4 @@
-// Changes that load modules: load, plan, apply, rollback.
+// Changes that load modules: load, apply, rollback.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -184,41 +184,6 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   };
   running.job->enter(JobPhase::kPublishing);
   return commit(running, put, args.in_flight);
-}
-
-PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
-  PlanReport report;
-  const Result<LoadedComposition> next = prepare(spec, nullptr, &report.refusals).finish();
-  if (!next.ok()) {
-    report.refusals.push_back(next.status());
-    return report;
-  }
-  const Current from = current();
-  report.changes = difference(from.loaded, *next);
-  report.composition = next->composition.digest();
-  const CurrentModules loaded(from.loaded);
-  for (const auto& module : next->modules) {
-    if (!loaded.contains(module)) {
-      report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
-    }
-  }
-  const auto table =
-      options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
-  if (table.ok()) {
-    report.notes = (*table)->notes();
-  } else {
-    report.refusals.push_back(table.status());
-  }
-  return report;
-}
-
-PlanReport Registry::plan(const CompositionSpec& spec) {
-  Result<PlanReport> report = impl_->loads.run(
-      [impl = impl_.get(), spec]() -> Result<PlanReport> { return impl->plan(spec); });
-  if (report.ok()) return std::move(*report);
-  PlanReport refused;
-  refused.refusals.push_back(report.status());
-  return refused;
 }
 
 Result<ChangeReport> Registry::Impl::put_in_place(const Running& running,

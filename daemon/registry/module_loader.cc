@@ -11,8 +11,9 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/load.h"
-#include "experts/kinds/size.h"
 #include "experts/library/backend.h"
+#include "experts/module/outline.h"
+#include "experts/module/payload.h"
 
 namespace chimera {
 namespace {
@@ -91,6 +92,21 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
     remember(dir, *module, std::move(stamps));
   }
   return module;
+}
+
+Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir) const {
+  Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
+  auto loaded = reusable(dir, *manifest, stamps_of(dir, *manifest));
+  if (loaded == nullptr) {
+    CHIMERA_RETURN_IF_ERROR(
+        manifest->library ? check_module_fit(*manifest, info_.config, info_.fingerprint)
+                          : check_module_outline(dir, *manifest, info_.config, info_.fingerprint));
+  }
+  const Result<ModuleSize> size = module_size(dir, *manifest, info_);
+  if (!size.ok()) return size.status();
+  return Outline{std::move(*manifest), *size, std::move(loaded)};
 }
 
 Result<std::shared_ptr<const Module>> ModuleLoader::read(const std::string& dir,

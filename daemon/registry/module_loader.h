@@ -24,6 +24,7 @@
 #include "daemon/registry/load_places.h"
 #include "daemon/registry/reading_turns.h"
 #include "experts/kinds/module.h"
+#include "experts/kinds/size.h"
 #include "experts/library/runtime.h"
 #include "router/routing_table.h"
 
@@ -38,6 +39,7 @@ class ModuleLoader {
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }
+  const ModelConfig& config() const { return info_.config; }
   /// Makes tables of that backbone and of what load() gave.
   const RoutingTableBuilder& builder() const { return builder_; }
   LibraryStats library_stats() const;
@@ -48,6 +50,20 @@ class ModuleLoader {
   /// keeps the module. `job` is told how far it is and asked whether to go on;
   /// it may be null.
   Result<std::shared_ptr<const Module>> load(const std::string& dir, Job* job = nullptr);
+
+  /// What a module is before it is loaded.
+  struct Outline {
+    Manifest manifest;
+    ModuleSize size;
+    std::shared_ptr<const Module> loaded;  // not null: load() would give this
+  };
+  /// As far as manifest and headers tell, within milliseconds; `dir` as of load(). What load()
+  /// would refuse by these is refused here; digests, numbers and the probe are not looked at.
+  Result<Outline> outline(const std::string& dir) const;
+  /// resource_exhausted when a module of so many bytes would not fit now.
+  Status check_room(const Manifest& manifest, uint64_t bytes) const {
+    return places_.check(manifest, bytes);
+  }
 
   /// Modules that passed a probe so far (for tests).
   uint64_t probes_run() const { return probes_run_; }

@@ -13,6 +13,12 @@ Status overtaken() {
           "Ask again if it is to come in all the same"};
 }
 
+Status twice_refusal(const std::string& name, const std::string& first, const std::string& second) {
+  return {Code::kAlreadyExists,
+          fmt::format("module {}: found in {} and in {} (expected names to be distinct)", name,
+                      first, second)};
+}
+
 CurrentModules::CurrentModules(const LoadedComposition& current)
     : modules_(current.modules.begin(), current.modules.end()) {}
 
@@ -37,9 +43,7 @@ Preparation::Preparation(std::string fingerprint, std::optional<int64_t> top_k) 
 Status Preparation::add(FoundModule module, bool enabled, float bias) {
   for (const Entry& entry : entries_) {
     if (entry.found.name != module.name) continue;
-    return {Code::kAlreadyExists,
-            fmt::format("module {}: found in {} and in {} (expected names to be distinct)",
-                        module.name, entry.found.dir, module.dir)};
+    return twice_refusal(module.name, entry.found.dir, module.dir);
   }
   CHIMERA_RETURN_IF_ERROR(check_bias(module.name, bias));
   entries_.push_back({std::move(module), enabled, bias});

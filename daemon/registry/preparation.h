@@ -72,6 +72,8 @@ class Preparation {
   std::vector<Entry> entries_;
 };
 
+/// Two modules of one name, with their directories.
+Status twice_refusal(const std::string& name, const std::string& first, const std::string& second);
 /// A change relied on a module that was taken out since.
 Status overtaken();
 

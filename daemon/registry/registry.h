@@ -210,7 +210,12 @@ class Registry {
   /// Waits for nobody but a commit in progress, and takes effect even when its record cannot be
   /// written (ChangeReport::durable). `turn` as Asker's.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0);
+  /// What apply() of `spec` would change, need and be refused for. Loads and probes all of it,
+  /// aside, and drops it again.
   PlanReport plan(const CompositionSpec& spec);
+  /// The same as far as manifests and headers tell, within milliseconds, and beside everything
+  /// else: digests, numbers and probes are not looked at.
+  PlanReport outline(const CompositionSpec& spec) const;
 
   Composition composition() const;
   /// Active and disabled ones in order, then those being loaded, then those that sequences on

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <future>
 #include <limits>
 
 #include "daemon/registry/module_loader.h"
@@ -152,6 +153,74 @@ TEST_F(RegistryTest, PlanTellsAndTouchesNothing) {
   const auto applied = daemon->registry->apply(wish, InFlight::kPin);
   ASSERT_TRUE(applied.ok());
   EXPECT_EQ(applied->composition, good.composition);
+}
+
+TEST_F(RegistryTest, AnOutlineTellsWhatAPlanDoesWithoutReadingAnything) {
+  const auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  const uint64_t hashed = daemon->loader->contents_hashed();
+  const uint64_t probed = daemon->loader->probes_run();
+  CompositionSpec wish = spec_of({at("bio"), at("legal"), at("nowhere"), at("bio")});
+  wish.modules.push_back({at("finance"), true, 1000.0f});
+  wish.top_k = 1;
+  const PlanReport quick = daemon->registry->outline(wish);
+  EXPECT_EQ(daemon->loader->contents_hashed(), hashed);
+  EXPECT_EQ(daemon->loader->probes_run(), probed);
+  const PlanReport whole = daemon->registry->plan(wish);
+  EXPECT_EQ(quick.composition, whole.composition);
+  // With the file's header, as the account has it.
+  EXPECT_GE(quick.memory_bytes, whole.memory_bytes);
+  EXPECT_LE(quick.memory_bytes, whole.memory_bytes * 105 / 100);
+  EXPECT_EQ(actions(quick.changes), actions(whole.changes));
+  EXPECT_EQ(quick.notes, whole.notes);
+  ASSERT_EQ(quick.refusals.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(quick.refusals[i].to_string(), whole.refusals[i].to_string());
+  }
+}
+
+TEST_F(RegistryTest, AnOutlineWaitsForNoLoad) {
+  const auto daemon = start();
+  Gate gate;
+  std::vector<std::future<void>> loads;
+  std::vector<std::promise<void>> done(5);  // more than run side by side
+  for (std::promise<void>& one : done) {
+    loads.push_back(one.get_future());
+    daemon->registry->ask(load_of(at("legal")), {0, [&] { return gate.pass(); }},
+                          [&](const Result<ChangeReport>&) { one.set_value(); });
+  }
+  ASSERT_TRUE(gate.reached_by(1));
+  EXPECT_TRUE(daemon->registry->outline(spec_of({at("bio")})).refusals.empty());
+  gate.open();
+  for (auto& load : loads) load.wait();
+}
+
+TEST_F(RegistryTest, AnOutlineRefusesByHeadersAndLeavesContentsToThePlan) {
+  const auto daemon = start();
+  const std::string dir = copy("legal");
+  const std::string path = dir + "/weights.safetensors";
+  const std::string whole = slurp(path);
+  std::string damaged = whole;
+  damaged.back() = static_cast<char>(damaged.back() ^ 1);
+  spill(path, damaged);
+  EXPECT_TRUE(daemon->registry->outline(spec_of({dir})).refusals.empty()) << "it was not read";
+  EXPECT_EQ(daemon->registry->plan(spec_of({dir})).refusals.size(), 1u);
+
+  spill(path, whole.substr(0, whole.size() / 2));
+  EXPECT_EQ(daemon->registry->outline(spec_of({dir})).refusals.size(), 1u) << "half a file";
+  // A tensor of another shape, of the same size.
+  const size_t shape = whole.find("\"shape\":[");
+  ASSERT_NE(shape, std::string::npos);
+  std::string turned = whole;
+  const size_t comma = turned.find(',', shape), begin = shape + 9, end = turned.find(']', shape);
+  const std::string rows = turned.substr(begin, comma - begin);
+  const std::string cols = turned.substr(comma + 1, end - comma - 1);
+  turned.replace(begin, end - begin, cols + "," + rows);
+  ASSERT_EQ(turned.size(), whole.size());
+  spill(path, turned);
+  const PlanReport refused = daemon->registry->outline(spec_of({dir}));
+  ASSERT_EQ(refused.refusals.size(), 1u);
+  EXPECT_THAT(refused.refusals[0].message(), HasSubstr("found shape"));
 }
 
 TEST_F(RegistryTest, TellsOfModulesThatWereFittedForAnotherTopK) {

@@ -32,7 +32,8 @@ struct CallContext {
   Worker texts{"chimera-text", 256};     // long texts to tokens
   Worker queries{"chimera-query", 64};   // reads of the registry
   Worker changes{"chimera-change", 64};  // hands changes over to the registry, in their order
-  Worker plans{"chimera-plan", 16};      // each may load from disk
+  Worker plans{"chimera-plan", 16};      // each may read a checkpoint's header
+  Worker probes{"chimera-probe", 16};    // plans that load from disk
   Worker drains{"chimera-drain", 8};
 };
 

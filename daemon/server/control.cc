@@ -201,8 +201,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
-  // It loads and probes aside, which takes as long as a load.
-  context.plans.post(live, [&context, live, call = std::move(call)] {
+  // With `probe` it loads and probes aside, which takes as long as a load.
+  Worker& worker = call.probe ? context.probes : context.plans;
+  worker.post(live, [&context, live, call = std::move(call)] {
     const DeploymentConfig& running = *context.options.config;
     const auto wish = read_wish(call.wish, running);
     if (!wish.ok()) return live->on_error(wish.status());
@@ -210,7 +211,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Plan call) {
         check_backbone(wish->backbone, running, context.options.model.fingerprint);
     PlanReport report;
     if (backbone.ok()) {
-      report = context.options.registry->plan(wish->composition);
+      Registry& registry = *context.options.registry;
+      report = call.probe ? registry.plan(wish->composition) : registry.outline(wish->composition);
     } else {
       report.refusals.push_back(backbone);
     }

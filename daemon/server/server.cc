@@ -86,8 +86,8 @@ Server::~Server() {
   context.draining = true;
   context.stopping = true;
   // Workers first: their last answers still go out through the loop.
-  for (Worker* worker :
-       {&context.texts, &context.queries, &context.changes, &context.plans, &context.drains}) {
+  for (Worker* worker : {&context.texts, &context.queries, &context.changes, &context.plans,
+                         &context.probes, &context.drains}) {
     worker->stop();
   }
   impl_->loop->stop();

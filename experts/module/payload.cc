@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "experts/module/files.h"
+#include "experts/module/outline.h"
 
 namespace chimera {
 namespace {
@@ -71,6 +72,25 @@ Status check_module_fit(const Manifest& manifest, const ModelConfig& config,
                         manifest.layers->back(), config.num_layers - 1)};
   }
   return {};
+}
+
+Status check_module_outline(const std::string& dir, const Manifest& manifest,
+                            const ModelConfig& config, const std::string& fingerprint) {
+  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir));
+  CHIMERA_RETURN_IF_ERROR(check_module_fit(manifest, config, fingerprint));
+  std::vector<SafetensorsFile> files;
+  for (const ManifestFile& entry : manifest.files) {
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    if (!entry.path.ends_with(".safetensors")) continue;
+    Result<SafetensorsFile> header = file->header();
+    if (!header.ok()) return header.status();
+    files.push_back(std::move(*header));
+  }
+  const std::string label = "module " + manifest.name;
+  const Result<ModuleTensors> tensors = sort_module_tensors(files);
+  if (!tensors.ok()) return tensors.status().with_context(label);
+  return check_module_tensors(*tensors, manifest, config, TensorDepth::kHeader).with_context(label);
 }
 
 Status check_payload_digest(const std::string& path, const std::string& found,

@@ -305,14 +305,15 @@ class Client:
 
     def plan(self, composition: dict[str, Any] | None = None, *,
              deployment: dict[str, Any] | None = None,
-             directory: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-        """What `apply` would change, need and refuse.
+             directory: str | os.PathLike[str] | None = None,
+             probe: bool | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """What `apply` would change, need and refuse, by manifests and headers; `probe` loads all.
 
         Either a composition, whose module paths must be absolute, or a whole deployment and the
         directory where its relative paths start.
         """
         return self.call("plan", composition=composition, deployment=deployment,
-                         directory=_path(directory))
+                         directory=_path(directory), probe=probe, timeout=timeout)
 
     def apply(self, composition: dict[str, Any] | None = None, *,
               deployment: dict[str, Any] | None = None,

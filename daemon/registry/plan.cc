@@ -1,0 +1,85 @@
+// What a composition would change, need and be refused for: by manifests and headers, or by loading
+// and probing all of it.
+#include "daemon/registry/impl.h"
+#include "router/top_k.h"
+
+namespace chimera {
+
+PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
+  PlanReport report;
+  const Result<LoadedComposition> next = prepare(spec, nullptr, &report.refusals).finish();
+  if (!next.ok()) {
+    report.refusals.push_back(next.status());
+    return report;
+  }
+  const Current from = current();
+  report.changes = difference(from.loaded, *next);
+  report.composition = next->composition.digest();
+  const CurrentModules loaded(from.loaded);
+  for (const auto& module : next->modules) {
+    if (!loaded.contains(module)) {
+      report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
+    }
+  }
+  const auto table =
+      options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
+  if (table.ok()) {
+    report.notes = (*table)->notes();
+  } else {
+    report.refusals.push_back(table.status());
+  }
+  return report;
+}
+
+PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
+  PlanReport report;
+  const Current from = current();
+  const CurrentModules loaded(from.loaded);
+  LoadedComposition next;  // with null for what is not in memory
+  next.composition.backbone_fingerprint = options.loader->fingerprint();
+  next.composition.top_k = spec.top_k;
+  std::vector<FittedModule> fitted;
+  uint64_t resident = 0;  // of those that come in
+  const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
+    const Result<std::string> dir = normal_module_path(wish.path);
+    if (!dir.ok()) return dir.status();
+    Result<ModuleLoader::Outline> found = options.loader->outline(*dir);
+    if (!found.ok()) return found.status();
+    const Manifest& manifest = found->manifest;
+    if (const CompositionModule* namesake = next.composition.find(manifest.name)) {
+      return twice_refusal(manifest.name, namesake->path, *dir);
+    }
+    CHIMERA_RETURN_IF_ERROR(check_bias(manifest.name, wish.bias));
+    if (found->loaded == nullptr || !loaded.contains(found->loaded)) {
+      CHIMERA_RETURN_IF_ERROR(options.loader->check_room(manifest, resident + found->size.loading));
+      resident += found->size.resident;
+    }
+    if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
+    next.composition.modules.push_back(
+        {manifest.name, manifest.version, manifest.digest, *dir, wish.enabled, wish.bias});
+    next.modules.push_back(std::move(found->loaded));
+    return {};
+  };
+  for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
+    Status status = add(wish);
+    if (!status.ok()) report.refusals.push_back(std::move(status));
+  }
+  report.changes = difference(from.loaded, next);
+  report.composition = next.composition.digest();
+  report.memory_bytes = static_cast<int64_t>(resident);
+  report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
+  return report;
+}
+
+PlanReport Registry::outline(const CompositionSpec& spec) const { return impl_->outline(spec); }
+
+PlanReport Registry::plan(const CompositionSpec& spec) {
+  Result<PlanReport> report = impl_->loads.run(
+      [impl = impl_.get(), spec]() -> Result<PlanReport> { return impl->plan(spec); });
+  if (report.ok()) return std::move(*report);
+  PlanReport refused;
+  refused.refusals.push_back(report.status());
+  return refused;
+}
+
+}  // namespace chimera
