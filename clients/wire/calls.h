@@ -73,6 +73,7 @@ void describe_options(V& v, Generate& c) {
   v.list(range::stop, range::stop.name, range::kMaxStops, c.stop,
          "strings that end the answer and are no part of it");
   v.boolean("ignore_eos", c.ignore_eos, "go on after the end-of-text token");
+  v.boolean("skip_special", c.skip_special, "text without special tokens");
   v.boolean("logprobs", c.logprobs, "natural logarithms of the tokens' probabilities");
   v.integer(range::top_logprobs, c.top_logprobs,
             "the most likely tokens at each place, this many; above 0 `logprobs` come as well");

@@ -52,6 +52,7 @@ struct Generate {
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  bool skip_special = true;
   bool logprobs = false;
   int64_t top_logprobs = 0;
   bool stream = true;

@@ -108,6 +108,7 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
                         {"seed", 9223372036854775807},
                         {"stop", Json::array({"\n\n", "END"})},
                         {"ignore_eos", true},
+                        {"skip_special", false},
                         {"logprobs", true},
                         {"stream", false},
                         {"deadline_ms", 1500},
@@ -132,7 +133,7 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
   EXPECT_EQ(call.top_logprobs, 3);
   EXPECT_EQ(call.seed, 9223372036854775807u);
   EXPECT_EQ(call.stop, (std::vector<std::string>{"\n\n", "END"}));
-  EXPECT_TRUE(call.ignore_eos && call.logprobs && !call.stream);
+  EXPECT_TRUE(call.ignore_eos && !call.skip_special && call.logprobs && !call.stream);
   EXPECT_EQ(call.deadline_ms, 1500);
   EXPECT_EQ(call.modules.only, std::vector<std::string>{"legal"});
   EXPECT_EQ(call.modules.exclude, std::vector<std::string>{"bio"});

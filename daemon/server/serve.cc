@@ -153,6 +153,7 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
                       .logit_bias = {call.logit_bias.begin(), call.logit_bias.end()}};
   request.stop = std::move(call.stop);
   request.ignore_eos = call.ignore_eos;
+  request.skip_special = call.skip_special;
   request.want_logprobs = call.logprobs || call.top_logprobs > 0;
   request.top_logprobs = call.top_logprobs;
   request.modules = selection(std::move(call.modules));

@@ -50,6 +50,7 @@ struct EngineRequest {
   SamplingParams sampling;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  bool skip_special = true;  // text without special tokens; that which ends it is never text
   bool want_logprobs = false;
   int64_t top_logprobs = 0;   // alternatives for each generated token
   bool want_logits = false;   // score

@@ -41,9 +41,10 @@ bool text_is_complete(FinishReason reason) {
 
 }  // namespace
 
-TextStream::TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops)
+TextStream::TextStream(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special,
+                       std::vector<std::string> stops)
     : stops_(std::move(stops)) {
-  if (tokenizer) decoder_.emplace(std::move(tokenizer), /*skip_special=*/true);
+  if (tokenizer) decoder_.emplace(std::move(tokenizer), skip_special);
 }
 
 TextStream::Piece TextStream::push(int32_t id) {
@@ -78,7 +79,7 @@ Sequence::Sequence(PendingRequest pending, KvCache* cache,
       kv(cache),
       sampler(request.sampling),
       admitted(Clock::now()),
-      text_(std::move(tokenizer), request.stop) {
+      text_(std::move(tokenizer), request.skip_special, request.stop) {
   sampler.observe(tokens);
   tokens.reserve(static_cast<size_t>(max_positions()));
   if (scoring()) start_score();

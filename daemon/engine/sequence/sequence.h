@@ -37,7 +37,8 @@ struct PendingRequest {
 /// The text of a growing token list: whole characters, stop strings cut off.
 class TextStream {
  public:
-  TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops);
+  TextStream(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special,
+             std::vector<std::string> stops);
   struct Piece {
     std::string text;
     bool stopped = false;  // by a stop string
