@@ -85,6 +85,7 @@ Service::Service(const GatewayConfig& config, Keys keys, Server& server)
     : config_(config),
       server_(server),
       keys_(std::move(keys)),
+      dialects_(config.dialect),
       daemon_(std::make_unique<Upstream>(endpoints(config), [&server](std::function<void()> work) {
         server.post(std::move(work));
       })) {
@@ -161,6 +162,9 @@ void Service::complete(std::shared_ptr<Exchange> exchange) {
       request.path == "/v1/completions" ? "text_completion" : "chat",
       config_.models.aliases.contains(asked.model) ? asked.model : config_.models.name,
       principal->name);
+  asked.prepare = [this](Job& of_run, Job::Ready ready) {
+    dialects_.prepare(*daemon_, of_run, std::move(ready));
+  };
   run(std::move(exchange), std::move(caller), *daemon_, std::move(asked));
 }
 

@@ -16,6 +16,7 @@
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/http/server.h"
 #include "clients/gateway/metrics/metrics.h"
+#include "clients/gateway/run/dialects.h"
 #include "clients/gateway/run/job.h"
 
 namespace chimera::gateway {
@@ -66,6 +67,7 @@ class Service {
   Keys keys_;
   std::map<std::string, std::shared_ptr<int64_t>> streams_;  // in progress, by principal
   bool draining_ = false;
+  Dialects dialects_;
   const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
   std::unique_ptr<Upstream> daemon_;  // after what its callbacks use
 };

@@ -1,9 +1,10 @@
 #include <fmt/format.h>
 
-#include <random>
-
+#include "base/json/reader.h"
 #include "base/json/writer.h"
 #include "clients/gateway/anthropic/message.h"
+#include "clients/gateway/body/random_id.h"
+#include "clients/gateway/dialect/parser.h"
 #include "clients/gateway/run/tally.h"
 
 namespace chimera::gateway::anthropic {
@@ -16,30 +17,42 @@ std::string server_sent(const Json& event) {
 /// The events of the one choice -> a message, or the events of its stream.
 class Answer : public Answerer {
  public:
-  Answer(std::string model, std::string id)
-      : model_(std::move(model)), id_(std::move(id)), tally_(/*choices=*/1) {}
+  Answer(const Message& asked, std::string id)
+      : model_(asked.model),
+        id_(std::move(id)),
+        stream_(asked.stream),
+        parallel_calls_(asked.parallel_calls),
+        tools_(asked.tools),
+        tally_(/*choices=*/1) {
+    reads({});
+  }
+
+  void reads(const Reading& reading) override {
+    dialect_ = reading.dialect;
+    parser_ = make_parser(reading, tools_);
+  }
 
   std::string on_token(size_t, const Json& event) override {
     tally_.token(event);
-    const std::string text = event.value("text", "");
-    text_ += text;
+    if (!stream_) return {};
     std::string bytes = begin();
-    if (text.empty()) return bytes;
-    return bytes + server_sent({{"type", "content_block_delta"},
-                                {"index", 0},
-                                {"delta", {{"type", "text_delta"}, {"text", text}}}});
+    bytes += take(parser_->push(event.value("text", "")));
+    return bytes;
   }
 
   std::string on_done(size_t, const Json& done) override {
     tally_.done(0, done);
-    if (const std::string* text = done["text"].string()) text_ = *text;
-    stop_reason_ = done.value("finish_reason", "") == "length" ? "max_tokens" : "end_turn";
-    return begin();
+    std::string bytes = begin();
+    if (!stream_) take(parser_->push(done.value("text", "")));
+    bytes += take(parser_->finish());
+    bytes += close();
+    const bool cut = done.value("finish_reason", "") == "length";
+    stop_reason_ = cut ? "max_tokens" : calls_ > 0 ? "tool_use" : "end_turn";
+    return bytes;
   }
 
   std::string end() override {
-    return server_sent({{"type", "content_block_stop"}, {"index", 0}}) +
-           server_sent({{"type", "message_delta"},
+    return server_sent({{"type", "message_delta"},
                         {"delta", {{"stop_reason", stop_reason_}, {"stop_sequence", nullptr}}},
                         {"usage", usage()},
                         {"chimera", tally_.provenance()}}) +
@@ -51,7 +64,7 @@ class Answer : public Answerer {
   }
 
   std::string whole() override {
-    Json out = message(Json::array({Json{{"type", "text"}, {"text", text_}}}), stop_reason_);
+    Json out = message(content_, stop_reason_);
     out["chimera"] = tally_.provenance();
     return write_json(out);
   }
@@ -62,10 +75,76 @@ class Answer : public Answerer {
   std::string begin() {
     if (begun_) return {};
     begun_ = true;
-    return server_sent({{"type", "message_start"}, {"message", message(Json::array(), nullptr)}}) +
-           server_sent({{"type", "content_block_start"},
-                        {"index", 0},
-                        {"content_block", {{"type", "text"}, {"text", ""}}}});
+    return server_sent({{"type", "message_start"}, {"message", message(Json::array(), nullptr)}});
+  }
+
+  std::string take(std::vector<Piece> pieces) {
+    std::string bytes;
+    for (const Piece& piece : pieces) {
+      switch (piece.kind) {
+        case Piece::Kind::kText:
+          bytes += grow("text", piece.text);
+          break;
+        case Piece::Kind::kReasoning:
+          bytes += grow("thinking", piece.text);
+          break;
+        case Piece::Kind::kCall:
+          if (parallel_calls_ || calls_ == 0) bytes += call(piece);
+          break;
+      }
+    }
+    return bytes;
+  }
+
+  /// Words go on in the block that is open, or begin one of their own.
+  std::string grow(const char* type, const std::string& words) {
+    std::string bytes;
+    if (!open_ || last()["type"] != Json(type)) {
+      Json block = {{"type", type}, {type, ""}};
+      // Whoever sends it back proves nothing by it here.
+      if (block["type"] == Json("thinking")) block["signature"] = "";
+      bytes = close();
+      bytes += start(std::move(block));
+    }
+    Json& block = last();
+    block[type] = block.value(type, "") + words;
+    return bytes + delta({{"type", fmt::format("{}_delta", type)}, {type, words}});
+  }
+
+  std::string call(const Piece& piece) {
+    ++calls_;
+    std::string bytes = close();
+    bytes += start({{"type", "tool_use"},
+                    {"id", new_call_id(dialect_, "toolu_")},
+                    {"name", piece.text},
+                    {"input", Json::object()}});
+    auto input = parse_json(piece.arguments);
+    last()["input"] = input.ok() ? std::move(*input) : Json::object();
+    bytes += delta({{"type", "input_json_delta"}, {"partial_json", piece.arguments}});
+    bytes += close();
+    return bytes;
+  }
+
+  Json& last() { return *(content_.end() - 1); }
+
+  std::string start(Json block) {
+    open_ = true;
+    std::string bytes = server_sent(
+        {{"type", "content_block_start"}, {"index", content_.size()}, {"content_block", block}});
+    content_.push_back(std::move(block));
+    return bytes;
+  }
+
+  std::string delta(Json change) const {
+    return server_sent({{"type", "content_block_delta"},
+                        {"index", content_.size() - 1},
+                        {"delta", std::move(change)}});
+  }
+
+  std::string close() {
+    if (!open_) return {};
+    open_ = false;
+    return server_sent({{"type", "content_block_stop"}, {"index", content_.size() - 1}});
   }
 
   Json message(Json content, Json stop_reason) const {
@@ -88,19 +167,25 @@ class Answer : public Answerer {
   }
 
   const std::string model_, id_;
+  const bool stream_, parallel_calls_;
+  const std::shared_ptr<const Json> tools_;
+  Dialect dialect_ = Dialect::kPlain;
+  std::unique_ptr<Parser> parser_;
   Tally tally_;
-  std::string text_;
+  Json content_ = Json::array();  // blocks, the last of them perhaps open
+  size_t calls_ = 0;
   Json stop_reason_ = nullptr;
-  bool begun_ = false;
+  bool begun_ = false, open_ = false;
 };
 
 }  // namespace
 
 Job job_of(Message asked) {
-  static thread_local std::mt19937_64 random{std::random_device()()};
-  Job job{.model = asked.model, .stream = asked.stream, .shape = ErrorShape::kAnthropic};
-  job.answerer =
-      std::make_unique<Answer>(std::move(asked.model), fmt::format("msg_{:016x}", random()));
+  Job job{.model = asked.model,
+          .stream = asked.stream,
+          .after_tool = asked.after_tool,
+          .shape = ErrorShape::kAnthropic};
+  job.answerer = std::make_unique<Answer>(asked, random_id("msg_"));
   job.calls.push_back(std::move(asked.call));
   return job;
 }

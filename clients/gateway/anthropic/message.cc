@@ -4,54 +4,50 @@
 
 #include <array>
 
-#include "base/quote.h"
+#include "clients/gateway/anthropic/conversation.h"
+#include "clients/gateway/body/functions.h"
 #include "clients/gateway/body/members.h"
 #include "clients/gateway/body/wire_call.h"
 
 namespace chimera::gateway::anthropic {
 namespace {
 
-/// Texts of a `content` or `system`: one, or a list of blocks.
-std::variant<std::string, ApiError> text_of(const Json& content, const std::string& where) {
-  if (const std::string* text = content.string()) return *text;
-  if (!content.is_array()) {
-    return bad_field(where, fmt::format("{} (expected a text or blocks)", shown(content)));
-  }
-  std::string out;
-  for (size_t i = 0; i < content.size(); ++i) {
-    const std::string name = fmt::format("{}[{}]", where, i);
-    const std::string* type = content[i]["type"].string();
-    if (type == nullptr) return bad_field(name + ".type", "missing (expected the kind of block)");
-    if (*type != "text") {
-      return unsupported(fmt::format("{}.type: {}", name, quote(*type, 40)), "send text");
-    }
-    const std::string* text = content[i]["text"].string();
-    if (text == nullptr) return bad_field(name + ".text", "missing (expected a string)");
-    out += *text;
-  }
-  return out;
-}
-
 using Neutral = bool (*)(const Json&);
 struct Field {
   std::string_view name;
   Neutral neutral;  // whether a value asks for nothing
+  std::string_view hint = {};
 };
 bool never(const Json&) { return false; }
 bool always(const Json&) { return true; }
 bool empty(const Json& value) { return (value.is_array() || value.is_object()) && value.empty(); }
 bool any_tier(const Json& value) { return value == Json("auto") || value == Json("standard_only"); }
 bool disabled(const Json& value) { return value["type"] == Json("disabled"); }
-bool no_tool(const Json& value) {
-  return value["type"] == Json("auto") || value["type"] == Json("none");
-}
 constexpr std::array kUnsupported = {
-    Field{"metadata", always},     Field{"service_tier", any_tier},
-    Field{"tools", empty},         Field{"tool_choice", no_tool},
-    Field{"thinking", disabled},   Field{"container", never},
-    Field{"mcp_servers", empty},   Field{"context_management", never},
-    Field{"output_config", never}, Field{"output_format", never},
+    Field{"metadata", always},
+    Field{"service_tier", any_tier},
+    Field{"thinking", disabled, "a model that thinks does so unasked; its blocks are there"},
+    Field{"container", never},
+    Field{"mcp_servers", empty},
+    Field{"context_management", never},
+    Field{"output_config", never},
+    Field{"output_format", never},
 };
+
+std::variant<Json, ApiError> read_tool(const Json& tool, const std::string& where) {
+  if (!tool.is_object()) {
+    return bad_field(where, fmt::format("{} (expected an object)", shown(tool)));
+  }
+  Members members(tool, where + ".");
+  const std::string type = members.text("type").value_or("custom");
+  if (type != "custom") {
+    return unsupported(fmt::format("{}.type: {}", where, shown(type)), "custom is there");
+  }
+  members.take("cache_control");  // equal beginnings are found without it
+  Json out = read_function(members, "input_schema");
+  if (auto problem = members.finish()) return *problem;
+  return out;
+}
 
 class Reader {
  public:
@@ -72,8 +68,11 @@ class Reader {
     }
     for (const Field& field : kUnsupported) {
       const Json* value = members_.take(field.name);
-      if (value != nullptr && !field.neutral(*value)) members_.fail(unsupported(field.name));
+      if (value != nullptr && !field.neutral(*value)) {
+        members_.fail(unsupported(field.name, std::string(field.hint)));
+      }
     }
+    tools();
     messages();
     if (auto problem = members_.finish()) return *problem;
     auto call = call_.read("chat");
@@ -90,36 +89,58 @@ class Reader {
     call_.fields()["stop"] = *stop;
   }
 
-  void messages() {
+  void tools() {
+    const bool wanted = tools_wanted();
+    const Json* tools = members_.take("tools");
+    if (tools == nullptr) return;
+    if (!tools->is_array()) return members_.bad("tools", *tools, "an array");
     Json list = Json::array();
+    for (size_t i = 0; i < tools->size(); ++i) {
+      auto tool = read_tool(tools->at(i), fmt::format("tools[{}]", i));
+      if (auto* error = std::get_if<ApiError>(&tool)) return members_.fail(std::move(*error));
+      list.push_back(std::get<Json>(std::move(tool)));
+    }
+    if (!wanted || list.empty()) return;
+    call_.fields()["tools"] = list;
+    out_.tools = std::make_shared<const Json>(std::move(list));
+  }
+
+  bool tools_wanted() {
+    const Json* choice = members_.take("tool_choice");
+    if (choice == nullptr) return true;
+    if (!choice->is_object()) {
+      members_.bad("tool_choice", *choice, "an object");
+      return false;
+    }
+    Members inner(*choice, "tool_choice.");
+    const std::string type = inner.text("type").value_or("");
+    inner.text("name");
+    bool single = false;
+    inner.take("disable_parallel_tool_use", single);
+    out_.parallel_calls = !single;
+    if (type == "any" || type == "tool") {
+      inner.fail(unsupported("tool_choice.type: a call that must be",
+                             "auto and none are there; say in a message what is expected"));
+    } else if (type != "auto" && type != "none") {
+      inner.bad("type", type, "auto or none");
+    }
+    if (auto problem = inner.finish()) members_.fail(std::move(*problem));
+    return type == "auto";
+  }
+
+  void messages() {
     std::string system = call_.system();
     if (const Json* given = members_.take("system")) {
       auto text = text_of(*given, "system");
       if (auto* error = std::get_if<ApiError>(&text)) return members_.fail(std::move(*error));
       system = std::get<std::string>(std::move(text));
     }
-    if (!system.empty()) list.push_back({{"role", "system"}, {"content", system}});
     const Json* messages = members_.take("messages");
-    if (messages == nullptr || !messages->is_array() || messages->empty()) {
-      return members_.fail(bad_field("messages", "missing (expected the conversation)"));
-    }
-    for (size_t i = 0; i < messages->size(); ++i) {
-      const std::string where = fmt::format("messages[{}]", i);
-      const Json& role = (*messages)[i]["role"];
-      if (role != Json("user") && role != Json("assistant")) {
-        return members_.fail(bad_field(
-            where + ".role", fmt::format("{} (expected user or assistant)", shown(role))));
-      }
-      auto text = text_of((*messages)[i]["content"], where + ".content");
-      if (auto* error = std::get_if<ApiError>(&text)) return members_.fail(std::move(*error));
-      list.push_back({{"role", role}, {"content", std::get<std::string>(std::move(text))}});
-    }
-    if ((*messages)[messages->size() - 1]["role"] == Json("assistant")) {
-      return members_.fail(
-          unsupported(fmt::format("messages[{}].role: assistant at the end", messages->size() - 1),
-                      "an answer cannot be begun for the model; end with a message of the user"));
-    }
-    call_.fields()["messages"] = std::move(list);
+    auto list = read_messages(messages == nullptr ? Json() : *messages, system);
+    if (auto* error = std::get_if<ApiError>(&list)) return members_.fail(std::move(*error));
+    Json& read = std::get<Json>(list);
+    out_.after_tool = read[read.size() - 1]["role"] == Json("tool");
+    call_.fields()["messages"] = std::move(read);
   }
 
   Members members_;

@@ -3,6 +3,7 @@
 // Thread safety: values and pure functions.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <variant>
 
@@ -16,6 +17,9 @@ struct Message {
   std::string model;  // as it was asked for
   wire::Call call;    // a chat
   bool stream = false;
+  std::shared_ptr<const Json> tools{};  // as templates take them; null: none
+  bool parallel_calls = true;           // false: the first call of an answer counts
+  bool after_tool = false;              // the conversation ends with a tool's result
 };
 
 /// What the API has and Chimera does not is refused by name, and so is what nobody knows.

@@ -158,6 +158,12 @@ class Reader {
     if (out->models.name.find(':') != std::string::npos) {
       map.bad("name", *map.find("name"), kName);
     }
+    std::string dialect = "auto";
+    const std::string expected = "auto, " + kDialectNames.choices();
+    if (map.line("dialect", expected, dialect) && dialect != "auto") {
+      out->dialect = kDialectNames.find(dialect);
+      if (!out->dialect) map.bad("dialect", *map.find("dialect"), expected);
+    }
     const auto aliases = map.map("aliases");
     for (size_t i = 0; aliases && i < aliases->size(); ++i) alias(aliases->entry(i), out);
     map.finish();

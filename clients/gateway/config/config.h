@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "clients/gateway/access/browser.h"
 #include "clients/gateway/access/keys.h"
 #include "clients/gateway/api/composition.h"
+#include "clients/gateway/dialect/dialect.h"
 #include "clients/gateway/http/server.h"
 
 namespace chimera::gateway {
@@ -30,6 +32,7 @@ struct GatewayConfig {
   bool anonymous = false;   // text without a key, on loopback alone
   BrowserRules browser{};
   ModelNames models{};
+  std::optional<Dialect> dialect{};  // of the model; else its chat template is asked
   HttpLimits http{};
   std::chrono::seconds drain{300};  // for streams to end after SIGTERM
 };

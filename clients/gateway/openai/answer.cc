@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <ctime>
-#include <random>
 
 #include "base/json/writer.h"
+#include "clients/gateway/body/random_id.h"
 
 namespace chimera::gateway::openai {
 namespace {
@@ -78,8 +78,49 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
       logprobs_(asked.logprobs),
       alternatives_(asked.top_logprobs > 0),
       include_usage_(asked.include_usage),
+      stream_(asked.stream),
+      tools_(asked.tools),
       choices_(asked.calls.size()),
-      tally_(asked.calls.size(), asked.per_prompt) {}
+      tally_(asked.calls.size(), asked.per_prompt) {
+  reads({});
+}
+
+void Answer::reads(const Reading& reading) {
+  dialect_ = reading.dialect;
+  for (Choice& choice : choices_) choice.parser = make_parser(reading, tools_.list);
+}
+
+Json Answer::take(Choice& choice, std::vector<Piece> pieces) {
+  Json more = Json::object();
+  const auto grow = [&more](const char* name, const std::string& text) {
+    more[name] = more.value(name, "") + text;
+  };
+  for (Piece& piece : pieces) {
+    switch (piece.kind) {
+      case Piece::Kind::kText:
+        grow("content", piece.text);
+        choice.text += piece.text;
+        break;
+      case Piece::Kind::kReasoning:
+        grow("reasoning_content", piece.text);
+        choice.reasoning += piece.text;
+        break;
+      case Piece::Kind::kCall: {
+        if (!tools_.parallel && !choice.calls.empty()) break;
+        Json call = {
+            {"id", new_call_id(dialect_)},
+            {"type", "function"},
+            {"function",
+             {{"name", std::move(piece.text)}, {"arguments", std::move(piece.arguments)}}}};
+        choice.calls.push_back(call);
+        call["index"] = choice.calls.size() - 1;
+        more["tool_calls"].push_back(std::move(call));
+        break;
+      }
+    }
+  }
+  return more;
+}
 
 std::string Answer::on_token(size_t choice, const Json& event) {
   Choice& state = choices_[choice];
@@ -93,22 +134,26 @@ std::string Answer::on_token(size_t choice, const Json& event) {
                         {"top_logprobs", alternatives_of(event["top_logprobs"])}});
     state.logprobs.push_back(of_token[0]);
   }
-  std::string bytes;
-  if (!text.empty() || logprobs_ || !state.begun) {
-    bytes = sent(chunk(choice, text, std::move(of_token), nullptr));
-  }
-  state.text += text;
-  return bytes;
+  Json more = take(state, state.parser->push(text));
+  if (!stream_ || (more.empty() && !logprobs_ && state.begun)) return {};
+  return sent(chunk(choice, std::move(more), std::move(of_token), nullptr));
 }
 
 std::string Answer::on_done(size_t choice, const Json& done) {
   Choice& state = choices_[choice];
   tally_.done(choice, done);
-  if (const std::string* text = done["text"].string()) state.text = *text;
+  // Without token events; where there were some, for their logprobs, it has no text.
+  if (!stream_) take(state, state.parser->push(done.value("text", "")));
+  Json more = take(state, state.parser->finish());
   state.finish_reason = done.value("finish_reason", "");
-  Json last = chunk(choice, "", Json::array(), state.finish_reason);
+  if (!state.calls.empty() && state.finish_reason == "stop") state.finish_reason = "tool_calls";
+  if (!stream_) return {};
+  std::string bytes;
+  // Clients take the last chunk for one without words.
+  if (!more.empty()) bytes = sent(chunk(choice, std::move(more), Json::array(), nullptr));
+  Json last = chunk(choice, Json::object(), Json::array(), state.finish_reason);
   last["chimera"] = tally_.provenance();
-  return sent(std::move(last));
+  return bytes + sent(std::move(last));
 }
 
 std::string Answer::sent(Json chunk) const {
@@ -139,13 +184,14 @@ Json Answer::envelope(bool is_chunk) const {
   return {{"id", id_}, {"object", object}, {"created", created_}, {"model", model_}};
 }
 
-Json Answer::chunk(size_t choice, const std::string& text, Json logprobs, Json finish_reason) {
+Json Answer::chunk(size_t choice, Json more, Json logprobs, Json finish_reason) {
   Choice& state = choices_[choice];
   Json entry = {{"index", choice}};
+  const std::string text = more.value("content", "");
   if (api_ == Api::kChat) {
     Json delta = Json::object();
-    if (!state.begun) delta["role"] = "assistant";
-    if (!text.empty() || !state.begun) delta["content"] = text;
+    if (!state.begun) delta = {{"role", "assistant"}, {"content", ""}};
+    delta.update(more);
     entry["delta"] = std::move(delta);
   } else {
     entry["text"] = text;
@@ -155,7 +201,8 @@ Json Answer::chunk(size_t choice, const std::string& text, Json logprobs, Json f
   } else if (api_ == Api::kChat) {
     entry["logprobs"] = {{"content", std::move(logprobs)}, {"refusal", nullptr}};
   } else {
-    entry["logprobs"] = parallel(logprobs, characters(state.text), alternatives_);
+    entry["logprobs"] =
+        parallel(logprobs, characters(state.text) - characters(text), alternatives_);
   }
   entry["finish_reason"] = std::move(finish_reason);
   state.begun = true;
@@ -171,6 +218,17 @@ Json Answer::logprobs_of(const Choice& choice) const {
   return {{"content", choice.logprobs}, {"refusal", nullptr}};
 }
 
+/// As the API has it: null where calls are all there is.
+Json Answer::message_of(const Choice& choice) const {
+  const bool silent = choice.text.empty() && !choice.calls.empty();
+  Json out = {{"role", "assistant"},
+              {"content", silent ? Json() : Json(choice.text)},
+              {"refusal", nullptr}};
+  if (!choice.reasoning.empty()) out["reasoning_content"] = choice.reasoning;
+  if (!choice.calls.empty()) out["tool_calls"] = choice.calls;
+  return out;
+}
+
 std::string Answer::whole() {
   Json out = envelope(/*is_chunk=*/false);
   Json list = Json::array();
@@ -178,7 +236,7 @@ std::string Answer::whole() {
     const Choice& choice = choices_[i];
     Json entry = {{"index", i}};
     if (api_ == Api::kChat) {
-      entry["message"] = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+      entry["message"] = message_of(choice);
     } else {
       entry["text"] = choice.text;
     }
@@ -200,11 +258,10 @@ Json Answer::usage() const {
 }
 
 Job job_of(Completion asked) {
-  static thread_local std::mt19937_64 random{std::random_device()()};
-  std::string id =
-      fmt::format("{}-{:016x}", asked.api == Api::kChat ? "chatcmpl" : "cmpl", random());
+  std::string id = random_id(asked.api == Api::kChat ? "chatcmpl-" : "cmpl-");
   Job job{.model = asked.model, .stream = asked.stream, .shape = ErrorShape::kOpenAi};
   job.answerer = std::make_unique<Answer>(asked, std::move(id), std::time(nullptr));
+  job.after_tool = asked.after_tool;
   job.calls = std::move(asked.calls);
   return job;
 }

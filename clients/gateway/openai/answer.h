@@ -4,9 +4,11 @@
 // Thread safety: none.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "clients/gateway/dialect/parser.h"
 #include "clients/gateway/openai/completion.h"
 #include "clients/gateway/run/tally.h"
 
@@ -17,6 +19,7 @@ class Answer : public Answerer {
   /// `created` in seconds since 1970.
   Answer(const Completion& asked, std::string id, int64_t created);
 
+  void reads(const Reading& reading) override;
   std::string on_token(size_t choice, const Json& event) override;
   std::string on_done(size_t choice, const Json& done) override;
   std::string end() override;
@@ -26,13 +29,19 @@ class Answer : public Answerer {
 
  private:
   struct Choice {
-    std::string text;
+    std::string text, reasoning;
+    Json calls = Json::array();  // of tools
     std::string finish_reason;
     Json logprobs = Json::array();  // of the tokens, as the chat API has them
+    std::unique_ptr<Parser> parser;
     bool begun = false;
   };
+  /// Takes pieces into the choice. What they add to its message: content, reasoning, calls.
+  Json take(Choice& choice, std::vector<Piece> pieces);
   Json envelope(bool is_chunk) const;
-  Json chunk(size_t choice, const std::string& text, Json logprobs, Json finish_reason);
+  /// `more`: what the message grows by.
+  Json chunk(size_t choice, Json more, Json logprobs, Json finish_reason);
+  Json message_of(const Choice& choice) const;
   std::string sent(Json chunk) const;
   Json logprobs_of(const Choice& choice) const;
   Json usage() const;
@@ -40,7 +49,9 @@ class Answer : public Answerer {
   const Api api_;
   const std::string model_, id_;
   const int64_t created_;
-  const bool logprobs_, alternatives_, include_usage_;
+  const bool logprobs_, alternatives_, include_usage_, stream_;
+  const Tools tools_;
+  Dialect dialect_ = Dialect::kPlain;
   std::vector<Choice> choices_;
   Tally tally_;
 };

@@ -124,8 +124,13 @@ class Reader {
     }
     auto conversation = read_conversation(*messages, call_.system());
     if (auto* error = std::get_if<ApiError>(&conversation)) return members_.fail(*error);
+    if (!messages->empty()) {
+      out_.after_tool = messages->at(messages->size() - 1)["role"] == Json("tool");
+    }
     wire_["messages"] = std::get<Json>(std::move(conversation));
     call_.take(members_, "chat_template_kwargs");
+    out_.tools = take_tools(members_);
+    if (out_.tools.list) wire_["tools"] = *out_.tools.list;
     add_calls("chat");
   }
 

@@ -10,6 +10,7 @@
 
 #include "clients/gateway/api/api_error.h"
 #include "clients/gateway/api/composition.h"
+#include "clients/gateway/openai/tools.h"
 #include "clients/gateway/run/job.h"
 #include "clients/wire/protocol.h"
 
@@ -26,6 +27,8 @@ struct Completion {
   bool include_usage = false;  // of a stream
   bool logprobs = false;
   int64_t top_logprobs = 0;  // alternatives beside them
+  Tools tools{};
+  bool after_tool = false;  // of a chat: it ends with a tool's result
 };
 
 /// Reads the body of a request. What the API has and Chimera does not is refused by name, and so is

@@ -133,6 +133,24 @@ TEST(Completion, MessagesAsTemplatesTakeThem) {
             R"({"role":"assistant","content":"c"}])");
 }
 
+TEST(Completion, ToolsGoToTheTemplate) {
+  const std::string chat =
+      R"({"model":"demo","messages":[{"role":"user","content":"x"}],)"
+      R"("tools":[{"type":"function","function":{"name":"f","strict":false}}])";
+  const std::string written =
+      R"([{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}])";
+  const auto tools = [&](const std::string& more) {
+    auto out = read(Api::kChat, chat + more + "}");
+    if (auto* error = std::get_if<ApiError>(&out)) return error->text();
+    return std::get<wire::Chat>(std::get<Completion>(out).calls[0]).conversation.tools_json;
+  };
+  EXPECT_EQ(tools(""), written);
+  EXPECT_EQ(tools(R"(,"tool_choice":"auto")"), written);
+  EXPECT_EQ(tools(R"(,"tool_choice":"none")"), "");
+  EXPECT_EQ(refused(Api::kChat, chat + R"(,"tool_choice":"required"})").code,
+            "unsupported_parameter");
+}
+
 TEST(Completion, ErrorsNameTheFieldOfTheApi) {
   const auto param = [](const std::string& fields) {
     return refused(Api::kText, R"({"prompt":"p","model":"demo",)" + fields + "}").param;

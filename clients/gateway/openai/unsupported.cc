@@ -30,9 +30,7 @@ constexpr std::array kBoth = {
 };
 constexpr std::array kChatOnly = {
     Field{"response_format", plain_text, "{\"type\": \"text\"} is there"},
-    Field{"tools", empty},
-    Field{"tool_choice", no_tool},
-    Field{"functions", empty},
+    Field{"functions", empty, "tools are there"},
     Field{"function_call", no_tool},
     Field{"modalities", text_only},
     Field{"audio", never},
@@ -42,7 +40,6 @@ constexpr std::array kChatOnly = {
     Field{"verbosity", never},
     Field{"store", no},
     Field{"service_tier", any_tier},
-    Field{"parallel_tool_calls", always},  // of tools that there are none of
     Field{"metadata", always},
     Field{"safety_identifier", always},
     Field{"prompt_cache_key", always},  // equal beginnings are found without it

@@ -3,12 +3,15 @@
 // Thread safety: none; by the thread of the server's loop.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json/json.h"
 #include "clients/gateway/api/api_error.h"
+#include "clients/gateway/dialect/dialect.h"
 #include "clients/gateway/run/tally.h"
 #include "clients/gateway/run/watch.h"
 #include "clients/wire/protocol.h"
@@ -19,6 +22,9 @@ namespace chimera::gateway {
 class Answerer {
  public:
   virtual ~Answerer() = default;
+
+  /// Of a chat, before the first event: how the texts are to be read.
+  virtual void reads(const Reading&) {}
 
   /// Each takes an event of a choice and returns what a stream sends for it, perhaps nothing.
   virtual std::string on_token(size_t choice, const Json& event) = 0;
@@ -37,9 +43,13 @@ struct Job {
   std::vector<wire::Call> calls{};  // generate or chat, one for each choice
   std::string model{};              // as it was asked for
   bool stream = false;
+  bool after_tool = false;  // of a chat: it ends with a tool's result
   ErrorShape shape = ErrorShape::kOpenAi;
   std::unique_ptr<Answerer> answerer{};
   std::unique_ptr<RunWatch> watch{};  // null: nobody counts
+  /// Called before the calls are sent, and answers when they may be; an error is that of the run.
+  using Ready = std::function<void(std::optional<ApiError>)>;
+  std::function<void(Job&, Ready)> prepare{};
 };
 
 /// The options of a call of a Job.

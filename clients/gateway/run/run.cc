@@ -49,11 +49,20 @@ class Run : public std::enable_shared_from_this<Run> {
         return fail(std::move(*error));
       }
     }
+    if (!job_.prepare) return go_on();
+    job_.prepare(job_, [self = shared_from_this()](std::optional<ApiError> problem) {
+      if (self->ended_) return;
+      if (problem) return self->fail(std::move(*problem));
+      self->go_on();
+    });
+  }
+
+ private:
+  void go_on() {
     if (needs_module_list()) return ask_modules();
     send_all();
   }
 
- private:
   bool needs_module_list() {
     return caller_.modules &&
            std::any_of(job_.calls.begin(), job_.calls.end(),
