@@ -84,10 +84,14 @@ class DeploymentCheck {
          fmt::format("{} ({}, {} layers, hidden {}, {} experts)", dir, model->model_type,
                      model->num_layers, model->hidden_size, model->num_experts));
     if (!checkpoint->quantization().empty()) line("weights", checkpoint->quantization());
-    const auto chat = load_chat_template(*checkpoint);
+    const std::string& named = config_.backbone.chat_template;
+    const auto chat =
+        named.empty() ? load_chat_template(*checkpoint) : load_chat_template(*checkpoint, named);
+    if (!named.empty()) good("backbone.chat_template", chat.status());
     line("chat", !chat.ok()         ? chat.status().to_string()
                  : *chat == nullptr ? "no template"
-                                    : "by the checkpoint's template");
+                 : named.empty()    ? "by the checkpoint's template"
+                                    : "by " + named);
     if (!good("backbone.path", check_checkpoint_tensors(*checkpoint, *model)) ||
         !good("backbone.path", check_checkpoint_numbers(*checkpoint, *model)))
       return;

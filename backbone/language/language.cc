@@ -1,5 +1,7 @@
 #include "backbone/language/language.h"
 
+#include "base/io/env.h"
+
 namespace chimera {
 namespace {
 
@@ -22,6 +24,22 @@ Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const Checkpoint&
   auto parsed =
       ChatTemplate::parse(*config ? std::string_view(**config) : std::string_view(), "", "");
   if (!parsed.ok()) return parsed.status().with_context(checkpoint.dir());
+  return parsed;
+}
+
+Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const Checkpoint& checkpoint,
+                                                               const std::string& file) {
+  const auto text = read_file(Env::system(), file, kMostTokenizerBytes);
+  if (!text.ok()) return text.status();
+  if (text->empty()) {
+    return Status(Code::kInvalidArgument, file + ": empty (expected a chat template)");
+  }
+  const auto config = checkpoint.side_file("tokenizer_config.json", kMostTokenizerBytes);
+  if (!config.ok()) return config.status();
+  // With tools as well: one that the checkpoint names "tool_use" would be taken else.
+  auto parsed =
+      ChatTemplate::parse(*config ? std::string_view(**config) : std::string_view(), *text, *text);
+  if (!parsed.ok()) return parsed.status().with_context(file);
   return parsed;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
@@ -18,5 +19,9 @@ Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const Checkpoint& checkp
 
 /// Null when the checkpoint has none. Errors as of ChatTemplate::parse.
 Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const Checkpoint& checkpoint);
+/// From a file in the place of the checkpoint's own, with the checkpoint's special tokens. Errors as
+/// of read_file and ChatTemplate::parse, and invalid_argument for a file without any text.
+Result<std::shared_ptr<const ChatTemplate>> load_chat_template(const Checkpoint& checkpoint,
+                                                               const std::string& file);
 
 }  // namespace chimera

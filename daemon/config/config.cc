@@ -33,7 +33,7 @@ class Reader {
     const MapReader top(root, "", kDeploymentKeys, problems_);
     if (!top.valid()) return;
     format(top);
-    backbone(top, &out->backbone.path, &out->backbone.precision);
+    backbone(top, out);
     if (const YamlNode* node = top.find("composition"))
       composition(*node, "composition", &out->composition);
     read_security(top, values_, problems_, &out->security);
@@ -94,7 +94,7 @@ class Reader {
     out->libraries.in_process = text == "allow";
   }
 
-  void backbone(const MapReader& top, std::string* path, PrecisionPlan* precision) {
+  void backbone(const MapReader& top, DeploymentConfig* out) {
     const YamlNode* node = top.find("backbone");
     if (node == nullptr) {
       problems_.add(top.at(), "backbone.path: missing (expected the directory of a checkpoint)");
@@ -105,8 +105,10 @@ class Reader {
     if (map.find("path") == nullptr) {
       problems_.add(map.at(), "backbone.path: missing (expected the directory of a checkpoint)");
     }
-    values_.path(map, "path", "the directory of a checkpoint", path);
-    precisions(map, precision);
+    values_.path(map, "path", "the directory of a checkpoint", &out->backbone.path);
+    precisions(map, &out->backbone.precision);
+    values_.path(map, "chat_template", "a file with a chat template",
+                 &out->backbone.chat_template);
   }
 
   /// A name, or a map from classes of tensors to names.

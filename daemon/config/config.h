@@ -46,6 +46,7 @@ struct DeploymentConfig {
   struct {
     std::string path;
     PrecisionPlan precision;
+    std::string chat_template;  // a file; "": the checkpoint's own
   } backbone;
   CompositionSpec composition;
   struct {

@@ -26,7 +26,13 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   auto tokenizer = load_tokenizer(*checkpoint);
   if (!tokenizer.ok()) return tokenizer.status();
   out.tokenizer = std::move(*tokenizer);
-  // A bad template costs the `chat` call only.
+  if (!config.backbone.chat_template.empty()) {
+    auto named = load_chat_template(*checkpoint, config.backbone.chat_template);
+    if (!named.ok()) return named.status().with_context("backbone.chat_template");
+    out.chat_template = std::move(*named);
+    return out;
+  }
+  // A bad template of the checkpoint's costs the `chat` call only.
   auto chat = load_chat_template(*checkpoint);
   out.chat_template_problem = chat.status();
   if (chat.ok()) out.chat_template = std::move(*chat);

@@ -25,6 +25,8 @@ struct Compared {
 
 const Compared kCompared[] = {
     {"backbone.precision", [](const DeploymentConfig& c) { return text(c.backbone.precision); }},
+    {"backbone.chat_template",
+     [](const DeploymentConfig& c) { return text(c.backbone.chat_template); }},
     {"serve.endpoint", [](const DeploymentConfig& c) { return text(c.serve.endpoint); }},
     {"serve.insecure", [](const DeploymentConfig& c) { return text(c.serve.insecure); }},
     {"serve.max_sequences", [](const DeploymentConfig& c) { return text(c.serve.max_sequences); }},

@@ -138,6 +138,7 @@ class Daemon:
                  start: bool = True, one_heap: bool = False,
                  descriptors: tuple[int, int] | None = None, address_space: int | None = None,
                  log_level: str = "info",
+                 chat_template: pathlib.Path | None = None,
                  control: str | None = None, security: dict[str, str] | None = None,
                  client_options: dict[str, Any] | None = None,
                  trust: dict[str, Any] | None = None, in_process: bool = False) -> None:
@@ -170,6 +171,8 @@ class Daemon:
             "state": str(self.work / "state"),
             "threads": threads,
         }
+        if chat_template:
+            config["backbone"]["chat_template"] = str(chat_template)
         if memory:
             config["memory"] = memory
         if watch:

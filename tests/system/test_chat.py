@@ -15,7 +15,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import BIN, GOLDEN, SHARED_GOLDEN, Daemon, run
+from harness import BIN, GOLDEN, SHARED_GOLDEN, SOURCE, Daemon, run
 import chimera_client
 
 TEMPLATE = """{{- bos_token }}
@@ -81,6 +81,19 @@ class ChatTest(unittest.TestCase):
         self.assertEqual(list(whole), [])
         self.assertEqual(whole.done["text"], expected["text"])
         self.assertEqual(whole.done["tokens"], expected["tokens"])
+
+    def test_special_tokens_are_text_where_they_are_asked_for(self) -> None:
+        # Nearly uniform, so that some of the tokens are special.
+        options = {"temperature": 100, "seed": 1, "ignore_eos": True, "max_tokens": 200, "stream": False}
+        hidden = self.client.call("chat", messages=self.HELLO, **options)
+        shown = self.client.call("chat", messages=self.HELLO, skip_special=False, **options)
+        self.assertEqual(shown["tokens"], hidden["tokens"])
+        special = [token["content"] for token in json.loads((GOLDEN / "tiny312_tokenizer.json").read_text())["added_tokens"]
+                   if token["special"] and token["id"] in shown["tokens"]]
+        self.assertGreater(len(special), 1)
+        for text in special:
+            self.assertIn(text, shown["text"])
+            self.assertNotIn(text, hidden["text"])
 
     def test_variables_reach_the_template_in_order(self) -> None:
         text, _ = self.client.render_chat(self.HELLO, add_generation_prompt=False,
@@ -178,6 +191,32 @@ class OnATerminal(unittest.TestCase):
                                 {"LANG": "xx_XX.ISO-8859-1"}):
                 with self.subTest(environment=environment):
                     self.assertIn(f"heard: <{line}>", self.talk(daemon, line, environment))
+
+
+class TemplateOfTheDeployment(unittest.TestCase):
+    def test_it_is_taken_in_the_place_of_the_checkpoints_own(self) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            tool_use = {"name": "tool_use", "template": "T"}
+            model = checkpoint(Path(scratch) / "model", {"bos_token": "<|begin_of_text|>", "chat_template": [tool_use]})
+            path = Path(scratch) / "mine.jinja"
+            path.write_text("{{ bos_token }}{{ messages[0].content }}")
+            with Daemon(model, chat_template=path) as daemon, daemon.client() as client:
+                for tools in ([], [{"type": "function"}]):
+                    self.assertEqual(client.render_chat([{"role": "user", "content": "x"}], tools=tools)[0],
+                                     "<|begin_of_text|>x")
+            for text, told in (("{% if %}", "template line 1"), ("", "empty"), (None, "mine.jinja")):
+                path.unlink() if text is None else path.write_text(text)
+                with self.subTest(text=text), self.assertRaises(AssertionError) as caught:
+                    Daemon(model, chat_template=path)
+                self.assertIn("backbone.chat_template", str(caught.exception))
+                self.assertIn(told, str(caught.exception))
+
+    def test_the_demos_joins_what_was_said(self) -> None:
+        demo = SOURCE / "configs" / "demo.jinja"
+        with tempfile.TemporaryDirectory() as scratch, \
+                Daemon(checkpoint(Path(scratch) / "model"), chat_template=demo) as daemon, daemon.client() as client:
+            said = [{"role": "system", "content": "a"}, {"role": "user", "content": "b\n"}, {"role": "user", "content": "c"}]
+            self.assertEqual(client.render_chat(said)[0], "a\n\nb\n\n\nc")
 
 
 class WithoutAUsableTemplate(unittest.TestCase):
