@@ -68,6 +68,9 @@ void add_status_commands(std::vector<Command>& commands);
 /// key, audit (trust.cc).
 void add_trust_commands(std::vector<Command>& commands);
 
+/// top (top.cc).
+void add_top_command(std::vector<Command>& commands);
+
 /// Set by Ctrl-C; a second one ends the program.
 bool interrupted();
 /// Forgets a Ctrl-C that was dealt with; returns whether there was one.

@@ -23,6 +23,7 @@ std::vector<Command> all_commands() {
   add_control_commands(commands);
   add_job_commands(commands);
   add_status_commands(commands);
+  add_top_command(commands);
   add_trust_commands(commands);
   return commands;
 }

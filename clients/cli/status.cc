@@ -191,11 +191,6 @@ Outcome shutdown(const Invocation& run) {
   return 0;
 }
 
-Outcome top(const Invocation&) {
-  return Error{"unimplemented", "top: not available in this version",
-               "use `chimera stats` and `chimera routing`"};
-}
-
 }  // namespace
 
 void add_status_commands(std::vector<Command>& commands) {
@@ -218,7 +213,6 @@ void add_status_commands(std::vector<Command>& commands) {
                         return show(run, wire::Info{});
                       }});
   commands.push_back({"health", "", "is it there?", 0, 0, {}, health});
-  commands.push_back({"top", "", "live view (not available yet)", 0, 0, {}, top});
   commands.push_back({"drain", "[--timeout S]", "refuse new requests, wait for live ones", 0, 0,
                       [](po::options_description& options) {
                         options.add_options()("timeout", po::value<Whole>()->value_name("S"),

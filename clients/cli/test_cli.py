@@ -63,6 +63,30 @@ class CliTest(scripted.Scripted):
         self.assertEqual(sent["logit_bias"], {"5": -100.0, "7": 2.5})
         self.assertEqual((sent["frequency_penalty"], sent["presence_penalty"]), (0.5, -1.0))
 
+    def test_top_tells_what_happened_between_two_looks(self):
+        looks = iter([(10, 1.0, 100), (30, 0.5, 140)])  # tokens of the layer, the backbone's share, tokens of all
+
+        def script(request):
+            if request["call"] == "stats":
+                self.look = next(looks)
+                yield done(epoch=3, composition="sha256:1", engine={"generated_tokens": self.look[2], "live": 1})
+            elif request["call"] == "modules":
+                yield done(modules=[{"name": "legal", "version": "1.2.0", "state": "loaded", "bias": 0.5,
+                                     "resident_bytes": 4096}])
+            else:
+                shares = {"backbone": self.look[1], "legal": 1 - self.look[1]}
+                yield done(layers=[{"layer": 0, "tokens": self.look[0],
+                                    "modules": {name: {"share": share, "experts": []} for name, share in shares.items()}}])
+
+        self.daemon(script)
+        ran = self.run_cli("--json", "top", "--once", "--interval", "0.05")
+        self.assertEqual(ran.stderr, "")
+        top = json.loads(ran.stdout)
+        # Of 20 tokens' mass 15 went to legal: it had none of the first 10, half of the 30.
+        self.assertEqual([(m["name"], m["share_now"]) for m in top["modules"]], [("backbone", 0.25), ("legal", 0.75)])
+        self.assertAlmostEqual(top["tokens_per_second"] * top["seconds"], 40)
+        self.assertEqual((top["epoch"], top["live"], top["modules"][1]["resident_bytes"]), (3, 1, 4096))
+
     def test_no_modules_means_the_backbone_alone(self):
         self.daemon(lambda r: [GENERATED])
         self.assertEqual(self.run_cli("generate", "x", "--no-modules").returncode, 0)
@@ -603,7 +627,7 @@ class CliTest(scripted.Scripted):
         self.daemon(lambda r: [])
         for arguments in ([], ["helth"], ["bias", "a"], ["bias", "a", "x"], ["rollback", "0"], ["health", "extra"],
                           ["generate", "x", "--max-token", "3"], ["generate", "x", "--bias", "legal"],
-                          ["load", "/m", "--in-flight", "later"], ["load", "/m", "--enabled", "--disabled"], ["top"], ["helth", "--help"],
+                          ["load", "/m", "--in-flight", "later"], ["load", "/m", "--enabled", "--disabled"], ["top", "--interval", "0"], ["helth", "--help"],
                           ["generate", "x", "--modules", "a", "--no-modules"],
                           ["generate", "x", "--modules", ","], ["generate", "x", "--logprobs"],
                           ["generate", "x", "--seed", "-1"], ["drain", "--timeout", "-1"],
@@ -612,7 +636,7 @@ class CliTest(scripted.Scripted):
                           ["load", "/m", "--bias", "inf"], ["generate", "x", "--bias", "legal=nan"],
                           *(["generate", "x", *wrong] for wrong in OUT_OF_RANGE)):
             ran = self.run_cli(*arguments)
-            self.assertEqual(ran.returncode, 1 if arguments == ["top"] else 2, arguments)
+            self.assertEqual(ran.returncode, 2, arguments)
             self.assertTrue(ran.stderr.startswith("chimera: "), ran.stderr)
         self.assertEqual(self.peer.requests, [])
 

@@ -37,13 +37,13 @@ class ExitTest(scripted.Scripted):
         arguments = {
             "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "load": ["/m"], "unload": ["a"],
             "revoke": ["a"], "bias": ["a", "1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
-            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"],
+            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"], "top": ["--once", "--interval", "0.05"],
         }
         listed = subprocess.run([scripted.CHIMERA, "--help"], capture_output=True, text=True, check=True).stdout
         names = [line.split()[0] for line in listed.splitlines()
                  if line.startswith("  ") and not line.startswith(("  ipc:", "  --"))]
         self.assertGreater(len(names), 20)
-        return [[name, *arguments.get(name, [])] for name in names if name != "top"]
+        return [[name, *arguments.get(name, [])] for name in names]
 
     def test_lost_output_is_a_failure_of_every_command(self):
         self.daemon(lambda r: [ANSWERS.get(r["call"], CHANGE)])
