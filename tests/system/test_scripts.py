@@ -1,5 +1,6 @@
 """./quickstart and ./check as one watches them: progress on one line, silence about what does not
 matter, the whole truth when a step fails. cmake, apt-get and dpkg-query are stood in for."""
+import json
 import os
 import pathlib
 import pty
@@ -10,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from harness import SOURCE
+from harness import BUILD, SLOW, SOURCE
 
 NINJA = """#!/bin/sh
 case "$*" in *--preset*) echo configured; exit 0 ;; esac
@@ -106,6 +107,34 @@ class Scripts(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("debconf: delaying", done.stderr)
         self.assertNotIn("after", done.stdout)
+
+    @unittest.skipIf(SLOW > 1, "a script is the same in every build")
+    def test_what_quickstart_ends_with_works(self) -> None:
+        self.tool("cmake", "#!/bin/sh\nexit 0\n")  # all is built
+        self.tool("dpkg-query", "#!/bin/sh\necho install ok installed\n")
+        (self.root / "run").mkdir(mode=0o700)
+        environment = {**self.environment, "CHIMERA_BUILD": str(BUILD), "XDG_RUNTIME_DIR": str(self.root / "run")}
+        process = subprocess.Popen([SOURCE / "quickstart"], env=environment, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        assert process.stdout is not None
+        shown = ""
+        try:
+            for line in process.stdout:
+                shown += line
+                if line.startswith("Ctrl-C here ends"):
+                    break
+            command = shown[shown.rindex("  curl http://"):shown.rindex("Ctrl-C")]
+            ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+            answer = json.loads(ran.stdout)
+            self.assertTrue(answer["choices"][0]["message"]["content"], ran.stdout)
+            self.assertIn(shown.rsplit("API: ", 1)[1].split()[0] + "/v1/", command)
+            os.killpg(process.pid, signal.SIGINT)
+            self.assertIn("Stopped.", process.communicate(timeout=120)[0])
+            self.assertEqual(process.returncode, 130)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.communicate(timeout=120)
 
     def test_ctrl_c_ends_a_build_with_130(self) -> None:
         # exec: a shell that is just forking would die of the signal and leave a sleep that never got it.
