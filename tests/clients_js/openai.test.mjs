@@ -74,9 +74,9 @@ test("errors are those that the client knows", async () => {
   const wrong = new OpenAI({ baseURL: base + "/v1", apiKey: "wrong", maxRetries: 0 });
   await assert.rejects(wrong.models.list(), OpenAI.AuthenticationError);
   await assert.rejects(client.chat.completions.create({ model: "gpt-4", messages }), OpenAI.NotFoundError);
-  await assert.rejects(client.chat.completions.create({ ...greedy, messages, logit_bias: { 5: 1 } }), (error) => {
+  await assert.rejects(client.chat.completions.create({ ...greedy, messages, verbosity: "low" }), (error) => {
     assert.ok(error instanceof OpenAI.BadRequestError);
-    assert.equal(error.param, "logit_bias");
+    assert.equal(error.param, "verbosity");
     return true;
   });
 });
