@@ -72,6 +72,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     segment.poisoned = segment.lost_call = segment.late = false;
     segment.dropped = 0;
     segment.failure = Status();
+    if (segment.last_row != nullptr) *segment.last_row = {};
     const RoutingTable* table = segment.view->table.get();
     if (runs.empty() || runs.back().table != table) runs.push_back({table, rows, 0});
     runs.back().rows += segment.rows;

@@ -44,11 +44,12 @@ struct RoutingTrace {
 
 struct RoutedSegment {
   const RouteView* view = nullptr;
-  int64_t rows = 0;                // as many as the BatchSegment has tokens
-  SequenceUsage* usage = nullptr;  // may be null
-  RoutingTrace* trace = nullptr;   // may be null; grown as needed
-  int64_t trace_row = 0;           // first row of this segment inside the trace
-  uint64_t deadline_ns = 0;        // of its request, as steady_ns; 0: none
+  int64_t rows = 0;                   // as many as the BatchSegment has tokens
+  SequenceUsage* usage = nullptr;     // may be null
+  SequenceUsage* last_row = nullptr;  // out: the usage of its last row alone; may be null
+  RoutingTrace* trace = nullptr;      // may be null; grown as needed
+  int64_t trace_row = 0;              // first row of this segment inside the trace
+  uint64_t deadline_ns = 0;           // of its request, as steady_ns; 0: none
   bool poisoned = false;   // out: a non-finite value, or a failed expert, in one of its rows; from
                            // that layer on its FFN output is 0 and its results must be discarded
   bool lost_call = false;  // out: poisoned by a forward that failed, not by what it computed

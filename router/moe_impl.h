@@ -52,6 +52,7 @@ struct MoeRouter::Impl {
   void choose(size_t layer, int64_t row);
   void account(size_t layer);
   void account_segment(const LayerTable& table, RoutedSegment& segment, int64_t row0, size_t layer);
+  void account_last_row(const LayerTable& table, RoutedSegment& segment, int64_t row);
   void account_run(size_t layer, const Run& run);
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);

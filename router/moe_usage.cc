@@ -33,9 +33,20 @@ void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& se
       trace.weights[static_cast<size_t>(at)] = c.weight;
     }
   }
+  if (segment.last_row != nullptr) account_last_row(table, segment, row0 + segment.rows - 1);
   if (segment.usage == nullptr) return;
   for (size_t m = 0; m < modules.size(); ++m) {
     if (mass[m] > 0.0) segment.usage->add(modules[m]->name(), mass[m]);
+  }
+}
+
+void MoeRouter::Impl::account_last_row(const LayerTable& table, RoutedSegment& segment,
+                                       int64_t row) {
+  const auto& modules = segment.view->table->modules();
+  for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+    const GateChoice& c = choices_of(row)[j];
+    const auto owner = static_cast<size_t>(table.owner[static_cast<size_t>(c.expert)]);
+    segment.last_row->add(modules[owner]->name(), static_cast<double>(c.mass));
   }
 }
 

@@ -77,6 +77,7 @@ void describe_options(V& v, Generate& c) {
   v.boolean("logprobs", c.logprobs, "natural logarithms of the tokens' probabilities");
   v.integer(range::top_logprobs, c.top_logprobs,
             "the most likely tokens at each place, this many; above 0 `logprobs` come as well");
+  v.boolean("shares", c.shares, "modules' shares of each token, in its event");
   v.boolean("stream", c.stream, "token events; false: the whole answer in `done`");
   v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
   v.modules(c.modules, "narrows what the composition offers");

@@ -55,6 +55,7 @@ struct Generate {
   bool skip_special = true;
   bool logprobs = false;
   int64_t top_logprobs = 0;
+  bool shares = false;
   bool stream = true;
   std::optional<int64_t> deadline_ms;
   ModuleFilter modules;

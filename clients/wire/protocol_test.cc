@@ -110,6 +110,7 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
                         {"ignore_eos", true},
                         {"skip_special", false},
                         {"logprobs", true},
+                        {"shares", true},
                         {"stream", false},
                         {"deadline_ms", 1500},
                         {"modules",
@@ -133,7 +134,8 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
   EXPECT_EQ(call.top_logprobs, 3);
   EXPECT_EQ(call.seed, 9223372036854775807u);
   EXPECT_EQ(call.stop, (std::vector<std::string>{"\n\n", "END"}));
-  EXPECT_TRUE(call.ignore_eos && !call.skip_special && call.logprobs && !call.stream);
+  EXPECT_TRUE(call.ignore_eos && !call.skip_special && call.logprobs && call.shares);
+  EXPECT_FALSE(call.stream);
   EXPECT_EQ(call.deadline_ms, 1500);
   EXPECT_EQ(call.modules.only, std::vector<std::string>{"legal"});
   EXPECT_EQ(call.modules.exclude, std::vector<std::string>{"bio"});

@@ -124,6 +124,41 @@ INSTANTIATE_TEST_SUITE_P(Families, EngineGolden,
                          testing::Values("flex_olmo_f32", "olmoe_f32", "mixtral_f32"),
                          [](const auto& family) { return family.param; });
 
+TEST_F(EngineTest, SharesOfATokenAreThoseOfThePositionItWasDrawnFrom) {
+  auto engine = make();
+  EngineRequest request = greedy(prompt(3, 9), 4);
+  request.want_shares = true;
+  const auto sink = submit(*engine, request);
+  const DoneEvent done = sink->done();
+  ASSERT_EQ(sink->tokens().size(), 4u);
+  // A score of all but the last token ran the very positions: what the answer's shares leave to the
+  // prompt but its last position is what a score of it without that position has.
+  std::map<std::string, double> sums;
+  for (const TokenEvent& token : sink->tokens()) {
+    double total = 0.0;
+    for (const auto& [name, share] : token.shares) {
+      total += share;
+      sums[name] += share;
+    }
+    EXPECT_NEAR(total, 1.0, 1e-6);
+  }
+  EngineRequest score = greedy(prompt(3, 8), 1);
+  score.kind = EngineRequest::Kind::kScore;
+  const DoneEvent before = submit(*engine, score)->done();
+  const double positions = 8 + 4;  // the last token was drawn, not run
+  for (const auto& [name, module] : done.modules) {
+    EXPECT_NEAR(module.share * positions, before.modules.at(name).share * 8 + sums[name], 1e-4)
+        << name;
+  }
+}
+
+TEST_F(EngineTest, SharesAreForThoseWhoAsk) {
+  auto engine = make();
+  const auto sink = submit(*engine, greedy(prompt(3, 9), 2));
+  sink->done();
+  for (const TokenEvent& token : sink->tokens()) EXPECT_TRUE(token.shares.empty());
+}
+
 TEST_F(EngineTest, ReportsWhatARequestCostAndWhoAnswered) {
   auto engine = make();
   EngineRequest request = greedy(prompt(1, 20), 12);

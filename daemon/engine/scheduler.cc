@@ -171,6 +171,7 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
   routed.view = s.view.get();
   routed.rows = run.tokens;
   routed.usage = &s.usage;
+  if (s.request.want_shares) routed.last_row = &s.last_usage;
   routed.trace = s.routing.get();
   routed.trace_row = s.computed;
   if (s.request.deadline) routed.deadline_ns = steady_ns(*s.request.deadline);

@@ -197,6 +197,7 @@ std::vector<ModuleStatus> Registry::modules() const {
     const CompositionModule& entry = is.loaded.composition.modules[i];
     ModuleStatus status = describe(*is.loaded.modules[i],
                                    entry.enabled ? ModuleState::kActive : ModuleState::kDisabled);
+    status.path = entry.path;
     status.enabled = entry.enabled;
     status.bias = entry.bias;
     out.push_back(std::move(status));

@@ -46,6 +46,7 @@ inline constexpr auto kModuleStateNames =
 
 struct ModuleStatus {
   std::string name, version, domain, description, digest, license;
+  std::string path;  // directory; empty while loading and of what is retiring
   Attach attach = Attach::kAppend;
   ModuleKind kind = ModuleKind::kWeights;
   bool enabled = true;

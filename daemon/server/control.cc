@@ -147,10 +147,12 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
     Json jobs = Json::array();
     for (const JobStatus& job : context.options.registry->jobs()) jobs.push_back(to_json(job));
     Json kept = to_json(context.options.registry->library_stats())["kept_images"];
-    live->answer(
-        encode_reply(live->id(), with_epoch(context, {{"modules", std::move(modules)},
-                                                      {"jobs", std::move(jobs)},
-                                                      {"kept_libraries", std::move(kept)}})));
+    Json fields = {{"modules", std::move(modules)},
+                   {"jobs", std::move(jobs)},
+                   {"kept_libraries", std::move(kept)}};
+    const Composition composition = context.options.registry->composition();
+    if (composition.top_k) fields["top_k"] = *composition.top_k;
+    live->answer(encode_reply(live->id(), with_epoch(context, std::move(fields))));
   });
 }
 

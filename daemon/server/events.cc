@@ -116,6 +116,7 @@ Answer encode_token(std::string_view id, const TokenEvent& event, const Tokenize
               {"epoch", event.epoch}};
   if (event.logprob) out["logprob"] = *event.logprob;
   if (!event.top.empty()) out["top_logprobs"] = choices_json(event.top, tokenizer);
+  if (!event.shares.empty()) out["shares"] = event.shares;
   return {write_json(out), nullptr, /*final=*/false};
 }
 

@@ -37,7 +37,12 @@ TEST(ServerEvents, TokenHasTheFieldsOfTheContract) {
                                         {"token", 5},
                                         {"logprob", -0.5},
                                         {"epoch", 7}}));
-  EXPECT_FALSE(json_of(encode_token("r", {5, "", std::nullopt, 7}).body).contains("logprob"));
+  const Json least = json_of(encode_token("r", {5, "", std::nullopt, 7}).body);
+  EXPECT_FALSE(least.contains("logprob") || least.contains("shares"));
+  TokenEvent shared{5, "", std::nullopt, 7};
+  shared.shares = {{"backbone", 0.75}, {"legal", 0.25}};
+  EXPECT_EQ(json_of(encode_token("r", shared).body)["shares"],
+            (Json{{"backbone", 0.75}, {"legal", 0.25}}));
 }
 
 TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {

@@ -101,6 +101,7 @@ Json to_json(const ModuleStatus& module) {
               {"experts", module.experts},
               {"resident_bytes", module.resident_bytes},
               {"state", state_of(module)}};
+  if (!module.path.empty()) out["path"] = module.path;
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.job) out["job"] = to_json(*module.job);
   if (module.library) out["library"] = library_json(*module.library);
@@ -130,14 +131,17 @@ Json to_json(const EpochRecord& record) {
   for (const CompositionModule& module : record.composition.modules) {
     modules.push_back({{"name", module.name},
                        {"version", module.version},
+                       {"path", module.path},
                        {"enabled", module.enabled},
                        {"bias", module.bias}});
   }
-  return {{"epoch", record.epoch},
-          {"time", record.time},
-          {"composition", record.composition.digest()},
-          {"modules", std::move(modules)},
-          {"revoked", record.revoked}};
+  Json out = {{"epoch", record.epoch},
+              {"time", record.time},
+              {"composition", record.composition.digest()},
+              {"modules", std::move(modules)},
+              {"revoked", record.revoked}};
+  if (record.composition.top_k) out["top_k"] = *record.composition.top_k;
+  return out;
 }
 
 Json to_json(const EngineStats& stats) {

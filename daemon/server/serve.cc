@@ -156,6 +156,7 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
   request.skip_special = call.skip_special;
   request.want_logprobs = call.logprobs || call.top_logprobs > 0;
   request.top_logprobs = call.top_logprobs;
+  request.want_shares = call.shares;
   request.modules = selection(std::move(call.modules));
   // A REQ socket can take one answer only.
   live.stream = call.stream && !live.peer().delimiter;

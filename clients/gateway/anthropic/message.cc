@@ -59,6 +59,7 @@ class Reader {
     out_.model = call_.model();
     members_.take("stream", out_.stream);
     call_.fields()["stream"] = out_.stream;
+    if (call_.fields().value("shares", false)) members_.fail(unsupported("chimera.shares"));
     for (const char* name : {"temperature", "top_p", "top_k"}) call_.take(members_, name);
     stops();
     if (const Json* most = members_.take("max_tokens")) {

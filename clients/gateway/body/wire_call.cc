@@ -12,7 +12,7 @@ namespace {
 
 constexpr JsonLimits kBodyLimits{.max_depth = 32, .max_values = 1'052'672};  // as on the wire
 
-/// {"modules", "deadline_ms"}: what only Chimera has.
+/// {"modules", "deadline_ms", "shares"}: what only Chimera has.
 void take_own(Members& body, Json& fields) {
   const Json* own = body.take("chimera");
   if (own == nullptr) return;
@@ -20,6 +20,7 @@ void take_own(Members& body, Json& fields) {
   Members inner(*own, "chimera.");
   if (const Json* modules = inner.take("modules")) fields["modules"] = *modules;
   if (const Json* deadline = inner.take("deadline_ms")) fields["deadline_ms"] = *deadline;
+  if (const Json* shares = inner.take("shares")) fields["shares"] = *shares;
   if (auto problem = inner.finish()) body.fail(std::move(*problem));
 }
 

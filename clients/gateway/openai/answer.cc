@@ -77,6 +77,7 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
       created_(created),
       logprobs_(asked.logprobs),
       alternatives_(asked.top_logprobs > 0),
+      shares_(asked.shares),
       include_usage_(asked.include_usage),
       stream_(asked.stream),
       tools_(asked.tools),
@@ -135,8 +136,10 @@ std::string Answer::on_token(size_t choice, const Json& event) {
     state.logprobs.push_back(of_token[0]);
   }
   Json more = take(state, state.parser->push(text));
-  if (!stream_ || (more.empty() && !logprobs_ && state.begun)) return {};
-  return sent(chunk(choice, std::move(more), std::move(of_token), nullptr));
+  if (!stream_ || (more.empty() && !logprobs_ && !shares_ && state.begun)) return {};
+  Json next = chunk(choice, std::move(more), std::move(of_token), nullptr);
+  if (shares_) next["chimera"]["shares"] = event["shares"];
+  return sent(std::move(next));
 }
 
 std::string Answer::on_done(size_t choice, const Json& done) {

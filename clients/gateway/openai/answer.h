@@ -49,7 +49,7 @@ class Answer : public Answerer {
   const Api api_;
   const std::string model_, id_;
   const int64_t created_;
-  const bool logprobs_, alternatives_, include_usage_, stream_;
+  const bool logprobs_, alternatives_, shares_, include_usage_, stream_;
   const Tools tools_;
   Dialect dialect_ = Dialect::kPlain;
   std::vector<Choice> choices_;

@@ -99,6 +99,10 @@ class Reader {
     // Events bring each token's text, which the whole answer does not.
     wire_["stream"] = out_.stream || out_.logprobs;
     if (out_.logprobs) wire_["logprobs"] = true;
+    out_.shares = wire_.value("shares", false);
+    if (out_.shares && !out_.stream) {
+      return members_.fail(bad_field("chimera.shares", "given without stream: true"));
+    }
     if (options == nullptr) return;
     if (!out_.stream) {
       return members_.fail(bad_field("stream_options", "given without stream: true"));

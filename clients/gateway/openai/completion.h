@@ -27,6 +27,7 @@ struct Completion {
   bool include_usage = false;  // of a stream
   bool logprobs = false;
   int64_t top_logprobs = 0;  // alternatives beside them
+  bool shares = false;       // modules' shares of every token, in its chunk
   Tools tools{};
   bool after_tool = false;  // of a chat: it ends with a tool's result
 };

@@ -42,7 +42,7 @@ TEST(Completion, FieldsBecomeThoseOfTheWire) {
       text(R"("model":"demo","max_tokens":7,"temperature":0,"top_p":0.5,"top_k":3,"min_p":0.1,)"
            R"("repetition_penalty":1.5,"seed":11,"stop":"end","stream":true,"logprobs":3,)"
            R"("frequency_penalty":-0.5,"presence_penalty":2,"logit_bias":{"5":-100},)"
-           R"("chimera":{"deadline_ms":500,"modules":{"exclude":["bio"]}})");
+           R"("chimera":{"deadline_ms":500,"shares":true,"modules":{"exclude":["bio"]}})");
   ASSERT_EQ(asked.calls.size(), 1u);
   const wire::Generate& options = options_of(asked.calls[0]);
   EXPECT_EQ(std::get<std::string>(options.prompt), "p");
@@ -60,6 +60,11 @@ TEST(Completion, FieldsBecomeThoseOfTheWire) {
   EXPECT_THAT(options.stop, ElementsAre("end"));
   EXPECT_TRUE(options.stream && options.logprobs && asked.stream && asked.logprobs);
   EXPECT_EQ(options.deadline_ms, 500);
+  EXPECT_TRUE(options.shares && asked.shares);
+  // Whole answers have no place for what each token had.
+  EXPECT_THAT(
+      refused(Api::kText, R"({"model":"demo","prompt":"p","chimera":{"shares":true}})").text(),
+      HasSubstr("chimera.shares"));
   EXPECT_THAT(options.modules.exclude, ElementsAre("bio"));
 }
 

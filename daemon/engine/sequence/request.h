@@ -53,6 +53,7 @@ struct EngineRequest {
   bool skip_special = true;  // text without special tokens; that which ends it is never text
   bool want_logprobs = false;
   int64_t top_logprobs = 0;   // alternatives for each generated token
+  bool want_shares = false;   // of each generated token
   bool want_logits = false;   // score
   bool want_routing = false;  // score
   ModuleSelection modules;
@@ -72,6 +73,8 @@ struct TokenEvent {
   std::optional<float> logprob;    // of the model's own distribution, before sampling parameters
   uint64_t epoch = 0;              // of the pass that gave it
   std::vector<TokenChoice> top{};  // the most likely ones, if asked for: best first
+  /// By module, in want_shares: of the gate's mass for the position that it was drawn at.
+  std::map<std::string, double> shares{};
 };
 
 struct ModuleShare {

@@ -137,6 +137,7 @@ std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
   }
   TokenEvent event{token, std::move(piece.text), std::nullopt, epoch, drawn.top};
   if (request.want_logprobs) event.logprob = drawn.logprob;
+  for (const auto& [name, mass] : last_usage.mass) event.shares[name] = last_usage.share(name);
   ticket.token(std::move(event));
   if (eos || piece.stopped) return FinishReason::kStop;
   if (last) return FinishReason::kLength;

@@ -110,6 +110,7 @@ class Sequence {
   uint64_t epoch = 0;       // of the last forward pass
   std::string composition;  // its digest
   SequenceUsage usage;
+  SequenceUsage last_usage;  // of the row that the next token is drawn from, if want_shares
   Sampler sampler;
   std::vector<float> logprobs;                         // per generated or scored token
   std::vector<std::vector<TokenChoice>> top_logprobs;  // per generated token, if asked for
