@@ -11,6 +11,7 @@
 #include "clients/gateway/native/calls.h"
 #include "clients/gateway/openai/completion.h"
 #include "clients/gateway/openai/models.h"
+#include "clients/gateway/page/page.h"
 #include "clients/gateway/run/run.h"
 #include "clients/gateway/watched.h"
 
@@ -60,6 +61,12 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
     if (auto* error = std::get_if<ApiError>(&right)) return std::move(*error);
     return &kNative[static_cast<size_t>(std::get<Right>(right))];
   }
+  static constexpr Door kPage{"", "GET", std::nullopt, &Service::console};
+  if (page::has(request.path)) {
+    if (method == kPage.method) return &kPage;
+    return ApiError{405, "invalid_argument",
+                    fmt::format("{}: {} (expected GET)", request.path, request.method)};
+  }
   for (const Door& door : kDoors) {
     const bool below = door.path.ends_with('/') && request.path.starts_with(door.path);
     if (door.path != request.path && !below) continue;
@@ -78,6 +85,7 @@ std::string Service::route_of(const std::variant<const Door*, ApiError>& door,
   if (found == nullptr) return "unmatched";
   const std::string_view path = (*found)->path;
   if (!path.empty()) return std::string(path) + (path.ends_with('/') ? "{id}" : "");
+  if (page::has(request.path)) return "console";
   return request.path;  // a call of the native API is one of those that there are
 }
 
@@ -210,6 +218,11 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
                   exchange->respond({.body = native::answer_body(event->body),
                                      .headers = {{"cache-control", "no-store"}}});
                 });
+}
+
+void Service::console(std::shared_ptr<Exchange> exchange) {
+  Response response = page::answer(exchange->request());
+  exchange->respond(std::move(response));
 }
 
 void Service::alive(std::shared_ptr<Exchange> exchange) {

@@ -53,6 +53,7 @@ class Service {
   void complete(std::shared_ptr<Exchange> exchange);
   void models(std::shared_ptr<Exchange> exchange);
   void native_call(std::shared_ptr<Exchange> exchange);
+  void console(std::shared_ptr<Exchange> exchange);
   void ready(std::shared_ptr<Exchange> exchange);
   void alive(std::shared_ptr<Exchange> exchange);
   void metrics(std::shared_ptr<Exchange> exchange);

@@ -1,10 +1,19 @@
 #include "clients/gateway/startup.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <iostream>
 
 namespace chimera::gateway {
+namespace {
+
+std::string key_of_file(const std::string& path) {
+  const auto key = admin_key(path);  // which load_keys() has made
+  return key.ok() ? *key : "";
+}
+
+}  // namespace
 
 Status print_new_key(const std::string& principal) {
   const auto key = new_key();
@@ -34,7 +43,11 @@ void greet(const GatewayConfig& config, uint16_t port) {
   const std::string url =
       fmt::format("{}://{}{}{}:{}/", config.tls.certificate.empty() ? "http" : "https",
                   v6 ? "[" : "", config.address, v6 ? "]" : "", port);
-  std::cout << url << "\nadmin key: " << config.admin_key << '\n';
+  // Behind the "#" an address stays in the browser. What a service prints ends up in a log, where
+  // no key belongs; a person at a terminal is not one.
+  const std::string key = isatty(STDOUT_FILENO) == 1 ? key_of_file(config.admin_key) : "";
+  std::cout << url << (key.empty() ? "" : "#key=" + key) << "\nadmin key: " << config.admin_key
+            << '\n';
   if (config.anonymous) {
     std::cout << "Whoever reaches this address may generate text without a key (anonymous: "
                  "generate).\n";

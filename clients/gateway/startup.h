@@ -17,8 +17,9 @@ Status print_new_key(const std::string& principal);
 /// The keys of `config` and the administrator's, which is made when there is none yet.
 Result<Keys> load_keys(const GatewayConfig& config);
 
-/// Where it listens, and where the administrator's key lies: what a service prints ends up in a
-/// log.
+/// The address of the console and where the administrator's key lies; on a terminal the address has
+/// the key in its fragment, so that it can be opened as it is. What a service prints ends up in a
+/// log, which never gets the key.
 void greet(const GatewayConfig& config, uint16_t port);
 
 }  // namespace chimera::gateway

@@ -2,6 +2,7 @@
 import hashlib
 import http.client
 import json
+import os
 import pathlib
 import re
 import signal
@@ -315,6 +316,37 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(self.gateway.get("/chimera/v1/shutdown").status, 404)
         form = self.gateway.request("POST", "/v1/completions", "{}", headers={"Content-Type": "text/plain"})
         self.assertEqual(form.status, 415)
+
+    def test_the_console_is_a_page_for_everybody(self) -> None:
+        page = self.gateway.get("/", key=None)
+        self.assertEqual((page.status, page.headers["content-type"]), (200, "text/html; charset=utf-8"))
+        self.assertIn("default-src 'none'", page.headers["content-security-policy"])
+        self.assertEqual((page.headers["referrer-policy"], page.headers["x-content-type-options"]),
+                         ("no-referrer", "nosniff"))
+        for name in re.findall(r'(?:src|href)="(/[^"]+)"', page.body.decode()):
+            self.assertEqual(self.gateway.get(name, key=None).status, 200, name)
+        tag = page.headers["etag"]
+        same = self.gateway.request("GET", "/", key=None, headers={"If-None-Match": tag})
+        self.assertEqual((same.status, same.body, same.headers["etag"]), (304, b"", tag))
+        self.assertNotIn("content-length", same.headers)
+        head = self.gateway.request("HEAD", "/", key=None)
+        self.assertEqual((head.status, head.body, head.headers["content-length"]), (200, b"", str(len(page.body))))
+        self.assertEqual(self.gateway.post("/", {}, key=None).status, 405)
+        self.assertEqual(self.gateway.get("/", key=None, headers={"Host": "evil.example"}).status, 403)
+
+    def test_shares_of_every_token(self) -> None:
+        asked = {"max_tokens": 6, "stream": True, "chimera": {"shares": True}}
+        events = self.complete(**asked).events()[:-1]
+        tokens = [event for event in events if not event["choices"][0]["finish_reason"]]
+        self.assertEqual(len(tokens), 6)
+        for token in tokens:
+            self.assertAlmostEqual(sum(token["chimera"]["shares"].values()), 1.0, places=5)
+        self.assertIn("legal", set().union(*(token["chimera"]["shares"] for token in tokens)))
+        alone = self.complete(**{**asked, "model": "demo:base"}).events()[0]
+        self.assertEqual(list(alone["chimera"]["shares"]), ["backbone"])
+        self.assertNotIn("shares", self.complete(max_tokens=2, stream=True).events()[0]["chimera"])
+        refused = self.complete(chimera={"shares": True})
+        self.assertEqual((refused.status, refused.json["error"]["param"]), (400, "chimera.shares"))
 
     # ---- native ------------------------------------------------------------------------------
 
@@ -667,6 +699,25 @@ class ConfigurationTest(unittest.TestCase):
         self.assertIn(":2:24: limits.idle_seconds", both)
         open_door = self.check("listen: 0.0.0.0:80\nanonymous: generate")
         self.assertIn("while listening on 0.0.0.0", open_door.stderr)
+
+    def test_a_terminal_gets_an_address_that_opens(self) -> None:
+        """With the key behind the "#", which browsers keep to themselves; a log never gets it."""
+        with tempfile.TemporaryDirectory() as work:
+            key = pathlib.Path(work, "admin.key")
+            file = pathlib.Path(work, "gateway.yaml")
+            file.write_text(json.dumps({"chimera": "gateway/1", "listen": "127.0.0.1:0", "admin_key": str(key)}))
+            ours, theirs = os.openpty()
+            process = subprocess.Popen([BIN / "chimera-gateway", "--config", file], stdout=theirs,
+                                       stderr=subprocess.PIPE)
+            os.close(theirs)
+            with os.fdopen(ours, "rb", buffering=0) as terminal:
+                said = b""
+                while said.count(b"\n") < 2:
+                    said += terminal.read(1)
+                self.assertIn(f"/#key={key.read_text().strip()}".encode(), said.splitlines()[0])
+                process.terminate()
+                self.assertNotIn(key.read_text().strip().encode(), process.communicate()[1])
+                self.assertEqual(process.returncode, 0)
 
     def test_a_key_of_ones_own(self) -> None:
         made = subprocess.run([BIN / "chimera-gateway", "--new-key", "alice"], text=True, capture_output=True, check=True)

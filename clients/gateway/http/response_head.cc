@@ -26,7 +26,7 @@ std::string response_head(const Response& response, BodyEnd end, bool close, con
   const auto add = [&head](std::string_view name, std::string_view value) {
     fmt::format_to(std::back_inserter(head), "{}: {}\r\n", name, one_line(value));
   };
-  if (response.status != 204) {  // which has no body
+  if (response.status != 204 && response.status != 304) {  // which have no body
     add("content-type", response.content_type);
     if (end == BodyEnd::kLength) add("content-length", std::to_string(response.body.size()));
     if (end == BodyEnd::kChunks) add("transfer-encoding", "chunked");
