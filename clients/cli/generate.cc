@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "base/json/reader.h"
 #include "commands.h"
 #include "sampling.h"
 
@@ -88,6 +89,33 @@ std::optional<Error> take_biases(const po::variables_map& options, wire::Generat
   return std::nullopt;
 }
 
+/// --json-object, --json-schema or --regex.
+std::optional<Error> take_constraint(const po::variables_map& options, wire::Generate& request) {
+  using Kind = wire::Constraint::Kind;
+  const bool object = options["json-object"].as<bool>();
+  const size_t given = options.count("json-schema") + options.count("regex") + (object ? 1 : 0);
+  if (given > 1) {
+    return bad_usage("--json-object, --json-schema and --regex: found together (expected one)",
+                     "see: chimera generate --help");
+  }
+  if (object) request.constraint = {Kind::kJsonObject, ""};
+  if (options.count("regex") > 0) {
+    request.constraint = {Kind::kRegex, options["regex"].as<std::string>()};
+  }
+  if (options.count("json-schema") == 0) return std::nullopt;
+  const std::string file = options["json-schema"].as<std::string>();
+  auto text = read_whole(file, wire::kMaxMessageBytes);
+  if (auto* error = std::get_if<Error>(&text)) return std::move(*error);
+  const Result<Json> schema = parse_json(std::get<std::string>(text));
+  if (!schema.ok()) {
+    Error error = bad_usage(file + ": " + schema.status().message(), "expected a JSON Schema");
+    error.usage = false;  // it is the file that is wrong
+    return error;
+  }
+  request.constraint = {Kind::kJsonSchema, std::get<std::string>(std::move(text))};
+  return std::nullopt;
+}
+
 Outcome generate(const Invocation& run) {
   auto made = sampling_request(run.options);
   if (auto* error = std::get_if<Error>(&made)) return *error;
@@ -144,6 +172,10 @@ void add_sampling_options(po::options_description& options) {
   add("seed", po::value<Whole>()->value_name("S"), "same seed, same text");
   add("stop", po::value<std::vector<std::string>>()->value_name("TEXT"),
       "end before this text (may be repeated)");
+  add("json-object", po::bool_switch(), "the answer is a JSON object");
+  add("json-schema", po::value<std::string>()->value_name("FILE"),
+      "the answer is JSON that this schema describes");
+  add("regex", po::value<std::string>()->value_name("EXPR"), "the answer fits this as a whole");
   add("ignore-eos", po::bool_switch(), "go on after the end-of-text token");
   add("deadline-ms", po::value<int64_t>()->value_name("MS"), "end after so long");
   add_module_options(options);
@@ -160,6 +192,7 @@ std::variant<wire::Generate, Error> sampling_request(const po::variables_map& op
   take_real(options, "frequency-penalty", request.frequency_penalty);
   take_real(options, "presence-penalty", request.presence_penalty);
   if (auto error = take_biases(options, request)) return std::move(*error);
+  if (auto error = take_constraint(options, request)) return std::move(*error);
   if (options.count("seed") > 0) request.seed = options["seed"].as<Whole>().value;
   take<std::vector<std::string>>(options, "stop", request.stop);
   request.ignore_eos = options["ignore-eos"].as<bool>();

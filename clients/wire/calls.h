@@ -72,6 +72,7 @@ void describe_options(V& v, Generate& c) {
   v.integer(range::seed, c.seed, "of sampling; else chosen by the daemon");
   v.list(range::stop, range::stop.name, range::kMaxStops, c.stop,
          "strings that end the answer and are no part of it");
+  v.constraint(c.constraint, "what the answer may be; not beside `ignore_eos`");
   v.boolean("ignore_eos", c.ignore_eos, "go on after the end-of-text token");
   v.boolean("skip_special", c.skip_special, "text without special tokens");
   v.boolean("logprobs", c.logprobs, "natural logarithms of the tokens' probabilities");

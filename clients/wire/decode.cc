@@ -28,6 +28,37 @@ void read_modules(Fields& fields, ModuleFilter& filter) {
   nested.finish();
 }
 
+/// Exactly one of its three fields. The schema goes on as text: the daemon's compiler checks it.
+void read_constraint(Fields& fields, std::optional<Constraint>& out) {
+  const Json* object = fields.object("constraint");
+  if (object == nullptr) return;
+  Fields nested(*object, "constraint", fields.problems());
+  Constraint found;
+  nested.skip("json_schema");
+  if (const Json* schema = object->find("json_schema")) {
+    found = {Constraint::Kind::kJsonSchema, write_json(*schema)};
+    if (!schema->is_object() && !schema->is_boolean()) {
+      nested.fail(
+          fmt::format("constraint.json_schema: {} (expected a schema: an object, true or "
+                      "false)",
+                      schema->kind_name()));
+    }
+  }
+  if (nested.has("regex")) {
+    found.kind = Constraint::Kind::kRegex;
+    nested.text(range::regex, found.text);
+  }
+  bool any_object = true;
+  nested.boolean("json_object", any_object);
+  nested.skip("regex");
+  nested.finish();
+  if (!any_object) nested.fail("constraint.json_object: false (expected true, or none of it)");
+  if (object->size() != 1) {
+    nested.fail("constraint: expected exactly one of json_schema, regex and json_object");
+  }
+  out = std::move(found);
+}
+
 /// Exactly one of the text field and `tokens`.
 void read_input(Fields& fields, const TextRange& text_range, Input& input) {
   std::optional<std::string> text;
@@ -106,6 +137,9 @@ class Decoder {
   }
   void input(const TextRange& text_range, Input& out, std::string_view) {
     read_input(fields_, text_range, out);
+  }
+  void constraint(std::optional<Constraint>& out, std::string_view) {
+    read_constraint(fields_, out);
   }
   void modules(ModuleFilter& out, std::string_view) { read_modules(fields_, out); }
   /// Its parts are taken from the text of the request (take_conversation).

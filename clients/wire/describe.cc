@@ -63,6 +63,17 @@ Json modules_schema() {
                                         {"additionalProperties", bounded_real(range::bias)}}}}}};
 }
 
+Json constraint_schema() {
+  const Json schema = {{"type", Json::array({"object", "boolean"})}};
+  return {{"type", "object"},
+          {"additionalProperties", false},
+          {"minProperties", 1},
+          {"maxProperties", 1},
+          {"properties", Json{{"json_schema", schema},
+                              {"regex", bounded_text(range::regex)},
+                              {"json_object", Json{{"const", true}}}}}};
+}
+
 Json messages_schema() {
   const Json message = {{"type", "object"},
                         {"required", Json::array({"role"})},
@@ -131,6 +142,10 @@ class Describer {
     add("tokens", fmt::format("token ids, 1 to {}", kMaxPromptTokens), tokens_schema(1), "",
         fmt::format("the same as ids; exactly one of `{}` and `tokens`", range.name));
     alternatives.push_back({std::string(range.name), "tokens"});
+  }
+  void constraint(const std::optional<Constraint>&, std::string_view meaning) {
+    add("constraint", "one of `json_schema` (a schema), `regex` (text), `json_object` (true)",
+        constraint_schema(), "any text", meaning);
   }
   void modules(const ModuleFilter&, std::string_view meaning) {
     add("modules", "`only`, `exclude` (names), `bias` (name to number)", modules_schema(),

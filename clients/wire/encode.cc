@@ -59,6 +59,18 @@ void put_wish(Json& out, const Wish& wish) {
   out["directory"] = wish.directory;
 }
 
+Json constraint_json(const Constraint& constraint) {
+  switch (constraint.kind) {
+    case Constraint::Kind::kJsonObject:
+      return {{"json_object", true}};
+    case Constraint::Kind::kJsonSchema:
+      return {{"json_schema", object_of(constraint.text)}};
+    case Constraint::Kind::kRegex:
+      return {{"regex", constraint.text}};
+  }
+  return {};
+}
+
 /// Visitor of calls.h: writes the fields of a call; those without a value are left out.
 class Encoder {
  public:
@@ -102,6 +114,9 @@ class Encoder {
   void tokens(const std::vector<int32_t>& value, std::string_view) { set("tokens", value); }
   void input(const TextRange& range, const Input& value, std::string_view) {
     put_input(out_, range.name, value);
+  }
+  void constraint(const std::optional<Constraint>& value, std::string_view) {
+    if (value) set("constraint", constraint_json(*value));
   }
   void modules(const ModuleFilter& value, std::string_view) { put_modules(out_, value); }
   /// Conversations are added as they were written (add_conversation).

@@ -35,6 +35,12 @@ struct ModuleFilter {
   std::map<std::string, double> bias;
 };
 
+/// What the answer may be (docs/constraints.md). The daemon reads the schema and the expression.
+struct Constraint {
+  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex } kind = Kind::kJsonObject;
+  std::string text{};  // the schema as JSON, its keys in the client's order, or the expression
+};
+
 /// Text or token ids, exactly one.
 using Input = std::variant<std::string, std::vector<int32_t>>;
 
@@ -58,6 +64,7 @@ struct Generate {
   bool shares = false;
   bool stream = true;
   std::optional<int64_t> deadline_ms;
+  std::optional<Constraint> constraint{};
   ModuleFilter modules;
 };
 struct ChatMessage {

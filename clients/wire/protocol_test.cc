@@ -287,6 +287,35 @@ TEST(Protocol, LogitBiasesAreKeyedByTokenIds) {
   EXPECT_FALSE(accepts(generate, "logit_bias", most));
 }
 
+TEST(Protocol, AConstraintIsOneOfItsKinds) {
+  const Json generate = minimal("generate");
+  const auto constraint = [&](const char* text) {
+    return accepts(generate, "constraint", json_of(text));
+  };
+  EXPECT_TRUE(constraint(R"({"json_object": true})"));
+  EXPECT_TRUE(constraint(R"({"regex": ""})"));
+  EXPECT_TRUE(constraint(R"({"json_schema": {"what": "the compiler says"}})"));
+  EXPECT_TRUE(constraint(R"({"json_schema": false})"));
+  EXPECT_TRUE(accepts(minimal("chat"), "constraint", {{"regex", "a+"}}));
+  EXPECT_FALSE(constraint(R"({})"));
+  EXPECT_FALSE(constraint(R"({"json_object": false})"));
+  EXPECT_FALSE(constraint(R"({"json_object": true, "regex": "a"})"));
+  EXPECT_FALSE(constraint(R"({"json_schema": "{}"})"));
+  EXPECT_FALSE(constraint(R"({"regex": 5})"));
+  EXPECT_FALSE(constraint(R"({"grammar": "x"})"));
+  EXPECT_FALSE(accepts(generate, "constraint", "json_object"));
+  // The keys of a schema keep their order: it is that of the answer's members.
+  Json request = generate;
+  request["constraint"] = json_of(R"({"json_schema": {"properties": {"z": {}, "a": {}}}})");
+  std::string id;
+  const auto decoded = decode_request(write_json(request), Endpoint::kServe, &id);
+  const auto& call = std::get<Generate>(std::get<Request>(decoded).call);
+  EXPECT_EQ(call.constraint->text, R"({"properties":{"z":{},"a":{}}})");
+  EXPECT_EQ(
+      encode_request(std::get<Request>(decoded)).find(R"({"z":{},"a":{}})") != std::string::npos,
+      true);
+}
+
 TEST(Protocol, TokensAreBoundedInNumberAndRange) {
   Json request = {{"id", "a"}, {"call", "score"}};
   EXPECT_TRUE(accepts(request, "tokens", Json::array({0, 2147483647})));

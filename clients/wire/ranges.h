@@ -24,7 +24,8 @@ inline constexpr TextRange prompt{"prompt", 0, kTextBytes};
 inline constexpr TextRange text{"text", 0, kTextBytes};
 inline constexpr TextRange content{"content", 0, kTextBytes};
 inline constexpr TextRange role{"role", 1, 64};
-inline constexpr TextRange stop{"stop", 1, 256};  // each of at most kMaxStops strings
+inline constexpr TextRange stop{"stop", 1, 256};          // each of at most kMaxStops strings
+inline constexpr TextRange regex{"regex", 0, 16 * 1024};  // of a constraint
 inline constexpr TextRange name{"name", 1, 128};
 inline constexpr TextRange path{"path", 1, 4096};            // PATH_MAX
 inline constexpr TextRange directory{"directory", 1, 4096};  // likewise

@@ -73,6 +73,10 @@ Status check_generate(const EngineRequest& request, const ModelConfig& config,
                           config.vocab_size - 1),
               "take the ids from `tokenize` of this daemon"};
   }
+  if (request.constraint && request.ignore_eos)
+    return {Code::kInvalidArgument,
+            "ignore_eos is true beside a constraint (expected false: a complete answer ends)",
+            "leave one of them out"};
   if (!request.stop.empty() && !has_tokenizer)
     return {Code::kInvalidArgument, "stop strings need text, and this checkpoint has no tokenizer",
             "leave stop out and compare token ids on the client's side"};

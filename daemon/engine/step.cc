@@ -93,7 +93,10 @@ void Step::take_results(size_t first, size_t count) {
       samples_.push_back({&s, {own, vocab}, {}});
   }
   pool_.parallel_for(static_cast<int64_t>(samples_.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) draw(samples_[static_cast<size_t>(i)]);
+    for (int64_t i = begin; i < end; ++i) {
+      Sample& sample = samples_[static_cast<size_t>(i)];
+      sample.drawn = sample.sequence->draw(sample.logits);
+    }
   });
   for (const Sample& sample : samples_) accept(sample);
 }
@@ -118,19 +121,9 @@ bool Step::advance(size_t entry) {
   return true;
 }
 
-void Step::draw(Sample& sample) {
-  Sequence& s = *sample.sequence;
-  Drawn& drawn = sample.drawn;
-  drawn.token = s.sampler.sample(sample.logits, static_cast<uint64_t>(s.generated()));
-  if (drawn.token < 0) return;
-  if (s.request.want_logprobs)
-    drawn.logprob = static_cast<float>(token_logprob(sample.logits, drawn.token));
-  if (s.request.top_logprobs > 0)
-    drawn.top = top_logprobs(sample.logits, static_cast<size_t>(s.request.top_logprobs));
-}
-
 void Step::accept(const Sample& sample) {
   Sequence& s = *sample.sequence;
+  if (!sample.drawn.failure.ok()) return live_->fail(s, sample.drawn.failure);
   if (sample.drawn.token < 0) return live_->fail(s, bad_logits_status(s));
   const auto& eos = backbone_->config().eos_token_ids;
   const bool is_eos = std::find(eos.begin(), eos.end(), sample.drawn.token) != eos.end();

@@ -41,7 +41,6 @@ class Step {
   void take_results(size_t first, size_t count);
   /// False when the entry's sequence failed.
   bool advance(size_t entry);
-  static void draw(Sample& sample);
   void accept(const Sample& sample);
   /// `logits`: the rows of the positions that just ran, [rows, vocab].
   void take_scores(Sequence& sequence, std::span<const float> logits);

@@ -15,6 +15,7 @@
 #include "daemon/server/routing_window.h"
 #include "daemon/server/server.h"
 #include "daemon/server/worker.h"
+#include "text/constraint/cache.h"
 
 namespace chimera {
 
@@ -24,6 +25,7 @@ struct CallContext {
 
   ServerOptions options;
   std::optional<int32_t> score_prefix;  // token put before scored texts
+  constraint::ConstraintCache constraints;
   std::atomic<bool> draining{false};
   std::atomic<bool> stopping{false};
   RoutingWindow routing;    // of the worker `queries`

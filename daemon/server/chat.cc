@@ -49,7 +49,10 @@ Result<std::vector<int32_t>> encode(const ServerOptions& options, const jinja::R
 }
 
 void start_chat(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
-                const wire::Conversation& call) {
+                const wire::Conversation& call, const std::optional<wire::Constraint>& constraint) {
+  if (Status status = constrain(context, constraint, request); !status.ok()) {
+    return live->on_error(std::move(status));
+  }
   const auto text = render(context.options, call);
   if (!text.ok()) return live->on_error(text.status());
   auto tokens = encode(context.options, *text);
@@ -70,8 +73,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Chat call) {
   EngineRequest request = generate_request(context, *live, call.options);
   // A template may compute for up to a second, too long for the IO thread.
   context.texts.post(live, [&context, live, request = std::move(request),
-                            conversation = std::move(call.conversation)]() mutable {
-    start_chat(context, live, std::move(request), conversation);
+                            conversation = std::move(call.conversation),
+                            constraint = std::move(call.options.constraint)]() mutable {
+    start_chat(context, live, std::move(request), conversation, constraint);
   });
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "daemon/server/calls.h"
 
@@ -15,6 +16,10 @@ Status draining();
 /// The engine's request for the options of `call`, whose prompt is left alone; sets what `live`
 /// needs to know of them.
 EngineRequest generate_request(const CallContext& context, Live& live, wire::Generate& call);
+
+/// Compiles what `asked` says, if anything, into `request`. Takes up to a second: on a worker.
+Status constrain(CallContext& context, const std::optional<wire::Constraint>& asked,
+                 EngineRequest& request);
 
 /// Hands a request to the engine; `live` gets its events.
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request);

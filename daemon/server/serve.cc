@@ -92,7 +92,10 @@ Status score_input(const CallContext& context, wire::Input input, EngineRequest&
 }
 
 void start_generate(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
-                    wire::Input prompt) {
+                    wire::Input prompt, const std::optional<wire::Constraint>& constraint) {
+  if (Status status = constrain(context, constraint, request); !status.ok()) {
+    return live->on_error(std::move(status));
+  }
   auto tokens = prompt_tokens(context, std::move(prompt));
   if (!tokens.ok()) return live->on_error(tokens.status());
   request.tokens = std::move(tokens).value();
@@ -123,6 +126,31 @@ Status no_tokenizer() {
 Status draining() {
   return Status(Code::kUnavailable, "daemon: draining, takes no new requests",
                 "send the request to another daemon or try later");
+}
+
+Status constrain(CallContext& context, const std::optional<wire::Constraint>& asked,
+                 EngineRequest& request) {
+  if (!asked) return {};
+  if (context.options.model.tokenizer == nullptr) {
+    return Status(Code::kUnimplemented, "constraint: the checkpoint has no tokenizer.json",
+                  "leave it out");
+  }
+  constraint::Spec spec{.text = asked->text};
+  switch (asked->kind) {
+    case wire::Constraint::Kind::kJsonObject:
+      spec.kind = constraint::Spec::Kind::kJsonObject;
+      break;
+    case wire::Constraint::Kind::kJsonSchema:
+      spec.kind = constraint::Spec::Kind::kJsonSchema;
+      break;
+    case wire::Constraint::Kind::kRegex:
+      spec.kind = constraint::Spec::Kind::kRegex;
+      break;
+  }
+  Result<constraint::ConstraintPtr> made = context.constraints.get(spec);
+  if (!made.ok()) return made.status();
+  request.constraint = std::move(*made);
+  return {};
 }
 
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
@@ -168,10 +196,12 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
   if (context.draining) return live->on_error(draining());
   EngineRequest request = generate_request(context, *live, call);
-  const size_t bytes = text_size(call.prompt);
+  // A constraint is compiled, which may take longer than any text.
+  const size_t bytes = call.constraint ? kInlineText + 1 : text_size(call.prompt);
   run(context, live, bytes,
-      [&context, live, request = std::move(request), prompt = std::move(call.prompt)]() mutable {
-        start_generate(context, live, std::move(request), std::move(prompt));
+      [&context, live, request = std::move(request), prompt = std::move(call.prompt),
+       constraint = std::move(call.constraint)]() mutable {
+        start_generate(context, live, std::move(request), std::move(prompt), constraint);
       });
 }
 

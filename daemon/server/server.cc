@@ -12,7 +12,9 @@ namespace chimera {
 
 CallContext::CallContext(ServerOptions server_options)
     : options(std::move(server_options)),
-      score_prefix(score_prefix_token(options.model.tokenizer.get(), options.model_config())) {}
+      score_prefix(score_prefix_token(options.model.tokenizer.get(), options.model_config())),
+      constraints(options.model.tokenizer, options.model_config().vocab_size,
+                  options.model_config().eos_token_ids) {}
 
 void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call call) {
   live->turn = context.options.registry->take_turn();

@@ -190,7 +190,6 @@ class DemoTest(unittest.TestCase):
         text, chat = "/v1/completions", "/v1/chat/completions"
         for path, field, value in (
                 (text, "echo", True), (text, "best_of", 2), (text, "suffix", "x"),
-                (chat, "response_format", {"type": "json_object"}),
                 (chat, "audio", {})):
             with self.subTest(field=field):
                 body = {"model": "demo", "prompt" if path == text else "messages":
@@ -415,6 +414,24 @@ class LongTest(unittest.TestCase):
     def chat(self, **more: Any) -> Answer:
         return self.gateway.post("/v1/chat/completions", {
             "model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, **GREEDY, **more})
+
+    def test_response_formats(self) -> None:
+        def ask(response_format: Any, **more: Any) -> Answer:
+            return self.chat(response_format=response_format, ignore_eos=False, max_tokens=60, **more)
+
+        schema = {"type": "object", "properties": {"answer": {"enum": ["yes", "no"]}, "tries": {"type": "integer", "maximum": 9, "minimum": 0}},
+                  "required": ["answer", "tries"], "additionalProperties": False}
+        named = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+        choice = ask(named).json["choices"][0]
+        self.assertEqual(choice["finish_reason"], "stop")
+        verdict = json.loads(choice["message"]["content"])
+        self.assertEqual(list(verdict), ["answer", "tries"])
+        self.assertIn(verdict["answer"], ("yes", "no"))
+        self.assertTrue(ask({"type": "json_object"}).json["choices"][0]["message"]["content"].startswith("{"))
+        self.assertEqual(ask({"type": "text"}).status, 200)
+        refused = ask({"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}})
+        self.assertEqual(refused.status, 400, refused.body)
+        self.assertIn('keyword \\"not\\"', refused.body.decode())
 
     def test_chat(self) -> None:
         whole = self.client.call("chat", messages=[{"role": "user", "content": "Hello"}], max_tokens=6, stream=False,

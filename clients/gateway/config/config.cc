@@ -178,8 +178,8 @@ class Reader {
     if (const auto modules = map.map("modules")) request["modules"] = json_of(*modules);
     if (const auto defaults = map.map("defaults")) {
       alias.defaults = json_of(*defaults);
-      for (const char* taken :
-           {"id", "call", "prompt", "tokens", "modules", "stream", "logprobs", "top_logprobs"}) {
+      for (const char* taken : {"id", "call", "prompt", "tokens", "modules", "stream", "logprobs",
+                                "top_logprobs", "constraint"}) {
         if (!alias.defaults.erase(taken)) continue;
         map.fail({fmt::format("{}.defaults.{}: not a default of sampling", path, taken)});
       }

@@ -42,6 +42,7 @@ class Reader {
     out_.model = call_.model();
     sampling();
     stream();
+    if (api_ == Api::kChat) response_format();
     refuse_unsupported(members_, api_);
     choices();
     api_ == Api::kChat ? chat_input() : text_input();
@@ -114,6 +115,44 @@ class Reader {
     inner.take("include_obfuscation", obfuscation);
     if (obfuscation) inner.fail(unsupported("stream_options.include_obfuscation"));
     if (auto problem = inner.finish()) members_.fail(std::move(*problem));
+  }
+
+  /// {"type": "text" | "json_object" | "json_schema", "json_schema": {"schema": …}}
+  void response_format() {
+    const Json* format = members_.take("response_format");
+    if (format == nullptr) return;
+    if (!format->is_object()) return members_.bad("response_format", *format, "an object");
+    Members inner(*format, "response_format.");
+    const std::string type = inner.text("type").value_or("");
+    if (type == "json_schema") {
+      json_schema(inner);
+    } else if (type == "json_object") {
+      wire_["constraint"] = {{"json_object", true}};
+    } else if (type != "text") {
+      inner.fail(bad_field("response_format.type", "expected text, json_object or json_schema"));
+    }
+    if (auto problem = inner.finish()) members_.fail(std::move(*problem));
+  }
+
+  /// Its name and description are for models that were trained on them; every schema is kept to
+  /// strictly.
+  void json_schema(Members& format) {
+    const Json* asked = format.take("json_schema");
+    if (asked == nullptr || !asked->is_object()) {
+      return format.fail(bad_field("response_format.json_schema", "expected an object"));
+    }
+    Members inner(*asked, "response_format.json_schema.");
+    inner.text("name");
+    inner.text("description");
+    bool strict = true;
+    inner.take("strict", strict);
+    const Json* schema = inner.take("schema");
+    if (schema == nullptr || !(schema->is_object() || schema->is_boolean())) {
+      inner.fail(bad_field("response_format.json_schema.schema", "expected a schema"));
+    } else {
+      wire_["constraint"] = {{"json_schema", *schema}};
+    }
+    if (auto problem = inner.finish()) format.fail(std::move(*problem));
   }
 
   void choices() {

@@ -183,6 +183,30 @@ TEST(Completion, ErrorsNameTheFieldOfTheApi) {
   EXPECT_EQ(refused(Api::kChat, R"({"model":"demo"})").param, "messages");
 }
 
+TEST(Completion, ResponseFormatsBecomeConstraints) {
+  const std::string begin = R"({"model":"demo","messages":[{"role":"user","content":"x"}],)"
+                            R"("response_format":)";
+  const auto constraint = [&](const std::string& format) {
+    auto out = read(Api::kChat, begin + format + "}");
+    if (auto* error = std::get_if<ApiError>(&out)) ADD_FAILURE() << error->text();
+    return options_of(std::get<Completion>(out).calls[0]).constraint;
+  };
+  EXPECT_FALSE(constraint(R"({"type":"text"})"));
+  EXPECT_FALSE(constraint("null"));
+  EXPECT_EQ(constraint(R"({"type":"json_object"})")->kind, wire::Constraint::Kind::kJsonObject);
+  const auto schema = constraint(
+      R"({"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"b":1,"a":2}}})");
+  EXPECT_EQ(schema->kind, wire::Constraint::Kind::kJsonSchema);
+  EXPECT_EQ(schema->text, R"({"b":1,"a":2})");
+  const auto message = [&](const std::string& format) {
+    return refused(Api::kChat, begin + format + "}").message;
+  };
+  EXPECT_THAT(message(R"({"type":"xml"})"), HasSubstr("response_format.type"));
+  EXPECT_THAT(message(R"({"type":"json_schema"})"), HasSubstr("response_format.json_schema"));
+  EXPECT_THAT(message(R"({"type":"json_schema","json_schema":{"name":"n"}})"), HasSubstr("schema"));
+  EXPECT_THAT(message(R"({"type":"text","mode":1})"), HasSubstr("mode"));
+}
+
 TEST(Completion, PromptsAsTheApiHasThem) {
   auto out = read(Api::kText, R"({"model":"demo","n":2,"prompt":["a",[5,6]]})");
   Completion& asked = std::get<Completion>(out);

@@ -13,7 +13,6 @@ bool always(const Json&) { return true; }
 bool one(const Json& value) { return value.integer() == 1; }
 bool no(const Json& value) { return value.boolean() == false; }
 bool empty(const Json& value) { return (value.is_array() || value.is_object()) && value.empty(); }
-bool plain_text(const Json& value) { return value["type"] == Json("text"); }
 bool text_only(const Json& value) { return value == Json::array({"text"}); }
 bool no_tool(const Json& value) { return value == Json("none") || value == Json("auto"); }
 bool any_tier(const Json& value) { return value == Json("auto") || value == Json("default"); }
@@ -29,7 +28,6 @@ constexpr std::array kBoth = {
     Field{"user", always},
 };
 constexpr std::array kChatOnly = {
-    Field{"response_format", plain_text, "{\"type\": \"text\"} is there"},
     Field{"functions", empty, "tools are there"},
     Field{"function_call", no_tool},
     Field{"modalities", text_only},

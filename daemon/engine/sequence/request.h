@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "daemon/engine/sequence/module_rights.h"
 #include "router/moe.h"
+#include "text/constraint/constraint.h"
 
 namespace chimera {
 
@@ -51,6 +52,7 @@ struct EngineRequest {
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool skip_special = true;  // text without special tokens; that which ends it is never text
+  constraint::ConstraintPtr constraint{};  // null: any text
   bool want_logprobs = false;
   int64_t top_logprobs = 0;   // alternatives for each generated token
   bool want_shares = false;   // of each generated token

@@ -1,6 +1,7 @@
 #include "daemon/engine/sequence/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -31,6 +32,21 @@ int32_t argmax(std::span<const float> logits) {
     for (size_t i = begin; i < end; ++i) {
       if (logits[i] <= best) continue;  // false for NaN, which so reaches the check below
       if (!(logits[i] < std::numeric_limits<float>::infinity())) return -1;
+      best = logits[i];
+      id = static_cast<int32_t>(i);
+    }
+  }
+  return id;
+}
+
+int32_t argmax(std::span<const float> logits, const constraint::TokenMask& mask) {
+  float best = -std::numeric_limits<float>::infinity();
+  int32_t id = -1;
+  const std::vector<uint64_t>& words = mask.words();
+  for (size_t w = 0; w < words.size(); ++w) {
+    for (uint64_t left = words[w]; left != 0; left &= left - 1) {
+      const size_t i = w * 64 + static_cast<size_t>(std::countr_zero(left));
+      if (logits[i] <= best) continue;
       best = logits[i];
       id = static_cast<int32_t>(i);
     }
@@ -148,13 +164,16 @@ bool Sampler::adjusts() const {
   return !history_.empty() || !generated_.empty() || !params_.logit_bias.empty();
 }
 
-int32_t Sampler::sample(std::span<const float> logits, uint64_t step) {
+int32_t Sampler::sample(std::span<const float> logits, uint64_t step,
+                        const constraint::TokenMask* mask) {
   const int32_t best = argmax(logits);
   if (best < 0) return -1;
   const bool greedy = params_.temperature == 0.0;
-  if (greedy && !adjusts()) return best;
-  load(logits);
+  if (greedy && !adjusts()) return mask == nullptr ? best : argmax(logits, *mask);
+  load(logits, mask);
   const auto top = std::min_element(candidates_.begin(), candidates_.end(), before);
+  // Without a mask there is the best logit.
+  if (top == candidates_.end() || top->score == -std::numeric_limits<double>::infinity()) return -1;
   if (greedy) return top->id;
   const double max_score = top->score;
   keep_top_k();
@@ -165,11 +184,14 @@ int32_t Sampler::sample(std::span<const float> logits, uint64_t step) {
 }
 
 /// All tokens in id order, biases, penalties and the temperature applied.
-void Sampler::load(std::span<const float> logits) {
+void Sampler::load(std::span<const float> logits, const constraint::TokenMask* mask) {
   candidates_.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i)
     candidates_[i] = {static_cast<double>(logits[i]), static_cast<int32_t>(i)};
   adjust();
+  if (mask != nullptr) {
+    std::erase_if(candidates_, [mask](const Candidate& c) { return !mask->contains(c.id); });
+  }
   if (params_.temperature == 0.0 || params_.temperature == 1.0) return;
   for (Candidate& c : candidates_) c.score /= params_.temperature;
 }

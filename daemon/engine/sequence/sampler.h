@@ -10,6 +10,8 @@
 // where count[j] says how often j was generated; unlike the repetition penalty they leave the
 // prompt out. At temperature 0 the best token after all these is taken.
 //
+// Tokens that a constraint rules out leave between the penalties and the temperature.
+//
 // Ties are broken by the lower id everywhere, so top-k keeps exactly k tokens.
 //
 // The draw uses a counter-based generator keyed by (seed, step): the tokens of a request depend
@@ -27,6 +29,10 @@
 #include "daemon/engine/sequence/request.h"
 
 namespace chimera {
+
+/// Index of the largest logit among those of `mask` (ties: the lowest index); -1 when all of them
+/// are -infinity. REQUIRES: the logits hold no NaN, and `mask` is as long.
+int32_t argmax(std::span<const float> logits, const constraint::TokenMask& mask);
 
 /// Index of the largest logit (ties: the lowest index); -1 when `logits` is empty or holds a NaN,
 /// +infinity, or nothing but -infinity.
@@ -53,8 +59,10 @@ class Sampler {
   void observe(std::span<const int32_t> ids);
   /// Tells all penalties of a token that was generated.
   void observe_generated(int32_t id);
-  /// The token of step `step` (0 = first generated), or -1 when the logits are not finite.
-  int32_t sample(std::span<const float> logits, uint64_t step);
+  /// The token of step `step` (0 = first generated), or -1 when the logits are not finite. With a
+  /// mask (null: none), out of those in it; the steps behind the penalties see no others.
+  int32_t sample(std::span<const float> logits, uint64_t step,
+                 const constraint::TokenMask* mask = nullptr);
 
  private:
   struct Candidate {
@@ -66,7 +74,7 @@ class Sampler {
   }
   /// Whether the best logit may not be the best token.
   bool adjusts() const;
-  void load(std::span<const float> logits);
+  void load(std::span<const float> logits, const constraint::TokenMask* mask);
   void adjust();
   void keep_top_k();
   void to_weights(double max_score);

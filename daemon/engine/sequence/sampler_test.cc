@@ -332,5 +332,41 @@ TEST(CheckSampling, NamesTheFieldOutOfRange) {
               StartsWith("repetition_penalty"));
 }
 
+// Sampling under a mask is sampling from a row that has only the allowed logits.
+TEST(Sampler, AMaskLeavesTheOthersOut) {
+  const std::vector<float> logits = random_logits(5, 200);
+  constraint::TokenMask mask(200), all(200);
+  std::vector<float> allowed;
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < 200; ++id) {
+    all.set(id);
+    if (id % 3 != 1) continue;
+    mask.set(id);
+    ids.push_back(id);
+    allowed.push_back(logits[static_cast<size_t>(id)]);
+  }
+  const SamplingParams cases[] = {{.temperature = 0.0},
+                                  {.temperature = 1.5},
+                                  {.temperature = 0.8, .top_k = 9},
+                                  {.temperature = 1.0, .top_p = 0.7},
+                                  {.temperature = 2.0, .min_p = 0.1}};
+  for (const SamplingParams& params : cases) {
+    Sampler sampler(params);
+    for (uint64_t step = 0; step < 50; ++step) {
+      const int32_t expected = ids[static_cast<size_t>(sampler.sample(allowed, step))];
+      EXPECT_EQ(sampler.sample(logits, step, &mask), expected);
+      EXPECT_EQ(sampler.sample(logits, step, &all), sampler.sample(logits, step));
+    }
+  }
+}
+
+TEST(Sampler, AMaskWithoutALikelyTokenGivesNone) {
+  const std::vector<float> logits = {1.0f, -kInf, 2.0f};
+  constraint::TokenMask mask(3);
+  mask.set(1);
+  for (const double temperature : {0.0, 1.0})
+    EXPECT_EQ(Sampler(SamplingParams{.temperature = temperature}).sample(logits, 0, &mask), -1);
+}
+
 }  // namespace
 }  // namespace chimera

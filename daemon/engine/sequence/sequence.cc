@@ -81,6 +81,7 @@ Sequence::Sequence(PendingRequest pending, KvCache* cache,
       admitted(Clock::now()),
       text_(std::move(tokenizer), request.skip_special, request.stop) {
   sampler.observe(tokens);
+  if (request.constraint) guide.emplace(request.constraint);
   tokens.reserve(static_cast<size_t>(max_positions()));
   if (scoring()) start_score();
 }
@@ -119,6 +120,29 @@ void Sequence::ran(int64_t n) {
   composition = visible_composition(*view->table, request.modules.rights);
 }
 
+Drawn Sequence::draw(std::span<const float> row) {
+  Drawn drawn;
+  constraint::TokenMaskPtr mask;
+  if (guide) {
+    Result<constraint::TokenMaskPtr> allowed = guide->allowed();
+    if (!allowed.ok()) {
+      drawn.failure = allowed.status();
+      return drawn;
+    }
+    mask = std::move(*allowed);
+  }
+  drawn.token = sampler.sample(row, static_cast<uint64_t>(generated()), mask.get());
+  if (drawn.token < 0) return drawn;
+  if (guide) drawn.failure = guide->take(drawn.token);
+  if (request.want_logprobs) {
+    drawn.logprob = static_cast<float>(token_logprob(row, drawn.token));
+  }
+  if (request.top_logprobs > 0) {
+    drawn.top = chimera::top_logprobs(row, static_cast<size_t>(request.top_logprobs));
+  }
+  return drawn;
+}
+
 std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
   const int32_t token = drawn.token;
   if (!first_result) first_result = Clock::now();
@@ -128,9 +152,11 @@ std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
   if (request.top_logprobs > 0) top_logprobs.push_back(drawn.top);
   const bool eos = is_eos && !request.ignore_eos;
   const bool last = generated() >= max_new;
+  // Complete, and nothing can follow: there is no need to wait for the token that says so.
+  const bool closed = guide && guide->closed();
   TextStream::Piece piece;
   if (!eos) piece = text_.push(token);
-  if ((eos || last) && !piece.stopped) {
+  if ((eos || last || closed) && !piece.stopped) {
     TextStream::Piece rest = text_.finish();
     piece.text += rest.text;
     piece.stopped = rest.stopped;
@@ -139,7 +165,7 @@ std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
   if (request.want_logprobs) event.logprob = drawn.logprob;
   for (const auto& [name, mass] : last_usage.mass) event.shares[name] = last_usage.share(name);
   ticket.token(std::move(event));
-  if (eos || piece.stopped) return FinishReason::kStop;
+  if (eos || closed || piece.stopped) return FinishReason::kStop;
   if (last) return FinishReason::kLength;
   return std::nullopt;
 }

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,9 +60,10 @@ class TextStream {
 
 /// A token drawn for a sequence, with what its request wants to know of the place.
 struct Drawn {
-  int32_t token = -1;  // -1: the logits were not finite
+  int32_t token = -1;  // -1: the logits were not finite, or `failure`
   float logprob = 0.0f;
   std::vector<TokenChoice> top = {};
+  Status failure = {};  // of the constraint
 };
 
 class Sequence {
@@ -86,6 +88,8 @@ class Sequence {
 
   /// A pass over the next `n` tokens on the current view succeeded.
   void ran(int64_t n);
+  /// Draws the next token by its row of logits. Concurrently with those of other sequences.
+  Drawn draw(std::span<const float> row);
   /// Appends a sampled token, sends its event and says whether it ends the sequence (kStop or
   /// kLength), or nullopt to go on.
   std::optional<FinishReason> accept(const Drawn& drawn, bool is_eos);
@@ -112,6 +116,7 @@ class Sequence {
   SequenceUsage usage;
   SequenceUsage last_usage;  // of the row that the next token is drawn from, if want_shares
   Sampler sampler;
+  std::optional<constraint::Guide> guide;              // of a constraint: where the answer stands
   std::vector<float> logprobs;                         // per generated or scored token
   std::vector<std::vector<TokenChoice>> top_logprobs;  // per generated token, if asked for
   std::shared_ptr<std::vector<float>> logits;
