@@ -59,6 +59,10 @@ def split(checkpoint: pathlib.Path, out: pathlib.Path, **modules: str) -> pathli
     return out
 
 
+# A registry that answers slowly must not use up the time of the test itself.
+NPM_PATIENCE = 240
+
+
 def npm_folder(packages: pathlib.Path) -> pathlib.Path:
     """A folder of the build with the files of `packages` and what its package-lock.json says. Skips
     the test where there is no node, or npm's registry cannot be reached."""
@@ -73,8 +77,12 @@ def npm_folder(packages: pathlib.Path) -> pathlib.Path:
             shutil.copy(file, folder / file.name)
     if done.exists() and done.read_bytes() == locked:
         return folder
-    found = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
-                            "--fetch-timeout=30000"], cwd=folder, text=True, capture_output=True)
+    try:
+        found = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1",
+                                "--fetch-timeout=30000"], cwd=folder, text=True, capture_output=True,
+                               timeout=NPM_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise unittest.SkipTest(f"npm did not install them within {NPM_PATIENCE} s") from None
     if found.returncode != 0:
         raise unittest.SkipTest("npm could not install them: " + (found.stderr.strip() or "no reason given")[-300:])
     done.write_bytes(locked)
