@@ -9,7 +9,11 @@ using testing::HasSubstr;
 using testing::Not;
 
 Request get(std::string path, Headers headers = {}) {
-  return {.method = "GET", .path = std::move(path), .headers = std::move(headers)};
+  Request request;
+  request.method = "GET";
+  request.path = std::move(path);
+  request.headers = std::move(headers);
+  return request;
 }
 
 std::string header(const Response& response, std::string_view name) {
