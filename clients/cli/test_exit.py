@@ -17,7 +17,9 @@ CHANGE = done(epoch=5, composition="sha256:ab", changes=[])
 ANSWERS = {
     "generate": GENERATED | {"text": "whole", "tokens": [1]}, "chat": GENERATED | {"text": "hi"}, "info": INFO,
     "score": done(bits_per_byte=1.0, nats=1.0, count=1, logprobs=[-1.0], provenance=scripted.provenance()),
-    "modules": done(modules=[{"name": "legal", "version": "1"}]), "epochs": done(epoch=1, live=[], history=[]), 
+    "modules": done(modules=[{"name": "legal", "version": "1"}],
+                    jobs=[{"id": "job-1", "call": "load", "phase": "done", "modules": ["legal"], "epoch": 2}]),
+    "epochs": done(epoch=1, live=[], history=[]), 
     "routing": done(layers=[{"layer": 0, "tokens": 1, "entropy": 0.5, "modules": {}}]),
     "plan": done(accepted=True, changes=[], refusals=[], memory_bytes=0, composition="sha256:ab"),
     "health": done(status="ok", epoch=1), "drain": done(drained=True), "audit": done(entries=[{"call": "load"}]), "tokenize": done(tokens=[1, 2]),

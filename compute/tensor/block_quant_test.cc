@@ -77,7 +77,7 @@ TEST(Fp8, WhatDoesNotFitIsRefused) {
   const auto scale = tensor("s", DType::kF32, {1, 1}, std::vector<float>{1.0f});
   EXPECT_TRUE(fp8_matrix(weight, scale, {}).ok());
   EXPECT_EQ(fp8_matrix(weight, scale, {2, 4}).status().code(), Code::kDataCorrupt);
-  const auto wrong = tensor("s", DType::kBF16, {1, 1}, std::vector<uint16_t>{0x3f80});
+  const auto wrong = tensor("s", DType::kU8, {1, 1}, std::vector<uint8_t>{0x3f});
   EXPECT_EQ(fp8_matrix(weight, wrong, {}).status().code(), Code::kDataCorrupt);
   EXPECT_EQ(fp8_matrix(scale, scale, {}).status().code(), Code::kDataCorrupt);
 }

@@ -87,7 +87,7 @@ Result<std::unique_ptr<Scheme>> read_awq(const QuantSection& section) {
   if (r->required(bits, 1, 32) != kBits && r->ok()) r->refuse(bits, "4");
   const char* size = r->has("q_group_size") ? "q_group_size" : "group_size";
   const int64_t group = r->required(size, -1, kWholeSide);
-  if (group == 0) r->refuse(size, "-1 (one group per output) and positive numbers");
+  if (group == 0 && r->ok()) r->refuse(size, "-1 (one group per output) and positive numbers");
   r->refuse_unless("version", {"\"gemm\"", "\"GEMM\""}, "gemm");
   if (!r->boolean("zero_point", true)) r->refuse("zero_point", "true");
   for (const std::string_view key : kIgnored) r->ignore(key);

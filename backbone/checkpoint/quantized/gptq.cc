@@ -143,7 +143,7 @@ Result<std::unique_ptr<Scheme>> read_gptq(const QuantSection& section) {
   const int64_t bits = r->required("bits", 1, 32);
   if (r->ok() && bits != 4 && bits != 8) r->refuse("bits", "4 and 8");
   const int64_t group = r->has("group_size") ? r->integer("group_size", 0, -1, kWholeSide) : -1;
-  if (group == 0) r->refuse("group_size", "-1 (one group per output) and positive numbers");
+  if (r->ok() && group == 0) r->refuse("group_size", "-1 (one group per output) and positive numbers");
   const bool symmetric = r->boolean("sym", true);
   const bool act_order = r->boolean("desc_act", false);
   const std::string format = r->text("checkpoint_format", r->text("format", "gptq"));
