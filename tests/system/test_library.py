@@ -153,7 +153,9 @@ class LibraryModule(unittest.TestCase):
                 fail_all()
             allowed = {"fds": 0}
             if MEASURES_MEMORY:
-                allowed |= {"maps": self.maps_slack, "rss_kib": 1024}
+                # Four threads load, and each keeps a mapping from its first one; a leak of one kind
+                # of failure would be five.
+                allowed |= {"maps": self.maps_slack + 3, "rss_kib": 1024}
             grown = daemon.grown(before, allowed)
             for key, bound in allowed.items():
                 self.assertLessEqual(grown[key], bound, key)
