@@ -2,7 +2,7 @@
 #
 # Declares the fuzz program NAME from a file that defines LLVMFuzzerTestOneInput. With GCC it is
 # linked to the stand-alone driver of tests/fuzz, with Clang to libFuzzer; both replay the corpus
-# and mutate it for five seconds as a test with the label "fuzz". `cmake --preset fuzz` is the
+# and mutate it for two seconds as a test with the label "fuzz". `cmake --preset fuzz` is the
 # long-running build:
 #   cmake --preset fuzz && cmake --build --preset fuzz && build-fuzz/fuzz/NAME CORPUS
 option(CHIMERA_FUZZ "Instrument all code for libFuzzer (Clang only)" OFF)
@@ -38,7 +38,7 @@ function(chimera_fuzz name)
   # `./check --fuzz SECS` says how long. Both drivers end by themselves when an input hangs.
   list(JOIN arguments " " arguments)
   add_test(NAME ${name}
-    COMMAND sh -c "seconds=\${CHIMERA_FUZZ_SECONDS:-5}; exec $<TARGET_FILE:${name}> ${arguments}")
+    COMMAND sh -c "seconds=\${CHIMERA_FUZZ_SECONDS:-2}; exec $<TARGET_FILE:${name}> ${arguments}")
   set_tests_properties(${name} PROPERTIES
     LABELS fuzz WORKING_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
 endfunction()

@@ -18,6 +18,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -247,6 +248,10 @@ Bytes read_bytes(const std::filesystem::path& path) {
 std::vector<Bytes> read_corpus(const std::vector<std::string>& paths) {
   std::vector<std::filesystem::path> files;
   for (const std::string& path : paths) {
+    if (!std::filesystem::exists(path)) {
+      std::fprintf(stderr, "fuzz: %s: no such file or directory\n", path.c_str());
+      std::exit(2);
+    }
     if (!std::filesystem::is_directory(path)) {
       files.emplace_back(path);
       continue;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zmq
 
-from harness import (BIN, DEMO, ENDLESS, GOLDEN, SLOW, Daemon, Reader, chimera_client, endless, flat, split, wait_for)
+from harness import (BIN, DEMO, ENDLESS, GOLDEN, SLOW, Daemon, chimera_client, endless, flat, split, wait_for)
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
 
@@ -215,12 +215,19 @@ class Lifecycle(unittest.TestCase):
     def test_a_load_ends_with_its_client_unless_it_is_detached(self) -> None:
         serve = {"max_context": ENDLESS, "max_live_epochs": 2, "max_sequences": 2}
         with Daemon(self.parts / "backbone", serve=serve) as daemon, daemon.client() as client:
-            request = {"tokens": PROMPT, "max_tokens": ENDLESS - 100, "temperature": 0, "ignore_eos": True}
+            request = {"tokens": PROMPT, "max_tokens": ENDLESS - 100, "temperature": 0, "ignore_eos": True,
+                       "stream": False}  # a stream would have to be read all the time
+
+            def live(count: int) -> None:
+                wait_for(lambda: client.stats()["engine"]["live"] == count, f"{count} sequences run")
+
             with daemon.client() as one, daemon.client() as two:
                 # While two epochs are in use, what is loaded waits to be published.
-                first = Reader(one, **request)
+                first = one.generate(**request)
+                live(1)
                 client.load(self.path["a"])
-                second = Reader(two, **request)
+                second = two.generate(**request)
+                live(2)
                 epoch = client.health()["epoch"]
 
                 def load(*options: str) -> subprocess.Popen:
@@ -247,14 +254,14 @@ class Lifecycle(unittest.TestCase):
                 with load("--detach") as process:
                     wait_until("publishing")
                     process.kill()
-                first.stop()
+                one.cancel(first.id)
                 wait_until("done")
                 # Epochs only grow; what was cancelled while it waited may have had a number.
                 now = client.health()["epoch"]
                 self.assertGreater(now, epoch)
                 self.assertEqual(client.jobs()[-1]["epoch"], now)
                 self.assertEqual(self.names(client), ["a", "b"])
-                second.stop()
+                two.cancel(second.id)
 
 
 if __name__ == "__main__":
