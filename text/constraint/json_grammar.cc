@@ -164,11 +164,12 @@ NodeId JsonGrammar::natural(int64_t low, int64_t high, NodeId next) {
   NodeId out = builder_.fail();
   int64_t first = 0;  // of those with `size` digits
   int64_t last = 9;
-  for (int size = 1; size <= kMaxIntegerDigits; ++size) {
+  for (int size = 1;; ++size) {
     if (low <= last && high >= first) {
       out = builder_.either(out, interval(std::to_string(std::max(low, first)),
                                           std::to_string(std::min(high, last)), next));
     }
+    if (size == kMaxIntegerDigits) break;  // one more digit does not go into 64 bits
     first = last + 1;
     last = last * 10 + 9;
   }
