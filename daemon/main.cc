@@ -1,7 +1,6 @@
 // chimerad: options -> deployment -> objects in dependency order -> run -> destroy in reverse.
-#include <fmt/format.h>
-
 #include <chrono>
+#include <functional>
 #include <iostream>
 
 #include "base/log/log.h"
@@ -52,9 +51,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   EngineOptions options = engine_options(config);
   CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
   ModuleLoader loader(*model, library_runtime(config), &memory.ledger(),
-                      [&trust = *guard->modules](const std::string& dir, const Manifest& manifest) {
-                        return trust.check(dir, manifest);
-                      });
+                      std::bind_front(&ModuleTrust::check, guard->modules.get()));
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
   options.kv_bytes = memory.settle_cache(*model, options);
