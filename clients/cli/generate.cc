@@ -9,6 +9,7 @@
 #include "base/json/reader.h"
 #include "commands.h"
 #include "sampling.h"
+#include "share_view.h"
 
 namespace chimera::cli {
 namespace {
@@ -62,6 +63,7 @@ Json token_json(const Token& token) {
   Json out = {
       {"event", "token"}, {"text", token.text}, {"token", token.id}, {"epoch", token.epoch}};
   if (token.logprob) out["logprob"] = *token.logprob;
+  if (!token.shares.empty()) out["shares"] = token.shares;
   if (token.top.empty()) return out;
   Json top = Json::array();
   for (const client::TokenChoice& choice : token.top) {
@@ -129,14 +131,26 @@ Outcome generate(const Invocation& run) {
     return bad_usage("--logprobs and --top-logprobs: found without --json (expected both)",
                      "chimera --json generate … prints them");
   }
+  request.shares = run.options["shares"].as<bool>();
+  if (request.shares && !request.stream) {
+    return bad_usage("--shares and --no-stream: found together (expected one)",
+                     "shares come with each token of a stream");
+  }
   auto prompt = prompt_of(run);
   if (auto* error = std::get_if<Error>(&prompt)) return *error;
   request.prompt = std::move(std::get<std::string>(prompt));
 
   bool shown = false;
+  ShareView view(out);
   const auto show = [&](const Token& token) {
     shown = shown || !token.text.empty();
-    out.json() ? out.object(token_json(token)) : out.stream(token.text);
+    if (out.json()) {
+      out.object(token_json(token));
+    } else if (request.shares) {
+      view.show(token);
+    } else {
+      out.stream(token.text);
+    }
   };
   const auto done =
       run.client.generate(request, show, [&out] { return interrupted() || out.lost(); });
@@ -149,6 +163,7 @@ Outcome generate(const Invocation& run) {
   } else {
     if (!request.stream) out.stream(done->text);
     out.line("");
+    if (request.shares) view.legend();
     print_summary(out, *done, run.options.count("max-tokens") > 0);
   }
   return interrupted() ? kInterruptedStatus : 0;
@@ -228,6 +243,8 @@ void add_generation_commands(std::vector<Command>& commands) {
                         add_sampling_options(options);
                         auto add = options.add_options();
                         add("no-stream", po::bool_switch(), "print the whole text at its end");
+                        add("shares", po::bool_switch(),
+                            "show which module answered each token: by colour, or by marks");
                         add("logprobs", po::bool_switch(), "with --json: log-probabilities");
                         add("top-logprobs", po::value<int64_t>()->value_name("N"),
                             "with --json: the N likeliest tokens of each place as well");

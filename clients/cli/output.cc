@@ -55,14 +55,18 @@ void Output::line(std::string_view text) const {
 }
 
 void Output::stream(std::string_view text) const {
-  const std::string shown = terminal_ ? harmless(text) : std::string(text);
-  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  raw(terminal_ ? harmless(text) : std::string(text));
+}
+
+void Output::raw(std::string_view bytes) const {
+  std::fwrite(bytes.data(), 1, bytes.size(), stdout);
   std::fflush(stdout);
 }
 
+bool Output::coloured() const { return terminal_ && std::getenv("NO_COLOR") == nullptr; }
+
 std::string Output::styled(std::string_view text, Style style) const {
-  const bool colour = terminal_ && std::getenv("NO_COLOR") == nullptr;
-  if (!colour || style == Style::kPlain) return std::string(text);
+  if (!coloured() || style == Style::kPlain) return std::string(text);
   const char* code = style == Style::kBold   ? "1"
                      : style == Style::kDim  ? "2"
                      : style == Style::kGood ? "32"

@@ -29,8 +29,12 @@ class Output {
   void line(std::string_view text) const;
   /// Text of the model as it comes; control bytes are made harmless on a terminal.
   void stream(std::string_view text) const;
+  /// Bytes as they are, for whoever made the model's part harmless already.
+  void raw(std::string_view bytes) const;
   /// `text` in a style where standard output is a terminal.
   std::string styled(std::string_view text, Style style) const;
+  /// Standard output is a terminal whose user did not refuse colours (NO_COLOR).
+  bool coloured() const;
   /// Columns wide enough for their cells; the last is cut so that lines stay within 80 characters
   /// on a terminal. `right` lists the columns that hold numbers.
   void table(const std::vector<std::string>& header,

@@ -63,6 +63,24 @@ class CliTest(scripted.Scripted):
         self.assertEqual(sent["logit_bias"], {"5": -100.0, "7": 2.5})
         self.assertEqual((sent["frequency_penalty"], sent["presence_penalty"]), (0.5, -1.0))
 
+    def test_shares_mark_who_answered(self):
+        def token(text, **shares):
+            return {"event": "token", "text": text, "token": 1, "epoch": 3, "shares": shares}
+
+        tokens = [token(" the", backbone=0.75, legal=0.25), token(" court", backbone=0.25, legal=0.75),
+                  token(" held", backbone=0.0, legal=1.0), token("", backbone=0.5, bio=0.5)]
+        self.daemon(lambda r: [*tokens, GENERATED])
+        ran = self.run_cli("generate", "x", "--shares")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertEqual(ran.stdout, "[backbone] the[legal] court held[backbone]\n\n"
+                         "[backbone]  2 of 4 tokens\n[legal]     2 of 4 tokens\n")
+        self.assertIs(self.peer.requests[0]["shares"], True)
+        ran = self.run_cli("--json", "generate", "x", "--shares")
+        self.assertEqual(json.loads(ran.stdout.splitlines()[1])["shares"], {"backbone": 0.25, "legal": 0.75})
+        ran = self.run_cli("generate", "x", "--shares", "--no-stream")
+        self.assertEqual((ran.returncode, ran.stdout), (2, ""))
+        self.assertIn("--shares and --no-stream", ran.stderr)
+
     def test_top_tells_what_happened_between_two_looks(self):
         looks = iter([(10, 1.0, 100), (30, 0.5, 140)])  # tokens of the layer, the backbone's share, tokens of all
 

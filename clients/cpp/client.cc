@@ -76,6 +76,12 @@ Token parse_token(const Json& body, std::optional<Error>& problem) {
   if (body.contains("top_logprobs")) {
     token.top = parse_choices(answer.array("top_logprobs"), problem);
   }
+  if (body.contains("shares")) {
+    Answer shares(answer.object("shares"), problem);
+    for (const auto& [name, share] : body["shares"].items()) {
+      token.shares[name] = shares.number(name);
+    }
+  }
   return token;
 }
 

@@ -66,6 +66,8 @@ struct Token {
   uint64_t epoch = 0;
   std::optional<double> logprob;
   std::vector<TokenChoice> top;  // the most likely ones, if asked for: best first
+  /// Of the gate's mass, by module and "backbone", if asked for; sums to 1.
+  std::map<std::string, double> shares;
 };
 
 struct Provenance {
