@@ -14,5 +14,7 @@ namespace chimera {
 inline constexpr double kMaxBias = 100.0;
 /// Most experts per token. Far above any released model (8), and it bounds the work per token.
 inline constexpr int64_t kMaxTopK = 64;
+/// Most modules of a composition beside the backbone: four times of what anybody was seen to need.
+inline constexpr int kMaxModules = 4096;
 
 }  // namespace chimera

@@ -7,6 +7,10 @@
 
 namespace chimera {
 
+bool same_outputs(const CompositionModule& a, const CompositionModule& b) {
+  return a.name == b.name && a.digest == b.digest && a.bias == b.bias;
+}
+
 std::string Composition::digest() const {
   Sha256 hash;
   hash.update_field("chimera composition/1");

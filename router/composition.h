@@ -21,6 +21,8 @@ struct CompositionModule {
   float bias = 0.0f;  // added to the logits of its experts
   bool operator==(const CompositionModule&) const = default;
 };
+/// Whether one in the place of the other would give the same outputs, where both are enabled.
+bool same_outputs(const CompositionModule& a, const CompositionModule& b);
 
 struct Composition {
   std::string backbone_fingerprint;

@@ -151,7 +151,7 @@ TEST(MoeDrop, ARowIsTheSameAloneAndInABatch) {
   Model m(true, Sin::kFails);
   const auto table = make_table(m.config, m.base, {m.bad});
   const auto view = *make_route_view(table, table->all(), {});
-  const auto plain = *make_route_view(table, 1, {});
+  const auto plain = *make_route_view(table, {0}, {});
   const int64_t hidden = m.config.hidden_size;
   const std::vector<float> x = random_values(m.rng, 12 * hidden, 1.0f);
   MoeRouter router(m.config, best_kernels(), m.pool);
@@ -186,7 +186,7 @@ TEST(MoeDrop, WithNothingLeftTheRowFails) {
   const auto table = make_table(m.config, m.base, {m.bad}, composition);
   ASSERT_NE(table, nullptr);
   const auto view = *make_route_view(table, table->all(), {});
-  const auto plain = *make_route_view(table, 1, {});
+  const auto plain = *make_route_view(table, {0}, {});
   std::vector<RoutedSegment> segments(2);
   segments[0].view = view.get();
   segments[1].view = plain.get();

@@ -85,8 +85,8 @@ struct LoadedModel {
   }
 
   /// Logits of all positions [tokens, vocab]; empty after a failure.
-  std::vector<float> logits(const std::shared_ptr<const RoutingTable>& table, ModuleMask mask,
-                            const std::vector<int32_t>& tokens,
+  std::vector<float> logits(const std::shared_ptr<const RoutingTable>& table,
+                            const ModuleMask& mask, const std::vector<int32_t>& tokens,
                             RoutingTrace* trace = nullptr) const {
     auto cache = KvCache::create(config, {.block_tokens = 16, .blocks = 16, .prefix_cache = false});
     auto view = make_route_view(table, mask, {});

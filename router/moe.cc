@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <limits>
 
 #include "router/moe_impl.h"
 
@@ -16,28 +15,34 @@ constexpr int64_t kSelectWork = 512;
 }  // namespace
 
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
-                                                         ModuleMask mask,
+                                                         const ModuleMask& mask,
                                                          std::vector<float> request_bias) {
   const size_t modules = table->modules().size();
   if (!request_bias.empty() && request_bias.size() != modules) {
     return Status(Code::kInternal, fmt::format("request bias: {} values (expected {})",
                                                request_bias.size(), modules));
   }
-  request_bias.resize(modules, 0.0f);
-  for (size_t i = 0; i < modules; ++i) {
+  for (size_t i = 0; i < request_bias.size(); ++i) {
     if (std::isfinite(request_bias[i])) continue;
     return Status(Code::kInvalidArgument,
                   fmt::format("modules.bias of {}: {} (expected a finite number)",
                               table->modules()[i]->name(), request_bias[i]));
   }
   auto view = std::make_shared<RouteView>();
-  view->mask = (mask & table->all()) | 1;
-  view->active = table->active(view->mask);
-  view->top_k = table->top_k(view->mask);
-  view->scope = table->scope(view->mask, request_bias);
+  view->active = table->layout()->active((mask & table->all()).add(0));
+  view->top_k = table->top_k(view->mask());
+  view->scope = table->scope(view->mask(), request_bias);
   view->request_bias = std::move(request_bias);
   view->table = std::move(table);
   return std::shared_ptr<const RouteView>(std::move(view));
+}
+
+std::shared_ptr<const RouteView> same_view(const RouteView& view,
+                                           const std::shared_ptr<const RoutingTable>& table) {
+  if (!view.table->same_scope(*table, view.mask())) return nullptr;
+  auto same = std::make_shared<RouteView>(view);
+  same->table = table;
+  return same;
 }
 
 void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
@@ -73,15 +78,13 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     segment.dropped = 0;
     segment.failure = Status();
     if (segment.last_row != nullptr) *segment.last_row = {};
-    const RoutingTable* table = segment.view->table.get();
-    if (runs.empty() || runs.back().table != table) runs.push_back({table, rows, 0});
+    const ActiveSet* active = segment.view->active.get();
+    if (runs.empty() || runs.back().active != active) runs.push_back({active, rows, 0});
     runs.back().rows += segment.rows;
     rows += segment.rows;
     segment_index.resize(static_cast<size_t>(rows), static_cast<int32_t>(s));
     stride = std::max(stride, segment.view->top_k);
-    for (const LayerTable& layer : table->layers()) {
-      candidates = std::max(candidates, layer.candidates);
-    }
+    candidates = std::max(candidates, active->most);
     if (segment.trace != nullptr) {
       segment.trace->reserve(config.num_layers, segment.trace_row + segment.rows,
                              segment.view->top_k);
@@ -104,12 +107,15 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
 void MoeRouter::Impl::gate(size_t layer, const float* x) {
   const int64_t hidden = config.hidden_size;
   for (const Run& run : runs) {
-    const LayerTable& table = run.table->layers()[layer];
-    const int64_t work = table.candidates * (hidden + kSelectWork);
+    const ActiveLayer& active = run.active->layers[layer];
+    const auto count = static_cast<int64_t>(active.candidates.size());
+    const int64_t work = count * (hidden + kSelectWork);
     pool.parallel_for(run.rows, moe_grain(work), [&](int64_t begin, int64_t end) {
       const int64_t first = run.row0 + begin;
-      kernels.matmul(x + first * hidden, end - begin, hidden, table.gate, 0, table.candidates,
-                     logits.data() + first * candidates, candidates);
+      for (const GateBlock& block : active.blocks) {
+        kernels.matmul(x + first * hidden, end - begin, hidden, block.gate, 0, block.gate.rows,
+                       logits.data() + first * candidates + block.first, candidates);
+      }
       for (int64_t row = first; row < run.row0 + end; ++row) choose(layer, row);
     });
   }
@@ -125,27 +131,28 @@ void MoeRouter::Impl::choose(size_t layer, int64_t row) {
   int32_t& count = chosen[static_cast<size_t>(row)];
   count = 0;
   if (segment.poisoned) return;
-  const RoutingTable& table = *segment.view->table;
-  const LayerTable& part = table.layers()[layer];
-  const std::vector<uint8_t>& active = segment.view->active[layer];
-  const std::span<float> row_logits(logits.data() + row * candidates,
-                                    static_cast<size_t>(part.candidates));
-  for (size_t c = 0; c < row_logits.size(); ++c) {
-    if (active[c] == 0) {
-      row_logits[c] = -std::numeric_limits<float>::infinity();
-      continue;
-    }
-    row_logits[c] = row_logits[c] + part.bias[c] +
-                    segment.view->request_bias[static_cast<size_t>(part.owner[c])];
+  const RouteView& view = *segment.view;
+  const LayerTable& part = view.table->layers()[layer];
+  const ActiveLayer& active = view.active->layers[layer];
+  const std::span<float> row_logits(logits.data() + row * candidates, active.candidates.size());
+  for (size_t i = 0; i < row_logits.size(); ++i) {
+    const auto c = static_cast<size_t>(active.candidates[i]);
+    const auto owner = static_cast<size_t>(part.owner[c]);
+    row_logits[i] = row_logits[i] + (part.bias[c] + view.table->module_bias(owner)) +
+                    (view.request_bias.empty() ? 0.0f : view.request_bias[owner]);
     // A true -infinity must not pass for a masked expert.
-    if (!std::isfinite(row_logits[c])) {
+    if (!std::isfinite(row_logits[i])) {
       count = -1;
       return;
     }
   }
-  count = select_experts(table.gate_rule(), {row_logits, part.correction, part.group},
-                         segment.view->top_k, {choices_of(row), static_cast<size_t>(stride)},
+  count = select_experts(view.table->gate_rule(), {row_logits, active.correction, active.group},
+                         view.top_k, {choices_of(row), static_cast<size_t>(stride)},
                          &entropy[static_cast<size_t>(row)]);
+  for (int32_t j = 0; j < count; ++j) {
+    int32_t& expert = choices_of(row)[j].expert;
+    expert = active.candidates[static_cast<size_t>(expert)];
+  }
 }
 
 MoeRouter::MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool)

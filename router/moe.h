@@ -19,15 +19,21 @@ namespace chimera {
 /// How the rows of one segment are routed. Fixed for the life of a sequence on one table.
 struct RouteView {
   std::shared_ptr<const RoutingTable> table;
-  ModuleMask mask = 0;
-  std::vector<std::vector<uint8_t>> active;  // table->active(mask)
-  std::vector<float> request_bias;           // per module of the table, added to its logits
-  int64_t top_k = 0;                         // table->top_k(mask)
-  std::string scope;                         // table->scope(mask, request_bias)
+  std::shared_ptr<const ActiveSet> active;  // of the table's layout
+  std::vector<float> request_bias;  // per module of the table, added to its logits; or empty
+  int64_t top_k = 0;                // table->top_k(mask())
+  std::string scope;                // table->scope(mask(), request_bias)
+
+  const ModuleMask& mask() const { return active->mask; }
 };
+/// `request_bias` may be empty. Modules that are not in the table do not count.
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
-                                                         ModuleMask mask,
+                                                         const ModuleMask& mask,
                                                          std::vector<float> request_bias);
+/// The view on `table` that gives the same outputs as `view`, made without a look at its modules;
+/// null where they cannot be told to be the same.
+std::shared_ptr<const RouteView> same_view(const RouteView& view,
+                                           const std::shared_ptr<const RoutingTable>& table);
 
 /// Top-k ids and weights of every row and layer, kept when a request asks for "routing".
 struct RoutingTrace {

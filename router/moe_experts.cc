@@ -35,7 +35,7 @@ bool passed(uint64_t deadline_ns) { return deadline_ns != 0 && steady_now_ns() >
 void MoeRouter::Impl::group_rows(size_t layer) {
   groups.clear();
   for (const Run& run : runs) {
-    const LayerTable& table = run.table->layers()[layer];
+    const LayerTable& table = run.active->layout->layers()[layer];
     group_of.assign(static_cast<size_t>(table.candidates), -1);
     for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
       for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {

@@ -26,9 +26,9 @@ inline int64_t moe_grain(int64_t work_per_row) {
 }
 
 struct MoeRouter::Impl {
-  /// Segments next to one another that are on the same table.
+  /// Segments next to one another with the same candidates.
   struct Run {
-    const RoutingTable* table = nullptr;
+    const ActiveSet* active = nullptr;
     int64_t row0 = 0;
     int64_t rows = 0;
   };
@@ -89,7 +89,7 @@ struct MoeRouter::Impl {
   std::vector<int32_t> segment_index;  // [rows]
   int64_t rows = 0;
   int64_t stride = 0;      // choices kept per row: the largest top_k of the pass
-  int64_t candidates = 0;  // logits kept per row: the most candidates of a layer of the pass
+  int64_t candidates = 0;  // logits kept per row: the most active ones of a layer of the pass
 
   FloatBuffer logits;               // [rows, candidates]
   std::vector<GateChoice> choices;  // [rows, stride]

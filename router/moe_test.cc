@@ -76,7 +76,7 @@ struct Fixture {
     base = random_module(rng, config, "backbone", config.num_experts, Attach::kAppend);
   }
 
-  std::vector<float> run(const std::shared_ptr<const RoutingTable>& table, ModuleMask mask,
+  std::vector<float> run(const std::shared_ptr<const RoutingTable>& table, const ModuleMask& mask,
                          const std::vector<float>& x, std::vector<float> bias = {},
                          RoutedSegment* out = nullptr, RouterStats* stats = nullptr) {
     auto view = make_route_view(table, mask, std::move(bias));
@@ -101,12 +101,12 @@ std::vector<double> reference_row(const Fixture& f, const RoutingTable& table, s
                                   const float* x) {
   const LayerTable& part = table.layers()[layer];
   const auto hidden = static_cast<size_t>(f.config.hidden_size);
-  const auto* gate = static_cast<const float*>(part.gate.data);
   std::vector<double> p(static_cast<size_t>(part.candidates));
   double sum = 0.0;
   for (size_t c = 0; c < p.size(); ++c) {
-    double logit = double{part.bias[c]};
-    for (size_t i = 0; i < hidden; ++i) logit += double{gate[c * hidden + i]} * double{x[i]};
+    double logit = double{table.bias(layer, c)};
+    const float* gate = part.gate_row(static_cast<int64_t>(c));
+    for (size_t i = 0; i < hidden; ++i) logit += double{gate[i]} * double{x[i]};
     sum += p[c] = std::exp(logit);
   }
   std::vector<size_t> order(p.size());
@@ -133,14 +133,14 @@ TEST(MoeRouter, AMaskedModuleLeavesNoTraceOfTheTopKItWasFittedFor) {
   const auto legal = random_module(f.rng, f.config, "legal", 2, Attach::kAppend);
   legal->manifest.top_k = 4;
   const std::vector<float> x = random_values(f.rng, 3 * f.config.hidden_size, 1.0f);
-  const std::vector<float> without = f.run(make_table(f.config, f.base, {}), 1, x);
+  const std::vector<float> without = f.run(make_table(f.config, f.base, {}), {0}, x);
   const auto table = make_table(f.config, f.base, {legal});
-  EXPECT_TRUE(same_bits(f.run(table, 1, x), without));
+  EXPECT_TRUE(same_bits(f.run(table, {0}, x), without));
   Composition stated;
   stated.top_k = 4;
   stated.modules = {entry("legal")};
-  const std::vector<float> four = f.run(make_table(f.config, f.base, {legal}, stated), 3, x);
-  EXPECT_TRUE(same_bits(f.run(table, 3, x), four));
+  const std::vector<float> four = f.run(make_table(f.config, f.base, {legal}, stated), {0, 1}, x);
+  EXPECT_TRUE(same_bits(f.run(table, {0, 1}, x), four));
   EXPECT_FALSE(same_bits(four, without));
 }
 
@@ -191,11 +191,11 @@ TEST(MoeRouter, MaskedModuleIsBitwiseTheSameAsNeverLoaded) {
       ASSERT_NE(all, nullptr);
       ASSERT_NE(never, nullptr);
       const std::vector<float> x = random_values(f.rng, 40 * f.config.hidden_size, 1.0f);
-      const auto a = f.run(all, all->all() & ~ModuleMask{2}, x);
+      const auto a = f.run(all, all->all() & ModuleMask{0, 2, 3}, x);
       const auto b = f.run(never, never->all(), x);
       EXPECT_TRUE(same_bits(a, b));
       EXPECT_FALSE(same_bits(a, f.run(all, all->all(), x))) << "the module changes nothing at all";
-      EXPECT_EQ(all->scope(all->all() & ~ModuleMask{2}, {}), never->scope(never->all(), {}));
+      EXPECT_EQ(all->scope(all->all() & ModuleMask{0, 2, 3}, {}), never->scope(never->all(), {}));
       EXPECT_NE(all->scope(all->all(), {}), never->scope(never->all(), {}));
     }
   }
@@ -228,7 +228,7 @@ void expect_rows_independent_of_their_batch(ModelConfig config) {
   const std::vector<float> together = run_layers(router, f.config, segments, batch);
   size_t row0 = 0;
   for (size_t s = 0; s < sizes.size(); ++s) {
-    const auto alone = f.run(s % 2 == 0 ? a : b, ~ModuleMask{0}, inputs[s]);
+    const auto alone = f.run(s % 2 == 0 ? a : b, ModuleMask::first(64), inputs[s]);
     for (size_t layer = 0; layer < 2; ++layer) {
       const auto begin =
           together.begin() + static_cast<ptrdiff_t>(layer * batch.size() + row0 * hidden);
@@ -260,8 +260,8 @@ TEST(MoeRouter, OneExpertOfTwoTablesIsOneBatch) {
   }
   const auto one = make_table(f.config, base, {});
   const auto two = make_table(f.config, base, {});
-  const auto view_one = *make_route_view(one, 1, {});
-  const auto view_two = *make_route_view(two, 1, {});
+  const auto view_one = *make_route_view(one, {0}, {});
+  const auto view_two = *make_route_view(two, {0}, {});
   std::vector<RoutedSegment> segments(2);
   segments[0].view = view_one.get();
   segments[0].rows = 3;
@@ -295,7 +295,7 @@ TEST_P(MoePoison, BadExpertConcernsItsOwnRequestsOnly) {
   const auto table = make_table(f.config, f.base, {bad}, composition);
   ASSERT_NE(table, nullptr);
   const auto all = *make_route_view(table, table->all(), {});
-  const auto without = *make_route_view(table, 1, {});
+  const auto without = *make_route_view(table, {0}, {});
   std::vector<RoutedSegment> segments(3);
   for (size_t s = 0; s < 3; ++s) {
     segments[s].view = s == 1 ? all.get() : without.get();
@@ -310,7 +310,7 @@ TEST_P(MoePoison, BadExpertConcernsItsOwnRequestsOnly) {
   EXPECT_NE(segments[1].failure.message().find("module bad, layer 1, expert 0"), std::string::npos)
       << segments[1].failure.message();
   for (size_t i = 2 * 32; i < 4 * 32; ++i) EXPECT_EQ(y[6 * 32 + i], 0.0f);
-  const auto clean = f.run(table, 1, x);
+  const auto clean = f.run(table, {0}, x);
   const auto part = [&](const std::vector<float>& v, ptrdiff_t row) {
     return std::vector<float>(v.begin() + (6 + row) * 32, v.begin() + (8 + row) * 32);
   };
@@ -328,7 +328,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(MoeRouter, NonFiniteInputPoisonsItsSegment) {
   Fixture f(small_config(4, 2, true));
   const auto table = make_table(f.config, f.base, {});
-  const auto view = *make_route_view(table, 1, {});
+  const auto view = *make_route_view(table, {0}, {});
   std::vector<RoutedSegment> segments(2);
   for (auto& s : segments) {
     s.view = view.get();
@@ -389,13 +389,13 @@ TEST(MoeRouter, TraceGrowsOverChunksAndKeepsEarlierRows) {
   RoutingTrace whole;
   RoutedSegment segment;
   segment.trace = &whole;
-  f.run(table, 1, x, {}, &segment);
+  f.run(table, {0}, x, {}, &segment);
   RoutingTrace chunks;
   for (const auto& [begin, end] : {std::pair{0, 5}, std::pair{5, 6}, std::pair{6, 12}}) {
     RoutedSegment part;
     part.trace = &chunks;
     part.trace_row = begin;
-    f.run(table, 1, {x.begin() + begin * 32, x.begin() + end * 32}, {}, &part);
+    f.run(table, {0}, {x.begin() + begin * 32, x.begin() + end * 32}, {}, &part);
   }
   EXPECT_EQ(chunks.rows, 12);
   EXPECT_EQ(whole.ids, chunks.ids);
@@ -417,14 +417,14 @@ TEST(MoeRouter, RequestBiasMovesMass) {
     previous = usage.share("extra");
   }
   EXPECT_GT(previous, 0.99);
-  EXPECT_FALSE(make_route_view(table, 3, {0.0f}).ok());
-  EXPECT_EQ(make_route_view(table, 3, {0.0f, NAN}).status().code(), Code::kInvalidArgument);
+  EXPECT_FALSE(make_route_view(table, {0, 1}, {0.0f}).ok());
+  EXPECT_EQ(make_route_view(table, {0, 1}, {0.0f, NAN}).status().code(), Code::kInvalidArgument);
 }
 
 TEST(MoeRouter, WrongRowCountIsAnError) {
   Fixture f(small_config(4, 2, true));
   const auto table = make_table(f.config, f.base, {});
-  const auto view = *make_route_view(table, 1, {});
+  const auto view = *make_route_view(table, {0}, {});
   RoutedSegment segment;
   segment.view = view.get();
   segment.rows = 2;
@@ -439,7 +439,7 @@ TEST(MoeRouter, WrongRowCountIsAnError) {
 TEST(MoeRouter, DoesNotAllocateInSteadyState) {
   Fixture f(small_config(6, 3, true));
   const auto table = make_table(f.config, f.base, {});
-  const auto view = *make_route_view(table, 1, {});
+  const auto view = *make_route_view(table, {0}, {});
   SequenceUsage usage;
   RouterStats stats;
   RoutedSegment segment;

@@ -51,8 +51,8 @@ void MoeRouter::Impl::account_last_row(const LayerTable& table, RoutedSegment& s
 }
 
 void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
-  const LayerTable& table = run.table->layers()[layer];
-  const auto& modules = run.table->modules();
+  const LayerTable& table = run.active->layout->layers()[layer];
+  const auto& modules = run.active->layout->modules();
   RouterStats::Layer& total = stats->layers[layer];
   mass.assign(modules.size(), 0.0);
   counts.assign(static_cast<size_t>(table.candidates), 0);

@@ -1,17 +1,14 @@
 // Routing table: a composition compiled for execution. Immutable; published once.
 //
-// Each layer lists candidates: the base experts in slot order, then per enabled module, in
-// composition order, its experts. A candidate answers for a slot: appended experts have a slot of
-// their own; a replacing expert shares the slot of the one it overrides, and among the permitted
-// candidates of a slot the last one is active. So excluding a module by request gives back exactly
-// what was there without it. For the same reason a replacing module without gate rows of its own
-// is scored by the checkpoint's row of that slot, never by that of another module.
+// What the modules bring is in the table's layout, which it shares with every other table of the
+// same modules; its own are the epoch, top_k and one bias per module.
 //
 // Thread safety: immutable after RoutingTableBuilder::build. Sequences hold a shared_ptr.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,26 +18,11 @@
 #include "experts/kinds/module.h"
 #include "router/composition.h"
 #include "router/gating.h"
+#include "router/module_mask.h"
+#include "router/routing_layout.h"
 #include "router/top_k.h"
 
 namespace chimera {
-
-/// A layer without a router has no candidates.
-struct LayerTable {
-  int64_t candidates = 0;                              // C
-  Matrix gate;                                         // [C, hidden], F32
-  std::vector<float> bias;                             // [C]: gate.bias + composition bias
-  std::vector<float> correction;                       // [C] kGroupedSigmoid, else empty
-  std::vector<int32_t> group;                          // [C] kGroupedSigmoid, else empty
-  std::vector<std::shared_ptr<const Expert>> experts;  // [C]
-  std::vector<int32_t> owner;                          // [C] index into modules; 0 = backbone
-  std::vector<int32_t> slot;                           // [C] base expert e has slot e
-  std::vector<int32_t> index;                          // [C] number inside the owner's layer
-};
-
-/// Which modules a request may use, bit i = modules()[i]; bit 0 (backbone) is always set.
-using ModuleMask = uint64_t;
-inline constexpr int kMaxModules = 63;  // beside the backbone
 
 class RoutingTable {
  public:
@@ -52,42 +34,55 @@ class RoutingTable {
   int64_t top_k() const { return top_k(all()); }
   /// The same for a request that may use those of `mask` alone: a masked module has no say in it,
   /// as if it had never been loaded.
-  int64_t top_k(ModuleMask mask) const;
+  int64_t top_k(const ModuleMask& mask) const;
   /// What the operator should know: modules that were fitted for another top_k.
   std::vector<std::string> notes() const { return notes(all()); }
   /// The same to those who know the modules of `mask` alone.
-  std::vector<std::string> notes(ModuleMask mask) const;
+  std::vector<std::string> notes(const ModuleMask& mask) const;
   const GateRule& gate_rule() const { return gate_rule_; }
-  const std::vector<LayerTable>& layers() const { return layers_; }
+  const std::shared_ptr<const RoutingLayout>& layout() const { return layout_; }
+  const std::vector<LayerTable>& layers() const { return layout_->layers(); }
   /// [0] is the backbone, then the enabled modules in order.
-  const std::vector<std::shared_ptr<const Module>>& modules() const { return modules_; }
+  const std::vector<std::shared_ptr<const Module>>& modules() const { return layout_->modules(); }
   /// Index of a module, -1 when not in the table.
-  int module_index(const std::string& name) const;
-  ModuleMask all() const;
+  int module_index(const std::string& name) const { return layout_->module_index(name); }
+  /// All modules, and the backbone. A mask that lets a request choose lets through the backbone,
+  /// and nothing that is not in here.
+  const ModuleMask& all() const { return all_; }
 
-  /// Per layer the active candidates under `mask`: 1 active, 0 masked. [layers][C]
-  std::vector<std::vector<uint8_t>> active(ModuleMask mask) const;
+  /// What the composition adds to the logits of a module's experts; 0 for the backbone.
+  float module_bias(size_t module) const { return module_bias_[module]; }
+  /// What is added to the logit of a candidate: gate.bias and the bias of its module.
+  float bias(size_t layer, size_t candidate) const {
+    const LayerTable& table = layers()[layer];
+    return table.bias[candidate] + module_bias_[static_cast<size_t>(table.owner[candidate])];
+  }
+
   /// Digest of what `mask` lets through (modules, digests, biases, order, top_k) plus per-request
-  /// biases; equal scopes give equal outputs whatever else the table holds. Keys the prefix cache
-  /// and lets an unaffected sequence move to the next epoch.
-  std::string scope(ModuleMask mask, std::span<const float> request_bias) const;
+  /// biases ([modules], or empty for none); equal scopes give equal outputs whatever else the table
+  /// holds. Keys the prefix cache and lets an unaffected sequence move to the next epoch.
+  std::string scope(const ModuleMask& mask, std::span<const float> request_bias) const;
+  /// Whether scope() of these two is the same on `other`, which has the same layout, without making
+  /// it. False where it would take that to know.
+  bool same_scope(const RoutingTable& other, const ModuleMask& mask) const;
 
  private:
   friend class RoutingTableBuilder;
-  /// The modules of `mask` with the top_k that they state.
-  std::vector<FittedModule> fitted(ModuleMask mask) const;
 
   uint64_t epoch_ = 0;
   std::string digest_;
   Composition composition_;
   int64_t default_top_k_ = 0;
   GateRule gate_rule_;
-  std::vector<LayerTable> layers_;
-  std::vector<std::shared_ptr<const Module>> modules_;
+  std::shared_ptr<const RoutingLayout> layout_;
+  ModuleMask all_;
+  std::vector<float> module_bias_;  // [modules]
+  std::vector<size_t> entry_;       // [modules] in the composition; of the backbone: none
 };
 
 /// Compiles a table aside; the published type and the builder are different types so that a
-/// half-built table cannot be published.
+/// half-built table cannot be published. Copies share their layouts. Thread safety: const methods
+/// from any thread.
 class RoutingTableBuilder {
  public:
   RoutingTableBuilder(const ModelConfig& config, std::shared_ptr<const Module> base);
@@ -98,17 +93,15 @@ class RoutingTableBuilder {
       std::span<const std::shared_ptr<const Module>> loaded) const;
 
  private:
+  /// What can be wrong with any composition, whatever its modules bring.
   Status check(const Composition& composition,
                std::span<const std::shared_ptr<const Module>> loaded) const;
   Status check_module(const Module& module) const;
-  Status check_gate(const std::string& where, const Module& module, const ModuleLayer& part) const;
-  void add_gate(const ModuleLayer& part, size_t e, int64_t slot, const ModuleLayer* base,
-                std::vector<float>& gate, LayerTable& table) const;
-  LayerTable build_layer(int64_t layer, std::span<const std::shared_ptr<const Module>> modules,
-                         std::span<const float> module_bias) const;
+  Status check_layer(const Module& module, int64_t layer, const ModuleLayer& part) const;
 
   ModelConfig config_;
   std::shared_ptr<const Module> base_;
+  std::shared_ptr<LayoutCache> layouts_ = std::make_shared<LayoutCache>();
 };
 
 }  // namespace chimera

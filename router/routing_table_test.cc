@@ -33,15 +33,17 @@ TEST(RoutingTable, CandidatesSlotsAndMasks) {
   EXPECT_EQ(layer.slot, (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 0, 1, 0}));
   EXPECT_EQ(layer.owner, (std::vector<int32_t>{0, 0, 0, 0, 1, 1, 2, 2, 3}));
   EXPECT_EQ(layer.index, (std::vector<int32_t>{0, 1, 2, 3, 0, 1, 0, 1, 0}));
-  EXPECT_EQ(table->all(), 0b1111u);
+  EXPECT_EQ(table->all(), mask_of(0b1111));
   EXPECT_EQ(table->module_index("replace"), 2);
   EXPECT_EQ(table->module_index("nobody"), -1);
-  const auto active = [&](ModuleMask mask) { return table->active(mask)[1]; };
+  const auto active = [&](uint64_t mask) {
+    return table->layout()->active(mask_of(mask))->layers[1].candidates;
+  };
   // Of every slot the last permitted candidate.
-  EXPECT_EQ(active(0b1111), (std::vector<uint8_t>{0, 0, 1, 1, 1, 1, 0, 1, 1}));
-  EXPECT_EQ(active(0b0111), (std::vector<uint8_t>{0, 0, 1, 1, 1, 1, 1, 1, 0}));
-  EXPECT_EQ(active(0b1001), (std::vector<uint8_t>{0, 1, 1, 1, 0, 0, 0, 0, 1}));
-  EXPECT_EQ(active(0), (std::vector<uint8_t>{1, 1, 1, 1, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(active(0b1111), (std::vector<int32_t>{2, 3, 4, 5, 7, 8}));
+  EXPECT_EQ(active(0b0111), (std::vector<int32_t>{2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(active(0b1001), (std::vector<int32_t>{1, 2, 3, 8}));
+  EXPECT_EQ(active(0b0001), (std::vector<int32_t>{0, 1, 2, 3}));
 }
 
 TEST(RoutingTable, ReplacingExpertWithoutRowsIsScoredByTheCheckpoint) {
@@ -50,12 +52,10 @@ TEST(RoutingTable, ReplacingExpertWithoutRowsIsScoredByTheCheckpoint) {
   const auto table = make_table(m.config, m.base, {m.replace, m.later});
   ASSERT_NE(table, nullptr);
   const LayerTable& layer = table->layers()[0];
-  const auto* gate = static_cast<const float*>(layer.gate.data);
+  // In their own memory: whatever the size, a table copies none of it.
   const auto hidden = static_cast<size_t>(m.config.hidden_size);
-  for (size_t i = 0; i < hidden; ++i) {
-    EXPECT_EQ(gate[6 * hidden + i], m.base->layers[0].gate_weight[i]);
-    EXPECT_EQ(gate[4 * hidden + i], m.replace->layers[0].gate_weight[i]);
-  }
+  EXPECT_EQ(layer.gate_row(6), m.base->layers[0].gate_weight.data());
+  EXPECT_EQ(layer.gate_row(5), m.replace->layers[0].gate_weight.data() + hidden);
 }
 
 TEST(RoutingTable, BiasesAddUp) {
@@ -65,8 +65,13 @@ TEST(RoutingTable, BiasesAddUp) {
   composition.modules = {entry("append", 0.25f)};
   const auto table = make_table(m.config, m.base, {m.append}, composition);
   ASSERT_NE(table, nullptr);
-  EXPECT_EQ(table->layers()[0].bias, (std::vector<float>{0, 0, 0, 0, 0.75f, -0.25f}));
-  EXPECT_EQ(table->layers()[1].bias, (std::vector<float>{0, 0, 0, 0, 0.25f, 0.25f}));
+  const auto bias = [&](size_t layer) {
+    std::vector<float> all;
+    for (size_t c = 0; c < 6; ++c) all.push_back(table->bias(layer, c));
+    return all;
+  };
+  EXPECT_EQ(bias(0), (std::vector<float>{0, 0, 0, 0, 0.75f, -0.25f}));
+  EXPECT_EQ(bias(1), (std::vector<float>{0, 0, 0, 0, 0.25f, 0.25f}));
 }
 
 TEST(Composition, DigestCoversWhatDecidesOutputs) {
@@ -102,13 +107,15 @@ TEST(RoutingTable, ScopeKnowsWhatTheMaskLetsThrough) {
   wider.top_k = 3;
   wider.modules = {entry("append")};
   const auto with_top_k = make_table(m.config, m.base, {m.append}, wider);
-  EXPECT_EQ(both->scope(0b011, {}), one->scope(0b11, {}));
-  EXPECT_EQ(both->scope(0b011, std::vector<float>{0.0f, 0.0f, 9.0f}), one->scope(0b11, {}));
-  EXPECT_NE(both->scope(0b111, {}), one->scope(0b11, {}));
-  EXPECT_NE(one->scope(0b01, {}), one->scope(0b11, {}));
-  EXPECT_NE(one->scope(0b11, std::vector<float>{0.0f, 0.5f}), one->scope(0b11, {}));
-  EXPECT_NE(with_bias->scope(0b11, {}), one->scope(0b11, {}));
-  EXPECT_NE(with_top_k->scope(0b11, {}), one->scope(0b11, {}));
+  EXPECT_EQ(both->scope(mask_of(0b011), {}), one->scope(mask_of(0b11), {}));
+  EXPECT_EQ(both->scope(mask_of(0b011), std::vector<float>{0.0f, 0.0f, 9.0f}),
+            one->scope(mask_of(0b11), {}));
+  EXPECT_NE(both->scope(mask_of(0b111), {}), one->scope(mask_of(0b11), {}));
+  EXPECT_NE(one->scope(mask_of(0b01), {}), one->scope(mask_of(0b11), {}));
+  EXPECT_NE(one->scope(mask_of(0b11), std::vector<float>{0.0f, 0.5f}),
+            one->scope(mask_of(0b11), {}));
+  EXPECT_NE(with_bias->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
+  EXPECT_NE(with_top_k->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
 }
 
 TEST(TopK, IsTheCompositionsElseTheModulesElseTheCheckpoints) {
@@ -120,8 +127,9 @@ TEST(TopK, IsTheCompositionsElseTheModulesElseTheCheckpoints) {
   EXPECT_EQ(table->top_k(), 3);
   EXPECT_TRUE(table->notes().empty());
   // A masked module has no say: as if it had never been loaded.
-  EXPECT_EQ(table->top_k(0b011), 2);
-  EXPECT_EQ(table->scope(0b011, {}), make_table(m.config, m.base, {m.replace})->scope(0b11, {}));
+  EXPECT_EQ(table->top_k(mask_of(0b011)), 2);
+  EXPECT_EQ(table->scope(mask_of(0b011), {}),
+            make_table(m.config, m.base, {m.replace})->scope(mask_of(0b11), {}));
 
   m.later->manifest.original_top_k = 4;  // as `split` has recorded it
   const auto disagreeing = make_table(m.config, m.base, {m.append, m.later});
@@ -178,24 +186,83 @@ TEST(RoutingTable, RefusalsNameTheModule) {
   EXPECT_EQ(refusal(a, {m.append}).code(), Code::kFailedPrecondition);
 }
 
-TEST(RoutingTable, AtMostSixtyThreeModules) {
+TEST(RoutingTable, HasAsManyModulesAsACompositionMay) {
   Models m;
   Composition c;
   std::vector<std::shared_ptr<const Module>> modules;
+  const auto one = random_module(m.rng, m.config, "m", 1, Attach::kAppend);
   for (int i = 0; i < kMaxModules; ++i) {
-    const std::string name = "m" + std::to_string(i);
-    modules.push_back(random_module(m.rng, m.config, name, 1, Attach::kReplace));
-    c.modules.push_back(entry(name));
+    auto module = std::make_shared<Module>(*one);
+    module->manifest.name = "m" + std::to_string(i);
+    c.modules.push_back(entry(module->name()));
+    modules.push_back(std::move(module));
   }
-  const auto full = RoutingTableBuilder(m.config, m.base).build(7, c, modules);
+  const RoutingTableBuilder builder(m.config, m.base);
+  const auto full = builder.build(7, c, modules);
   ASSERT_TRUE(full.ok()) << full.status().to_string();
   EXPECT_EQ((*full)->epoch(), 7u);
-  EXPECT_EQ((*full)->all(), ~ModuleMask{0});
-  EXPECT_EQ((*full)->active(~ModuleMask{0})[0].back(), 1);
+  EXPECT_EQ((*full)->all().size(), static_cast<size_t>(kMaxModules) + 1);
+  const auto last = static_cast<size_t>((*full)->module_index("m4095"));
+  const auto few = (*full)->layout()->active(ModuleMask{0, 65, last});
+  EXPECT_EQ(few->layers[0].candidates, (std::vector<int32_t>{0, 1, 2, 3, 68, 4 + kMaxModules - 1}));
   modules.push_back(random_module(m.rng, m.config, "more", 1, Attach::kReplace));
   c.modules.push_back(entry("more"));
-  EXPECT_EQ(RoutingTableBuilder(m.config, m.base).build(8, c, modules).status().code(),
-            Code::kResourceExhausted);
+  EXPECT_EQ(builder.build(8, c, modules).status().code(), Code::kResourceExhausted);
+}
+
+TEST(RoutingTable, TablesOfTheSameModulesShareTheirLayout) {
+  Models m;
+  const RoutingTableBuilder builder(m.config, m.base);
+  Composition c;
+  c.modules = {entry("append"), entry("later", 0.5f)};
+  const std::vector<std::shared_ptr<const Module>> modules{m.append, m.later};
+  const auto table = *builder.build(1, c, modules);
+  c.modules[1].bias = 0.75f;
+  const auto biased = *builder.build(2, c, modules);
+  EXPECT_EQ(biased->layout(), table->layout());
+  EXPECT_TRUE(table->same_scope(*biased, mask_of(0b011)));
+  EXPECT_EQ(table->scope(mask_of(0b011), {}), biased->scope(mask_of(0b011), {}));
+  EXPECT_FALSE(table->same_scope(*biased, mask_of(0b111)));
+  EXPECT_NE(table->scope(mask_of(0b111), {}), biased->scope(mask_of(0b111), {}));
+  c.modules[1].enabled = false;
+  const auto without = *builder.build(3, c, modules);
+  EXPECT_NE(without->layout(), table->layout());
+  c.modules[1].enabled = true;
+  EXPECT_EQ((*builder.build(4, c, modules))->layout(), table->layout()) << "back on";
+  c.top_k = 3;
+  const auto wider = *builder.build(5, c, modules);
+  EXPECT_EQ(wider->layout(), table->layout());
+  EXPECT_FALSE(biased->same_scope(*wider, mask_of(0b001)));
+
+  const auto view = *make_route_view(table, mask_of(0b011), {});
+  const auto moved = same_view(*view, biased);
+  ASSERT_NE(moved, nullptr);
+  EXPECT_EQ(moved->table, biased);
+  EXPECT_EQ(moved->active, view->active);
+  EXPECT_EQ(same_view(**make_route_view(table, table->all(), {}), biased), nullptr);
+  EXPECT_EQ(same_view(*view, without), nullptr) << "another layout says nothing";
+}
+
+TEST(ModuleMask, IsASetOfAnySize) {
+  ModuleMask mask{1, 63, 64, 1000};
+  EXPECT_EQ(mask.size(), 4u);
+  for (const size_t member : {1u, 63u, 64u, 1000u}) EXPECT_TRUE(mask.has(member)) << member;
+  for (const size_t other : {0u, 62u, 65u, 999u, 1001u, 100000u}) {
+    EXPECT_FALSE(mask.has(other)) << other;
+  }
+  std::vector<size_t> members;
+  mask.for_each([&](size_t member) { members.push_back(member); });
+  EXPECT_EQ(members, (std::vector<size_t>{1, 63, 64, 1000}));
+  // What was taken out leaves no trace.
+  EXPECT_EQ(mask.remove(1000), (ModuleMask{1, 63, 64}));
+  EXPECT_EQ((mask & ModuleMask{0, 63, 4000}), ModuleMask{63});
+  EXPECT_EQ((ModuleMask{64} & ModuleMask{1}), ModuleMask{});
+  EXPECT_TRUE((ModuleMask{64} & ModuleMask{1}).empty());
+  for (const size_t n : {0u, 1u, 63u, 64u, 65u, 128u, 1025u}) {
+    const ModuleMask all = ModuleMask::first(n);
+    EXPECT_EQ(all.size(), n);
+    EXPECT_FALSE(all.has(n)) << n;
+  }
 }
 
 }  // namespace

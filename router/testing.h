@@ -64,6 +64,15 @@ inline std::shared_ptr<Module> random_module(std::mt19937& rng, const ModelConfi
   return module;
 }
 
+/// The mask whose members are the bits set in `bits`.
+inline ModuleMask mask_of(uint64_t bits) {
+  ModuleMask mask;
+  for (size_t i = 0; i < 64; ++i) {
+    if ((bits >> i & 1) != 0) mask.add(i);
+  }
+  return mask;
+}
+
 inline CompositionModule entry(const std::string& name, float bias = 0.0f, bool enabled = true) {
   return {name, "1.0.0", "sha256:" + name, "", enabled, bias};
 }

@@ -254,8 +254,10 @@ TEST(Protocol, ListsAndMapsAreBounded) {
   EXPECT_FALSE(accepts(generate, "stop", "s"));
 
   for (const char* list : {"only", "exclude"}) {
-    EXPECT_TRUE(accepts(generate, "modules", {{list, std::vector<std::string>(64, "m")}}));
-    EXPECT_FALSE(accepts(generate, "modules", {{list, std::vector<std::string>(65, "m")}}));
+    EXPECT_TRUE(accepts(generate, "modules",
+                        {{list, std::vector<std::string>(range::kMaxModuleNames, "m")}}));
+    EXPECT_FALSE(accepts(generate, "modules",
+                         {{list, std::vector<std::string>(range::kMaxModuleNames + 1, "m")}}));
     EXPECT_FALSE(accepts(generate, "modules", {{list, Json::array({std::string(129, 'm')})}}));
   }
   EXPECT_TRUE(accepts(generate, "modules", {{"bias", {{"m", 100}, {"n", -100.0}}}}));

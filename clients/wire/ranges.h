@@ -55,8 +55,8 @@ inline constexpr RealRange value{"value", -kMaxBias, kMaxBias};  // of the call 
 
 inline constexpr size_t kMaxStops = 16;
 inline constexpr size_t kMaxLogitBiases = 1024;
-inline constexpr size_t kMaxModuleNames = 64;  // a table holds at most 63 modules
-inline constexpr size_t kMaxMessages = 1024;   // also of tools, documents and tool calls
+inline constexpr size_t kMaxModuleNames = kMaxModules;
+inline constexpr size_t kMaxMessages = 1024;  // also of tools, documents and tool calls
 
 }  // namespace range
 }  // namespace chimera::wire

@@ -100,9 +100,9 @@ class Engine {
   void entitle(RequestId id, ModuleRightsPtr rights);
 
   /// Publishes a table between two steps and returns once it is current. Waits (until `timeout`)
-  /// while publishing would leave more than max_live_epochs epochs in use, then answers
-  /// failed_precondition naming the oldest epoch and how many sequences hold it. Sequences whose
-  /// scope is the same on both tables move along at once: their outputs cannot differ.
+  /// while publishing would leave epochs of more than max_live_epochs sets of modules in use, then
+  /// answers failed_precondition naming the oldest epoch and how many sequences hold it. Sequences
+  /// whose scope is the same on both tables move along at once: their outputs cannot differ.
   Status publish(std::shared_ptr<const RoutingTable> table, InFlight in_flight,
                  std::chrono::milliseconds timeout);
   /// Publishes `table` (without the module) and moves every sequence that may use `module` off it

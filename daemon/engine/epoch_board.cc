@@ -9,11 +9,6 @@
 namespace chimera {
 namespace {
 
-/// Whether the outputs of `sequence` are the same on `view`.
-bool same_scope(const Result<RouteViewPtr>& view, const Sequence& sequence) {
-  return view.ok() && (*view)->scope == sequence.view->scope;
-}
-
 Status stopping() { return {Code::kUnavailable, "the engine is stopping"}; }
 
 }  // namespace
@@ -116,6 +111,8 @@ void EpochBoard::acknowledge() {
       if (view.ok()) reaper_->take(std::move(*view));
     }
     command->views.clear();
+    for (RouteViewPtr& view : command->made) reaper_->take(std::move(view));
+    command->made.clear();
     reaper_->take(std::move(command->table));
     command->answer.set_value(std::move(status));
   }
@@ -149,7 +146,24 @@ void EpochBoard::close() {
 const Result<RouteViewPtr>& EpochBoard::Command::view_for(const Sequence& sequence) {
   const auto known = views.find(sequence.id);
   if (known != views.end()) return known->second;
-  return views.emplace(sequence.id, view_on(table, sequence.request.modules)).first->second;
+  Result<RouteViewPtr> view = view_on(table, sequence.request.modules, made);
+  if (view.ok() && std::find(made.begin(), made.end(), *view) == made.end()) {
+    made.push_back(*view);
+  }
+  return views.emplace(sequence.id, std::move(view)).first->second;
+}
+
+bool EpochBoard::Command::same_scope(const Sequence& sequence) {
+  // On the same layout, what it asked for is the same modules: only their options can differ.
+  const RouteView& is = *sequence.view;
+  if (is.table->layout() == table->layout()) return is.table->same_scope(*table, is.mask());
+  const Result<RouteViewPtr>& view = view_for(sequence);
+  return view.ok() && (*view)->scope == is.scope;
+}
+
+RouteViewPtr EpochBoard::Command::moved_view(const Sequence& sequence) {
+  RouteViewPtr same = same_view(*sequence.view, table);
+  return same != nullptr ? same : *view_for(sequence);
 }
 
 std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& live,
@@ -168,23 +182,22 @@ std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& l
         fmt::format("epoch {} waited behind another publish until its time was up", epoch),
         "try again once that one is through");
   }
-  const std::set<uint64_t> after = epochs_after(command, live);
+  const Layouts after = layouts_after(command, live);
   if (static_cast<int64_t>(after.size()) > max_live_epochs_) {
     if (!late) return std::nullopt;
     return blocked_status(command, live, after);
   }
   for (const auto& sequence : live.all()) {
     if (sequence->ended) continue;
-    const Result<RouteViewPtr>& view = command.view_for(*sequence);
-    if (same_scope(view, *sequence)) {
-      live.move(*sequence, *view);
+    if (command.same_scope(*sequence)) {
+      live.move(*sequence, command.moved_view(*sequence));
       continue;
     }
     switch (command.in_flight) {
       case InFlight::kPin:
         break;
       case InFlight::kRestart:
-        live.restart(*sequence, view);
+        live.restart(*sequence, command.view_for(*sequence));
         break;
     }
   }
@@ -203,13 +216,12 @@ Status EpochBoard::revoke_now(Command& command, LiveSequences& live, RequestQueu
   live.forget_prefixes();
   for (const auto& sequence : live.all()) {
     if (sequence->ended) continue;
-    const Result<RouteViewPtr>& view = command.view_for(*sequence);
-    if (same_scope(view, *sequence)) {
-      live.move(*sequence, *view);
+    if (command.same_scope(*sequence)) {
+      live.move(*sequence, command.moved_view(*sequence));
     } else if (sequence->view->table->module_index(*command.revoked) >= 0) {
       // Also a sequence that may not use the module but is pinned to a table that holds it: the
       // table keeps the module's memory, and that is to be gone.
-      live.restart(*sequence, view);
+      live.restart(*sequence, command.view_for(*sequence));
     }
   }
   set_current(command.table);
@@ -223,31 +235,37 @@ Status EpochBoard::revoke_now(Command& command, LiveSequences& live, RequestQueu
   return {};
 }
 
-std::set<uint64_t> EpochBoard::epochs_after(Command& command, const LiveSequences& live) {
-  std::set<uint64_t> epochs{command.table->epoch()};
+EpochBoard::Layouts EpochBoard::layouts_after(Command& command, const LiveSequences& live) {
+  Layouts layouts;
+  const auto add = [&](const RoutingTable& table) {
+    uint64_t& oldest = layouts.emplace(table.layout().get(), table.epoch()).first->second;
+    oldest = std::min(oldest, table.epoch());
+  };
+  add(*command.table);
   for (const auto& sequence : live.all()) {
-    if (sequence->ended || same_scope(command.view_for(*sequence), *sequence)) continue;
+    if (sequence->ended || command.same_scope(*sequence)) continue;
     switch (command.in_flight) {
       case InFlight::kPin:
-        epochs.insert(sequence->view->table->epoch());
+        add(*sequence->view->table);
         break;
       case InFlight::kRestart:
         break;
     }
   }
-  return epochs;
+  return layouts;
 }
 
 Status EpochBoard::blocked_status(const Command& command, const LiveSequences& live,
-                                  const std::set<uint64_t>& after) const {
-  const uint64_t oldest = *after.begin();
+                                  const Layouts& after) const {
+  const auto oldest = std::min_element(
+      after.begin(), after.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   const auto held = std::count_if(live.all().begin(), live.all().end(), [&](const auto& sequence) {
-    return !sequence->ended && sequence->view->table->epoch() == oldest;
+    return !sequence->ended && sequence->view->table->layout().get() == oldest->first;
   });
   return {Code::kFailedPrecondition,
-          fmt::format("publishing epoch {} would leave {} epochs in use (limit {}, "
-                      "max_live_epochs); the oldest, epoch {}, is held by {} sequence{}",
-                      command.table->epoch(), after.size(), max_live_epochs_, oldest, held,
+          fmt::format("publishing epoch {} would leave epochs of {} sets of modules in use (limit "
+                      "{}, max_live_epochs); the oldest, epoch {}, is held by {} sequence{}",
+                      command.table->epoch(), after.size(), max_live_epochs_, oldest->second, held,
                       held == 1 ? "" : "s"),
           "wait for these sequences to end, cancel them, or publish with in_flight: restart"};
 }

@@ -5,6 +5,9 @@
 // when its scope is the same there (its outputs cannot differ), *pinned* to the table it is on, or
 // *restarted* on the new one.
 //
+// The limit of live epochs is one of memory: tables of the same modules share what they hold (their
+// layout) and count once, so that biases may change as often as one likes.
+//
 // Invariants: (1) epochs strictly increase; (2) publishes keep their order, a revocation overtakes
 // those that wait; (3) once a command is acknowledged, neither the board nor a sequence that it
 // moved holds a reference to the tables it replaced.
@@ -20,7 +23,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,14 +78,20 @@ class EpochBoard {
     /// The view that `sequence` would have on `table`; not_found when none of the modules it asked
     /// for is there.
     const Result<RouteViewPtr>& view_for(const Sequence& sequence);
+    /// Whether the outputs of `sequence` are the same on `table`.
+    bool same_scope(const Sequence& sequence);
+    /// The view to move `sequence` to. REQUIRES: same_scope(sequence).
+    RouteViewPtr moved_view(const Sequence& sequence);
 
     std::shared_ptr<const RoutingTable> table;
     std::optional<std::string> revoked;  // module; none: publish
     InFlight in_flight = InFlight::kPin;
     std::chrono::steady_clock::time_point deadline;
     std::promise<Status> answer;
-    /// Views of live sequences on `table`, made once however often a waiting publish is retried.
+    /// Views of live sequences on `table`, made once however often a waiting publish is retried,
+    /// and one for all that may use the same modules.
     std::map<RequestId, Result<RouteViewPtr>> views;
+    std::vector<RouteViewPtr> made;
   };
   using CommandPtr = std::shared_ptr<Command>;
 
@@ -92,10 +100,11 @@ class EpochBoard {
   /// nullopt: must wait, for an epoch or behind another publish.
   std::optional<Status> try_publish(Command& command, LiveSequences& live, bool queue_blocked);
   Status revoke_now(Command& command, LiveSequences& live, RequestQueue& queue);
-  /// Epochs in use if the command were carried out now.
-  static std::set<uint64_t> epochs_after(Command& command, const LiveSequences& live);
+  /// Layouts in use if the command were carried out now, each with the oldest epoch that uses it.
+  using Layouts = std::map<const RoutingLayout*, uint64_t>;
+  static Layouts layouts_after(Command& command, const LiveSequences& live);
   Status blocked_status(const Command& command, const LiveSequences& live,
-                        const std::set<uint64_t>& after) const;
+                        const Layouts& after) const;
   void set_current(std::shared_ptr<const RoutingTable> next);
 
   const int64_t max_live_epochs_;

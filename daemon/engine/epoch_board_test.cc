@@ -107,10 +107,9 @@ TEST_F(EpochBoardTest, AfterItsTimeAWaitingPublishSaysForWhom) {
   auto late = publish(world_->table(2, {world_->module("b")}), 0ms);
   carry_out();
   board_->acknowledge();
-  EXPECT_EQ(
-      late.get().message(),
-      "publishing epoch 2 would leave 2 epochs in use (limit 1, max_live_epochs); the oldest, "
-      "epoch 1, is held by 1 sequence");
+  EXPECT_EQ(late.get().message(),
+            "publishing epoch 2 would leave epochs of 2 sets of modules in use (limit 1, "
+            "max_live_epochs); the oldest, epoch 1, is held by 1 sequence");
 }
 
 TEST_F(EpochBoardTest, ClosingRefusesWhatWaitsAndWhatComes) {

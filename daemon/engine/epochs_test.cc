@@ -364,6 +364,49 @@ TEST_F(EngineEpochs, RestartedScoreIsThatOfTheNewTableAlone) {
   EXPECT_EQ(got.backbone_share, want.backbone_share);
 }
 
+// What differs between two biases is a number: no stream that stays on the old one is waited for.
+TEST_F(EngineEpochs, BiasesChangeAsOftenAsTheyLikeUnderPinnedStreams) {
+  EngineOptions options;
+  options.max_live_epochs = 1;
+  constexpr int kBiases = 24;
+  const auto table = [&](int i) {
+    return world->table(static_cast<uint64_t>(i), {a, b}, 0.1f * static_cast<float>(i));
+  };
+  auto engine = make(table(1), options);
+  std::vector<EngineRequest> requests;
+  std::vector<std::shared_ptr<Collector>> streams;
+  std::atomic<bool> published{false};
+  const auto until_published = [&](const TokenEvent& event) {
+    if (!published) slowly(event);
+  };
+  for (int i = 1; i <= kBiases; ++i) {
+    if (i > 1) {
+      const Status status = engine->publish(table(i), InFlight::kPin, 0ms);
+      ASSERT_TRUE(status.ok()) << status.to_string();
+    }
+    if (i % 6 != 1) continue;
+    EngineRequest request = greedy(prompt(i, 5), 400);
+    request.modules.only = {i == 1 ? "b" : "a"};
+    requests.push_back(request);
+    streams.push_back(submit(*engine, request, nullptr, until_published));
+    ASSERT_TRUE(streams.back()->wait_tokens(1));
+  }
+  // Nobody asked the first one to stay: it uses b alone.
+  std::map<uint64_t, int64_t> held;
+  for (const EpochInfo& info : engine->epochs()) held[info.epoch] = info.sequences;
+  EXPECT_EQ(held, (std::map<uint64_t, int64_t>{{7, 1}, {13, 1}, {19, 1}, {24, 1}}));
+  // Another module is another matter.
+  EXPECT_EQ(engine->publish(world->table(99, {a, c}), InFlight::kPin, 0ms).code(),
+            Code::kFailedPrecondition);
+  published = true;
+  for (size_t i = 0; i < streams.size(); ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_EQ(stream_of(streams[i]->done()),
+              alone(table(1 + 6 * static_cast<int>(i)), requests[i]));
+  }
+  EXPECT_EQ(engine->stats().restarted, 0u);
+}
+
 TEST_F(EngineEpochs, PublishWaitsForAFreeEpochAndSaysForWhom) {
   EngineOptions options;
   options.max_live_epochs = 2;
@@ -378,10 +421,9 @@ TEST_F(EngineEpochs, PublishWaitsForAFreeEpochAndSaysForWhom) {
   // Epochs 1 and 2 are held; a third would be one too many.
   const Status refused = engine->publish(world->table(3, {c}), InFlight::kPin, 20ms);
   EXPECT_EQ(refused.code(), Code::kFailedPrecondition);
-  EXPECT_THAT(
-      refused.message(),
-      HasSubstr("epoch 3 would leave 3 epochs in use (limit 2, max_live_epochs); the oldest, "
-                "epoch 1, is held by 1 sequence"));
+  EXPECT_THAT(refused.message(),
+              HasSubstr("epoch 3 would leave epochs of 3 sets of modules in use (limit 2, "
+                        "max_live_epochs); the oldest, epoch 1, is held by 1 sequence"));
   EXPECT_THAT(refused.hint(), HasSubstr("restart"));
   EXPECT_EQ(engine->table()->epoch(), 2u);
 

@@ -130,12 +130,12 @@ void Engine::Impl::carry_out_changes() {
 
 /// Names of the modules of all tables in use.
 std::set<std::string> Engine::Impl::modules_in_use() const {
+  std::set<const RoutingLayout*> layouts{board.current()->layout().get()};
+  for (const auto& sequence : live.all()) layouts.insert(sequence->view->table->layout().get());
   std::set<std::string> names;
-  const auto add = [&](const RoutingTable& table) {
-    for (const auto& module : table.modules()) names.insert(module->name());
-  };
-  add(*board.current());
-  for (const auto& sequence : live.all()) add(*sequence->view->table);
+  for (const RoutingLayout* layout : layouts) {
+    for (const auto& module : layout->modules()) names.insert(module->name());
+  }
   return names;
 }
 

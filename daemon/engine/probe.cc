@@ -29,9 +29,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   Result<std::unique_ptr<KvCache>> cache = KvCache::create(config, options);
   if (!cache.ok()) return cache.status();
   const ModuleMask all = table->all();
-  std::vector<float> bias(table->modules().size(), 0.0f);
-  Result<std::shared_ptr<const RouteView>> view =
-      make_route_view(std::move(table), all, std::move(bias));
+  Result<std::shared_ptr<const RouteView>> view = make_route_view(std::move(table), all, {});
   if (!view.ok()) return view.status();
 
   KvSequence kv(cache->get());

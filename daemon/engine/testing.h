@@ -66,6 +66,7 @@ struct World {
   std::shared_ptr<const Backbone> backbone;
   std::shared_ptr<const Module> whole;
   std::shared_ptr<const Module> base;
+  std::optional<RoutingTableBuilder> builder;
 
   explicit World(const std::string& checkpoint = "flex_olmo_f32", size_t base_experts = 4)
       : base_experts_(base_experts) {
@@ -77,6 +78,7 @@ struct World {
     auto part = std::make_shared<Module>(*whole);
     for (auto& [layer, l] : part->layers) l = cut(layer, 0, base_experts_);
     base = part;
+    builder.emplace(config, base);
   }
 
   /// Module of the one expert that `name` stands for. `gate_bias` draws tokens to it or away;
@@ -98,8 +100,11 @@ struct World {
     return out;
   }
 
+  /// `bias`: what the composition adds to the first of `modules`. Tables of the same modules share
+  /// their layout.
   std::shared_ptr<const RoutingTable> table(
-      uint64_t epoch, const std::vector<std::shared_ptr<const Module>>& modules) const {
+      uint64_t epoch, const std::vector<std::shared_ptr<const Module>>& modules,
+      float bias = 0.0f) const {
     Composition composition;
     composition.backbone_fingerprint = "sha256:test";
     for (const auto& m : modules) {
@@ -109,7 +114,8 @@ struct World {
       entry.digest = m->manifest.digest;
       composition.modules.push_back(entry);
     }
-    return must(RoutingTableBuilder(config, base).build(epoch, composition, modules));
+    if (!modules.empty()) composition.modules.front().bias = bias;
+    return must(builder->build(epoch, composition, modules));
   }
 
  private:

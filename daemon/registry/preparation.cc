@@ -25,9 +25,7 @@ CurrentModules::CurrentModules(const LoadedComposition& current)
 bool CurrentModules::contains(const std::weak_ptr<const Module>& module) const {
   // By owner: an address may be that of a new module by now, and a lock() could be the last to let
   // go.
-  return std::any_of(modules_.begin(), modules_.end(), [&](const auto& one) {
-    return !one.owner_before(module) && !module.owner_before(one);
-  });
+  return modules_.contains(module);
 }
 
 PreparedModule::PreparedModule(std::shared_ptr<const Module> module, const CurrentModules& current)

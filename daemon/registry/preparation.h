@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ class CurrentModules {
   bool contains(const std::weak_ptr<const Module>& module) const;
 
  private:
-  std::vector<std::weak_ptr<const Module>> modules_;
+  std::set<std::weak_ptr<const Module>, std::owner_less<>> modules_;
 };
 
 /// A module kept alive unless it was current when it was put in here.

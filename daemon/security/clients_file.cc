@@ -12,6 +12,7 @@
 #include "base/io/env.h"
 #include "base/moment.h"
 #include "base/quote.h"
+#include "base/limits.h"
 #include "base/yaml/tree.h"
 #include "clients/keys/certificate.h"
 #include "daemon/config/reader.h"
@@ -21,7 +22,7 @@ namespace chimera {
 namespace {
 
 constexpr size_t kMaxBytes = 4u << 20;  // some 20,000 clients
-constexpr size_t kMaxPatterns = 256;
+constexpr size_t kMaxPatterns = kMaxModules;
 constexpr std::string_view kTopKeys[] = {"chimera", "clients"};
 constexpr std::string_view kClientKeys[] = {"name",  "public_key", "uid",
                                             "roles", "modules",    "expires"};

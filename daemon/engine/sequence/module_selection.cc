@@ -57,11 +57,11 @@ Status check_modules(const ModuleSelection& selection, const RoutingTable& table
 namespace {
 
 /// Whether `mask` leaves no expert at all in some layer of the table.
-bool nothing_left(const RoutingTable& table, ModuleMask mask) {
+bool nothing_left(const RoutingTable& table, const ModuleMask& mask) {
   return std::any_of(table.layers().begin(), table.layers().end(), [&](const LayerTable& layer) {
     return layer.candidates > 0 &&
            std::none_of(layer.owner.begin(), layer.owner.end(),
-                        [&](int32_t owner) { return (mask >> owner & 1) != 0; });
+                        [&](int32_t owner) { return mask.has(static_cast<size_t>(owner)); });
   });
 }
 
@@ -69,9 +69,9 @@ bool nothing_left(const RoutingTable& table, ModuleMask mask) {
 
 ModuleMask permitted(const RoutingTable& table, const ModuleRightsPtr& rights) {
   if (rights == nullptr) return table.all();
-  ModuleMask mask = 1;
+  ModuleMask mask{0};
   for (size_t i = 1; i < table.modules().size(); ++i) {
-    if (visible(table, i, rights)) mask |= ModuleMask{1} << i;
+    if (visible(table, i, rights)) mask.add(i);
   }
   return mask;
 }
@@ -93,7 +93,8 @@ void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRigh
     // Slots in order of their first candidate; those that only hidden modules have are left out.
     std::vector<int32_t> shown(static_cast<size_t>(layer.candidates), -1);
     for (size_t c = 0; c < layer.owner.size(); ++c) {
-      if ((mask >> layer.owner[c] & 1) != 0) shown[static_cast<size_t>(layer.slot[c])] = 0;
+      const auto owner = static_cast<size_t>(layer.owner[c]);
+      if (mask.has(owner)) shown[static_cast<size_t>(layer.slot[c])] = 0;
     }
     int32_t next = 0;
     for (int32_t& slot : shown) {
@@ -107,32 +108,37 @@ void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRigh
 
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table) {
   ResolvedModules out;
-  const auto bit = [&](const std::string& name) {
-    const int index = table.module_index(name);
-    return index < 0 ? ModuleMask{0} : ModuleMask{1} << index;
-  };
   if (selection.only) {
-    ModuleMask named = 0;
-    for (const std::string& name : *selection.only) named |= bit(name);
-    out.mask |= named;
+    for (const std::string& name : *selection.only) {
+      const int index = table.module_index(name);
+      if (index >= 0) out.mask.add(static_cast<size_t>(index));
+    }
   } else {
     out.mask = table.all();
   }
-  for (const std::string& name : selection.exclude) out.mask &= ~bit(name);
-  out.mask = (out.mask & permitted(table, selection.rights)) | 1;
+  for (const std::string& name : selection.exclude) {
+    const int index = table.module_index(name);
+    if (index > 0) out.mask.remove(static_cast<size_t>(index));
+  }
+  if (selection.rights != nullptr) out.mask &= permitted(table, selection.rights);
   out.exhausted = nothing_left(table, out.mask);
-  out.bias.assign(table.modules().size(), 0.0f);
   for (const auto& [name, bias] : selection.bias) {
     const int index = table.module_index(name);
-    if (index >= 0) out.bias[static_cast<size_t>(index)] = bias;
+    if (index < 0) continue;
+    out.bias.resize(table.modules().size(), 0.0f);
+    out.bias[static_cast<size_t>(index)] = bias;
   }
   return out;
 }
 
-Result<std::shared_ptr<const RouteView>> view_on(const std::shared_ptr<const RoutingTable>& table,
-                                                 const ModuleSelection& selection) {
+Result<std::shared_ptr<const RouteView>> view_on(
+    const std::shared_ptr<const RoutingTable>& table, const ModuleSelection& selection,
+    std::span<const std::shared_ptr<const RouteView>> known) {
   ResolvedModules modules = resolve_modules(selection, *table);
   if (modules.exhausted) return Status(Code::kNotFound, "no module of modules.only is left");
+  for (const auto& view : known) {
+    if (view->mask() == modules.mask && view->request_bias == modules.bias) return view;
+  }
   return make_route_view(table, modules.mask, std::move(modules.bias));
 }
 

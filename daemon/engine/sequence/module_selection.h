@@ -4,6 +4,7 @@
 // sequence moves to. Thread safety: free functions over values.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,8 @@
 namespace chimera {
 
 struct ResolvedModules {
-  ModuleMask mask = 1;      // bit 0, the backbone's experts, is always permitted
-  std::vector<float> bias;  // per module of the table
+  ModuleMask mask{0};       // the backbone's experts are always permitted
+  std::vector<float> bias;  // per module of the table; empty: none
   /// In some layer nothing that has experts there is permitted, which takes a backbone without any
   /// of its own in that layer.
   bool exhausted = false;
@@ -33,9 +34,11 @@ std::string visible_composition(const RoutingTable& table, const ModuleRightsPtr
 /// Numbers the slots of a trace as if only the modules within `rights` were in the table.
 void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRightsPtr& rights);
 
-/// The view of a request on a table; not_found when nothing that it asked for is there.
-Result<std::shared_ptr<const RouteView>> view_on(const std::shared_ptr<const RoutingTable>& table,
-                                                 const ModuleSelection& selection);
+/// The view of a request on a table; not_found when nothing that it asked for is there. One of
+/// `known`, which are views on that table, when that is the same.
+Result<std::shared_ptr<const RouteView>> view_on(
+    const std::shared_ptr<const RoutingTable>& table, const ModuleSelection& selection,
+    std::span<const std::shared_ptr<const RouteView>> known = {});
 
 /// Names that are not in the table, or outside of the client's rights, have no effect.
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table);

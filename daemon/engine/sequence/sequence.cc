@@ -88,11 +88,12 @@ Sequence::Sequence(PendingRequest pending, KvCache* cache,
 
 RouteViewPtr Sequence::set_view(RouteViewPtr next) {
   const auto& modules = next->table->modules();
-  for (size_t i = 1; i < modules.size(); ++i) {
-    if ((next->mask >> i & 1) == 0) continue;
+  const bool known = view != nullptr && view->active == next->active;
+  next->mask().for_each([&](size_t i) {
+    if (i == 0 || known) return;
     const Manifest& manifest = modules[i]->manifest;
     modules_[manifest.name] = {manifest.version, manifest.digest, 0.0};
-  }
+  });
   return std::exchange(view, std::move(next));
 }
 
@@ -203,7 +204,7 @@ void Sequence::fill_provenance(DoneEvent& event) const {
   event.backbone_share = usage.share("backbone");
   for (const auto& [name, module] : modules_) {
     const int index = view->table->module_index(name);
-    const bool permitted = index > 0 && (view->mask >> index & 1) != 0;
+    const bool permitted = index > 0 && view->mask().has(static_cast<size_t>(index));
     const double share = usage.share(name);
     if (!permitted && share <= 0.0) continue;
     event.modules[name] = {module.version, module.digest, share};

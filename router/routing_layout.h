@@ -1,0 +1,120 @@
+// What routing tables of the same modules share: candidates, their gate rows and experts.
+// Immutable.
+//
+// Each layer lists candidates: the base experts in slot order, then per module, in composition
+// order, its experts. A candidate answers for a slot: appended experts have a slot of their own; a
+// replacing expert shares the slot of the one it overrides, and among the permitted candidates of a
+// slot the last one is active. So excluding a module by request gives back exactly what was there
+// without it. For the same reason a replacing module without gate rows of its own is scored by the
+// checkpoint's row of that slot, never by that of another module.
+//
+// Gate rows stay where the modules have them: a layout is small, whatever it lays out.
+//
+// Thread safety: immutable but for a cache of its own, under a mutex.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/threads/mutex.h"
+#include "experts/kinds/module.h"
+#include "router/module_mask.h"
+
+namespace chimera {
+
+/// Candidates next to one another whose gate rows lie together.
+struct GateBlock {
+  int32_t first = 0;  // candidate
+  Matrix gate;        // [candidates of the block, hidden], F32; borrowed from a module
+};
+
+/// A layer without a router has no candidates.
+struct LayerTable {
+  int64_t candidates = 0;                              // C
+  std::vector<GateBlock> blocks;                       // in order, of all C
+  std::vector<float> bias;                             // [C]: gate.bias
+  std::vector<float> correction;                       // [C] kGroupedSigmoid, else empty
+  std::vector<int32_t> group;                          // [C] kGroupedSigmoid, else empty
+  std::vector<std::shared_ptr<const Expert>> experts;  // [C]
+  std::vector<int32_t> owner;                          // [C] index into modules; 0 = backbone
+  std::vector<int32_t> slot;                           // [C] base expert e has slot e
+  std::vector<int32_t> index;                          // [C] number inside the owner's layer
+
+  /// The gate row of a candidate, [hidden].
+  const float* gate_row(int64_t candidate) const;
+};
+
+/// The candidates of a layer that a mask lets through.
+struct ActiveLayer {
+  std::vector<int32_t> candidates;  // [A] ascending
+  std::vector<GateBlock> blocks;    // in order, of all A; `first` counts active candidates
+  std::vector<float> correction;    // [A] or empty, as LayerTable's
+  std::vector<int32_t> group;       // [A] or empty, as LayerTable's
+};
+
+class RoutingLayout;
+
+/// What one mask makes of a layout. Shared by all requests that may use the same modules, on all
+/// tables of the layout.
+struct ActiveSet {
+  std::shared_ptr<const RoutingLayout> layout;
+  ModuleMask mask;
+  std::vector<ActiveLayer> layers;
+  int64_t most = 0;  // active candidates of one layer at most
+};
+
+class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
+ public:
+  using Modules = std::vector<std::shared_ptr<const Module>>;
+
+  /// `modules`: the backbone's experts first. REQUIRES: they fit `config` and one another.
+  RoutingLayout(const ModelConfig& config, Modules modules);
+
+  const Modules& modules() const { return modules_; }
+  const std::vector<LayerTable>& layers() const { return layers_; }
+  /// Index of a module, -1 when there is none of that name.
+  int module_index(const std::string& name) const;
+  /// The candidates that `mask` lets through; made once while anybody uses them.
+  std::shared_ptr<const ActiveSet> active(const ModuleMask& mask) const EXCLUDES(mutex_);
+
+ private:
+  LayerTable build_layer(const ModelConfig& config, int64_t layer) const;
+
+  const Modules modules_;
+  std::vector<LayerTable> layers_;
+  std::unordered_map<std::string_view, int> index_;  // names are the modules' own
+  mutable Mutex mutex_;
+  mutable std::vector<std::pair<ModuleMask, std::weak_ptr<const ActiveSet>>> active_
+      GUARDED_BY(mutex_);
+};
+
+/// The layouts in use. Compositions of the same modules share one, so that tables which differ in
+/// biases or in the number of experts alone have all of it in common.
+class LayoutCache {
+ public:
+  /// REQUIRES: as RoutingLayout's constructor.
+  std::shared_ptr<const RoutingLayout> get(const ModelConfig& config,
+                                           RoutingLayout::Modules modules) EXCLUDES(mutex_);
+  /// The one of these modules if it is in use, else null.
+  std::shared_ptr<const RoutingLayout> find(const RoutingLayout::Modules& modules) const
+      EXCLUDES(mutex_);
+
+ private:
+  /// The modules are compared by address, so that looking keeps none of them alive.
+  struct Known {
+    std::vector<const Module*> modules;
+    std::weak_ptr<const RoutingLayout> layout;
+  };
+  std::shared_ptr<const RoutingLayout> find_locked(const RoutingLayout::Modules& modules) const
+      REQUIRES(mutex_);
+
+  mutable Mutex mutex_;
+  std::vector<Known> known_ GUARDED_BY(mutex_);
+};
+
+}  // namespace chimera
