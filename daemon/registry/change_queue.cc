@@ -24,8 +24,9 @@ bool about_the_same(const Change& a, const Change& b) {
 ChangeQueue::ChangeQueue(std::function<bool(const std::string& name)> is_loaded)
     : is_loaded_(std::move(is_loaded)) {}
 
-bool ChangeQueue::waits(const Change& later, const Change& earlier) const {
+bool ChangeQueue::waits(const Change& later, const Entry& before) const {
   using Kind = Change::Kind;
+  const Change& earlier = *before.change;
   switch (later.kind) {
     case Kind::kComposition:
       return true;
@@ -37,24 +38,40 @@ bool ChangeQueue::waits(const Change& later, const Change& earlier) const {
       break;
   }
   if (!about_the_same(later, earlier)) return false;
+  if (earlier.kind == Kind::kEdit) return !before.started;
   const auto loaded = [&](const std::string& name) { return is_loaded_(name); };
   return !earlier.loads() || !std::all_of(later.names.begin(), later.names.end(), loaded);
 }
 
-std::vector<std::function<void()>> ChangeQueue::startable() {
-  std::vector<std::function<void()>> starts;
+ChangeQueue::Entry* ChangeQueue::startable() {
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
     if (!entry->start) continue;
     const bool must_wait = std::any_of(entries_.begin(), entry, [&](const Entry& earlier) {
-      return waits(*entry->change, *earlier.change);
+      return waits(*entry->change, earlier);
     });
-    if (!must_wait) starts.push_back(std::exchange(entry->start, nullptr));
+    if (!must_wait) return &*entry;
   }
-  return starts;
+  return nullptr;
+}
+
+void ChangeQueue::start_all() {
+  for (;;) {
+    std::function<void()> start;
+    std::shared_ptr<const Change> change;
+    {
+      const MutexLock lock(mutex_);
+      Entry* next = startable();
+      if (next == nullptr) return;
+      start = std::exchange(next->start, nullptr);
+      change = next->change;
+    }
+    start();
+    const MutexLock lock(mutex_);
+    for (Entry& entry : entries_) entry.started = entry.started || entry.change == change;
+  }
 }
 
 Status ChangeQueue::add(std::shared_ptr<const Change> change, std::function<void()> start) {
-  std::vector<std::function<void()>> starts;
   {
     const MutexLock lock(mutex_);
     if (entries_.size() >= kMaxWaiting) {
@@ -62,10 +79,9 @@ Status ChangeQueue::add(std::shared_ptr<const Change> change, std::function<void
               fmt::format("found {} changes waiting (expected fewer)", entries_.size()),
               "Try again when they are done"};
     }
-    entries_.push_back({std::move(change), std::move(start), {}});
-    starts = startable();
+    entries_.push_back({std::move(change), std::move(start), false, {}});
   }
-  for (const auto& begin : starts) begin();
+  start_all();
   return {};
 }
 
@@ -81,13 +97,11 @@ void ChangeQueue::start_now(uint64_t turn) {
 }
 
 void ChangeQueue::end(const std::shared_ptr<const Change>& change) {
-  std::vector<std::function<void()>> starts;
   {
     const MutexLock lock(mutex_);
     entries_.remove_if([&](const Entry& entry) { return entry.change == change; });
-    starts = startable();
   }
-  for (const auto& begin : starts) begin();
+  start_all();
 }
 
 bool ChangeQueue::loading(const std::string& name, uint64_t turn) const {

@@ -3,7 +3,9 @@
 //
 // What loads nothing (an edit: bias, enabled or not) overtakes what loads for seconds, as long as
 // its module is there to be edited; a load that ends after it takes the edit over. It waits when
-// the module is still to come, and so does what takes a module out that is being loaded. A whole
+// the module is still to come, and so does what takes a module out that is being loaded. For
+// another edit it waits only until that was started: whoever makes edits makes them in the order in
+// which they were started, many at a time if need be. A whole
 // composition (apply, rollback) waits for everything before it, and loads wait for it.
 // Revocations are not in here: they wait for nobody, and end every load of their module that was
 // asked for before them.
@@ -73,13 +75,16 @@ class ChangeQueue {
  private:
   struct Entry {
     std::shared_ptr<const Change> change;
-    std::function<void()> start;  // empty: started
+    std::function<void()> start;  // empty: called
+    bool started = false;         // and it has returned
     std::map<std::string, ModuleEdit> edits;
   };
   /// Whether `later` has to wait for `earlier`.
-  bool waits(const Change& later, const Change& earlier) const REQUIRES(mutex_);
-  /// Takes the starts of all that need not wait any more.
-  std::vector<std::function<void()>> startable() REQUIRES(mutex_);
+  bool waits(const Change& later, const Entry& earlier) const REQUIRES(mutex_);
+  /// The first that need not wait any more; null when there is none.
+  Entry* startable() REQUIRES(mutex_);
+  /// Starts what need not wait any more, in order.
+  void start_all() EXCLUDES(mutex_);
 
   const std::function<bool(const std::string&)> is_loaded_;
   mutable Mutex mutex_;

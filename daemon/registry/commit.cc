@@ -68,24 +68,19 @@ Status join(const std::vector<Status>& refusals) {
   return {refusals.front().code(), std::move(text), refusals.front().hint()};
 }
 
-Result<std::shared_ptr<const RoutingTable>> Registry::Impl::next_table(
-    const LoadedComposition& next, uint64_t* epoch) const {
-  *epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
-  return options.loader->builder().build(*epoch, next.composition, next.modules);
-}
-
-Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
+Status Registry::Impl::persist_and(std::vector<EpochRecord> records,
                                    const std::function<Status()>& publish) {
   // Durable before visible: nobody may see an epoch that a crash could make unsaid.
   const Stopwatch watch;
-  CHIMERA_RETURN_IF_ERROR(options.store->append(
-      {epoch, utc_now(), next.composition, origin, next.revoked, next.set_aside}));
-  log::debug("state_written", {{"epoch", epoch}, {"ms", watch.ms()}});
+  const size_t written = records.size();
+  const uint64_t epoch = records.back().epoch;
+  CHIMERA_RETURN_IF_ERROR(options.store->append(std::move(records)));
+  log::debug("state_written", {{"epoch", epoch}, {"epochs", written}, {"ms", watch.ms()}});
   Status published = publish();
   log::debug("publication",
              {{"epoch", epoch}, {"ms", watch.ms()}, {"result", code_name(published.code())}});
   if (published.ok()) return {};
-  const Status taken_back = options.store->retract();
+  const Status taken_back = options.store->retract(written);
   if (taken_back.ok()) return published;
   // Still true in memory; the next record that can be written corrects the disk as well.
   log::error("state_ahead", {{"epoch", epoch}, {"reason", taken_back.message()}});
@@ -95,7 +90,7 @@ Status Registry::Impl::persist_and(const LoadedComposition& next, uint64_t epoch
           published.hint()};
 }
 
-Status Registry::Impl::publish_patiently(const Running& running,
+Status Registry::Impl::publish_patiently(const std::function<Status()>& wanted_by_any,
                                          const std::shared_ptr<const RoutingTable>& table,
                                          InFlight in_flight, Patience* patience) {
   for (;;) {
@@ -107,7 +102,7 @@ Status Registry::Impl::publish_patiently(const Running& running,
     // An answer before its time was up is final; it was not for want of a free epoch.
     const bool waited = std::chrono::steady_clock::now() - start >= attempt;
     if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
-    CHIMERA_RETURN_IF_ERROR(wanted(running));
+    CHIMERA_RETURN_IF_ERROR(wanted_by_any());
     patience->gave_way = revokes_waiting > 0;
     if (patience->gave_way) return status;
   }
@@ -123,68 +118,95 @@ void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Modul
   }
 }
 
-ChangeReport Registry::Impl::make_current(Current next, const std::string& digest,
-                                          std::vector<ChangeItem> changes) {
-  ChangeReport report{
-      next.epoch, digest, std::move(changes), {}, disabled_modules(next.loaded.composition)};
+void Registry::Impl::make_current(Current next) {
   Current old;
-  {
-    const MutexLock lock(state_mutex);
-    old = std::exchange(now, std::move(next));
-    note_retiring(old.loaded.modules);
-  }
-  log_change(report);
-  return report;
+  const MutexLock lock(state_mutex);
+  old = std::exchange(now, std::move(next));
+  note_retiring(old.loaded.modules);
 }
 
-Result<ChangeReport> Registry::Impl::commit(const Running& running, const Edit& edit,
-                                            InFlight in_flight, uint64_t origin) {
+Registry::Impl::Answers Registry::Impl::commit(std::span<const Proposal> proposals,
+                                               InFlight in_flight, uint64_t origin) {
   const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
   for (;;) {
     Patience patience{deadline};
-    Result<ChangeReport> report = try_commit(running, edit, in_flight, origin, &patience);
-    if (!patience.gave_way) return report;
+    Answers answers = try_commit(proposals, in_flight, origin, &patience);
+    if (!patience.gave_way) return answers;
     const MutexLock until_revoked(revoke_mutex);
   }
 }
 
-Result<ChangeReport> Registry::Impl::try_commit(const Running& running, const Edit& edit,
-                                                InFlight in_flight, uint64_t origin,
-                                                Patience* patience) {
+Result<ChangeReport> Registry::Impl::add(const Proposal& proposal, uint64_t origin,
+                                         Draft* draft) const {
+  CHIMERA_RETURN_IF_ERROR(wanted(proposal.running));
+  LoadedComposition next = draft->loaded;
+  CHIMERA_RETURN_IF_ERROR(proposal.edit(&next));
+  ChangeReport report;
+  report.changes = difference(draft->loaded, next);
+  report.composition = next.composition.digest();
+  report.disabled = disabled_modules(next.composition);
+  if (!report.changes.empty()) {
+    uint64_t epoch = std::max(options.store->last_epoch(), draft->epoch) + 1;
+    auto table = options.loader->builder().build(epoch, next.composition, next.modules);
+    if (!table.ok()) return table.status();
+    draft->epoch = epoch;
+    draft->table = std::move(*table);
+    draft->records.push_back(
+        {epoch, utc_now(), next.composition, origin, next.revoked, next.set_aside});
+    draft->loaded = std::move(next);
+  }
+  report.epoch = draft->epoch;
+  report.notes = draft->table ? draft->table->notes() : options.engine->current().notes;
+  return report;
+}
+
+Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> proposals,
+                                                   InFlight in_flight, uint64_t origin,
+                                                   Patience* patience) {
   // First of all locals, so that what they hold is gone before a waiting revocation gets its turn.
   const MutexLock lock(commit_mutex);
-  CHIMERA_RETURN_IF_ERROR(wanted(running));
-  Current from = current();
-  const uint64_t basis = from.epoch;
-  const LoadedComposition before = from.loaded;
-  LoadedComposition next = std::move(from.loaded);
-  CHIMERA_RETURN_IF_ERROR(edit(&next));
-  std::vector<ChangeItem> changes = difference(before, next);
-  const std::string digest = next.composition.digest();
-  const auto note_edit = [&] {
-    const Change& change = *running.change;
-    if (change.kind == Change::Kind::kEdit) {
-      queue.note_edit(change.turn, change.names.front(), running.edit);
-    }
-  };
-  if (changes.empty()) {
-    note_edit();
-    log::debug("unchanged", {{"epoch", basis}});
-    return ChangeReport{
-        basis, digest, {}, options.engine->current().notes, disabled_modules(next.composition)};
+  Draft draft;
+  {
+    Current from = current();
+    draft.basis = draft.epoch = from.epoch;
+    draft.loaded = std::move(from.loaded);
   }
-  uint64_t epoch = 0;
-  auto table = next_table(next, &epoch);
-  if (!table.ok()) return table.status();
-  CHIMERA_RETURN_IF_ERROR(persist_and(next, epoch, origin, [&] {
-    return publish_patiently(running, *table, in_flight, patience);
-  }));
-  ChangeReport report = make_current({epoch, std::move(next), origin == 0 ? epoch : origin}, digest,
-                                     std::move(changes));
-  note_edit();
-  report.notes = (*table)->notes();
-  log_notes(report.notes);
-  return report;
+  Answers answers;
+  for (const Proposal& proposal : proposals) answers.push_back(add(proposal, origin, &draft));
+  Status status;
+  if (!draft.records.empty()) {
+    status = persist_and(std::move(draft.records), [&] {
+      return publish_patiently([&] { return wanted_by_any(proposals); }, draft.table, in_flight,
+                               patience);
+    });
+    if (status.ok())
+      make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin});
+  }
+  for (size_t i = 0; i < answers.size(); ++i) {
+    if (!answers[i].ok()) continue;
+    const bool current = answers[i]->epoch == draft.basis;
+    if (!current && !status.ok()) {
+      answers[i] = status;
+      continue;
+    }
+    if (!answers[i]->changes.empty()) {
+      log_change(*answers[i]);
+      log_notes(answers[i]->notes);
+    }
+    const Running& running = proposals[i].running;
+    if (running.change->kind == Change::Kind::kEdit)
+      queue.note_edit(running.change->turn, running.change->names.front(), running.edit);
+  }
+  return answers;
+}
+
+Status Registry::Impl::wanted_by_any(std::span<const Proposal> proposals) const {
+  Status status;
+  for (const Proposal& proposal : proposals) {
+    status = wanted(proposal.running);
+    if (status.ok()) break;
+  }
+  return status;
 }
 
 Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t asked) {
@@ -200,15 +222,16 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   }
   const Composition before = next.composition;
   revoke_module(&next, name);
-  uint64_t epoch = 0;
-  auto table = next_table(next, &epoch);
+  const uint64_t epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
+  auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
   bool tried = false;
   const auto take_out = [&] {
     tried = true;
     return options.engine->revoke(name, *table);
   };
-  Status status = persist_and(next, epoch, 0, take_out);
+  Status status = persist_and(
+      {{epoch, utc_now(), next.composition, 0, next.revoked, next.set_aside}}, take_out);
   // Who must be out is not kept in by a disk: the record follows.
   const bool durable = status.ok() || tried;
   if (!durable) {
@@ -219,13 +242,18 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
     status = take_out();
   }
   CHIMERA_RETURN_IF_ERROR(status);
-  const std::string digest = next.composition.digest();
-  std::vector<ChangeItem> changes = difference(before, next.composition);
-  for (ChangeItem& item : changes) item.action = ChangeAction::kRevoke;
-  if (changes.empty()) changes.push_back({ChangeAction::kRevoke, name, "while it was loaded"});
-  ChangeReport report = make_current({epoch, std::move(next), epoch}, digest, std::move(changes));
+  ChangeReport report;
+  report.epoch = epoch;
+  report.composition = (*table)->digest();
+  report.changes = difference(before, next.composition);
+  for (ChangeItem& item : report.changes) item.action = ChangeAction::kRevoke;
+  if (report.changes.empty())
+    report.changes.push_back({ChangeAction::kRevoke, name, "while it was loaded"});
   report.notes = (*table)->notes();
+  report.disabled = disabled_modules(next.composition);
   report.durable = durable;
+  make_current({epoch, std::move(next), epoch});
+  log_change(report);
   if (!durable) {
     report.notes.emplace_back(
         "not on disk yet: a restart now would bring it back; it is tried again");
@@ -239,8 +267,8 @@ Status Registry::Impl::record_current() {
   const Current is = current();
   if (options.store->last_epoch() >= is.epoch) return {};
   const uint64_t origin = is.place == is.epoch ? 0 : is.place;
-  return options.store->append(
-      {is.epoch, utc_now(), is.loaded.composition, origin, is.loaded.revoked, is.loaded.set_aside});
+  return options.store->append({{is.epoch, utc_now(), is.loaded.composition, origin,
+                                 is.loaded.revoked, is.loaded.set_aside}});
 }
 
 }  // namespace chimera

@@ -19,6 +19,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,17 +69,50 @@ struct Registry::Impl {
   bool is_loaded(const std::string& name) const EXCLUDES(state_mutex);
   /// Changes the current composition in place, or says why it cannot.
   using Edit = std::function<Status(LoadedComposition* next)>;
-  /// Makes what `edit` does to the current composition current, or changes nothing. `edit` may run
-  /// several times. When this returns, it holds no module. `origin` as EpochRecord's.
+  /// One change of a commit.
+  struct Proposal {
+    const Running& running;
+    Edit edit;
+  };
+  using Answers = std::vector<Result<ChangeReport>>;
+  /// Makes what the proposals do to the current composition current, one after another and each as
+  /// an epoch of its own, with one write and one publication for all. One that is refused changes
+  /// nothing for the others; when writing or publishing fails, none has changed anything. An edit
+  /// may run several times. When this returns, they hold no module. `origin` as EpochRecord's.
+  Answers commit(std::span<const Proposal> proposals, InFlight in_flight, uint64_t origin = 0)
+      EXCLUDES(commit_mutex, revoke_mutex);
   Result<ChangeReport> commit(const Running& running, const Edit& edit, InFlight in_flight,
-                              uint64_t origin = 0) EXCLUDES(commit_mutex, revoke_mutex);
+                              uint64_t origin = 0) EXCLUDES(commit_mutex, revoke_mutex) {
+    const Proposal one{running, edit};
+    return std::move(commit({&one, 1}, in_flight, origin).front());
+  }
   /// Runs on the caller's thread and overtakes everything else.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn)
       EXCLUDES(commit_mutex, revoke_mutex);
-
   Result<ChangeReport> make(const UnloadArgs& args, const Running& running);
   Result<ChangeReport> make(const UnloadFromArgs& args, const Running& running);
-  Result<ChangeReport> make(const EditArgs& args, const Running& running);
+
+  using End = std::function<void(Result<ChangeReport>)>;
+  /// Begins a change whose turn has come.
+  template <class Args>
+  void start(const Args& args, const Running& running, const End& end) {
+    // One that was cancelled only has to be told so, and need not wait for a place to load in.
+    const bool reads = running.job && !running.job->progress()->given_up();
+    (reads ? loads : edits).post([this, args, running] { return make(args, running); }, end);
+  }
+  /// Edits are made together with those that came while others were made, in the order of these
+  /// calls.
+  void start(const EditArgs& args, const Running& running, const End& end) EXCLUDES(edits_mutex);
+  struct WaitingEdit {
+    Running running;
+    EditArgs args;
+    End end;
+  };
+  void post_edits() EXCLUDES(edits_mutex);
+  /// The first of those that wait, and all after it up to one that cannot be made with them: what
+  /// switches a module on or off may have to wait for a free epoch, and biases never do.
+  std::vector<WaitingEdit> take_edits(bool* more) EXCLUDES(edits_mutex);
+  Answers make(std::span<const WaitingEdit> waiting);
 
   /// The loader, for a daemon that serves already: in the background (background.h).
   Result<std::shared_ptr<const Module>> load_beside_streams(const std::string& dir, Job* job);
@@ -115,6 +149,8 @@ struct Registry::Impl {
   std::atomic<uint64_t> turns{0};
   ChangeQueue queue;
   Jobs jobs;
+  Mutex edits_mutex;
+  std::vector<WaitingEdit> waiting_edits GUARDED_BY(edits_mutex);
 
   // Last: what runs on them uses all of the above. `loads` and `edits` make changes, `loaders` load
   // the modules of those that have several.
@@ -128,21 +164,29 @@ struct Registry::Impl {
     std::chrono::steady_clock::time_point deadline;
     bool gave_way = false;  // out: to a revocation
   };
-  Result<std::shared_ptr<const RoutingTable>> next_table(const LoadedComposition& next,
-                                                         uint64_t* epoch) const;
-  /// Writes the record, calls `publish`, takes the record back if that fails.
-  Status persist_and(const LoadedComposition& next, uint64_t epoch, uint64_t origin,
-                     const std::function<Status()>& publish);
+  /// What a commit has come to.
+  struct Draft {
+    uint64_t basis = 0;  // epoch of what is current
+    uint64_t epoch = 0;  // of `loaded`
+    LoadedComposition loaded;
+    std::shared_ptr<const RoutingTable> table = nullptr;  // of the last record
+    std::vector<EpochRecord> records = {};
+  };
+  /// Adds what `proposal` does; the answer if all of it becomes current.
+  Result<ChangeReport> add(const Proposal& proposal, uint64_t origin, Draft* draft) const;
+  /// Writes the records, calls `publish`, takes the records back if that fails.
+  Status persist_and(std::vector<EpochRecord> records, const std::function<Status()>& publish);
   /// Writes what is current if the state directory does not know it yet.
   Status record_current() EXCLUDES(commit_mutex);
-  Status publish_patiently(const Running& running, const std::shared_ptr<const RoutingTable>& table,
-                           InFlight in_flight, Patience* patience);
-  Result<ChangeReport> try_commit(const Running& running, const Edit& edit, InFlight in_flight,
-                                  uint64_t origin, Patience* patience) EXCLUDES(commit_mutex);
+  Status publish_patiently(const std::function<Status()>& wanted_by_any,
+                           const std::shared_ptr<const RoutingTable>& table, InFlight in_flight,
+                           Patience* patience);
+  Status wanted_by_any(std::span<const Proposal> proposals) const;
+  Answers try_commit(std::span<const Proposal> proposals, InFlight in_flight, uint64_t origin,
+                     Patience* patience) EXCLUDES(commit_mutex);
   /// Puts those of `left` that are not current on the list of the retiring.
   void note_retiring(const std::vector<std::shared_ptr<const Module>>& left) REQUIRES(state_mutex);
-  ChangeReport make_current(Current next, const std::string& digest,
-                            std::vector<ChangeItem> changes) EXCLUDES(state_mutex);
+  void make_current(Current next) EXCLUDES(state_mutex);
 };
 
 /// One warning each.

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <future>
 #include <optional>
 #include <thread>
@@ -251,6 +253,117 @@ TEST_F(OvertakingTest, StopAnswersEverythingThatWaits) {
   // Whether they were through before the end came, nobody can say.
   EXPECT_THAT(after.answer().status().code(), AnyOf(Code::kOk, Code::kUnavailable));
   (void)legal.answer();
+}
+
+/// Edits of which the first stands still, just before it is made, until all have been asked for.
+class EditsAtOnce {
+ public:
+  explicit EditsAtOnce(const Daemon& daemon) : daemon_(daemon) {}
+  ~EditsAtOnce() { gate_.open(); }
+
+  void ask(const std::string& name, const ModuleEdit& edit) {
+    auto answer = std::make_shared<std::promise<Result<ChangeReport>>>();
+    answers_.push_back(answer->get_future());
+    const bool first = answers_.size() == 1;
+    Asker asker;
+    if (first) asker.still_wanted = [this] { return gate_.pass(); };
+    daemon_.registry->ask(EditArgs{name, edit}, asker, [answer](Result<ChangeReport> report) {
+      answer->set_value(std::move(report));
+    });
+    if (first) {
+      EXPECT_TRUE(gate_.reached_by(1));
+    }
+  }
+  std::vector<Result<ChangeReport>> answers() {
+    gate_.open();
+    std::vector<Result<ChangeReport>> out;
+    for (auto& answer : answers_) out.push_back(answer.get());
+    return out;
+  }
+
+ private:
+  const Daemon& daemon_;
+  Gate gate_;
+  std::vector<std::future<Result<ChangeReport>>> answers_;
+};
+
+/// How many times the state was written: its files are numbered.
+uint64_t generation(const std::string& state) {
+  uint64_t newest = 0;
+  for (const auto& file : fs::directory_iterator(state)) {
+    const std::string name = file.path().filename();
+    if (name.starts_with("state-"))
+      newest = std::max<uint64_t>(newest, std::stoull(name.substr(6)));
+  }
+  return newest;
+}
+
+TEST_F(OvertakingTest, BiasesThatComeWhileOneIsSetAreSetTogetherAndEachIsAnEpoch) {
+  auto daemon = start();
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  const uint64_t before = daemon->epoch();
+  const uint64_t written = generation(state());
+  constexpr int kEdits = 40;
+  EditsAtOnce edits(*daemon);
+  for (int i = 1; i <= kEdits; ++i)
+    edits.ask(i % 2 == 0 ? "bio" : "legal", {std::nullopt, 0.01f * static_cast<float>(i)});
+  edits.ask("bio", {std::nullopt, 0.01f * kEdits});  // what it is then
+  edits.ask("nobody", {std::nullopt, 1.0f});
+  edits.ask("legal", {std::nullopt, 7.0f});
+  const auto answers = edits.answers();
+  for (size_t i = 0; i < kEdits; ++i) {
+    ASSERT_TRUE(answers[i].ok()) << answers[i].status().to_string();
+    EXPECT_EQ(answers[i]->epoch, before + 1 + i);
+    ASSERT_EQ(answers[i]->changes.size(), 1u);
+    EXPECT_EQ(answers[i]->changes[0].module, i % 2 == 0 ? "legal" : "bio");
+  }
+  EXPECT_TRUE(answers[kEdits]->changes.empty());
+  EXPECT_EQ(answers[kEdits]->epoch, before + kEdits);
+  EXPECT_EQ(answers[kEdits + 1].status().code(), Code::kNotFound);
+  EXPECT_EQ(answers[kEdits + 2]->epoch, before + kEdits + 1);
+  EXPECT_EQ(daemon->epoch(), before + kEdits + 1);
+  EXPECT_EQ(generation(state()), written + 2) << "the first one, and then all that had come";
+
+  // Every one of them is what it says, in the history and after a restart.
+  const auto history = daemon->registry->history();
+  for (size_t i = 0; i < kEdits; ++i) {
+    const auto record = std::find_if(history.begin(), history.end(),
+                                     [&](const auto& r) { return r.epoch == answers[i]->epoch; });
+    ASSERT_NE(record, history.end());
+    EXPECT_EQ(record->composition.digest(), answers[i]->composition);
+    EXPECT_EQ(record->composition.find(i % 2 == 0 ? "legal" : "bio")->bias,
+              0.01f * static_cast<float>(i + 1));
+  }
+  const std::string digest = daemon->digest();
+  daemon.reset();
+  EXPECT_EQ(start()->digest(), digest);
+}
+
+TEST_F(OvertakingTest, ASwitchThatFindsNoFreeEpochTakesNoBiasWithIt) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  settings.publish_timeout = std::chrono::milliseconds(100);
+  auto daemon = start(std::move(settings));
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  ASSERT_TRUE(daemon->load(at("bio")).ok());
+  RequestId id = 0;
+  const auto stream = submit(*daemon->engine, greedy(prompt(1, 5), 1900), &id, slowly);
+  ASSERT_TRUE(stream->wait_tokens(1));
+  EditsAtOnce edits(*daemon);
+  edits.ask("legal", {std::nullopt, 0.25f});
+  edits.ask("legal", {std::nullopt, 0.5f});
+  edits.ask("bio", {false, std::nullopt});
+  edits.ask("legal", {std::nullopt, 0.75f});
+  const auto answers = edits.answers();
+  for (const size_t i : {0u, 1u, 3u})
+    EXPECT_TRUE(answers[i].ok()) << answers[i].status().to_string();
+  EXPECT_EQ(answers[2].status().code(), Code::kFailedPrecondition);
+  const Composition now = daemon->registry->composition();
+  EXPECT_EQ(now.find("legal")->bias, 0.75f);
+  EXPECT_TRUE(now.find("bio")->enabled);
+  EXPECT_EQ(daemon->digest(), now.digest());
+  daemon->engine->cancel(id);
 }
 
 }  // namespace

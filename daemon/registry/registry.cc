@@ -150,12 +150,7 @@ std::string Registry::ask(ChangeRequest request, Asker asker,
     done(std::move(report));
   };
   const auto start = [impl = impl_.get(), running, request = std::move(request), end] {
-    // One that was cancelled only has to be told so, and need not wait for a place to load in.
-    const bool loads = running.job && !running.job->progress()->given_up();
-    const auto make = [impl, running, request] {
-      return std::visit([&](const auto& args) { return impl->make(args, running); }, request);
-    };
-    (loads ? impl->loads : impl->edits).post(make, end);
+    std::visit([&](const auto& args) { impl->start(args, running, end); }, request);
   };
   const Status queued = impl_->queue.add(std::move(change), start);
   if (!queued.ok()) end(queued);

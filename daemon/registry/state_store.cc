@@ -218,25 +218,27 @@ std::vector<EpochRecord> StateStore::history_of(const std::string& fingerprint) 
   return own;
 }
 
-Status StateStore::append(EpochRecord record) {
+Status StateStore::append(std::vector<EpochRecord> records) {
   StateImage next = impl_->current();
-  if (record.epoch <= next.last_epoch) {
-    return Status(Code::kInternal, fmt::format("epoch: found {} (expected above {})", record.epoch,
-                                               next.last_epoch));
+  for (EpochRecord& record : records) {
+    if (record.epoch <= next.last_epoch) {
+      return Status(Code::kInternal, fmt::format("epoch: found {} (expected above {})",
+                                                 record.epoch, next.last_epoch));
+    }
+    next.last_epoch = record.epoch;
+    next.history.push_back(std::move(record));
+    trim(&next.history);
   }
-  next.last_epoch = record.epoch;
-  next.history.push_back(std::move(record));
-  trim(&next.history);
   return impl_->write(std::move(next));
 }
 
-Status StateStore::retract() {
+Status StateStore::retract(size_t records) {
   StateImage next = impl_->current();
-  if (next.history.empty()) return Status(Code::kInternal, "no record to take back");
-  next.history.pop_back();
+  if (next.history.size() < records) return Status(Code::kInternal, "no record to take back");
+  next.history.resize(next.history.size() - records);
   {
     const MutexLock guard(impl_->mutex);
-    impl_->image.history.pop_back();
+    impl_->image.history = next.history;
   }
   return impl_->write(std::move(next));
 }

@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/io/env.h"
@@ -54,16 +55,18 @@ class StateStore {
   std::vector<EpochRecord> history() const;
   /// The records of one backbone.
   std::vector<EpochRecord> history_of(const std::string& fingerprint) const;
-  /// Appends and makes durable; on failure nothing changed on disk or in memory. Keeps the last
+  /// Appends, in order, and makes durable with one write; on failure nothing changed on disk or in
+  /// memory. Keeps the last
   /// `kHistory` records of each backbone and `kAllHistory` in all; beyond those, the backbone that
   /// was not run for longest is forgotten first.
-  Status append(EpochRecord record);
+  Status append(std::vector<EpochRecord> records);
+  Status append(EpochRecord record) { return append(std::vector<EpochRecord>{std::move(record)}); }
   static constexpr size_t kHistory = 64;
   static constexpr size_t kAllHistory = 192;
-  /// Takes the newest record back: it was written before publishing, and publishing was refused.
-  /// In memory always; ok when on disk as well (else the next append puts that right). Its epoch
-  /// stays used up.
-  Status retract();
+  /// Takes the newest records back: they were written before publishing, and publishing was
+  /// refused. In memory always; ok when on disk as well (else the next append puts that right).
+  /// Their epochs stay used up.
+  Status retract(size_t records = 1);
   /// What reading found amiss (a corrupt generation that an older one replaced); for the log.
   const std::vector<std::string>& warnings() const;
   /// Highest epoch ever handed out; epochs continue above it after a restart.
