@@ -16,6 +16,8 @@ int run_latency(const std::vector<std::string>& args);
 int run_load(const std::vector<std::string>& args);
 /// Inter-token times of streaming clients, quiet and under loads, unloads and swaps.
 int run_swap(const std::vector<std::string>& args);
+/// The limits of a daemon.
+int run_capacity(const std::vector<std::string>& args);
 /// Text to ids and back on one core, against memcpy and a bare regular expression.
 int run_tokenizer(const std::vector<std::string>& args);
 /// What a constraint adds to a token, against a softmax over the vocabulary.

@@ -27,6 +27,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_load},
     {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
      chimera::bench::run_swap},
+    {"capacity", "what a daemon bears: changes of the composition per second under streams",
+     chimera::bench::run_capacity},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare regex",
      chimera::bench::run_tokenizer},
     {"constraint", "us per token that a constraint adds vs a softmax",
@@ -55,8 +57,8 @@ int run(const std::vector<std::string>& args) {
   }
   fmt::print(
       stderr,
-      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, tokenizer, "
-      "constraint or isolation)\n",
+      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, capacity, "
+      "tokenizer, constraint or isolation)\n",
       args[0]);
   return 2;
 }

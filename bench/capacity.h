@@ -1,0 +1,32 @@
+// The parts of the workload `capacity`: each measures one limit of a daemon and says what it saw.
+//
+// Thread safety: by the main thread, one at a time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json/json.h"
+#include "daemon_process.h"
+
+namespace chimera::bench {
+
+struct CapacityOptions {
+  DeploymentOptions deployment;
+  int clients = 16;
+  double rate = 200.0;  // changes asked for per second
+  double seconds = 20.0;
+  bool json = false;
+};
+
+/// What a part saw, and whether it is within the limits that the project promises.
+struct CapacityResult {
+  Json figures;
+  std::vector<std::string> lines;  // the same for people
+  bool within = true;
+};
+
+/// Changes of a module's bias at a fixed rate, under streams that use the module.
+CapacityResult measure_epochs(const CapacityOptions& options);
+
+}  // namespace chimera::bench
