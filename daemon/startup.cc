@@ -132,6 +132,7 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.step_target_ms = static_cast<double>(config.serve.step_target_ms);
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;
+  if (config.memory.unread) options.max_output_bytes = *config.memory.unread;
   return options;
 }
 

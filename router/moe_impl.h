@@ -96,7 +96,7 @@ struct MoeRouter::Impl {
   std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
   std::vector<float> entropy;       // [rows]
   std::vector<double> mass;         // [modules] scratch
-  std::vector<uint64_t> counts;     // [candidates] scratch
+  std::vector<uint64_t> counts;     // [candidates] or [modules] scratch
   std::vector<int32_t> group_of;    // [candidates] scratch
   std::vector<Group> groups;
   std::vector<int32_t> choice_group;  // [rows, stride]

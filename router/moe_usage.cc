@@ -18,12 +18,14 @@ void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& se
   if (segment.poisoned) return;
   const auto& modules = segment.view->table->modules();
   mass.assign(modules.size(), 0.0);
+  counts.assign(modules.size(), 0);
   for (int64_t row = row0; row < row0 + segment.rows; ++row) {
     const int32_t n = chosen[static_cast<size_t>(row)];
     for (int32_t j = 0; j < n; ++j) {
       const GateChoice& c = choices_of(row)[j];
-      mass[static_cast<size_t>(table.owner[static_cast<size_t>(c.expert)])] +=
-          static_cast<double>(c.mass);
+      const auto owner = static_cast<size_t>(table.owner[static_cast<size_t>(c.expert)]);
+      mass[owner] += static_cast<double>(c.mass);
+      ++counts[owner];
       if (segment.trace == nullptr) continue;
       RoutingTrace& trace = *segment.trace;
       const int64_t at =
@@ -36,7 +38,7 @@ void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& se
   if (segment.last_row != nullptr) account_last_row(table, segment, row0 + segment.rows - 1);
   if (segment.usage == nullptr) return;
   for (size_t m = 0; m < modules.size(); ++m) {
-    if (mass[m] > 0.0) segment.usage->add(modules[m]->name(), mass[m]);
+    if (counts[m] > 0) segment.usage->add(modules[m]->name(), mass[m], counts[m]);
   }
 }
 

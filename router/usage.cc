@@ -5,8 +5,9 @@
 
 namespace chimera {
 
-void SequenceUsage::add(const std::string& module, double amount) {
+void SequenceUsage::add(const std::string& module, double amount, uint64_t given) {
   mass[module] += amount;
+  rows[module] += given;
   total += amount;
 }
 

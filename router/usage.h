@@ -13,10 +13,15 @@ namespace chimera {
 
 /// Gate mass of one sequence by module name; share = mass / total. Engine thread only.
 struct SequenceUsage {
-  std::map<std::string, double> mass;  // includes "backbone"
+  std::map<std::string, double> mass;    // includes "backbone"
+  std::map<std::string, uint64_t> rows;  // given to its experts: by token, layer and expert
   double total = 0.0;
-  /// Adds gate mass; one token adds 1 per layer over all modules.
-  void add(const std::string& module, double amount);
+  /// Adds gate mass (one token adds 1 per layer over all modules) and the rows that go with it.
+  void add(const std::string& module, double amount, uint64_t given = 0);
+  uint64_t rows_of(const std::string& module) const {
+    const auto it = rows.find(module);
+    return it == rows.end() ? 0 : it->second;
+  }
   /// Fraction of the gate mass that went to `module`, 0 to 1.
   double share(const std::string& module) const {
     const auto it = mass.find(module);

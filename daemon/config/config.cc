@@ -228,6 +228,7 @@ class Reader {
     if (!map.valid()) return;
     values_.bytes(map, "budget", &out->memory.budget);
     values_.bytes(map, "kv", &out->memory.kv);
+    values_.bytes(map, "unread", &out->memory.unread);
   }
 
   YamlProblems& problems_;

@@ -70,6 +70,7 @@ struct DeploymentConfig {
   struct {
     std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
     std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
+    std::optional<uint64_t> unread;  // bytes of a client's logits and traces; none: the engine's
   } memory;
   std::string state_dir;
   std::vector<std::string> watch;

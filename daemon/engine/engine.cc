@@ -37,6 +37,24 @@ int64_t usable_context(const ModelConfig& config, const EngineOptions& options) 
   return trained > 0 ? std::min(options.max_context, trained) : options.max_context;
 }
 
+/// What it takes at most: of tokens, and of memory for the parts of its answer that are large.
+void estimate(EngineRequest& request, const ModelConfig& config, const EngineOptions& options) {
+  const auto n = static_cast<int64_t>(request.tokens.size());
+  request.expected_tokens = n;
+  if (request.kind == EngineRequest::Kind::kGenerate) {
+    request.expected_tokens += std::min(request.max_tokens, options.max_context - n);
+  }
+  const auto rows = static_cast<uint64_t>(n);
+  if (request.want_logits) {
+    request.output_bytes += rows * static_cast<uint64_t>(config.vocab_size) * sizeof(float);
+  }
+  if (request.want_routing) {
+    // An id and a weight of each choice, and both once more as text: some 20 characters.
+    const auto choices = static_cast<uint64_t>(config.num_layers * config.num_experts_per_tok);
+    request.output_bytes += rows * choices * (sizeof(int32_t) + sizeof(float) + 20);
+  }
+}
+
 int64_t blocks_of(const ModelConfig& config, const EngineOptions& options) {
   constexpr int64_t kTokens = KvCacheOptions{}.block_tokens;
   return (usable_context(config, options) + kTokens - 1) / kTokens;
@@ -109,6 +127,7 @@ Result<RequestId> Engine::submit(EngineRequest request, std::shared_ptr<EventSin
     return bad;
   }
   if (request.arrived == Clock::time_point{}) request.arrived = Clock::now();
+  estimate(request, impl.backbone->config(), impl.options);
   // With the table held still and without a copy of the pointer: once a revocation has replaced it,
   // no caller in here still holds the old one, and none adds a request for what is gone.
   return impl.board.with_table([&](const RoutingTable& table) -> Result<RequestId> {

@@ -35,6 +35,8 @@ struct EngineOptions {
   double step_target_ms = 50.0;  // what a step with prompts may take: the gap that streams see
   int64_t max_live_epochs = 4;
   bool prefix_cache = true;
+  /// Of one account's large answers (logits, routing) that nobody has read yet: further ones wait.
+  uint64_t max_output_bytes = uint64_t{64} << 20;
   /// Bytes of keys and values at most; none: a full context for every sequence at once. Sequences
   /// for which there is no room wait, or are computed again later.
   std::optional<uint64_t> kv_bytes = std::nullopt;
@@ -89,7 +91,8 @@ class Engine {
       std::shared_ptr<const RoutingTable> table, EngineOptions options);
   ~Engine();  // stops at once; live requests end with `cancelled`
 
-  /// Queues a request. resource_exhausted when the queue is full, unavailable when draining,
+  /// Queues a request. resource_exhausted when there are too many (RequestQueue::add), which may
+  /// also become of one that waits; unavailable when draining,
   /// invalid_argument when it cannot ever fit (context, unknown module names, token ids).
   Result<RequestId> submit(EngineRequest request, std::shared_ptr<EventSink> sink);
   /// Ends a request as cancelled; no effect when it already ended.

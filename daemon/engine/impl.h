@@ -38,6 +38,7 @@ struct Engine::Impl {
   void sleep();
   void trim_when_due();
   std::set<std::string> modules_in_use() const;
+  void refuse_displaced();
   void apply_cancels();
   void apply_rights();
   void expire_deadlines();

@@ -60,14 +60,19 @@ void LiveSequences::end(Sequence& sequence, FinishReason reason) {
   count(reason);
   sequence.ended = true;
   DoneEvent event = sequence.finish(reason);
-  endings_.push_back({sequence.id, std::move(sequence.ticket), Status(), std::move(event)});
+  endings_.push_back({sequence.id, std::move(sequence.ticket), Status(), std::move(event),
+                      static_cast<int64_t>(sequence.tokens.size())});
 }
 
 void LiveSequences::fail(Sequence& sequence, Status status) {
   if (sequence.ended) return;
   ++counters_->failed;
   sequence.ended = true;
-  endings_.push_back({sequence.id, std::move(sequence.ticket), std::move(status), {}});
+  endings_.push_back({sequence.id,
+                      std::move(sequence.ticket),
+                      std::move(status),
+                      {},
+                      static_cast<int64_t>(sequence.tokens.size())});
 }
 
 void LiveSequences::count(FinishReason reason) {
@@ -152,17 +157,17 @@ void LiveSequences::count_occupancy() {
   counters_->kv_bytes_used = bytes(cache_->total_blocks() - cache_->available_blocks());
 }
 
-std::vector<RequestId> LiveSequences::send_endings() {
-  std::vector<RequestId> ids;
+std::vector<RequestEnd> LiveSequences::send_endings() {
+  std::vector<RequestEnd> ends;
   for (Ending& ending : std::exchange(endings_, {})) {
-    ids.push_back(ending.id);
+    ends.push_back({ending.id, ending.tokens});
     if (ending.error.ok()) {
       ending.ticket.done(std::move(ending.done));
     } else {
       ending.ticket.fail(std::move(ending.error));
     }
   }
-  return ids;
+  return ends;
 }
 
 }  // namespace chimera

@@ -78,15 +78,16 @@ class LiveSequences {
   void count_occupancy();
   /// Sends the terminal events and returns whose they were. Call sweep() and show the statistics
   /// first.
-  std::vector<RequestId> send_endings();
+  std::vector<RequestEnd> send_endings();
 
  private:
   /// A terminal event to be sent.
   struct Ending {
     RequestId id = 0;
     Ticket ticket;
-    Status error;    // not ok: on_error
-    DoneEvent done;  // else on_done
+    Status error;        // not ok: on_error
+    DoneEvent done;      // else on_done
+    int64_t tokens = 0;  // that it took
   };
   void count(FinishReason reason);
 

@@ -28,7 +28,9 @@ class LiveSequencesTest : public testing::Test {
   std::vector<RequestId> send() {
     live_->sweep();
     live_->count_occupancy();
-    return live_->send_endings();
+    std::vector<RequestId> ids;
+    for (const RequestEnd& end : live_->send_endings()) ids.push_back(end.id);
+    return ids;
   }
   RouteViewPtr view_of(const std::shared_ptr<const RoutingTable>& table) {
     return must(make_route_view(table, table->all(), std::vector<float>(table->modules().size())));

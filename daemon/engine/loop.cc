@@ -6,6 +6,12 @@
 #include "daemon/engine/impl.h"
 
 namespace chimera {
+namespace {
+
+// How late the deadline of a request may be noticed while no step runs.
+constexpr std::chrono::milliseconds kDeadlineLook{20};
+
+}  // namespace
 
 Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
                    std::shared_ptr<const Tokenizer> tokenizer,
@@ -14,7 +20,7 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
     : backbone(std::move(backbone_in)),
       has_tokenizer(tokenizer != nullptr),
       options(options_in),
-      queue(options.max_queue, &bell),
+      queue(options.max_queue, &bell, options.max_output_bytes),
       board(std::move(table), options.max_live_epochs, &bell, &reaper),
       live({.tokenizer = std::move(tokenizer),
             .max_sequences = options.max_sequences,
@@ -42,6 +48,7 @@ void Engine::Impl::run() {
       sleep();
       continue;
     }
+    refuse_displaced();
     apply_cancels();
     apply_rights();
     expire_deadlines();
@@ -49,7 +56,12 @@ void Engine::Impl::run() {
     carry_out_changes();
     admit();
     flush_endings();
-    if (live.empty()) continue;
+    if (live.empty()) {
+      // What waits is held back by answers of its own client that nobody has read yet. Whoever
+      // frees some rings; deadlines do not.
+      if (!queue.idle()) bell.wait_until(Clock::now() + kDeadlineLook);
+      continue;
+    }
     step.run();
     to_trim = true;
     if (live.has_endings()) {
@@ -89,6 +101,12 @@ void Engine::Impl::end_matching(FinishReason reason, const auto& match) {
   }
   for (const auto& sequence : live.all()) {
     if (match(sequence->id, sequence->request)) live.end(*sequence, reason);
+  }
+}
+
+void Engine::Impl::refuse_displaced() {
+  for (auto& [pending, why] : queue.take_displaced()) {
+    live.refuse(std::move(pending), std::move(why));
   }
 }
 

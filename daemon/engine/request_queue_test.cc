@@ -29,12 +29,16 @@ class RequestQueueTest : public testing::Test {
     refusal_ = id.status();
     return id.ok() ? *id : 0;
   }
+  void end(PendingRequest& taken) {
+    taken.ticket.done({});
+    const RequestEnd end{taken.id, 1};
+    queue_.ended({&end, 1});
+  }
   /// Takes the next one, whatever its size, and ends it.
   RequestId finish_next() {
     auto next = queue_.take_next([](const PendingRequest&) { return true; });
     if (!next) return 0;
-    next->ticket.done({});
-    queue_.ended({{next->id}});
+    end(*next);
     return next->id;
   }
 
@@ -77,8 +81,7 @@ TEST_F(RequestQueueTest, DrainWaitsForTheAnswersNotForAnEmptyQueue) {
   EXPECT_EQ(refusal_.code(), Code::kUnavailable);
   std::thread engine([&] {
     std::this_thread::sleep_for(10ms);
-    taken->ticket.done({});
-    queue_.ended({{taken->id}});
+    end(*taken);
   });
   EXPECT_TRUE(queue_.drain(100s));
   engine.join();

@@ -58,12 +58,15 @@ std::string splice(const Json& object, const std::string& fields) {
 Json provenance(const DoneEvent& event) {
   Json modules = Json::object();
   for (const auto& [name, share] : event.modules) {
-    modules[name] = {{"version", share.version}, {"digest", share.digest}, {"share", share.share}};
+    modules[name] = {{"version", share.version},
+                     {"digest", share.digest},
+                     {"share", share.share},
+                     {"rows", share.rows}};
   }
   Json out = {{"epoch", event.epoch},
               {"composition", event.composition},
               {"modules", std::move(modules)},
-              {"backbone", {{"share", event.backbone_share}}}};
+              {"backbone", {{"share", event.backbone_share}, {"rows", event.backbone_rows}}}};
   if (event.dropped_choices > 0) out["dropped_choices"] = event.dropped_choices;
   return out;
 }
@@ -157,7 +160,7 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
     const auto rows = event.logits->size() / static_cast<size_t>(format.vocab);
     out["logits"] = {{"shape", Json::array({rows, format.vocab})}, {"dtype", "float32"}};
   }
-  return {splice(out, score_lists(event)), event.logits, /*final=*/true};
+  return {splice(out, score_lists(event)), event.logits, /*final=*/true, event.output};
 }
 
 Answer encode_status(std::string_view id, const Status& status) {

@@ -23,8 +23,9 @@ DoneEvent done_event() {
   event.queue_ms = 0.5;
   event.epoch = 7;
   event.composition = "sha256:c";
-  event.modules["legal"] = {"1.2.0", "sha256:d", 0.25};
+  event.modules["legal"] = {"1.2.0", "sha256:d", 0.25, 2};
   event.backbone_share = 0.75;
+  event.backbone_rows = 6;
   return event;
 }
 
@@ -50,8 +51,8 @@ TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {
   EXPECT_EQ(streamed, json_of(R"({"id":"r","event":"done","finish_reason":"length","seed":9,
       "usage":{"prompt_tokens":3,"completion_tokens":2,"cached_tokens":1},
       "timing":{"queue_ms":0.5,"prefill_ms":0.0,"decode_ms":0.0},
-      "provenance":{"epoch":7,"composition":"sha256:c","backbone":{"share":0.75},
-        "modules":{"legal":{"version":"1.2.0","digest":"sha256:d","share":0.25}}}})"));
+      "provenance":{"epoch":7,"composition":"sha256:c","backbone":{"share":0.75,"rows":6},
+        "modules":{"legal":{"version":"1.2.0","digest":"sha256:d","share":0.25,"rows":2}}}})"));
   const Json whole = json_of(encode_done("r", done_event(), {.stream = false}).body);
   EXPECT_EQ(whole["text"], "ab");
   EXPECT_EQ(whole["tokens"], Json::array({1, 2}));

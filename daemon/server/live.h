@@ -38,6 +38,7 @@ struct Answer {
   std::string body;
   std::shared_ptr<const std::vector<float>> binary;
   bool final = false;
+  std::shared_ptr<const OutputHold> output = nullptr;  // until ZeroMQ has sent all of it
 };
 
 class Live;
@@ -85,6 +86,9 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   int64_t vocab = 0;                           // columns of logits
   std::optional<uint64_t> seed;                // reported in `done`
   std::shared_ptr<const Tokenizer> tokenizer;  // of the texts of alternatives, when asked for
+  /// Called once with the answer, or null when there is none, whether or not its client is still
+  /// there; on the thread that ends it, before the answer can be sent.
+  std::function<void(const DoneEvent*)> settle;
 
   void on_token(TokenEvent event) override;
   void on_done(DoneEvent event) override;
@@ -132,6 +136,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   using Event = std::variant<TokenEvent, DoneEvent, Status, std::string, Interim>;
   void finish(Event event);
   void record(const Event& event) EXCLUDES(mutex_);
+  void settle_once(const DoneEvent* done);
   /// Whether ready_ has to be told of this request, once the mutex is free again.
   bool to_announce() REQUIRES(mutex_);
   void announce() EXCLUDES(mutex_);

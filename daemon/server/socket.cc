@@ -70,13 +70,12 @@ zmq::socket_t monitor_of(zmq::socket_t& socket, zmq::context_t& context, size_t 
   return pair;
 }
 
-using Floats = std::shared_ptr<const std::vector<float>>;
-
-/// Keeps a binary frame alive until ZeroMQ has sent it, and then ends on a thread of ZeroMQ's. The
-/// order of the two threads is libzmq's own business, so `handed` states it once more where both
-/// ends are ours.
+/// Keeps a large frame, and its place in the account of its client, until ZeroMQ has sent it, and
+/// then ends on a thread of ZeroMQ's. The order of the two threads is libzmq's own business, so
+/// `handed` states it once more where both ends are ours.
 struct HeldFrame {
-  Floats floats;
+  std::shared_ptr<const void> bytes;
+  std::shared_ptr<const OutputHold> output;
   std::atomic<bool> handed{false};
 };
 
@@ -85,14 +84,31 @@ void release_frame(void*, void* hint) {
   if (held->handed.load(std::memory_order_acquire)) delete held;
 }
 
-bool send_floats(zmq::socket_t& socket, const Floats& floats) {
+/// `bytes` keeps `size` bytes at `data` alive.
+bool send_held(zmq::socket_t& socket, std::shared_ptr<const void> bytes, const void* data,
+               size_t size, zmq::send_flags flags, std::shared_ptr<const OutputHold> output) {
   auto held = std::make_unique<HeldFrame>();
-  held->floats = floats;
-  // ZeroMQ promises not to write; the frame is float32 little-endian as this machine stores it.
-  void* data = const_cast<float*>(floats->data());
-  zmq::message_t message(data, floats->size() * sizeof(float), release_frame, held.get());
+  held->bytes = std::move(bytes);
+  held->output = std::move(output);
+  // ZeroMQ promises not to write.
+  zmq::message_t message(const_cast<void*>(data), size, release_frame, held.get());
   held.release()->handed.store(true, std::memory_order_release);
-  return socket.send(std::move(message), zmq::send_flags::dontwait).has_value();
+  return socket.send(std::move(message), flags).has_value();
+}
+
+bool send_body(zmq::socket_t& socket, const Answer& answer) {
+  const auto flags = answer.binary != nullptr ? zmq::send_flags::dontwait | zmq::send_flags::sndmore
+                                              : zmq::send_flags::dontwait;
+  if (answer.output == nullptr) return socket.send(zmq::buffer(answer.body), flags).has_value();
+  const auto text = std::make_shared<const std::string>(answer.body);
+  return send_held(socket, text, text->data(), text->size(), flags, answer.output);
+}
+
+/// The frame is float32 little-endian, as this machine stores it.
+bool send_floats(zmq::socket_t& socket, const Answer& answer) {
+  const auto& floats = answer.binary;
+  return send_held(socket, floats, floats->data(), floats->size() * sizeof(float),
+                   zmq::send_flags::dontwait, answer.output);
 }
 
 }  // namespace
@@ -231,8 +247,8 @@ RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {
     if (!part(peer.identity, /*more=*/true)) return Sent::kFull;
     bool ok = !peer.delimiter || part("", /*more=*/true);
     ok = ok && part(wire::kMagic, /*more=*/true);
-    ok = ok && part(answer.body, /*more=*/answer.binary != nullptr);
-    if (ok && answer.binary) ok = send_floats(impl_->socket, answer.binary);
+    ok = ok && send_body(impl_->socket, answer);
+    if (ok && answer.binary) ok = send_floats(impl_->socket, answer);
     return ok ? Sent::kOk : Sent::kGone;
   } catch (const zmq::error_t&) {  // no such peer any more
     return Sent::kGone;

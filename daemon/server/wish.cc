@@ -40,6 +40,7 @@ const Compared kCompared[] = {
     {"serve.prefix_cache", [](const DeploymentConfig& c) { return text(c.serve.prefix_cache); }},
     {"memory.budget", [](const DeploymentConfig& c) { return text(c.memory.budget); }},
     {"memory.kv", [](const DeploymentConfig& c) { return text(c.memory.kv); }},
+    {"memory.unread", [](const DeploymentConfig& c) { return text(c.memory.unread); }},
     {"control.endpoint", [](const DeploymentConfig& c) { return text(c.control.endpoint); }},
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
     {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},

@@ -14,7 +14,9 @@
 
 #include "base/enum_names.h"
 #include "base/status.h"
+#include "daemon/engine/sequence/account.h"
 #include "daemon/engine/sequence/module_rights.h"
+#include "daemon/engine/sequence/output_gauge.h"
 #include "router/moe.h"
 #include "text/constraint/constraint.h"
 
@@ -61,6 +63,11 @@ struct EngineRequest {
   ModuleSelection modules;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::steady_clock::time_point arrived;
+  AccountPtr account{};
+  // Filled in by the engine.
+  int64_t expected_tokens = 0;                 // of prompt and answer at most
+  uint64_t output_bytes = 0;                   // of logits and routing
+  std::shared_ptr<const OutputHold> output{};  // from its start on, where it has some
 };
 
 /// A token that might have stood in a place, and the logarithm of its probability there.
@@ -82,6 +89,7 @@ struct TokenEvent {
 struct ModuleShare {
   std::string version, digest;
   double share = 0.0;
+  uint64_t rows = 0;  // given to its experts: by token, layer and expert
 };
 
 /// How a request ended that did not fail. A generation by a stop string or token, by max_tokens or
@@ -104,6 +112,7 @@ struct DoneEvent {
   // By name: the permitted modules, and those taken out meanwhile that had a share.
   std::map<std::string, ModuleShare> modules;
   double backbone_share = 0.0;
+  uint64_t backbone_rows = 0;    // as ModuleShare::rows
   uint64_t dropped_choices = 0;  // of rows that went on without a failed expert (policy `drop`)
   // of each scored token; of each generated one if want_logprobs
   std::vector<float> logprobs;
@@ -114,6 +123,7 @@ struct DoneEvent {
   std::optional<double> bits_per_byte;
   std::shared_ptr<std::vector<float>> logits;  // [n_tokens, vocab]
   std::shared_ptr<RoutingTrace> routing;
+  std::shared_ptr<const OutputHold> output;  // to be kept as long as logits and routing
 };
 
 /// Where the engine puts a request's events. Called on the engine thread; must not block.

@@ -92,7 +92,7 @@ RouteViewPtr Sequence::set_view(RouteViewPtr next) {
   next->mask().for_each([&](size_t i) {
     if (i == 0 || known) return;
     const Manifest& manifest = modules[i]->manifest;
-    modules_[manifest.name] = {manifest.version, manifest.digest, 0.0};
+    modules_[manifest.name] = {manifest.version, manifest.digest};
   });
   return std::exchange(view, std::move(next));
 }
@@ -202,12 +202,13 @@ DoneEvent Sequence::finish(FinishReason reason) {
 void Sequence::fill_provenance(DoneEvent& event) const {
   event.dropped_choices = dropped;
   event.backbone_share = usage.share("backbone");
+  event.backbone_rows = usage.rows_of("backbone");
   for (const auto& [name, module] : modules_) {
     const int index = view->table->module_index(name);
     const bool permitted = index > 0 && view->mask().has(static_cast<size_t>(index));
     const double share = usage.share(name);
     if (!permitted && share <= 0.0) continue;
-    event.modules[name] = {module.version, module.digest, share};
+    event.modules[name] = {module.version, module.digest, share, usage.rows_of(name)};
   }
 }
 
@@ -223,6 +224,7 @@ void Sequence::fill_score(DoneEvent& event) {
   event.logprobs = std::move(logprobs);
   event.logits = std::move(logits);
   event.routing = std::move(routing);
+  event.output = request.output;
   if (event.routing) hide_slots(*event.routing, *view->table, request.modules.rights);
 }
 
