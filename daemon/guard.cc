@@ -24,6 +24,10 @@ Result<Guard> make_guard(const DeploymentConfig& config) {
   auto audit = AuditLog::open({.directory = config.state_dir + "/audit"});
   if (!audit.ok()) return audit.status().with_context("audit");
   guard.audit = std::move(*audit);
+  auto usage = UsageLedger::open({.directory = config.state_dir + "/usage"});
+  if (!usage.ok()) return usage.status().with_context("usage");
+  guard.usage = std::move(*usage);
+  guard.budget = std::make_unique<TokenBudget>();
   auto modules = ModuleTrust::open(
       {config.trust.roots, config.trust.keys, config.trust.require_signed, config.trust.minimum});
   if (!modules.ok()) return modules.status();

@@ -1,5 +1,5 @@
-// What guards a daemon, made from its deployment: who is admitted, which modules, the record, its
-// own key.
+// What guards a daemon, made from its deployment: who is admitted and what they may take, which
+// modules, the record, the account of usage, its own key.
 //
 // Thread safety: made by the main thread before the daemon serves; the parts say their own.
 #pragma once
@@ -12,12 +12,16 @@
 #include "daemon/security/audit_log.h"
 #include "daemon/security/authority.h"
 #include "daemon/security/module_trust.h"
+#include "daemon/security/token_budget.h"
+#include "daemon/security/usage_ledger.h"
 
 namespace chimera {
 
 struct Guard {
   std::unique_ptr<Authority> authority;
-  std::unique_ptr<AuditLog> audit;       // in the state directory
+  std::unique_ptr<AuditLog> audit;     // in the state directory
+  std::unique_ptr<UsageLedger> usage;  // likewise
+  std::unique_ptr<TokenBudget> budget;
   std::unique_ptr<ModuleTrust> modules;  // which are let in
   std::string secret_key;                // Z85; empty: none
 };

@@ -64,6 +64,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                                .model = *model,
                                .authority = guard->authority.get(),
                                .audit = guard->audit.get(),
+                               .meters = {guard->budget.get(), guard->usage.get()},
                                .secret_key = guard->secret_key,
                                .memory = &memory.ledger(),
                                .on_shutdown = [&signals] { signals.request_stop(); }});

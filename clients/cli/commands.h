@@ -68,6 +68,10 @@ void add_status_commands(std::vector<Command>& commands);
 /// key, audit (trust.cc).
 void add_trust_commands(std::vector<Command>& commands);
 
+/// "90s", "2h", "7d" ago; "2026-11-27", "2026-11-27T10:00:00Z": the option --since, seconds of UTC.
+std::variant<int64_t, Error> since_of(const boost::program_options::variables_map& options);
+/// usage (usage.cc).
+void add_usage_command(std::vector<Command>& commands);
 /// top (top.cc).
 void add_top_command(std::vector<Command>& commands);
 

@@ -25,6 +25,7 @@ std::vector<Command> all_commands() {
   add_status_commands(commands);
   add_top_command(commands);
   add_trust_commands(commands);
+  add_usage_command(commands);
   return commands;
 }
 

@@ -22,7 +22,7 @@ ANSWERS = {
     "epochs": done(epoch=1, live=[], history=[]), 
     "routing": done(layers=[{"layer": 0, "tokens": 1, "entropy": 0.5, "modules": {}}]),
     "plan": done(accepted=True, changes=[], refusals=[], memory_bytes=0, composition="sha256:ab"),
-    "health": done(status="ok", epoch=1), "drain": done(drained=True), "audit": done(entries=[{"call": "load"}]), "tokenize": done(tokens=[1, 2]),
+    "health": done(status="ok", epoch=1), "drain": done(drained=True), "audit": done(entries=[{"call": "load"}]), "usage": done(rows=[{"client": "a"}]), "tokenize": done(tokens=[1, 2]),
     "detokenize": done(text="Hi"), "requests": done(requests=[{"id": "c1", "call": "generate"}]), "cancel": done(cancelled=1),
 }
 

@@ -104,12 +104,9 @@ std::optional<int64_t> moment(const std::string& text) {
 Outcome audit(const Invocation& run) {
   wire::Audit call;
   if (run.options.count("since") > 0) {
-    const auto& text = run.options["since"].as<std::string>();
-    call.since = moment(text);
-    if (!call.since || *call.since < 0) {
-      return bad_usage(fmt::format("--since: {} (expected 30m, 2h, 7d, a day or a moment)", text),
-                       "for instance --since 2026-11-27T10:00:00Z");
-    }
+    auto since = since_of(run.options);
+    if (auto* error = std::get_if<Error>(&since)) return std::move(*error);
+    call.since = std::get<int64_t>(since);
   }
   if (run.options.count("limit") > 0) {
     call.limit = static_cast<int64_t>(run.options["limit"].as<Whole>().value);
@@ -134,6 +131,14 @@ Outcome audit(const Invocation& run) {
 }
 
 }  // namespace
+
+std::variant<int64_t, Error> since_of(const po::variables_map& options) {
+  const auto& text = options["since"].as<std::string>();
+  const auto since = moment(text);
+  if (since && *since >= 0) return *since;
+  return bad_usage(fmt::format("--since: {} (expected 30m, 2h, 7d, a day or a moment)", text),
+                   "for instance --since 2026-11-27T10:00:00Z");
+}
 
 void add_trust_commands(std::vector<Command>& commands) {
   commands.push_back(

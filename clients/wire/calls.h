@@ -51,6 +51,7 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"cancel", Endpoint::kControl, "ends the requests of an id, whoever sent them, or a job"},
     {"stats", Endpoint::kControl, "tells counters"},
     {"audit", Endpoint::kControl, "tells who asked for what"},
+    {"usage", Endpoint::kControl, "tells what clients took of modules"},
     {"drain", Endpoint::kControl, "refuses new requests and waits for the others"},
     {"shutdown", Endpoint::kControl, "drains and ends the daemon"},
 }};
@@ -207,6 +208,12 @@ template <class V>
 void describe(V& v, Audit& c) {
   v.integer(range::since, c.since, "seconds of UTC since 1970; else from the beginning");
   v.integer(range::limit, c.limit, "the newest entries, this many at most");
+}
+template <class V>
+void describe(V& v, Usage& c) {
+  v.integer(range::since, c.since,
+            "seconds of UTC since 1970: hours that end later; else from the beginning");
+  v.integer(range::usage_limit, c.limit, "rows at most, else it is refused");
 }
 template <class V>
 void describe(V& v, Drain& c) {

@@ -176,6 +176,11 @@ struct Audit {
   std::optional<int64_t> since;  // seconds of UTC since 1970
   int64_t limit = 100;           // the newest of them
 };
+/// What clients took of modules, by the hour.
+struct Usage {
+  std::optional<int64_t> since;  // seconds of UTC since 1970
+  int64_t limit = 20'000;        // rows; more: resource_exhausted
+};
 struct Drain {
   std::optional<int64_t> timeout_ms;
 };
@@ -184,7 +189,7 @@ struct Shutdown {};
 using Call =
     std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules, Load,
                  Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Enable, Disable,
-                 Requests, CancelAny, Stats, Audit, Drain, Shutdown>;
+                 Requests, CancelAny, Stats, Audit, Usage, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

@@ -42,11 +42,11 @@ Json conversation_to_tokenize() {
   return out;
 }
 
-const std::vector<std::string> kCalls = {"generate", "chat",    "score",  "tokenize", "detokenize",
-                                         "cancel",   "info",    "health", "modules",  "load",
-                                         "unload",   "revoke",  "plan",   "apply",    "rollback",
-                                         "epochs",   "routing", "bias",   "enable",   "disable",
-                                         "requests", "stats",   "audit",  "drain",    "shutdown"};
+const std::vector<std::string> kCalls = {
+    "generate", "chat",    "score",   "tokenize", "detokenize", "cancel",  "info",
+    "health",   "modules", "load",    "unload",   "revoke",     "plan",    "apply",
+    "rollback", "epochs",  "routing", "bias",     "enable",     "disable", "requests",
+    "stats",    "audit",   "usage",   "drain",    "shutdown"};
 
 std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
   std::string id;

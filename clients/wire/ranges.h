@@ -40,6 +40,7 @@ inline constexpr IntRange epoch{"epoch", 1, std::numeric_limits<int64_t>::max()}
 inline constexpr IntRange layer{"layer", 0, 65'535};
 inline constexpr IntRange since{"since", 0, int64_t{1} << 40};
 inline constexpr IntRange limit{"limit", 1, 10'000};
+inline constexpr IntRange usage_limit{"limit", 1, 100'000};  // some 20 MB
 
 inline constexpr RealRange temperature{"temperature", 0.0, 100.0};
 inline constexpr RealRange top_p{"top_p", 0.0, 1.0, /*min_open=*/true};

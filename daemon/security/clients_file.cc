@@ -24,8 +24,11 @@ namespace {
 constexpr size_t kMaxBytes = 4u << 20;  // some 20,000 clients
 constexpr size_t kMaxPatterns = kMaxModules;
 constexpr std::string_view kTopKeys[] = {"chimera", "clients"};
-constexpr std::string_view kClientKeys[] = {"name",  "public_key", "uid",
-                                            "roles", "modules",    "expires"};
+constexpr std::string_view kClientKeys[] = {"name",    "public_key", "uid",   "roles",
+                                            "modules", "expires",    "limits"};
+constexpr std::string_view kLimitKeys[] = {"in_flight", "queued", "tokens_per_minute", "max_tokens",
+                                           "max_context"};
+constexpr int64_t kMostOfLimit = 1'000'000'000;
 
 bool is_name(std::string_view text) {
   return !text.empty() && text.size() <= 64 &&
@@ -66,6 +69,7 @@ class Reader {
     roles(map, &read.roles);
     modules(map, read.roles, &read.modules);
     expires(map, &read.expires);
+    limits(map, &read.limits);
     identity(map, std::make_shared<const Principal>(std::move(read)));
   }
 
@@ -127,6 +131,23 @@ class Reader {
     if (map.find("expires") == nullptr || !map.string("expires", kExpected, &text)) return;
     *out = parse_moment(text);
     if (!*out) map.bad("expires", *map.find("expires"), kExpected);
+  }
+
+  void limits(const MapReader& client, ClientLimits* out) {
+    const YamlNode* node = client.find("limits");
+    if (node == nullptr) return;
+    const MapReader map(*node, client.path_of("limits"), kLimitKeys, problems_);
+    if (!map.valid()) return;
+    std::optional<int64_t>* const values[] = {&out->in_flight, &out->queued,
+                                              &out->tokens_per_minute, &out->max_tokens,
+                                              &out->max_context};
+    for (size_t i = 0; i < std::size(kLimitKeys); ++i) {
+      int64_t value = 0;
+      // Of a context one token is the answer's.
+      const int64_t least = kLimitKeys[i] == "max_context" ? 2 : 1;
+      map.integer(kLimitKeys[i], least, kMostOfLimit, &value);
+      if (value > 0) *values[i] = value;
+    }
   }
 
   void identity(const MapReader& map, PrincipalPtr principal) {

@@ -8,6 +8,7 @@
 //       roles: [use]
 //       modules: [legal, "bio-*"]    # or all
 //       expires: 2027-01-31          # or 2027-01-31T18:00:00Z
+//       limits: {in_flight: 4, queued: 16, tokens_per_minute: 60000}   # and more of them
 //
 // Thread safety: free functions over values.
 #pragma once

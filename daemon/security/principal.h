@@ -47,11 +47,21 @@ class Roles {
   uint8_t bits_ = 0;
 };
 
+/// What a client may take at most; none: what the deployment lets everybody take.
+struct ClientLimits {
+  std::optional<int64_t> in_flight = std::nullopt;          // requests that run at once
+  std::optional<int64_t> queued = std::nullopt;             // beside them, that wait
+  std::optional<int64_t> tokens_per_minute = std::nullopt;  // of prompts and answers
+  std::optional<int64_t> max_tokens = std::nullopt;         // of one answer
+  std::optional<int64_t> max_context = std::nullopt;        // of one prompt and answer
+};
+
 struct Principal {
   std::string name;  // of the clients file; "uid:1000" of this user who is not listed
   Roles roles;
   ModuleRightsPtr modules = nullptr;  // null: all
   std::optional<std::chrono::system_clock::time_point> expires = std::nullopt;
+  ClientLimits limits = {};
 };
 using PrincipalPtr = std::shared_ptr<const Principal>;
 

@@ -53,6 +53,7 @@ inline constexpr std::array<CallRule, wire::kCalls.size()> kCallRules{{
     {"cancel", wire::Endpoint::kControl, kToChange},
     {"stats", wire::Endpoint::kControl, kToSee},
     {"audit", wire::Endpoint::kControl, kForAdmin},
+    {"usage", wire::Endpoint::kControl, kToSee},
     {"drain", wire::Endpoint::kControl, kToChange, true},
     {"shutdown", wire::Endpoint::kControl, kForAdmin, true},
 }};

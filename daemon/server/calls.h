@@ -67,6 +67,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call)
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Audit call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Usage call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Drain call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Shutdown call);
 

@@ -106,8 +106,18 @@ void Live::finish(Event event) {
   announce();
 }
 
-void Live::on_done(DoneEvent event) { finish(std::move(event)); }
-void Live::on_error(Status status) { finish(std::move(status)); }
+void Live::settle_once(const DoneEvent* done) {
+  if (const auto once = std::exchange(settle, nullptr)) once(done);
+}
+
+void Live::on_done(DoneEvent event) {
+  settle_once(&event);
+  finish(std::move(event));
+}
+void Live::on_error(Status status) {
+  settle_once(nullptr);
+  finish(std::move(status));
+}
 void Live::answer(std::string body) { finish(std::move(body)); }
 
 void Live::set_canceller(std::function<void()> canceller) {

@@ -8,6 +8,7 @@
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
 #include "daemon/server/generate.h"
+#include "daemon/server/limits.h"
 #include "daemon/server/reports.h"
 #include "text/unicode_data.h"
 
@@ -155,6 +156,9 @@ Status constrain(CallContext& context, const std::optional<wire::Constraint>& as
 
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
   Engine* engine = context.options.engine;
+  if (Status status = apply_limits(context.options.meters, *live, &request); !status.ok()) {
+    return live->on_error(std::move(status));
+  }
   request.modules.rights = live->rights();
   const auto id = engine->submit(std::move(request), live);
   if (!id.ok()) return live->on_error(id.status());

@@ -24,6 +24,7 @@
 #include "daemon/registry/registry.h"
 #include "daemon/security/audit_log.h"
 #include "daemon/security/authority.h"
+#include "daemon/server/limits.h"
 
 namespace chimera {
 
@@ -35,6 +36,7 @@ struct ServerOptions {
   LoadedBackbone model;
   Authority* authority = nullptr;
   AuditLog* audit = nullptr;
+  Meters meters = {};
   std::string secret_key = {};     // of security.key, Z85; empty: none
   const Ledger* memory = nullptr;  // null: memory is not counted
   /// A client called `shutdown` (already answered). Must only signal, not destroy the server.

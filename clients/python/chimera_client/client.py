@@ -352,6 +352,10 @@ class Client:
         """Who asked for what, oldest first: the newest `limit` entries since then (Unix time)."""
         return self.call("audit", since=since, limit=limit)["entries"]
 
+    def usage(self, since: int | None = None, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """What clients took of modules, by the hour: all hours that end after `since` (Unix time)."""
+        return self.call("usage", since=since, limit=limit)["rows"]
+
     def drain(self, timeout_ms: int | None = None) -> bool:
         """Refuses new requests; True when all live ones ended in time."""
         wait = None if timeout_ms is None else timeout_ms / 1000 + 10
