@@ -52,7 +52,7 @@ TEST_P(GoldenModel, LogitsAndRoutingMatchTheReference) {
   for (int prompt = 0; !golden_tokens(*golden, prompt).empty(); ++prompt) {
     const std::vector<int32_t> tokens = golden_tokens(*golden, prompt);
     RoutingTrace trace;
-    const auto got = model->logits(*table, 1, tokens, &trace);
+    const auto got = model->logits(*table, ModuleMask{0}, tokens, &trace);
     const std::string prefix = "prompt." + std::to_string(prompt) + ".";
     const auto want = golden_values<float>(*golden, prefix + "logits");
     ASSERT_EQ(got.size(), want.size());
@@ -89,7 +89,7 @@ TEST_P(GoldenModel, Bf16StaysWithinItsTolerance) {
   size_t rows = 0;
   size_t outside = 0;
   for (int prompt = 0; !golden_tokens(*golden, prompt).empty(); ++prompt) {
-    const auto got = model->logits(*table, 1, golden_tokens(*golden, prompt));
+    const auto got = model->logits(*table, ModuleMask{0}, golden_tokens(*golden, prompt));
     const auto want = golden_values<float>(*golden, "prompt." + std::to_string(prompt) + ".logits");
     ASSERT_EQ(got.size(), want.size());
     float max = 0.0f;
@@ -151,7 +151,7 @@ TEST_P(GoldenModel, SplitAndComposedAgainIsBitwiseTheWhole) {
   std::vector<std::vector<float>> want;
   for (const int prompt : {0, 2, 3}) {
     prompts.push_back(golden_tokens(*golden, prompt));
-    want.push_back(whole->logits(*table, 1, prompts.back()));
+    want.push_back(whole->logits(*table, ModuleMask{0}, prompts.back()));
   }
   for (const Cut& cut : cuts(whole->config)) {
     SCOPED_TRACE(cut.name);
@@ -174,7 +174,7 @@ TEST_P(GoldenModel, SplitAndComposedAgainIsBitwiseTheWhole) {
       EXPECT_EQ(count_different_bits(got, want[p]), 0u) << "prompt " << p;
     }
     // The modules matter: without them the logits are others (append), or the same (replace).
-    const auto without = backbone->logits(*composed, 1, prompts[2]);
+    const auto without = backbone->logits(*composed, ModuleMask{0}, prompts[2]);
     const bool changed = count_different_bits(without, want[2]) > 0;
     EXPECT_EQ(changed, cut.attach == Attach::kAppend);
   }
@@ -199,10 +199,10 @@ TEST_P(GoldenModel, MaskedModuleIsBitwiseTheSameAsNeverLoaded) {
   const auto one = model->compose({report->module_dirs[0]});
   const auto two = model->compose({report->module_dirs[1]});
   ASSERT_TRUE(both.ok() && one.ok() && two.ok());
-  const auto only_one = model->logits(*both, 0b011, tokens);
-  EXPECT_EQ(count_different_bits(only_one, model->logits(*one, 0b11, tokens)), 0u);
-  const auto only_two = model->logits(*both, 0b101, tokens);
-  EXPECT_EQ(count_different_bits(only_two, model->logits(*two, 0b11, tokens)), 0u);
+  const auto only_one = model->logits(*both, ModuleMask{0, 1}, tokens);
+  EXPECT_EQ(count_different_bits(only_one, model->logits(*one, ModuleMask{0, 1}, tokens)), 0u);
+  const auto only_two = model->logits(*both, ModuleMask{0, 2}, tokens);
+  EXPECT_EQ(count_different_bits(only_two, model->logits(*two, ModuleMask{0, 1}, tokens)), 0u);
   EXPECT_GT(count_different_bits(only_one, only_two), 0u);
 }
 
@@ -252,10 +252,11 @@ TEST_P(GoldenModel, TakesAnAppendedExpertOfAnotherWidth) {
   const auto both = model->compose({out / "extra"});
   ASSERT_TRUE(alone.ok()) << alone.status().to_string();
   ASSERT_TRUE(both.ok()) << both.status().to_string();
-  const auto without = model->logits(*alone, 1, tokens);
-  EXPECT_EQ(count_different_bits(model->logits(*both, 0b01, tokens), without), 0u);
+  const auto without = model->logits(*alone, ModuleMask{0}, tokens);
+  EXPECT_EQ(count_different_bits(model->logits(*both, ModuleMask{0}, tokens), without), 0u);
   RoutingTrace trace;
-  EXPECT_GT(count_different_bits(model->logits(*both, 0b11, tokens, &trace), without), 0u);
+  EXPECT_GT(count_different_bits(model->logits(*both, ModuleMask{0, 1}, tokens, &trace), without),
+            0u);
   EXPECT_EQ(trace.k, 2);
   for (size_t i = 0; i < trace.ids.size(); i += 2) {  // both take part, weights sum to 1
     EXPECT_EQ(trace.ids[i] + trace.ids[i + 1], 1);
