@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "experts/staged.h"
+#include "experts/feed_forward.h"
 
 namespace chimera {
 namespace {
@@ -59,54 +59,49 @@ void clamped_swiglu(float* gate, const float* up, int64_t n) {
   }
 }
 
-/// First stage: the activations [rows, width], into the scratch memory. Second: the outputs.
-class FeedForwardExpert final : public StagedExpert {
- public:
-  FeedForwardExpert(ExpertKind kind, ExpertWeights weights) : kind_(kind), w_(std::move(weights)) {}
-
-  int stages() const override { return 2; }
-  Stage stage(int index, int64_t rows) const override {
-    if (index == 0) return {width(), 2 * rows * hidden()};
-    return {hidden(), rows * width()};
-  }
-  int64_t scratch_floats(int64_t rows) const override { return 2 * rows * width(); }
-
-  void run_stage(int index, const Kernels& kernels, const float* x, int64_t rows, float* scratch,
-                 float* y, int64_t begin, int64_t end) const override {
-    if (index == 0) return activate(kernels, x, rows, scratch, begin, end);
-    multiply(kernels, scratch, rows, w_.down, begin, end, y);
-    add_bias(w_.down_bias, rows, begin, end, hidden(), y);
-  }
-
-  uint64_t resident_bytes() const override {
-    const size_t biases = w_.gate_bias.size() + w_.up_bias.size() + w_.down_bias.size();
-    return w_.gate.bytes() + w_.up.bytes() + w_.down.bytes() + biases * sizeof(float);
-  }
-
- private:
-  int64_t hidden() const { return w_.gate.cols(); }
-  int64_t width() const { return w_.gate.rows(); }
-
-  void activate(const Kernels& kernels, const float* x, int64_t rows, float* g, int64_t begin,
-                int64_t end) const {
-    float* const u = g + rows * width();
-    multiply(kernels, x, rows, w_.gate, begin, end, g);
-    multiply(kernels, x, rows, w_.up, begin, end, u);
-    add_bias(w_.gate_bias, rows, begin, end, width(), g);
-    add_bias(w_.up_bias, rows, begin, end, width(), u);
-    for (int64_t r = 0; r < rows; ++r) {
-      float* const gate = g + r * width() + begin;
-      const float* const up = u + r * width() + begin;
-      if (kind_ == ExpertKind::kSwiGlu) kernels.swiglu(gate, up, end - begin);
-      if (kind_ == ExpertKind::kClampedSwiGlu) clamped_swiglu(gate, up, end - begin);
-    }
-  }
-
-  ExpertKind kind_;
-  ExpertWeights w_;
-};
-
 }  // namespace
+
+StagedExpert::Stage FeedForwardExpert::stage(int index, int64_t rows) const {
+  if (index == 0) return {width(), 2 * rows * hidden()};
+  return {hidden(), rows * width()};
+}
+
+void FeedForwardExpert::run_stage(int index, const Kernels& kernels, const float* x, int64_t rows,
+                                  float* scratch, float* y, int64_t begin, int64_t end) const {
+  if (index == 1) return project_down(kernels, scratch, rows, y, begin, end);
+  float* const u = scratch + rows * width();
+  project(kernels, x, rows, scratch, u, begin, end);
+  activate(kernels, rows, scratch, u, begin, end);
+}
+
+uint64_t FeedForwardExpert::resident_bytes() const {
+  const size_t biases = w_.gate_bias.size() + w_.up_bias.size() + w_.down_bias.size();
+  return w_.gate.bytes() + w_.up.bytes() + w_.down.bytes() + biases * sizeof(float);
+}
+
+void FeedForwardExpert::project(const Kernels& kernels, const float* x, int64_t rows, float* g,
+                                float* u, int64_t begin, int64_t end) const {
+  multiply(kernels, x, rows, w_.gate, begin, end, g);
+  multiply(kernels, x, rows, w_.up, begin, end, u);
+}
+
+void FeedForwardExpert::activate(const Kernels& kernels, int64_t rows, float* g, float* u,
+                                 int64_t begin, int64_t end) const {
+  add_bias(w_.gate_bias, rows, begin, end, width(), g);
+  add_bias(w_.up_bias, rows, begin, end, width(), u);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* const gate = g + r * width() + begin;
+    const float* const up = u + r * width() + begin;
+    if (kind_ == ExpertKind::kSwiGlu) kernels.swiglu(gate, up, end - begin);
+    if (kind_ == ExpertKind::kClampedSwiGlu) clamped_swiglu(gate, up, end - begin);
+  }
+}
+
+void FeedForwardExpert::project_down(const Kernels& kernels, const float* h, int64_t rows, float* y,
+                                     int64_t begin, int64_t end) const {
+  multiply(kernels, h, rows, w_.down, begin, end, y);
+  add_bias(w_.down_bias, rows, begin, end, hidden(), y);
+}
 
 std::shared_ptr<const Expert> make_expert(ExpertKind kind, ExpertWeights weights) {
   return std::make_shared<FeedForwardExpert>(kind, std::move(weights));

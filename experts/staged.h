@@ -14,6 +14,8 @@
 
 namespace chimera {
 
+class FeedForwardExpert;
+
 class StagedExpert : public Expert {
  public:
   /// A loop over [0, outputs); `work` is that of one output, in multiply-adds.
@@ -31,6 +33,9 @@ class StagedExpert : public Expert {
   /// ranges.
   virtual void run_stage(int index, const Kernels& kernels, const float* x, int64_t rows,
                          float* scratch, float* y, int64_t begin, int64_t end) const = 0;
+
+  /// The expert itself when it is weights that an adapter can add to.
+  virtual const FeedForwardExpert* feed_forward() const { return nullptr; }
 
   const StagedExpert* staged() const final { return this; }
   Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const final;

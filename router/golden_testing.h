@@ -96,7 +96,8 @@ struct LoadedModel {
     ThreadPool pool(1);
     MoeRouter router(config, best_kernels(), pool);
     Workspace ws;
-    BatchSegment segment{tokens, 0, &kv, BatchSegment::Logits::kAll};
+    BatchSegment segment{tokens, 0, &kv, BatchSegment::Logits::kAll,
+                         (*view)->active->backbone_adapters};
     RoutedSegment routed;
     routed.view = view->get();
     routed.rows = static_cast<int64_t>(tokens.size());

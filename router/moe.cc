@@ -72,6 +72,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
   runs.clear();
   segment_index.clear();
   rows = stride = candidates = 0;
+  has_adapters = false;
   for (size_t s = 0; s < segments.size(); ++s) {
     RoutedSegment& segment = segments[s];
     segment.poisoned = segment.lost_call = segment.late = false;
@@ -80,6 +81,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     if (segment.last_row != nullptr) *segment.last_row = {};
     const ActiveSet* active = segment.view->active.get();
     if (runs.empty() || runs.back().active != active) runs.push_back({active, rows, 0});
+    has_adapters = has_adapters || !active->adapters.empty();
     runs.back().rows += segment.rows;
     rows += segment.rows;
     segment_index.resize(static_cast<size_t>(rows), static_cast<int32_t>(s));
@@ -174,7 +176,7 @@ Status MoeRouter::forward(int64_t layer, const float* x, int64_t rows, float* y)
   impl_->gate(at, x);
   impl_->account(at);
   impl_->group_rows(at);
-  impl_->run_experts(x);
+  impl_->run_experts(at, x);
   impl_->settle(at);
   impl_->combine(at, y);
   return {};

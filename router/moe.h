@@ -77,7 +77,7 @@ class MoeRouter final : public FeedForward {
   /// value that is not finite, is dropped from the rows that chose it where its policy says so
   /// (drop.h); else it poisons the segments that chose it. Nobody else is affected. The call itself
   /// fails only on misuse (internal). Does not allocate once its buffers have grown to the largest
-  /// batch seen.
+  /// batch seen, but for what adapters change of experts.
   Status forward(int64_t layer, const float* x, int64_t rows, float* y) override;
 
  private:

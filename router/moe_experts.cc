@@ -46,7 +46,9 @@ void MoeRouter::Impl::group_rows(size_t layer) {
           const auto known = std::find_if(groups.begin(), groups.end(),
                                           [&](const Group& g) { return g.expert == expert; });
           group = static_cast<int32_t>(known - groups.begin());
-          if (known == groups.end()) groups.push_back(Group{expert});
+          if (known == groups.end())
+            groups.push_back(
+                Group{expert, table.owner[candidate] == 0 ? table.index[candidate] : -1});
         }
         ++groups[static_cast<size_t>(group)].count;
         choice_group[static_cast<size_t>(row * stride + j)] = group;
@@ -113,8 +115,33 @@ void MoeRouter::Impl::run_group(Group& group, const float* x) {
                                        outputs.data() + group.begin * config.hidden_size, context);
 }
 
+/// The group's expert as run_staged takes it, with what adapters change of it for their rows; null
+/// when it cannot run together with others.
+const StagedExpert* MoeRouter::Impl::staged_of(size_t layer, const Group& group) {
+  const StagedExpert* staged = group.expert->staged();
+  const bool adaptable = has_adapters && group.base_expert >= 0 && staged != nullptr &&
+                         staged->feed_forward() != nullptr;
+  if (!adaptable) return staged;
+  AdaptedExpert& expert = adapted.emplace_back(*staged->feed_forward());
+  const auto segment_at = [&](int64_t i) {
+    return segment_index[static_cast<size_t>(entry_row[static_cast<size_t>(group.begin + i)])];
+  };
+  for (int64_t i = 0; i < group.count;) {
+    const auto& adapters = segments[static_cast<size_t>(segment_at(i))].view->active->adapters;
+    const int64_t first = i;
+    for (; i < group.count; ++i) {
+      if (segments[static_cast<size_t>(segment_at(i))].view->active->adapters != adapters) break;
+    }
+    for (const Adapter* adapter : adapters) {
+      const ExpertChange* change = adapter->change_of(layer, group.base_expert);
+      if (change != nullptr) expert.add(*change, first, i - first);
+    }
+  }
+  return expert.empty() ? staged : &expert;
+}
+
 /// All that can run together, as many at a time as share kTogetherFloats of scratch memory.
-void MoeRouter::Impl::run_staged_groups(const float* x) {
+void MoeRouter::Impl::run_staged_groups(size_t layer, const float* x) {
   ExpertContext context{kernels, pool, scratch};  // they compute to the end
   int64_t floats = 0;
   const auto flush = [&] {
@@ -123,8 +150,9 @@ void MoeRouter::Impl::run_staged_groups(const float* x) {
     floats = 0;
   };
   calls.clear();
+  adapted.clear();
   for (const Group& group : groups) {
-    const StagedExpert* expert = group.expert->staged();
+    const StagedExpert* expert = staged_of(layer, group);
     if (expert == nullptr) continue;
     const int64_t need = expert->scratch_floats(group.count);
     if (!calls.empty() && floats + need > kTogetherFloats) flush();
@@ -136,7 +164,7 @@ void MoeRouter::Impl::run_staged_groups(const float* x) {
 }
 
 /// Experts in processes of their own compute while those of this process do.
-void MoeRouter::Impl::run_experts(const float* x) {
+void MoeRouter::Impl::run_experts(size_t layer, const float* x) {
   const int64_t hidden = config.hidden_size;
   const size_t floats = entry_row.size() * static_cast<size_t>(hidden);
   outputs.resize(std::max(outputs.size(), floats));
@@ -148,7 +176,7 @@ void MoeRouter::Impl::run_experts(const float* x) {
                                         outputs.data() + group.begin * hidden, context);
     group.begun = group.running != nullptr;
   }
-  run_staged_groups(x);
+  run_staged_groups(layer, x);
   for (Group& group : groups) {
     if (group.expert->staged() == nullptr && !group.expert->runs_elsewhere()) run_group(group, x);
   }

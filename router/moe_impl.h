@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "experts/adapted_expert.h"
 #include "experts/staged.h"
 #include "router/gating.h"
 #include "router/moe.h"
@@ -35,9 +37,10 @@ struct MoeRouter::Impl {
 
   /// All rows of the batch that chose one expert.
   struct Group {
-    explicit Group(const Expert* e) : expert(e) {}
+    Group(const Expert* e, int32_t base) : expert(e), base_expert(base) {}
     const Expert* expert;
-    int64_t begin = 0;  // of its rows in the entry order
+    int32_t base_expert;  // number among the checkpoint's own; -1: a module's
+    int64_t begin = 0;    // of its rows in the entry order
     int64_t count = 0;
     uint64_t deadline_ns = 0;  // the latest of its rows'; 0: a row has none
     bool begun = false;
@@ -56,9 +59,10 @@ struct MoeRouter::Impl {
   void account_run(size_t layer, const Run& run);
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);
-  void run_experts(const float* x);
+  void run_experts(size_t layer, const float* x);
   ExpertContext context_of(const Group& group);
-  void run_staged_groups(const float* x);
+  void run_staged_groups(size_t layer, const float* x);
+  const StagedExpert* staged_of(size_t layer, const Group& group);
   void run_group(Group& group, const float* x);
   void settle(size_t layer);
   void combine(size_t layer, float* y);
@@ -106,6 +110,8 @@ struct MoeRouter::Impl {
   std::vector<uint64_t> entry_epoch;  // [entries] of the row's table
   FloatBuffer gathered;               // [entries, hidden]
   std::vector<StagedCall> calls;      // scratch
+  bool has_adapters = false;          // a segment of the pass has some
+  std::deque<AdaptedExpert> adapted;  // of the calls
   FloatBuffer outputs;                // [entries, hidden]
   FloatBuffer scratch;                // lent to the experts
   std::vector<uint8_t> bad_row;       // [rows]

@@ -66,6 +66,9 @@ struct ActiveSet {
   ModuleMask mask;
   std::vector<ActiveLayer> layers;
   int64_t most = 0;  // active candidates of one layer at most
+  // Of the modules of `mask`, in their order; the layout keeps them.
+  std::vector<const Adapter*> adapters;
+  std::vector<const BackboneAdapter*> backbone_adapters;
 };
 
 class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
@@ -76,6 +79,8 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   RoutingLayout(const ModelConfig& config, Modules modules);
 
   const Modules& modules() const { return modules_; }
+  /// Those that a request uses without naming them: all but adapters.
+  const ModuleMask& unnamed() const { return unnamed_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
   /// Index of a module, -1 when there is none of that name.
   int module_index(const std::string& name) const;
@@ -86,6 +91,7 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   LayerTable build_layer(const ModelConfig& config, int64_t layer) const;
 
   const Modules modules_;
+  ModuleMask unnamed_;
   std::vector<LayerTable> layers_;
   std::unordered_map<std::string_view, int> index_;  // names are the modules' own
   mutable Mutex mutex_;

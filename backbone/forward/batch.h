@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "backbone/forward/adapter.h"
 #include "backbone/forward/kv_cache.h"
 #include "base/status.h"
 #include "compute/linear.h"
@@ -21,6 +22,9 @@ struct BatchSegment {
   int64_t position = 0;             // of tokens[0]
   KvSequence* kv = nullptr;         // holds positions [0, position); room for the rest
   enum class Logits : uint8_t { kNone, kLast, kAll } logits = Logits::kLast;
+  /// Added in this order; borrowed for the pass. Segments next to one another with the same ones
+  /// are computed together.
+  std::span<const BackboneAdapter* const> adapters{};
 };
 
 /// Computes y = FFN(x) of one layer with a router (ModelConfig::moe_layers), without its shared
@@ -30,6 +34,13 @@ class FeedForward {
  public:
   virtual ~FeedForward() = default;
   virtual Status forward(int64_t layer, const float* x, int64_t rows, float* y) = 0;
+};
+
+/// Rows of a batch that one adapter changes.
+struct AdaptedRows {
+  const BackboneAdapter* adapter = nullptr;
+  int64_t first = 0;
+  int64_t rows = 0;
 };
 
 /// Scratch memory of forward passes; grows to the largest batch seen.
@@ -42,6 +53,9 @@ class Workspace {
   std::vector<LinearOp> head_ops;               // latent attention: one product per head
   std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
   std::vector<int64_t> row_segment, row_position, first_block;
+  std::vector<AdaptedRows> adapted;     // of a pass
+  std::vector<LowRankOp> low_rank_ops;  // of one product
+  FloatBuffer low_rank;                 // lent to them
 };
 
 }  // namespace chimera

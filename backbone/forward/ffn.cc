@@ -5,20 +5,26 @@
 
 namespace chimera {
 
-void ForwardPass::feed_forward(const FfnWeights& w, const float* x, float* y) {
+void ForwardPass::feed_forward(int64_t layer, const FfnWeights& w, FfnRoles roles, const float* x,
+                               float* y) {
   const int64_t width = w.gate.rows;
   float* gate = sized(ws_.ffn_gate, width);
   float* up = sized(ws_.ffn_up, width);
   linear(kernels_, pool_, rows_, {{x, &w.gate, gate}, {x, &w.up, up}});
+  adapt(layer, {{roles.gate, x, gate}, {roles.up, x, up}});
   for_rows([&](int64_t r) { kernels_.swiglu(gate + r * width, up + r * width, width); });
   linear(kernels_, pool_, rows_, {{gate, &w.down, y}});
+  adapt(layer, {{roles.down, gate, y}});
 }
 
-void ForwardPass::add_shared(const LayerWeights& w, const float* x) {
+void ForwardPass::add_shared(int64_t layer, const LayerWeights& w, const float* x) {
   float* shared = sized(ws_.shared, c_.hidden_size);
-  feed_forward(*w.shared, x, shared);
+  feed_forward(layer, *w.shared, kSharedRoles, x, shared);
   float* share = sized(ws_.share, 1);
-  if (w.shared_gate) linear(kernels_, pool_, rows_, {{x, &*w.shared_gate, share}});
+  if (w.shared_gate) {
+    linear(kernels_, pool_, rows_, {{x, &*w.shared_gate, share}});
+    adapt(layer, {{TensorRole::kSharedScore, x, share}});
+  }
   for_rows([&](int64_t r) {
     const float weight = w.shared_gate ? 1.0f / (1.0f + std::exp(-share[r])) : 1.0f;
     kernels_.axpy(weight, shared + r * c_.hidden_size, ws_.ffn.data() + r * c_.hidden_size,

@@ -27,14 +27,17 @@ void ForwardPass::latent_attention(int64_t layer, const LayerWeights& w, const f
   if (m.q_lora_rank > 0) {
     float* low = ws_.q_low.data();
     linear(kernels_, pool_, rows_, {{x, &l.q_a, low}, {x, &l.kv_a, latents}});
+    adapt(layer, {{TensorRole::kQA, x, low}, {TensorRole::kKvA, x, latents}});
     for_rows([&](int64_t r) {
       float* row = low + r * m.q_lora_rank;
       add_vector(l.q_a_bias, row);
       kernels_.rms_norm(row, l.q_a_norm.data(), m.q_lora_rank, kLatentEps, row);
     });
     linear(kernels_, pool_, rows_, {{low, &w.q, ws_.q.data()}});
+    adapt(layer, {{TensorRole::kQ, low, ws_.q.data()}});
   } else {
     linear(kernels_, pool_, rows_, {{x, &w.q, ws_.q.data()}, {x, &l.kv_a, latents}});
+    adapt(layer, {{TensorRole::kQ, x, ws_.q.data()}, {TensorRole::kKvA, x, latents}});
   }
   for_rows([&](int64_t r) { finish_latent(w, r); });
 
@@ -44,6 +47,7 @@ void ForwardPass::latent_attention(int64_t layer, const LayerWeights& w, const f
                             ws_.q_latent.data() + h * c_.key_width(), q_width(),
                             c_.num_heads * c_.key_width()});
   linear(kernels_, pool_, rows_, ws_.head_ops);
+  if (!ws_.adapted.empty()) adapt_k_up(layer);
 
   collect_blocks(layer);
   for_rows([&](int64_t r) { store_kv(r, latents + r * c_.key_width(), nullptr); });
@@ -63,6 +67,7 @@ void ForwardPass::latent_attention(int64_t layer, const LayerWeights& w, const f
                             &l.v_up[static_cast<size_t>(h)], ws_.attn.data() + h * c_.v_head_dim,
                             c_.num_heads * m.kv_lora_rank, c_.num_heads * c_.v_head_dim});
   linear(kernels_, pool_, rows_, ws_.head_ops);
+  if (!ws_.adapted.empty()) adapt_v_up(layer);
 }
 
 void ForwardPass::finish_latent(const LayerWeights& w, int64_t r) {

@@ -36,6 +36,7 @@ void ForwardPass::prepare() {
     sized(ws_.q_latent, c_.num_heads * c_.key_width());
     sized(ws_.attn_latent, c_.num_heads * c_.mla->kv_lora_rank);
   }
+  prepare_adapters();
 }
 
 void ForwardPass::embed(const Matrix& table) {
@@ -59,10 +60,10 @@ Status ForwardPass::block(int64_t layer, const LayerWeights& weights, FeedForwar
   add_residual();
   const float* x = pre ? normed(weights.ffn_norm) : ws_.x.data();
   if (weights.dense) {
-    feed_forward(*weights.dense, x, ws_.ffn.data());
+    feed_forward(layer, *weights.dense, kDenseRoles, x, ws_.ffn.data());
   } else {
     CHIMERA_RETURN_IF_ERROR(ffn.forward(layer, x, rows_, ws_.ffn.data()));
-    if (weights.shared) add_shared(weights, x);
+    if (weights.shared) add_shared(layer, weights, x);
   }
   if (!pre) norm_ffn_buffer(weights.ffn_norm);
   add_residual();

@@ -6,6 +6,7 @@
 //   latent.cc     multi-head latent attention
 //   cache.cc      the cache's blocks, and softmax attention over them
 //   ffn.cc        dense feed-forwards and shared experts
+//   adapter.cc    what adapters add to the products of these
 //
 // All rows of a batch - prompt chunks and decode steps of any number of sequences - go through
 // each matrix product together; only attention looks at one sequence at a time.
@@ -14,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -105,10 +107,36 @@ class ForwardPass {
   void attend_row(const AttentionMask& mask, AttentionArgs args, int64_t r, int64_t head,
                   int64_t heads);
 
+  /// Which product of a layer, and its rows: x [rows, inputs], y [rows, outputs].
+  struct Adaptable {
+    TensorRole role;
+    const float* x;
+    float* y;
+  };
+  /// Lists the rows that adapters change.
+  void prepare_adapters();
+  /// Adds what adapters change of these products of `layer`, after the products themselves.
+  void adapt(int64_t layer, std::initializer_list<Adaptable> products) {
+    if (!ws_.adapted.empty()) add_changes(layer, products);
+  }
+  void add_changes(int64_t layer, std::span<const Adaptable> products);
+  /// The same for the products of every head of latent attention: queries into latent space, and
+  /// mixed latents into values.
+  void adapt_k_up(int64_t layer);
+  void adapt_v_up(int64_t layer);
+
+  // Roles of a feed-forward that every row passes.
+  struct FfnRoles {
+    TensorRole gate, up, down;
+  };
+  static constexpr FfnRoles kDenseRoles{TensorRole::kDenseGate, TensorRole::kDenseUp,
+                                        TensorRole::kDenseDown};
+  static constexpr FfnRoles kSharedRoles{TensorRole::kSharedGate, TensorRole::kSharedUp,
+                                         TensorRole::kSharedDown};
   /// y = FFN(x), [rows, hidden].
-  void feed_forward(const FfnWeights& w, const float* x, float* y);
+  void feed_forward(int64_t layer, const FfnWeights& w, FfnRoles roles, const float* x, float* y);
   /// ffn += shared expert of `x`, gated where the family has a gate.
-  void add_shared(const LayerWeights& w, const float* x);
+  void add_shared(int64_t layer, const LayerWeights& w, const float* x);
 
   // Row loops below this many floats, and attention below this many multiply-adds, are cheaper
   // than handing them over (about a microsecond).

@@ -1,6 +1,7 @@
 #include "experts/kinds/load.h"
 
 #include "experts/kinds/library_module.h"
+#include "experts/kinds/lora.h"
 #include "experts/kinds/weights.h"
 
 namespace chimera {
@@ -14,6 +15,8 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
       return load_weights_module(dir, backbone);
     case ModuleKind::kLibrary:
       return load_library_module(dir, backbone);
+    case ModuleKind::kLora:
+      return load_lora_module(dir, backbone);
   }
   return Status(Code::kInternal, dir + ": a module kind without a loader");
 }

@@ -13,7 +13,7 @@ namespace chimera {
 
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
 /// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
-/// the engine thread. The kinds: weights.h and library_module.h.
+/// the engine thread. The kinds: weights.h, library_module.h and lora.h.
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
                                                   const BackboneInfo& backbone);
 

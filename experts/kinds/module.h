@@ -17,6 +17,7 @@
 #include "backbone/families/model_config.h"
 #include "base/io/digest_memo.h"
 #include "experts/expert.h"
+#include "experts/lora/adapter.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -41,6 +42,7 @@ class Module {
   std::map<int64_t, ModuleLayer> layers;    // by layer index
   std::string dir;                          // where it was read from (not shown on the wire)
   std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
+  std::shared_ptr<const Adapter> adapter;   // kind lora; else null
 
   const std::string& name() const { return manifest.name; }
   uint64_t resident_bytes() const;

@@ -1,6 +1,7 @@
 #include "experts/kinds/size.h"
 
 #include "compute/tensor/convert.h"
+#include "experts/lora/build.h"
 #include "experts/module/files.h"
 
 namespace chimera {
@@ -66,6 +67,14 @@ Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
       const Result<SafetensorsFile> header = file->header();
       if (!header.ok()) return header.status();
       add_file(*header, backbone.precision, &size);
+      continue;
+    }
+    if (manifest.kind == ModuleKind::kLora && entry.path.ends_with(".safetensors")) {
+      const Result<SafetensorsFile> header = file->header();
+      if (!header.ok()) return header.status();
+      size.files += header->file_bytes();
+      size.resident += header->file_bytes() + built_bytes(*header);
+      size.loading += header->file_bytes() + built_bytes(*header);
       continue;
     }
     const Result<uint64_t> bytes = file->size();

@@ -7,6 +7,7 @@
 #include "base/io/digest.h"
 #include "base/limits.h"
 #include "base/yaml/tree.h"
+#include "experts/module/bare_adapter.h"
 #include "experts/module/files.h"
 #include "experts/module/manifest_reader.h"
 
@@ -69,6 +70,7 @@ std::optional<int64_t> Manifest::fitted_top_k() const {
 }
 
 Result<Manifest> read_manifest(const std::string& dir, Sealing sealing) {
+  if (is_bare_adapter(dir)) return bare_adapter_manifest(dir);
   const Result<ModuleFile> file = ModuleFile::open(dir, "module.yaml");
   if (!file.ok()) return file.status();
   const Result<std::string> text = file->text(kMaxManifestBytes);

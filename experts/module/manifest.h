@@ -16,8 +16,8 @@
 
 namespace chimera {
 
-enum class ModuleKind : uint8_t { kWeights, kLibrary };
-inline constexpr auto kModuleKindNames = enum_names<ModuleKind>("weights", "library");
+enum class ModuleKind : uint8_t { kWeights, kLibrary, kLora };
+inline constexpr auto kModuleKindNames = enum_names<ModuleKind>("weights", "library", "lora");
 enum class Attach : uint8_t { kAppend, kReplace };
 inline constexpr auto kAttachNames = enum_names<Attach>("append", "replace");
 
@@ -71,6 +71,9 @@ struct Manifest {
   std::optional<double> probe_max_bits_per_byte;
   std::string probe_tokens_digest;  // reserved for token-only checkpoints
   std::string digest;               // sha256 of the module.yaml bytes: names the version
+  /// Of an adapter directory without module.yaml (bare_adapter.h): made up from what is there. Says
+  /// nothing of a backbone; digests are missing until complete_manifest.
+  bool derived = false;
 
   /// top_k; where there is none that of the checkpoint that `split` cut, for which its experts were
   /// trained.
@@ -83,9 +86,9 @@ inline constexpr size_t kMaxManifestBytes = 1u << 20;
 /// Whether the digests that `chimera-module seal` fills in must be there already.
 enum class Sealing : uint8_t { kSealed, kUnsealed };
 
-/// Reads and checks `dir`/module.yaml (a regular file, not a link). All problems are reported in
-/// one Status, one per line, each as "file:line:column: KEY: found X (expected Y)". The payload
-/// files are not opened.
+/// Reads and checks `dir`/module.yaml (a regular file, not a link); for an adapter directory
+/// without one, what bare_adapter.h makes up. All problems are reported in one Status, one per
+/// line, each as "file:line:column: KEY: found X (expected Y)". The payload files are not opened.
 Result<Manifest> read_manifest(const std::string& dir, Sealing sealing = Sealing::kSealed);
 Result<Manifest> parse_manifest(std::string_view yaml, const std::string& label,
                                 Sealing sealing = Sealing::kSealed);

@@ -87,7 +87,9 @@ Manifest ManifestReader::read(const YamlNode& root) {
   text(top, "description", kMaxText, m.description);
   text(top, "license", kMaxText, m.license);
   top.choice("kind", kModuleKindNames, m.kind, kRequired);
-  top.choice("attach", kAttachNames, m.attach, kRequired);
+  // An adapter takes nobody's place and has no gate.
+  top.choice("attach", kAttachNames, m.attach,
+             m.kind == ModuleKind::kLora ? FieldReader::kOptional : kRequired);
   if (const auto value = top.find("backbone", kRequired)) backbone(*value, m);
   layers(top, m);
   files(top, m);

@@ -16,6 +16,11 @@ Status check_weights(const Manifest& manifest, const std::string& dir) {
             fmt::format("module {}: found kind library (expected weights)", manifest.name),
             "The experts of a library module are code; it has no weights to cut or graft."};
   }
+  if (manifest.kind == ModuleKind::kLora) {
+    return {Code::kUnimplemented,
+            fmt::format("module {}: found kind lora (expected weights)", manifest.name),
+            "An adapter has no experts of its own to cut or graft."};
+  }
   const bool has_weights =
       std::any_of(manifest.files.begin(), manifest.files.end(),
                   [](const ManifestFile& f) { return f.path.ends_with(".safetensors"); });
@@ -53,6 +58,7 @@ Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const 
 
 Status check_module_fit(const Manifest& manifest, const ModelConfig& config,
                         const std::string& fingerprint) {
+  if (manifest.derived) return {};
   if (manifest.backbone_fingerprint != fingerprint) {
     return {Code::kFailedPrecondition,
             fmt::format("module {}: found backbone fingerprint {} (expected {})", manifest.name,

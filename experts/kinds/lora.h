@@ -1,0 +1,27 @@
+// Modules of kind lora: adapter directories as PEFT writes them, with or without a module.yaml.
+//
+// Thread safety: free functions; blocking, to be called off the engine thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "experts/kinds/module.h"
+
+namespace chimera {
+
+/// load_module for kind lora.
+Result<std::shared_ptr<const Module>> load_lora_module(const std::string& dir,
+                                                       const BackboneInfo& backbone);
+
+/// What load_lora_module checks but digests and numbers: manifest, options, names and shapes.
+Status check_lora_outline(const std::string& dir, const Manifest& manifest,
+                          const ModelConfig& config, const std::string& fingerprint);
+
+/// Everything that load_lora_module checks, with a manifest that is not, or not yet, the one in
+/// `dir`, for programs that only look. Without `config` nothing is compared with a backbone.
+Status check_lora_module(const std::string& dir, Manifest manifest, const ModelConfig* config,
+                         const std::string& fingerprint);
+
+}  // namespace chimera

@@ -1,0 +1,173 @@
+#include "experts/lora/tensors.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <set>
+
+#include "base/fields/problems.h"
+#include "base/quote.h"
+#include "experts/module/tensors.h"
+
+namespace chimera {
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kDown = ".lora_A.weight";
+constexpr std::string_view kUp = ".lora_B.weight";
+
+/// What else PEFT writes, and why it is not taken.
+struct OtherTensor {
+  std::string_view part;
+  std::string_view why;
+};
+constexpr std::array kOthers = {
+    OtherTensor{".lora_embedding_", "no adapters of embeddings"},
+    OtherTensor{".lora_magnitude_vector", "no DoRA"},
+    OtherTensor{".lora_B.bias", "no lora_bias"},
+    OtherTensor{".modules_to_save.", "no modules_to_save"},
+};
+
+struct Pair {
+  const TensorView* a = nullptr;
+  const TensorView* b = nullptr;
+};
+
+class Sorter {
+ public:
+  Sorter(const LoraConfig& adapter, const ModelConfig& config, TensorDepth depth,
+         const std::string& label)
+      : adapter_(adapter),
+        config_(config),
+        depth_(depth),
+        targets_(adapter_targets(config)),
+        problems_(label, kMostMisfits),
+        hint_(adapter.base_model.empty()
+                  ? "Was it trained for this backbone?"
+                  : "It was trained for " + quote(adapter.base_model) + ".") {}
+
+  Result<std::vector<StoredChange>> sort(const SafetensorsFile& file) {
+    for (const TensorView& tensor : file.tensors()) place(tensor);
+    for (const auto& [name, pair] : pairs_) take(name, pair);
+    find_missing();
+    if (!problems_.empty()) return problems_.status();
+    if (changes_.empty()) {
+      return Status(
+          Code::kInvalidArgument,
+          fmt::format("{}: found no tensors (expected pairs of lora_A and lora_B)", file.path()));
+    }
+    return std::move(changes_);
+  }
+
+ private:
+  void note(Code code, std::string text) { problems_.add({}, {std::move(text), hint_, code}); }
+
+  void place(const TensorView& tensor) {
+    std::string_view name = tensor.name;
+    const bool down = name.ends_with(kDown);
+    if (!name.starts_with(kPrefix) || !(down || name.ends_with(kUp))) return unknown(tensor);
+    name.remove_prefix(kPrefix.size());
+    name.remove_suffix(kDown.size());
+    Pair& pair = pairs_[std::string(name)];
+    (down ? pair.a : pair.b) = &tensor;
+  }
+
+  void unknown(const TensorView& tensor) {
+    for (const OtherTensor& other : kOthers) {
+      if (tensor.name.find(other.part) == std::string::npos) continue;
+      return note(Code::kUnimplemented,
+                  fmt::format("found {} (supported: {})", quote(tensor.name, 200), other.why));
+    }
+    note(Code::kFailedPrecondition, fmt::format("found {} (expected {}PART{} or {})",
+                                                quote(tensor.name, 200), kPrefix, kDown, kUp));
+  }
+
+  void take(const std::string& name, const Pair& pair) {
+    const std::string shown = quote(name, 200);
+    const auto target = targets_.find(plain_part_name(name));
+    if (target == targets_.end()) {
+      return note(Code::kFailedPrecondition,
+                  fmt::format("found a change of {} (expected one of the attention projections, "
+                              "feed-forwards and experts of this {})",
+                              shown, config_.model_type));
+    }
+    const AdapterTarget& at = target->second;
+    if (!adapter_.takes(name, at.layer, at.expert)) {
+      return note(
+          Code::kFailedPrecondition,
+          fmt::format("found a change of {} (expected parts of target_modules alone)", shown));
+    }
+    if (pair.a == nullptr || pair.b == nullptr) {
+      const TensorView& half = pair.a == nullptr ? *pair.b : *pair.a;
+      return note(Code::kFailedPrecondition,
+                  fmt::format("found {} without {} (expected both)", quote(half.name, 200),
+                              pair.a == nullptr ? "lora_A" : "lora_B"));
+    }
+    const int64_t rank = adapter_.rank_of(name);
+    const size_t before = noted_;
+    check(*pair.a, {rank, at.inputs});
+    check(*pair.b, {at.outputs, rank});
+    if (noted_ != before) return;
+    seen_.insert(target->first);
+    if (at.expert >= 0) expert_layers_.insert(at.layer);
+    changes_.push_back({at, *pair.a, *pair.b, adapter_.scale_of(name)});
+  }
+
+  void check(const TensorView& tensor, const std::vector<int64_t>& shape) {
+    const auto bad = [&](Code code, std::string text) {
+      ++noted_;
+      note(code, std::move(text));
+    };
+    if (tensor.shape != shape) {
+      return bad(Code::kFailedPrecondition,
+                 fmt::format("{}: found {} (expected {})", quote(tensor.name, 200),
+                             shape_string(tensor.shape), shape_string(shape)));
+    }
+    if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 &&
+        tensor.dtype != DType::kBF16) {
+      return bad(Code::kUnimplemented,
+                 fmt::format("{}: found {} (expected F32, F16 or BF16)", quote(tensor.name, 200),
+                             dtype_name(tensor.dtype)));
+    }
+    if (depth_ == TensorDepth::kHeader) return;
+    if (const Status finite = check_finite(tensor); !finite.ok())
+      bad(finite.code(), finite.message());
+  }
+
+  /// What the configuration speaks of and the file has not. With fused experts, as transformers 5
+  /// trains them, a list like "gate_proj" does not mean those of experts.
+  void find_missing() {
+    if (!problems_.empty()) return;
+    for (const auto& [name, target] : targets_) {
+      if (seen_.contains(name)) continue;
+      if (target.expert >= 0 && !config_.dense_base && !expert_layers_.contains(target.layer))
+        continue;
+      if (!adapter_.takes(name, target.layer, target.expert)) continue;
+      note(Code::kFailedPrecondition,
+           fmt::format("found no change of {} (expected one, as target_modules says)", name));
+    }
+  }
+
+  const LoraConfig& adapter_;
+  const ModelConfig& config_;
+  const TensorDepth depth_;
+  const AdapterTargets targets_;
+  Problems problems_;
+  const std::string hint_;
+  size_t noted_ = 0;
+  std::map<std::string, Pair> pairs_;
+  std::set<std::string, std::less<>> seen_;
+  std::set<int64_t> expert_layers_;
+  std::vector<StoredChange> changes_;
+};
+
+}  // namespace
+
+Result<std::vector<StoredChange>> sort_adapter_tensors(const SafetensorsFile& file,
+                                                       const LoraConfig& adapter,
+                                                       const ModelConfig& config, TensorDepth depth,
+                                                       const std::string& label) {
+  return Sorter(adapter, config, depth, label).sort(file);
+}
+
+}  // namespace chimera
