@@ -19,6 +19,7 @@
 #include "daemon/security/module_trust.h"
 #include "daemon/startup.h"
 #include "experts/kinds/library_module.h"
+#include "experts/kinds/load.h"
 #include "experts/kinds/size.h"
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
@@ -148,6 +149,12 @@ class DeploymentCheck {
         if (size.ok()) module_bytes_ += size->resident;  // else told below
       }
       if (!model_ || fingerprint_.empty()) continue;
+      if (manifest->kind == ModuleKind::kLora) {
+        good(where,
+             load_module(module.path, {*model_, fingerprint_, config_.backbone.precision.experts})
+                 .status());
+        continue;
+      }
       good(where, manifest->library
                       ? open_library_package(module.path, *model_, fingerprint_).status()
                       : open_module_payload(module.path, *model_, fingerprint_).status());

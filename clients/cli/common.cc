@@ -77,6 +77,7 @@ void add_module_options(po::options_description& options) {
   add("modules", po::value<std::string>()->value_name("A,B"), "use these modules only");
   add("no-modules", po::bool_switch(), "use the backbone alone");
   add("exclude", po::value<std::string>()->value_name("A,B"), "do without these modules");
+  add("adapters", po::value<std::string>()->value_name("A,B"), "add these adapters (kind lora)");
   add("bias", po::value<std::vector<std::string>>()->value_name("NAME=X"),
       "add X to the gate of module NAME (may be repeated)");
 }
@@ -96,6 +97,9 @@ std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& o
   if (options["no-modules"].as<bool>()) filter.only.emplace();
   if (options.count("exclude") > 0) {
     filter.exclude = split_names(options["exclude"].as<std::string>());
+  }
+  if (options.count("adapters") > 0) {
+    filter.adapters = split_names(options["adapters"].as<std::string>());
   }
   if (options.count("bias") == 0) return filter;
   for (const auto& item : options["bias"].as<std::vector<std::string>>()) {

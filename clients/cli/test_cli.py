@@ -35,13 +35,14 @@ class CliTest(scripted.Scripted):
 
         self.daemon(script)
         ran = self.run_cli("generate", "once upon", "--max-tokens", "2", "--temperature=0", "--seed", "7",
-                           "--modules", "legal,bio", "--exclude", "finance", "--bias", "legal=-0.5")
+                           "--modules", "legal,bio", "--exclude", "finance", "--bias", "legal=-0.5",
+                           "--adapters", "style")
         self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (0, " aé\n", ""))
         sent = self.peer.requests[0]
         self.assertEqual((sent["prompt"], sent["max_tokens"], sent["temperature"], sent["seed"]),
                          ("once upon", 2, 0.0, 7))
         self.assertEqual(sent["modules"], {"only": ["legal", "bio"], "exclude": ["finance"],
-                                           "bias": {"legal": -0.5}})
+                                           "bias": {"legal": -0.5}, "adapters": ["style"]})
 
     def test_a_bias_out_of_range_is_told_of_its_token(self):
         self.daemon(lambda r: [GENERATED])

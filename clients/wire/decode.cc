@@ -25,6 +25,7 @@ void read_modules(Fields& fields, ModuleFilter& filter) {
   if (filter.only) filter.only = std::move(only);
   nested.list(range::name, "exclude", range::kMaxModuleNames, filter.exclude);
   nested.map(range::bias, filter.bias);
+  nested.list(range::name, "adapters", range::kMaxModuleNames, filter.adapters);
   nested.finish();
 }
 

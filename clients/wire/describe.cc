@@ -60,7 +60,8 @@ Json modules_schema() {
                           {"exclude", names},
                           {"bias", Json{{"type", "object"},
                                         {"maxProperties", range::kMaxModuleNames},
-                                        {"additionalProperties", bounded_real(range::bias)}}}}}};
+                                        {"additionalProperties", bounded_real(range::bias)}}},
+                          {"adapters", names}}}};
 }
 
 Json constraint_schema() {
@@ -148,7 +149,7 @@ class Describer {
         constraint_schema(), "any text", meaning);
   }
   void modules(const ModuleFilter&, std::string_view meaning) {
-    add("modules", "`only`, `exclude` (names), `bias` (name to number)", modules_schema(),
+    add("modules", "`only`, `exclude`, `adapters` (names), `bias` (name to number)", modules_schema(),
         "all as composed", meaning);
   }
   void conversation(const Conversation&) {

@@ -17,6 +17,7 @@ void put_modules(Json& out, const ModuleFilter& filter) {
   put(modules, "only", filter.only);
   if (!filter.exclude.empty()) modules["exclude"] = filter.exclude;
   if (!filter.bias.empty()) modules["bias"] = filter.bias;
+  if (!filter.adapters.empty()) modules["adapters"] = filter.adapters;
   if (!modules.empty()) out["modules"] = std::move(modules);
 }
 

@@ -33,6 +33,7 @@ struct ModuleFilter {
   std::optional<std::vector<std::string>> only;
   std::vector<std::string> exclude;
   std::map<std::string, double> bias;
+  std::vector<std::string> adapters = {};  // modules of kind lora, beside those of `only`
 };
 
 /// What the answer may be (docs/constraints.md). The daemon reads the schema and the expression.

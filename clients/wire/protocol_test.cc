@@ -116,6 +116,7 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
                         {"modules",
                          {{"only", Json::array({"legal"})},
                           {"exclude", Json::array({"bio"})},
+                          {"adapters", Json::array({"style"})},
                           {"bias", {{"legal", -0.5}}}}}};
   std::string id;
   auto decoded = decode_request(write_json(request), Endpoint::kServe, &id);
@@ -140,6 +141,7 @@ TEST(Protocol, EveryFieldOfGenerateArrives) {
   EXPECT_EQ(call.modules.only, std::vector<std::string>{"legal"});
   EXPECT_EQ(call.modules.exclude, std::vector<std::string>{"bio"});
   EXPECT_EQ(call.modules.bias.at("legal"), -0.5);
+  EXPECT_EQ(call.modules.adapters, std::vector<std::string>{"style"});
 }
 
 TEST(Protocol, AnEmptyOnlyListIsNotTheSameAsNone) {

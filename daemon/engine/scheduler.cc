@@ -12,6 +12,30 @@ void Batch::clear() {
   owners.clear();
 }
 
+void Batch::group_by_adapters() {
+  const auto adapters = [this](size_t i) { return segments[i].adapters; };
+  const size_t n = segments.size();
+  size_t first = 0;
+  while (first < n && adapters(first).empty()) ++first;
+  if (first == n) return;
+  // Those with the same adapters follow the first of them; order changes no bits.
+  std::vector<size_t> order;
+  std::vector<bool> placed(n, false);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = i; j < n && !placed[i]; ++j) {
+      if (placed[j] || !std::ranges::equal(adapters(i), adapters(j))) continue;
+      order.push_back(j);
+      if (j > i) placed[j] = true;
+    }
+  }
+  const Batch before = *this;
+  for (size_t i = 0; i < n; ++i) {
+    segments[i] = before.segments[order[i]];
+    routed[i] = before.routed[order[i]];
+    owners[i] = before.owners[order[i]];
+  }
+}
+
 int64_t Batch::logit_rows(size_t i) const {
   switch (segments[i].logits) {
     case BatchSegment::Logits::kNone:
@@ -85,6 +109,7 @@ void Scheduler::build(Live live, Batch& batch) {
     units_ += pace_.units(runs_[i].tokens, s.computed);
     has_prompts_ = true;
   }
+  batch.group_by_adapters();
 }
 
 void Scheduler::share_out(std::vector<Run>& runs) const {
@@ -158,6 +183,7 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
                                                               static_cast<size_t>(run.tokens));
   segment.position = s.computed;
   segment.kv = &s.kv;
+  segment.adapters = s.view->active->backbone_adapters;
   if (s.scoring()) {
     segment.logits = BatchSegment::Logits::kAll;
   } else if (run.tokens == s.uncomputed()) {

@@ -33,6 +33,8 @@ struct Batch {
   void clear();
   /// Rows of logits that segment `i` leaves behind.
   int64_t logit_rows(size_t i) const;
+  /// Puts those with the same adapters next to one another.
+  void group_by_adapters();
 };
 
 class Scheduler {

@@ -11,7 +11,9 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/load.h"
+#include "experts/kinds/lora.h"
 #include "experts/library/backend.h"
+#include "experts/module/bare_adapter.h"
 #include "experts/module/outline.h"
 #include "experts/module/payload.h"
 
@@ -46,6 +48,20 @@ struct Counted {
   std::shared_ptr<const Module> module;
 };
 
+/// What manifest and headers tell against the backbone.
+Status check_outline(const std::string& dir, const Manifest& manifest, const ModelConfig& config,
+                     const std::string& fingerprint) {
+  switch (manifest.kind) {
+    case ModuleKind::kWeights:
+      return check_module_outline(dir, manifest, config, fingerprint);
+    case ModuleKind::kLibrary:
+      return check_module_fit(manifest, config, fingerprint);
+    case ModuleKind::kLora:
+      return check_lora_outline(dir, manifest, config, fingerprint);
+  }
+  return {Code::kInternal, dir + ": a module kind without an outline"};
+}
+
 template <class T>
 void bound(std::list<T>* list) {
   while (list->size() > kRemembered) list->pop_back();
@@ -73,6 +89,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
   Result<Manifest> read = read_manifest(dir);
   if (!read.ok()) return read.status();
   if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *read));
+  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &*read));
   const auto manifest = std::make_shared<const Manifest>(std::move(*read));
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
   log::debug("load_manifest", {{"module", manifest->name},
@@ -98,11 +115,10 @@ Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir) cons
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
+  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &*manifest));
   auto loaded = reusable(dir, *manifest, stamps_of(dir, *manifest));
   if (loaded == nullptr) {
-    CHIMERA_RETURN_IF_ERROR(
-        manifest->library ? check_module_fit(*manifest, info_.config, info_.fingerprint)
-                          : check_module_outline(dir, *manifest, info_.config, info_.fingerprint));
+    CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
   }
   const Result<ModuleSize> size = module_size(dir, *manifest, info_);
   if (!size.ok()) return size.status();

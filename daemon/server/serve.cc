@@ -53,6 +53,7 @@ size_t text_size(const wire::Input& input) {
 ModuleSelection selection(wire::ModuleFilter filter) {
   ModuleSelection out{std::move(filter.only), std::move(filter.exclude), {}};
   for (const auto& [name, bias] : filter.bias) out.bias[name] = static_cast<float>(bias);
+  out.adapters = std::move(filter.adapters);
   return out;
 }
 
@@ -263,8 +264,11 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
     const ModuleRightsPtr rights = live->rights();
     for (const ModuleStatus& module : options.registry->modules()) {
       if (!admits(rights, module.name)) continue;
-      modules.push_back(
-          {{"name", module.name}, {"version", module.version}, {"enabled", module.enabled}});
+      Json known = {
+          {"name", module.name}, {"version", module.version}, {"enabled", module.enabled}};
+      // Who chooses among modules has to know those that are used only where they are named.
+      if (module.kind == ModuleKind::kLora) known["kind"] = kModuleKindNames.name(module.kind);
+      modules.push_back(std::move(known));
     }
     const PublishedEpoch current = options.engine->current(rights);
     Json out = {{"protocol", "chimera/1"},

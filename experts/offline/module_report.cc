@@ -14,6 +14,10 @@
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
 #include "experts/kinds/library_module.h"
+#include "experts/kinds/lora.h"
+#include "experts/lora/build.h"
+#include "experts/lora/config.h"
+#include "experts/module/bare_adapter.h"
 #include "experts/module/files.h"
 #include "experts/module/manifest.h"
 #include "experts/module/payload.h"
@@ -84,11 +88,48 @@ Json experts_per_layer(const ModuleTensors& tensors) {
   return fmt::format("{} to {}", most == 0 ? 0 : least, most);
 }
 
+/// An adapter: what its configuration says, and its tensors.
+Result<Json> inspect_adapter(const std::string& dir, const Manifest& manifest) {
+  Json out = manifest_json(manifest);
+  if (manifest.derived) {
+    for (const char* unknown : {"backbone", "hidden_size", "layers"}) out.erase(unknown);
+  }
+  out.erase("attach");
+  const Result<ModuleFile> config = ModuleFile::open(dir, kAdapterConfigFile);
+  if (!config.ok()) return config.status();
+  const Result<std::string> text = config->text(kMaxAdapterConfigBytes);
+  if (!text.ok()) return text.status();
+  const Result<LoraConfig> lora = LoraConfig::parse(*text, config->label());
+  if (!lora.ok()) return lora.status();
+  if (!lora->base_model.empty()) out["base_model"] = lora->base_model;
+  out["rank"] = lora->rank;
+  std::map<std::string, uint64_t> by_dtype;
+  uint64_t count = 0;
+  uint64_t bytes = 0;
+  uint64_t memory = 0;
+  for (const ManifestFile& entry : manifest.files) {
+    if (!entry.path.ends_with(".safetensors")) continue;
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    const Result<SafetensorsFile> tensors = file->header();
+    if (!tensors.ok()) return tensors.status();
+    add_tensors(*tensors, by_dtype, count, bytes);
+    memory += tensors->file_bytes() + built_bytes(*tensors);
+  }
+  out["tensors"] = count;
+  out["dtype"] = dtypes_of(by_dtype);
+  out["bytes"] = bytes;
+  out["memory"] = memory;
+  return out;
+}
+
 Result<Json> inspect_module(const std::string& dir) {
-  const Result<Manifest> manifest = read_manifest(dir, Sealing::kUnsealed);
+  Result<Manifest> manifest = read_manifest(dir, Sealing::kUnsealed);
   if (!manifest.ok()) return manifest.status();
+  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, nullptr, &*manifest));
   Json out = manifest_json(*manifest);
   if (manifest->kind == ModuleKind::kLibrary) return out;
+  if (manifest->kind == ModuleKind::kLora) return inspect_adapter(dir, *manifest);
   std::vector<SafetensorsFile> files;
   std::map<std::string, uint64_t> by_dtype;
   uint64_t count = 0;
@@ -163,7 +204,7 @@ Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig
 
 Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
   Status ignored;
-  if (exists(dir + "/module.yaml")) return inspect_module(dir);
+  if (exists(dir + "/module.yaml") || is_bare_adapter(dir)) return inspect_module(dir);
   if (exists(dir + "/config.json") || is_gguf_file(dir))
     return inspect_checkpoint(dir, verdict ? verdict : &ignored);
   return Status(Code::kNotFound,
@@ -172,8 +213,9 @@ Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
 }
 
 Result<Json> verify_module(const std::string& dir, const std::string& backbone_dir) {
-  const Result<Manifest> manifest = read_manifest(dir);
+  Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
+  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, nullptr, &*manifest));
   return verify_manifest(dir, *manifest, backbone_dir);
 }
 
@@ -193,7 +235,7 @@ Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
     fingerprint = std::move(*computed);
     checks.push_back("fingerprint");
     checks.push_back("fit");
-  } else if (!manifest.layers) {
+  } else if (!manifest.layers && manifest.kind != ModuleKind::kLora) {
     if (manifest.library) {
       const Result<int64_t> layers = count_library_layers(dir, manifest);
       if (!layers.ok()) return layers.status();
@@ -208,6 +250,9 @@ Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
     if (!package.ok()) return package.status();
     checks[2] = "elf note";
     checks[3] = "gate rows";
+  } else if (manifest.kind == ModuleKind::kLora) {
+    const bool fit = !backbone_dir.empty();
+    CHIMERA_RETURN_IF_ERROR(check_lora_module(dir, manifest, fit ? &config : nullptr, fingerprint));
   } else {
     const Result<ModulePayload> payload = open_module_payload(dir, manifest, config, fingerprint);
     if (!payload.ok()) return payload.status();

@@ -55,6 +55,9 @@ void narrow(wire::ModuleFilter& filter, const wire::ModuleFilter& other) {
   for (const std::string& name : other.exclude) {
     if (!contains(filter.exclude, name)) filter.exclude.push_back(name);
   }
+  for (const std::string& name : other.adapters) {
+    if (!contains(filter.adapters, name)) filter.adapters.push_back(name);
+  }
   for (const auto& [name, bias] : other.bias) filter.bias[name] = bias;
 }
 
@@ -66,6 +69,9 @@ std::optional<ApiError> check_allowed(const wire::ModuleFilter& filter,
                     "GET /v1/models lists them", "model"};
   };
   for (const std::string& name : filter.only.value_or(std::vector<std::string>())) {
+    if (!contains(allowed, name)) return refuse(name);
+  }
+  for (const std::string& name : filter.adapters) {
     if (!contains(allowed, name)) return refuse(name);
   }
   for (const auto& [name, bias] : filter.bias) {

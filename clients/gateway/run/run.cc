@@ -84,6 +84,8 @@ class Run : public std::enable_shared_from_this<Run> {
     std::vector<std::string> usable;
     for (const Json& module : modules) {
       const std::string name = module.value("name", "");
+      // An adapter is used where a request names it.
+      if (module.value("kind", "") == "lora") continue;
       if (module.value("enabled", false) && contains(*caller_.modules, name)) {
         usable.push_back(name);
       }

@@ -14,6 +14,17 @@ bool visible(const RoutingTable& table, size_t index, const ModuleRightsPtr& rig
   return index == 0 || admits(rights, table.modules()[index]->name());
 }
 
+bool is_adapter(const RoutingTable& table, size_t index) {
+  return table.modules()[index]->adapter != nullptr;
+}
+
+std::string_view kind_of(const RoutingTable& table, const std::string& name) {
+  const int index = table.module_index(name);
+  return index == 0
+             ? "backbone"
+             : kModuleKindNames.name(table.modules()[static_cast<size_t>(index)]->manifest.kind);
+}
+
 Status check_name(const std::string& name, const char* field, const RoutingTable& table,
                   const ModuleRightsPtr& rights) {
   const int found = table.module_index(name);
@@ -35,6 +46,14 @@ Status check_modules(const ModuleSelection& selection, const RoutingTable& table
   if (selection.only) {
     for (const std::string& name : *selection.only)
       CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.only", table, rights));
+  }
+  for (const std::string& name : selection.adapters) {
+    CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.adapters", table, rights));
+    if (!is_adapter(table, static_cast<size_t>(table.module_index(name))))
+      return {Code::kInvalidArgument,
+              fmt::format("modules.adapters names \"{}\", whose kind is {} (expected lora)", name,
+                          kind_of(table, name)),
+              "modules with experts are used unless modules.only leaves them out"};
   }
   for (const std::string& name : selection.exclude) {
     CHIMERA_RETURN_IF_ERROR(check_name(name, "modules.exclude", table, rights));
@@ -108,14 +127,18 @@ void hide_slots(RoutingTrace& trace, const RoutingTable& table, const ModuleRigh
 
 ResolvedModules resolve_modules(const ModuleSelection& selection, const RoutingTable& table) {
   ResolvedModules out;
-  if (selection.only) {
-    for (const std::string& name : *selection.only) {
+  const auto add = [&](const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
       const int index = table.module_index(name);
       if (index >= 0) out.mask.add(static_cast<size_t>(index));
     }
+  };
+  if (selection.only) {
+    add(*selection.only);
   } else {
-    out.mask = table.all();
+    out.mask = table.layout()->unnamed();
   }
+  add(selection.adapters);
   for (const std::string& name : selection.exclude) {
     const int index = table.module_index(name);
     if (index > 0) out.mask.remove(static_cast<size_t>(index));

@@ -37,12 +37,15 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, double>> logit_bias{};  // distinct ids
 };
 
-/// modules {only, exclude, bias} of a request, within what its client may use.
+/// modules {only, adapters, exclude, bias} of a request, within what its client may use. Experts
+/// are used unless they are ruled out, adapters (kind lora) only where `only` or `adapters` names
+/// them.
 struct ModuleSelection {
   std::optional<std::vector<std::string>> only;
   std::vector<std::string> exclude;
   std::map<std::string, float> bias;
   ModuleRightsPtr rights = nullptr;  // null: all
+  std::vector<std::string> adapters = {};
 };
 
 struct EngineRequest {
