@@ -1,0 +1,100 @@
+"""Adapters as PEFT writes them, with random numbers, and the checkpoints that they merge into; used by
+test_lora.py. Merging is restated in NumPy and float64. Needs NumPy.
+"""
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+from assembly_parents import read_tensors, to_f64
+from random_checkpoint import write_safetensors
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+LATENT = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
+FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
+
+
+def part_names(checkpoint: pathlib.Path, targets: list[str]) -> list[str]:
+    """Linear layers of the checkpoint whose name ends with one of `targets`."""
+    names = [n.removesuffix(".weight") for n in read_tensors(checkpoint) if n.endswith(".weight")]
+    return sorted(n for n in names if n.rsplit(".", 1)[-1] in targets)
+
+
+class Adapter:
+    """`parts`: name of a linear layer -> (A [r, in], B [out, r], scale), float64."""
+
+    def __init__(self, checkpoint: pathlib.Path, targets: list[str], seed: int, *, rank: int = 4,
+                 alpha: float = 8, dtype: str = "F32", rslora: bool = False, strength: float = 0.6,
+                 rank_pattern: dict[str, int] | None = None, alpha_pattern: dict[str, float] | None = None,
+                 layers: list[int] | None = None, **config) -> None:
+        self.checkpoint, self.dtype = checkpoint, dtype
+        self.config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "random/model",
+                       "r": rank, "lora_alpha": alpha, "lora_dropout": 0.05, "bias": "none",
+                       "use_rslora": rslora, "use_dora": False, "target_modules": targets,
+                       "rank_pattern": rank_pattern or {}, "alpha_pattern": alpha_pattern or {},
+                       "layers_to_transform": layers, "layers_pattern": None, "modules_to_save": None,
+                       "fan_in_fan_out": False, "inference_mode": True, "init_lora_weights": True,
+                       "loftq_config": {}, "megatron_config": None, "megatron_core": "megatron.core",
+                       "auto_mapping": None, "revision": None, "peft_version": "0.17.1", **config}
+        shapes = {n: t[1] for n, t in read_tensors(checkpoint).items()}
+        rng = np.random.default_rng(seed)
+        self.parts = {}
+        for name in part_names(checkpoint, targets):
+            layer = re.search(r"layers\.(\d+)\.", name)
+            if layers is not None and int(layer.group(1)) not in layers:
+                continue
+            r = next((v for k, v in (rank_pattern or {}).items() if re.match(rf"(.*\.)?({k})$", name)), rank)
+            a_value = next((v for k, v in (alpha_pattern or {}).items()
+                            if re.match(rf"(.*\.)?({k})$", name)), alpha)
+            out, inner = shapes[name + ".weight"]
+            scale = a_value / (r ** 0.5 if rslora else r)
+            a = self.stored(rng.normal(size=(r, inner)) * inner**-0.5)
+            b = self.stored(rng.normal(size=(out, r)) * strength / (scale * r**0.5))
+            self.parts[name] = (a, b, scale)
+
+    def stored(self, values):
+        """Rounded (BF16: cut off) to what the file holds."""
+        if self.dtype == "BF16":
+            bits = values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+            return bits.view(np.float32).astype(np.float64)
+        return values.astype({"F32": np.float32, "F16": np.float16}[self.dtype]).astype(np.float64)
+
+    def raw(self, values):
+        if self.dtype == "BF16":
+            return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        return values.astype({"F32": np.float32, "F16": np.float16}[self.dtype])
+
+    def tensors(self) -> dict:
+        out = {}
+        for name, (a, b, _) in self.parts.items():
+            out[f"base_model.model.{name}.lora_A.weight"] = (self.dtype, self.raw(a))
+            out[f"base_model.model.{name}.lora_B.weight"] = (self.dtype, self.raw(b))
+        return out
+
+    def write(self, directory: pathlib.Path, tensors: dict | None = None) -> pathlib.Path:
+        directory.mkdir(parents=True)
+        (directory / "adapter_config.json").write_text(json.dumps(self.config, indent=2))
+        (directory / "README.md").write_text("# an adapter\n")
+        write_safetensors(directory / "adapter_model.safetensors", self.tensors() if tensors is None else tensors)
+        return directory
+
+    def deltas(self) -> dict:
+        return {name: scale * b @ a for name, (a, b, scale) in self.parts.items()}
+
+
+def merge(checkpoint: pathlib.Path, out: pathlib.Path, *adapters: Adapter) -> pathlib.Path:
+    """The checkpoint with the changes of all adapters added, in F32."""
+    out.mkdir(parents=True)
+    tensors = {}
+    for name, (dtype, shape, blob) in read_tensors(checkpoint).items():
+        values = to_f64(dtype, shape, blob)
+        for adapter in adapters:
+            delta = adapter.deltas().get(name.removesuffix(".weight"))
+            values = values if delta is None else values + delta
+        tensors[name] = ("F32", values.astype(np.float32))
+    write_safetensors(out / "model.safetensors", tensors)
+    shutil.copy(checkpoint / "config.json", out / "config.json")
+    return out
