@@ -16,5 +16,9 @@ inline constexpr double kMaxBias = 100.0;
 inline constexpr int64_t kMaxTopK = 64;
 /// Most modules of a composition beside the backbone: four times of what anybody was seen to need.
 inline constexpr int kMaxModules = 4096;
+/// |λ| of a parent of an assembly: beyond it nothing is a mixture any more.
+inline constexpr double kMaxLambda = 1000.0;
+/// Most parents of an assembly.
+inline constexpr size_t kMaxParents = 64;
 
 }  // namespace chimera

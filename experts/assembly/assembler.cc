@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/quote.h"
+#include "base/threads/background.h"
 
 namespace chimera {
 namespace {
@@ -17,7 +18,7 @@ Status not_finite(const AssemblyPlan& plan, const PlannedTensor& tensor, size_t 
       std::find_if(values, values + n, [](float v) { return !std::isfinite(v); }) - values);
   return {Code::kDataCorrupt,
           fmt::format("{}: tensor {}: found {} in row {} (expected finite numbers)",
-                      plan.parents[parent].path(), quote(tensor.traits.name),
+                      plan.parents[parent]->path(), quote(tensor.traits.name),
                       std::isnan(values[at]) ? "NaN" : "infinity",
                       begin + at / std::max<int64_t>(1, tensor.base().cols())),
           "The weights are broken; export them again."};
@@ -57,6 +58,7 @@ bool Assembler::any_difference(const PlannedTensor& tensor) const {
         found.store(true, std::memory_order_relaxed);
       }
       release(tensor, first, last);
+      give_way();
     }
   };
   const int64_t chunks = (rows + step - 1) / step;
@@ -91,6 +93,7 @@ double Assembler::largest_difference(const PlannedTensor& tensor) const {
         sums[static_cast<size_t>(chunk) * parents + p] = sum;
       }
       release(tensor, first, last);
+      give_way();
     }
   });
   double largest = 0;
@@ -133,6 +136,7 @@ void Assembler::set_slerp(const PlannedTensor& tensor, Merge& merge) const {
       }
       sums[static_cast<size_t>(chunk)] = sum;
       release(tensor, first, last);
+      give_way();
     }
   });
   std::array<double, 3> all{};

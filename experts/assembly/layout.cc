@@ -22,7 +22,7 @@ class OutputPlanner {
     for (size_t i = 0; i < plan_.tensors.size(); ++i) {
       const TensorTraits& traits = plan_.tensors[i].traits;
       const bool in_stack =
-          traits.slot >= 0 && traits.stored != traits.name && !plan_.parents[0].is_module();
+          traits.slot >= 0 && traits.stored != traits.name && !plan_.parents[0]->is_module();
       if (!in_stack) {
         add_whole(i, plan_.tensors[i].base().quantised() ? traits.name : traits.stored, -1);
       } else if (stacked.insert(traits.layer).second) {
@@ -32,7 +32,7 @@ class OutputPlanner {
   }
 
   void add_experts() {
-    const ModelConfig& config = plan_.parents[0].config();
+    const ModelConfig& config = plan_.parents[0]->config();
     int64_t group = 0;
     for (const int64_t layer : moe_layers(config)) {
       for (int64_t slot = 0; slot < config.num_experts; ++slot, ++group) {
@@ -70,14 +70,14 @@ class OutputPlanner {
 
   std::optional<size_t> expert_part(int64_t layer, int64_t slot, size_t projection,
                                     Part part) const {
-    const auto at = by_name_.find(single_tensor_name(plan_.parents[0].config(), layer, slot,
+    const auto at = by_name_.find(single_tensor_name(plan_.parents[0]->config(), layer, slot,
                                                      projection, Encoding::kPlain, part));
     if (at == by_name_.end()) return std::nullopt;
     return at->second;
   }
 
   void add_stacks(int64_t layer, bool quantised) {
-    const Parent& base = plan_.parents[0];
+    const Parent& base = *plan_.parents[0];
     const StackLayout layout = quantised ? plain_stack_layout(base.config())
                                          : *stack_layout(base.checkpoint(), base.config(), layer);
     std::vector<OutputTensor> stacks;

@@ -32,17 +32,20 @@ class Planner {
  public:
   Planner(AssemblyPlan& plan, uint64_t shard_bytes) : plan_(plan), shard_bytes_(shard_bytes) {}
 
-  Status run() {
-    const Result<RuleMatcher> matcher = RuleMatcher::create(plan_.recipe);
-    if (!matcher.ok()) return matcher.status();
+  Status open() {
     for (size_t i = 0; i < plan_.recipe.parents.size(); ++i) {
       Result<Parent> parent = Parent::open(plan_.recipe.parent_path(i));
       if (!parent.ok()) return parent.status();
-      plan_.parents.push_back(std::move(*parent));
+      plan_.parents.push_back(std::make_shared<const Parent>(std::move(*parent)));
     }
-    CHIMERA_RETURN_IF_ERROR(check_kinds());
+    return check_kinds();
+  }
+
+  Status run() {
+    const Result<RuleMatcher> matcher = RuleMatcher::create(plan_.recipe);
+    if (!matcher.ok()) return matcher.status();
     for (size_t i = 1; i < plan_.parents.size(); ++i) {
-      CHIMERA_RETURN_IF_ERROR(index_parent(plan_.parents[i]));
+      CHIMERA_RETURN_IF_ERROR(index_parent(*plan_.parents[i]));
     }
     for (const std::string& name : base().order()) plan_tensor(*base().find(name), *matcher);
     find_extra();
@@ -54,13 +57,11 @@ class Planner {
     CHIMERA_RETURN_IF_ERROR(check_module_output());
     plan_outputs(plan_, shard_bytes_);
     note_unused_rules();
-    if (!plan_.outputs.empty()) return {};
-    return {Code::kFailedPrecondition,
-            plan_.recipe.label + ": found no tensor that a rule takes (expected some)"};
+    return {};
   }
 
  private:
-  const Parent& base() const { return plan_.parents[0]; }
+  const Parent& base() const { return *plan_.parents[0]; }
 
   /// What a parent may be, by what the base is.
   Status check_kinds() {
@@ -70,7 +71,7 @@ class Planner {
     }
     std::string fingerprint;
     for (size_t i = 1; i < plan_.parents.size(); ++i) {
-      const Parent& parent = plan_.parents[i];
+      const Parent& parent = *plan_.parents[i];
       if (base().is_module()) {
         CHIMERA_RETURN_IF_ERROR(check_same_module(parent));
       } else if (!parent.is_module()) {
@@ -184,7 +185,7 @@ class Planner {
 
   /// Null with a misfit.
   const TensorData* match_parent(const ParentTensor& tensor, size_t i) {
-    const Parent& parent = plan_.parents[i];
+    const Parent& parent = *plan_.parents[i];
     const ByName& names = names_[i - 1];
     const auto at = names.find(tensor.traits.name);
     if (at == names.end()) {
@@ -215,7 +216,7 @@ class Planner {
       for (const auto& [name, tensor] : names_[i - 1]) {
         if (base().find(name) != nullptr) continue;
         misfits_.add(fmt::format("{}: has tensor {} {}, which the base lacks",
-                                 plan_.parents[i].path(), quote(name),
+                                 plan_.parents[i]->path(), quote(name),
                                  shape_string(tensor->data.shape())));
       }
     }
@@ -321,7 +322,20 @@ Result<AssemblyPlan> plan_assembly(Recipe recipe, uint64_t shard_bytes) {
   AssemblyPlan plan;
   plan.recipe = std::move(recipe);
   plan.warnings = plan.recipe.warnings;
-  CHIMERA_RETURN_IF_ERROR(Planner(plan, shard_bytes).run());
+  Planner planner(plan, shard_bytes);
+  CHIMERA_RETURN_IF_ERROR(planner.open());
+  CHIMERA_RETURN_IF_ERROR(planner.run());
+  if (!plan.outputs.empty()) return plan;
+  return Status(Code::kFailedPrecondition,
+                plan.recipe.label + ": found no tensor that a rule takes (expected some)");
+}
+
+Result<AssemblyPlan> plan_assembly(Recipe recipe,
+                                   std::vector<std::shared_ptr<const Parent>> parents) {
+  AssemblyPlan plan;
+  plan.recipe = std::move(recipe);
+  plan.parents = std::move(parents);
+  CHIMERA_RETURN_IF_ERROR(Planner(plan, UINT64_MAX).run());
   return plan;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,7 +57,7 @@ struct OutputTensor {
 
 struct AssemblyPlan {
   Recipe recipe;
-  std::vector<Parent> parents;
+  std::vector<std::shared_ptr<const Parent>> parents;
   std::vector<PlannedTensor> tensors;
   std::vector<OutputTensor> outputs;        // in the order they are stored
   std::vector<std::vector<size_t>> shards;  // of `outputs`
@@ -65,7 +66,7 @@ struct AssemblyPlan {
   /// A module, rather than a checkpoint, is written.
   bool module_output() const { return !recipe.module.empty(); }
   /// Only experts that differ from the base are written.
-  bool only_differences() const { return module_output() && !parents[0].is_module(); }
+  bool only_differences() const { return module_output() && !parents[0]->is_module(); }
   bool changes_encoding() const;
   uint64_t output_bytes() const;
   uint64_t input_bytes() const;
@@ -74,5 +75,10 @@ struct AssemblyPlan {
 /// Opens the parents and matches them. failed_precondition naming tensor by tensor (up to a limit)
 /// what does not fit. `shard_bytes`: largest file, but for a larger tensor.
 Result<AssemblyPlan> plan_assembly(Recipe recipe, uint64_t shard_bytes);
+
+/// The same of parents that are open, and found to be of one kind, already: those of the recipe, in
+/// its order. Nothing to be assembled is no error here.
+Result<AssemblyPlan> plan_assembly(Recipe recipe,
+                                   std::vector<std::shared_ptr<const Parent>> parents);
 
 }  // namespace chimera

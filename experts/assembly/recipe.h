@@ -80,6 +80,7 @@ struct MergeRule {
   std::optional<IndexRanges> experts;      // slots; set: routed experts only
   MergeMethod method = MergeMethod::kLinear;
   std::vector<double> lambda;   // [parents]
+  bool own_lambda = false;      // not those of Recipe::parents
   double delta = 0;             // threshold on the RMS difference, see arithmetic.h
   std::vector<double> density;  // [parents]; ties, dare_*: share of differences kept, (0, 1]
   Consensus consensus = Consensus::kPaper;

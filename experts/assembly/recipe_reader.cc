@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "base/limits.h"
 #include "base/quote.h"
 #include "base/yaml/field_value.h"
 #include "experts/assembly/recipe_fields.h"
@@ -15,8 +16,7 @@
 namespace chimera {
 namespace {
 
-constexpr size_t kMostParents = 64;
-constexpr double kMostLambda = 1000, kMostDelta = 1e6, kLeastDensity = 1e-9;
+constexpr double kMostDelta = 1e6, kLeastDensity = 1e-9;
 constexpr int64_t kMostSeed = 1LL << 53;  // what every reader of numbers keeps exactly
 // Decimal fractions do not add up exactly; 0.1 + 0.2 + 0.7 misses 1 by 1e-16.
 constexpr double kSumTolerance = 1e-6;
@@ -83,10 +83,10 @@ class RecipeReader {
   }
 
   void parents(RecipeFields& top) {
-    const std::string expected = fmt::format("a list of 1 to {} parents", kMostParents);
+    const std::string expected = fmt::format("a list of 1 to {} parents", kMaxParents);
     const auto list = top.items("parents", expected, FieldReader::kRequired);
     if (!list) return;
-    if (list->size() > kMostParents) return top.bad("parents", *list, expected);
+    if (list->size() > kMaxParents) return top.bad("parents", *list, expected);
     std::vector<Given> given;
     for (size_t i = 0; i < list->size(); ++i) {
       given.push_back(parent((*list)[i], fmt::format("parents[{}]", i), given));
@@ -99,7 +99,7 @@ class RecipeReader {
     Given out;
     const bool named = map.word("path", "a path", out.parent.path, FieldReader::kRequired);
     out.lambda = map.has("lambda");
-    map.number({"lambda", -kMostLambda, kMostLambda}, out.parent.lambda);
+    map.number({"lambda", -kMaxLambda, kMaxLambda}, out.parent.lambda);
     map.finish();
     const auto same = [&](const Given& other) {
       return same_path(other.parent.path, out.parent.path);
@@ -168,6 +168,7 @@ class RecipeReader {
     if (recipe_.parents.empty()) return;  // a problem that was noted
     rule.density.assign(recipe_.parents.size(), density);
     for (const RecipeParent& parent : recipe_.parents) rule.lambda.push_back(parent.lambda);
+    rule.own_lambda = own.has_value();
     if (!own || lambda(map, *own, rule.lambda)) {
       check_lambdas(own ? own->place() : value.place(), map.path_of("lambda"), rule, problems_);
     }
@@ -198,7 +199,7 @@ class RecipeReader {
         continue;
       }
       const auto index = static_cast<size_t>(parent - recipe_.parents.begin());
-      good = map.read(entry.value, "lambda", RealRange{"lambda", -kMostLambda, kMostLambda},
+      good = map.read(entry.value, "lambda", RealRange{"lambda", -kMaxLambda, kMaxLambda},
                       out[index]) &&
              good;
       base = base || index == 0;

@@ -1,5 +1,6 @@
 #include "experts/kinds/load.h"
 
+#include "experts/kinds/assembly_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/lora.h"
 #include "experts/kinds/weights.h"
@@ -7,9 +8,13 @@
 namespace chimera {
 
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
-                                                  const BackboneInfo& backbone) {
+                                                  const BackboneInfo& backbone,
+                                                  const std::map<std::string, double>& lambda) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
+  if (!lambda.empty() && manifest->kind != ModuleKind::kAssembly) {
+    return no_parents(*manifest);
+  }
   switch (manifest->kind) {
     case ModuleKind::kWeights:
       return load_weights_module(dir, backbone);
@@ -17,6 +22,8 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
       return load_library_module(dir, backbone);
     case ModuleKind::kLora:
       return load_lora_module(dir, backbone);
+    case ModuleKind::kAssembly:
+      return load_assembly_module(dir, backbone, lambda);
   }
   return Status(Code::kInternal, dir + ": a module kind without a loader");
 }

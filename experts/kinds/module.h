@@ -22,6 +22,7 @@
 
 namespace chimera {
 
+class AssemblySource;
 class LibraryBackend;
 class LibraryRuntime;
 
@@ -39,10 +40,13 @@ struct ModuleLayer {
 class Module {
  public:
   Manifest manifest;
-  std::map<int64_t, ModuleLayer> layers;    // by layer index
-  std::string dir;                          // where it was read from (not shown on the wire)
-  std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
-  std::shared_ptr<const Adapter> adapter;   // kind lora; else null
+  std::map<int64_t, ModuleLayer> layers;           // by layer index
+  std::string dir;                                 // where it was read from (not shown on the wire)
+  std::shared_ptr<LibraryBackend> library;         // kind library: what its experts call; else null
+  std::shared_ptr<const Adapter> adapter;          // kind lora; else null
+  std::shared_ptr<const AssemblySource> assembly;  // kind assembly: what it is made of; else null
+  /// Kind assembly: λ in force, of every parent by name; empty: those of its recipe.
+  std::map<std::string, double> lambda;
 
   const std::string& name() const { return manifest.name; }
   uint64_t resident_bytes() const;

@@ -1,6 +1,8 @@
 #include "experts/kinds/size.h"
 
 #include "compute/tensor/convert.h"
+#include "experts/assembly/in_memory.h"
+#include "experts/assembly/source.h"
 #include "experts/lora/build.h"
 #include "experts/module/files.h"
 
@@ -57,9 +59,28 @@ void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size
 
 }  // namespace
 
+ModuleSize assembled_size(const AssemblyPlan& plan, const BackboneInfo& backbone) {
+  ModuleSize size;
+  for (const TensorView& tensor : planned_tensors(plan)) {
+    const Kept one = kept(tensor, backbone.precision);
+    const uint64_t stored = tensor.bytes.size();
+    size.resident += one.in_place ? stored : one.bytes;
+    size.loading += one.in_place ? stored : stored + one.bytes;
+  }
+  size.files = plan.input_bytes();
+  return size;
+}
+
 Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
                                const BackboneInfo& backbone) {
   ModuleSize size;
+  if (manifest.kind == ModuleKind::kAssembly) {
+    const auto source = AssemblySource::open(dir, manifest);
+    if (!source.ok()) return source.status();
+    const Result<AssemblyPlan> plan = (*source)->plan({});
+    if (!plan.ok()) return plan.status();
+    return assembled_size(*plan, backbone);
+  }
   for (const ManifestFile& entry : manifest.files) {
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();

@@ -11,6 +11,8 @@
 
 namespace chimera {
 
+struct AssemblyPlan;
+
 /// Bytes.
 struct ModuleSize {
   uint64_t resident = 0;  // what it holds once it is loaded
@@ -23,5 +25,8 @@ struct ModuleSize {
 /// Errors are those of reading the files' headers.
 Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
                                const BackboneInfo& backbone);
+/// Of a module of kind assembly, made of what is open already. Its parents are read where they lie
+/// and do not count.
+ModuleSize assembled_size(const AssemblyPlan& plan, const BackboneInfo& backbone);
 
 }  // namespace chimera

@@ -184,6 +184,18 @@ Status for_each_parallel(int64_t n, const Body& body) {
 
 }  // namespace
 
+Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
+                                                           const Manifest& manifest,
+                                                           const BackboneInfo& backbone) {
+  std::map<int64_t, ModuleLayer> layers;
+  for (const auto& [layer, part] : tensors) {
+    Result<ModuleLayer> built = build_layer(part, manifest, backbone);
+    if (!built.ok()) return built.status().with_context("module " + manifest.name);
+    layers.emplace(layer, std::move(*built));
+  }
+  return layers;
+}
+
 Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
                                                           const BackboneInfo& backbone) {
   Result<ModulePayload> payload =
@@ -191,11 +203,9 @@ Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir
   if (!payload.ok()) return payload.status();
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
   auto module = std::make_shared<Module>();
-  for (const auto& [layer, part] : payload->tensors) {
-    Result<ModuleLayer> built = build_layer(part, payload->manifest, backbone);
-    if (!built.ok()) return built.status().with_context("module " + payload->manifest.name);
-    module->layers.emplace(layer, std::move(*built));
-  }
+  auto layers = build_module_layers(payload->tensors, payload->manifest, backbone);
+  if (!layers.ok()) return layers.status();
+  module->layers = std::move(*layers);
   module->manifest = std::move(payload->manifest);
   module->dir = dir;
   return std::shared_ptr<const Module>(std::move(module));

@@ -3,14 +3,22 @@
 // Thread safety: free functions; blocking, to be called off the engine thread.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
 #include "experts/kinds/module.h"
+#include "experts/module/tensors.h"
 
 namespace chimera {
+
+/// The experts and gates of tensors that were checked, by layer.
+Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
+                                                           const Manifest& manifest,
+                                                           const BackboneInfo& backbone);
 
 /// load_module for kind weights.
 Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,

@@ -16,8 +16,9 @@
 
 namespace chimera {
 
-enum class ModuleKind : uint8_t { kWeights, kLibrary, kLora };
-inline constexpr auto kModuleKindNames = enum_names<ModuleKind>("weights", "library", "lora");
+enum class ModuleKind : uint8_t { kWeights, kLibrary, kLora, kAssembly };
+inline constexpr auto kModuleKindNames =
+    enum_names<ModuleKind>("weights", "library", "lora", "assembly");
 enum class Attach : uint8_t { kAppend, kReplace };
 inline constexpr auto kAttachNames = enum_names<Attach>("append", "replace");
 
@@ -41,6 +42,16 @@ struct LibrarySpec {
   std::map<int64_t, std::vector<int64_t>> slots;  // replace: slots of the experts of each layer
 };
 
+/// The block `assembly` of a module of kind assembly.
+struct AssemblySpec {
+  struct Parent {
+    std::string path;    // as the recipe writes it
+    std::string digest;  // "sha256:…" of what it holds (parent_digest)
+  };
+  std::string recipe;           // one of `files`; default: the only one that ends in .yaml
+  std::vector<Parent> parents;  // each of the recipe's, in any order
+};
+
 struct ManifestFile {
   std::string path;    // plain relative path inside the module directory; no "..", no links out
   std::string sha256;  // "sha256:…"
@@ -59,6 +70,7 @@ struct Manifest {
   std::optional<std::vector<int64_t>> layers;  // nullopt = all MoE layers
   std::vector<ManifestFile> files;
   std::optional<LibrarySpec> library;     // kind library: set
+  std::optional<AssemblySpec> assembly;   // kind assembly: set
   std::vector<std::string> data_sources;  // provenance.data: texts, or maps as flow YAML
   std::vector<std::string> parents;       // provenance.parents, as flow YAML
   // provenance.slots: where `split` found the experts of each layer; empty when not split.

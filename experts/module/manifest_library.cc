@@ -70,7 +70,10 @@ void ManifestReader::check_library(FieldReader& top, Manifest& m) {
   const Place at = block ? block->place() : top.at().place();
   const auto note = [&](std::string text) { problems_.add(at, {std::move(text)}); };
   if (m.kind != ModuleKind::kLibrary) {
-    if (block) note("library: found it in a module of kind weights (expected no such key)");
+    if (block) {
+      note("library: found it in a module of kind " + kModuleKindNames.text(m.kind) +
+           " (expected no such key)");
+    }
     return;
   }
   if (!m.library) m.library.emplace();

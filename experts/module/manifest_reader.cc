@@ -94,6 +94,7 @@ Manifest ManifestReader::read(const YamlNode& root) {
   layers(top, m);
   files(top, m);
   if (const auto value = top.find("library")) library(*value, m);
+  if (const auto value = top.find("assembly")) assembly(*value, m);
   if (const auto value = top.find("routing")) {
     FieldReader routing = fields(*value, "routing");
     int64_t top_k = 0;
@@ -103,6 +104,7 @@ Manifest ManifestReader::read(const YamlNode& root) {
   if (const auto value = top.find("provenance")) provenance(*value, m);
   if (const auto value = top.find("probe")) probe(*value, m);
   check_library(top, m);
+  check_assembly(top, m);
   top.finish();
   return m;
 }

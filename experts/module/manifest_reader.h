@@ -40,6 +40,11 @@ class ManifestReader {
   /// A path that `files` lists.
   void listed(FieldReader& fields, std::string_view key, const Manifest& m, std::string& out);
 
+  // manifest_assembly.cc
+  void assembly(const FieldValue& value, Manifest& m);
+  /// As check_library.
+  void check_assembly(FieldReader& top, Manifest& m);
+
   void text(FieldReader& fields, std::string_view key, size_t max_bytes, std::string& out);
   void digest(FieldReader& fields, std::string_view key, FieldReader::Presence presence,
               std::string& out);

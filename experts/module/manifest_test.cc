@@ -124,6 +124,42 @@ TEST(Manifest, WrittenTextReadsBackTheSame) {
   EXPECT_EQ(manifest_yaml(*again), yaml);
 }
 
+TEST(Manifest, AssembliesNameTheirParents) {
+  const std::string digest = "sha256:" + std::string(64, 'c');
+  const std::string assembly = replaced(good(), "kind: weights", "kind: assembly");
+  const std::string recipe = replaced(assembly, "weights.safetensors", "recipe.yaml");
+  const std::string block = "assembly:\n  parents:\n    - {path: ../a b, digest: " + digest + "}\n";
+  const auto m = parse_manifest(recipe + block, "m.yaml");
+  ASSERT_TRUE(m.ok()) << m.status().to_string();
+  EXPECT_EQ(m->kind, ModuleKind::kAssembly);
+  EXPECT_EQ(m->assembly->recipe, "recipe.yaml");
+  ASSERT_EQ(m->assembly->parents.size(), 1u);
+  EXPECT_EQ(m->assembly->parents[0].path, "../a b");
+  EXPECT_EQ(m->assembly->parents[0].digest, digest);
+  const auto again = parse_manifest(manifest_yaml(*m), "again");
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(manifest_yaml(*again), manifest_yaml(*m));
+
+  for (const auto& [text, message] : {
+           std::pair{good() + block, "assembly: found it in a module of kind weights"},
+           std::pair{recipe, "assembly: found nothing (expected the recipe and its parents)"},
+           std::pair{assembly + block, "assembly.recipe: found nothing"},
+           std::pair{recipe + "assembly: {recipe: other.yaml, parents: []}\n",
+                     "assembly.recipe: found \"other.yaml\" (expected the path of one of `files`)"},
+           std::pair{recipe + "assembly: {parents: []}\n", "assembly.parents: found"},
+           std::pair{recipe + "assembly: {parents: [{path: a}]}\n", "found no key digest"},
+           std::pair{recipe + "assembly: {parents: [{path: a, digest: x}]}\n",
+                     "assembly.parents.digest: found \"x\" (expected sha256:"},
+       }) {
+    const auto bad = parse_manifest(text, "m.yaml");
+    ASSERT_FALSE(bad.ok()) << message;
+    EXPECT_NE(bad.status().message().find(message), std::string::npos) << bad.status().to_string();
+  }
+  EXPECT_TRUE(parse_manifest(recipe + "assembly: {parents: [{path: a, digest: \"\"}]}\n", "m",
+                             Sealing::kUnsealed)
+                  .ok());
+}
+
 struct Bad {
   const char* name;
   const char* from;
@@ -153,7 +189,8 @@ const Bad kBad[] = {
     {"list_name", "name: legal", "name: [legal]", "m.yaml:3:7: name: found a list"},
     {"null_name", "name: legal", "name: ~", "name: found nothing"},
     {"version", "1.2.0", "\"1 2\"", "m.yaml:4:10: version: found \"1 2\""},
-    {"kind", "kind: weights", "kind: lora", "kind: found \"lora\" (expected weights or library)"},
+    {"kind", "kind: weights", "kind: lora",
+     "kind: found \"lora\" (expected weights, library or assembly)"},
     {"attach", "attach: append", "attach: prepend", "(expected append or replace)"},
     {"unknown_key", "domain: legal", "domian: legal",
      "m.yaml:5:1: module.yaml: found the unknown key \"domian\""},

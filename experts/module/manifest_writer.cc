@@ -72,6 +72,15 @@ std::string library_yaml(const LibrarySpec& spec) {
   return out;
 }
 
+std::string assembly_yaml(const AssemblySpec& spec) {
+  std::string out = fmt::format("assembly:\n  recipe: {}\n  parents:\n", json_string(spec.recipe));
+  for (const AssemblySpec::Parent& parent : spec.parents) {
+    out += fmt::format("    - path: {}\n      digest: {}\n", json_string(parent.path),
+                       parent.digest.empty() ? "\"\"" : parent.digest);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string manifest_yaml(const Manifest& m) {
@@ -91,6 +100,7 @@ std::string manifest_yaml(const Manifest& m) {
     out += fmt::format("  - path: {}\n    sha256: {}\n", file.path, file.sha256);
   }
   if (m.library) out += library_yaml(*m.library);
+  if (m.assembly) out += assembly_yaml(*m.assembly);
   if (m.top_k) out += fmt::format("routing:\n  top_k: {}\n", *m.top_k);
   return out + provenance_yaml(m) + probe_yaml(m);
 }

@@ -11,10 +11,13 @@ namespace chimera {
 namespace {
 
 Status check_weights(const Manifest& manifest, const std::string& dir) {
-  if (manifest.kind == ModuleKind::kLibrary) {
+  if (manifest.kind != ModuleKind::kWeights) {
     return {Code::kUnimplemented,
-            fmt::format("module {}: found kind library (expected weights)", manifest.name),
-            "The experts of a library module are code; it has no weights to cut or graft."};
+            fmt::format("module {}: found kind {} (expected weights)", manifest.name,
+                        kModuleKindNames.name(manifest.kind)),
+            manifest.kind == ModuleKind::kLibrary
+                ? "The experts of a library module are code; it has no weights to cut or graft."
+                : "`chimera module assemble` makes a module of weights of a recipe."};
   }
   if (manifest.kind == ModuleKind::kLora) {
     return {Code::kUnimplemented,

@@ -343,6 +343,22 @@ int64_t first_non_finite(std::span<const std::byte> bytes, T exponent) {
   return -1;
 }
 
+Status sort_into(ModuleTensors& sorted, std::span<const TensorView> tensors, BlockShape block) {
+  for (const TensorView& tensor : tensors) {
+    const TensorView** place = place_of(sorted, tensor.name, block);
+    if (place == nullptr) {
+      return {Code::kInvalidArgument,
+              fmt::format("found the tensor {} (expected {})", tensor.name, kNames)};
+    }
+    if (*place != nullptr) {
+      return {Code::kInvalidArgument,
+              fmt::format("found the tensor {} in two files (expected one)", tensor.name)};
+    }
+    *place = &tensor;
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<ModuleTensors> sort_module_tensors(const std::vector<SafetensorsFile>& files) {
@@ -350,19 +366,14 @@ Result<ModuleTensors> sort_module_tensors(const std::vector<SafetensorsFile>& fi
   for (const SafetensorsFile& file : files) {
     const Result<BlockShape> block = block_of(file);
     if (!block.ok()) return block.status();
-    for (const TensorView& tensor : file.tensors()) {
-      const TensorView** place = place_of(sorted, tensor.name, *block);
-      if (place == nullptr) {
-        return Status(Code::kInvalidArgument,
-                      fmt::format("found the tensor {} (expected {})", tensor.name, kNames));
-      }
-      if (*place != nullptr) {
-        return Status(Code::kInvalidArgument,
-                      fmt::format("found the tensor {} in two files (expected one)", tensor.name));
-      }
-      *place = &tensor;
-    }
+    CHIMERA_RETURN_IF_ERROR(sort_into(sorted, file.tensors(), *block));
   }
+  return sorted;
+}
+
+Result<ModuleTensors> sort_module_tensors(std::span<const TensorView> tensors) {
+  ModuleTensors sorted;
+  CHIMERA_RETURN_IF_ERROR(sort_into(sorted, tensors, BlockShape{}));
   return sorted;
 }
 

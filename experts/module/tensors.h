@@ -20,6 +20,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "backbone/checkpoint/safetensors.h"
@@ -55,6 +56,8 @@ using ModuleTensors = std::map<int64_t, LayerTensors>;  // by layer
 
 /// Sorts by name; a name that is none of design §6 is an error (invalid_argument).
 Result<ModuleTensors> sort_module_tensors(const std::vector<SafetensorsFile>& files);
+/// The same of tensors that stand in no file; they outlive what is returned.
+Result<ModuleTensors> sort_module_tensors(std::span<const TensorView> tensors);
 
 /// Layers as the manifest says, experts complete, shapes and dtypes that fit, finite numbers.
 Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manifest,

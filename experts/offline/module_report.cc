@@ -13,6 +13,7 @@
 #include "backbone/gguf/gguf_file.h"
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
+#include "experts/kinds/assembly_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/lora.h"
 #include "experts/lora/build.h"
@@ -123,6 +124,21 @@ Result<Json> inspect_adapter(const std::string& dir, const Manifest& manifest) {
   return out;
 }
 
+/// What it is made of, as far as headers tell.
+Result<Json> add_assembly(const std::string& dir, const Manifest& manifest, Json out) {
+  const auto source = AssemblySource::open(dir, manifest);
+  if (!source.ok()) return source.status();
+  const Result<AssemblyPlan> plan = (*source)->plan({});
+  if (!plan.ok()) return plan.status();
+  out["recipe"] = manifest.assembly->recipe;
+  for (const RecipeParent& parent : (*source)->recipe().parents) {
+    out["parents"][parent.path] = parent.lambda;
+  }
+  out["tensors"] = plan->outputs.size();
+  out["bytes"] = plan->output_bytes();
+  return out;
+}
+
 Result<Json> inspect_module(const std::string& dir) {
   Result<Manifest> manifest = read_manifest(dir, Sealing::kUnsealed);
   if (!manifest.ok()) return manifest.status();
@@ -130,6 +146,7 @@ Result<Json> inspect_module(const std::string& dir) {
   Json out = manifest_json(*manifest);
   if (manifest->kind == ModuleKind::kLibrary) return out;
   if (manifest->kind == ModuleKind::kLora) return inspect_adapter(dir, *manifest);
+  if (manifest->kind == ModuleKind::kAssembly) return add_assembly(dir, *manifest, std::move(out));
   std::vector<SafetensorsFile> files;
   std::map<std::string, uint64_t> by_dtype;
   uint64_t count = 0;
@@ -200,6 +217,17 @@ Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig
   return {};
 }
 
+/// `backbone` may be null.
+Status verify_assembly(const std::string& dir, const Manifest& manifest,
+                       const BackboneInfo* backbone) {
+  const auto source = AssemblySource::open(dir, manifest);
+  if (!source.ok()) return source.status();
+  if (backbone != nullptr) {
+    CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, manifest, *backbone));
+  }
+  return (*source)->verify();
+}
+
 }  // namespace
 
 Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
@@ -235,7 +263,7 @@ Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
     fingerprint = std::move(*computed);
     checks.push_back("fingerprint");
     checks.push_back("fit");
-  } else if (!manifest.layers && manifest.kind != ModuleKind::kLora) {
+  } else if (!manifest.layers && !manifest.assembly && manifest.kind != ModuleKind::kLora) {
     if (manifest.library) {
       const Result<int64_t> layers = count_library_layers(dir, manifest);
       if (!layers.ok()) return layers.status();
@@ -253,6 +281,12 @@ Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
   } else if (manifest.kind == ModuleKind::kLora) {
     const bool fit = !backbone_dir.empty();
     CHIMERA_RETURN_IF_ERROR(check_lora_module(dir, manifest, fit ? &config : nullptr, fingerprint));
+  } else if (manifest.assembly) {
+    const BackboneInfo backbone{config, fingerprint};
+    CHIMERA_RETURN_IF_ERROR(
+        verify_assembly(dir, manifest, backbone_dir.empty() ? nullptr : &backbone));
+    checks[2] = "parents";
+    checks.erase(checks.begin() + 3);  // numbers are looked at when they are merged
   } else {
     const Result<ModulePayload> payload = open_module_payload(dir, manifest, config, fingerprint);
     if (!payload.ok()) return payload.status();

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/io/env.h"
+#include "base/threads/thread_pool.h"
 #include "base/yaml/tree.h"
+#include "experts/assembly/source.h"
 #include "experts/module/files.h"
 #include "experts/module/manifest.h"
 #include "experts/offline/module_report.h"
@@ -55,6 +57,25 @@ bool apply(std::string& text, const Edit& edit) {
   return true;
 }
 
+using Edits = std::vector<std::pair<Edit, std::string>>;  // with the keys that they are of
+
+/// The digests of an assembly's parents.
+Status add_parents(const std::string& dir, const YamlNode& root, const Manifest& manifest,
+                   Edits& edits) {
+  const Result<Recipe> recipe = read_recipe(dir + "/" + manifest.assembly->recipe);
+  if (!recipe.ok()) return recipe.status();
+  ThreadPool pool(auto_threads());
+  const auto parents = recipe_parents(*recipe, "", pool);
+  if (!parents.ok()) return parents.status();
+  for (const YamlNode& entry : find(*find(root, "assembly"), "parents")->items) {
+    for (const AssemblySpec::Parent& parent : *parents) {
+      if (find(entry, "path")->text != parent.path) continue;
+      edits.push_back({{find(entry, "digest"), parent.digest}, "assembly.parents.digest"});
+    }
+  }
+  return {};
+}
+
 Status no_place(const std::string& dir, const std::string& key) {
   return {Code::kNotFound,
           fmt::format("{}/module.yaml: found no value of {} (expected one to fill)", dir, key),
@@ -79,7 +100,7 @@ Result<Json> seal_module(const std::string& dir, const std::string& backbone_dir
   if (!root.ok()) return root.status();
   // From the end to the front, so that earlier positions stay right.
   const YamlNode* files = find(*root, "files");
-  std::vector<std::pair<Edit, std::string>> edits;
+  Edits edits;
   edits.push_back(
       {{find(*find(*root, "backbone"), "fingerprint"), *fingerprint}, "backbone.fingerprint"});
   for (const YamlNode& entry : files->items) {
@@ -89,6 +110,7 @@ Result<Json> seal_module(const std::string& dir, const std::string& backbone_dir
     if (!digest.ok()) return digest.status();
     edits.push_back({{find(entry, "sha256"), *digest}, "files.sha256"});
   }
+  if (manifest->assembly) CHIMERA_RETURN_IF_ERROR(add_parents(dir, *root, *manifest, edits));
   for (const auto& [edit, key] : edits) {
     if (edit.at == nullptr) return no_place(dir, key);
   }

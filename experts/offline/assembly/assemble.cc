@@ -84,8 +84,8 @@ class Assembly {
     hash.update_field(version());
     hash.update_field(write_json(recipe_json(plan_.recipe)));
     for (const std::vector<size_t>& shard : plan_.shards) hash.update_u64(shard.size());
-    for (const Parent& parent : plan_.parents) {
-      for (const TensorFile* file : parent.files()) {
+    for (const auto& parent : plan_.parents) {
+      for (const TensorFile* file : parent->files()) {
         const FileIdentity& id = file->identity();
         hash.update_u64(id.device);
         hash.update_u64(id.inode);
@@ -97,8 +97,8 @@ class Assembly {
   }
 
   Status find_digests() {
-    for (const Parent& parent : plan_.parents) {
-      Result<std::string> digest = parent_digest(parent, options_.cache_dir, pool_);
+    for (const auto& parent : plan_.parents) {
+      Result<std::string> digest = parent_digest(*parent, options_.cache_dir, pool_);
       if (!digest.ok()) return digest.status();
       digests_.push_back(std::move(*digest));
     }
@@ -124,7 +124,7 @@ class Assembly {
   }
 
   Status finish_checkpoint() const {
-    const Checkpoint& base = plan_.parents[0].checkpoint();
+    const Checkpoint& base = plan_.parents[0]->checkpoint();
     if (shards_.size() > 1) CHIMERA_RETURN_IF_ERROR(write_index());
     CHIMERA_RETURN_IF_ERROR(copy_side_files(base, dir_));
     Result<std::string> config = edited_config(base);
@@ -169,10 +169,10 @@ class Assembly {
   }
 
   Status finish_module() {
-    const bool of_modules = plan_.parents[0].is_module();
+    const bool of_modules = plan_.parents[0]->is_module();
     Manifest manifest;
     if (of_modules) {
-      manifest = plan_.parents[0].manifest();
+      manifest = plan_.parents[0]->manifest();
       manifest.files.clear();
       manifest.parents.clear();
       // What was promised of the base's numbers.
@@ -203,7 +203,7 @@ class Assembly {
 
   /// A module that replaces experts of the base.
   Status describe_differences(Manifest& manifest) const {
-    const Parent& base = plan_.parents[0];
+    const Parent& base = *plan_.parents[0];
     std::set<int64_t> layers;
     for (const WrittenShard& shard : shards_) {
       for (const std::string& name : shard.tensors) layers.insert(module_traits_of(name).layer);
