@@ -18,6 +18,7 @@
 #include "daemon/security/clients_file.h"
 #include "daemon/security/module_trust.h"
 #include "daemon/startup.h"
+#include "experts/kinds/assembly_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/size.h"
@@ -149,16 +150,28 @@ class DeploymentCheck {
         if (size.ok()) module_bytes_ += size->resident;  // else told below
       }
       if (!model_ || fingerprint_.empty()) continue;
-      if (manifest->kind == ModuleKind::kLora) {
-        good(where,
-             load_module(module.path, {*model_, fingerprint_, config_.backbone.precision.experts})
-                 .status());
-        continue;
-      }
-      good(where, manifest->library
-                      ? open_library_package(module.path, *model_, fingerprint_).status()
-                      : open_module_payload(module.path, *model_, fingerprint_).status());
+      good(where, check_payload(module, *manifest));
     }
+  }
+
+  Status check_payload(const CompositionSpec::ModuleSpec& module, const Manifest& manifest) {
+    const BackboneInfo info{*model_, fingerprint_, config_.backbone.precision.experts};
+    switch (manifest.kind) {
+      case ModuleKind::kWeights:
+        return open_module_payload(module.path, *model_, fingerprint_).status();
+      case ModuleKind::kLibrary:
+        return open_library_package(module.path, *model_, fingerprint_).status();
+      case ModuleKind::kLora:
+        return load_module(module.path, info).status();
+      case ModuleKind::kAssembly:
+        break;
+    }
+    const auto source = AssemblySource::open(module.path, manifest);
+    if (!source.ok()) return source.status();
+    CHIMERA_RETURN_IF_ERROR(
+        complete_lambdas((*source)->recipe(), (*source)->lambdas(), module.lambda).status());
+    CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, manifest, info));
+    return (*source)->verify();
   }
 
   /// What a daemon of this file would hold, and whether its budget bears it.

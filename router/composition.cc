@@ -8,7 +8,17 @@
 namespace chimera {
 
 bool same_outputs(const CompositionModule& a, const CompositionModule& b) {
-  return a.name == b.name && a.digest == b.digest && a.bias == b.bias;
+  return a.name == b.name && a.digest == b.digest && a.bias == b.bias && a.lambda == b.lambda;
+}
+
+void CompositionModule::hash_lambda(Sha256& hash) const {
+  if (lambda.empty()) return;
+  hash.update_field(" lambda");  // no module has this name
+  hash.update_u64(lambda.size());
+  for (const auto& [parent, value] : lambda) {
+    hash.update_field(parent);
+    hash.update_u64(std::bit_cast<uint64_t>(value + 0.0));
+  }
 }
 
 std::string Composition::digest() const {
@@ -21,6 +31,7 @@ std::string Composition::digest() const {
     hash.update_field(m.name);
     hash.update_field(m.digest);
     hash.update_u64(std::bit_cast<uint32_t>(m.bias + 0.0f));  // -0 and +0 are the same bias
+    m.hash_lambda(hash);
   }
   return hash.finish();
 }

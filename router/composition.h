@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@
 
 namespace chimera {
 
+class Sha256;
+
 struct CompositionModule {
   std::string name;     // of the manifest
   std::string version;  // of the manifest
@@ -19,7 +22,11 @@ struct CompositionModule {
   std::string path;     // directory
   bool enabled = true;
   float bias = 0.0f;  // added to the logits of its experts
+  /// Kind assembly: λ of all its parents, by name; empty: those of its recipe.
+  std::map<std::string, double> lambda{};
   bool operator==(const CompositionModule&) const = default;
+  /// Adds λ, if there are any, to a digest of what decides outputs.
+  void hash_lambda(Sha256& hash) const;
 };
 /// Whether one in the place of the other would give the same outputs, where both are enabled.
 bool same_outputs(const CompositionModule& a, const CompositionModule& b);
@@ -31,7 +38,7 @@ struct Composition {
   bool operator==(const Composition&) const = default;
 
   /// sha256 over everything that decides outputs: fingerprint, top_k, and per enabled module in
-  /// order name, digest and bias. Paths do not count.
+  /// order name, digest, bias and λ. Paths do not count.
   std::string digest() const;
   const CompositionModule* find(const std::string& name) const;
 };

@@ -91,6 +91,7 @@ TEST(Composition, DigestCoversWhatDecidesOutputs) {
   EXPECT_TRUE(changed([](Composition& o) { o.modules[1].digest = "sha256:other"; }));
   EXPECT_TRUE(changed([](Composition& o) { o.modules[2].enabled = true; }));
   EXPECT_TRUE(changed([](Composition& o) { std::swap(o.modules[0], o.modules[1]); }));
+  EXPECT_TRUE(changed([](Composition& o) { o.modules[0].lambda = {{"a", 0.5}, {"b", 0.5}}; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[0].path = "/elsewhere"; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[1].bias = -0.0f; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules.pop_back(); }));

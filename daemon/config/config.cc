@@ -107,8 +107,7 @@ class Reader {
     }
     values_.path(map, "path", "the directory of a checkpoint", &out->backbone.path);
     precisions(map, &out->backbone.precision);
-    values_.path(map, "chat_template", "a file with a chat template",
-                 &out->backbone.chat_template);
+    values_.path(map, "chat_template", "a file with a chat template", &out->backbone.chat_template);
   }
 
   /// A name, or a map from classes of tensors to names.
@@ -140,6 +139,7 @@ class Reader {
     }
     map.boolean("enabled", &spec.enabled);
     map.number("bias", kMaxBias, &spec.bias);
+    map.numbers("lambda", kMaxLambda, &spec.lambda);
     out->modules.push_back(std::move(spec));
   }
 

@@ -23,6 +23,8 @@ struct CompositionSpec {
     std::string path;  // absolute after reading
     bool enabled = true;
     float bias = 0.0f;
+    /// Kind assembly: λ of parents, by name; empty: those of its recipe.
+    std::map<std::string, double> lambda{};
   };
   std::optional<int64_t> top_k;
   std::vector<ModuleSpec> modules;

@@ -52,6 +52,24 @@ void MapReader::number(std::string_view key, double limit, float* out) const {
   if (reader_.number({key, -limit, limit}, value)) *out = static_cast<float>(value);
 }
 
+void MapReader::numbers(std::string_view key, double limit,
+                        std::map<std::string, double>* out) const {
+  const YamlNode* node = find(key);
+  if (node == nullptr) return;
+  const FieldValue values = field_value(*node);
+  if (!values.is_map() || values.size() == 0) {
+    return reader_.bad(key, values, "a map from names to numbers, of at least one");
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const FieldEntry entry = values.entry(i);
+    const std::string path = fmt::format("{}.{}", key, entry.key);
+    double value = 0.0;
+    if (reader_.read(entry.value, path, RealRange{path, -limit, limit}, value)) {
+      out->emplace(entry.key, value);
+    }
+  }
+}
+
 void MapReader::boolean(std::string_view key, bool* out) const { reader_.boolean(key, *out); }
 
 bool MapReader::string(std::string_view key, std::string_view expected, std::string* out) const {

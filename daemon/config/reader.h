@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,6 +36,8 @@ class MapReader {
 
   void integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const;
   void number(std::string_view key, double limit, float* out) const;
+  /// A map from names to numbers from -limit to limit; of at least one.
+  void numbers(std::string_view key, double limit, std::map<std::string, double>* out) const;
   void boolean(std::string_view key, bool* out) const;
   /// A non-empty string. `expected` completes "(expected …)".
   bool string(std::string_view key, std::string_view expected, std::string* out) const;

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/limits.h"
+#include "experts/assembly/source.h"
 #include "experts/library/backend.h"
 
 namespace chimera {
@@ -14,6 +15,10 @@ namespace {
 
 std::string top_k_text(const std::optional<int64_t>& top_k) {
   return top_k ? std::to_string(*top_k) : "as modules and checkpoint say";
+}
+
+std::string blend_text(const Lambdas& lambda) {
+  return lambda.empty() ? "as its recipe says" : lambdas_text(lambda);
 }
 
 // What happened to a module that is in both.
@@ -26,6 +31,10 @@ void compare(const CompositionModule& from, const CompositionModule& to,
   }
   if (from.enabled != to.enabled) {
     out->push_back({to.enabled ? ChangeAction::kEnable : ChangeAction::kDisable, to.name, ""});
+  }
+  if (from.lambda != to.lambda) {
+    out->push_back({ChangeAction::kBlend, to.name,
+                    fmt::format("{} -> {}", blend_text(from.lambda), blend_text(to.lambda))});
   }
   if (from.bias != to.bias) {
     out->push_back({ChangeAction::kBias, to.name, fmt::format("{} -> {}", from.bias, to.bias)});
@@ -45,6 +54,23 @@ bool shut_out(const Module& module) {
   return module.library != nullptr && module.library->status().state == LibraryState::kQuarantined;
 }
 
+/// Whether `is`, of all parents or none, has what `wish` names.
+bool same_blend(const Lambdas& wish, const Lambdas& is) {
+  if (wish.empty()) return is.empty();
+  return std::all_of(wish.begin(), wish.end(), [&](const auto& one) {
+    const auto at = is.find(one.first);
+    return at != is.end() && at->second == one.second;
+  });
+}
+
+/// Why another object of the same content takes the place of `module`; nothing when it does not.
+std::optional<std::string> restart_reason(const Module& module) {
+  if (shut_out(module)) return "its library was in quarantine";
+  // Nothing could be made of the parents that it knows.
+  const bool lost = module.assembly != nullptr && !module.assembly->check_unchanged().ok();
+  return lost ? std::optional<std::string>("its parents are back") : std::nullopt;
+}
+
 const Module* find_module(const LoadedComposition& in, const std::string& name) {
   const auto& entries = in.composition.modules;
   for (size_t i = 0; i < in.modules.size(); ++i) {
@@ -61,12 +87,9 @@ bool LoadedComposition::was_revoked(const std::string& name) const {
 
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
                 float bias) {
-  CompositionModule entry{module->name(),
-                          module->manifest.version,
-                          module->manifest.digest,
-                          module->dir,
-                          enabled,
-                          bias};
+  CompositionModule entry{
+      module->name(), module->manifest.version, module->manifest.digest, module->dir, enabled, bias,
+      module->lambda};
   std::erase(target->revoked, entry.name);
   const auto aside = target->set_aside.find(entry.name);
   if (aside != target->set_aside.end() && aside->second == entry.digest)
@@ -147,8 +170,10 @@ std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedCo
     const CompositionModule* before = from.composition.find(entry.name);
     if (before == nullptr || before->digest != entry.digest) continue;
     const Module* was = find_module(from, entry.name);
-    if (was == nullptr || was == find_module(to, entry.name) || !shut_out(*was)) continue;
-    out.push_back({ChangeAction::kRestart, entry.name, "its library was in quarantine"});
+    if (was == nullptr || was == find_module(to, entry.name)) continue;
+    if (auto reason = restart_reason(*was)) {
+      out.push_back({ChangeAction::kRestart, entry.name, std::move(*reason)});
+    }
   }
   return out;
 }
@@ -208,7 +233,7 @@ bool same_wish(const CompositionSpec& spec, const Composition& composition) {
   return std::equal(spec.modules.begin(), spec.modules.end(), composition.modules.begin(),
                     composition.modules.end(), [](const auto& wish, const CompositionModule& is) {
                       return wish.path == is.path && wish.enabled == is.enabled &&
-                             wish.bias == is.bias;
+                             wish.bias == is.bias && same_blend(wish.lambda, is.lambda);
                     });
 }
 

@@ -46,7 +46,8 @@ void set_aside_missing(const Composition& before, LoadedComposition* next);
 std::vector<ChangeItem> difference(const Composition& from, const Composition& to);
 /// The same of what is loaded: a module that was revoked and is let in again is told as such, one
 /// that was withdrawn by revocation as `revoke`, and one whose library was shut out for crashing
-/// and is now a new one of the same content as `restart`.
+/// and is now a new one of the same content as `restart`, and so is an assembly whose parents were
+/// changed on disk meanwhile and are what they were.
 std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedComposition& to);
 /// Modules that are loaded and not used, by name.
 std::vector<std::string> disabled_modules(const Composition& composition);

@@ -115,9 +115,9 @@ struct Registry::Impl {
   Answers make(std::span<const WaitingEdit> waiting);
 
   /// The loader, for a daemon that serves already: in the background (background.h).
-  Result<std::shared_ptr<const Module>> load_beside_streams(const std::string& dir, Job* job);
+  Result<std::shared_ptr<const Module>> load_beside_streams(const WantedModule& wanted, Job* job);
   /// The same of several, side by side; in their order. Current ones are not kept alive.
-  std::vector<Result<FoundModule>> find_modules(const std::vector<std::string>& paths,
+  std::vector<Result<FoundModule>> find_modules(const std::vector<WantedModule>& wanted,
                                                 const CurrentModules& current, Job* job);
   /// Loads what `spec` wishes. Refusals are collected; entries that failed are left out.
   Preparation prepare(const CompositionSpec& spec, Job* job, std::vector<Status>* refusals);
@@ -130,6 +130,7 @@ struct Registry::Impl {
   static Status check_unasked(const LoadedComposition& now, const Manifest& manifest,
                               const LoadArgs& args);
   Result<ChangeReport> make(const LoadArgs& args, const Running& running);
+  Result<ChangeReport> make(const BlendArgs& args, const Running& running);
   Result<ChangeReport> make(const ApplyArgs& args, const Running& running);
   Result<ChangeReport> make(const RollbackArgs& args, const Running& running);
   PlanReport plan(const CompositionSpec& spec);

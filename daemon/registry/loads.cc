@@ -1,4 +1,4 @@
-// Changes that load modules: load, apply, rollback.
+// Changes that load modules: load, apply, rollback (blend is in blend.cc).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -27,27 +27,26 @@ Status check_name(const LoadArgs& args, const std::string& name, const Change& c
 
 }  // namespace
 
-Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(const std::string& dir,
-                                                                          Job* job) {
+Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(
+    const WantedModule& wanted, Job* job) {
   const BackgroundScope background;
-  return options.loader->load(dir, job);
+  return options.loader->load(wanted.path, job, wanted.lambda);
 }
 
-std::vector<Result<FoundModule>> Registry::Impl::find_modules(const std::vector<std::string>& paths,
-                                                              const CurrentModules& current,
-                                                              Job* job) {
-  const auto find = [&, job](const std::string& path) -> Result<FoundModule> {
-    const Result<std::string> dir = normal_module_path(path);
+std::vector<Result<FoundModule>> Registry::Impl::find_modules(
+    const std::vector<WantedModule>& wanted, const CurrentModules& current, Job* job) {
+  const auto find = [&, job](const WantedModule& one) -> Result<FoundModule> {
+    const Result<std::string> dir = normal_module_path(one.path);
     if (!dir.ok()) return dir.status();
-    const Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, job);
+    const auto module = load_beside_streams({*dir, one.lambda}, job);
     if (!module.ok()) return module.status();
     return FoundModule(*module, current);
   };
   std::vector<std::future<Result<FoundModule>>> pending;
-  for (const std::string& path : paths) {
+  for (const WantedModule& one : wanted) {
     auto promise = std::make_shared<std::promise<Result<FoundModule>>>();
     pending.push_back(promise->get_future());
-    loaders.post([find, path] { return find(path); },
+    loaders.post([find, one] { return find(one); },
                  [promise](Result<FoundModule> found) { promise->set_value(std::move(found)); });
   }
   std::vector<Result<FoundModule>> out;
@@ -57,9 +56,11 @@ std::vector<Result<FoundModule>> Registry::Impl::find_modules(const std::vector<
 
 Preparation Registry::Impl::prepare(const CompositionSpec& spec, Job* job,
                                     std::vector<Status>* refusals) {
-  std::vector<std::string> paths;
-  for (const CompositionSpec::ModuleSpec& wish : spec.modules) paths.push_back(wish.path);
-  auto modules = find_modules(paths, CurrentModules(current().loaded), job);
+  std::vector<WantedModule> wanted;
+  for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
+    wanted.push_back({wish.path, wish.lambda});
+  }
+  auto modules = find_modules(wanted, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), spec.top_k);
   for (size_t i = 0; i < modules.size(); ++i) {
     const CompositionSpec::ModuleSpec& wish = spec.modules[i];
@@ -99,9 +100,11 @@ Status check_recorded(const CompositionModule& wanted, const FoundModule& found)
 
 Result<Preparation> Registry::Impl::prepare(const EpochRecord& record, Job* job) {
   CHIMERA_RETURN_IF_ERROR(check_record(record, options.loader->fingerprint(), current().loaded));
-  std::vector<std::string> paths;
-  for (const CompositionModule& wanted : record.composition.modules) paths.push_back(wanted.path);
-  auto modules = find_modules(paths, CurrentModules(current().loaded), job);
+  std::vector<WantedModule> all;
+  for (const CompositionModule& wanted : record.composition.modules) {
+    all.push_back({wanted.path, wanted.lambda});
+  }
+  auto modules = find_modules(all, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), record.composition.top_k);
   std::vector<Status> refusals;
   for (size_t i = 0; i < modules.size(); ++i) {
@@ -161,7 +164,7 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   if (const Result<Manifest> manifest = read_manifest(*dir); manifest.ok()) {
     CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, *manifest, args));
   }
-  Result<std::shared_ptr<const Module>> module = load_beside_streams(*dir, running.job.get());
+  Result<std::shared_ptr<const Module>> module = load_beside_streams({*dir, {}}, running.job.get());
   if (!module.ok()) return module.status();
   const Manifest manifest = (*module)->manifest;
   CHIMERA_RETURN_IF_ERROR(check_name(args, manifest.name, *running.change));

@@ -10,6 +10,7 @@
 
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
+#include "experts/kinds/assembly_module.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/lora.h"
 #include "experts/library/backend.h"
@@ -58,8 +59,19 @@ Status check_outline(const std::string& dir, const Manifest& manifest, const Mod
       return check_module_fit(manifest, config, fingerprint);
     case ModuleKind::kLora:
       return check_lora_outline(dir, manifest, config, fingerprint);
+    case ModuleKind::kAssembly:
+      break;  // has an outline of its own: outline_assembly
   }
   return {Code::kInternal, dir + ": a module kind without an outline"};
+}
+
+/// Whether load() with `lambda` would make the same of the same files.
+bool made_the_same(const Module& module, const Lambdas& lambda) {
+  if (module.assembly == nullptr) return lambda.empty();
+  const Lambdas& recipes = module.assembly->lambdas();
+  const auto wanted = complete_lambdas(module.assembly->recipe(), recipes, lambda);
+  if (!wanted.ok() || !module.assembly->check_unchanged().ok()) return false;
+  return *wanted == (module.lambda.empty() ? recipes : module.lambda);
 }
 
 template <class T>
@@ -85,7 +97,8 @@ LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job) {
+Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job,
+                                                         const Lambdas& lambda) {
   Result<Manifest> read = read_manifest(dir);
   if (!read.ok()) return read.status();
   if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *read));
@@ -96,12 +109,14 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
                                {"version", manifest->version},
                                {"dir", dir},
                                {"digest", manifest->digest}});
-  if (auto module = reusable(dir, *manifest, stamps)) {
+  if (auto module = reusable(dir, *manifest, stamps, lambda)) {
     log::debug("load_known", {{"module", manifest->name}});
     return module;
   }
   if (job != nullptr) job->begin(manifest);
-  Result<std::shared_ptr<const Module>> module = load_new(dir, *manifest, job);
+  Result<std::shared_ptr<const Module>> module = load_new(
+      *manifest, module_size(dir, *manifest, info_), 2,
+      [&] { return load_module(dir, info_, lambda); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
@@ -111,51 +126,87 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
   return module;
 }
 
-Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir) const {
+Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
+                                                          const Lambdas& lambda, Job* job) {
+  CHIMERA_RETURN_IF_ERROR(from.source->check_unchanged());
+  const Result<AssemblyPlan> plan = from.source->plan(lambda);
+  if (!plan.ok()) return plan.status();
+  const auto manifest = std::make_shared<const Manifest>(from.manifest);
+  if (job != nullptr) job->begin(manifest);
+  Result<std::shared_ptr<const Module>> module = load_new(
+      *manifest, assembled_size(*plan, info_), 1,
+      [&] { return blend_module(from.source, from.manifest, from.dir, lambda, info_); }, job);
+  if (job != nullptr) job->end(manifest.get());
+  return module;
+}
+
+Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
+                                                    const Lambdas& lambda) const {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
   CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &*manifest));
-  auto loaded = reusable(dir, *manifest, stamps_of(dir, *manifest));
+  auto loaded = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
+  if (manifest->assembly) {
+    return outline_assembly(dir, std::move(*manifest), std::move(loaded), lambda);
+  }
+  if (!lambda.empty()) return no_parents(*manifest);
   if (loaded == nullptr) {
     CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
   }
   const Result<ModuleSize> size = module_size(dir, *manifest, info_);
   if (!size.ok()) return size.status();
-  return Outline{std::move(*manifest), *size, std::move(loaded)};
+  return Outline{std::move(*manifest), *size, std::move(loaded), {}};
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::read(const std::string& dir,
-                                                         const Manifest& manifest, Job* job) {
+Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(const std::string& dir,
+                                                             Manifest manifest,
+                                                             std::shared_ptr<const Module> loaded,
+                                                             const Lambdas& lambda) const {
+  const auto source = AssemblySource::open(dir, manifest);
+  if (!source.ok()) return source.status().with_context("module " + manifest.name);
+  CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, manifest, info_));
+  auto wanted = complete_lambdas((*source)->recipe(), (*source)->lambdas(), lambda);
+  if (!wanted.ok()) return wanted.status().with_context("module " + manifest.name);
+  const Result<AssemblyPlan> plan = (*source)->plan(*wanted);
+  if (!plan.ok()) return plan.status();
+  if (*wanted == (*source)->lambdas()) wanted->clear();
+  return Outline{std::move(manifest), assembled_size(*plan, info_), std::move(loaded),
+                 std::move(*wanted)};
+}
+
+Result<std::shared_ptr<const Module>> ModuleLoader::read(const Manifest& manifest, const Make& make,
+                                                         Job* job) {
   const bool alone = manifest.library && manifest.library->isolation == Isolation::kInProcess;
   const ReadingTurn turn(&reading_, alone);
   const ProgressScope counted(job == nullptr ? nullptr : job->progress());
-  Result<std::shared_ptr<const Module>> module = load_module(dir, info_);
+  Result<std::shared_ptr<const Module>> module = make();
   // What was left in the middle fails in ways of its own.
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
   return module;
 }
 
-Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const std::string& dir,
-                                                             const Manifest& manifest, Job* job) {
+Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& manifest,
+                                                             const Result<ModuleSize>& sized,
+                                                             int read_times, const Make& make,
+                                                             Job* job) {
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
-  Result<ModuleSize> size = module_size(dir, manifest, info_);
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
-  if (!size.ok()) size = ModuleSize{};
-  auto loading = places_.take(manifest, size->loading, job);
+  const ModuleSize size = sized.ok() ? *sized : ModuleSize{};
+  auto loading = places_.take(manifest, size.loading, job);
   if (!loading.ok()) return loading.status();
   Ledger::Place& place = (*loading)->place;
   const auto start = Clock::now();
   if (job != nullptr) {
-    job->progress()->expect(2 * size->files);
+    job->progress()->expect(static_cast<uint64_t>(read_times) * size.files);
     job->enter(JobPhase::kReading);
   }
-  Result<std::shared_ptr<const Module>> loaded = read(dir, manifest, job);
+  Result<std::shared_ptr<const Module>> loaded = read(manifest, make, job);
   log::debug("load_payload", {{"module", manifest.name},
                               {"ms", ms_since(start)},
                               {"result", code_name(loaded.status().code())}});
   if (!loaded.ok()) return loaded.status();
-  place.correct(std::max(size->resident, (*loaded)->resident_bytes()));
+  place.correct(std::max(size.resident, (*loaded)->resident_bytes()));
   auto counted = std::make_shared<Counted>(Counted{std::move(place), std::move(*loaded)});
   const std::shared_ptr<const Module> module(counted, counted->module.get());
   if (job != nullptr) job->enter(JobPhase::kProbing);
@@ -180,11 +231,13 @@ std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
 
 std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
                                                      const Manifest& manifest,
-                                                     const std::vector<Stamp>& stamps) const {
+                                                     const std::vector<Stamp>& stamps,
+                                                     const Lambdas& lambda) const {
   const MutexLock lock(mutex_);
   for (const Known& known : known_) {
     if (known.dir != dir || known.digest != manifest.digest || known.stamps != stamps) continue;
     auto module = known.module.lock();
+    if (module != nullptr && !made_the_same(*module, lambda)) continue;
     // The code of a library in quarantine is not started again; a new object may be, or is refused
     // with the reason.
     const bool shut_out = module != nullptr && module->library != nullptr &&
@@ -205,7 +258,8 @@ void ModuleLoader::remember(const std::string& dir, const std::shared_ptr<const 
 Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
   // load_module compared the digests of the very bytes in use with the manifest, so its digest
   // stands for the content; backbone and precision are this process's own.
-  const std::string& digest = module->manifest.digest;
+  std::string digest = module->manifest.digest;
+  if (!module->lambda.empty()) digest += " " + lambdas_text(module->lambda);
   const auto passed = [&] {
     const MutexLock lock(mutex_);
     const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
@@ -263,7 +317,7 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   Composition alone;
   alone.backbone_fingerprint = model_.fingerprint;
   alone.modules.push_back(
-      {manifest.name, manifest.version, manifest.digest, module->dir, true, 0.0f});
+      {manifest.name, manifest.version, manifest.digest, module->dir, true, 0.0f, module->lambda});
   const auto table = builder_.build(0, alone, std::span(&module, 1));
   if (!table.ok()) return table.status();
 
@@ -276,7 +330,9 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
                 (first->why.empty() ? "" : ": " + first->why),
             "Its weights overflow on this backbone; load a corrected version"};
   }
-  if (std::chrono::steady_clock::now() - start < kCheapProbe) {
+  // Of a blend it is left out: its parents were repeatable, and a knob is to be quick.
+  const bool cheap = std::chrono::steady_clock::now() - start < kCheapProbe;
+  if (cheap && module->lambda.empty()) {
     const Result<ProbeResult> second = probe_score(*model_.backbone, *table, input->tokens);
     if (!second.ok()) return probe_failure(*module, second.status().with_context(context));
     if (second->logits_digest != first->logits_digest) {

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -23,12 +24,19 @@
 #include "daemon/registry/jobs.h"
 #include "daemon/registry/load_places.h"
 #include "daemon/registry/reading_turns.h"
+#include "experts/assembly/source.h"
 #include "experts/kinds/module.h"
 #include "experts/kinds/size.h"
 #include "experts/library/runtime.h"
 #include "router/routing_table.h"
 
 namespace chimera {
+
+/// A module as a composition wants it.
+struct WantedModule {
+  std::string path;
+  Lambdas lambda;  // kind assembly: of its parents; empty: those of its recipe
+};
 
 class ModuleLoader {
  public:
@@ -49,17 +57,30 @@ class ModuleLoader {
   /// what is being loaded beside it is through; it keeps its place there for as long as anybody
   /// keeps the module. `job` is told how far it is and asked whether to go on;
   /// it may be null.
-  Result<std::shared_ptr<const Module>> load(const std::string& dir, Job* job = nullptr);
+  Result<std::shared_ptr<const Module>> load(const std::string& dir, Job* job = nullptr,
+                                             const Lambdas& lambda = {});
+
+  /// What a loaded module of kind assembly is made of; does not keep its experts alive.
+  struct Assembled {
+    std::shared_ptr<const AssemblySource> source;
+    Manifest manifest;
+    std::string dir;
+  };
+  /// load() of that module with the coefficients `lambda`, of all its parents, and without reading
+  /// and verifying again what is open.
+  Result<std::shared_ptr<const Module>> blend(const Assembled& from, const Lambdas& lambda,
+                                              Job* job);
 
   /// What a module is before it is loaded.
   struct Outline {
     Manifest manifest;
     ModuleSize size;
     std::shared_ptr<const Module> loaded;  // not null: load() would give this
+    Lambdas lambda;                        // that it would have; empty: those of its recipe
   };
   /// As far as manifest and headers tell, within milliseconds; `dir` as of load(). What load()
   /// would refuse by these is refused here; digests, numbers and the probe are not looked at.
-  Result<Outline> outline(const std::string& dir) const;
+  Result<Outline> outline(const std::string& dir, const Lambdas& lambda = {}) const;
   /// resource_exhausted when a module of so many bytes would not fit now.
   Status check_room(const Manifest& manifest, uint64_t bytes) const {
     return places_.check(manifest, bytes);
@@ -85,14 +106,19 @@ class ModuleLoader {
 
   static std::vector<Stamp> stamps_of(const std::string& dir, const Manifest& manifest);
   std::shared_ptr<const Module> reusable(const std::string& dir, const Manifest& manifest,
-                                         const std::vector<Stamp>& stamps) const EXCLUDES(mutex_);
+                                         const std::vector<Stamp>& stamps,
+                                         const Lambdas& lambda) const EXCLUDES(mutex_);
   void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
                 std::vector<Stamp> stamps) EXCLUDES(mutex_);
-  /// Loads, counts, probes.
-  Result<std::shared_ptr<const Module>> load_new(const std::string& dir, const Manifest& manifest,
-                                                 Job* job);
-  Result<std::shared_ptr<const Module>> read(const std::string& dir, const Manifest& manifest,
-                                             Job* job);
+  Result<Outline> outline_assembly(const std::string& dir, Manifest manifest,
+                                   std::shared_ptr<const Module> loaded,
+                                   const Lambdas& lambda) const;
+  using Make = std::function<Result<std::shared_ptr<const Module>>()>;
+  /// Loads by `make`, counts, probes. `read_times`: how often every byte of its files is looked at.
+  Result<std::shared_ptr<const Module>> load_new(const Manifest& manifest,
+                                                 const Result<ModuleSize>& size, int read_times,
+                                                 const Make& make, Job* job);
+  Result<std::shared_ptr<const Module>> read(const Manifest& manifest, const Make& make, Job* job);
   Status probe(const std::shared_ptr<const Module>& module) EXCLUDES(mutex_);
   Status run_probe(const std::shared_ptr<const Module>& module);
   Result<ScoreText> probe_input(const Manifest& manifest) const;
@@ -105,7 +131,8 @@ class ModuleLoader {
   LoadPlaces places_;
   mutable Mutex mutex_;
   std::list<Known> known_ GUARDED_BY(mutex_);  // most recent first, bounded
-  // Manifest digests that passed, most recent first, bounded.
+  // What passed, most recent first, bounded: manifest digests, with λ where they are not the
+  // recipe's.
   std::list<std::string> verdicts_ GUARDED_BY(mutex_);
 };
 

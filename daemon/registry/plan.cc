@@ -43,7 +43,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
-    Result<ModuleLoader::Outline> found = options.loader->outline(*dir);
+    Result<ModuleLoader::Outline> found = options.loader->outline(*dir, wish.lambda);
     if (!found.ok()) return found.status();
     const Manifest& manifest = found->manifest;
     if (const CompositionModule* namesake = next.composition.find(manifest.name)) {
@@ -55,8 +55,8 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
       resident += found->size.resident;
     }
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
-    next.composition.modules.push_back(
-        {manifest.name, manifest.version, manifest.digest, *dir, wish.enabled, wish.bias});
+    next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
+                                        wish.enabled, wish.bias, std::move(found->lambda)});
     next.modules.push_back(std::move(found->loaded));
     return {};
   };

@@ -1,6 +1,7 @@
 #include "daemon/registry/registry.h"
 
 #include "daemon/registry/impl.h"
+#include "experts/assembly/source.h"
 
 namespace chimera {
 namespace {
@@ -24,6 +25,12 @@ ModuleStatus describe(const Module& module, ModuleState state) {
   ModuleStatus status = describe(module.manifest, state);
   status.experts = module.expert_count();
   status.resident_bytes = module.resident_bytes();
+  if (module.assembly != nullptr) {
+    const Lambdas& in_force = module.lambda.empty() ? module.assembly->lambdas() : module.lambda;
+    for (const std::string& parent : parent_names(module.assembly->recipe())) {
+      status.lambda.emplace_back(parent, in_force.at(parent));
+    }
+  }
   if (module.library != nullptr) {
     status.library = {module.library->isolation(), module.library->info(),
                       module.library->status()};
@@ -92,6 +99,12 @@ void describe(const EditArgs& args, const Composition&, Change* change) {
   change->kind = Kind::kEdit;
   change->names = {args.name};
 }
+void describe(const BlendArgs& args, const Composition& now, Change* change) {
+  change->kind = Kind::kLoad;
+  change->names = {args.name};
+  const CompositionModule* module = now.find(args.name);
+  if (module != nullptr) change->names.push_back(module->path);
+}
 void describe(const ApplyArgs& args, const Composition&, Change* change) {
   change->kind = Kind::kComposition;
   for (const CompositionSpec::ModuleSpec& module : args.spec.modules) {
@@ -108,6 +121,7 @@ void describe(const RollbackArgs&, const Composition&, Change* change) {
 std::shared_ptr<Job> Registry::Impl::make_job(const ChangeRequest& request, const Running& running,
                                               std::function<void(const JobStatus&)> on_progress) {
   const char* call = std::holds_alternative<LoadArgs>(request)    ? "load"
+                     : std::holds_alternative<BlendArgs>(request) ? "blend"
                      : std::holds_alternative<ApplyArgs>(request) ? "apply"
                                                                   : "rollback";
   std::vector<std::string> modules;

@@ -1,11 +1,11 @@
 // Registry and control plane: which modules are loaded, how compositions follow one another.
 //
-// A change that loads (load, apply, rollback) goes manifests -> load (background, low priority) ->
-// probe -> table built aside -> state written and synced -> published -> acknowledged. Any failure
-// unwinds and the current epoch is untouched: when publishing itself is refused, the record written
-// just before is taken back. It is made to the composition that is current when it ends, whatever
-// it was when the change began. Changes that load nothing do not wait for those that do;
-// change_queue.h says in which order changes are made. A revocation does not queue at all: it
+// A change that loads (load, blend, apply, rollback) goes manifests -> load (background, low
+// priority) -> probe -> table built aside -> state written and synced -> published -> acknowledged.
+// Any failure unwinds and the current epoch is untouched: when publishing itself is refused, the
+// record written just before is taken back. It is made to the composition that is current when it
+// ends, whatever it was when the change began. Changes that load nothing do not wait for those that
+// do; change_queue.h says in which order changes are made. A revocation does not queue at all: it
 // overtakes waiting publications too, and a load of its module that was asked for before it does
 // not bring the module in.
 //
@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,6 +52,8 @@ struct ModuleStatus {
   ModuleKind kind = ModuleKind::kWeights;
   bool enabled = true;
   float bias = 0.0f;
+  /// Kind assembly, once it is made: λ in force of its parents, in the order of the recipe.
+  std::vector<std::pair<std::string, double>> lambda;
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
   std::optional<int64_t> top_k;  // that it was fitted for
@@ -73,12 +76,13 @@ enum class ChangeAction : uint8_t {
   kEnable,
   kDisable,
   kBias,
+  kBlend,  // other coefficients of an assembly's parents
   kReorder,
   kTopK
 };
 inline constexpr auto kChangeActionNames =
     enum_names<ChangeAction>("load", "unload", "revoke", "replace", "restart", "enable", "disable",
-                             "bias", "reorder", "top_k");
+                             "bias", "blend", "reorder", "top_k");
 
 struct ChangeItem {
   ChangeAction action = ChangeAction::kLoad;
@@ -131,6 +135,13 @@ struct EditArgs {
   std::string name;
   ModuleEdit edit;
 };
+/// Other coefficients of the parents of a module of kind assembly. Those that `lambda` does not
+/// name keep theirs, the base has what is missing (complete_lambdas).
+struct BlendArgs {
+  std::string name;
+  std::map<std::string, double> lambda;
+  InFlight in_flight = InFlight::kPin;
+};
 struct ApplyArgs {
   CompositionSpec spec;
   InFlight in_flight = InFlight::kPin;
@@ -143,8 +154,8 @@ struct ApplyArgs {
 struct RollbackArgs {
   std::optional<uint64_t> epoch;
 };
-using ChangeRequest =
-    std::variant<LoadArgs, UnloadArgs, UnloadFromArgs, EditArgs, ApplyArgs, RollbackArgs>;
+using ChangeRequest = std::variant<LoadArgs, UnloadArgs, UnloadFromArgs, EditArgs, BlendArgs,
+                                   ApplyArgs, RollbackArgs>;
 
 /// Who asks for a change, as far as the registry needs to know.
 struct Asker {
@@ -194,6 +205,9 @@ class Registry {
   }
   Result<ChangeReport> set_bias(const std::string& name, float value) {
     return change(EditArgs{name, {std::nullopt, value}});
+  }
+  Result<ChangeReport> blend(const std::string& name, const std::map<std::string, double>& lambda) {
+    return change(BlendArgs{name, lambda});
   }
   Result<ChangeReport> apply(const CompositionSpec& spec, InFlight in_flight) {
     return change(ApplyArgs{spec, in_flight, nullptr});

@@ -23,14 +23,18 @@ uint32_t crc32c(std::string_view bytes) {
 Json to_json(const Composition& composition) {
   Json modules = Json::array();
   for (const CompositionModule& m : composition.modules) {
-    modules.push_back({{"name", m.name},
-                       {"version", m.version},
-                       {"digest", m.digest},
-                       {"path", m.path},
-                       {"enabled", m.enabled},
-                       // As the shortest decimal that gives the same float back: the digest of
-                       // the composition must survive the round trip.
-                       {"bias", fmt::format("{}", m.bias)}});
+    Json module = {{"name", m.name},
+                   {"version", m.version},
+                   {"digest", m.digest},
+                   {"path", m.path},
+                   {"enabled", m.enabled},
+                   // As the shortest decimal that gives the same float back: the digest of
+                   // the composition must survive the round trip.
+                   {"bias", fmt::format("{}", m.bias)}};
+    for (const auto& [parent, value] : m.lambda) {
+      module["lambda"][parent] = fmt::format("{}", value);
+    }
+    modules.push_back(std::move(module));
   }
   Json out = {{"backbone", composition.backbone_fingerprint}, {"modules", std::move(modules)}};
   if (composition.top_k) out["top_k"] = *composition.top_k;
@@ -53,11 +57,24 @@ bool take(const Json& object, const char* key, uint64_t& out) {
   out = number.value_or(0);
   return number.has_value();
 }
-bool take(const Json& object, const char* key, float& out) {
-  std::string text;
-  if (!take(object, key, text)) return false;
+/// All of `text` as a number.
+template <class T>
+bool number_of(const std::string& text, T& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
   return error == std::errc() && end == text.data() + text.size();
+}
+bool take(const Json& object, const char* key, float& out) {
+  std::string text;
+  return take(object, key, text) && number_of(text, out);
+}
+
+bool take_lambda(const Json& object, std::map<std::string, double>& out) {
+  if (object.is_null()) return true;
+  if (!object.is_object()) return false;
+  for (const auto& [parent, value] : object.items()) {
+    if (value.string() == nullptr || !number_of(*value.string(), out[parent])) return false;
+  }
+  return true;
 }
 
 bool take_names(const Json& list, std::vector<std::string>& out) {
@@ -89,7 +106,8 @@ bool take_composition(const Json& in, Composition& out) {
     CompositionModule& module = out.modules.emplace_back();
     if (!take(m, "name", module.name) || !take(m, "version", module.version) ||
         !take(m, "digest", module.digest) || !take(m, "path", module.path) ||
-        !take(m, "enabled", module.enabled) || !take(m, "bias", module.bias)) {
+        !take(m, "enabled", module.enabled) || !take(m, "bias", module.bias) ||
+        !take_lambda(m["lambda"], module.lambda)) {
       return false;
     }
   }

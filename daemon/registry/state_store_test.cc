@@ -88,6 +88,8 @@ TEST_F(StateStoreTest, RemembersExactly) {
   EpochRecord first = record(1, "legal");
   first.composition.top_k.reset();
   first.composition.modules.push_back({"bio", "2", "sha256:22", "/p\"q\n", false, -1.0f / 3.0f});
+  first.composition.modules[0].lambda = {{"legal-a", 1.0 - 1.0 / 3.0},
+                                         {"../legal \"b\"", 1.0 / 3.0}};
   {
     const auto store = open();
     ASSERT_TRUE(store->append(first).ok());
