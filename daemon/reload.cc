@@ -16,7 +16,8 @@ bool same_composition(const CompositionSpec& x, const CompositionSpec& y) {
                                           y.modules.end(), [](const auto& one, const auto& other) {
                                             return one.path == other.path &&
                                                    one.enabled == other.enabled &&
-                                                   one.bias == other.bias;
+                                                   one.bias == other.bias &&
+                                                   one.lambda == other.lambda;
                                           });
 }
 

@@ -61,6 +61,8 @@ void add_score_command(std::vector<Command>& commands);
 void add_listing_commands(std::vector<Command>& commands);
 /// load, unload, revoke, enable, disable, bias, plan, apply, rollback (control.cc).
 void add_control_commands(std::vector<Command>& commands);
+/// blend (blend.cc).
+void add_blend_command(std::vector<Command>& commands);
 /// jobs (job.cc).
 void add_job_commands(std::vector<Command>& commands);
 /// routing, requests, cancel, stats, health, info, drain, shutdown (status.cc).

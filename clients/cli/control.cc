@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "change.h"
 #include "commands.h"
 #include "composition_file.h"
 #include "job.h"
@@ -71,7 +72,8 @@ void show_job(const Output& out, const std::string& job) {
       fmt::format("{}  `chimera jobs` shows how far it is, `chimera cancel {}` ends it", job, job));
 }
 
-/// The same of a change that loads.
+}  // namespace
+
 Outcome show_load(const Invocation& run, const wire::Call& call, const wire::Waiting& waiting) {
   const auto answer = wait_for(run, call, waiting);
   if (const auto* error = std::get_if<Error>(&answer)) return *error;
@@ -86,16 +88,25 @@ Outcome show_load(const Invocation& run, const wire::Call& call, const wire::Wai
   return 0;
 }
 
-std::string absolute(const std::string& path) {
-  std::error_code failed;
-  const auto full = std::filesystem::absolute(path, failed);
-  return failed ? path : full.lexically_normal().string();
-}
-
 std::variant<bool, Error> wants_restart(const po::variables_map& options) {
   const auto& in_flight = options["in-flight"].as<std::string>();
   if (in_flight == "pin" || in_flight == "restart") return in_flight == "restart";
   return bad_usage("--in-flight: " + in_flight + " (expected pin or restart)", "");
+}
+
+void add_change_options(po::options_description& options) {
+  options.add_options()("in-flight",
+                        po::value<std::string>()->default_value("pin")->value_name("pin|restart"),
+                        "generations in progress stay on their table, or move to the new one");
+  add_waiting_options(options);
+}
+
+namespace {
+
+std::string absolute(const std::string& path) {
+  std::error_code failed;
+  const auto full = std::filesystem::absolute(path, failed);
+  return failed ? path : full.lexically_normal().string();
 }
 
 Outcome load(const Invocation& run) {
@@ -196,24 +207,13 @@ Outcome rollback(const Invocation& run) {
   return show_load(run, call, call.waiting);
 }
 
-void add_in_flight(po::options_description& options) {
-  options.add_options()("in-flight",
-                        po::value<std::string>()->default_value("pin")->value_name("pin|restart"),
-                        "generations in progress stay on their table, or move to the new one");
-}
-
-void add_apply_options(po::options_description& options) {
-  add_in_flight(options);
-  add_waiting_options(options);
-}
-
 void add_load_options(po::options_description& options) {
   auto add = options.add_options();
   add("name", po::value<std::string>()->value_name("NAME"), "must be the name in its module.yaml");
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
-  add_apply_options(options);
+  add_change_options(options);
 }
 
 }  // namespace
@@ -257,7 +257,7 @@ void add_control_commands(std::vector<Command>& commands) {
                       },
                       plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,
-                      add_apply_options, apply});
+                      add_change_options, apply});
   commands.push_back({"rollback", "[EPOCH] [options]", "back to an epoch's composition, or a step",
                       0, 1, add_waiting_options, rollback});
 }

@@ -21,6 +21,15 @@ void show_kept_libraries(const Invocation& run, const Json& kept) {
                   kept.size(), kept.size() == 1 ? "y" : "ies", human_bytes(bytes)));
 }
 
+/// "legal-a 0.4, legal-b 0.6": what an assembly is made of; "" of other modules.
+std::string parents_of(const Json& lambda) {
+  std::string text;
+  for (const auto& [parent, value] : lambda.items()) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", parent, fixed(value));
+  }
+  return text;
+}
+
 /// How a module fares whose experts are code.
 void show_library(const Output& out, const std::string& name, const Json& library) {
   if (!library.is_object()) return;
@@ -63,6 +72,8 @@ Outcome modules(const Invocation& run) {
   run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
                 {3, 4, 5});
   for (const Json& m : event->body["modules"]) {
+    const std::string parents = parents_of(m["lambda"]);
+    if (!parents.empty()) run.out.line(m.value("name", "") + ": " + parents);
     show_library(run.out, m.value("name", ""), m["library"]);
   }
   show_kept_libraries(run, event->body["kept_libraries"]);
@@ -76,6 +87,7 @@ std::string describe_modules(const Json& record) {
     const double bias = module.value("bias", 0.0);
     text += (text.empty() ? "" : ", ") + module.value("name", "") + " " +
             module.value("version", "") + (bias != 0.0 ? fmt::format(" bias {:g}", bias) : "") +
+            (module.contains("lambda") ? " (" + parents_of(module["lambda"]) + ")" : "") +
             (module.value("enabled", true) ? "" : " (disabled)");
   }
   std::string revoked;

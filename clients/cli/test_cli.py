@@ -385,6 +385,8 @@ class CliTest(scripted.Scripted):
                 (["enable", "a"], {"name": "a"}), (["disable", "a"], {"name": "a"}),
                 (["load", "/m", "--enabled", "--detach"],
                  {"path": "/m", "enabled": True, "in_flight": "pin", **waits, "detach": True}),
+                (["blend", "a", "b=0.25", "../c=-1e-3"],
+                 {"name": "a", "lambda": {"b": 0.25, "../c": -0.001}, "in_flight": "pin", **waits}),
                 (["bias", "a", "-0.5"], {"name": "a", "value": -0.5}), (["rollback"], waits),
                 (["rollback", "4"], {"epoch": 4, **waits}), (["drain", "--timeout", "3"], {"timeout_ms": 3000}),
                 (["shutdown"], {}), (["stats"], {})):

@@ -38,7 +38,7 @@ class ExitTest(scripted.Scripted):
         composition = self.path("c.yaml", "modules: []\n")
         arguments = {
             "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "load": ["/m"], "unload": ["a"],
-            "revoke": ["a"], "bias": ["a", "1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
+            "revoke": ["a"], "bias": ["a", "1"], "blend": ["a", "b=1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
             "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"], "top": ["--once", "--interval", "0.05"],
         }
         listed = subprocess.run([scripted.CHIMERA, "--help"], capture_output=True, text=True, check=True).stdout

@@ -45,6 +45,7 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"epochs", Endpoint::kControl, "lists live and past epochs"},
     {"routing", Endpoint::kControl, "tells how tokens were spread over experts"},
     {"bias", Endpoint::kControl, "sets a module's bias at the gate"},
+    {"blend", Endpoint::kControl, "sets how much of each parent is in a module of kind assembly"},
     {"enable", Endpoint::kControl, "uses a module that is loaded and disabled"},
     {"disable", Endpoint::kControl, "keeps a module loaded and unused"},
     {"requests", Endpoint::kControl, "lists the requests in progress"},
@@ -195,6 +196,16 @@ template <class V>
 void describe(V& v, Bias& c) {
   v.label(range::name, c.name, "of the module");
   v.required(range::value, c.value, "added to its logits at the gate");
+}
+template <class V>
+void describe(V& v, Blend& c) {
+  v.label(range::name, c.name, "of the module");
+  v.weights(
+      range::lambda, kMaxParents, c.lambda,
+      "the coefficients of parents; the others keep theirs, the base has what is missing to 1");
+  v.choice("in_flight", {"pin", "restart"}, c.restart,
+           "whether streams finish where they are or move along");
+  describe_waiting(v, c.waiting);
 }
 template <class V>
 void describe(V&, Requests&) {}

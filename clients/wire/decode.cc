@@ -129,6 +129,10 @@ class Decoder {
               std::string_view) {
     fields_.map(range, most, out);
   }
+  void weights(const RealRange& range, size_t most, std::map<std::string, double>& out,
+               std::string_view) {
+    fields_.weights(range, most, out);
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool& second,
               std::string_view) {
     second = fields_.choice(name, choices) == size_t{1};

@@ -124,6 +124,16 @@ class Describer {
     add(range.name, fmt::format("at most {}: token id, as a text, to {}", most, show(range)),
         schema, "none", meaning);
   }
+  void weights(const RealRange& range, size_t most, const std::map<std::string, double>&,
+               std::string_view meaning) {
+    const Json schema = {{"type", "object"},
+                         {"minProperties", 1},
+                         {"maxProperties", most},
+                         {"propertyNames", Json{{"minLength", 1}}},
+                         {"additionalProperties", bounded_real(range)}};
+    require(range.name, fmt::format("1 to {}: name, as a text, to {}", most, show(range)), schema,
+            meaning);
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool second,
               std::string_view meaning) {
     Json values = Json::array();

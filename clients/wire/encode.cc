@@ -108,6 +108,10 @@ class Encoder {
     for (const auto& [id, bias] : value) biases[std::to_string(id)] = bias;
     set(range.name, biases);
   }
+  void weights(const RealRange& range, size_t, const std::map<std::string, double>& value,
+               std::string_view) {
+    set(range.name, Json(value));
+  }
   void choice(std::string_view name, std::initializer_list<const char*> choices, bool second,
               std::string_view) {
     set(name, choices.begin()[second ? 1 : 0]);

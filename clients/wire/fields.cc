@@ -144,6 +144,24 @@ void Fields::map(const RealRange& range, std::map<std::string, double>& out) {
   }
 }
 
+void Fields::weights(const RealRange& range, size_t max_count, std::map<std::string, double>& out) {
+  const Json* values = object(range.name, kRequired);
+  if (values == nullptr) return;
+  if (values->empty() || values->size() > max_count) {
+    return reader_.bad(range.name, field_value(*values), fmt::format("1 to {} names", max_count));
+  }
+  for (const auto& [key, value] : values->items()) {
+    if (!is_module_key(key)) {
+      fail(fmt::format("{}: key {} (expected a name)", reader_.path_of(range.name), quote(key)));
+      continue;
+    }
+    double number = 0;
+    if (reader_.read(field_value(value), fmt::format("{}.{}", range.name, key), range, number)) {
+      out.emplace(key, number);
+    }
+  }
+}
+
 void Fields::map(const RealRange& range, size_t max_count, std::map<int32_t, double>& out) {
   const Json* values = object(range.name);
   if (values == nullptr) return;

@@ -62,6 +62,8 @@ class Fields {
             std::vector<std::string>& out);
   /// Object of name -> real.
   void map(const RealRange& range, std::map<std::string, double>& out);
+  /// Object of at least one name -> real; required.
+  void weights(const RealRange& range, size_t max_count, std::map<std::string, double>& out);
   /// Object of token id, in decimal -> real; at most `max_count`.
   void map(const RealRange& range, size_t max_count, std::map<int32_t, double>& out);
   /// One of the spellings in `choices`; index into it.

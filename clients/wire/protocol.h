@@ -171,6 +171,13 @@ struct Bias {
   std::string name;
   double value = 0.0;
 };
+/// Other coefficients of the parents of an assembly, by their names.
+struct Blend {
+  std::string name;
+  std::map<std::string, double> lambda{};
+  bool restart = false;  // in_flight: restart
+  Waiting waiting{};
+};
 struct Stats {};
 /// The record of control calls and refusals, oldest first.
 struct Audit {
@@ -189,8 +196,8 @@ struct Shutdown {};
 
 using Call =
     std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules, Load,
-                 Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Enable, Disable,
-                 Requests, CancelAny, Stats, Audit, Usage, Drain, Shutdown>;
+                 Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Enable,
+                 Disable, Requests, CancelAny, Stats, Audit, Usage, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

@@ -47,6 +47,7 @@ inline constexpr std::array<CallRule, wire::kCalls.size()> kCallRules{{
     {"epochs", wire::Endpoint::kControl, kToSee},
     {"routing", wire::Endpoint::kControl, kToSee},
     {"bias", wire::Endpoint::kControl, kToChange, true},
+    {"blend", wire::Endpoint::kControl, kToChange, true},
     {"enable", wire::Endpoint::kControl, kToChange, true},
     {"disable", wire::Endpoint::kControl, kToChange, true},
     {"requests", wire::Endpoint::kControl, kToSee},

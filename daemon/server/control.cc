@@ -190,6 +190,14 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call) {
   });
 }
 
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Blend call) {
+  context.changes.post(live, [&context, live, call = std::move(call)] {
+    ask(context, live,
+        {"blend", call.name, BlendArgs{call.name, call.lambda, in_flight(call.restart)}},
+        call.waiting);
+  });
+}
+
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
     ask(context, live, {"enable", call.name, EditArgs{call.name, {true, std::nullopt}}});

@@ -102,6 +102,7 @@ Json to_json(const ModuleStatus& module) {
               {"resident_bytes", module.resident_bytes},
               {"state", state_of(module)}};
   if (!module.path.empty()) out["path"] = module.path;
+  for (const auto& [parent, value] : module.lambda) out["lambda"][parent] = value;
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.job) out["job"] = to_json(*module.job);
   if (module.library) out["library"] = library_json(*module.library);
@@ -129,11 +130,13 @@ Json to_json(const EpochInfo& epoch) {
 Json to_json(const EpochRecord& record) {
   Json modules = Json::array();
   for (const CompositionModule& module : record.composition.modules) {
-    modules.push_back({{"name", module.name},
-                       {"version", module.version},
-                       {"path", module.path},
-                       {"enabled", module.enabled},
-                       {"bias", module.bias}});
+    Json entry = {{"name", module.name},
+                  {"version", module.version},
+                  {"path", module.path},
+                  {"enabled", module.enabled},
+                  {"bias", module.bias}};
+    if (!module.lambda.empty()) entry["lambda"] = module.lambda;
+    modules.push_back(std::move(entry));
   }
   Json out = {{"epoch", record.epoch},
               {"time", record.time},

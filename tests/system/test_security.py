@@ -190,7 +190,7 @@ CALLS = {  # a request for each call that would do something, or be refused for 
     "score": {"tokens": [1, 2]}, "tokenize": {"text": "a"}, "detokenize": {"tokens": [1]},
     "cancel": {"target": "x"}, "load": {"path": "/nowhere"}, "unload": {"name": "x"},
     "revoke": {"name": "x"}, "plan": {"composition": {}}, "apply": {"composition": {}},
-    "bias": {"name": "x", "value": 1}, "enable": {"name": "x"}, "disable": {"name": "x"},
+    "bias": {"name": "x", "value": 1}, "blend": {"name": "x", "lambda": {"y": 1}}, "enable": {"name": "x"}, "disable": {"name": "x"},
     "drain": {"timeout_ms": 0},
 }
 

@@ -22,17 +22,17 @@ struct Offer {
 // `generate` and `chat` have /v1/completions; `cancel` is to close the connection; `drain` and
 // `shutdown` are for who runs the daemon.
 constexpr std::array kOffers = {
-    Offer{"info", "GET", Right::kObserve},         Offer{"health", "GET", Right::kObserve},
-    Offer{"modules", "GET", Right::kObserve},      Offer{"epochs", "GET", Right::kObserve},
-    Offer{"routing", "GET", Right::kObserve},      Offer{"stats", "GET", Right::kObserve},
-    Offer{"requests", "GET", Right::kObserve},     Offer{"usage", "GET", Right::kObserve},
-    Offer{"plan", "POST", Right::kObserve},        Offer{"load", "POST", Right::kChange},
-    Offer{"unload", "POST", Right::kChange},       Offer{"revoke", "POST", Right::kChange},
-    Offer{"apply", "POST", Right::kChange},        Offer{"rollback", "POST", Right::kChange},
-    Offer{"bias", "POST", Right::kChange},         Offer{"enable", "POST", Right::kChange},
-    Offer{"disable", "POST", Right::kChange},      Offer{"routing", "POST", Right::kChange},
-    Offer{"score", "POST", Right::kGenerate},      Offer{"tokenize", "POST", Right::kGenerate},
-    Offer{"detokenize", "POST", Right::kGenerate},
+    Offer{"info", "GET", Right::kObserve},       Offer{"health", "GET", Right::kObserve},
+    Offer{"modules", "GET", Right::kObserve},    Offer{"epochs", "GET", Right::kObserve},
+    Offer{"routing", "GET", Right::kObserve},    Offer{"stats", "GET", Right::kObserve},
+    Offer{"requests", "GET", Right::kObserve},   Offer{"usage", "GET", Right::kObserve},
+    Offer{"plan", "POST", Right::kObserve},      Offer{"load", "POST", Right::kChange},
+    Offer{"unload", "POST", Right::kChange},     Offer{"revoke", "POST", Right::kChange},
+    Offer{"apply", "POST", Right::kChange},      Offer{"rollback", "POST", Right::kChange},
+    Offer{"bias", "POST", Right::kChange},       Offer{"enable", "POST", Right::kChange},
+    Offer{"disable", "POST", Right::kChange},    Offer{"routing", "POST", Right::kChange},
+    Offer{"blend", "POST", Right::kChange},      Offer{"score", "POST", Right::kGenerate},
+    Offer{"tokenize", "POST", Right::kGenerate}, Offer{"detokenize", "POST", Right::kGenerate},
 };
 
 std::string_view call_of(std::string_view path) {

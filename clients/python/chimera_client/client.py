@@ -303,6 +303,15 @@ class Client:
     def bias(self, name: str, value: float) -> dict[str, Any]:
         return self.call("bias", name=name, value=value)
 
+    def blend(self, name: str, parents: dict[str, float], *, in_flight: str | None = None,
+              timeout: float | None = None, **waiting: Any) -> dict[str, Any]:
+        """Sets the coefficients of an assembly's parents, by their names (see `modules`).
+
+        Those that are not named keep theirs, the base has what is missing to 1.
+        """
+        return self._load("blend", timeout, name=name, **{"lambda": parents}, in_flight=in_flight,
+                          **waiting)
+
     def plan(self, composition: dict[str, Any] | None = None, *,
              deployment: dict[str, Any] | None = None,
              directory: str | os.PathLike[str] | None = None,

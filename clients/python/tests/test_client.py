@@ -169,6 +169,7 @@ class ClientTest(unittest.TestCase):
         client = self.start(lambda request: [({"event": "done", "cancelled": 2, "requests": []}, [])])
         client.enable("legal")
         client.disable("legal")
+        client.blend("legal", {"legal-b": 0.25})
         client.plan(deployment={"threads": 2}, directory="/d")
         client.apply({"modules": []}, in_flight="restart")
         client.routing(reset=True)
@@ -177,6 +178,7 @@ class ClientTest(unittest.TestCase):
         sent = [{k: v for k, v in request.items() if k != "id"} for request in self.peer.requests]
         self.assertEqual(sent, [
             {"call": "enable", "name": "legal"}, {"call": "disable", "name": "legal"},
+            {"call": "blend", "name": "legal", "lambda": {"legal-b": 0.25}},
             {"call": "plan", "deployment": {"threads": 2}, "directory": "/d"},
             {"call": "apply", "composition": {"modules": []}, "in_flight": "restart"},
             {"call": "routing", "reset": True}, {"call": "cancel", "target": "a"}, {"call": "requests"}])
