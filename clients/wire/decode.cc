@@ -29,7 +29,8 @@ void read_modules(Fields& fields, ModuleFilter& filter) {
   nested.finish();
 }
 
-/// Exactly one of its three fields. The schema goes on as text: the daemon's compiler checks it.
+/// Exactly one of its four fields. Schema and parts go on as text: the daemon's compiler checks
+/// them.
 void read_constraint(Fields& fields, std::optional<Constraint>& out) {
   const Json* object = fields.object("constraint");
   if (object == nullptr) return;
@@ -45,6 +46,13 @@ void read_constraint(Fields& fields, std::optional<Constraint>& out) {
                       schema->kind_name()));
     }
   }
+  nested.skip("parts");
+  if (const Json* parts = object->find("parts")) {
+    found = {Constraint::Kind::kParts, write_json(*parts)};
+    if (!parts->is_array()) {
+      nested.fail(fmt::format("constraint.parts: {} (expected a list)", parts->kind_name()));
+    }
+  }
   if (nested.has("regex")) {
     found.kind = Constraint::Kind::kRegex;
     nested.text(range::regex, found.text);
@@ -55,7 +63,7 @@ void read_constraint(Fields& fields, std::optional<Constraint>& out) {
   nested.finish();
   if (!any_object) nested.fail("constraint.json_object: false (expected true, or none of it)");
   if (object->size() != 1) {
-    nested.fail("constraint: expected exactly one of json_schema, regex and json_object");
+    nested.fail("constraint: expected exactly one of json_schema, regex, json_object and parts");
   }
   out = std::move(found);
 }

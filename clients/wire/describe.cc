@@ -66,13 +66,15 @@ Json modules_schema() {
 
 Json constraint_schema() {
   const Json schema = {{"type", Json::array({"object", "boolean"})}};
+  const Json part = {{"type", "object"}};
   return {{"type", "object"},
           {"additionalProperties", false},
           {"minProperties", 1},
           {"maxProperties", 1},
           {"properties", Json{{"json_schema", schema},
                               {"regex", bounded_text(range::regex)},
-                              {"json_object", Json{{"const", true}}}}}};
+                              {"json_object", Json{{"const", true}}},
+                              {"parts", Json{{"type", "array"}, {"items", part}}}}}};
 }
 
 Json messages_schema() {
@@ -155,7 +157,8 @@ class Describer {
     alternatives.push_back({std::string(range.name), "tokens"});
   }
   void constraint(const std::optional<Constraint>&, std::string_view meaning) {
-    add("constraint", "one of `json_schema` (a schema), `regex` (text), `json_object` (true)",
+    add("constraint",
+        "one of `json_schema` (a schema), `regex` (text), `json_object` (true), `parts` (a list)",
         constraint_schema(), "any text", meaning);
   }
   void modules(const ModuleFilter&, std::string_view meaning) {

@@ -68,6 +68,8 @@ Json constraint_json(const Constraint& constraint) {
       return {{"json_schema", object_of(constraint.text)}};
     case Constraint::Kind::kRegex:
       return {{"regex", constraint.text}};
+    case Constraint::Kind::kParts:
+      return {{"parts", object_of(constraint.text)}};
   }
   return {};
 }

@@ -20,7 +20,7 @@ namespace chimera::wire {
 inline constexpr std::string_view kMagic = "CHIMERA/1";
 inline constexpr size_t kMaxMessageBytes = 4u << 20;  // a request frame; ZMQ_MAXMSGSIZE of servers
 inline constexpr size_t kMaxPromptTokens = 1u << 20;
-inline constexpr int kMaxJsonDepth = 32;
+inline constexpr int kMaxJsonDepth = 64;
 
 /// Codes are the spellings of chimera/status_code.h.
 struct Error {
@@ -36,10 +36,11 @@ struct ModuleFilter {
   std::vector<std::string> adapters = {};  // modules of kind lora, beside those of `only`
 };
 
-/// What the answer may be (docs/constraints.md). The daemon reads the schema and the expression.
+/// What the answer may be (docs/constraints.md). The daemon reads the schema, the expression and
+/// the parts.
 struct Constraint {
-  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex } kind = Kind::kJsonObject;
-  std::string text{};  // the schema as JSON, its keys in the client's order, or the expression
+  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex, kParts } kind = Kind::kJsonObject;
+  std::string text{};  // schema or parts as JSON, keys in the client's order; or the expression
 };
 
 /// Text or token ids, exactly one.

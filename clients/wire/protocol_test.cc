@@ -300,6 +300,9 @@ TEST(Protocol, AConstraintIsOneOfItsKinds) {
   EXPECT_TRUE(constraint(R"({"regex": ""})"));
   EXPECT_TRUE(constraint(R"({"json_schema": {"what": "the compiler says"}})"));
   EXPECT_TRUE(constraint(R"({"json_schema": false})"));
+  EXPECT_TRUE(constraint(R"({"parts": [{"what": "the compiler says"}]})"));
+  EXPECT_FALSE(constraint(R"({"parts": {}})"));
+  EXPECT_FALSE(constraint(R"({"parts": [], "regex": "a"})"));
   EXPECT_TRUE(accepts(minimal("chat"), "constraint", {{"regex", "a+"}}));
   EXPECT_FALSE(constraint(R"({})"));
   EXPECT_FALSE(constraint(R"({"json_object": false})"));

@@ -148,6 +148,9 @@ Status constrain(CallContext& context, const std::optional<wire::Constraint>& as
     case wire::Constraint::Kind::kRegex:
       spec.kind = constraint::Spec::Kind::kRegex;
       break;
+    case wire::Constraint::Kind::kParts:
+      spec.kind = constraint::Spec::Kind::kParts;
+      break;
   }
   Result<constraint::ConstraintPtr> made = context.constraints.get(spec);
   if (!made.ok()) return made.status();

@@ -1,10 +1,10 @@
 // Random answers under constraints, for system/test_constraint_walk.py: what a model might say.
 //
-//   constraint_walk TOKENIZER ANSWERS < SCHEMAS    (one to a line)
+//   constraint_walk TOKENIZER ANSWERS < SCHEMAS    (one to a line; a list is one of parts)
 //
 // For each schema ANSWERS lines {"end": "stop" | "length" | what went wrong, "text"}, or one line
-// {"refused": why}. Tokens that close strings, arrays and objects are preferred more or less, or
-// few answers would end.
+// {"refused": why}. Tokens that close strings, arrays and objects, and those that are marks, are
+// preferred more or less, or few answers would end.
 #include <charconv>
 #include <iostream>
 #include <random>
@@ -32,7 +32,8 @@ class Walk {
             std::make_shared<const TokenTable>(tokenizer_, end_ + 1, std::vector<int32_t>{end_})) {}
 
   Json refused_or_null(const std::string& schema) {
-    auto made = Constraint::compile({Spec::Kind::kJsonSchema, schema}, table_);
+    const auto kind = schema.starts_with('[') ? Spec::Kind::kParts : Spec::Kind::kJsonSchema;
+    auto made = Constraint::compile({kind, schema}, table_);
     if (!made.ok()) return Json{{"refused", made.status().message()}};
     constraint_ = *made;
     return {};
@@ -54,7 +55,7 @@ class Walk {
         end = taken.message();
       }
     }
-    const auto text = tokenizer_->decode(ids, /*skip_special=*/true);
+    const auto text = tokenizer_->decode(ids, /*skip_special=*/false);
     return Json{{"end", end}, {"text", text.ok() ? *text : ""}};
   }
 
@@ -65,7 +66,9 @@ class Walk {
     for (int32_t id = 0; id < end_; ++id) {
       if (!mask.contains(id)) continue;
       all.push_back(id);
-      if (std::string_view("\"}]").find(tokenizer_->token_bytes(id)[0]) != std::string_view::npos)
+      const std::string_view bytes = tokenizer_->token_bytes(id);
+      const bool mark = bytes.size() > 4 && (bytes[0] == '<' || bytes[0] == '[');
+      if (mark || std::string_view("\"}]").find(bytes[0]) != std::string_view::npos)
         closing.push_back(id);
     }
     if (all.empty()) return end_;

@@ -7,6 +7,7 @@
 
 #include "base/json/reader.h"
 #include "text/constraint/json_schema.h"
+#include "text/constraint/parts.h"
 #include "text/constraint/pattern.h"
 
 namespace chimera::constraint {
@@ -33,27 +34,32 @@ Result<Network> regex_network(std::string_view pattern) {
   return std::move(builder).finish(root, "constraint.regex");
 }
 
-Result<Network> schema_text_network(std::string_view text) {
-  if (text.size() > kMaxSchemaBytes) {
+/// `what`: of the wire's fields.
+Result<Json> json_text(std::string_view text, std::string_view what, size_t most) {
+  if (text.size() > most) {
     return Status(Code::kInvalidArgument,
-                  fmt::format("constraint.json_schema: {} bytes (expected at most {})", text.size(),
-                              kMaxSchemaBytes),
+                  fmt::format("{}: {} bytes (expected at most {})", what, text.size(), most),
                   "say the same with less");
   }
-  const Result<Json> schema = parse_json(text);
-  if (!schema.ok()) {
-    return Status(Code::kInvalidArgument, "constraint.json_schema: " + schema.status().message(),
-                  "send JSON");
-  }
-  return schema_network(*schema, "constraint.json_schema");
+  Result<Json> json = parse_json(text);
+  if (json.ok()) return json;
+  return Status(Code::kInvalidArgument, fmt::format("{}: {}", what, json.status().message()),
+                "send JSON");
 }
 
-Result<Network> network_of(const Spec& spec) {
+Result<Network> network_of(const Spec& spec, const TokenTable& tokens) {
+  constexpr std::string_view kSchema = "constraint.json_schema", kParts = "constraint.parts";
   switch (spec.kind) {
     case Spec::Kind::kRegex:
       return regex_network(spec.text);
-    case Spec::Kind::kJsonSchema:
-      return schema_text_network(spec.text);
+    case Spec::Kind::kJsonSchema: {
+      const Result<Json> schema = json_text(spec.text, kSchema, kMaxSchemaBytes);
+      return schema.ok() ? schema_network(*schema, kSchema) : schema.status();
+    }
+    case Spec::Kind::kParts: {
+      const Result<Json> parts = json_text(spec.text, kParts, kMaxPartsBytes);
+      return parts.ok() ? parts_network(*parts, tokens, kParts) : parts.status();
+    }
     case Spec::Kind::kJsonObject:
       return object_network("constraint.json_object");
   }
@@ -71,7 +77,7 @@ Constraint::Constraint(Network network, std::shared_ptr<const TokenTable> tokens
 
 Result<std::shared_ptr<const Constraint>> Constraint::compile(
     const Spec& spec, std::shared_ptr<const TokenTable> tokens) {
-  Result<Network> network = network_of(spec);
+  Result<Network> network = network_of(spec, *tokens);
   if (!network.ok()) return network.status();
   const std::shared_ptr<const Constraint> made(
       new Constraint(std::move(*network), std::move(tokens)));

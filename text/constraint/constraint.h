@@ -31,8 +31,8 @@ namespace chimera::constraint {
 
 /// What is asked for. Two that are equal mean the same.
 struct Spec {
-  enum class Kind : uint8_t { kRegex, kJsonSchema, kJsonObject } kind = Kind::kJsonObject;
-  std::string text{};  // the expression, or the schema as JSON
+  enum class Kind : uint8_t { kRegex, kJsonSchema, kJsonObject, kParts } kind = Kind::kJsonObject;
+  std::string text{};  // the expression, or the schema or the parts as JSON
   friend bool operator==(const Spec&, const Spec&) = default;
 };
 

@@ -1,5 +1,6 @@
-// Fuzz target: a letter for the kind, then a regular expression or a schema. Whatever compiles must
-// let some text be written: from every state that a walk comes to, a complete text can be reached.
+// Fuzz target: a letter for the kind, then a regular expression, a schema or parts. Whatever
+// compiles must let some text be written: from every state that a walk comes to, a complete text
+// can be reached.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include "base/json/reader.h"
 #include "text/constraint/json_schema.h"
 #include "text/constraint/matcher.h"
+#include "text/constraint/parts.h"
 #include "text/constraint/pattern.h"
 
 namespace {
@@ -17,11 +19,26 @@ namespace {
 using namespace chimera;
 using namespace chimera::constraint;
 
+/// Two letters and a special token.
+const TokenTable& tokens() {
+  static const TokenTable table(
+      *Tokenizer::parse(R"({"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]},
+                           "added_tokens":[{"id":2,"content":"<m>","special":true}]})",
+                        "fuzz"),
+      3, {});
+  return table;
+}
+
 Result<Network> compile(char kind, std::string_view text) {
   if (kind == 's') {
     const Result<Json> schema = parse_json(text);
     if (!schema.ok()) return schema.status();
     return schema_network(*schema, "schema");
+  }
+  if (kind == 'p') {
+    const Result<Json> parts = parse_json(text);
+    if (!parts.ok()) return parts.status();
+    return parts_network(*parts, tokens(), "parts");
   }
   const auto branches = parse_pattern(text);
   if (!branches.ok()) return branches.status();

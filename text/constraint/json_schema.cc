@@ -28,10 +28,15 @@ constexpr size_t kMaxNameBytes = 256;
 
 class SchemaCompiler {
  public:
-  SchemaCompiler(const Json& schema, std::string_view what)
-      : schema_(schema), what_(what), grammar_(builder_), problems_({}, kMaxProblems) {}
+  SchemaCompiler(const Json& schema, std::string_view what, NetworkBuilder& builder,
+                 JsonGrammar& grammar)
+      : schema_(schema),
+        what_(what),
+        builder_(builder),
+        grammar_(grammar),
+        problems_({}, kMaxProblems) {}
 
-  Result<Network> run() {
+  Result<RuleId> run() {
     const RuleId root = rule_of(schema_, what_);
     while (!queue_.empty() && !builder_.full()) {
       const Todo todo = queue_.front();
@@ -40,7 +45,7 @@ class SchemaCompiler {
     }
     if (!problems_.empty())
       return problems_.status("docs/constraints.md lists what schemas may say");
-    return std::move(builder_).finish(root, what_);
+    return root;
   }
 
  private:
@@ -101,8 +106,8 @@ class SchemaCompiler {
   static inline const Json kNothing = false, kAnything = true;
   const Json& schema_;
   const std::string what_;
-  NetworkBuilder builder_;
-  JsonGrammar grammar_;
+  NetworkBuilder& builder_;
+  JsonGrammar& grammar_;
   Problems problems_;
   std::map<const Json*, RuleId> rules_;
   std::deque<Todo> queue_;
@@ -404,8 +409,17 @@ NodeId SchemaCompiler::object(const Json& schema, const std::string& path) {
 
 }  // namespace
 
+Result<RuleId> schema_rule(const Json& schema, std::string_view what, NetworkBuilder& builder,
+                           JsonGrammar& grammar) {
+  return SchemaCompiler(schema, what, builder, grammar).run();
+}
+
 Result<Network> schema_network(const Json& schema, std::string_view what) {
-  return SchemaCompiler(schema, what).run();
+  NetworkBuilder builder;
+  JsonGrammar grammar(builder);
+  const Result<RuleId> root = schema_rule(schema, what, builder, grammar);
+  if (!root.ok()) return root.status();
+  return std::move(builder).finish(*root, what);
 }
 
 Result<Network> object_network(std::string_view what) {

@@ -10,12 +10,16 @@
 #include <string_view>
 
 #include "base/json/json.h"
+#include "text/constraint/json_grammar.h"
 #include "text/constraint/network.h"
 
 namespace chimera::constraint {
 
 /// Of the schema `schema`. `what` begins the messages.
 Result<Network> schema_network(const Json& schema, std::string_view what);
+/// The same as a rule of a network in the making, whose grammar is `grammar`.
+Result<RuleId> schema_rule(const Json& schema, std::string_view what, NetworkBuilder& builder,
+                           JsonGrammar& grammar);
 /// Of any JSON object.
 Result<Network> object_network(std::string_view what);
 

@@ -61,6 +61,10 @@ TokenTable::TokenTable(std::shared_ptr<const Tokenizer> tokenizer, int64_t vocab
   for (int32_t id = 0; id < count; ++id) {
     if (!usable(id)) continue;
     const std::string_view bytes = tokenizer_->token_bytes(id);
+    if (tokenizer_->is_special(id)) {
+      middle.emplace_back(marks_[id] = kMarkByte + std::string(bytes), id);
+      continue;
+    }
     middle.emplace_back(bytes, id);
     // Only a space in front is treated in another way at the beginning, of all known decoders.
     if (bytes.front() != ' ' || find_invalid_utf8(bytes)) continue;
@@ -82,8 +86,14 @@ TokenTable::TokenTable(std::shared_ptr<const Tokenizer> tokenizer, int64_t vocab
 }
 
 bool TokenTable::usable(int32_t token) const {
-  const size_t size = tokenizer_->token_bytes(token).size();
-  return size > 0 && size <= kMaxTokenBytes && !tokenizer_->is_special(token) && !is_end(token);
+  const std::string_view bytes = tokenizer_->token_bytes(token);
+  return !bytes.empty() && bytes.size() <= kMaxTokenBytes && !is_end(token) &&
+         bytes.find(kMarkByte) == std::string_view::npos;
+}
+
+bool TokenTable::has_mark(std::string_view text) const {
+  const int32_t token = tokenizer_->token_id(text);
+  return token >= 0 && marks_.contains(token);
 }
 
 std::string_view TokenTable::bytes(int32_t token, bool at_start) const {
@@ -91,7 +101,8 @@ std::string_view TokenTable::bytes(int32_t token, bool at_start) const {
     const auto found = start_bytes_.find(token);
     if (found != start_bytes_.end()) return found->second;
   }
-  return tokenizer_->token_bytes(token);
+  const auto mark = marks_.find(token);
+  return mark != marks_.end() ? mark->second : tokenizer_->token_bytes(token);
 }
 
 bool TokenTable::is_end(int32_t token) const {

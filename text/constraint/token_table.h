@@ -15,6 +15,10 @@
 
 namespace chimera::constraint {
 
+/// Stands before a special token's text. No UTF-8 has this byte, so that nothing but a mark of a
+/// constraint, which has it too, is written with special tokens.
+inline constexpr char kMarkByte = '\xFF';
+
 /// Nodes in depth-first order, so that a walk is one loop and what no text begins with is jumped
 /// over. Children in the order of their bytes.
 struct TokenTrie {
@@ -28,8 +32,8 @@ struct TokenTrie {
 
 class TokenTable {
  public:
-  /// `vocab`: logits of the model. Special tokens, ends aside, and tokens without bytes are none of
-  /// the table's: they would say nothing and cost a turn. `ends` end a text.
+  /// `vocab`: logits of the model. Tokens without bytes are none of the table's: they would say
+  /// nothing and cost a turn. `ends` end a text.
   TokenTable(std::shared_ptr<const Tokenizer> tokenizer, int64_t vocab,
              std::span<const int32_t> ends);
 
@@ -39,6 +43,8 @@ class TokenTable {
   /// Whether the two differ.
   bool start_differs() const { return differs_; }
   std::string_view bytes(int32_t token, bool at_start) const;
+  /// Whether `text` is a special token, other than an end.
+  bool has_mark(std::string_view text) const;
   bool is_end(int32_t token) const;
   std::span<const int32_t> ends() const { return ends_; }
   size_t vocab() const { return vocab_; }
@@ -52,6 +58,7 @@ class TokenTable {
   size_t vocab_;
   std::vector<int32_t> ends_;
   std::unordered_map<int32_t, std::string> start_bytes_;  // of those that differ there
+  std::unordered_map<int32_t, std::string> marks_;        // special tokens, as they are read
   bool differs_ = false;
   TokenTrie middle_, start_;
 };
