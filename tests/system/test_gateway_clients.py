@@ -71,6 +71,10 @@ class ClientsTest(unittest.TestCase):
         finally:
             peer.stop()
 
+    def test_calls_that_are_demanded(self) -> None:
+        with Gateway(self.daemon, models={"dialect": "hermes"}) as gateway:
+            self.run_file("calls.test.mjs", gateway)
+
     def test_frameworks(self) -> None:
         self.run_file("others.test.mjs")
 

@@ -166,12 +166,14 @@ class ToolsTest(unittest.TestCase):
         for parallel, calls in ((True, 2), (False, 1)):
             message = self.chat(gateway, parallel_tool_calls=parallel).json["choices"][0]["message"]
             self.assertEqual((message["content"], len(message["tool_calls"])), (None, calls))
-        for more, param in (({"tool_choice": "required"}, "tool_choice"),
-                            ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice"),
+        for more, param in (({"tool_choice": "required", "tools": []}, "tool_choice"),
+                            ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+                            ({"tool_choice": {"type": "function"}}, "tool_choice.function.name"),
+                            ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
                             ({"tool_choice": "sometimes"}, "tool_choice"), ({"tools": {}}, "tools"),
                             ({"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type"),
                             ({"tools": [{"type": "function", "function": {"name": "two words"}}]}, "tools[0].function.name"),
-                            ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+                            ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]},
                              "tools[0].function.strict"),
                             ({"tools": [{"type": "function", "function": {"name": "f", "returns": {}}}]}, "returns")):
             with self.subTest(more=more):

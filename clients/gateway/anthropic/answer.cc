@@ -21,15 +21,14 @@ class Answer : public Answerer {
       : model_(asked.model),
         id_(std::move(id)),
         stream_(asked.stream),
-        parallel_calls_(asked.parallel_calls),
-        tools_(asked.tools),
+        rules_(asked.rules),
         tally_(/*choices=*/1) {
     reads({});
   }
 
   void reads(const Reading& reading) override {
     dialect_ = reading.dialect;
-    parser_ = make_parser(reading, tools_);
+    parser_ = make_parser(reading, rules_.tools);
   }
 
   std::string on_token(size_t, const Json& event) override {
@@ -89,7 +88,7 @@ class Answer : public Answerer {
           bytes += grow("thinking", piece.text);
           break;
         case Piece::Kind::kCall:
-          if (parallel_calls_ || calls_ == 0) bytes += call(piece);
+          if (rules_.parallel || calls_ == 0) bytes += call(piece);
           break;
       }
     }
@@ -167,8 +166,8 @@ class Answer : public Answerer {
   }
 
   const std::string model_, id_;
-  const bool stream_, parallel_calls_;
-  const std::shared_ptr<const Json> tools_;
+  const bool stream_;
+  const CallRules rules_;
   Dialect dialect_ = Dialect::kPlain;
   std::unique_ptr<Parser> parser_;
   Tally tally_;
@@ -184,6 +183,7 @@ Job job_of(Message asked) {
   Job job{.model = asked.model,
           .stream = asked.stream,
           .after_tool = asked.after_tool,
+          .rules = asked.rules,
           .shape = ErrorShape::kAnthropic};
   job.answerer = std::make_unique<Answer>(asked, random_id("msg_"));
   job.calls.push_back(std::move(asked.call));

@@ -34,7 +34,7 @@ constexpr std::array kUnsupported = {
     Field{"output_format", never},
 };
 
-std::variant<Json, ApiError> read_tool(const Json& tool, const std::string& where) {
+std::variant<Function, ApiError> read_tool(const Json& tool, const std::string& where) {
   if (!tool.is_object()) {
     return bad_field(where, fmt::format("{} (expected an object)", shown(tool)));
   }
@@ -44,7 +44,7 @@ std::variant<Json, ApiError> read_tool(const Json& tool, const std::string& wher
     return unsupported(fmt::format("{}.type: {}", where, shown(type)), "custom is there");
   }
   members.take("cache_control");  // equal beginnings are found without it
-  Json out = read_function(members, "input_schema");
+  Function out = read_function(members, "input_schema");
   if (auto problem = members.finish()) return *problem;
   return out;
 }
@@ -91,42 +91,41 @@ class Reader {
   }
 
   void tools() {
-    const bool wanted = tools_wanted();
+    CallRulesReader rules;
+    tool_choice(rules);
     const Json* tools = members_.take("tools");
-    if (tools == nullptr) return;
-    if (!tools->is_array()) return members_.bad("tools", *tools, "an array");
-    Json list = Json::array();
-    for (size_t i = 0; i < tools->size(); ++i) {
+    if (tools != nullptr && !tools->is_array()) return members_.bad("tools", *tools, "an array");
+    for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
       auto tool = read_tool(tools->at(i), fmt::format("tools[{}]", i));
       if (auto* error = std::get_if<ApiError>(&tool)) return members_.fail(std::move(*error));
-      list.push_back(std::get<Json>(std::move(tool)));
+      rules.add(std::get<Function>(std::move(tool)));
     }
-    if (!wanted || list.empty()) return;
-    call_.fields()["tools"] = list;
-    out_.tools = std::make_shared<const Json>(std::move(list));
+    out_.rules = rules.finish(members_, "tool_choice");
+    if (out_.rules.any()) call_.fields()["tools"] = *out_.rules.tools;
   }
 
-  bool tools_wanted() {
+  void tool_choice(CallRulesReader& rules) {
     const Json* choice = members_.take("tool_choice");
-    if (choice == nullptr) return true;
-    if (!choice->is_object()) {
-      members_.bad("tool_choice", *choice, "an object");
-      return false;
-    }
+    if (choice == nullptr) return;
+    if (!choice->is_object()) return members_.bad("tool_choice", *choice, "an object");
     Members inner(*choice, "tool_choice.");
     const std::string type = inner.text("type").value_or("");
-    inner.text("name");
+    const auto name = inner.text("name");
     bool single = false;
     inner.take("disable_parallel_tool_use", single);
-    out_.parallel_calls = !single;
-    if (type == "any" || type == "tool") {
-      inner.fail(unsupported("tool_choice.type: a call that must be",
-                             "auto and none are there; say in a message what is expected"));
-    } else if (type != "auto" && type != "none") {
-      inner.bad("type", type, "auto or none");
+    if (single) rules.single();
+    if (type == "none") {
+      rules.forbid();
+    } else if (type == "any") {
+      rules.demand();
+    } else if (type == "tool" && name) {
+      rules.demand(*name);
+    } else if (type == "tool") {
+      inner.fail(bad_field("tool_choice.name", "missing (expected the name of a tool)"));
+    } else if (type != "auto") {
+      inner.bad("type", type, "auto, any, tool or none");
     }
     if (auto problem = inner.finish()) members_.fail(std::move(*problem));
-    return type == "auto";
   }
 
   void messages() {

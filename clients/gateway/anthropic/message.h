@@ -3,12 +3,12 @@
 // Thread safety: values and pure functions.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <variant>
 
 #include "clients/gateway/api/api_error.h"
 #include "clients/gateway/api/composition.h"
+#include "clients/gateway/dialect/call_rules.h"
 #include "clients/gateway/run/job.h"
 
 namespace chimera::gateway::anthropic {
@@ -17,9 +17,8 @@ struct Message {
   std::string model;  // as it was asked for
   wire::Call call;    // a chat
   bool stream = false;
-  std::shared_ptr<const Json> tools{};  // as templates take them; null: none
-  bool parallel_calls = true;           // false: the first call of an answer counts
-  bool after_tool = false;              // the conversation ends with a tool's result
+  CallRules rules{};
+  bool after_tool = false;  // the conversation ends with a tool's result
 };
 
 /// What the API has and Chimera does not is refused by name, and so is what nobody knows.

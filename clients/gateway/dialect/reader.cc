@@ -83,7 +83,8 @@ JsonValue::Found JsonValue::read(Input& in) {
 }
 
 std::optional<Json> json_of_text(std::string_view text) {
-  auto read = parse_json(text, {.max_depth = 32, .duplicates = DuplicateKeys::kLastCounts});
+  // Deeper than what constraints let be written (64), with what stands around arguments.
+  auto read = parse_json(text, {.max_depth = 72, .duplicates = DuplicateKeys::kLastCounts});
   if (!read.ok()) return std::nullopt;
   return std::move(*read);
 }

@@ -80,7 +80,7 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
       shares_(asked.shares),
       include_usage_(asked.include_usage),
       stream_(asked.stream),
-      tools_(asked.tools),
+      rules_(asked.rules),
       choices_(asked.calls.size()),
       tally_(asked.calls.size(), asked.per_prompt) {
   reads({});
@@ -88,7 +88,7 @@ Answer::Answer(const Completion& asked, std::string id, int64_t created)
 
 void Answer::reads(const Reading& reading) {
   dialect_ = reading.dialect;
-  for (Choice& choice : choices_) choice.parser = make_parser(reading, tools_.list);
+  for (Choice& choice : choices_) choice.parser = make_parser(reading, rules_.tools);
 }
 
 Json Answer::take(Choice& choice, std::vector<Piece> pieces) {
@@ -107,7 +107,7 @@ Json Answer::take(Choice& choice, std::vector<Piece> pieces) {
         choice.reasoning += piece.text;
         break;
       case Piece::Kind::kCall: {
-        if (!tools_.parallel && !choice.calls.empty()) break;
+        if (!rules_.parallel && !choice.calls.empty()) break;
         Json call = {
             {"id", new_call_id(dialect_)},
             {"type", "function"},
@@ -265,6 +265,7 @@ Job job_of(Completion asked) {
   Job job{.model = asked.model, .stream = asked.stream, .shape = ErrorShape::kOpenAi};
   job.answerer = std::make_unique<Answer>(asked, std::move(id), std::time(nullptr));
   job.after_tool = asked.after_tool;
+  job.rules = std::move(asked.rules);
   job.calls = std::move(asked.calls);
   return job;
 }

@@ -50,7 +50,7 @@ class Answer : public Answerer {
   const std::string model_, id_;
   const int64_t created_;
   const bool logprobs_, alternatives_, shares_, include_usage_, stream_;
-  const Tools tools_;
+  const CallRules rules_;
   Dialect dialect_ = Dialect::kPlain;
   std::vector<Choice> choices_;
   Tally tally_;

@@ -8,6 +8,8 @@
 #include "clients/gateway/body/members.h"
 #include "clients/gateway/body/wire_call.h"
 #include "clients/gateway/openai/conversation.h"
+#include "clients/gateway/openai/format.h"
+#include "clients/gateway/openai/tools.h"
 #include "clients/gateway/openai/unsupported.h"
 #include "clients/wire/ranges.h"
 
@@ -117,42 +119,11 @@ class Reader {
     if (auto problem = inner.finish()) members_.fail(std::move(*problem));
   }
 
-  /// {"type": "text" | "json_object" | "json_schema", "json_schema": {"schema": …}}
   void response_format() {
     const Json* format = members_.take("response_format");
     if (format == nullptr) return;
-    if (!format->is_object()) return members_.bad("response_format", *format, "an object");
-    Members inner(*format, "response_format.");
-    const std::string type = inner.text("type").value_or("");
-    if (type == "json_schema") {
-      json_schema(inner);
-    } else if (type == "json_object") {
-      wire_["constraint"] = {{"json_object", true}};
-    } else if (type != "text") {
-      inner.fail(bad_field("response_format.type", "expected text, json_object or json_schema"));
-    }
-    if (auto problem = inner.finish()) members_.fail(std::move(*problem));
-  }
-
-  /// Its name and description are for models that were trained on them; every schema is kept to
-  /// strictly.
-  void json_schema(Members& format) {
-    const Json* asked = format.take("json_schema");
-    if (asked == nullptr || !asked->is_object()) {
-      return format.fail(bad_field("response_format.json_schema", "expected an object"));
-    }
-    Members inner(*asked, "response_format.json_schema.");
-    inner.text("name");
-    inner.text("description");
-    bool strict = true;
-    inner.take("strict", strict);
-    const Json* schema = inner.take("schema");
-    if (schema == nullptr || !(schema->is_object() || schema->is_boolean())) {
-      inner.fail(bad_field("response_format.json_schema.schema", "expected a schema"));
-    } else {
-      wire_["constraint"] = {{"json_schema", *schema}};
-    }
-    if (auto problem = inner.finish()) format.fail(std::move(*problem));
+    Json constraint = read_format(members_, "response_format", *format, FormatShape::kNested);
+    if (!constraint.is_null()) wire_["constraint"] = std::move(constraint);
   }
 
   void choices() {
@@ -172,8 +143,8 @@ class Reader {
     }
     wire_["messages"] = std::get<Json>(std::move(conversation));
     call_.take(members_, "chat_template_kwargs");
-    out_.tools = take_tools(members_);
-    if (out_.tools.list) wire_["tools"] = *out_.tools.list;
+    out_.rules = take_tools(members_, ToolShape::kNested);
+    if (out_.rules.any()) wire_["tools"] = *out_.rules.tools;
     add_calls("chat");
   }
 

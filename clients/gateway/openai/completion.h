@@ -10,7 +10,7 @@
 
 #include "clients/gateway/api/api_error.h"
 #include "clients/gateway/api/composition.h"
-#include "clients/gateway/openai/tools.h"
+#include "clients/gateway/dialect/call_rules.h"
 #include "clients/gateway/run/job.h"
 #include "clients/wire/protocol.h"
 
@@ -28,7 +28,7 @@ struct Completion {
   bool logprobs = false;
   int64_t top_logprobs = 0;  // alternatives beside them
   bool shares = false;       // modules' shares of every token, in its chunk
-  Tools tools{};
+  CallRules rules{};
   bool after_tool = false;  // of a chat: it ends with a tool's result
 };
 

@@ -152,7 +152,18 @@ TEST(Completion, ToolsGoToTheTemplate) {
   EXPECT_EQ(tools(""), written);
   EXPECT_EQ(tools(R"(,"tool_choice":"auto")"), written);
   EXPECT_EQ(tools(R"(,"tool_choice":"none")"), "");
-  EXPECT_EQ(refused(Api::kChat, chat + R"(,"tool_choice":"required"})").code,
+  const auto rules = [&](const std::string& more) {
+    auto out = read(Api::kChat, chat + more + "}");
+    if (auto* error = std::get_if<ApiError>(&out)) ADD_FAILURE() << error->text();
+    return std::get<Completion>(out).rules;
+  };
+  EXPECT_FALSE(rules("").bind());
+  EXPECT_TRUE(rules(R"(,"tool_choice":"required")").must);
+  const CallRules named = rules(
+      R"(,"tool_choice":{"type":"function","function":{"name":"f"}},"parallel_tool_calls":false)");
+  EXPECT_EQ(named.only, "f");
+  EXPECT_FALSE(named.parallel);
+  EXPECT_EQ(refused(Api::kChat, chat + R"(,"tool_choice":{"type":"custom"}})").code,
             "unsupported_parameter");
 }
 

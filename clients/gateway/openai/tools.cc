@@ -10,63 +10,85 @@ namespace chimera::gateway::openai {
 namespace {
 
 /// One tool as templates take it.
-std::variant<Json, ApiError> read_tool(const Json& tool, const std::string& where) {
+std::variant<Function, ApiError> read_tool(const Json& tool, ToolShape shape,
+                                           const std::string& where) {
   if (!tool.is_object()) {
     return bad_field(where, fmt::format("{} (expected an object)", shown(tool)));
   }
   Members outer(tool, where + ".");
   const std::string type = outer.text("type").value_or("");
-  const Json* described = outer.take("function");
   if (type != "function") {
     outer.fail(type.empty() ? bad_field(where + ".type", "missing (expected function)")
                             : unsupported(fmt::format("{}.type: {}", where, shown(type)),
                                           "function is there"));
-  } else if (described == nullptr || !described->is_object()) {
+  }
+  if (shape == ToolShape::kFlat) {
+    Function out = read_function(outer, "parameters");
+    if (auto problem = outer.finish()) return *problem;
+    return out;
+  }
+  const Json* described = outer.take("function");
+  if (outer.ok() && (described == nullptr || !described->is_object())) {
     outer.fail(bad_field(where + ".function", "missing (expected an object)"));
   }
   if (auto problem = outer.finish()) return *problem;
   Members function(*described, where + ".function.");
-  Json out = read_function(function, "parameters");
+  Function out = read_function(function, "parameters");
   if (auto problem = function.finish()) return *problem;
   return out;
 }
 
-/// Whether the model is to know its tools.
-bool wanted(Members& members, const Json* choice) {
-  if (choice == nullptr || *choice == Json("auto")) return true;
-  if (*choice == Json("none")) return false;
-  if (*choice == Json("required") || choice->is_object()) {
-    members.fail(unsupported("tool_choice: a call that must be",
-                             "auto and none are there; say in a message what is expected"));
-  } else {
-    members.bad("tool_choice", *choice, "auto or none");
+/// {"type": "function", "function": {"name"}} or {"type": "function", "name"}
+void read_named(Members& members, const Json& choice, ToolShape shape, CallRulesReader& rules) {
+  Members outer(choice, "tool_choice.");
+  const std::string type = outer.text("type").value_or("");
+  if (type != "function") {
+    return members.fail(unsupported(fmt::format("tool_choice.type: {}", shown(type)),
+                                    "auto, none, required and a function are there"));
   }
-  return false;
+  const Json* named = shape == ToolShape::kFlat ? &choice : outer.take("function");
+  const std::string* name = named == nullptr ? nullptr : (*named)["name"].string();
+  outer.take("name");
+  if (auto problem = outer.finish()) return members.fail(std::move(*problem));
+  if (name == nullptr) {
+    return members.fail(
+        bad_field(shape == ToolShape::kFlat ? "tool_choice.name" : "tool_choice.function.name",
+                  "missing (expected the name of a function)"));
+  }
+  rules.demand(*name);
+}
+
+void read_choice(Members& members, ToolShape shape, CallRulesReader& rules) {
+  const Json* choice = members.take("tool_choice");
+  if (choice == nullptr || *choice == Json("auto")) return;
+  if (*choice == Json("none")) return rules.forbid();
+  if (*choice == Json("required")) return rules.demand();
+  if (choice->is_object()) return read_named(members, *choice, shape, rules);
+  members.bad("tool_choice", *choice, "auto, none, required or a function");
 }
 
 }  // namespace
 
-Tools take_tools(Members& members) {
-  Tools out;
-  members.take("parallel_tool_calls", out.parallel);
+CallRules take_tools(Members& members, ToolShape shape) {
+  CallRulesReader rules;
+  bool parallel = true;
+  members.take("parallel_tool_calls", parallel);
+  if (!parallel) rules.single();
+  read_choice(members, shape, rules);
   const Json* tools = members.take("tools");
-  const bool want = wanted(members, members.take("tool_choice"));
-  if (tools == nullptr) return out;
-  if (!tools->is_array()) {
+  if (tools != nullptr && !tools->is_array()) {
     members.bad("tools", *tools, "an array");
-    return out;
+    return {};
   }
-  Json list = Json::array();
-  for (size_t i = 0; i < tools->size(); ++i) {
-    auto tool = read_tool(tools->at(i), fmt::format("tools[{}]", i));
+  for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
+    auto tool = read_tool(tools->at(i), shape, fmt::format("tools[{}]", i));
     if (auto* error = std::get_if<ApiError>(&tool)) {
       members.fail(std::move(*error));
-      return out;
+      return {};
     }
-    list.push_back(std::get<Json>(std::move(tool)));
+    rules.add(std::get<Function>(std::move(tool)));
   }
-  if (want && !list.empty()) out.list = std::make_shared<const Json>(std::move(list));
-  return out;
+  return rules.finish(members, "tool_choice");
 }
 
 }  // namespace chimera::gateway::openai

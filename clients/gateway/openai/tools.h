@@ -3,19 +3,18 @@
 // Thread safety: pure function.
 #pragma once
 
-#include <memory>
-
 #include "clients/gateway/body/members.h"
+#include "clients/gateway/dialect/call_rules.h"
 
 namespace chimera::gateway::openai {
 
-struct Tools {
-  std::shared_ptr<const Json> list{};  // as the template takes them; null: none
-  bool parallel = true;                // false: the first call of an answer counts
+/// How functions stand in `tools` and `tool_choice`.
+enum class ToolShape : uint8_t {
+  kNested,  // {"type": "function", "function": {"name", …}}: of /v1/chat/completions
+  kFlat,    // {"type": "function", "name", …}: of /v1/responses
 };
 
 /// Takes them from `members`, with parallel_tool_calls. With the choice `none` there are no tools.
-/// A choice that demands a call is refused by name, as nothing would make the model obey.
-Tools take_tools(Members& members);
+CallRules take_tools(Members& members, ToolShape shape);
 
 }  // namespace chimera::gateway::openai

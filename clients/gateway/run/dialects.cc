@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include "base/json/reader.h"
 #include "base/json/writer.h"
+#include "clients/gateway/dialect/grammar.h"
 
 namespace chimera::gateway {
 namespace {
@@ -18,6 +20,25 @@ bool shows_nothing(const wire::Error& error) {
   return error.code == "invalid_argument" || error.code == "permission_denied";
 }
 
+/// The part that the words of an answer are to be; null when they may be any.
+Json content_of(const std::optional<wire::Constraint>& constraint) {
+  if (!constraint) return {};
+  if (constraint->kind == wire::Constraint::Kind::kJsonObject) return {{"json_object", true}};
+  auto schema = parse_json(constraint->text);
+  if (!schema.ok()) return {};  // it was JSON when it came
+  return {{"json_schema", std::move(*schema)}, {"name", "response_format"}};
+}
+
+/// An answer that is more than words, and not left to the model: the whole of it is a constraint.
+void constrain(const Job& job, const Reading& reading, wire::Generate& options) {
+  const bool framed = job.rules.any() || reading.opened || reading.dialect == Dialect::kHarmony;
+  if (!job.rules.bind() && !(options.constraint && framed)) return;
+  const Json content = content_of(options.constraint);
+  options.constraint = {wire::Constraint::Kind::kParts,
+                        write_json(answer_parts(reading, job.rules, content))};
+  options.skip_special = false;  // none but marks can come
+}
+
 std::optional<ApiError> apply(Job& job, const Reading& reading) {
   for (wire::Call& call : job.calls) {
     const auto& conversation = std::get<wire::Chat>(call).conversation;
@@ -28,6 +49,7 @@ std::optional<ApiError> apply(Job& job, const Reading& reading) {
                                      kDialectNames.name(reading.dialect)));
     }
     options_of(call).skip_special = !writes_special(reading.dialect);
+    constrain(job, reading, options_of(call));
   }
   job.answerer->reads(reading);
   return std::nullopt;

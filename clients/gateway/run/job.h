@@ -11,6 +11,7 @@
 
 #include "base/json/json.h"
 #include "clients/gateway/api/api_error.h"
+#include "clients/gateway/dialect/call_rules.h"
 #include "clients/gateway/dialect/dialect.h"
 #include "clients/gateway/run/tally.h"
 #include "clients/gateway/run/watch.h"
@@ -44,6 +45,7 @@ struct Job {
   std::string model{};              // as it was asked for
   bool stream = false;
   bool after_tool = false;  // of a chat: it ends with a tool's result
+  CallRules rules{};        // of a chat
   ErrorShape shape = ErrorShape::kOpenAi;
   std::unique_ptr<Answerer> answerer{};
   std::unique_ptr<RunWatch> watch{};  // null: nobody counts
