@@ -11,6 +11,7 @@
 #include "clients/gateway/native/calls.h"
 #include "clients/gateway/openai/completion.h"
 #include "clients/gateway/openai/models.h"
+#include "clients/gateway/openai/response.h"
 #include "clients/gateway/page/page.h"
 #include "clients/gateway/run/run.h"
 #include "clients/gateway/watched.h"
@@ -47,6 +48,7 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
       Door{"/v1/models/", "GET", Right::kGenerate, &Service::models},
       Door{"/v1/chat/completions", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/completions", "POST", Right::kGenerate, &Service::complete},
+      Door{"/v1/responses", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/messages", "POST", Right::kGenerate, &Service::complete},
   };
   static constexpr std::array kNative = {
@@ -138,6 +140,11 @@ std::variant<Job, ApiError> Service::read_job(const Request& request) const {
     auto read = anthropic::read_message(request, config_.models);
     if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
     return anthropic::job_of(std::get<anthropic::Message>(std::move(read)));
+  }
+  if (request.path == "/v1/responses") {
+    auto read = openai::read_response_request(request, config_.models);
+    if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
+    return openai::job_of(std::get<openai::ResponseRequest>(std::move(read)));
   }
   const auto api = request.path == "/v1/completions" ? openai::Api::kText : openai::Api::kChat;
   auto read = openai::read_completion(api, request, config_.models);

@@ -58,6 +58,41 @@ test("texts", async () => {
   assert.ok(answer.choices[0].logprobs.token_logprobs.every((x) => x <= 0));
 });
 
+test("responses: a stream adds up to the whole", async () => {
+  const asked = { model: "demo", input: "Hello", temperature: 0, max_output_tokens: 8 };
+  const whole = await client.responses.create(asked);
+  assert.equal(whole.status, "incomplete");
+  assert.deepEqual(whole.incomplete_details, { reason: "max_output_tokens" });
+  assert.equal(whole.usage.output_tokens, 8);
+  let text = "", last;
+  for await (const event of await client.responses.create({ ...asked, stream: true })) {
+    if (event.type === "response.output_text.delta") text += event.delta;
+    last = event;
+  }
+  assert.equal(last.type, "response.incomplete");
+  assert.equal(text, whole.output_text);
+  const streamed = await client.responses.stream(asked).finalResponse();
+  assert.equal(streamed.output_text, whole.output_text);
+  assert.deepEqual(streamed.usage, whole.usage);
+  // The same conversation as items, and words of a chat's own.
+  const chat = await client.chat.completions.create({ ...greedy, messages });
+  assert.equal(whole.output_text, chat.choices[0].message.content);
+  const items = [{ role: "user", content: [{ type: "input_text", text: "Hel" }, { type: "input_text", text: "lo" }] }];
+  assert.equal((await client.responses.create({ ...asked, input: items })).output_text, whole.output_text);
+  const format = { type: "json_schema", name: "n", schema: { type: "object", properties: { a: { enum: [1, 2] } }, required: ["a"] } };
+  const parsed = await client.responses.parse({ ...asked, max_output_tokens: 200, text: { format } });
+  assert.ok([1, 2].includes(JSON.parse(parsed.output_text).a));
+  for (const [more, param] of [[{ previous_response_id: "r" }, "previous_response_id"], [{ store: true }, "store"],
+    [{ input: [{ type: "item_reference", id: "x" }] }, "input[0].type: \"item_reference\""],
+    [{ reasoning: { effort: "low" } }, "reasoning"], [{ max_output_tokens: 0 }, "max_output_tokens"]]) {
+    await assert.rejects(client.responses.create({ ...asked, ...more }), (error) => {
+      assert.ok(error instanceof OpenAI.BadRequestError);
+      assert.equal(error.param, param);
+      return true;
+    });
+  }
+});
+
 test("an abort ends the sequence", async () => {
   const abort = new AbortController();
   const stream = await client.chat.completions.create(

@@ -82,3 +82,32 @@ test("@langchain/openai: tools that are bound", async () => {
   for await (const piece of await model.stream(question.content)) gathered = gathered ? gathered.concat(piece) : piece;
   assert.deepEqual(gathered.tool_calls[0].args, { city: "Paris" });
 });
+
+test("openai: responses with a function", async () => {
+  const client = new OpenAI({ baseURL: base + "/v1", apiKey: key, maxRetries: 0 });
+  const asked = { model: "demo", input: [question], tools: [
+    { type: "function", name: "weather", description: "of a city", parameters: schema, strict: true }] };
+  const whole = await client.responses.create(asked);
+  assert.equal(whole.status, "completed");
+  const events = [];
+  const stream = client.responses.stream(asked);
+  for await (const event of stream) events.push(event);
+  const streamed = await stream.finalResponse();
+  for (const { output } of [whole, streamed]) {
+    assert.deepEqual(output.map((item) => item.type), ["reasoning", "message", "function_call"]);
+    assert.equal(output[0].content[0].text, "Paris.");
+    assert.equal(output[1].content[0].text, "I look.");
+    assert.deepEqual(JSON.parse(output[2].arguments), { city: "Paris" });
+  }
+  assert.deepEqual(streamed.output[2].parsed_arguments, { city: "Paris" });
+  assert.deepEqual(events.map((event) => event.sequence_number), [...events.keys()]);
+  const kinds = new Set(events.map((event) => event.type));
+  for (const kind of ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+    "response.reasoning_text.delta", "response.reasoning_text.done", "response.output_text.delta", "response.output_text.done",
+    "response.content_part.done", "response.function_call_arguments.delta", "response.function_call_arguments.done",
+    "response.output_item.done", "response.completed"]) assert.ok(kinds.has(kind), kind);
+
+  const result = { type: "function_call_output", call_id: whole.output[2].call_id, output: "rain" };
+  const answer = await client.responses.create({ ...asked, input: [question, ...whole.output, result] });
+  assert.equal(answer.output_text, "It rains.");
+});

@@ -1,5 +1,6 @@
 #include "clients/gateway/openai/unsupported.h"
 
+#include <algorithm>
 #include <array>
 #include <span>
 
@@ -15,6 +16,14 @@ bool no(const Json& value) { return value.boolean() == false; }
 bool empty(const Json& value) { return (value.is_array() || value.is_object()) && value.empty(); }
 bool text_only(const Json& value) { return value == Json::array({"text"}); }
 bool no_tool(const Json& value) { return value == Json("none") || value == Json("auto"); }
+bool zero(const Json& value) { return value.integer() == 0; }
+bool off(const Json& value) { return value == Json("disabled"); }
+/// An object whose members are all null.
+bool nothing(const Json& value) {
+  return value.is_object() &&
+         std::all_of(value.items().begin(), value.items().end(),
+                     [](const auto& member) { return member.value.is_null(); });
+}
 bool any_tier(const Json& value) { return value == Json("auto") || value == Json("default"); }
 
 struct Field {
@@ -43,6 +52,26 @@ constexpr std::array kChatOnly = {
     Field{"prompt_cache_key", always},  // equal beginnings are found without it
     Field{"prompt_cache_retention", always},
 };
+constexpr std::array kResponses = {
+    Field{"background", no},
+    Field{"context_management", empty},
+    Field{"conversation", never, "send the whole conversation in input"},
+    Field{"include", empty},
+    Field{"max_tool_calls", never},
+    Field{"moderation", never},
+    Field{"previous_response_id", never, "nothing is kept; send the whole conversation in input"},
+    Field{"prompt", never},
+    Field{"prompt_cache_options", always},  // as prompt_cache_key
+    Field{"reasoning", nothing, "a model that thinks does so unasked"},
+    Field{"store", no, "nothing is kept; send the whole conversation in input"},
+    Field{"top_logprobs", zero, "/v1/chat/completions has them"},
+    Field{"truncation", off},
+    Field{"service_tier", any_tier},
+    Field{"metadata", always},
+    Field{"safety_identifier", always},
+    Field{"prompt_cache_key", always},
+    Field{"prompt_cache_retention", always},
+};
 constexpr std::array kTextOnly = {
     Field{"suffix", never},
     Field{"echo", no},
@@ -68,6 +97,11 @@ void refuse_unsupported(Members& members, Api api) {
     case Api::kText:
       return refuse(members, kTextOnly);
   }
+}
+
+void refuse_unsupported_of_responses(Members& members) {
+  refuse(members, kBoth);
+  refuse(members, kResponses);
 }
 
 }  // namespace chimera::gateway::openai

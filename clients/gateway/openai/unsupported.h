@@ -11,5 +11,7 @@ namespace chimera::gateway::openai {
 
 /// Takes them from `members`, and notes the first that asks for something.
 void refuse_unsupported(Members& members, Api api);
+/// The same of /v1/responses.
+void refuse_unsupported_of_responses(Members& members);
 
 }  // namespace chimera::gateway::openai
