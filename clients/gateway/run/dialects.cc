@@ -23,10 +23,21 @@ bool shows_nothing(const wire::Error& error) {
 /// The part that the words of an answer are to be; null when they may be any.
 Json content_of(const std::optional<wire::Constraint>& constraint) {
   if (!constraint) return {};
-  if (constraint->kind == wire::Constraint::Kind::kJsonObject) return {{"json_object", true}};
-  auto schema = parse_json(constraint->text);
-  if (!schema.ok()) return {};  // it was JSON when it came
-  return {{"json_schema", std::move(*schema)}, {"name", "response_format"}};
+  const auto json = [&] {  // it was JSON when it came
+    auto read = parse_json(constraint->text);
+    return read.ok() ? std::move(*read) : Json();
+  };
+  switch (constraint->kind) {
+    case wire::Constraint::Kind::kJsonObject:
+      return {{"json_object", true}};
+    case wire::Constraint::Kind::kRegex:
+      return {{"regex", constraint->text}};
+    case wire::Constraint::Kind::kJsonSchema:
+      return {{"json_schema", json()}, {"name", "response_format"}};
+    case wire::Constraint::Kind::kParts:
+      return {{"one_of", Json::array({json()})}};
+  }
+  return {};
 }
 
 /// An answer that is more than words, and not left to the model: the whole of it is a constraint.
