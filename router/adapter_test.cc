@@ -2,9 +2,13 @@
 // of its sequence alone; one that is not named is one that was never loaded.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <fstream>
 #include <random>
 
+#include "compute/tensor/convert.h"
+#include "compute/tensor/memory.h"
 #include "experts/module/base_tensors.h"
 #include "router/golden_testing.h"
 
@@ -176,6 +180,101 @@ TEST_P(Adapters, ThoseNotUsedAreAsIfNeverLoaded) {
 INSTANTIATE_TEST_SUITE_P(Families, Adapters,
                          ::testing::Values("qwen2_moe", "deepseek_v3_grouped", "deepseek_v3_direct",
                                            "llama_biases", "gpt_oss_mxfp4", "llama4_scout"));
+
+/// An adapter of the stacks of a checkpoint as PEFT writes it, and the checkpoint that it merges
+/// into: delta[e] = 2 * B[:, :, e] A[e], [outputs, inputs], turned round where the family does.
+struct StackFamily {
+  const char* name;
+  const char* module;
+};
+
+class StackAdapters : public ::testing::TestWithParam<StackFamily> {};
+
+TEST_P(StackAdapters, AgreeWithTheMergedCheckpoint) {
+  const StackFamily& family = GetParam();
+  const std::string from = own_golden_dir() + "/" + family.name;
+  const auto model = LoadedModel::load(from, Precision::kF32);
+  ASSERT_TRUE(model.ok()) << model.status().to_string();
+  const ModelConfig& c = model->config;
+  const auto file = SafetensorsFile::open(from + "/model.safetensors", Residency::kCopied);
+  ASSERT_TRUE(file.ok());
+  const int64_t rank = 2;
+  const int64_t wide = c.num_experts * rank;
+  std::mt19937 rng(7);
+  std::normal_distribution<float> normal(0.0f, 0.1f);
+  std::vector<TensorView> adapter;
+  std::vector<TensorView> merged;
+  for (const TensorView& tensor : file->tensors()) {
+    const bool gate_up = tensor.name.ends_with(".experts.gate_up_proj");
+    if (!gate_up && !tensor.name.ends_with(".experts.down_proj")) {
+      merged.push_back(tensor);
+      continue;
+    }
+    const int64_t in = tensor.shape[1];  // both families store [E, inputs, outputs]
+    const int64_t out = tensor.shape[2];
+    std::byte* bytes[3] = {};
+    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+    const std::string at = "base_model.model." + module + (gate_up ? ".base_layer" : "");
+    adapter.push_back(make_tensor(at + ".lora_A.weight", DType::kF32, {wide, in}, &bytes[0]));
+    adapter.push_back(make_tensor(at + ".lora_B.weight", DType::kF32, {out, wide}, &bytes[1]));
+    merged.push_back(make_tensor(tensor.name, DType::kF32, tensor.shape, &bytes[2]));
+    auto* a = reinterpret_cast<float*>(bytes[0]);
+    auto* b = reinterpret_cast<float*>(bytes[1]);
+    auto* w = reinterpret_cast<float*>(bytes[2]);
+    for (int64_t i = 0; i < wide * in; ++i) a[i] = normal(rng);
+    for (int64_t i = 0; i < wide * out; ++i) b[i] = normal(rng);
+    TensorView flat = tensor;
+    flat.shape = {tensor.elements()};
+    const auto base = to_f32(flat, -1);
+    ASSERT_TRUE(base.ok());
+    for (int64_t e = 0; e < c.num_experts; ++e) {
+      for (int64_t i = 0; i < in; ++i) {
+        for (int64_t o = 0; o < out; ++o) {
+          double sum = 0.0;
+          for (int64_t k = 0; k < rank; ++k)
+            sum += static_cast<double>(a[(e * rank + k) * in + i]) *
+                   static_cast<double>(b[o * wide + k * c.num_experts + e]);
+          const auto to = static_cast<size_t>((e * in + i) * out + o);
+          w[to] = static_cast<float>(static_cast<double>((*base)[to]) + 2.0 * sum);
+        }
+      }
+    }
+  }
+  ASSERT_FALSE(adapter.empty());
+  const TempDir dir;
+  std::filesystem::create_directories(dir / "stacks");
+  std::filesystem::create_directories(dir / "merged");
+  std::ofstream(dir / "stacks/adapter_config.json")
+      << R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_parameters": [")"
+      << family.module << R"(.gate_up_proj", ")" << family.module << R"(.down_proj"]})";
+  ASSERT_TRUE(write_safetensors(dir / "stacks/adapter_model.safetensors", adapter, {}).ok());
+  ASSERT_TRUE(write_safetensors(dir / "merged/model.safetensors", merged, {}).ok());
+  std::filesystem::copy_file(from + "/config.json", dir / "merged/config.json");
+  const auto whole = LoadedModel::load(dir / "merged", Precision::kF32);
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  const auto table = model->compose({dir / "stacks"});
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  const auto plain = whole->compose({});
+  ASSERT_TRUE(plain.ok());
+  std::vector<int32_t> ids;
+  for (int i = 0; i < 9; ++i) ids.push_back((3 + 7 * i) % static_cast<int>(c.vocab_size));
+  const auto found = model->logits(*table, ModuleMask{0, 1}, ids);
+  const auto wanted = whole->logits(*plain, ModuleMask{0}, ids);
+  const auto without = model->logits(*table, ModuleMask{0}, ids);
+  ASSERT_EQ(found.size(), wanted.size());
+  float worst = 0.0f;
+  float change = 0.0f;
+  for (size_t i = 0; i < found.size(); ++i) {
+    worst = std::max(worst, std::abs(found[i] - wanted[i]));
+    change = std::max(change, std::abs(found[i] - without[i]));
+  }
+  EXPECT_LE(worst, 1e-3f);
+  EXPECT_GE(change, 2e-2f);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, StackAdapters,
+                         ::testing::Values(StackFamily{"gpt_oss", "mlp.experts"},
+                                           StackFamily{"llama4_scout", "feed_forward.experts"}));
 
 }  // namespace
 }  // namespace chimera

@@ -75,7 +75,7 @@ class Builder {
     const int64_t rank = stored.a.shape[0];
     Result<Matrix> a = to_matrix(stored.a, rank, stored.target.inputs, Precision::kF32);
     if (!a.ok()) return a.status();
-    if (stored.a.dtype == DType::kF16) made_ += a->bytes();
+    if (stored.a.dtype == DType::kF16 || stored.copied) made_ += a->bytes();
     out.a = std::move(*a);
     const Result<std::vector<float>> b = matrix_to_f32(stored.b, stored.target.outputs, rank);
     if (!b.ok()) return b.status();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "base/fields/problems.h"
 #include "base/json/json.h"
@@ -171,6 +172,12 @@ class LoraConfigReader {
       bad("target_parameters", parameters, "a list of names");
     }
     c.target_parameters = texts("target_parameters", parameters);
+    // "0.18.1", "0.19.0.dev0"
+    const std::string* version = root_["peft_version"].string();
+    int major = 0;
+    int minor = 0;
+    if (version != nullptr && std::sscanf(version->c_str(), "%d.%d", &major, &minor) == 2)
+      c.swaps_stacks = major == 0 && minor < 19;
   }
 
   void layers(LoraConfig& c) {
@@ -253,6 +260,11 @@ float LoraConfig::scale_of(std::string_view name) const {
   }
   const auto r = static_cast<double>(rank_of(name));
   return static_cast<float>(alpha / (root_scale_ ? std::sqrt(r) : r));
+}
+
+bool LoraConfig::takes_parameter(std::string_view name) const {
+  const NameSelection named{{}, target_parameters};
+  return named.takes(name);
 }
 
 bool LoraConfig::takes(std::string_view name, int64_t layer, int64_t expert) const {

@@ -31,6 +31,9 @@ class LoraConfig {
   std::vector<std::string> target_parameters;  // stacks of experts
   std::optional<std::vector<int64_t>> layers;  // layers_to_transform
   int64_t rank = 0;
+  /// Of stacks stored [E, outputs, inputs], PEFT took inputs for outputs and outputs for inputs
+  /// until 0.18. Nothing: it does not say which version wrote it.
+  std::optional<bool> swaps_stacks;
 
   /// Of one part of the model: the first entry of rank_pattern (alpha_pattern) that matches the end
   /// of its name, else r (lora_alpha).
@@ -38,6 +41,8 @@ class LoraConfig {
   /// What B A is multiplied with: alpha / r, or alpha / sqrt(r) with use_rslora (Kalajdzievski
   /// 2023, arXiv 2312.03732).
   float scale_of(std::string_view name) const;
+  /// Whether target_parameters names this stack.
+  bool takes_parameter(std::string_view name) const;
   /// Whether the adapter says that it changes this part. `expert`: -1 for none.
   bool takes(std::string_view name, int64_t layer, int64_t expert) const;
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -84,8 +85,16 @@ class Sorter {
 
   void take(const std::string& name, const Pair& pair) {
     const std::string shown = quote(name, 200);
-    const auto target = targets_.find(plain_part_name(name));
+    if (pair.a == nullptr || pair.b == nullptr) {
+      const TensorView& half = pair.a == nullptr ? *pair.b : *pair.a;
+      return note(Code::kFailedPrecondition,
+                  fmt::format("found {} without {} (expected both)", quote(half.name, 200),
+                              pair.a == nullptr ? "lora_A" : "lora_B"));
+    }
+    const std::string part = plain_part_name(name);
+    const auto target = targets_.find(part);
     if (target == targets_.end()) {
+      if (const auto stack = find_stack(part, config_)) return take_stack(*stack, pair);
       return note(Code::kFailedPrecondition,
                   fmt::format("found a change of {} (expected one of the attention projections, "
                               "feed-forwards and experts of this {})",
@@ -97,12 +106,6 @@ class Sorter {
           Code::kFailedPrecondition,
           fmt::format("found a change of {} (expected parts of target_modules alone)", shown));
     }
-    if (pair.a == nullptr || pair.b == nullptr) {
-      const TensorView& half = pair.a == nullptr ? *pair.b : *pair.a;
-      return note(Code::kFailedPrecondition,
-                  fmt::format("found {} without {} (expected both)", quote(half.name, 200),
-                              pair.a == nullptr ? "lora_A" : "lora_B"));
-    }
     const int64_t rank = adapter_.rank_of(name);
     const size_t before = noted_;
     check(*pair.a, {rank, at.inputs});
@@ -113,16 +116,35 @@ class Sorter {
     changes_.push_back({at, *pair.a, *pair.b, adapter_.scale_of(name)});
   }
 
+  void take_stack(const ExpertStack& stack, const Pair& pair) {
+    const size_t before = noted_;
+    check_numbers(*pair.a);
+    check_numbers(*pair.b);
+    if (noted_ != before) return;
+    auto changes = split_stack(stack, *pair.a, *pair.b, adapter_, config_);
+    if (!changes.ok()) return note(changes.status().code(), changes.status().message());
+    if (!seen_.insert(changes->stack).second) {
+      return note(Code::kFailedPrecondition,
+                  fmt::format("found two changes of {} (expected one)", changes->stack));
+    }
+    std::move(changes->changes.begin(), changes->changes.end(), std::back_inserter(changes_));
+  }
+
+  void bad(Code code, std::string text) {
+    ++noted_;
+    note(code, std::move(text));
+  }
+
   void check(const TensorView& tensor, const std::vector<int64_t>& shape) {
-    const auto bad = [&](Code code, std::string text) {
-      ++noted_;
-      note(code, std::move(text));
-    };
     if (tensor.shape != shape) {
       return bad(Code::kFailedPrecondition,
                  fmt::format("{}: found {} (expected {})", quote(tensor.name, 200),
                              shape_string(tensor.shape), shape_string(shape)));
     }
+    check_numbers(tensor);
+  }
+
+  void check_numbers(const TensorView& tensor) {
     if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 &&
         tensor.dtype != DType::kBF16) {
       return bad(Code::kUnimplemented,
@@ -145,6 +167,11 @@ class Sorter {
       if (!adapter_.takes(name, target.layer, target.expert)) continue;
       note(Code::kFailedPrecondition,
            fmt::format("found no change of {} (expected one, as target_modules says)", name));
+    }
+    for (const std::string& stack : parameter_names(config_)) {
+      if (seen_.contains(stack) || !adapter_.takes_parameter(stack)) continue;
+      note(Code::kFailedPrecondition,
+           fmt::format("found no change of {} (expected one, as target_parameters says)", stack));
     }
   }
 

@@ -4,6 +4,8 @@
 //   base_model.model.{part}.lora_A.weight   [r, inputs]
 //   base_model.model.{part}.lora_B.weight   [outputs, r]
 //
+// and stacks over the experts of a layer (stacks.h).
+//
 // Lifetime: views into the file they come from.
 //
 // Thread safety: values and free functions, from any thread.
@@ -16,18 +18,11 @@
 #include "backbone/families/model_config.h"
 #include "base/status.h"
 #include "experts/lora/config.h"
+#include "experts/lora/stacks.h"
 #include "experts/lora/targets.h"
 #include "experts/module/outline.h"
 
 namespace chimera {
-
-/// One change, checked: scale * b a.
-struct StoredChange {
-  AdapterTarget target;
-  TensorView a;  // [rank, inputs], F32, F16 or BF16
-  TensorView b;  // [outputs, rank]
-  float scale = 1.0f;
-};
 
 /// How many misfits are told one by one.
 inline constexpr size_t kMostMisfits = 16;
