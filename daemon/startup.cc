@@ -133,6 +133,8 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;
   if (config.memory.unread) options.max_output_bytes = *config.memory.unread;
+  if (config.memory.pin_limit) options.pin_limit = std::chrono::seconds(*config.memory.pin_limit);
+  options.pinned = config.memory.end_pinned ? PinnedUntil::kEnd : PinnedUntil::kRestart;
   return options;
 }
 

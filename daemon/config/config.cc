@@ -229,6 +229,24 @@ class Reader {
     values_.bytes(map, "budget", &out->memory.budget);
     values_.bytes(map, "kv", &out->memory.kv);
     values_.bytes(map, "unread", &out->memory.unread);
+    pin_limit(map, out);
+  }
+
+  void pin_limit(const MapReader& map, DeploymentConfig* out) {
+    const YamlNode* node = map.find("pin_limit");
+    if (node != nullptr && is_string(*node)) {
+      if (node->text != "none") map.bad("pin_limit", *node, "none or 1..86400 seconds");
+    } else if (node != nullptr) {
+      int64_t seconds = 0;
+      map.integer("pin_limit", 1, 86'400, &seconds);
+      if (seconds > 0) out->memory.pin_limit = seconds;
+    }
+    std::string text;
+    constexpr std::string_view kExpected = "restart or end";
+    if (!map.string("pinned", kExpected, &text)) return;
+    out->memory.end_pinned = text == "end";
+    if (text != "restart" && text != "end") map.bad("pinned", *map.find("pinned"), kExpected);
+    if (node == nullptr) map.bad("pinned", *map.find("pinned"), "it beside pin_limit alone");
   }
 
   YamlProblems& problems_;

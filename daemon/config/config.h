@@ -70,9 +70,11 @@ struct DeploymentConfig {
   SecurityConfig security;
   TrustConfig trust;
   struct {
-    std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
-    std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
-    std::optional<uint64_t> unread;  // bytes of a client's logits and traces; none: the engine's
+    std::optional<uint64_t> budget;    // bytes; none: automatic (memory_budget)
+    std::optional<uint64_t> kv;        // bytes; none: automatic (automatic_kv_bytes)
+    std::optional<uint64_t> unread;    // bytes of a client's logits and traces; none: the engine's
+    std::optional<int64_t> pin_limit;  // seconds; none: sequences keep what was replaced
+    bool end_pinned = false;           // `pinned: end`, instead of restart
   } memory;
   std::string state_dir;
   std::vector<std::string> watch;

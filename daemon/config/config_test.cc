@@ -69,6 +69,7 @@ control:
 state: state
 security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
+memory: {budget: 4GiB, kv: 512MiB, pin_limit: 90, pinned: end}
 threads: 4
 )",
                                        "d.yaml", "/base/configs");
@@ -95,6 +96,10 @@ threads: 4
   EXPECT_EQ(config->control.endpoint, "ipc:///base/configs/run/control.sock");
   EXPECT_EQ(config->state_dir, "/base/configs/state");
   EXPECT_EQ(config->watch, (std::vector<std::string>{"/base/configs/drop", "/srv/x"}));
+  EXPECT_EQ(config->memory.budget, uint64_t{4} << 30);
+  EXPECT_EQ(config->memory.kv, uint64_t{512} << 20);
+  EXPECT_EQ(config->memory.pin_limit, 90);
+  EXPECT_TRUE(config->memory.end_pinned);
   EXPECT_EQ(config->threads, 4);
 }
 
@@ -182,6 +187,12 @@ INSTANTIATE_TEST_SUITE_P(
                 "module)"},
         BadCase{"top_k", kGood + "composition: {top_k: 0}\n",
                 "d.yaml:2:22: composition.top_k: found 0 (expected 1..64)"},
+        BadCase{"pin_limit", kGood + "memory: {pin_limit: long}\n",
+                "d.yaml:2:21: memory.pin_limit: found long (expected none or 1..86400 seconds)"},
+        BadCase{"pinned", kGood + "memory: {pin_limit: 9, pinned: wait}\n",
+                "d.yaml:2:32: memory.pinned: found wait (expected restart or end)"},
+        BadCase{"pinned_alone", kGood + "memory: {pinned: end}\n",
+                "d.yaml:2:18: memory.pinned: found end (expected it beside pin_limit alone)"},
         BadCase{"threads", kGood + "threads: many\n",
                 "d.yaml:2:10: threads: found many (expected auto or 1..256)"},
         BadCase{"threads_range", kGood + "threads: 257\n",

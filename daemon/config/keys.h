@@ -22,7 +22,7 @@ inline constexpr std::string_view kServeKeys[] = {
     "endpoint",      "insecure",        "max_sequences", "max_context",   "max_queue",
     "prefill_chunk", "max_live_epochs", "prefix_cache",  "step_target_ms"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
-inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread"};
+inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread", "pin_limit", "pinned"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
 
 inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};

@@ -26,6 +26,10 @@
 
 namespace chimera {
 
+/// What becomes of sequences that keep replaced modules for longer than they may: they go on on the
+/// current table, with their KV recomputed from their tokens, or end as `unavailable`.
+enum class PinnedUntil : uint8_t { kRestart, kEnd };
+
 struct EngineOptions {
   int threads = 1;  // compute pool incl. the engine thread
   int64_t max_sequences = 16;
@@ -34,6 +38,9 @@ struct EngineOptions {
   int64_t prefill_chunk = 128;
   double step_target_ms = 50.0;  // what a step with prompts may take: the gap that streams see
   int64_t max_live_epochs = 4;
+  /// How long sequences keep modules that were replaced or taken out; none: until they end.
+  std::optional<std::chrono::milliseconds> pin_limit = std::nullopt;
+  PinnedUntil pinned = PinnedUntil::kRestart;
   bool prefix_cache = true;
   /// Of one account's large answers (logits, routing) that nobody has read yet: further ones wait.
   uint64_t max_output_bytes = uint64_t{64} << 20;

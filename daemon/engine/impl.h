@@ -2,6 +2,7 @@
 //
 //   RequestQueue    requests until they are admitted, cancels, who is owed an answer
 //   EpochBoard      the current routing table, publishes and revocations
+//   PinLimit        for how long sequences keep what was replaced
 //   LiveSequences   sequences in progress, and how requests end
 //   Step            one forward pass over them
 //   Statistics      what all of this counted
@@ -19,6 +20,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/epoch_board.h"
 #include "daemon/engine/live_sequences.h"
+#include "daemon/engine/pin_limit.h"
 #include "daemon/engine/reaper.h"
 #include "daemon/engine/request_queue.h"
 #include "daemon/engine/statistics.h"
@@ -42,6 +44,7 @@ struct Engine::Impl {
   void apply_cancels();
   void apply_rights();
   void expire_deadlines();
+  void expire_pins();
   void end_matching(FinishReason reason, const auto& match);
   void carry_out_changes();
   void admit();
@@ -59,6 +62,7 @@ struct Engine::Impl {
   Statistics statistics;
   RequestQueue queue;
   EpochBoard board;
+  PinLimit pin_limit;
   LiveSequences live;
   Step step;
 

@@ -22,6 +22,7 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
       options(options_in),
       queue(options.max_queue, &bell, options.max_output_bytes),
       board(std::move(table), options.max_live_epochs, &bell, &reaper),
+      pin_limit(options.pin_limit, options.pinned),
       live({.tokenizer = std::move(tokenizer),
             .max_sequences = options.max_sequences,
             .max_context = options.max_context,
@@ -52,6 +53,7 @@ void Engine::Impl::run() {
     apply_cancels();
     apply_rights();
     expire_deadlines();
+    expire_pins();
     flush_endings();
     carry_out_changes();
     admit();
@@ -134,6 +136,11 @@ void Engine::Impl::expire_deadlines() {
   end_matching(FinishReason::kDeadline, [now](RequestId, const EngineRequest& request) {
     return request.deadline && *request.deadline <= now;
   });
+}
+
+/// Before changes are carried out: one may wait for the epoch of these.
+void Engine::Impl::expire_pins() {
+  if (pin_limit.enforce(live, board.current())) step.let_go();
 }
 
 void Engine::Impl::carry_out_changes() {

@@ -41,6 +41,14 @@ const Compared kCompared[] = {
     {"memory.budget", [](const DeploymentConfig& c) { return text(c.memory.budget); }},
     {"memory.kv", [](const DeploymentConfig& c) { return text(c.memory.kv); }},
     {"memory.unread", [](const DeploymentConfig& c) { return text(c.memory.unread); }},
+    {"memory.pin_limit",
+     [](const DeploymentConfig& c) {
+       return c.memory.pin_limit ? text(*c.memory.pin_limit) : std::string("none");
+     }},
+    {"memory.pinned",
+     [](const DeploymentConfig& c) {
+       return std::string(c.memory.end_pinned ? "end" : "restart");
+     }},
     {"control.endpoint", [](const DeploymentConfig& c) { return text(c.control.endpoint); }},
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
     {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},

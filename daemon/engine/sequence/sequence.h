@@ -111,6 +111,8 @@ class Sequence {
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far
 
   RouteViewPtr view;
+  /// Since then other modules are current than its own (PinLimit).
+  std::optional<Clock::time_point> left_behind;
   uint64_t epoch = 0;       // of the last forward pass
   std::string composition;  // its digest
   SequenceUsage usage;
