@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/crc.hpp>
 #include <charconv>
 
@@ -11,7 +12,8 @@
 namespace chimera {
 namespace {
 
-constexpr std::string_view kFormat = "chimera-state/1";
+constexpr std::string_view kFormat = "chimera-state/2";
+constexpr std::string_view kFormatWithoutEdits = "chimera-state/1";
 
 // CRC-32C (Castagnoli), as in iSCSI and ext4.
 uint32_t crc32c(std::string_view bytes) {
@@ -20,25 +22,50 @@ uint32_t crc32c(std::string_view bytes) {
   return crc.checksum();
 }
 
+/// What a composition may change of a module. Numbers as the shortest decimals that give the same
+/// back: the digest of the composition must survive the round trip.
+void put_options(const CompositionModule& module, Json& out) {
+  out["enabled"] = module.enabled;
+  out["bias"] = fmt::format("{}", module.bias);
+  for (const auto& [parent, value] : module.lambda) {
+    out["lambda"][parent] = fmt::format("{}", value);
+  }
+}
+
 Json to_json(const Composition& composition) {
   Json modules = Json::array();
   for (const CompositionModule& m : composition.modules) {
-    Json module = {{"name", m.name},
-                   {"version", m.version},
-                   {"digest", m.digest},
-                   {"path", m.path},
-                   {"enabled", m.enabled},
-                   // As the shortest decimal that gives the same float back: the digest of
-                   // the composition must survive the round trip.
-                   {"bias", fmt::format("{}", m.bias)}};
-    for (const auto& [parent, value] : m.lambda) {
-      module["lambda"][parent] = fmt::format("{}", value);
-    }
+    Json module = {
+        {"name", m.name}, {"version", m.version}, {"digest", m.digest}, {"path", m.path}};
+    put_options(m, module);
     modules.push_back(std::move(module));
   }
   Json out = {{"backbone", composition.backbone_fingerprint}, {"modules", std::move(modules)}};
   if (composition.top_k) out["top_k"] = *composition.top_k;
   return out;
+}
+
+/// Whether only options of the modules differ.
+bool same_modules(const Composition& a, const Composition& b) {
+  return a.backbone_fingerprint == b.backbone_fingerprint && a.top_k == b.top_k &&
+         std::equal(a.modules.begin(), a.modules.end(), b.modules.begin(), b.modules.end(),
+                    [](const CompositionModule& x, const CompositionModule& y) {
+                      return x.digest == y.digest && x.name == y.name && x.version == y.version &&
+                             x.path == y.path;
+                    });
+}
+
+/// What makes `to` of `from`. REQUIRES: same_modules.
+Json edits_between(const Composition& from, const Composition& to) {
+  Json edits = Json::array();
+  for (size_t i = 0; i < to.modules.size(); ++i) {
+    const CompositionModule& module = to.modules[i];
+    if (module == from.modules[i]) continue;
+    Json edit = {{"at", uint64_t{i}}};
+    put_options(module, edit);
+    edits.push_back(std::move(edit));
+  }
+  return edits;
 }
 
 // Each takes the member `key` when it is of the kind of `out`.
@@ -95,6 +122,12 @@ bool take_digests(const Json& object, std::map<std::string, std::string>& out) {
   return true;
 }
 
+bool take_options(const Json& object, CompositionModule& out) {
+  out.lambda.clear();
+  return take(object, "enabled", out.enabled) && take(object, "bias", out.bias) &&
+         take_lambda(object["lambda"], out.lambda);
+}
+
 bool take_composition(const Json& in, Composition& out) {
   if (!take(in, "backbone", out.backbone_fingerprint)) return false;
   if (const Json* top_k = in.find("top_k")) {
@@ -106,12 +139,35 @@ bool take_composition(const Json& in, Composition& out) {
     CompositionModule& module = out.modules.emplace_back();
     if (!take(m, "name", module.name) || !take(m, "version", module.version) ||
         !take(m, "digest", module.digest) || !take(m, "path", module.path) ||
-        !take(m, "enabled", module.enabled) || !take(m, "bias", module.bias) ||
-        !take_lambda(m["lambda"], module.lambda)) {
+        !take_options(m, module)) {
       return false;
     }
   }
   return modules.is_array();
+}
+
+bool take_edits(const Json& edits, Composition& out) {
+  for (const Json& edit : edits) {
+    uint64_t at = 0;
+    if (!take(edit, "at", at) || at >= out.modules.size()) return false;
+    if (!take_options(edit, out.modules[at])) return false;
+  }
+  return edits.is_array();
+}
+
+/// `before`: the record before it; null for the first.
+bool take_record(const Json& in, const EpochRecord* before, EpochRecord& out) {
+  if (!take(in, "epoch", out.epoch) || !take(in, "time", out.time)) return false;
+  const Json* edits = in.find("edits");
+  if (edits == nullptr) {
+    if (!take_composition(in["composition"], out.composition)) return false;
+  } else {
+    if (before == nullptr) return false;
+    out.composition = before->composition;
+    if (!take_edits(*edits, out.composition)) return false;
+  }
+  if (in.contains("origin") && !take(in, "origin", out.origin)) return false;
+  return take_names(in["revoked"], out.revoked) && take_digests(in["set_aside"], out.set_aside);
 }
 
 Status corrupt(std::string_view why) {
@@ -132,14 +188,20 @@ bool take_number(std::string_view* line, int base, Int* out) {
 
 std::string encode_state(const StateImage& image) {
   Json history = Json::array();
-  for (const EpochRecord& record : image.history) {
-    Json entry = {{"epoch", record.epoch},
-                  {"time", record.time},
-                  {"composition", to_json(record.composition)}};
+  const EpochRecord* before = nullptr;
+  for (const auto& known : image.history) {
+    const EpochRecord& record = *known;
+    Json entry = {{"epoch", record.epoch}, {"time", record.time}};
+    if (before != nullptr && same_modules(before->composition, record.composition)) {
+      entry["edits"] = edits_between(before->composition, record.composition);
+    } else {
+      entry["composition"] = to_json(record.composition);
+    }
     if (record.origin != 0) entry["origin"] = record.origin;
     if (!record.revoked.empty()) entry["revoked"] = record.revoked;
     for (const auto& [name, digest] : record.set_aside) entry["set_aside"][name] = digest;
     history.push_back(std::move(entry));
+    before = &record;
   }
   const Json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
   // A path is bytes, not necessarily UTF-8: replaced rather than thrown at.
@@ -153,10 +215,10 @@ Result<StateImage> decode_state(std::string_view bytes) {
   if (newline == std::string_view::npos) return corrupt("no header line");
   std::string_view line = bytes.substr(0, newline);
   const std::string_view text = bytes.substr(newline + 1);
-  if (line.substr(0, kFormat.size() + 1) != std::string(kFormat) + " ") {
-    return corrupt("another format than chimera-state/1");
-  }
-  line.remove_prefix(kFormat.size() + 1);
+  const std::string_view format = line.substr(0, std::min(line.find(' '), line.size()));
+  if (format != kFormat && format != kFormatWithoutEdits)
+    return corrupt("another format than chimera-state/1 and /2");
+  line.remove_prefix(std::min(format.size() + 1, line.size()));
   StateImage image;
   size_t length = 0;
   uint32_t crc = 0;
@@ -173,17 +235,12 @@ Result<StateImage> decode_state(std::string_view bytes) {
   const Json& history = (*body)["history"];
   bool whole = take(*body, "last_epoch", image.last_epoch) && history.is_array();
   for (const Json& entry : history) {
-    EpochRecord record;
-    whole = whole && take(entry, "epoch", record.epoch) && take(entry, "time", record.time) &&
-            take_composition(entry["composition"], record.composition);
-    if (entry.contains("origin")) whole = whole && take(entry, "origin", record.origin);
-    whole = whole && take_names(entry["revoked"], record.revoked) &&
-            take_digests(entry["set_aside"], record.set_aside);
+    auto record = std::make_shared<EpochRecord>();
+    const EpochRecord* before = image.history.empty() ? nullptr : image.history.back().get();
+    whole = whole && take_record(entry, before, *record);
     if (!whole) break;
-    if (record.epoch > image.last_epoch ||
-        (!image.history.empty() && record.epoch <= image.history.back().epoch)) {
+    if (record->epoch > image.last_epoch || (before != nullptr && record->epoch <= before->epoch))
       return corrupt("epochs out of order");
-    }
     image.history.push_back(std::move(record));
   }
   if (!whole) return corrupt("contents that are no state: a field is missing or of another type");

@@ -1,16 +1,21 @@
 // The bytes of one generation of the state directory, apart from the files they are kept in.
 //
-//   chimera-state/1 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
+//   chimera-state/2 <generation> <bytes of JSON> <CRC-32C of JSON, hex>\n
 //   {"last_epoch": …, "history": [{"epoch": …, "time": …, "composition": {…}, "origin": …,
 //    "revoked": […], "set_aside": {…}}, …]}
 //
 // "origin", "revoked" and "set_aside" are left out where they say nothing; a reader that does not
-// know them takes the rest as it is.
+// know them takes the rest as it is. In the place of "composition", a record whose modules are
+// those of the record before it has "edits": [{"at": …, "enabled": …, "bias": …, "lambda": …}, …],
+// the entries with other options. So a history of changes of options is hardly longer than one
+// composition, however many modules that has. chimera-state/1, which is read as well, has no
+// "edits".
 //
 // Thread safety: values and free functions, from any thread.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,7 +28,8 @@ namespace chimera {
 struct StateImage {
   uint64_t generation = 0;
   uint64_t last_epoch = 0;
-  std::vector<EpochRecord> history;  // epochs strictly increase
+  /// Epochs strictly increase. Shared, because every generation has all but one of the one before.
+  std::vector<std::shared_ptr<const EpochRecord>> history;
 };
 
 std::string encode_state(const StateImage& image);

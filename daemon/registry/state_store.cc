@@ -21,8 +21,11 @@ namespace {
 constexpr std::string_view kPrefix = "state-";
 // Kept on disk: the current generation and two to fall back on.
 constexpr size_t kGenerations = 3;
-// kAllHistory records of 63 modules with the longest paths stay below this.
-constexpr size_t kMaxStateBytes = 64u << 20;
+// kAllHistory records of compositions that have nothing to do with one another, of a hundred
+// modules with the longest paths or of a thousand with usual ones, stay below this.
+constexpr size_t kMaxStateBytes = 128u << 20;
+
+using History = std::vector<std::shared_ptr<const EpochRecord>>;
 
 std::string file_name(uint64_t generation) { return fmt::format("{}{:020}", kPrefix, generation); }
 
@@ -65,20 +68,20 @@ Status make_directory(const std::string& dir) {
   return Status();
 }
 
-size_t count_of(const std::vector<EpochRecord>& history, const std::string& backbone) {
+size_t count_of(const History& history, const std::string& backbone) {
   return static_cast<size_t>(std::count_if(history.begin(), history.end(), [&](const auto& r) {
-    return r.composition.backbone_fingerprint == backbone;
+    return r->composition.backbone_fingerprint == backbone;
   }));
 }
 
 /// The record of `backbone` to forget first. Restarts repeat a composition under a new epoch: such
 /// repetitions go before the oldest, so that they do not push out what a rollback could still
 /// return to. REQUIRES: there is one.
-size_t first_to_forget(const std::vector<EpochRecord>& history, const std::string& backbone) {
+size_t first_to_forget(const History& history, const std::string& backbone) {
   std::optional<size_t> oldest, before;
   for (size_t i = 0; i < history.size(); ++i) {
-    if (history[i].composition.backbone_fingerprint != backbone) continue;
-    if (before && history[*before].composition == history[i].composition) return *before;
+    if (history[i]->composition.backbone_fingerprint != backbone) continue;
+    if (before && history[*before]->composition == history[i]->composition) return *before;
     if (!oldest) oldest = i;
     before = i;
   }
@@ -86,18 +89,18 @@ size_t first_to_forget(const std::vector<EpochRecord>& history, const std::strin
 }
 
 /// The backbone whose newest record is the oldest of all.
-std::string longest_not_run(const std::vector<EpochRecord>& history) {
+std::string longest_not_run(const History& history) {
   std::map<std::string, uint64_t> newest;
-  for (const EpochRecord& record : history) {
-    newest[record.composition.backbone_fingerprint] = record.epoch;
+  for (const auto& record : history) {
+    newest[record->composition.backbone_fingerprint] = record->epoch;
   }
   return std::min_element(newest.begin(), newest.end(),
                           [](const auto& a, const auto& b) { return a.second < b.second; })
       ->first;
 }
 
-void trim(std::vector<EpochRecord>* history) {
-  const std::string backbone = history->back().composition.backbone_fingerprint;
+void trim(History* history) {
+  const std::string backbone = history->back()->composition.backbone_fingerprint;
   const auto forget = [&](const std::string& of) {
     history->erase(history->begin() + static_cast<std::ptrdiff_t>(first_to_forget(*history, of)));
   };
@@ -206,15 +209,16 @@ Result<std::unique_ptr<StateStore>> StateStore::open(const std::string& dir, Env
 }
 
 std::vector<EpochRecord> StateStore::history() const {
-  const MutexLock guard(impl_->mutex);
-  return impl_->image.history;
+  std::vector<EpochRecord> out;
+  for (const auto& record : impl_->current().history) out.push_back(*record);
+  return out;
 }
 
 std::vector<EpochRecord> StateStore::history_of(const std::string& fingerprint) const {
-  std::vector<EpochRecord> own = history();
-  std::erase_if(own, [&](const EpochRecord& record) {
-    return record.composition.backbone_fingerprint != fingerprint;
-  });
+  std::vector<EpochRecord> own;
+  for (const auto& record : impl_->current().history) {
+    if (record->composition.backbone_fingerprint == fingerprint) own.push_back(*record);
+  }
   return own;
 }
 
@@ -226,7 +230,7 @@ Status StateStore::append(std::vector<EpochRecord> records) {
                                                  record.epoch, next.last_epoch));
     }
     next.last_epoch = record.epoch;
-    next.history.push_back(std::move(record));
+    next.history.push_back(std::make_shared<const EpochRecord>(std::move(record)));
     trim(&next.history);
   }
   return impl_->write(std::move(next));

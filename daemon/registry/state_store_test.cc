@@ -155,6 +155,50 @@ TEST_F(StateStoreTest, RemembersPlaceAndRevocations) {
   EXPECT_EQ(record(5, "legal").place(), 5u);
 }
 
+// A bias of one of a thousand modules is a line and not a thousand, in the whole history.
+TEST_F(StateStoreTest, AHistoryOfOptionsIsHardlyLongerThanOneComposition) {
+  EpochRecord now = record(1, "m-0");
+  for (int i = 1; i < 1024; ++i)
+    now.composition.modules.push_back(record(1, "m-" + std::to_string(i)).composition.modules[0]);
+  const auto store = open();
+  ASSERT_TRUE(store->append(now).ok());
+  const auto one = fs::file_size(newest());
+  std::vector<EpochRecord> want;
+  for (uint64_t e = 2; e <= 2 * StateStore::kHistory; ++e) {
+    now.epoch = e;
+    CompositionModule& module = now.composition.modules[e * 37 % 1024];
+    module.bias += 0.1f;
+    module.enabled = e % 5 != 0;
+    module.lambda.clear();
+    if (e % 3 == 0) module.lambda = {{"parent", 0.1 * static_cast<double>(e)}};
+    ASSERT_TRUE(store->append(now).ok());
+    if (e > StateStore::kHistory) want.push_back(now);
+  }
+  EXPECT_LT(fs::file_size(newest()), one + one / 8);
+  const auto bytes = read_file(Env::system(), newest(), 128u << 20);
+  ASSERT_TRUE(bytes.ok()) << bytes.status().to_string();
+  const auto read = decode_state(*bytes);
+  ASSERT_TRUE(read.ok()) << read.status().to_string();
+  ASSERT_EQ(read->history.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(read->history[i]->epoch, want[i].epoch);
+    ASSERT_EQ(read->history[i]->composition, want[i].composition) << i;
+  }
+}
+
+TEST_F(StateStoreTest, StatesOfTheFormatBeforeAreRead) {
+  StateImage image;
+  image.generation = 3;
+  image.last_epoch = 9;
+  image.history = {std::make_shared<const EpochRecord>(record(9, "legal"))};
+  std::string old = encode_state(image);
+  ASSERT_THAT(old, HasSubstr("chimera-state/2 3 "));
+  old.replace(old.find("/2"), 2, "/1");
+  const auto read = decode_state(old);
+  ASSERT_TRUE(read.ok()) << read.status().to_string();
+  EXPECT_EQ(read->history.at(0)->composition, record(9, "legal").composition);
+}
+
 TEST_F(StateStoreTest, RestartsDoNotPushOutOlderCompositions) {
   const auto store = open();
   ASSERT_TRUE(store->append(record(1, "old")).ok());
@@ -223,7 +267,11 @@ TEST_F(StateStoreTest, DecoderNoticesAnyDamage) {
   StateImage image;
   image.generation = 3;
   image.last_epoch = 9;
-  image.history = {record(4, "legal"), record(9, "bio")};
+  EpochRecord biased = record(4, "legal");
+  biased.epoch = 6;
+  biased.composition.modules.front().bias = 0.25f;
+  for (const EpochRecord& one : {record(4, "legal"), biased, record(9, "bio")})
+    image.history.push_back(std::make_shared<const EpochRecord>(one));
   const std::string good = encode_state(image);
   ASSERT_TRUE(decode_state(good).ok());
   for (size_t n = 0; n < good.size(); ++n) {
