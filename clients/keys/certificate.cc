@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 
 #include "base/io/env.h"
 #include "base/quote.h"
@@ -54,6 +55,11 @@ class Parser {
     const std::string_view name = trimmed(text.substr(0, equals));
     const std::string_view value = unquoted(trimmed(text.substr(equals + 1)));
     if (section_ == "metadata" && name == "name") out_.name = value;
+    if (section_ == "metadata" && name == "statement-key") {
+      const auto key = parse_statement_key(value, fmt::format("{}:{}: {}", label_, number, name));
+      if (!key.ok()) return key.status();
+      out_.statement_key = value;
+    }
     if (section_ != "curve") return {};
     std::string* const key = name == "public-key"   ? &out_.public_key
                              : name == "secret-key" ? &out_.secret_key
@@ -82,6 +88,13 @@ class Parser {
         (zmq_curve_public(derived.data(), out_.secret_key.c_str()) != 0 ||
          out_.public_key != derived.data())) {
       return bad(label_, 0, "public-key: found another than that of secret-key");
+    }
+    if (!out_.secret_key.empty()) {
+      const std::string derived_key = key_text(statement_signer(out_.secret_key).public_key());
+      if (!out_.statement_key.empty() && out_.statement_key != derived_key) {
+        return bad(label_, 0, "statement-key: found another than that of secret-key");
+      }
+      out_.statement_key = derived_key;
     }
     return std::move(out_);
   }
@@ -117,7 +130,16 @@ Result<Certificate> make_certificate(const std::string& name) {
     return Status(Code::kFailedPrecondition, "key: this libzmq was built without CURVE",
                   "install the libzmq of Debian");
   }
-  return Certificate{name, public_key.data(), secret_key.data()};
+  return Certificate{name, public_key.data(), secret_key.data(),
+                     key_text(statement_signer(secret_key.data()).public_key())};
+}
+
+StatementSigner statement_signer(const std::string& secret_key) {
+  std::array<uint8_t, kKeyChars / 5 * 4> bytes{};
+  (void)zmq_z85_decode(bytes.data(), secret_key.c_str());
+  const StatementSigner signer = StatementSigner::from_secret(bytes);
+  explicit_bzero(bytes.data(), bytes.size());
+  return signer;
 }
 
 std::string format_certificate(const Certificate& certificate, bool secret) {
@@ -126,8 +148,11 @@ std::string format_certificate(const Certificate& certificate, bool secret) {
                "#   DO NOT PROVIDE THIS FILE TO OTHER USERS nor change its permissions.\n"
              : "#   ZeroMQ CURVE Public Certificate\n"
                "#   Exchange securely, or verify the contents after the exchange.\n";
-  text += fmt::format("\nmetadata\n    name = \"{}\"\ncurve\n    public-key = \"{}\"\n",
-                      certificate.name, certificate.public_key);
+  text += fmt::format("\nmetadata\n    name = \"{}\"\n", certificate.name);
+  if (!certificate.statement_key.empty()) {
+    text += fmt::format("    statement-key = \"{}\"\n", certificate.statement_key);
+  }
+  text += fmt::format("curve\n    public-key = \"{}\"\n", certificate.public_key);
   if (secret) text += fmt::format("    secret-key = \"{}\"\n", certificate.secret_key);
   return text;
 }

@@ -11,6 +11,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!read.ok()) return 0;
   const auto again =
       parse_certificate(format_certificate(*read, !read->secret_key.empty()), "again");
-  if (!again.ok() || again->public_key != read->public_key) std::abort();
+  if (!again.ok() || again->public_key != read->public_key ||
+      again->statement_key != read->statement_key) {
+    std::abort();
+  }
   return 0;
 }

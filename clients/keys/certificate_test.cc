@@ -34,11 +34,13 @@ TEST_F(Keys, WrittenAndReadBack) {
   ASSERT_TRUE(secret.ok()) << secret.status().to_string();
   EXPECT_EQ(secret->name, "alice");
   EXPECT_EQ(secret->secret_key, made->secret_key);
+  EXPECT_EQ(made->statement_key, key_text(statement_signer(made->secret_key).public_key()));
   for (const char* file : {"/keys/alice.pub", "/keys/alice.key"}) {
     const auto open = read_public(dir_ + file);
     ASSERT_TRUE(open.ok());
     EXPECT_EQ(open->public_key, made->public_key);
     EXPECT_EQ(open->secret_key, "");
+    EXPECT_EQ(open->statement_key, made->statement_key);
   }
   EXPECT_EQ(read_secret(dir_ + "/keys/alice.pub").status().code(), Code::kPermissionDenied);
 }
@@ -82,7 +84,12 @@ TEST_F(Keys, WhatIsNoCertificateIsRefused) {
   refused(good + "    public-key = \"" + made->public_key + "\"\n", "each once");
   std::string mixed = good;
   mixed.replace(mixed.find(made->public_key), kKeyChars, other->public_key);
-  refused(mixed, "another than that of secret-key");
+  refused(mixed, "public-key: found another than that of secret-key");
+  mixed = good;
+  mixed.replace(mixed.find(made->statement_key), made->statement_key.size(), other->statement_key);
+  refused(mixed, "statement-key: found another than that of secret-key");
+  mixed.replace(mixed.find(other->statement_key), 4, "====");
+  refused(mixed, "f:6: statement-key: found no key of statements");
 }
 
 TEST_F(Keys, ReadsWhatCzmqAndPyzmqWrite) {
