@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
-#include <cstdio>
 
 #include "base/fields/problems.h"
 #include "base/json/json.h"
@@ -174,10 +174,14 @@ class LoraConfigReader {
     c.target_parameters = texts("target_parameters", parameters);
     // "0.18.1", "0.19.0.dev0"
     const std::string* version = root_["peft_version"].string();
+    if (version == nullptr) return;
+    const char* const end = version->data() + version->size();
     int major = 0;
     int minor = 0;
-    if (version != nullptr && std::sscanf(version->c_str(), "%d.%d", &major, &minor) == 2)
-      c.swaps_stacks = major == 0 && minor < 19;
+    const auto read = std::from_chars(version->data(), end, major);
+    if (read.ec != std::errc() || read.ptr == end || *read.ptr != '.') return;
+    if (std::from_chars(read.ptr + 1, end, minor).ec != std::errc()) return;
+    c.swaps_stacks = major == 0 && minor < 19;
   }
 
   void layers(LoraConfig& c) {
