@@ -1,4 +1,4 @@
-#include "experts/offline/assembly_commands.h"
+#include "router/offline/assembly_commands.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -15,7 +15,7 @@
 #include "experts/offline/assembly/diff_report.h"
 #include "experts/offline/assembly/plan_report.h"
 #include "experts/offline/cut.h"
-#include "experts/offline/module_commands.h"
+#include "router/offline/module_commands.h"
 #include "experts/offline/module_print.h"
 
 namespace chimera {

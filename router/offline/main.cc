@@ -12,7 +12,7 @@
 #include "base/json/writer.h"
 #include "base/standard_output.h"
 #include "base/version.h"
-#include "experts/offline/module_commands.h"
+#include "router/offline/module_commands.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "experts/offline/module_commands.h"
+#include "router/offline/module_commands.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <boost/program_options.hpp>
 
 #include "base/json/writer.h"
-#include "experts/offline/assembly_commands.h"
+#include "router/offline/assembly_commands.h"
 #include "experts/offline/convert.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
