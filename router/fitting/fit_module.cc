@@ -10,6 +10,7 @@
 #include "router/fitting/fitted_files.h"
 #include "router/fitting/gate_fit.h"
 #include "router/fitting/gate_model.h"
+#include "router/top_k.h"
 
 namespace chimera {
 namespace {

@@ -15,8 +15,8 @@
 #include "experts/offline/assembly/diff_report.h"
 #include "experts/offline/assembly/plan_report.h"
 #include "experts/offline/cut.h"
-#include "router/offline/module_commands.h"
 #include "experts/offline/module_print.h"
+#include "router/offline/module_commands.h"
 
 namespace chimera {
 namespace {

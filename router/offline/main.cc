@@ -50,6 +50,10 @@ constexpr const char* kUsage = R"(Usage: chimera-module [--json] COMMAND ...
                           a run that was killed goes on where it was
   assemble RECIPE.yaml --dry-run
                           say what that would do, tensor by tensor
+  fit-gate MODULE --backbone DIR --text FILE... [--against FILE...] --out DIR
+        [--limit-bytes N] [--prior X] [--rounds N] [--precision P] [--threads N]
+                          write the module with gate rows fitted to texts that
+                          it is for, and to others
   diff A B [--csv] [--plot FILE.svg] [--spectrum N] [--threads N]
                           how far two checkpoints or modules are apart, where
 

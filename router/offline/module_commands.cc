@@ -6,13 +6,14 @@
 #include <boost/program_options.hpp>
 
 #include "base/json/writer.h"
-#include "router/offline/assembly_commands.h"
 #include "experts/offline/convert.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
 #include "experts/offline/sign.h"
 #include "experts/offline/slot_sets.h"
+#include "router/offline/assembly_commands.h"
+#include "router/offline/gate_commands.h"
 
 namespace chimera {
 namespace {
@@ -198,10 +199,10 @@ Status run_seal(const Words& words, bool json) {
 
 using Command = Status (*)(const Words& words, bool json);
 constexpr std::pair<const char*, Command> kCommands[] = {
-    {"split", run_split},     {"graft", run_graft},   {"convert", run_convert},
-    {"inspect", run_inspect}, {"verify", run_verify}, {"fingerprint", run_fingerprint},
-    {"seal", run_seal},       {"sign", run_sign},     {"assemble", run_assemble},
-    {"diff", run_diff}};
+    {"split", run_split},     {"graft", run_graft},      {"convert", run_convert},
+    {"inspect", run_inspect}, {"verify", run_verify},    {"fingerprint", run_fingerprint},
+    {"seal", run_seal},       {"sign", run_sign},        {"assemble", run_assemble},
+    {"diff", run_diff},       {"fit-gate", run_fit_gate}};
 
 }  // namespace
 
