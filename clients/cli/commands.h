@@ -81,6 +81,9 @@ void add_top_command(std::vector<Command>& commands);
 bool interrupted();
 /// Forgets a Ctrl-C that was dealt with; returns whether there was one.
 bool clear_interrupt();
+/// For a command that changes the daemon for a while: from now on SIGTERM and SIGHUP interrupt like
+/// Ctrl-C, however often that comes, and a closed pipe shows as lost output.
+void put_back_at_the_end();
 /// Exit statuses (print_help lists them). Busy and gone daemons may be asked again: EX_TEMPFAIL of
 /// sysexits.h, which nothing else gives.
 inline constexpr int kFailedStatus = 1, kUsageStatus = 2, kTryAgainStatus = 75;

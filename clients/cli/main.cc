@@ -12,10 +12,11 @@ namespace chimera::cli {
 namespace {
 
 volatile std::sig_atomic_t ctrl_c_seen = 0;
+volatile std::sig_atomic_t putting_back = 0;
 
 void on_interrupt(int) {
   // The second Ctrl-C ends the program whatever it is waiting for.
-  if (ctrl_c_seen != 0) _exit(kInterruptedStatus);
+  if (ctrl_c_seen != 0 && putting_back == 0) _exit(kInterruptedStatus);
   ctrl_c_seen = 1;
 }
 
@@ -39,6 +40,15 @@ bool clear_interrupt() {
   const bool seen = interrupted();
   ctrl_c_seen = 0;
   return seen;
+}
+
+void put_back_at_the_end() {
+  putting_back = 1;
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  for (const int signal : {SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
+  action.sa_handler = SIG_IGN;  // what cannot be printed shows as lost output
+  sigaction(SIGPIPE, &action, nullptr);
 }
 
 }  // namespace chimera::cli

@@ -100,7 +100,7 @@ class Sweeper {
   }
 
   std::variant<SweepStep, Error> measure(double lambda) {
-    if (interrupted()) return stopped();
+    if (interrupted() || run_.out.lost()) return stopped();
     SweepStep step;
     step.lambda = lambda;
     if (auto error = blend({{wish_.range.parent, lambda}}, &step.epoch)) return std::move(*error);
@@ -131,7 +131,7 @@ class Sweeper {
       if (auto* error = std::get_if<Error>(&source)) return std::move(*error);
       Scorer scorer(run_.client, {}, context_, prefix_);
       auto result = scorer.run(*std::get<std::unique_ptr<TextSource>>(source), [](const auto&) {});
-      if (interrupted()) return stopped();
+      if (interrupted() || run_.out.lost()) return stopped();
       if (auto* error = std::get_if<Error>(&result)) return std::move(*error);
       const auto& totals = std::get<ScoreTotals>(result);
       if (totals.bytes == 0) {
@@ -157,7 +157,7 @@ class Sweeper {
     request.temperature = 0.0;
     request.max_tokens = static_cast<int64_t>(wish_.answer_tokens);
     const auto answer = run_.client.generate(request, {}, interrupted);
-    if (interrupted()) return stopped();
+    if (interrupted() || run_.out.lost()) return stopped();
     if (!answer.ok()) return Error(answer.error());
     step.answer = answer->text;
     const auto found = wish_.trait->match(step.answer);
@@ -204,6 +204,7 @@ Outcome run_sweep(const Invocation& run) {
   const auto& wish = std::get<SweepWish>(read);
   Sweeper sweeper(run, wish);
   if (auto error = sweeper.begin()) return std::move(*error);
+  put_back_at_the_end();
   const auto found = sweep(wish.range, [&](double lambda) { return sweeper.measure(lambda); });
   if (!run.out.json() && run.out.error_terminal()) std::fputs("\r\x1b[K", stderr);
   const auto* report = std::get_if<SweepReport>(&found);

@@ -47,7 +47,9 @@ void Accounts::waits(State& state) {
   if (!state.active()) {
     std::optional<double> least;
     for (const auto& [name, other] : states_) {
-      if (other.active()) least = std::min(least.value_or(other.served), other.served);
+      if (!other.active()) continue;
+      const double level = other.served - other.prepaid;
+      least = std::min(least.value_or(level), level);
     }
     state.served = std::max(state.served, least.value_or(last_served_));
   }
@@ -63,6 +65,7 @@ void Accounts::starts(State& state, EngineRequest& request) {
   --state.waiting;
   ++state.running;
   state.served += static_cast<double>(request.expected_tokens);
+  state.prepaid += static_cast<double>(request.expected_tokens);
   if (request.output_bytes > 0) {
     request.output = std::make_shared<const OutputHold>(state.output, request.output_bytes);
   }
@@ -71,6 +74,7 @@ void Accounts::starts(State& state, EngineRequest& request) {
 void Accounts::ends(State& state, int64_t expected, int64_t taken) {
   --state.running;
   state.served -= static_cast<double>(expected - taken);
+  state.prepaid -= static_cast<double>(expected);
   idle(state);
 }
 

@@ -25,7 +25,8 @@ class Accounts {
   /// asked for something.
   struct State {
     int64_t waiting = 0, running = 0;
-    double served = 0.0;  // tokens, and those that nobody competed for
+    double served = 0.0;   // tokens, and those that nobody competed for
+    double prepaid = 0.0;  // of them, those of requests that run: part of it is given back
     std::shared_ptr<OutputGauge> output;
     uint64_t looked_at = 0;  // scratch of the queue
     bool active() const { return waiting + running > 0; }

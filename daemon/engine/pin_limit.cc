@@ -7,6 +7,11 @@
 #include "daemon/engine/sequence/module_selection.h"
 
 namespace chimera {
+namespace {
+
+constexpr int kMostRestarts = 8;
+
+}  // namespace
 
 bool PinLimit::enforce(LiveSequences& live,
                        const std::shared_ptr<const RoutingTable>& current) const {
@@ -19,6 +24,11 @@ bool PinLimit::enforce(LiveSequences& live,
     any = true;
     switch (then_) {
       case PinnedUntil::kRestart: {
+        // Modules that are replaced faster than it gets on must not keep it for ever.
+        if (++sequence->pin_restarts > kMostRestarts) {
+          live.fail(*sequence, ended(*sequence));
+          break;
+        }
         const Result<RouteViewPtr> view = view_on(current, sequence->request.modules, made);
         if (view.ok()) made.push_back(*view);
         live.restart(*sequence, view);

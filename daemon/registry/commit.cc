@@ -80,7 +80,7 @@ Status Registry::Impl::persist_and(std::vector<EpochRecord> records,
   log::debug("publication",
              {{"epoch", epoch}, {"ms", watch.ms()}, {"result", code_name(published.code())}});
   if (published.ok()) return {};
-  const Status taken_back = options.store->retract(written);
+  const Status taken_back = options.store->retract();
   if (taken_back.ok()) return published;
   // Still true in memory; the next record that can be written corrects the disk as well.
   log::error("state_ahead", {{"epoch", epoch}, {"reason", taken_back.message()}});

@@ -27,8 +27,8 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// Remembered directories and verdicts: more than a busy daemon cycles through.
-constexpr size_t kRemembered = 256;
+// Remembered directories and verdicts: those of the largest composition, and some that were.
+constexpr size_t kRemembered = kMaxModules + 256;
 // Length of the probe of a module that brings no text: enough for every expert to see some.
 constexpr int64_t kTokenProbe = 32;
 // A second run shows repeatability; it is left out when the first took longer than this, because
@@ -133,10 +133,14 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   if (!plan.ok()) return plan.status();
   const auto manifest = std::make_shared<const Manifest>(from.manifest);
   if (job != nullptr) job->begin(manifest);
+  auto stamps = stamps_of(from.dir, from.manifest);
   Result<std::shared_ptr<const Module>> module = load_new(
       *manifest, assembled_size(*plan, info_), 1,
       [&] { return blend_module(from.source, from.manifest, from.dir, lambda, info_); }, job);
   if (job != nullptr) job->end(manifest.get());
+  if (module.ok() && stamps_of(from.dir, from.manifest) == stamps) {
+    remember(from.dir, *module, std::move(stamps));
+  }
   return module;
 }
 

@@ -230,7 +230,9 @@ Result<StateImage> decode_state(std::string_view bytes) {
     return corrupt(fmt::format("{} bytes where the header says {}", text.size(), length));
   }
   if (crc32c(text) != crc) return corrupt("a checksum that does not fit the contents");
-  const Result<Json> body = parse_json(text);
+  // Its length and checksum are right, so it is what was written: no limit but the file's.
+  const JsonLimits limits{.max_bytes = text.size(), .max_values = text.size()};
+  const Result<Json> body = parse_json(text, limits);
   if (!body.ok()) return corrupt("contents that are no state: " + body.status().message());
   const Json& history = (*body)["history"];
   bool whole = take(*body, "last_epoch", image.last_epoch) && history.is_array();

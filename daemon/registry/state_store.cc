@@ -128,6 +128,8 @@ struct StateStore::Impl {
   const FileLock lock;
   std::vector<std::string> warnings;
   std::vector<uint64_t> on_disk;  // generations, newest first
+  /// The history before the last append(), for retract(). Writers are serial.
+  std::optional<History> before;
   mutable Mutex mutex;
   StateImage image GUARDED_BY(mutex);
 };
@@ -172,7 +174,19 @@ Status StateStore::Impl::load() {
 Status StateStore::Impl::write(StateImage next) {
   ++next.generation;
   const std::string target = path(next.generation);
-  const Status written = write_file_durably(env, target, encode_state(next), 0600);
+  std::string text = encode_state(next);
+  // The next start must be able to read it: old records go before a new one is lost.
+  while (text.size() > kMaxStateBytes && next.history.size() > 1) {
+    const auto half = static_cast<ptrdiff_t>(next.history.size() / 2);
+    next.history.erase(next.history.begin(), next.history.begin() + half);
+    text = encode_state(next);
+  }
+  if (text.size() > kMaxStateBytes) {
+    return {Code::kResourceExhausted,
+            fmt::format("state: {} bytes (expected at most {})", text.size(), kMaxStateBytes),
+            "shorten the paths of modules"};
+  }
+  const Status written = write_file_durably(env, target, text, 0600);
   if (!written.ok()) {
     // The rename may have happened (only the directory's fsync failed): what is not
     // acknowledged must not be found by the next start.
@@ -224,6 +238,7 @@ std::vector<EpochRecord> StateStore::history_of(const std::string& fingerprint) 
 
 Status StateStore::append(std::vector<EpochRecord> records) {
   StateImage next = impl_->current();
+  impl_->before = next.history;
   for (EpochRecord& record : records) {
     if (record.epoch <= next.last_epoch) {
       return Status(Code::kInternal, fmt::format("epoch: found {} (expected above {})",
@@ -236,10 +251,10 @@ Status StateStore::append(std::vector<EpochRecord> records) {
   return impl_->write(std::move(next));
 }
 
-Status StateStore::retract(size_t records) {
+Status StateStore::retract() {
   StateImage next = impl_->current();
-  if (next.history.size() < records) return Status(Code::kInternal, "no record to take back");
-  next.history.resize(next.history.size() - records);
+  if (!impl_->before) return Status(Code::kInternal, "no record to take back");
+  next.history = *std::exchange(impl_->before, std::nullopt);
   {
     const MutexLock guard(impl_->mutex);
     impl_->image.history = next.history;

@@ -63,10 +63,10 @@ class StateStore {
   Status append(EpochRecord record) { return append(std::vector<EpochRecord>{std::move(record)}); }
   static constexpr size_t kHistory = 64;
   static constexpr size_t kAllHistory = 192;
-  /// Takes the newest records back: they were written before publishing, and publishing was
-  /// refused. In memory always; ok when on disk as well (else the next append puts that right).
-  /// Their epochs stay used up.
-  Status retract(size_t records = 1);
+  /// Takes the last append() back: it was written before publishing, and publishing was refused.
+  /// In memory always; ok when on disk as well (else the next append puts that right). Its epochs
+  /// stay used up.
+  Status retract();
   /// What reading found amiss (a corrupt generation that an older one replaced); for the log.
   const std::vector<std::string>& warnings() const;
   /// Highest epoch ever handed out; epochs continue above it after a restart.

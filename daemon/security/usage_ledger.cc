@@ -234,7 +234,7 @@ void UsageLedger::compact(const std::string& file) {
   if (!status.ok()) log::debug("usage_not_summed_up", {{"reason", status.message()}});
 }
 
-Result<UsageRows> UsageLedger::read(int64_t since) const {
+Result<UsageRows> UsageLedger::read(int64_t since, size_t most) const {
   const MutexLock disk(disk_mutex_);
   UsageRows sums;
   std::error_code error;
@@ -248,12 +248,18 @@ Result<UsageRows> UsageLedger::read(int64_t since) const {
     const auto text = read_file(*options_.env, it->path().string(), kMaxFile);
     if (!text.ok()) return text.status();
     add_lines(*text, since, &seen, &sums);
+    if (sums.size() > most) break;  // years of hours need not be held to be refused
   }
   if (error) return errno_status(options_.directory, error.value());
   for (const Line& line : unwritten_) add_lines(line.text, since, &seen, &sums);
   const MutexLock lock(mutex_);
   for (const auto& [key, sum] : pending_) {
     if (key.hour + kHour > since) sums[key].add(sum);
+  }
+  if (sums.size() > most) {
+    return Status(Code::kResourceExhausted,
+                  fmt::format("usage: more than {0} rows (expected at most {0}, limit)", most),
+                  "ask for a later `since`, or a higher `limit`");
   }
   return sums;
 }

@@ -69,7 +69,8 @@ class UsageLedger {
   /// An answer, as its provenance tells of it. One for which nothing was computed counts nowhere.
   void add(const std::string& client, const DoneEvent& done);
   /// All hours that end after `since` (seconds of UTC), with what is not on disk yet.
-  Result<UsageRows> read(int64_t since) const;
+  /// resource_exhausted beyond `most` rows.
+  Result<UsageRows> read(int64_t since, size_t most = SIZE_MAX) const;
   /// Writes what came up to now.
   void flush();
 

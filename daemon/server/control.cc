@@ -305,14 +305,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Audit call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Usage call) {
   context.queries.post(live, [&context, live, call] {
-    const auto rows = context.options.meters.usage->read(call.since.value_or(0));
+    const auto rows =
+        context.options.meters.usage->read(call.since.value_or(0), static_cast<size_t>(call.limit));
     if (!rows.ok()) return live->on_error(rows.status());
-    if (rows->size() > static_cast<size_t>(call.limit)) {
-      return live->on_error(Status(
-          Code::kResourceExhausted,
-          fmt::format("usage: {} rows (expected at most {}, limit)", rows->size(), call.limit),
-          "ask for a later `since`, or a higher `limit`"));
-    }
     Json list = Json::array();
     for (const auto& [key, sum] : *rows) list.push_back(to_json(key, sum));
     live->answer(encode_reply(live->id(), {{"rows", std::move(list)}}));

@@ -25,6 +25,13 @@ Status check_context(const Principal& client, EngineRequest* request) {
   return {};
 }
 
+/// Whether anything was computed: a request may end while it waits. (A prompt that was found in the
+/// prefix cache still has its last row computed.)
+bool ran(const DoneEvent& done) {
+  return done.backbone_rows > 0 || std::any_of(done.modules.begin(), done.modules.end(),
+                                               [](const auto& m) { return m.second.rows > 0; });
+}
+
 }  // namespace
 
 Status apply_limits(const Meters& meters, Live& live, EngineRequest* request) {
@@ -40,7 +47,8 @@ Status apply_limits(const Meters& meters, Live& live, EngineRequest* request) {
                         (generates ? std::max<int64_t>(0, request->max_tokens) : 0);
   if (meters.budget != nullptr) CHIMERA_RETURN_IF_ERROR(meters.budget->take(*client, taken));
   live.settle = [meters, client, taken](const DoneEvent* done) {
-    const int64_t used = done == nullptr ? 0 : done->prompt_tokens + done->completion_tokens;
+    const int64_t used =
+        done != nullptr && ran(*done) ? done->prompt_tokens + done->completion_tokens : 0;
     if (meters.budget != nullptr) meters.budget->give_back(*client, taken - used);
     if (meters.usage != nullptr && done != nullptr) meters.usage->add(client->name, *done);
   };

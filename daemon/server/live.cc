@@ -123,8 +123,8 @@ void Live::answer(std::string body) { finish(std::move(body)); }
 void Live::set_canceller(std::function<void()> canceller) {
   {
     const MutexLock lock(mutex_);
-    if (ended_) return;
     if (!cancel_requested_) {
+      if (ended_) return;
       canceller_ = std::move(canceller);
       return;
     }

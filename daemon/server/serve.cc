@@ -160,6 +160,10 @@ Status constrain(CallContext& context, const std::optional<wire::Constraint>& as
 
 void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request) {
   Engine* engine = context.options.engine;
+  // As the engine will clip it: a limit of tokens must not count what can never come.
+  const int64_t room =
+      context_tokens(context.options) - static_cast<int64_t>(request.tokens.size());
+  if (room > 0) request.max_tokens = std::min(request.max_tokens, room);
   if (Status status = apply_limits(context.options.meters, *live, &request); !status.ok()) {
     return live->on_error(std::move(status));
   }

@@ -95,6 +95,14 @@ Result<Lambdas> complete_lambdas(const Recipe& recipe, const Lambdas& current,
     double sum = 0;
     for (const std::string& name : names) sum += &name == rest ? 0 : out[name];
     out[*rest] = 1 - sum;
+    // Sums of decimals miss 1 by a bit or two.
+    if (std::fabs(out[*rest]) <= kSumTolerance) out[*rest] = 0;
+    if (std::fabs(out[*rest]) > kMaxLambda) {
+      return Status(Code::kInvalidArgument,
+                    fmt::format("lambda: parent {}: found {}, what the others leave (expected -{} "
+                                "to {})",
+                                *rest, out[*rest], kMaxLambda, kMaxLambda));
+    }
   }
   CHIMERA_RETURN_IF_ERROR(check_mixture(recipe, out));
   return out;

@@ -94,8 +94,8 @@ Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
       const Result<SafetensorsFile> header = file->header();
       if (!header.ok()) return header.status();
       size.files += header->file_bytes();
-      size.resident += header->file_bytes() + built_bytes(*header);
-      size.loading += header->file_bytes() + built_bytes(*header);
+      size.resident += header->file_bytes() + built_bytes(*header, backbone.config.num_experts);
+      size.loading += header->file_bytes() + built_bytes(*header, backbone.config.num_experts);
       continue;
     }
     const Result<uint64_t> bytes = file->size();

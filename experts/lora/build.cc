@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstring>
 #include <new>
 
@@ -54,6 +55,11 @@ class Builder {
       experts.resize(static_cast<size_t>(config_.num_experts));
       ExpertChange& expert = experts[static_cast<size_t>(at.expert)];
       LowRank* const parts[] = {&expert.gate, &expert.up, &expert.down};
+      if (parts[at.projection]->rank() > 0) {
+        return {Code::kFailedPrecondition,
+                fmt::format("found two changes of layer {}, expert {}, {} (expected one)", at.layer,
+                            at.expert, std::array{"gate", "up", "down"}[at.projection])};
+      }
       *parts[at.projection] = std::move(*change);
       return {};
     }
@@ -129,12 +135,19 @@ Result<std::shared_ptr<const Adapter>> build_adapter(const std::vector<StoredCha
   return std::shared_ptr<const Adapter>(builder.take(file_bytes));
 }
 
-uint64_t built_bytes(const SafetensorsFile& file) {
+uint64_t built_bytes(const SafetensorsFile& file, int64_t experts) {
   uint64_t bytes = 0;
   for (const TensorView& tensor : file.tensors()) {
-    const bool up = tensor.name.find(".lora_B.") != std::string::npos;
-    if (up || tensor.dtype == DType::kF16)
-      bytes += static_cast<uint64_t>(tensor.elements()) * sizeof(float);
+    const auto within = [&](const char* part) {
+      return tensor.name.find(part) != std::string::npos;
+    };
+    const bool shared = tensor.shape.size() == 3 && tensor.shape[0] == 1;
+    const bool stack =
+        tensor.shape.size() == 3 || within(".experts.lora_") || within(".base_layer.lora_");
+    if (!stack && !within(".lora_B.") && tensor.dtype != DType::kF16) continue;
+    const uint64_t once = static_cast<uint64_t>(tensor.elements()) * sizeof(float);
+    // What experts share each of them has for itself; gate and up each widen what they share.
+    bytes += once * (shared ? static_cast<uint64_t>(experts) : 1) * (stack ? 2 : 1);
   }
   return bytes;
 }

@@ -21,6 +21,6 @@ Result<std::shared_ptr<const Adapter>> build_adapter(const std::vector<StoredCha
                                                      uint64_t file_bytes);
 
 /// Bytes that build_adapter makes beside the file of these tensors.
-uint64_t built_bytes(const SafetensorsFile& file);
+uint64_t built_bytes(const SafetensorsFile& file, int64_t experts);
 
 }  // namespace chimera

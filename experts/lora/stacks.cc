@@ -196,7 +196,7 @@ Result<Layout> stacked_layout(const ExpertStack& stack, const TensorView& a, con
                               const LoraConfig& adapter, const ModelConfig& c) {
   Layout l{.part = stack.part,
            .experts = c.num_experts,
-           .rank = adapter.rank_of(stack.module),
+           .rank = adapter.rank_of(stack.module + std::string(last_name(stack.part))),
            .inputs = inputs_of(stack.part, c),
            .outputs = outputs_of(stack.part, c)};
   const auto fits = [&](const TensorView& t, int64_t rows, int64_t cols) {

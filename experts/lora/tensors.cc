@@ -65,9 +65,10 @@ class Sorter {
 
   void place(const TensorView& tensor) {
     std::string_view name = tensor.name;
+    if (!name.starts_with(kPrefix)) return unknown(tensor);
+    name.remove_prefix(kPrefix.size());  // first: the two may share a dot
     const bool down = name.ends_with(kDown);
-    if (!name.starts_with(kPrefix) || !(down || name.ends_with(kUp))) return unknown(tensor);
-    name.remove_prefix(kPrefix.size());
+    if (!down && !name.ends_with(kUp)) return unknown(tensor);
     name.remove_suffix(kDown.size());
     Pair& pair = pairs_[std::string(name)];
     (down ? pair.a : pair.b) = &tensor;
@@ -164,6 +165,8 @@ class Sorter {
       if (seen_.contains(name)) continue;
       if (target.expert >= 0 && !config_.dense_base && !expert_layers_.contains(target.layer))
         continue;
+      // Before 2026 PEFT counted experts where layers were meant: nothing tells which was.
+      if (target.expert >= 0 && adapter_.layers) continue;
       if (!adapter_.takes(name, target.layer, target.expert)) continue;
       note(Code::kFailedPrecondition,
            fmt::format("found no change of {} (expected one, as target_modules says)", name));

@@ -115,7 +115,7 @@ Result<Json> inspect_adapter(const std::string& dir, const Manifest& manifest) {
     const Result<SafetensorsFile> tensors = file->header();
     if (!tensors.ok()) return tensors.status();
     add_tensors(*tensors, by_dtype, count, bytes);
-    memory += tensors->file_bytes() + built_bytes(*tensors);
+    memory += tensors->file_bytes() + built_bytes(*tensors, /*experts=*/1);
   }
   out["tensors"] = count;
   out["dtype"] = dtypes_of(by_dtype);

@@ -29,7 +29,8 @@ struct Texts {
 
   void add(WindowedText text) {
     for (size_t i = 0; i < text.windows.size(); ++i) {
-      WindowedText& to = i % kHeldOut == kHeldOut - 1 ? held : fit;
+      const size_t n = fit.windows.size() + held.windows.size();  // over all files
+      WindowedText& to = n % kHeldOut == kHeldOut - 1 ? held : fit;
       to.windows.push_back(std::move(text.windows[i]));
       to.bytes.push_back(text.bytes[i]);
     }

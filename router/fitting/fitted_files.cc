@@ -26,6 +26,7 @@ size_t bytes_of(DType dtype) { return static_cast<size_t>(dtype_bits(dtype)) / 8
 /// `values` as a tensor of `dtype`, which owns its bytes.
 TensorView tensor_of(const std::string& name, std::vector<int64_t> shape, DType dtype,
                      const std::vector<float>& values) {
+  if (is_block_type(dtype)) dtype = DType::kF32;  // what is fitted is no block of codes any more
   const std::vector<double> wide(values.begin(), values.end());
   auto bytes = std::make_shared<std::vector<std::byte>>(values.size() * bytes_of(dtype));
   (void)round_elements(wide.data(), wide.size(), dtype, bytes->data());  // finite, and small

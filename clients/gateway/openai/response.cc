@@ -86,6 +86,7 @@ class Reader {
     auto list = read_input(given == nullptr ? Json() : *given, instructions, call_.system());
     if (auto* error = std::get_if<ApiError>(&list)) return members_.fail(std::move(*error));
     Json& messages = std::get<Json>(list);
+    call_.rename("messages", "input");
     out_.after_tool = messages[messages.size() - 1]["role"] == Json("tool");
     wire_["messages"] = std::move(messages);
   }

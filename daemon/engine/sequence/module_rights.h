@@ -19,7 +19,8 @@ class ModuleRights {
   bool operator==(const ModuleRights&) const = default;
 
  private:
-  std::vector<std::string> patterns_;  // sorted
+  std::vector<std::string> names_;     // sorted
+  std::vector<std::string> patterns_;  // with * or ?, sorted
 };
 
 /// Null: all modules.

@@ -113,6 +113,7 @@ class Sequence {
   RouteViewPtr view;
   /// Since then other modules are current than its own (PinLimit).
   std::optional<Clock::time_point> left_behind;
+  int pin_restarts = 0;     // how often it was moved
   uint64_t epoch = 0;       // of the last forward pass
   std::string composition;  // its digest
   SequenceUsage usage;
