@@ -1,5 +1,8 @@
 #include "base/moment.h"
 
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
 #include <ctime>
 
 namespace chimera {
@@ -18,6 +21,14 @@ std::optional<std::chrono::system_clock::time_point> parse_moment(const std::str
   using Clock = std::chrono::system_clock;
   constexpr auto kMost = std::chrono::floor<std::chrono::seconds>(Clock::duration::max());
   return at > kMost ? Clock::time_point::max() : Clock::time_point(at);
+}
+
+std::string format_moment(std::chrono::system_clock::time_point time) {
+  const auto since = std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch());
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(since);
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
+                     fmt::gmtime(static_cast<std::time_t>(seconds.count())),
+                     (since - seconds).count());
 }
 
 }  // namespace chimera

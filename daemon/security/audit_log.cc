@@ -15,6 +15,7 @@
 #include "base/json/reader.h"
 #include "base/json/writer.h"
 #include "base/log/log.h"
+#include "base/moment.h"
 
 namespace chimera {
 namespace {
@@ -26,18 +27,11 @@ int64_t milliseconds_of(std::chrono::system_clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
 }
 
-/// "2026-11-27T10:00:00.123Z"
-std::string iso_time(std::chrono::system_clock::time_point time) {
-  const int64_t ms = milliseconds_of(time);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
-                     fmt::gmtime(static_cast<std::time_t>(ms / 1000)), ms % 1000);
-}
-
 std::string line_of(const AuditEntry& entry) {
-  Json out = {{"time", iso_time(entry.time)}, {"unix_ms", milliseconds_of(entry.time)},
-              {"principal", entry.principal}, {"peer", entry.peer},
-              {"endpoint", entry.endpoint},   {"call", entry.call},
-              {"arguments", entry.arguments}, {"result", entry.result}};
+  Json out = {{"time", format_moment(entry.time)}, {"unix_ms", milliseconds_of(entry.time)},
+              {"principal", entry.principal},      {"peer", entry.peer},
+              {"endpoint", entry.endpoint},        {"call", entry.call},
+              {"arguments", entry.arguments},      {"result", entry.result}};
   if (!entry.message.empty()) out["message"] = entry.message;
   out["epoch_before"] = entry.epoch_before;
   out["epoch_after"] = entry.epoch_after;
