@@ -66,6 +66,14 @@ void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
   k = new_k;
 }
 
+/// They are given no rows of their own, and used by every pass of those that name them.
+void MoeRouter::Impl::note_adapters(const ActiveSet& active) {
+  const auto& modules = active.layout->modules();
+  active.mask.for_each([&](size_t m) {
+    if (modules[m]->adapter != nullptr) stats->last_pass[modules[m]->name()] = stats->pass;
+  });
+}
+
 void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_stats) {
   segments = pass;
   stats = pass_stats;
@@ -82,6 +90,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     const ActiveSet* active = segment.view->active.get();
     if (runs.empty() || runs.back().active != active) runs.push_back({active, rows, 0});
     has_adapters = has_adapters || !active->adapters.empty();
+    if (stats != nullptr && !active->adapters.empty()) note_adapters(*active);
     runs.back().rows += segment.rows;
     rows += segment.rows;
     segment_index.resize(static_cast<size_t>(rows), static_cast<int32_t>(s));

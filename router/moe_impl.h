@@ -50,6 +50,7 @@ struct MoeRouter::Impl {
 
   Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
 
+  void note_adapters(const ActiveSet& active);
   void begin(std::span<RoutedSegment> pass, RouterStats* pass_stats);
   void gate(size_t layer, const float* x);
   void choose(size_t layer, int64_t row);

@@ -351,11 +351,14 @@ TEST(MoeRouter, UsageStatsAndTraceAgree) {
   const std::vector<float> x = random_values(f.rng, rows * 32, 1.0f);
   SequenceUsage usage;
   RouterStats stats;
+  stats.pass = {.number = 7, .unix_ms = 3};
   RoutingTrace trace;
   RoutedSegment segment;
   segment.usage = &usage;
   segment.trace = &trace;
   f.run(table, table->all(), x, {}, &segment, &stats);
+  ASSERT_TRUE(stats.last_pass.contains("extra"));
+  EXPECT_EQ(stats.last_pass["extra"].number, 7u);
 
   EXPECT_NEAR(usage.total, 2.0 * static_cast<double>(rows), 1e-4);
   EXPECT_NEAR(usage.share("backbone") + usage.share("extra"), 1.0, 1e-9);

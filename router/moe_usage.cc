@@ -1,4 +1,7 @@
 // Usage accounting of MoeRouter: shares of a sequence, totals of the router, routing traces.
+#include <algorithm>
+#include <span>
+
 #include "router/moe_impl.h"
 
 namespace chimera {
@@ -75,7 +78,11 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
     size_t end = begin + 1;
     while (end < counts.size() && table.owner[end] == table.owner[begin]) ++end;
     const auto owner = static_cast<size_t>(table.owner[begin]);
-    total.add_module(modules[owner]->name(), {counts.data() + begin, end - begin}, mass[owner]);
+    const std::span<const uint64_t> given(counts.data() + begin, end - begin);
+    total.add_module(modules[owner]->name(), given, mass[owner]);
+    if (std::any_of(given.begin(), given.end(), [](uint64_t n) { return n > 0; })) {
+      stats->last_pass[modules[owner]->name()] = stats->pass;
+    }
     begin = end;
   }
 }

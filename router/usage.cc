@@ -36,6 +36,8 @@ void RouterStats::Layer::move_into(Layer& total) {
 void RouterStats::move_into(RouterStats& total) {
   if (total.layers.size() < layers.size()) total.layers.resize(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) layers[i].move_into(total.layers[i]);
+  // What was shown stays here as well: the next pass that uses the module need not allocate.
+  for (const auto& [module, mark] : last_pass) total.last_pass[module] = mark;
 }
 
 void RouterStats::forget_module(const std::string& module) {
@@ -43,6 +45,7 @@ void RouterStats::forget_module(const std::string& module) {
     layer.expert_tokens.erase(module);
     layer.mass.erase(module);
   }
+  last_pass.erase(module);
 }
 
 }  // namespace chimera

@@ -29,6 +29,12 @@ struct SequenceUsage {
   }
 };
 
+/// A forward pass of the engine.
+struct PassMark {
+  uint64_t number = 0;  // counted from 1 since the start
+  int64_t unix_ms = 0;  // when it began
+};
+
 /// Totals for `routing` and `stats`. The engine thread counts into one of its own inside a pass and
 /// moves that into the one that readers see.
 struct RouterStats {
@@ -43,6 +49,8 @@ struct RouterStats {
     void move_into(Layer& total);
   };
   std::vector<Layer> layers;
+  PassMark pass;                              // under way; set by whoever runs it
+  std::map<std::string, PassMark> last_pass;  // module -> the last that used it
 
   /// Adds all counts to `total` and sets them to zero. Allocates only for what `total` has not
   /// seen.

@@ -32,6 +32,9 @@ void Statistics::keep_modules(const std::set<std::string>& in_use) {
       if (!in_use.contains(name)) left.insert(name);
     }
   }
+  for (const auto& [name, pass] : shown_router_.last_pass) {
+    if (!in_use.contains(name)) left.insert(name);
+  }
   for (const std::string& name : gone_) left.erase(name);
   gone_.insert(gone_.end(), left.begin(), left.end());
   for (; gone_.size() > kGoneModules; gone_.pop_front()) {

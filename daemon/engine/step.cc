@@ -48,6 +48,10 @@ void Step::run() {
   const size_t count = batch_.segments.size();
   statistics_->counters().paused += live_->scheduler().take_paused();
   if (count == 0) return;  // those whose turn it is wait for blocks; the next turn is another's
+  using Milliseconds = std::chrono::milliseconds;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  statistics_->router()->pass = {statistics_->counters().steps + 1,
+                                 std::chrono::duration_cast<Milliseconds>(now).count()};
   const Status status = forward(0, count);
   if (status.ok()) {
     take_results(0, count);
