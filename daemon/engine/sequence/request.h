@@ -95,6 +95,14 @@ struct ModuleShare {
   uint64_t rows = 0;  // given to its experts: by token, layer and expert
 };
 
+/// A table that an answer was computed on.
+struct EpochUse {
+  uint64_t epoch = 0;
+  std::string composition;  // its digest, as its client may know it
+  /// Of the first token that it was used for: generated ones count from 0, scored ones likewise.
+  int64_t from = 0;
+};
+
 /// How a request ended that did not fail. A generation by a stop string or token, by max_tokens or
 /// the context; a score by having all its rows; any of them by its client, because nothing that it
 /// may use was left, or because its time was up.
@@ -110,8 +118,9 @@ struct DoneEvent {
   std::vector<int32_t> tokens;  // generated ids, with the eos or those of the stop string
   int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
   double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
-  uint64_t epoch = 0;       // of the last forward pass
-  std::string composition;  // its digest
+  uint64_t epoch = 0;            // of the last forward pass
+  std::string composition;       // its digest
+  std::vector<EpochUse> epochs;  // all of them, in order; none when nothing was computed
   // By name: the permitted modules, and those taken out meanwhile that had a share.
   std::map<std::string, ModuleShare> modules;
   double backbone_share = 0.0;

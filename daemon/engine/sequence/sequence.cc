@@ -109,16 +109,21 @@ void Sequence::restart() {
 void Sequence::start_score() {
   nats = 0.0;
   logprobs.clear();
+  epochs.clear();
   usage = {};
   logits = request.want_logits ? std::make_shared<std::vector<float>>() : nullptr;
   routing = request.want_routing ? std::make_shared<RoutingTrace>() : nullptr;
 }
 
 void Sequence::ran(int64_t n) {
+  const int64_t from = scoring() ? computed : generated();
   computed += n;
-  if (epoch == view->table->epoch() && !composition.empty()) return;
+  if (epoch == view->table->epoch() && !composition.empty() && !epochs.empty()) return;
   epoch = view->table->epoch();
   composition = visible_composition(*view->table, request.modules.rights);
+  const bool known =
+      !epochs.empty() && epochs.back().epoch == epoch && epochs.back().composition == composition;
+  if (!known) epochs.push_back({epoch, composition, from});
 }
 
 Drawn Sequence::draw(std::span<const float> row) {
@@ -185,6 +190,7 @@ DoneEvent Sequence::finish(FinishReason reason) {
   event.composition = !composition.empty()
                           ? composition
                           : visible_composition(*view->table, request.modules.rights);
+  event.epochs = std::move(epochs);
   fill_provenance(event);
   if (scoring()) {
     fill_score(event);

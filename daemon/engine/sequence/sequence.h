@@ -113,9 +113,10 @@ class Sequence {
   RouteViewPtr view;
   /// Since then other modules are current than its own (PinLimit).
   std::optional<Clock::time_point> left_behind;
-  int pin_restarts = 0;     // how often it was moved
-  uint64_t epoch = 0;       // of the last forward pass
-  std::string composition;  // its digest
+  int pin_restarts = 0;          // how often it was moved
+  uint64_t epoch = 0;            // of the last forward pass
+  std::string composition;       // its digest
+  std::vector<EpochUse> epochs;  // of all passes that count
   SequenceUsage usage;
   SequenceUsage last_usage;  // of the row that the next token is drawn from, if want_shares
   Sampler sampler;
