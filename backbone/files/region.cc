@@ -42,7 +42,10 @@ Result<std::shared_ptr<Region>> map_file(const std::string& path, uint64_t size,
 }
 
 Result<std::shared_ptr<Region>> reserve_region(const std::string& path, uint64_t size) {
-  return map_region(path, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+  auto region = map_region(path, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+  // Weights are nothing for a core dump; and by this mark they are found in /proc/self/smaps.
+  if (region.ok()) (void)::madvise((*region)->data(), (*region)->size(), MADV_DONTDUMP);
+  return region;
 }
 
 void advise_huge_pages(const Region& region) {

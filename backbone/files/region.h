@@ -59,7 +59,7 @@ Result<std::shared_ptr<Region>> map_region(const std::string& path, uint64_t siz
                                            int flags, int fd);
 /// The whole file, read-only and guarded.
 Result<std::shared_ptr<Region>> map_file(const std::string& path, uint64_t size, int fd);
-/// Addresses for `size` bytes and no memory yet; see Region::protect.
+/// Addresses for `size` bytes and no memory yet; see Region::protect. Left out of core dumps.
 Result<std::shared_ptr<Region>> reserve_region(const std::string& path, uint64_t size);
 /// Best effort: fewer TLB misses while weights stream through the cores.
 void advise_huge_pages(const Region& region);

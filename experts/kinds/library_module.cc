@@ -73,8 +73,7 @@ Status open_library(const ModuleFile& file, const ManifestFile& entry, const std
   Result<ElfNote> note = read_elf_note(view, file.label());
   if (!note.ok()) return note.status();
   payload->note = std::move(*note);
-  Result<SealedFile> image =
-      SealedFile::create(fmt::format("chimera-{}-{}", module, entry.sha256.substr(7, 12)), view);
+  Result<SealedFile> image = SealedFile::create(library_image_name(module, entry.sha256), view);
   if (!image.ok()) return image.status();
   payload->image = std::make_shared<const SealedFile>(std::move(*image));
   return {};

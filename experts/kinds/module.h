@@ -17,6 +17,7 @@
 #include "backbone/families/model_config.h"
 #include "base/io/digest_memo.h"
 #include "experts/expert.h"
+#include "experts/kinds/traces.h"
 #include "experts/lora/adapter.h"
 #include "experts/module/manifest.h"
 
@@ -40,10 +41,11 @@ struct ModuleLayer {
 class Module {
  public:
   Manifest manifest;
-  std::map<int64_t, ModuleLayer> layers;           // by layer index
-  std::string dir;                                 // where it was read from (not shown on the wire)
-  std::shared_ptr<LibraryBackend> library;         // kind library: what its experts call; else null
-  std::shared_ptr<const Adapter> adapter;          // kind lora; else null
+  std::map<int64_t, ModuleLayer> layers;    // by layer index
+  std::string dir;                          // where it was read from (not shown on the wire)
+  std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
+  std::vector<HeldBytes> held;              // kind weights: its files, while they are in memory
+  std::shared_ptr<const Adapter> adapter;   // kind lora; else null
   std::shared_ptr<const AssemblySource> assembly;  // kind assembly: what it is made of; else null
   /// Kind assembly: λ in force, of every parent by name; empty: those of its recipe.
   std::map<std::string, double> lambda;
@@ -52,6 +54,9 @@ class Module {
   uint64_t resident_bytes() const;
   int64_t expert_count() const;
 };
+
+/// The name of the memory file that a library of that digest is loaded from.
+std::string library_image_name(const std::string& module, const std::string& sha256);
 
 /// What a module must fit.
 struct BackboneInfo {

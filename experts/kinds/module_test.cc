@@ -210,6 +210,27 @@ TEST(Module, FileChangedAfterLoadingDoesNotMatter) {
   EXPECT_NEAR(double{y[0]}, reference(draft, "layers.0.experts.0.", x)[0], 1e-4);
 }
 
+TEST(Module, ItsTracesEndWithIt) {
+  Draft draft;
+  draft.write();
+  auto module = draft.load();
+  ASSERT_TRUE(module.ok()) << module.status().to_string();
+  const ModuleTraces where(**module);
+  const Traces before = where.look();
+  // The weights are used where they were read to.
+  EXPECT_GE(before.mapped_bytes, 4u * 3 * kWidth * kHidden * 4);
+  EXPECT_EQ(before.mapped_files, 0u);
+  EXPECT_EQ(before.descriptors, 0u);
+  {
+    const std::ifstream open(draft.dir + "/module.yaml");
+    EXPECT_EQ(where.look().descriptors, 1u);
+  }
+  *module = nullptr;
+  const Traces after = where.look();
+  EXPECT_EQ(after.mapped_bytes, 0u);
+  EXPECT_EQ(after.descriptors, 0u);
+}
+
 struct Bad {
   const char* name;
   Code code;

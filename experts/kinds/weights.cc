@@ -182,6 +182,18 @@ Status for_each_parallel(int64_t n, const Body& body) {
   return {};
 }
 
+/// From the first to the last byte of its tensors.
+HeldBytes held_bytes(const SafetensorsFile& file) {
+  HeldBytes held{.owner = file.owner()};
+  for (const TensorView& tensor : file.tensors()) {
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.bytes.data());
+    if (tensor.bytes.empty()) continue;
+    held.begin = held.end == 0 ? begin : std::min(held.begin, begin);
+    held.end = std::max(held.end, begin + tensor.bytes.size());
+  }
+  return held;
+}
+
 }  // namespace
 
 Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
@@ -206,6 +218,7 @@ Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir
   auto layers = build_module_layers(payload->tensors, payload->manifest, backbone);
   if (!layers.ok()) return layers.status();
   module->layers = std::move(*layers);
+  for (const SafetensorsFile& file : payload->files) module->held.push_back(held_bytes(file));
   module->manifest = std::move(payload->manifest);
   module->dir = dir;
   return std::shared_ptr<const Module>(std::move(module));
