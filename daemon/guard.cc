@@ -16,6 +16,7 @@ Result<Guard> make_guard(const DeploymentConfig& config) {
   if (!config.security.key.empty()) {
     auto key = keys::read_secret(config.security.key);
     if (!key.ok()) return key.status().with_context("security.key");
+    guard.signer = keys::statement_signer(key->secret_key);
     guard.secret_key = std::move(key->secret_key);
   }
   auto authority = Authority::start({.clients = config.security.clients});

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "base/statement/statement.h"
 #include "base/status.h"
 #include "daemon/config/config.h"
 #include "daemon/security/audit_log.h"
@@ -22,8 +24,9 @@ struct Guard {
   std::unique_ptr<AuditLog> audit;     // in the state directory
   std::unique_ptr<UsageLedger> usage;  // likewise
   std::unique_ptr<TokenBudget> budget;
-  std::unique_ptr<ModuleTrust> modules;  // which are let in
-  std::string secret_key;                // Z85; empty: none
+  std::unique_ptr<ModuleTrust> modules;   // which are let in
+  std::string secret_key;                 // Z85; empty: none
+  std::optional<StatementSigner> signer;  // with that key
 };
 
 /// Reads key and clients file; `config` has its defaults filled in.

@@ -66,6 +66,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
                                .audit = guard->audit.get(),
                                .meters = {guard->budget.get(), guard->usage.get()},
                                .secret_key = guard->secret_key,
+                               .signer = guard->signer ? &*guard->signer : nullptr,
                                .memory = &memory.ledger(),
                                .on_shutdown = [&signals] { signals.request_stop(); }});
   if (!server.ok()) return server.status();

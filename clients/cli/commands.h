@@ -72,6 +72,12 @@ void add_trust_commands(std::vector<Command>& commands);
 
 /// "90s", "2h", "7d" ago; "2026-11-27", "2026-11-27T10:00:00Z": the option --since, seconds of UTC.
 std::variant<int64_t, Error> since_of(const boost::program_options::variables_map& options);
+/// receipt (receipt.cc).
+void add_receipt_command(std::vector<Command>& commands);
+/// Refuses a file that is there already, before what is to be written into it is asked for.
+std::optional<Error> check_new(const std::string& file);
+/// Writes a statement that the daemon signed to a file, which `chimera receipt verify` takes.
+std::optional<Error> save_statement(const std::string& file, const std::string& text);
 /// usage (usage.cc).
 void add_usage_command(std::vector<Command>& commands);
 /// top (top.cc).

@@ -26,6 +26,7 @@ std::vector<Command> all_commands() {
   add_status_commands(commands);
   add_top_command(commands);
   add_trust_commands(commands);
+  add_receipt_command(commands);
   add_usage_command(commands);
   return commands;
 }

@@ -136,6 +136,10 @@ Outcome generate(const Invocation& run) {
     return bad_usage("--shares and --no-stream: found together (expected one)",
                      "shares come with each token of a stream");
   }
+  request.receipt = run.options.count("receipt") > 0;
+  if (request.receipt) {
+    if (auto error = check_new(run.options["receipt"].as<std::string>())) return std::move(*error);
+  }
   auto prompt = prompt_of(run);
   if (auto* error = std::get_if<Error>(&prompt)) return *error;
   request.prompt = std::move(std::get<std::string>(prompt));
@@ -157,6 +161,10 @@ Outcome generate(const Invocation& run) {
   if (!done.ok()) {
     if (!out.json() && shown) out.line("");  // the error begins a line of its own
     return done.error();
+  }
+  if (request.receipt) {
+    const auto& file = run.options["receipt"].as<std::string>();
+    if (auto error = save_statement(file, done->receipt)) return std::move(*error);
   }
   if (out.json()) {
     out.object(done->done);
@@ -245,6 +253,8 @@ void add_generation_commands(std::vector<Command>& commands) {
                         add("no-stream", po::bool_switch(), "print the whole text at its end");
                         add("shares", po::bool_switch(),
                             "show which module answered each token: by colour, or by marks");
+                        add("receipt", po::value<std::string>()->value_name("FILE"),
+                            "write what the daemon signs about the answer to a new file");
                         add("logprobs", po::bool_switch(), "with --json: log-probabilities");
                         add("top-logprobs", po::value<int64_t>()->value_name("N"),
                             "with --json: the N likeliest tokens of each place as well");

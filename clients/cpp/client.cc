@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 
+#include "base/statement/canonical.h"
 #include "chimera_client/answer.h"
 #include "chimera_client/connection.h"
 #include "clients/wire/endpoints.h"
@@ -30,6 +31,7 @@ Generation parse_generation(const Json& done, std::optional<Error>& problem) {
   out.prefill_ms = timing.number("prefill_ms");
   out.decode_ms = timing.number("decode_ms");
   out.provenance = parse_provenance(done, problem);
+  if (done.contains("receipt")) out.receipt = canonical_json(done["receipt"]);
   out.done = done;
   return out;
 }
@@ -43,6 +45,7 @@ ScoreResult parse_score(const Event& event, std::optional<Error>& problem) {
   out.count = answer.integer("count");
   out.logprobs = answer.numbers("logprobs");
   out.provenance = parse_provenance(done, problem);
+  if (done.contains("receipt")) out.receipt = canonical_json(done["receipt"]);
   if (done.contains("logits")) {
     const Json& shape = Answer(done["logits"], problem).array("shape");
     out.rows = shape[0].integer().value_or(0);

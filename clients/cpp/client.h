@@ -88,7 +88,8 @@ struct Generation {
   int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
   double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
   Provenance provenance;
-  Json done;  // as it came
+  std::string receipt;  // if asked for: the text that `chimera receipt verify` takes
+  Json done;            // as it came
 };
 
 struct ScoreResult {
@@ -99,6 +100,7 @@ struct ScoreResult {
   std::vector<float> logits;  // [rows, vocab] when asked for
   int64_t rows = 0, vocab = 0;
   Provenance provenance;
+  std::string receipt;  // as Generation's
   Json done;
 };
 

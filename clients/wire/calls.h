@@ -84,6 +84,7 @@ void describe_options(V& v, Generate& c) {
   v.boolean("stream", c.stream, "token events; false: the whole answer in `done`");
   v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
   v.modules(c.modules, "narrows what the composition offers");
+  v.boolean("receipt", c.receipt, "a signed statement of what made the answer");
 }
 
 template <class V>
@@ -105,6 +106,7 @@ void describe(V& v, Score& c) {
   v.boolean("routing", c.routing, "the experts chosen for every layer and token");
   v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
   v.modules(c.modules, "narrows what the composition offers");
+  v.boolean("receipt", c.receipt, "a signed statement of what made the answer");
 }
 
 template <class V>

@@ -238,6 +238,12 @@ Call empty_call(size_t index) {
 }
 
 std::string_view call_name(const Call& call) { return kCalls[call.index()].name; }
+bool wants_receipt(const Call& call) {
+  if (const auto* generate = std::get_if<Generate>(&call)) return generate->receipt;
+  if (const auto* chat = std::get_if<Chat>(&call)) return chat->options.receipt;
+  const auto* score = std::get_if<Score>(&call);
+  return score != nullptr && score->receipt;
+}
 Endpoint endpoint_of(const Call& call) { return kCalls[call.index()].endpoint; }
 
 std::variant<Request, Error> decode_request(std::string_view text, Endpoint endpoint,

@@ -68,6 +68,7 @@ struct Generate {
   std::optional<int64_t> deadline_ms;
   std::optional<Constraint> constraint{};
   ModuleFilter modules;
+  bool receipt = false;
 };
 struct ChatMessage {
   std::string role, content;
@@ -91,6 +92,7 @@ struct Score {
   bool routing = false;
   std::optional<int64_t> deadline_ms;
   ModuleFilter modules;
+  bool receipt = false;
 };
 struct Tokenize {
   std::string text;
@@ -207,6 +209,8 @@ std::string_view call_name(const Call& call);
 /// The socket that takes the call.
 Endpoint endpoint_of(const Call& call);
 /// The alternative of that index, with the defaults of its fields.
+/// Whether the answer is to have a signed statement of what made it.
+bool wants_receipt(const Call& call);
 Call empty_call(size_t index);
 
 struct Request {

@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <span>
 
 #include "base/json/writer.h"
+#include "base/moment.h"
 #include "base/utf8.h"
 #include "clients/wire/protocol.h"
 #include "clients/wire/strict_json.h"
+#include "daemon/server/receipt.h"
 
 namespace chimera {
 namespace {
@@ -53,22 +56,6 @@ std::string splice(const Json& object, const std::string& fields) {
   if (fields.empty()) return text;
   text.pop_back();
   return text + "," + fields + "}";
-}
-
-Json provenance(const DoneEvent& event) {
-  Json modules = Json::object();
-  for (const auto& [name, share] : event.modules) {
-    modules[name] = {{"version", share.version},
-                     {"digest", share.digest},
-                     {"share", share.share},
-                     {"rows", share.rows}};
-  }
-  Json out = {{"epoch", event.epoch},
-              {"composition", event.composition},
-              {"modules", std::move(modules)},
-              {"backbone", {{"share", event.backbone_share}, {"rows", event.backbone_rows}}}};
-  if (event.dropped_choices > 0) out["dropped_choices"] = event.dropped_choices;
-  return out;
 }
 
 std::string logprob_list(const DoneEvent& event) {
@@ -135,8 +122,11 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
                {{"queue_ms", event.queue_ms},
                 {"prefill_ms", event.prefill_ms},
                 {"decode_ms", event.decode_ms}}},
-              {"provenance", provenance(event)}};
+              {"provenance", provenance_json(event, /*all_epochs=*/false)}};
   if (format.seed) out["seed"] = *format.seed;
+  if (format.receipt != nullptr)
+    out["receipt"] =
+        make_receipt(*format.receipt, event, format_moment(std::chrono::system_clock::now()));
   if (!format.is_score) {
     if (format.stream) return {write_json(out), nullptr, /*final=*/true};
     out["text"] = event.text;

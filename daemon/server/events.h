@@ -19,6 +19,7 @@ struct DoneFormat {
   int64_t vocab = 0;
   std::optional<uint64_t> seed = std::nullopt;
   const Tokenizer* tokenizer = nullptr;  // of the texts of TokenChoice; null: no texts
+  const Receipt* receipt = nullptr;      // null: none was asked for
 };
 
 /// `tokenizer` as in DoneFormat.

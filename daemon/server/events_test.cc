@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 
 #include "base/json/reader.h"
 #include "base/json/testing.h"
+#include "base/statement/canonical.h"
 #include "daemon/server/reports.h"
 
 namespace chimera {
@@ -56,6 +58,38 @@ TEST(ServerEvents, DoneHasTheFieldsOfTheContract) {
   const Json whole = json_of(encode_done("r", done_event(), {.stream = false}).body);
   EXPECT_EQ(whole["text"], "ab");
   EXPECT_EQ(whole["tokens"], Json::array({1, 2}));
+}
+
+TEST(ServerEvents, EpochsAreToldWhenThereWasMoreThanOne) {
+  DoneEvent event = done_event();
+  event.epochs = {{7, "sha256:c", 0}};
+  const auto provenance = [&] {
+    return json_of(encode_done("r", event, {.stream = true}).body)["provenance"];
+  };
+  EXPECT_FALSE(provenance().contains("epochs"));
+  event.epochs.insert(event.epochs.begin(), {6, "sha256:b", 0});
+  event.epochs.back().from = 1;
+  EXPECT_EQ(provenance()["epochs"], json_of(R"([{"epoch":6,"composition":"sha256:b","from":0},
+                        {"epoch":7,"composition":"sha256:c","from":1}])"));
+}
+
+TEST(ServerEvents, AReceiptIsSignedAndSaysWhatTheAnswerSays) {
+  std::array<uint8_t, 32> secret{};
+  secret.fill(3);
+  const StatementSigner signer = StatementSigner::from_secret(secret);
+  const Receipt receipt{&signer, "r", "generate", "alice", "sha256:q"};
+  DoneEvent event = done_event();
+  event.epochs = {{7, "sha256:c", 0}};
+  const Json done = json_of(encode_done("r", event, {.stream = true, .receipt = &receipt}).body);
+  const auto stated = verify_statement(canonical_json(done["receipt"]), "receipt/1",
+                                       signer.public_key(), "receipt");
+  ASSERT_TRUE(stated.ok()) << stated.status().to_string();
+  EXPECT_EQ((*stated)["client"], "alice");
+  EXPECT_EQ((*stated)["request"], "sha256:q");
+  EXPECT_EQ((*stated)["usage"], done["usage"]);
+  EXPECT_EQ((*stated)["tokens"], digest_text("[1,2]"));
+  EXPECT_EQ((*stated)["provenance"]["modules"], done["provenance"]["modules"]);
+  EXPECT_EQ((*stated)["provenance"]["epochs"].size(), 1u);
 }
 
 TEST(ServerEvents, LogprobsComeWithAndWithoutStreaming) {

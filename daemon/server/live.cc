@@ -240,7 +240,8 @@ std::optional<Answer> Live::next() {
                           .stream = stream,
                           .vocab = vocab,
                           .seed = seed,
-                          .tokenizer = tokenizer.get()};
+                          .tokenizer = tokenizer.get(),
+                          .receipt = receipt ? &*receipt : nullptr};
   return encode_done(id_, std::get<DoneEvent>(std::move(*event)), format);
 }
 

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/statement/statement.h"
 #include "base/threads/mutex.h"
 #include "daemon/engine/sequence/request.h"
 #include "daemon/security/principal.h"
@@ -39,6 +40,13 @@ struct Answer {
   std::shared_ptr<const std::vector<float>> binary;
   bool final = false;
   std::shared_ptr<const OutputHold> output = nullptr;  // until ZeroMQ has sent all of it
+};
+
+/// What a receipt says besides the answer.
+struct Receipt {
+  const StatementSigner* signer = nullptr;
+  std::string id, call, client;
+  std::string request;  // digest
 };
 
 class Live;
@@ -79,6 +87,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   size_t call_index = 0;  // of wire::Call
   uint64_t turn = 0;      // Registry::take_turn(), of a change
   std::chrono::steady_clock::time_point since;
+  std::string request_text;  // as it came, of a call that asks for a receipt
 
   /// Set before the request is submitted.
   bool stream = false;  // token events wanted
@@ -86,6 +95,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   int64_t vocab = 0;                           // columns of logits
   std::optional<uint64_t> seed;                // reported in `done`
   std::shared_ptr<const Tokenizer> tokenizer;  // of the texts of alternatives, when asked for
+  std::optional<Receipt> receipt;              // asked for
   /// Called once with the answer, or null when there is none, whether or not its client is still
   /// there; on the thread that ends it, before the answer can be sent.
   std::function<void(const DoneEvent*)> settle;

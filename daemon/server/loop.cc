@@ -162,12 +162,12 @@ void ServerLoop::handle(Incoming incoming) {
   if (stop_at_) {
     return refuse(peer, id, {"unavailable", "daemon: shutting down", "try again when it is back"});
   }
-  dispatch(peer, std::move(request));
+  dispatch(peer, std::move(request), incoming.frames[1]);
   const auto client = clients_.find({peer.port, peer.identity});
   if (client != clients_.end()) client->second.fd = incoming.fd;
 }
 
-void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
+void ServerLoop::dispatch(const Peer& peer, wire::Request request, std::string_view text) {
   const ClientKey key{peer.port, peer.identity};
   const auto known = clients_.find(key);
   if (known != clients_.end()) {
@@ -190,6 +190,7 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request) {
   live->call = wire::call_name(request.call);
   live->call_index = request.call.index();
   live->since = Clock::now();
+  if (wire::wants_receipt(request.call)) live->request_text = text;
   if (peer.port == 1) {
     const bool change = rule_of(request.call).change;
     live->set_recorder([this, entry = audit_entry(peer, &request), change](const Status& outcome) {

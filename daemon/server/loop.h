@@ -93,7 +93,8 @@ class ServerLoop {
   bool known(Peer& peer, std::string_view id, int fd);
   /// Whether he may; refuses and returns false if not.
   bool allowed(const Peer& peer, const wire::Request& request);
-  void dispatch(const Peer& peer, wire::Request request);
+  /// `text`: of the frame that the request was in.
+  void dispatch(const Peer& peer, wire::Request request, std::string_view text);
   void carry_out(const Peer& peer, const wire::Request& request);  // what only the loop knows
   /// The entry of a call as far as it is known when it comes.
   AuditEntry audit_entry(const Peer& peer, const wire::Request* request) const;

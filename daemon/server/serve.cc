@@ -9,6 +9,7 @@
 #include "daemon/server/events.h"
 #include "daemon/server/generate.h"
 #include "daemon/server/limits.h"
+#include "daemon/server/receipt.h"
 #include "daemon/server/reports.h"
 #include "text/unicode_data.h"
 
@@ -167,6 +168,9 @@ void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineReque
   if (Status status = apply_limits(context.options.meters, *live, &request); !status.ok()) {
     return live->on_error(std::move(status));
   }
+  if (Status status = begin_receipt(context.options.signer, *live); !status.ok()) {
+    return live->on_error(std::move(status));
+  }
   request.modules.rights = live->rights();
   const auto id = engine->submit(std::move(request), live);
   if (!id.ok()) return live->on_error(id.status());
@@ -208,8 +212,10 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call) {
   if (context.draining) return live->on_error(draining());
   EngineRequest request = generate_request(context, *live, call);
-  // A constraint is compiled, which may take longer than any text.
-  const size_t bytes = call.constraint ? kInlineText + 1 : text_size(call.prompt);
+  // A constraint is compiled, which may take longer than any text; for a receipt the request is
+  // read once more.
+  const bool long_work = call.constraint || call.receipt;
+  const size_t bytes = long_work ? kInlineText + 1 : text_size(call.prompt);
   run(context, live, bytes,
       [&context, live, request = std::move(request), prompt = std::move(call.prompt),
        constraint = std::move(call.constraint)]() mutable {
@@ -229,7 +235,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) 
   request.modules = selection(std::move(call.modules));
   live->is_score = true;
   live->vocab = context.options.model_config().vocab_size;
-  const size_t bytes = text_size(call.input);
+  const size_t bytes = call.receipt ? kInlineText + 1 : text_size(call.input);
   run(context, live, bytes,
       [&context, live, request = std::move(request), input = std::move(call.input)]() mutable {
         start_score(context, live, std::move(request), std::move(input));

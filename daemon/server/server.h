@@ -37,8 +37,9 @@ struct ServerOptions {
   Authority* authority = nullptr;
   AuditLog* audit = nullptr;
   Meters meters = {};
-  std::string secret_key = {};     // of security.key, Z85; empty: none
-  const Ledger* memory = nullptr;  // null: memory is not counted
+  std::string secret_key = {};              // of security.key, Z85; empty: none
+  const StatementSigner* signer = nullptr;  // with that key; null: nothing is signed
+  const Ledger* memory = nullptr;           // null: memory is not counted
   /// A client called `shutdown` (already answered). Must only signal, not destroy the server.
   std::function<void()> on_shutdown;
   /// A client called `drain`; new requests are refused from now on. May be empty.

@@ -10,7 +10,7 @@
 """
 
 from .client import (Client, Event, Generation, Score, Token, default_control_endpoint,
-                     default_serve_endpoint)
+                     default_serve_endpoint, receipt_text)
 from .errors import (AlreadyExists, Cancelled, ChimeraError, DataCorrupt, DeadlineExceeded,
                      FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
                      ResourceExhausted, Unavailable, Unimplemented)
@@ -22,5 +22,5 @@ __all__ = [
     "AlreadyExists", "Cancelled", "ChimeraError", "Client", "DataCorrupt", "DeadlineExceeded",
     "Event", "FailedPrecondition", "Generation", "Internal", "InvalidArgument", "NotFound",
     "PermissionDenied", "ResourceExhausted", "Score", "Token", "Unavailable", "Unimplemented",
-    "default_control_endpoint", "default_serve_endpoint",
+    "default_control_endpoint", "default_serve_endpoint", "receipt_text",
 ]

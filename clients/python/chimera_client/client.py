@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -117,6 +118,12 @@ def _logits(event: Event) -> tuple[tuple[int, int] | None, Any]:
     if sys.byteorder != "little":
         values.byteswap()
     return (rows, columns), values
+
+
+def receipt_text(done: dict[str, Any]) -> str:
+    """The receipt in a `done`, if it was asked for with `receipt=True`, as `chimera receipt verify`
+    takes it from a file: canonical JSON (RFC 8785)."""
+    return json.dumps(done["receipt"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class Client:

@@ -1,0 +1,133 @@
+"""Statements that the daemon signs: receipts of answers."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unittest
+
+from harness import BUILD, DEMO, ENDLESS, GOLDEN, Daemon, Reader, chimera_client, endless, run, split
+from secured import PROMPT, Secured
+
+
+def canonical(value) -> str:
+    """RFC 8785 for what has no reals."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value) -> str:
+    return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+class Statements(Secured):
+    def setUp(self) -> None:
+        super().setUp()
+        parts = split(GOLDEN / "flex_olmo_f32", self.work / "parts", a="2", b="4", c="5-6")
+        self.backbone = parts / "backbone"
+        self.modules = [{"path": str(parts / "modules" / name)} for name in "abc"]
+
+    def file(self, text: str, name: str = "statement.json") -> str:
+        (self.work / name).write_text(text)
+        return str(self.work / name)
+
+    def verify(self, text: str, *more: str, key: str = "server.pub", check: bool = True):
+        return run("chimera", "--json", "--server-key", str(self.work / key), "receipt", "verify",
+                   self.file(text), *more, check=check)
+
+    def stated(self, text: str, *more: str) -> dict:
+        return json.loads(self.verify(text, *more).stdout)
+
+    def refused(self, text: str, **options) -> dict:
+        ended = self.verify(text, check=False, **options)
+        self.assertEqual(ended.returncode, 1, ended.stdout)
+        return json.loads(ended.stderr)
+
+
+class Receipts(Statements):
+    def test_say_what_made_the_answer(self) -> None:
+        with self.daemon(self.backbone, modules=self.modules) as daemon, \
+                daemon.client(**self.keys.of("alice")) as alice:
+            self.assertNotIn("receipt", alice.complete(tokens=PROMPT, max_tokens=1))
+            asked = {"tokens": PROMPT, "max_tokens": 5, "receipt": True}
+            for call, request in (("generate", {**asked, "stream": False}),
+                                  ("generate", {**asked, "modules": {"exclude": ["b"]}}),
+                                  ("score", {"tokens": PROMPT, "receipt": True})):
+                request = {"id": f"r-{call}", "call": call, **request}
+                done = alice.call(call, **{k: v for k, v in request.items() if k != "call"})
+                stated = self.stated(chimera_client.receipt_text(done) + "\n", "--request",
+                                     self.file(json.dumps(request, indent=2), "request.json"))
+                provenance = dict(stated["provenance"])
+                epochs = provenance.pop("epochs")
+                self.assertEqual(provenance, done["provenance"])
+                self.assertEqual(epochs, [{"epoch": provenance["epoch"], "from": 0,
+                                           "composition": provenance["composition"]}])
+                self.assertEqual((stated["call"], stated["id"], stated["client"]), (call, request["id"], "alice"))
+                self.assertEqual(stated["request"], digest(request))
+                for field in ("usage", "finish_reason", *(["nats", "count"] if call == "score" else [])):
+                    self.assertEqual(stated[field], done[field])
+                if "tokens" in done:
+                    self.assertEqual(stated["tokens"], digest(done["tokens"]))
+                self.assertRegex(stated["time"], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+            other = self.file(json.dumps({**request, "deadline_ms": 9}), "other.json")
+            ended = self.verify(chimera_client.receipt_text(done), "--request", other, check=False)
+            self.assertIn("permission_denied", ended.stderr)
+
+    def test_of_the_command_line(self) -> None:
+        self.keys.clients["root"]["uid"] = os.getuid()
+        del self.keys.clients["root"]["public_key"]
+        with self.daemon(DEMO / "backbone", tcp=False, precision="bf16") as daemon:
+            receipt = self.work / "r.json"
+            daemon.cli("generate", "a", "--max-tokens", "2", "--receipt", str(receipt))
+            shown = run("chimera", "receipt", "verify", str(receipt), "--server-key",
+                        str(self.work / "server.key")).stdout
+            self.assertIn("verified", shown)
+            self.assertIn("backbone", shown)
+            again = daemon.cli("generate", "a", "--receipt", str(receipt), check=False)
+            self.assertIn("is there already", again.stderr)
+
+    def test_changed_ones_and_those_of_others_are_refused(self) -> None:
+        self.keys.make("elsewhere")
+        with self.daemon() as daemon, daemon.client(**self.keys.of("alice")) as alice:
+            text = chimera_client.receipt_text(alice.complete(tokens=PROMPT, max_tokens=2, receipt=True))
+        self.stated(text)
+        # Every bit of a statement is tried in base/statement; here some bytes of a real one.
+        for at in range(0, len(text), 23):
+            changed = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1:]
+            self.assertIn(self.refused(changed)["code"], ("data_corrupt", "permission_denied"), changed)
+        self.assertEqual(self.refused(json.dumps(json.loads(text)))["code"], "data_corrupt")
+        self.assertIn("signed by the key", self.refused(text, key="elsewhere.pub")["message"])
+        pub = (self.work / "server.pub").read_text().splitlines(keepends=True)
+        self.file("".join(line for line in pub if "statement-key" not in line), "old.pub")
+        self.assertIn("no statement-key", self.refused(text, key="old.pub")["message"])
+
+    def test_name_every_epoch_with_the_token_where_it_changed(self) -> None:
+        endless(self.backbone)
+        with self.daemon(self.backbone, modules=self.modules, serve={"max_context": ENDLESS + 500}) as daemon, \
+                daemon.client(**self.keys.of("root")) as root, \
+                daemon.client(**self.keys.of("alice")) as alice:
+            reader = Reader(alice, tokens=PROMPT, max_tokens=ENDLESS, ignore_eos=True, receipt=True)
+            for name in "ab":
+                reader.more()
+                root.revoke(name)
+            reader.more(10)
+            reader.stop()
+            tokens = reader.epochs
+            changes = [(epoch, i) for i, epoch in enumerate(tokens) if i == 0 or tokens[i - 1] != epoch]
+            stated = self.stated(chimera_client.receipt_text(reader.done))
+            epochs = stated["provenance"]["epochs"]
+            self.assertEqual(len(changes), 3)
+            self.assertEqual([(use["epoch"], use["from"]) for use in epochs], changes)
+            self.assertEqual(reader.done["provenance"]["epochs"], epochs)
+            self.assertEqual(len({use["composition"] for use in epochs}), 3)
+            self.assertEqual(epochs[-1]["composition"], stated["provenance"]["composition"])
+
+    def test_without_a_key_there_are_none(self) -> None:
+        with Daemon(self.backbone, modules=self.modules) as daemon, daemon.client() as client:
+            with self.assertRaises(chimera_client.FailedPrecondition) as caught:
+                client.complete(tokens=PROMPT, max_tokens=1, receipt=True)
+            self.assertIn("security.key", caught.exception.hint)
+            self.assertEqual([m["name"] for m in client.modules()], ["a", "b", "c"])
+
+
+if __name__ == "__main__":
+    unittest.main()
