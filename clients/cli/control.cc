@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "base/statement/canonical.h"
 #include "change.h"
 #include "commands.h"
 #include "composition_file.h"
@@ -127,6 +128,17 @@ Outcome load(const Invocation& run) {
   return show_load(run, call, call.waiting);
 }
 
+/// With --proof, standard output is the statement alone: a file of it is what `receipt verify`
+/// takes.
+Outcome revoke(const Invocation& run) {
+  const wire::Revoke call{run.arguments[0], run.options["proof"].as<bool>()};
+  if (!call.proof || run.out.json()) return show_change(run, call);
+  const auto event = run.client.call(call);
+  if (!event.ok()) return event.error();
+  run.out.line(canonical_json(event->body["proof"]));
+  return 0;
+}
+
 Outcome bias(const Invocation& run) {
   const std::string& text = run.arguments[1];
   const auto value = finite_number(text);
@@ -229,10 +241,12 @@ void add_control_commands(std::vector<Command>& commands) {
        1,
        {},
        [](const Invocation& run) { return show_change(run, wire::Unload{run.arguments[0]}); }});
-  commands.push_back(
-      {"revoke", "NAME", "take a module out now", 1, 1, {}, [](const Invocation& run) {
-         return show_change(run, wire::Revoke{run.arguments[0]});
-       }});
+  commands.push_back({"revoke", "NAME [--proof]", "take a module out now", 1, 1,
+                      [](po::options_description& options) {
+                        options.add_options()("proof", po::bool_switch(),
+                                              "print what the daemon signs about its end");
+                      },
+                      revoke});
   commands.push_back(
       {"enable",
        "NAME",

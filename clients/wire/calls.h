@@ -160,6 +160,7 @@ void describe(V& v, Unload& c) {
 template <class V>
 void describe(V& v, Revoke& c) {
   v.label(range::name, c.name, "of the module");
+  v.boolean("proof", c.proof, "a signed statement of what became of the module");
 }
 template <class V>
 void describe(V& v, Enable& c) {

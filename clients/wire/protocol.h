@@ -132,6 +132,7 @@ struct Unload {
 };
 struct Revoke {
   std::string name;
+  bool proof = false;
 };
 struct Enable {
   std::string name;
@@ -208,9 +209,9 @@ enum class Endpoint : uint8_t { kServe, kControl };
 std::string_view call_name(const Call& call);
 /// The socket that takes the call.
 Endpoint endpoint_of(const Call& call);
-/// The alternative of that index, with the defaults of its fields.
 /// Whether the answer is to have a signed statement of what made it.
 bool wants_receipt(const Call& call);
+/// The alternative of that index, with the defaults of its fields.
 Call empty_call(size_t index);
 
 struct Request {

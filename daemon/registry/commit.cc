@@ -209,13 +209,29 @@ Status Registry::Impl::wanted_by_any(std::span<const Proposal> proposals) const 
   return status;
 }
 
-Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t asked) {
+void Registry::Impl::trace(const std::string& name, RevokedModule* out) const {
+  const Current is = current();
+  out->name = name;
+  for (const auto& module : is.loaded.modules) {
+    if (module->name() != name || out->module.lock() == module) continue;
+    out->version = module->manifest.version;
+    out->digest = module->manifest.digest;
+    out->bytes = module->resident_bytes();
+    out->module = module;
+    out->where = ModuleTraces(*module);
+    out->before = out->where.look();
+  }
+}
+
+Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t asked,
+                                            RevokedModule* revoked) {
   // Before the commit: a load that commits after it is refused, and what one before it brought in
   // is taken out.
   queue.note_revocation(asked, name);
   const MutexLock turn(revoke_mutex);
   const Announcement announcement(revokes_waiting);
   const MutexLock lock(commit_mutex);
+  if (revoked != nullptr) trace(name, revoked);  // it may have been replaced meanwhile
   LoadedComposition next = current().loaded;
   if (next.composition.find(name) == nullptr && !queue.loading(name, asked)) {
     return unknown_module(next.composition, name);
@@ -242,6 +258,12 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
     status = take_out();
   }
   CHIMERA_RETURN_IF_ERROR(status);
+  if (revoked != nullptr) {
+    const EngineStats stats = options.engine->stats();
+    const auto last = stats.router.last_pass.find(name);
+    if (last != stats.router.last_pass.end()) revoked->last_pass = last->second;
+    revoked->passes = stats.steps;
+  }
   ChangeReport report;
   report.epoch = epoch;
   report.composition = (*table)->digest();

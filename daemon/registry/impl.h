@@ -87,8 +87,10 @@ struct Registry::Impl {
     return std::move(commit({&one, 1}, in_flight, origin).front());
   }
   /// Runs on the caller's thread and overtakes everything else.
-  Result<ChangeReport> revoke(const std::string& name, uint64_t turn)
+  Result<ChangeReport> revoke(const std::string& name, uint64_t turn, RevokedModule* revoked)
       EXCLUDES(commit_mutex, revoke_mutex);
+  /// Looks at the module of that name as it is now; no effect when `out` knows it.
+  void trace(const std::string& name, RevokedModule* out) const EXCLUDES(state_mutex);
   Result<ChangeReport> make(const UnloadArgs& args, const Running& running);
   Result<ChangeReport> make(const UnloadFromArgs& args, const Running& running);
 

@@ -187,8 +187,12 @@ Result<ChangeReport> Registry::change(ChangeRequest request) {
   return answer.get_future().get();
 }
 
-Result<ChangeReport> Registry::revoke(const std::string& name, uint64_t turn) {
-  return impl_->revoke(name, turn == 0 ? take_turn() : turn);
+Result<ChangeReport> Registry::revoke(const std::string& name, uint64_t turn,
+                                      RevokedModule* revoked) {
+  if (turn == 0) turn = take_turn();
+  // Before the locks: looking takes longer than the revocation.
+  if (revoked != nullptr) impl_->trace(name, revoked);
+  return impl_->revoke(name, turn, revoked);
 }
 
 Composition Registry::composition() const { return impl_->current().loaded.composition; }

@@ -109,6 +109,18 @@ struct ChangeReport {
   bool durable = true;
 };
 
+/// What is known of a module that was revoked, for whoever has to prove it. Keeps nothing of it.
+struct RevokedModule {
+  std::string name;
+  std::string version, digest;  // "" when it was on its way in
+  uint64_t bytes = 0;           // that it held
+  std::weak_ptr<const Module> module;
+  ModuleTraces where;
+  Traces before;
+  std::optional<PassMark> last_pass;  // that used a module of that name
+  uint64_t passes = 0;                // at the time of the acknowledgement
+};
+
 /// Who asks for a load, from the most to the least said.
 enum class LoadSource : uint8_t {
   kPerson,   // by name: what was revoked or unloaded may come in again
@@ -224,7 +236,9 @@ class Registry {
 
   /// Waits for nobody but a commit in progress, and takes effect even when its record cannot be
   /// written (ChangeReport::durable). `turn` as Asker's.
-  Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0);
+  /// `revoked` is filled in when it is not null.
+  Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0,
+                              RevokedModule* revoked = nullptr);
   /// What apply() of `spec` would change, need and be refused for. Loads and probes all of it,
   /// aside, and drops it again.
   PlanReport plan(const CompositionSpec& spec);

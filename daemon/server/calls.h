@@ -37,6 +37,7 @@ struct CallContext {
   Worker plans{"chimera-plan", 16};      // each may read a checkpoint's header
   Worker probes{"chimera-probe", 16};    // plans that load from disk
   Worker drains{"chimera-drain", 8};
+  Worker proofs{"chimera-proof", 64};  // wait for what was revoked to be gone
 };
 
 /// Answers any call but those that are about other requests (`cancel`, `requests`). `live` gets
@@ -52,7 +53,12 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize c
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Health call);
 
-// The calls of the control endpoint (control.cc).
+/// Answers with what a change did, or was refused for. `what`: the module, path or epoch that it
+/// was about; `fields` are put beside.
+void reply_change(const std::shared_ptr<Live>& live, std::string_view call, std::string_view what,
+                  const Result<ChangeReport>& report, Json fields = Json::object());
+
+// The calls of the control endpoint (control.cc; revocation.cc).
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call);

@@ -31,17 +31,6 @@ void log_refused(std::string_view call, std::string_view what, const Status& sta
                                   {"reason", status.message()}});
 }
 
-/// `what`: the module, path or epoch that the change was about.
-void reply(const std::shared_ptr<Live>& live, std::string_view call, std::string_view what,
-           const Result<ChangeReport>& report, Json fields = Json::object()) {
-  if (!report.ok()) {
-    log_refused(call, what, report.status());
-    return live->on_error(report.status());
-  }
-  fields.update(to_json(report.value()));
-  live->answer(encode_reply(live->id(), fields));
-}
-
 Json to_json(const std::vector<RestartNote>& notes) {
   Json out = Json::array();
   for (const RestartNote& note : notes) {
@@ -92,13 +81,13 @@ void ask(CallContext& context, const std::shared_ptr<Live>& live, Asked asked,
   }
   // The record is of the change, not of the answer that tells its number.
   const auto record = waiting.wait ? nullptr : live->take_recorder();
-  const std::string job =
-      registry->ask(std::move(asked.request), std::move(asker),
-                    [live, record, call = asked.call, what = std::move(asked.what),
-                     fields = std::move(asked.fields)](const Result<ChangeReport>& report) {
-                      if (record) record(report.status());
-                      reply(live, call, what, report, fields);  // to nobody, when the answer is out
-                    });
+  const std::string job = registry->ask(
+      std::move(asked.request), std::move(asker),
+      [live, record, call = asked.call, what = std::move(asked.what),
+       fields = std::move(asked.fields)](const Result<ChangeReport>& report) {
+        if (record) record(report.status());
+        reply_change(live, call, what, report, fields);  // to nobody, when the answer is out
+      });
   if (!waiting.wait) {
     return live->answer(encode_reply(live->id(), with_epoch(context, {{"job", job}})));
   }
@@ -109,7 +98,7 @@ void ask(CallContext& context, const std::shared_ptr<Live>& live, Asked asked,
 void apply_wish(CallContext& context, const std::shared_ptr<Live>& live, const wire::Apply& call) {
   const DeploymentConfig& running = *context.options.config;
   auto wish = read_wish(call.wish, running);
-  if (!wish.ok()) return reply(live, "apply", "", wish.status());
+  if (!wish.ok()) return reply_change(live, "apply", "", wish.status());
   const auto check = [&running, backbone = wish->backbone,
                       fingerprint = context.options.model.fingerprint] {
     return check_backbone(backbone, running, fingerprint);
@@ -137,6 +126,16 @@ void drain_engine(CallContext& context, const std::shared_ptr<Live>& live, milli
 }
 
 }  // namespace
+
+void reply_change(const std::shared_ptr<Live>& live, std::string_view call, std::string_view what,
+                  const Result<ChangeReport>& report, Json fields) {
+  if (!report.ok()) {
+    log_refused(call, what, report.status());
+    return live->on_error(report.status());
+  }
+  fields.update(to_json(report.value()));
+  live->answer(encode_reply(live->id(), fields));
+}
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
   context.queries.post(live, [&context, live] {
@@ -173,13 +172,6 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Unload call) {
   context.changes.post(live, [&context, live, call = std::move(call)] {
     ask(context, live, {"unload", call.name, UnloadArgs{call.name}});
-  });
-}
-
-void handle(CallContext& context, std::shared_ptr<Live> live, wire::Revoke call) {
-  // Not behind other changes: a revocation overtakes them in the registry.
-  context.queries.post(live, [&context, live, call = std::move(call)] {
-    reply(live, "revoke", call.name, context.options.registry->revoke(call.name, live->turn));
   });
 }
 

@@ -89,7 +89,7 @@ Server::~Server() {
   context.stopping = true;
   // Workers first: their last answers still go out through the loop.
   for (Worker* worker : {&context.texts, &context.queries, &context.changes, &context.plans,
-                         &context.probes, &context.drains}) {
+                         &context.probes, &context.drains, &context.proofs}) {
     worker->stop();
   }
   impl_->loop->stop();

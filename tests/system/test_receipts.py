@@ -1,4 +1,4 @@
-"""Statements that the daemon signs: receipts of answers."""
+"""Statements that the daemon signs: receipts of answers, proofs of revocations."""
 from __future__ import annotations
 
 import hashlib
@@ -126,7 +126,66 @@ class Receipts(Statements):
             with self.assertRaises(chimera_client.FailedPrecondition) as caught:
                 client.complete(tokens=PROMPT, max_tokens=1, receipt=True)
             self.assertIn("security.key", caught.exception.hint)
+            with self.assertRaises(chimera_client.FailedPrecondition):
+                client.revoke("a", proof=True)
             self.assertEqual([m["name"] for m in client.modules()], ["a", "b", "c"])
+
+
+class Proofs(Statements):
+    def test_of_modules_of_weights(self) -> None:
+        with self.daemon(self.backbone, modules=self.modules) as daemon, \
+                daemon.client(**self.keys.of("root")) as root:
+            root.complete(tokens=PROMPT, max_tokens=4, modules={"exclude": ["b"]})
+            keys = self.keys.of("root")
+            text = run("chimera", "--control", daemon.control_endpoint, "--key", keys["key"], "--server-key",
+                       keys["server_key"], "revoke", "a", "--proof").stdout
+            shown = run("chimera", "--server-key", keys["server_key"], "receipt", "verify", self.file(text)).stdout
+            self.assertRegex(shown, r"released +yes")
+            used = self.stated(text)
+            answer = root.revoke("b", proof=True)
+            unused = self.stated(canonical(answer["proof"]))
+            for name, stated in (("a", used), ("b", unused)):
+                self.assertEqual((stated["chimera"], stated["module"], stated["version"]),
+                                 ("revocation/1", name, "1.0.0"))
+                self.assertIs(stated["released"], True)
+                self.assertIs(stated["durable"], True)
+                memory = stated["memory"]
+                self.assertGreater(memory["mapped_bytes"]["before"], memory["bytes"] // 2)
+                self.assertEqual(memory["mapped_bytes"]["after"], 0)
+                self.assertEqual((memory["mapped_files"]["after"], stated["descriptors"]["after"]), (0, 0))
+            self.assertIn(used["last_pass"]["number"], range(1, used["passes"] + 1))
+            self.assertIsNone(unused["last_pass"])
+            self.assertEqual((unused["epoch"], unused["composition"]), (answer["epoch"], answer["composition"]))
+            self.assertEqual(root.info()["composition"], unused["composition"])
+            self.assertEqual(root.info()["epoch"], used["epoch"] + 1)
+            passes = root.stats()["engine"]["steps"]
+            root.complete(tokens=PROMPT, max_tokens=4)
+            self.assertGreater(root.stats()["engine"]["steps"], passes)
+            with self.assertRaises(chimera_client.NotFound):
+                root.revoke("a", proof=True)
+
+    def test_one_that_streams_use_is_released_too(self) -> None:
+        endless(self.backbone)
+        with self.daemon(self.backbone, modules=self.modules, serve={"max_context": ENDLESS + 500}) as daemon, \
+                daemon.client(**self.keys.of("root")) as root, \
+                daemon.client(**self.keys.of("alice")) as alice:
+            reader = Reader(alice, tokens=PROMPT, max_tokens=ENDLESS, ignore_eos=True)
+            reader.more()
+            stated = self.stated(canonical(root.revoke("a", proof=True)["proof"]))
+            self.assertIs(stated["released"], True)
+            self.assertLessEqual(stated["last_pass"]["number"], stated["passes"])
+            self.assertEqual(stated["memory"]["mapped_bytes"]["after"], 0)
+            reader.stop()
+
+    def test_of_a_library_in_a_process_of_its_own(self) -> None:
+        library = BUILD / "modules" / "finance"
+        with self.daemon(DEMO / "backbone", modules=[{"path": str(library)}], precision="bf16") as daemon, \
+                daemon.client(**self.keys.of("root")) as root:
+            root.score(text="The board declared a dividend.")
+            stated = self.stated(canonical(root.revoke("finance", proof=True)["proof"]))
+            self.assertGreater(stated["descriptors"]["before"], 0)
+            self.assertEqual(stated["descriptors"]["after"], 0)
+            self.assertIs(stated["released"], True)
 
 
 if __name__ == "__main__":

@@ -296,8 +296,11 @@ class Client:
     def unload(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
         return self.call("unload", name=name, timeout=timeout)
 
-    def revoke(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
-        return self.call("revoke", name=name, timeout=timeout)
+    def revoke(self, name: str, *, proof: bool | None = None,
+               timeout: float | None = None) -> dict[str, Any]:
+        """Takes a module out of every stream at once; with `proof`, the answer has a signed `proof`
+        of what became of it."""
+        return self.call("revoke", name=name, proof=proof, timeout=timeout)
 
     def enable(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
         """Uses a module that is loaded and disabled."""
