@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/limits.h"
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/assembly_module.h"
