@@ -163,8 +163,7 @@ std::optional<Error> save_statement(const std::string& file, const std::string& 
 }
 
 void add_receipt_command(std::vector<Command>& commands) {
-  commands.push_back({"receipt", "verify FILE [--request FILE]",
-                      "whether the daemon signed this, and what it says", 2, 2,
+  commands.push_back({"receipt", "verify FILE", "whether the daemon signed it, what it says", 2, 2,
                       [](po::options_description& options) {
                         options.add_options()("request",
                                               po::value<std::string>()->value_name("FILE"),

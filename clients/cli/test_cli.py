@@ -381,7 +381,7 @@ class CliTest(scripted.Scripted):
                 (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin", **waits}),
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
                  {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin", **waits}),
-                (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a"}),
+                (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a", "proof": False}),
                 (["enable", "a"], {"name": "a"}), (["disable", "a"], {"name": "a"}),
                 (["load", "/m", "--enabled", "--detach"],
                  {"path": "/m", "enabled": True, "in_flight": "pin", **waits, "detach": True}),

@@ -31,6 +31,7 @@ NOT_RUN = {
     ("docs/plugin-checker.md", "gdb --args"), ("docs/installing.md", "cmake --preset"),
     ("docs/security.md", "chimera key new"), ("docs/security.md", "chimera usage --by"),
     ("README.md", "apt install"),
+    ("docs/security.md", "chimera generate"),
     ("docs/packages.md", "adduser alice"), ("docs/packages.md", "chimera --endpoint"),
     ("docs/packages.md", "podman build"),
     ("plugin-api/template/README.md", "cmake --workflow"),
