@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "daemon/engine/request_queue.h"
 
@@ -88,10 +89,21 @@ TEST_F(AccountsTest, WhatWasNotTakenIsGivenBack) {
   const RequestId early = add(account("a"), 100);
   EXPECT_EQ(start(), "a");
   add(account("a"), 10), add(account("b"), 10), add(account("b"), 10);
-  end(early, 5);  // 5 of 100 tokens; b began where a was: at 100
+  end(early, 5);  // 5 of 100 tokens: a is at 5; b began without what a had paid in advance, at 0
   std::string order;
   for (int i = 0; i < 3; ++i) order += start();
-  EXPECT_EQ(order, "abb");
+  EXPECT_EQ(order, "bab");
+}
+
+TEST_F(AccountsTest, WhoComesDoesNotWaitForWhatOthersPaidInAdvance) {
+  std::vector<RequestId> early;
+  for (int i = 0; i < 3; ++i) {
+    early.push_back(add(account("a"), 1000));
+    EXPECT_EQ(start(), "a");
+  }
+  add(account("a"), 1000), add(account("b"), 10);
+  end(early[0], 5);  // what comes back must not put a before b
+  EXPECT_EQ(start(), "b");
 }
 
 TEST_F(AccountsTest, NothingIsSavedUpOrOwedAcrossAPause) {
