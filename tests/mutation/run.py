@@ -34,14 +34,14 @@ class Mutation:
 
 MUTATIONS = (
     Mutation("1. composed again is bitwise the whole checkpoint", "router/moe.cc",
-             "row_logits[c] = row_logits[c] + part.bias[c] +",
-             "row_logits[c] = row_logits[c] + part.bias[c] + (part.owner[c] > 0 ? 1e-3f : 0.0f) +",
+             "row_logits[i] = row_logits[i] + (part.bias[c] +",
+             "row_logits[i] = row_logits[i] + (owner > 0 ? 1e-3f : 0.0f) + (part.bias[c] +",
              "system_test_composition"),
     Mutation("2. excluded is bitwise never loaded", "router/moe.cc",
-             "row_logits[c] = -std::numeric_limits<float>::infinity();", "row_logits[c] = -12.0f;",
+             "active((mask & table->all()).add(0));", "active(table->all());",
              "system_test_composition"),
     Mutation("3. one epoch per sequence", "daemon/engine/epoch_board.cc",
-             "return view.ok() && (*view)->scope == sequence.view->scope;", "return view.ok();",
+             "return view.ok() && (*view)->scope == is.scope;", "return view.ok();",
              "daemon_engine_epochs_test"),
     Mutation("4. no pass touches a revoked module", "daemon/engine/epoch_board.cc",
              "module_index(*command.revoked) >= 0)", "module_index(*command.revoked) > 62)",
@@ -54,12 +54,12 @@ MUTATIONS = (
              "const Status taken_back = options.store->retract();", "const Status taken_back;",
              "daemon_registry_faults_test"),
     Mutation("7. the prefix cache keeps to its composition", "router/routing_table.cc",
-             "if ((mask >> i & 1) == 0) continue;\n    const CompositionModule* entry",
-             "const CompositionModule* entry", "system_test_composition"),
+             "if (i != 0 && i < modules().size()) add(i);",
+             "if (i > 62 && i < modules().size()) add(i);", "system_test_composition"),
     Mutation("8. acknowledged changes survive", "daemon/registry/state_store.cc",
-             "const Status written = write_file_durably(env, target, encode_state(next), 0600);",
+             "const Status written = write_file_durably(env, target, text, 0600);",
              "const Status written = image.generation < 3\n"
-             "      ? write_file_durably(env, target, encode_state(next), 0600) : Status();",
+             "      ? write_file_durably(env, target, text, 0600) : Status();",
              "system_test_crash"),
 )
 
