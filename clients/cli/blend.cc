@@ -10,15 +10,12 @@ namespace po = boost::program_options;
 
 /// "legal-b=0.3"; the name may hold further signs.
 std::optional<Error> take_parent(const std::string& text, std::map<std::string, double>& out) {
-  const size_t equals = text.rfind('=');
-  const auto value = equals == std::string::npos
-                         ? std::nullopt
-                         : finite_number(std::string_view(text).substr(equals + 1));
-  if (!value || equals == 0) {
+  auto given = named_number(text);
+  if (!given) {
     return bad_usage("PARENT: " + text + " (expected PARENT=NUMBER)",
                      "for instance: chimera blend legal legal-b=0.3");
   }
-  if (!out.emplace(text.substr(0, equals), *value).second) {
+  if (!out.insert(std::move(*given)).second) {
     return bad_usage("PARENT: " + text + " (expected every parent once)", "");
   }
   return std::nullopt;

@@ -111,6 +111,8 @@ struct Real {
 void validate(boost::any& out, const std::vector<std::string>& values, Real*, int);
 /// The finite number that all of `text` is.
 std::optional<double> finite_number(std::string_view text);
+/// "NAME=NUMBER", at its last '='; nothing when either is missing.
+std::optional<std::pair<std::string, double>> named_number(std::string_view text);
 
 /// How long calls that only look may take.
 inline constexpr client::Milliseconds kAnswerWait{10'000};

@@ -46,6 +46,14 @@ std::optional<double> finite_number(std::string_view text) {
   return whole && std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
+std::optional<std::pair<std::string, double>> named_number(std::string_view text) {
+  const size_t equals = text.rfind('=');
+  if (equals == std::string_view::npos || equals == 0) return std::nullopt;
+  const auto value = finite_number(text.substr(equals + 1));
+  if (!value) return std::nullopt;
+  return std::pair{std::string(text.substr(0, equals)), *value};
+}
+
 void validate(boost::any& out, const std::vector<std::string>& values, Real*, int) {
   po::validators::check_first_occurrence(out);
   const std::string& text = po::validators::get_single_string(values);
@@ -103,15 +111,12 @@ std::variant<wire::ModuleFilter, Error> module_filter(const po::variables_map& o
   }
   if (options.count("bias") == 0) return filter;
   for (const auto& item : options["bias"].as<std::vector<std::string>>()) {
-    const size_t equals = item.find('=');
-    const auto value = equals == std::string::npos
-                           ? std::nullopt
-                           : finite_number(std::string_view(item).substr(equals + 1));
-    if (!value || equals == 0) {
+    const auto given = named_number(item);
+    if (!given) {
       return bad_usage("--bias: " + item + " (expected NAME=NUMBER)",
                        "for instance --bias legal=0.5");
     }
-    filter.bias[item.substr(0, equals)] = *value;
+    filter.bias[given->first] = given->second;
   }
   return filter;
 }
