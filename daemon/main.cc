@@ -73,12 +73,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   auto watcher = Watcher::start(config.watch, Watcher::actions_of(&registry));
   if (!watcher.ok()) return watcher.status();
 
-  const std::chrono::duration<double, std::milli> took = Clock::now() - started;
-  log::info("ready", {{"ms", took.count()},
-                      {"serve", config.serve.endpoint},
-                      {"control", config.control.endpoint},
-                      {"epoch", (*engine)->current().epoch},
-                      {"composition", (*engine)->current().composition}});
+  log_ready(config, **engine, Clock::now() - started);
   tell_ready();
   ReceivedSignal signal = signals.wait();
   for (; signal.wish == Wish::kReload; signal = signals.wait()) {

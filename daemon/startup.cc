@@ -74,6 +74,16 @@ std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config) 
   return std::make_shared<LibraryRuntime>(std::move(options));
 }
 
+void log_ready(const DeploymentConfig& config, const Engine& engine,
+               std::chrono::steady_clock::duration took) {
+  const auto current = engine.current();
+  log::info("ready", {{"ms", std::chrono::duration<double, std::milli>(took).count()},
+                      {"serve", config.serve.endpoint},
+                      {"control", config.control.endpoint},
+                      {"epoch", current.epoch},
+                      {"composition", current.composition}});
+}
+
 void log_findings(const StateStore& state) {
   for (const std::string& warning : state.warnings()) {
     log::warning("state_generation_skipped", {{"reason", warning}});

@@ -3,6 +3,7 @@
 // Thread safety: by the main thread, before the daemon serves.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,9 @@ std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config);
 /// template that does not work, and limits of the deployment that the model's own undercut.
 void log_findings(const StateStore& state);
 void log_findings(const DeploymentConfig& config, const LoadedBackbone& model);
+/// Tells where the daemon serves, on which epoch, and how long it took to get there.
+void log_ready(const DeploymentConfig& config, const Engine& engine,
+               std::chrono::steady_clock::duration took);
 
 /// What the whole process wants of the system: memory back when a module is released, and as many
 /// open descriptors as there may be, as every connection is one. Best effort.
