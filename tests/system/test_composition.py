@@ -155,14 +155,14 @@ class Compositions(unittest.TestCase):
             def state():
                 return logits(client), client.health()["epoch"], client.info()["composition"]
 
+            def fail(times: int) -> None:
+                for _ in range(times):
+                    self.assertRaises(chimera_client.DataCorrupt, client.load, broken)
+
             untouched = state()
-            for _ in range(20):  # allocator warm-up
-                self.assertRaises(chimera_client.DataCorrupt, client.load, broken)
-            before = daemon.resources()
-            for _ in range(50):
-                self.assertRaises(chimera_client.DataCorrupt, client.load, broken)
+            fail(20)  # allocator warm-up
             allowed = {"fds": 0, **({"rss_kib": 1024} if MEASURES_MEMORY else {})}
-            grown = daemon.grown(before, allowed)
+            grown = daemon.growth(lambda: fail(50), allowed)
             for key, bound in allowed.items():
                 self.assertLessEqual(grown[key], bound, key)
             self.assertEqual(state(), untouched)
