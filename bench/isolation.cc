@@ -31,7 +31,7 @@
 namespace chimera::bench {
 namespace {
 
-constexpr int kRounds = 12;  // of both kinds, by turns
+constexpr int kTurns = 12;  // of both kinds, by turns
 constexpr int kCallsPerRound = 300;
 constexpr double kPaceSeconds = 100e-6;
 
@@ -82,7 +82,7 @@ void compare(Caller& caller, LibraryBackend& inside, LibraryBackend& isolated, i
              int64_t rows, bool paced) {
   caller.prepare(rows);
   std::vector<double> all[2], extra;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kTurns; ++round) {
     double median[2];
     for (int kind = 0; kind < 2; ++kind) {
       std::vector<double> us;

@@ -26,8 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kStarts = 5;
-constexpr double kReadySeconds = 600.0;
+constexpr int kColdStarts = 5;
+constexpr double kLoadedSeconds = 600.0;
 
 /// Bytes of the safetensors files of a directory, each read once into the page cache.
 uint64_t read_weights(const std::string& directory) {
@@ -64,7 +64,7 @@ Start start(const DeploymentOptions& options) {
   const DaemonProcess daemon(options);
   Session session(daemon);
   Start s;
-  s.ready_ms = 1e3 * (session.wait_ready(kReadySeconds) - daemon.started_at());
+  s.ready_ms = 1e3 * (session.wait_ready(kLoadedSeconds) - daemon.started_at());
   s.own = status_bytes(daemon.pid(), "RssAnon");
   s.mapped = status_bytes(daemon.pid(), "RssFile");
   s.peak = status_bytes(daemon.pid(), "VmHWM");
@@ -102,7 +102,7 @@ int run_load(const std::vector<std::string>& args) {
     if (size == 0)
       throw std::runtime_error(fmt::format("{}: no .safetensors files", options.backbone));
     std::vector<Start> starts;
-    while (starts.size() < kStarts) starts.push_back(start(options));
+    while (starts.size() < kColdStarts) starts.push_back(start(options));
     print(starts, size);
   } catch (const std::exception& error) {
     fmt::print(stderr, "chimera-bench: load: {}\n", error.what());

@@ -6,8 +6,8 @@ namespace chimera {
 namespace {
 
 // As in linear.cc: a hand-over costs about a microsecond, 64 Ki multiply-adds take 1-3 us.
-constexpr int64_t kInlineWork = 64 * 1024;
-constexpr int64_t kSharesPerThread = 4;
+constexpr int64_t kInlineProducts = 64 * 1024;
+constexpr int64_t kColumnSharesPerThread = 4;
 // Outputs per share are whole cache lines, so that two threads never write to the same one.
 constexpr int64_t kOutputStep = 16;
 // Ranks per share: the kernels' widest register tile.
@@ -17,7 +17,7 @@ constexpr int64_t kRankStep = 8;
 constexpr int64_t kTileOutputs = 512;
 
 int64_t grain_of(int64_t count, int64_t step, int threads) {
-  const int64_t share = count / (threads * kSharesPerThread);
+  const int64_t share = count / (threads * kColumnSharesPerThread);
   return std::max<int64_t>(step, share / step * step);
 }
 
@@ -88,13 +88,13 @@ void add_low_rank(const Kernels& kernels, ThreadPool& pool, std::span<LowRankOp>
     down += op.rows * op.change->rank() * op.change->inputs();
     up += op.rows * op.change->rank() * op.change->outputs();
   }
-  if (down < kInlineWork) {
+  if (down < kInlineProducts) {
     reduce(kernels, ops, 0, ranks);
   } else {
     pool.parallel_for(ranks, grain_of(ranks, kRankStep, pool.threads()),
                       [&](int64_t begin, int64_t end) { reduce(kernels, ops, begin, end); });
   }
-  if (up < kInlineWork) {
+  if (up < kInlineProducts) {
     expand(kernels, ops, 0, outputs);
   } else {
     pool.parallel_for(outputs, grain_of(outputs, kOutputStep, pool.threads()),

@@ -19,7 +19,7 @@ const BlockType* type_named(const std::string* name) {
   return nullptr;
 }
 
-Status corrupt(const std::string& label, const std::string& what) {
+Status corrupt_entry(const std::string& label, const std::string& what) {
   return {Code::kDataCorrupt,
           label + ": __metadata__: " + std::string(kBlockTypesKey) + ": " + what,
           "The file is broken; make it again."};
@@ -43,21 +43,21 @@ Status apply_block_types(const std::map<std::string, std::string>& metadata,
   if (entry == metadata.end()) return {};
   const Result<Json> types = parse_json(entry->second);
   if (!types.ok() || !types->is_object())
-    return corrupt(label, "found no JSON object of tensor names and their types");
+    return corrupt_entry(label, "found no JSON object of tensor names and their types");
   std::unordered_map<std::string_view, TensorView*> by_name;
   for (TensorView& t : tensors) by_name.emplace(t.name, &t);
   for (const auto& [name, value] : types->items()) {
     const BlockType* type = type_named(value.string());
     if (type == nullptr)
-      return corrupt(label,
-                     quote(name) + " is of an unknown type " + write_json(value).substr(0, 40));
+      return corrupt_entry(
+          label, quote(name) + " is of an unknown type " + write_json(value).substr(0, 40));
     const auto found = by_name.find(name);
-    if (found == by_name.end()) return corrupt(label, "found no tensor " + quote(name));
+    if (found == by_name.end()) return corrupt_entry(label, "found no tensor " + quote(name));
     if (!apply(*type, *found->second))
-      return corrupt(label, "tensor " + quote(name) + " is " +
-                                std::string(dtype_name(found->second->dtype)) + " " +
-                                shape_string(found->second->shape) + " (expected U8 with rows of " +
-                                "whole blocks of " + std::string(type->name) + ")");
+      return corrupt_entry(
+          label, "tensor " + quote(name) + " is " + std::string(dtype_name(found->second->dtype)) +
+                     " " + shape_string(found->second->shape) + " (expected U8 with rows of " +
+                     "whole blocks of " + std::string(type->name) + ")");
   }
   return {};
 }

@@ -5,7 +5,7 @@
 namespace chimera {
 namespace {
 
-void read_attention(ConfigReader& r, ModelConfig& c) {
+void read_latent_attention(ConfigReader& r, ModelConfig& c) {
   MlaConfig mla;
   mla.q_lora_rank = r.is_null("q_lora_rank") ? 0 : r.integer("q_lora_rank", 1536, 1, kMostWidth);
   mla.kv_lora_rank = r.integer("kv_lora_rank", 512, 1, kMostWidth);
@@ -44,7 +44,7 @@ void read_deepseek_v3(ConfigReader& r, ModelConfig& c) {
                .max_position_embeddings = 4096,
                .num_experts_per_tok = 8},
               c);
-  read_attention(r, c);
+  read_latent_attention(r, c);
   read_router(r, c);
   const int64_t dense = r.integer("first_k_dense_replace", 3, 0, kMostPositions);
   for (int64_t l = 0; l < c.num_layers; ++l) c.moe_layers.push_back(l >= dense);

@@ -9,7 +9,7 @@ namespace chimera {
 namespace {
 
 // Any scaling is of type llama3 to one release of the reference, whatever it says.
-constexpr std::array kRopeTypes = {RopeType::kDefault, RopeType::kLlama3};
+constexpr std::array kLlama4RopeTypes = {RopeType::kDefault, RopeType::kLlama3};
 
 /// no_rope_layers: 1 for a layer with rotation, 0 for one without.
 void read_rope_layers(ConfigReader& r, ModelConfig& c) {
@@ -27,7 +27,7 @@ void read_rope_layers(ConfigReader& r, ModelConfig& c) {
   for (int64_t l = 0; l < c.num_layers; ++l) c.rope_layers.push_back((l + 1) % interval != 0);
 }
 
-void read_attention(ConfigReader& r, ModelConfig& c) {
+void read_llama4_attention(ConfigReader& r, ModelConfig& c) {
   read_head_dim(r, 128, c);
   read_rope_layers(r, c);
   AttentionMask chunked{MaskKind::kChunked, 0};
@@ -60,10 +60,10 @@ void read_llama4_text(ConfigReader& r, ModelConfig& c) {
                .max_position_embeddings = 131072,
                .num_kv_heads = 8,
                .num_experts_per_tok = 1,
-               .rope_types = kRopeTypes},
+               .rope_types = kLlama4RopeTypes},
               c);
   if (!r.status().ok()) return;
-  read_attention(r, c);
+  read_llama4_attention(r, c);
   read_moe_layers(r, c);
   c.num_experts = r.expert_count(16);
   c.intermediate_size = r.required("intermediate_size", 1, kMostWidth);

@@ -18,7 +18,7 @@ namespace {
 // Contents remembered: more files than the modules that a busy daemon cycles through have.
 constexpr size_t kRemembered = 1024;
 // Taken in one go: some 0.1 ms.
-constexpr size_t kPiece = 256u << 10;
+constexpr size_t kMemoPiece = 256u << 10;
 
 struct FreeMac {
   void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
@@ -57,8 +57,8 @@ DigestMemo::Tag DigestMemo::tag_of(std::span<const std::byte> bytes) const {
   const std::unique_ptr<EVP_MAC_CTX, FreeMac> context(EVP_MAC_CTX_new(algorithm));
   if (context == nullptr || EVP_MAC_init(context.get(), key_.data(), key_.size(), nullptr) != 1)
     throw std::bad_alloc();  // the one way it can fail
-  for (size_t at = 0; at < bytes.size(); at += kPiece) {
-    const auto piece = bytes.subspan(at, std::min(kPiece, bytes.size() - at));
+  for (size_t at = 0; at < bytes.size(); at += kMemoPiece) {
+    const auto piece = bytes.subspan(at, std::min(kMemoPiece, bytes.size() - at));
     EVP_MAC_update(context.get(), reinterpret_cast<const unsigned char*>(piece.data()),
                    piece.size());
     if (work_given_up()) break;

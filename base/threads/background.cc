@@ -22,25 +22,25 @@ struct State {
   bool background = false;
   Clock::time_point burst_began;
 };
-thread_local State state;
+thread_local State this_thread;
 
 }  // namespace
 
-BackgroundScope::BackgroundScope(bool background) : before_(state.background) {
-  state.background = background;
-  if (background && !before_) state.burst_began = Clock::now();
+BackgroundScope::BackgroundScope(bool background) : before_(this_thread.background) {
+  this_thread.background = background;
+  if (background && !before_) this_thread.burst_began = Clock::now();
 }
-BackgroundScope::~BackgroundScope() { state.background = before_; }
+BackgroundScope::~BackgroundScope() { this_thread.background = before_; }
 
-bool in_background() { return state.background; }
+bool in_background() { return this_thread.background; }
 
 void give_way() {
-  if (!state.background) return;
+  if (!this_thread.background) return;
   const Clock::time_point now = Clock::now();
-  if (now - state.burst_began < kBurst) return;
+  if (now - this_thread.burst_began < kBurst) return;
   std::this_thread::yield();
   if (Clock::now() - now > kTakenUp) std::this_thread::sleep_for(kRest);
-  state.burst_began = Clock::now();
+  this_thread.burst_began = Clock::now();
 }
 
 }  // namespace chimera

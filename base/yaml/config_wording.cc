@@ -9,11 +9,11 @@
 namespace chimera {
 namespace {
 
-constexpr size_t kMaxShown = 80;  // bytes of a key
+constexpr size_t kMaxShownKey = 80;  // bytes of a key
 
 /// As clients spell it, who look the place up by it: JSON's quotes are no part of a key.
 std::string shown_key(std::string_view key) {
-  const std::string_view begin = cut_utf8(key, kMaxShown);
+  const std::string_view begin = cut_utf8(key, kMaxShownKey);
   std::string out;
   append_visible(begin, out);
   return begin.size() < key.size() ? out + "…" : out;

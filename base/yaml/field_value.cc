@@ -10,7 +10,7 @@
 namespace chimera {
 namespace {
 
-constexpr size_t kMaxShown = 80;  // bytes of a scalar in a message
+constexpr size_t kMaxShownScalar = 80;  // bytes of a scalar in a message
 
 bool is_plain(const YamlNode& node) { return node.kind == YamlNode::Kind::kScalar && node.plain; }
 
@@ -58,8 +58,8 @@ class YamlFieldFormat final : public FieldFormat {
   }
   Place place(const void* n) const override { return node(n).place(); }
   std::string found(const void* n) const override {
-    if (!is_plain(node(n))) return node(n).found(kMaxShown);
-    const std::string_view begin = cut_utf8(node(n).text, kMaxShown);
+    if (!is_plain(node(n))) return node(n).found(kMaxShownScalar);
+    const std::string_view begin = cut_utf8(node(n).text, kMaxShownScalar);
     std::string out;
     append_visible(begin, out);
     return begin.size() < node(n).text.size() ? out + "…" : out;

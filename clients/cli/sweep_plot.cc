@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kWidth = 800, kLeft = 70, kRight = 20;
 constexpr double kPlotWidth = kWidth - kLeft - kRight;
-constexpr const char* kColours[] = {"#0072b2", "#d55e00"};
+constexpr const char* kPlotColours[] = {"#0072b2", "#d55e00"};
 
 struct Panel {
   double top, height;
@@ -60,8 +60,8 @@ std::string frame(const Panel& panel, const Axis& axis) {
 }
 
 template <class Value>
-std::string line(const SweepReport& report, const Panel& panel, const Axis& axis,
-                 const char* colour, const Value& value) {
+std::string curve(const SweepReport& report, const Panel& panel, const Axis& axis,
+                  const char* colour, const Value& value) {
   std::string points, dots;
   for (const SweepStep& step : report.steps) {
     const double x = axis.x(step.lambda), y = panel.y(value(step));
@@ -130,8 +130,9 @@ std::optional<Error> write_sweep_plot(const SweepReport& report, const SweepRang
           "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
           kWidth, height) +
       shades(report, axis, bits.top, bottom) + frame(bits, axis) + frame(share, axis) +
-      line(report, bits, axis, kColours[0], [](const SweepStep& step) { return step.bits; }) +
-      line(report, share, axis, kColours[1], share_of) + marks(report, axis, bits.top, bottom) +
+      curve(report, bits, axis, kPlotColours[0], [](const SweepStep& step) { return step.bits; }) +
+      curve(report, share, axis, kPlotColours[1], share_of) +
+      marks(report, axis, bits.top, bottom) +
       text(kLeft + kPlotWidth / 2, height - 12, "middle",
            fmt::format("λ of {} in {}", escaped(range.parent), escaped(module))) +
       "</svg>\n";

@@ -63,7 +63,7 @@ PackedCodes integers_of(DType type, const std::byte* block) {
 
 /// Matrix::scale for these scales, as pack_matrix chooses it; nothing when a block has no integers.
 std::optional<float> scale_unit(DType type, const std::byte* blocks, int64_t count) {
-  constexpr int kScaleExponent = 13;
+  constexpr int kRepackedScaleExponent = 13;
   float most = 0.0f;
   for (int64_t i = 0; i < count; ++i, blocks += chimera::unit_of(type).bytes) {
     if (type == DType::kInt4Affine && !zero_of(blocks)) return std::nullopt;
@@ -71,7 +71,7 @@ std::optional<float> scale_unit(DType type, const std::byte* blocks, int64_t cou
     if (std::isfinite(scale)) most = std::max(most, scale);
   }
   if (most == 0.0f) return 1.0f;
-  return std::ldexp(1.0f, std::max(-126, std::ilogb(most) - kScaleExponent));
+  return std::ldexp(1.0f, std::max(-126, std::ilogb(most) - kRepackedScaleExponent));
 }
 
 /// A packed matrix of zeros in `memory`.

@@ -6,7 +6,7 @@ namespace chimera {
 namespace {
 
 constexpr size_t kSignatureEnd = 9, kRevision = 10, kMechanismBegin = 12, kMechanismBytes = 20;
-constexpr uint8_t kCommand = 4, kLong = 2;
+constexpr uint8_t kCommandFlag = 4, kLongFlag = 2;
 // READY of an honest peer takes some 40 bytes.
 constexpr size_t kMaxReady = 4096;
 constexpr std::string_view kReady = "\x05READY";
@@ -43,9 +43,9 @@ void append_property(std::string& out, std::string_view name, std::string_view v
 std::string command(const std::string& body) {
   std::string out;
   if (body.size() < 256) {
-    out.push_back(static_cast<char>(kCommand));
+    out.push_back(static_cast<char>(kCommandFlag));
   } else {
-    out.push_back(static_cast<char>(kCommand | kLong));
+    out.push_back(static_cast<char>(kCommandFlag | kLongFlag));
     for (int shift = 56; shift > 0; shift -= 8) {
       out.push_back(static_cast<char>(body.size() >> shift & 0xFF));
     }
@@ -111,8 +111,9 @@ Status Handshake::take_ready(std::string_view bytes, std::string* out) {
   command_ += bytes;
   if (command_.empty()) return {};
   const auto flags = static_cast<uint8_t>(command_[0]);
-  if (flags != kCommand && flags != (kCommand | kLong)) return no_peer("no command after greeting");
-  const size_t head = flags == kCommand ? 2 : 9;
+  if (flags != kCommandFlag && flags != (kCommandFlag | kLongFlag))
+    return no_peer("no command after greeting");
+  const size_t head = flags == kCommandFlag ? 2 : 9;
   if (command_.size() < head) return {};
   const uint64_t size = big_endian(std::string_view(command_).substr(1, head - 1));
   if (size > kMaxReady) return no_peer("a READY command of more than 4096 bytes");

@@ -13,7 +13,6 @@
 namespace chimera {
 namespace {
 
-constexpr size_t kMaxRecipeBytes = 1u << 20;
 constexpr std::string_view kHint = "docs/assembly.md shows every key of a recipe.";
 
 void warn_of_gates(Recipe& recipe) {

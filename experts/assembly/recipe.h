@@ -32,6 +32,9 @@
 
 namespace chimera {
 
+/// A recipe is written by hand; a longer file is taken for something else.
+inline constexpr size_t kMaxRecipeBytes = 1u << 20;
+
 /// How the parents of a tensor are put together; formulas in arithmetic.h.
 enum class MergeMethod : uint8_t {
   kLinear,

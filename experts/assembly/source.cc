@@ -9,12 +9,11 @@
 #include "base/io/digest.h"
 #include "base/quote.h"
 #include "experts/assembly/misfits.h"
+#include "experts/assembly/recipe.h"
 #include "experts/module/files.h"
 
 namespace chimera {
 namespace {
-
-constexpr size_t kMaxRecipeBytes = 1u << 20;
 
 Result<Recipe> read_own_recipe(const std::string& dir, const Manifest& manifest) {
   const std::string& path = manifest.assembly->recipe;

@@ -21,7 +21,7 @@ namespace bi = boost::interprocess;
 
 constexpr uint64_t kAlignment = 64;
 
-uint64_t round_up(uint64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
+uint64_t aligned(uint64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
 Status write_at(int fd, std::span<const std::byte> bytes, uint64_t offset) {
   while (!bytes.empty()) {
@@ -44,10 +44,10 @@ Result<std::shared_ptr<const SealedFile>> pack_tensors(const std::vector<TensorV
     table.push_back({v.name, v.dtype, v.shape, 0, v.bytes.size()});
   }
   *table_bytes = encode(table).size();  // offsets have a fixed width
-  uint64_t end = round_up(*table_bytes);
+  uint64_t end = aligned(*table_bytes);
   for (HostTensor& t : table) {
     t.offset = end;
-    end = round_up(end + t.bytes);
+    end = aligned(end + t.bytes);
   }
   const std::string name = "chimera-tensors";
   const int fd = ::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);

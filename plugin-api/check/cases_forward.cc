@@ -29,8 +29,6 @@ struct Setup {
   std::vector<Shape> experts;
 };
 
-std::string place(const Shape& s) { return fmt::format("layer {} expert {}", s.layer, s.expert); }
-
 /// forward with a count of rows that must work.
 Problem must_compute(Setup& s, const Shape& shape, uint32_t n) {
   const Outcome out = s.instance.run(s.input(n), shape);

@@ -10,8 +10,6 @@
 namespace chimera::check {
 namespace {
 
-std::string place(const Shape& s) { return fmt::format("layer {} expert {}", s.layer, s.expert); }
-
 struct Input {
   const char* name;
   bool must_be_finite;

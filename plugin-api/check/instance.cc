@@ -1,5 +1,6 @@
 #include "check/instance.h"
 
+#include <fmt/format.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -23,6 +24,10 @@ uint64_t stride_of(const chimera_expert_descriptor& d, uint64_t padding) {
 }
 
 }  // namespace
+
+std::string place(const Shape& shape) {
+  return fmt::format("layer {} expert {}", shape.layer, shape.expert);
+}
 
 Instance::~Instance() { destroy(); }
 

@@ -36,6 +36,9 @@ struct Shape {
   bool row_epochs = true;  // different ones; false: the rows are on no table
 };
 
+/// "layer 0 expert 1", for messages.
+std::string place(const Shape& shape);
+
 struct Outcome {
   int32_t status = CHIMERA_OK;
   Matrix y;

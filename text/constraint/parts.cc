@@ -14,14 +14,14 @@
 namespace chimera::constraint {
 namespace {
 
-constexpr size_t kMaxProblems = 8;
+constexpr size_t kMaxPartProblems = 8;
 constexpr std::string_view kKinds =
     "one of text, mark, regex, json_schema, json_object, without, one_of, repeat";
 
 class PartsCompiler {
  public:
   PartsCompiler(const TokenTable& tokens, std::string_view what)
-      : tokens_(tokens), what_(what), problems_({}, kMaxProblems) {}
+      : tokens_(tokens), what_(what), problems_({}, kMaxPartProblems) {}
 
   Result<Network> run(const Json& parts) {
     const NodeId start = sequence(parts, what_, builder_.end());

@@ -83,44 +83,44 @@ Evaluator::Flow Evaluator::run_body(const Body& body, Frame& frame, Text& out) {
 Evaluator::Flow Evaluator::run_statement(const Statement& statement, Frame& frame, Text& out) {
   const Deeper guard(*this);
   if (!run_.ok()) return Flow::kNext;
-  using Kind = Statement::Kind;
+  using StatementKind = Statement::Kind;
   run_.at(statement.line);
   switch (statement.kind) {
-    case Kind::kData:
+    case StatementKind::kData:
       print(Value(statement.text), out);
       break;
-    case Kind::kOutput:
+    case StatementKind::kOutput:
       for (const ExprPtr& expr : statement.exprs) print(evaluate(*expr, frame), out);
       break;
-    case Kind::kIf:
+    case StatementKind::kIf:
       return run_if(statement, frame, out);
-    case Kind::kFor:
+    case StatementKind::kFor:
       run_for(statement, frame, out);
       break;
-    case Kind::kSet:
+    case StatementKind::kSet:
       assign(statement.target, frame, evaluate(*statement.exprs[0], frame));
       break;
-    case Kind::kSetBlock:
+    case StatementKind::kSetBlock:
       run_set_block(statement, frame);
       break;
-    case Kind::kWith:
+    case StatementKind::kWith:
       return run_with(statement, frame, out);
-    case Kind::kFilter:
+    case StatementKind::kFilter:
       run_filter_block(statement, frame, out);
       break;
-    case Kind::kMacro:
+    case StatementKind::kMacro:
       frame.set(statement.symbol, macro_value(statement.macro, frame));
       break;
-    case Kind::kCall:
+    case StatementKind::kCall:
       run_call_block(statement, frame, out);
       break;
-    case Kind::kGeneration: {
+    case StatementKind::kGeneration: {
       const Scope scope(*this, &frame);
       return run_body(statement.bodies[0], *scope, out);
     }
-    case Kind::kBreak:
+    case StatementKind::kBreak:
       return Flow::kBreak;
-    case Kind::kContinue:
+    case StatementKind::kContinue:
       return Flow::kContinue;
   }
   return Flow::kNext;

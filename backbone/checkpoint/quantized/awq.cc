@@ -13,8 +13,8 @@
 namespace chimera {
 namespace {
 
-constexpr std::string_view kTails[] = {".qweight", ".qzeros", ".scales"};
-constexpr std::string_view kIgnored[] = {
+constexpr std::string_view kAwqTails[] = {".qweight", ".qzeros", ".scales"};
+constexpr std::string_view kAwqIgnored[] = {
     "quant_method",          "backend",          "do_fuse",
     "exllama_config",        "fuse_max_seq_len", "modules_to_fuse",
     "modules_to_not_convert"};
@@ -35,7 +35,7 @@ class Awq final : public Scheme {
     return group_ < 0 ? "AWQ, 4 bits, one group per output"
                       : fmt::format("AWQ, 4 bits, groups of {}", group_);
   }
-  std::span<const std::string_view> tails() const override { return kTails; }
+  std::span<const std::string_view> tails() const override { return kAwqTails; }
 
   Result<std::vector<TensorView>> native(const StoredLinear& linear) const override {
     const auto words = linear.require(".qweight", kWordTypes);
@@ -90,7 +90,7 @@ Result<std::unique_ptr<Scheme>> read_awq(const QuantSection& section) {
   if (group == 0 && r->ok()) r->refuse(size, "-1 (one group per output) and positive numbers");
   r->refuse_unless("version", {"\"gemm\"", "\"GEMM\""}, "gemm");
   if (!r->boolean("zero_point", true)) r->refuse("zero_point", "true");
-  for (const std::string_view key : kIgnored) r->ignore(key);
+  for (const std::string_view key : kAwqIgnored) r->ignore(key);
   r->refuse_unknown();
   if (!r->ok()) return r->status();
   return std::unique_ptr<Scheme>(std::make_unique<Awq>(group));

@@ -22,7 +22,7 @@
 namespace chimera {
 namespace {
 
-constexpr std::string_view kUnused[] = {
+constexpr std::string_view kCompressedUnused[] = {
     ".input_scale",        ".input_zero_point", ".output_scale", ".output_zero_point",
     ".input_global_scale", ".k_scale",          ".v_scale",      ".q_scale"};
 
@@ -72,7 +72,7 @@ class CompressedTensors final : public Scheme {
     const bool packed = form_ == CompressedForm::kPacked || form_ == CompressedForm::kNvfp4;
     return packed ? std::span<const std::string_view>(kPacked) : kWeight;
   }
-  std::span<const std::string_view> unused_tails() const override { return kUnused; }
+  std::span<const std::string_view> unused_tails() const override { return kCompressedUnused; }
   std::optional<BlockShape> fp8_block() const override {
     if (form_ != CompressedForm::kFp8) return std::nullopt;
     return groups_.front().fp8_block();

@@ -12,9 +12,9 @@ constexpr std::string_view kBlockTails[] = {".weight_scale_inv", ".weight", ".in
                                             ".activation_scale"};
 constexpr std::string_view kMatrixTails[] = {".weight_scale", ".weight", ".input_scale",
                                              ".activation_scale"};
-constexpr std::string_view kUnused[] = {".input_scale", ".activation_scale"};
-constexpr std::string_view kIgnored[] = {"quant_method", "ignored_layers", "modules_to_not_convert",
-                                         "dequantize"};
+constexpr std::string_view kFp8Unused[] = {".input_scale", ".activation_scale"};
+constexpr std::string_view kFp8Ignored[] = {"quant_method", "ignored_layers",
+                                            "modules_to_not_convert", "dequantize"};
 
 class Fp8 final : public Scheme {
  public:
@@ -27,7 +27,7 @@ class Fp8 final : public Scheme {
   std::span<const std::string_view> tails() const override {
     return block_ ? std::span<const std::string_view>(kBlockTails) : kMatrixTails;
   }
-  std::span<const std::string_view> unused_tails() const override { return kUnused; }
+  std::span<const std::string_view> unused_tails() const override { return kFp8Unused; }
   Result<std::vector<TensorView>> native(const StoredLinear& linear) const override {
     return fp8_tensors(linear, tails().front(), *fp8_block());
   }
@@ -77,7 +77,7 @@ Result<std::unique_ptr<Scheme>> read_fp8(const QuantSection& section) {
       r->refuse("weight_block_size", "two numbers, such as [128, 128]");
     }
   }
-  for (const std::string_view key : kIgnored) r->ignore(key);
+  for (const std::string_view key : kFp8Ignored) r->ignore(key);
   r->refuse_unknown();
   if (!r->ok()) return r->status();
   return std::unique_ptr<Scheme>(std::make_unique<Fp8>(block));

@@ -16,34 +16,34 @@
 namespace chimera {
 namespace {
 
-constexpr std::string_view kTails[] = {".qweight", ".qzeros", ".scales", ".g_idx"};
+constexpr std::string_view kGptqTails[] = {".qweight", ".qzeros", ".scales", ".g_idx"};
 // How the weights were made, and how other engines are to run them.
-constexpr std::string_view kIgnored[] = {"quant_method",
-                                         "backend",
-                                         "batch_size",
-                                         "block_name_to_quantize",
-                                         "cache_block_outputs",
-                                         "damp_auto_increment",
-                                         "damp_percent",
-                                         "dataset",
-                                         "disable_exllama",
-                                         "exllama_config",
-                                         "lm_head",
-                                         "max_input_length",
-                                         "meta",
-                                         "model_file_base_name",
-                                         "model_name_or_path",
-                                         "model_seqlen",
-                                         "module_name_preceding_first_block",
-                                         "modules_in_block_to_quantize",
-                                         "modules_to_not_convert",
-                                         "mse",
-                                         "pad_token_id",
-                                         "static_groups",
-                                         "tokenizer",
-                                         "true_sequential",
-                                         "use_cuda_fp16",
-                                         "use_exllama"};
+constexpr std::string_view kGptqIgnored[] = {"quant_method",
+                                             "backend",
+                                             "batch_size",
+                                             "block_name_to_quantize",
+                                             "cache_block_outputs",
+                                             "damp_auto_increment",
+                                             "damp_percent",
+                                             "dataset",
+                                             "disable_exllama",
+                                             "exllama_config",
+                                             "lm_head",
+                                             "max_input_length",
+                                             "meta",
+                                             "model_file_base_name",
+                                             "model_name_or_path",
+                                             "model_seqlen",
+                                             "module_name_preceding_first_block",
+                                             "modules_in_block_to_quantize",
+                                             "modules_to_not_convert",
+                                             "mse",
+                                             "pad_token_id",
+                                             "static_groups",
+                                             "tokenizer",
+                                             "true_sequential",
+                                             "use_cuda_fp16",
+                                             "use_exllama"};
 
 class Gptq final : public Scheme {
  public:
@@ -59,7 +59,7 @@ class Gptq final : public Scheme {
                        group_ < 0 ? "one group per output" : fmt::format("groups of {}", group_),
                        symmetric_ ? "" : ", zero points", act_order_ ? ", desc_act" : "");
   }
-  std::span<const std::string_view> tails() const override { return kTails; }
+  std::span<const std::string_view> tails() const override { return kGptqTails; }
 
   Result<std::vector<TensorView>> native(const StoredLinear& linear) const override {
     const auto words = linear.require(".qweight", kWordTypes);
@@ -143,7 +143,8 @@ Result<std::unique_ptr<Scheme>> read_gptq(const QuantSection& section) {
   const int64_t bits = r->required("bits", 1, 32);
   if (r->ok() && bits != 4 && bits != 8) r->refuse("bits", "4 and 8");
   const int64_t group = r->has("group_size") ? r->integer("group_size", 0, -1, kWholeSide) : -1;
-  if (r->ok() && group == 0) r->refuse("group_size", "-1 (one group per output) and positive numbers");
+  if (r->ok() && group == 0)
+    r->refuse("group_size", "-1 (one group per output) and positive numbers");
   const bool symmetric = r->boolean("sym", true);
   const bool act_order = r->boolean("desc_act", false);
   const std::string format = r->text("checkpoint_format", r->text("format", "gptq"));
@@ -153,7 +154,7 @@ Result<std::unique_ptr<Scheme>> read_gptq(const QuantSection& section) {
   r->refuse_unless("is_marlin_format", {}, "false");
   r->refuse_unless("pack_dtype", {"\"int32\""}, "int32");
   r->refuse_unless("dynamic", {"{}"}, "one number of bits for all matrices");
-  for (const std::string_view key : kIgnored) r->ignore(key);
+  for (const std::string_view key : kGptqIgnored) r->ignore(key);
   r->refuse_unknown();
   if (!r->ok()) return r->status();
   return std::unique_ptr<Scheme>(std::make_unique<Gptq>(static_cast<int>(bits), group, symmetric,

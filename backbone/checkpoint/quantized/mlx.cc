@@ -17,7 +17,7 @@
 namespace chimera {
 namespace {
 
-constexpr std::string_view kTails[] = {".scales", ".biases", ".weight"};
+constexpr std::string_view kMlxTails[] = {".scales", ".biases", ".weight"};
 constexpr std::string_view kStack = ".switch_mlp.";
 
 struct Kind {
@@ -53,7 +53,7 @@ class Mlx final : public Scheme {
   std::string description() const override {
     return fmt::format("MLX, {} bits, groups of {}", kind_.bits, kind_.group);
   }
-  std::span<const std::string_view> tails() const override { return kTails; }
+  std::span<const std::string_view> tails() const override { return kMlxTails; }
 
   Result<std::vector<TensorView>> native(const StoredLinear& linear) const override {
     constexpr DType kWords[] = {DType::kU32};

@@ -9,8 +9,8 @@ constexpr std::string_view kFp8Tails[] = {".weight_scale", ".weight",  ".input_s
 constexpr std::string_view kNvfp4Tails[] = {".weight_scale_2", ".weight_scale", ".weight",
                                             ".input_scale",    ".k_scale",      ".v_scale",
                                             ".q_scale"};
-constexpr std::string_view kUnused[] = {".input_scale", ".k_scale", ".v_scale", ".q_scale"};
-constexpr std::string_view kIgnored[] = {
+constexpr std::string_view kModeloptUnused[] = {".input_scale", ".k_scale", ".v_scale", ".q_scale"};
+constexpr std::string_view kModeloptIgnored[] = {
     "quant_method",  "producer",        "exclude_modules",     "ignore",
     "config_groups", "kv_cache_scheme", "kv_cache_quant_algo", "modules_to_not_convert"};
 
@@ -24,7 +24,7 @@ class ModelOpt final : public Scheme {
   std::span<const std::string_view> tails() const override {
     return nvfp4_ ? std::span<const std::string_view>(kNvfp4Tails) : kFp8Tails;
   }
-  std::span<const std::string_view> unused_tails() const override { return kUnused; }
+  std::span<const std::string_view> unused_tails() const override { return kModeloptUnused; }
   Result<std::vector<TensorView>> native(const StoredLinear& linear) const override {
     if (nvfp4_)
       return nvfp4_tensors(linear, ".weight", ".weight_scale_2", GlobalScale::kMultiplies);
@@ -48,7 +48,7 @@ Result<std::unique_ptr<Scheme>> read_modelopt(const QuantSection& section) {
   if (algorithm == "NVFP4" && r->integer("group_size", 16, 1, kWholeSide) != 16)
     r->refuse("group_size", "16");
   r->ignore("group_size");
-  for (const std::string_view key : kIgnored) r->ignore(key);
+  for (const std::string_view key : kModeloptIgnored) r->ignore(key);
   r->refuse_unknown();
   if (!r->ok()) return r->status();
   return std::unique_ptr<Scheme>(std::make_unique<ModelOpt>(algorithm == "NVFP4"));

@@ -12,7 +12,7 @@
 namespace chimera::gateway {
 namespace {
 
-constexpr size_t kMaxBytes = 1u << 20;
+constexpr size_t kMaxKeysBytes = 1u << 20;
 constexpr int64_t kMaxStreams = 1'000'000;
 
 void read_rights(ConfigFields& map, Principal& out) {
@@ -87,7 +87,7 @@ Result<Keys> read_keys(const std::string& file) {
                               info.st_mode & 0777U),
                   fmt::format("chmod go-w {}", file));
   }
-  const auto text = read_file(Env::system(), file, kMaxBytes);
+  const auto text = read_file(Env::system(), file, kMaxKeysBytes);
   if (!text.ok()) return text.status();
   return parse_keys(*text, file);
 }

@@ -14,21 +14,21 @@ namespace chimera::gateway::openai {
 namespace {
 
 /// Fields that the wire has under the same name; all but the first two are not OpenAI's.
-constexpr std::array<std::string_view, 9> kSame = {
+constexpr std::array<std::string_view, 9> kSameInResponses = {
     "temperature",         "top_p", "top_k",      "min_p",
     "repetition_penalty",  "seed",  "logit_bias", "ignore_eos",
     "chat_template_kwargs"};
 
-class Reader {
+class ResponseReader {
  public:
-  explicit Reader(const Json& body) : body_(body), members_(body) {}
+  explicit ResponseReader(const Json& body) : body_(body), members_(body) {}
 
   std::variant<ResponseRequest, ApiError> read(const Request& request, const ModelNames& names) {
     call_.composition(members_, request, names);
     if (!members_.ok()) return *members_.finish();
     out_.model = call_.model();
     if (wire_.value("shares", false)) members_.fail(unsupported("chimera.shares"));
-    for (const std::string_view name : kSame) call_.take(members_, name);
+    for (const std::string_view name : kSameInResponses) call_.take(members_, name);
     max_tokens();
     stream();
     refuse_unsupported_of_responses(members_);
@@ -131,7 +131,7 @@ std::variant<ResponseRequest, ApiError> read_response_request(const Request& req
                                                               const ModelNames& names) {
   const auto body = parse_body(request.body);
   if (const auto* error = std::get_if<ApiError>(&body)) return *error;
-  return Reader(std::get<Json>(body)).read(request, names);
+  return ResponseReader(std::get<Json>(body)).read(request, names);
 }
 
 }  // namespace chimera::gateway::openai

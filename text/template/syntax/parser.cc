@@ -12,13 +12,13 @@
 namespace chimera::jinja {
 namespace {
 
-using Kind = Statement::Kind;
+using StatementKind = Statement::Kind;
 using Type = Token::Type;
 
 constexpr std::array<std::string_view, 7> kRefusedTags = {
     "block", "extends", "include", "import", "from", "autoescape", "do"};
 
-std::unique_ptr<Statement> node(Kind kind, int line) {
+std::unique_ptr<Statement> statement_node(StatementKind kind, int line) {
   auto out = std::make_unique<Statement>();
   out->kind = kind;
   out->line = line;
@@ -123,7 +123,7 @@ Body Parser::statements(std::initializer_list<std::string_view> ends) {
   Body body;
   while (ok() && now().type != Type::kEnd) {
     if (now().type == Type::kData) {
-      auto data = node(Kind::kData, now().line);
+      auto data = statement_node(StatementKind::kData, now().line);
       data->text = Text(now().text);
       next();
       body.push_back(finish(std::move(data)));
@@ -153,7 +153,7 @@ Body Parser::block(std::initializer_list<std::string_view> ends) {
 }
 
 StatementPtr Parser::output() {
-  auto out = node(Kind::kOutput, now().line);
+  auto out = statement_node(StatementKind::kOutput, now().line);
   next();  // {{
   out->exprs.push_back(tuple(/*with_choice=*/true, /*parenthesized=*/false));
   if (ok() && now().type != Type::kVariableEnd) {
@@ -196,7 +196,7 @@ StatementPtr Parser::statement() {
 }
 
 StatementPtr Parser::print_tag() {
-  auto out = node(Kind::kOutput, now().line);
+  auto out = statement_node(StatementKind::kOutput, now().line);
   next();
   while (ok() && now().type != Type::kBlockEnd) {
     if (!out->exprs.empty()) expect(",");
@@ -206,7 +206,7 @@ StatementPtr Parser::print_tag() {
 }
 
 StatementPtr Parser::if_tag() {
-  auto out = node(Kind::kIf, now().line);
+  auto out = statement_node(StatementKind::kIf, now().line);
   do {
     next();  // if, elif
     out->exprs.push_back(tuple(/*with_choice=*/false, /*parenthesized=*/false));
@@ -218,7 +218,7 @@ StatementPtr Parser::if_tag() {
 }
 
 StatementPtr Parser::for_tag() {
-  auto out = node(Kind::kFor, now().line);
+  auto out = statement_node(StatementKind::kFor, now().line);
   next();
   out->target = target(/*with_tuple=*/true, /*with_namespace=*/false, "in");
   expect_name("in");
@@ -236,20 +236,21 @@ StatementPtr Parser::for_tag() {
 
 StatementPtr Parser::loop_control_tag() {
   if (macros_.back().loops == 0) fail(fmt::format("{} stands outside of a loop", found()));
-  auto out = node(at_name("break") ? Kind::kBreak : Kind::kContinue, now().line);
+  auto out = statement_node(at_name("break") ? StatementKind::kBreak : StatementKind::kContinue,
+                            now().line);
   next();
   return finish(std::move(out));
 }
 
 StatementPtr Parser::set_tag() {
-  auto out = node(Kind::kSet, now().line);
+  auto out = statement_node(StatementKind::kSet, now().line);
   next();
   out->target = target(/*with_tuple=*/true, /*with_namespace=*/true);
   if (accept("=")) {
     out->exprs.push_back(tuple(/*with_choice=*/true, /*parenthesized=*/false));
     return finish(std::move(out));
   }
-  out->kind = Kind::kSetBlock;
+  out->kind = StatementKind::kSetBlock;
   out->exprs.push_back(filters(nullptr, /*inline_start=*/false));
   out->bodies.push_back(block({"endset"}));
   expect_name("endset");
@@ -257,7 +258,7 @@ StatementPtr Parser::set_tag() {
 }
 
 StatementPtr Parser::with_tag() {
-  auto out = node(Kind::kWith, now().line);
+  auto out = statement_node(StatementKind::kWith, now().line);
   next();
   while (ok() && now().type != Type::kBlockEnd) {
     if (!out->targets.empty()) expect(",");
@@ -299,7 +300,7 @@ void Parser::end_macro_body(MacroCode& code) {
 }
 
 StatementPtr Parser::macro_tag() {
-  auto out = node(Kind::kMacro, now().line);
+  auto out = statement_node(StatementKind::kMacro, now().line);
   next();
   out->macro.name = take_name();
   out->symbol = symbol(out->macro.name);
@@ -312,7 +313,7 @@ StatementPtr Parser::macro_tag() {
 }
 
 StatementPtr Parser::call_tag() {
-  auto out = node(Kind::kCall, now().line);
+  auto out = statement_node(StatementKind::kCall, now().line);
   next();
   out->macro.name = "caller";
   // The parameters belong to the body, the call does not.
@@ -336,7 +337,7 @@ StatementPtr Parser::call_tag() {
 }
 
 StatementPtr Parser::filter_tag() {
-  auto out = node(Kind::kFilter, now().line);
+  auto out = statement_node(StatementKind::kFilter, now().line);
   next();
   out->exprs.push_back(filters(nullptr, /*inline_start=*/true));
   out->bodies.push_back(block({"endfilter"}));
@@ -345,7 +346,7 @@ StatementPtr Parser::filter_tag() {
 }
 
 StatementPtr Parser::generation_tag() {
-  auto out = node(Kind::kGeneration, now().line);
+  auto out = statement_node(StatementKind::kGeneration, now().line);
   next();
   out->bodies.push_back(block({"endgeneration"}));
   expect_name("endgeneration");

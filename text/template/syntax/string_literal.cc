@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kSimple = "\\'\"abfnrtv";
 constexpr std::string_view kMeaning = "\\'\"\a\b\f\n\r\t\v";
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_decimal_digit(char c) { return c >= '0' && c <= '9'; }
 
 /// Appends the character of a numeric escape of exactly `digits` hexadecimal digits at `at`.
 size_t hex_escape(std::string_view literal, size_t at, size_t digits, std::string& out,
@@ -48,7 +48,7 @@ size_t skip_digits(std::string_view text, size_t at, int base) {
     if (i >= text.size()) return false;
     const char c = text[i];
     if (base <= 10) return c >= '0' && c < '0' + base;
-    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    return is_decimal_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
   };
   while (fits(at) || (at < text.size() && text[at] == '_' && fits(at + 1))) ++at;
   return at;
@@ -65,13 +65,13 @@ std::string without_underscores(std::string_view digits) {
 /// End of the fraction and exponent behind the digits that end at `at`; `at` when there are none.
 size_t skip_real(std::string_view text, size_t at) {
   size_t end = at;
-  if (end + 1 < text.size() && text[end] == '.' && is_digit(text[end + 1])) {
+  if (end + 1 < text.size() && text[end] == '.' && is_decimal_digit(text[end + 1])) {
     end = skip_digits(text, end + 1, 10);
   }
   if (end < text.size() && (text[end] == 'e' || text[end] == 'E')) {
     size_t exponent = end + 1;
     if (exponent < text.size() && (text[exponent] == '+' || text[exponent] == '-')) ++exponent;
-    if (exponent < text.size() && is_digit(text[exponent])) {
+    if (exponent < text.size() && is_decimal_digit(text[exponent])) {
       end = skip_digits(text, exponent, 10);
     }
   }

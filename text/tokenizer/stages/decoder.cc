@@ -11,7 +11,7 @@
 namespace chimera::tokenizer {
 namespace {
 
-constexpr std::string_view kSupported =
+constexpr std::string_view kSupportedDecoders =
     "ByteLevel, ByteFallback, BPEDecoder, Fuse, Metaspace, Replace (String pattern), Strip, "
     "Sequence";
 
@@ -350,7 +350,7 @@ Status Decoder::read(const Json& json, const std::string& where, bool& fused, St
     stages.push_back(
         std::make_shared<Metaspace>(read_character(fields, "replacement"), prepended, fused));
   } else {
-    return unsupported_component(where, type, kSupported);
+    return unsupported_component(where, type, kSupportedDecoders);
   }
   return fields.status();
 }

@@ -16,7 +16,7 @@ namespace {
 // A hostile "Replace" could grow text without bound.
 constexpr size_t kMaxNormalized = size_t{256} * 1024 * 1024;
 
-constexpr std::string_view kSupported =
+constexpr std::string_view kSupportedNormalizers =
     "NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, Nmt, Precompiled, "
     "ByteLevel, Sequence";
 
@@ -141,7 +141,7 @@ Status Normalizer::read(const Json& json, const std::string& where, std::vector<
   } else if (type == "ByteLevel") {
     steps.emplace_back(ByteLevel{});
   } else {
-    return unsupported_component(where, type, kSupported);
+    return unsupported_component(where, type, kSupportedNormalizers);
   }
   return fields.status();
 }

@@ -7,7 +7,7 @@
 namespace chimera::tokenizer {
 namespace {
 
-constexpr std::string_view kSupported =
+constexpr std::string_view kSupportedPostProcessors =
     "ByteLevel, TemplateProcessing, BertProcessing, RobertaProcessing, Sequence";
 // Templates hold a handful of ids; what they add to every prompt must stay small.
 constexpr size_t kMaxAdded = 1024;
@@ -47,7 +47,7 @@ Status PostProcessor::read(const Json& json, const std::string& where,
     prefix_.insert(prefix_.begin(), first);
     suffix_.push_back(last);
   } else if (type != "ByteLevel") {  // which only moves offsets
-    return unsupported_component(where, type, kSupported);
+    return unsupported_component(where, type, kSupportedPostProcessors);
   }
   if (prefix_.size() + suffix_.size() > kMaxAdded) {
     fields.fail(fmt::format("adds more than {} tokens to every text", kMaxAdded));

@@ -10,7 +10,7 @@
 namespace chimera::tokenizer {
 namespace {
 
-constexpr std::string_view kSupported =
+constexpr std::string_view kSupportedPreTokenizers =
     "ByteLevel, CharDelimiterSplit, Digits, FixedLength, Metaspace, Punctuation, Sequence, Split, "
     "Whitespace, WhitespaceSplit";
 // GPT-2's expression, which ByteLevel uses with use_regex.
@@ -140,7 +140,7 @@ Status PreTokenizer::read(const Json& json, const std::string& where, std::vecto
     if (length == 0) fields.fail("\"length\" is 0, expected at least 1");
     steps.emplace_back(FixedLength{static_cast<size_t>(length)});
   } else {
-    return unsupported_component(where, type, kSupported);
+    return unsupported_component(where, type, kSupportedPreTokenizers);
   }
   return fields.status();
 }
