@@ -30,6 +30,18 @@ function(chimera_program name)
   target_link_libraries(${name} PRIVATE fmt::fmt)
   target_precompile_headers(${name} REUSE_FROM chimera_program_headers)
   set_target_properties(${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  chimera_unity(${name})
+endfunction()
+
+# chimera_unity(TARGET): its sources are compiled in batches, if the build is one of those.
+function(chimera_unity target)
+  if(CHIMERA_UNITY)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${CHIMERA_UNITY_BATCH})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # A class of a source with members of an unnamed namespace is taken for one of a header there.
+      target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+    endif()
+  endif()
 endfunction()
 
 # Tests are not optimised: they compile in half the time and wait for the rooms' code, which is.

@@ -30,6 +30,7 @@ function(chimera_room)
   set_target_properties(chimera_${name} PROPERTIES CHIMERA_INCLUDED_AS ${path})
   target_link_libraries(chimera_${name} PUBLIC ${ROOM_LINKS} PRIVATE fmt::fmt ${ROOM_PRIVATE_LINKS})
   target_precompile_headers(chimera_${name} REUSE_FROM chimera_room_headers)
+  chimera_unity(chimera_${name})
 endfunction()
 
 # chimera_include_root(VAR): a folder with links to the headers of the current one, under their path

@@ -29,6 +29,12 @@ if(CHIMERA_SANITIZE)
     add_compile_options(-Wno-maybe-uninitialized -Wno-tsan)
   endif()
 endif()
+# Sources of a room compiled several at a time: a fresh build takes half as long, as most of a
+# compilation goes into headers. Off while one works on the code: a change compiles its batch again.
+# ./quickstart and ./check turn it on where they configure a new build folder.
+option(CHIMERA_UNITY "Compile the sources of a room in batches" OFF)
+set(CHIMERA_UNITY_BATCH 8)
+
 # Environment of every test. Debian's libzmq is not instrumented: ThreadSanitizer cannot see how its
 # queues order memory and would report each buffer that passes through one, so memory accesses that
 # libzmq itself makes are left out. Those of our code are all checked; nothing is suppressed.

@@ -58,12 +58,14 @@ progress_fail() {
   { grep -v '^@' "$1" | tail -n 60; echo "chimera: $2; everything it said is in $1"; } >&2
 }
 
-# configure PRESET: prepares the build folder.
+# configure PRESET: prepares the build folder. A new one compiles sources in batches, as all of them
+# are to be compiled; one that is there stays as it was configured.
 configure() {
-  local dir=build
+  local dir=build options=()
   [ "$1" = release ] || dir=build-$1
   mkdir -p "$dir"
-  if ! cmake --preset "$1" >"$dir/configure.log" 2>&1; then
+  [ -e "$dir/CMakeCache.txt" ] || options=(-DCHIMERA_UNITY=ON)
+  if ! cmake --preset "$1" "${options[@]}" >"$dir/configure.log" 2>&1; then
     progress_tty='' progress_fail "$dir/configure.log" "preparing the build failed"
     return 1
   fi
