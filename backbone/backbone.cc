@@ -3,7 +3,6 @@
 
 #include "backbone/checkpoint/check.h"
 #include "backbone/families/needed_tensors.h"
-#include "compute/tensor/pack.h"
 
 namespace chimera {
 namespace {
@@ -27,18 +26,23 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
   backbone->precision_ = precision;
   const ModelConfig& c = backbone->config_;
   for (const NeededTensor& t : needed_model_tensors(c)) {
-    const bool head = t.role == TensorRole::kHead;
-    CHIMERA_RETURN_IF_ERROR(t.role == TensorRole::kFinalNorm
-                                ? take(checkpoint.vector(t.name, t.shape[0]), backbone->final_norm_)
-                                : take(checkpoint.matrix(t.name, t.shape[0], t.shape[1],
-                                                         head ? precision.head : Precision::kF32),
-                                       head ? backbone->head_ : backbone->embed_));
+    if (t.role == TensorRole::kFinalNorm) {
+      CHIMERA_RETURN_IF_ERROR(take(checkpoint.vector(t.name, t.shape[0]), backbone->final_norm_));
+      continue;
+    }
+    const auto read = [&](Precision p, Matrix& into) {
+      return take(checkpoint.matrix(t.name, t.shape[0], t.shape[1], p), into);
+    };
+    if (t.role == TensorRole::kHead) {
+      CHIMERA_RETURN_IF_ERROR(read(precision.head, backbone->head_));
+      continue;
+    }
+    CHIMERA_RETURN_IF_ERROR(read(Precision::kF32, backbone->embed_));
+    // Packed from what is stored: widened blocks would be rounded once more.
+    if (c.tie_word_embeddings && packed_format(precision.head))
+      CHIMERA_RETURN_IF_ERROR(read(precision.head, backbone->head_));
   }
-  if (c.tie_word_embeddings) {
-    backbone->head_ = backbone->embed_;
-    if (const auto format = packed_format(precision.head))
-      CHIMERA_RETURN_IF_ERROR(take(pack_matrix(backbone->embed_, *format), backbone->head_));
-  }
+  if (c.tie_word_embeddings && !packed_format(precision.head)) backbone->head_ = backbone->embed_;
   backbone->layers_.resize(static_cast<size_t>(c.num_layers));
   for (int64_t l = 0; l < c.num_layers; ++l)
     CHIMERA_RETURN_IF_ERROR(

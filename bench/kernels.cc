@@ -16,6 +16,7 @@
 #include "bench.h"
 #include "compute/kernels/kernels.h"
 #include "compute/tensor/float_buffer.h"
+#include "compute/tensor/k_layout.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
 #include "kernels_peer.h"
@@ -104,7 +105,14 @@ std::vector<Matrix> copies_of(const std::vector<float>& values, const Shape& s, 
                               int64_t count) {
   Matrix m{values.data(), WeightFormat::kF32, s.n, s.k, nullptr};
   std::vector<uint16_t> narrow;
-  if (is_packed(format)) m = *pack_matrix(m, format);
+  std::vector<std::byte> blocks;
+  if (is_k_format(format) || is_table_format(format)) {  // the time does not depend on the numbers
+    m.format = format;
+    blocks.assign(m.bytes(), std::byte{0x2d});
+    m.data = blocks.data();
+  } else if (is_packed(format)) {
+    m = *pack_matrix(m, format);
+  }
   if (format == WeightFormat::kBF16) {
     for (const float v : values) narrow.push_back(f32_to_bf16(v));
     m.data = narrow.data();

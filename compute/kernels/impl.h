@@ -246,6 +246,20 @@ void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0,
       return packed_matmul<P, WeightFormat::kQ8>(x, m, ldx, w, n0, n1, y, ldy);
     case WeightFormat::kQ4:
       return packed_matmul<P, WeightFormat::kQ4>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kIQ4_NL:
+      return packed_matmul<P, WeightFormat::kIQ4_NL>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kMXFP4:
+      return packed_matmul<P, WeightFormat::kMXFP4>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ2_K:
+      return packed_matmul<P, WeightFormat::kQ2_K>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ3_K:
+      return packed_matmul<P, WeightFormat::kQ3_K>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ4_K:
+      return packed_matmul<P, WeightFormat::kQ4_K>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ5_K:
+      return packed_matmul<P, WeightFormat::kQ5_K>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kQ6_K:
+      return packed_matmul<P, WeightFormat::kQ6_K>(x, m, ldx, w, n0, n1, y, ldy);
   }
 }
 

@@ -46,18 +46,20 @@ const Kernels& best_kernels() {
   return kScalarKernels;
 }
 
-kernels_impl::PackedScratch kernels_impl::packed_scratch(int64_t rows, int64_t blocks) {
+kernels_impl::PackedScratch kernels_impl::packed_scratch(int64_t rows, int64_t inputs) {
   // Grow to the largest product of the thread.
   thread_local std::vector<int8_t> codes;
   thread_local std::vector<float> scales;
   thread_local std::vector<int32_t> sums;
-  const auto count = static_cast<size_t>(rows * blocks);
-  if (scales.size() < count) {
-    codes.resize(count * kBlockInputs);
-    scales.resize(count);
-    sums.resize(count);
+  thread_local std::vector<int16_t> k_sums;
+  const auto count = static_cast<size_t>(rows * inputs);
+  if (codes.size() < count) {
+    codes.resize(count);
+    scales.resize(count / kBlockInputs);
+    sums.resize(count / kBlockInputs);
+    k_sums.resize(count / kLeastGroup);
   }
-  return {codes.data(), scales.data(), sums.data()};
+  return {codes.data(), scales.data(), sums.data(), k_sums.data()};
 }
 
 }  // namespace chimera

@@ -6,11 +6,18 @@
 //   s[b] = sum of q_x * q_w over the 32 inputs of block b           exact, int32
 //   y    = fma(float(s[b]), scale_w[b] * scale_x[b], y)             for b = 0, 1, …
 //
-// with scale_x = Matrix::scale * largest |x| of the block / 127. Equal bits over instruction sets,
-// tilings and batch sizes follow from that; a row depends on itself alone.
+// with scale_x = Matrix::scale * largest |x| of the block / 127. K formats (k_layout.h) have blocks
+// of 256 inputs, of which their group scales are part of the integers:
 //
-// What a variant P provides: quantize() for one block of one row, and tile<F, M, N>(): M rows
-// against N panels.
+//   s[b] = sum of s[g] * code * q_x,  t[b] = sum of t[g] * q_x      exact, int32
+//   y    = fma(float(s[b]), scale_w[b] * scale_x[b], y),
+//          then fma(-float(t[b]), minimum_w[b] * scale_x[b], y)     for b = 0, 1, …
+//
+// (q3_k and q6_k: s[b] less the offset times the sum of s[g] * q_x, and no t.) Equal bits over
+// instruction sets, tilings and batch sizes follow from that; a row depends on itself alone.
+//
+// What a variant P provides: quantize() and quantize_k() for one block of one row, and
+// tile<F, M, N>(): M rows against N panels.
 //
 // Thread safety: pure functions; scratch memory is per thread.
 #pragma once
@@ -21,6 +28,7 @@
 #include <limits>
 
 #include "compute/kernels/kernels.h"
+#include "compute/tensor/k_layout.h"
 
 namespace chimera::kernels_impl {
 
@@ -39,11 +47,12 @@ struct BlockSums {
 /// template, and in a file that is compiled for every machine: what a vector's members compile to
 /// here could be merged by the linker into code that runs on an older one.)
 struct PackedScratch {
-  int8_t* codes;  // [rows, blocks * 32]
-  float* scales;  // [rows, blocks]
-  int32_t* sums;  // [rows, blocks]
+  int8_t* codes;    // [rows, inputs], whole blocks
+  float* scales;    // [rows, blocks]
+  int32_t* sums;    // [rows, blocks]
+  int16_t* k_sums;  // [rows, groups] K formats: of the integers of a group, at most 32 * 127
 };
-PackedScratch packed_scratch(int64_t rows, int64_t blocks);
+PackedScratch packed_scratch(int64_t rows, int64_t inputs);
 
 /// Writes `rows` rows of `cols` inputs as integers; `unit` is Matrix::scale.
 template <class P>
@@ -68,45 +77,77 @@ void quantize_rows(const float* x, int64_t rows, int64_t ldx, int64_t cols, floa
   }
 }
 
+/// The same for K formats with groups of kGroup inputs, whose rows are whole blocks.
+template <class P, int64_t kGroup>
+void quantize_k_rows(const float* x, int64_t rows, int64_t ldx, int64_t cols, float unit,
+                     const PackedScratch& out) {
+  int8_t* codes = out.codes;
+  int16_t* sums = out.k_sums;
+  float* scales = out.scales;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < cols; k += kSuperInputs) {
+      *scales++ = P::template quantize_k<kGroup>(x + r * ldx + k, codes, sums) * unit;
+      codes += kSuperInputs;
+      sums += kSuperInputs / kGroup;
+    }
+}
+
 /// What a tile reads and writes.
 struct PackedTile {
   const std::byte* weights;  // first block of the first panel
   int64_t panel_bytes;       // between panels
   int64_t blocks;
-  const int8_t* codes;  // of the first row; rows are blocks * 32 apart
-  const float* scales;  // of the first row; rows are `blocks` apart
-  const int32_t* sums;  // likewise
-  float* y;             // [M, N * 16]; rows are `ldy` apart
+  const int8_t* codes;    // of the first row; rows are whole blocks apart
+  const float* scales;    // of the first row; rows are `blocks` apart
+  const int32_t* sums;    // likewise
+  const int16_t* k_sums;  // of the first row; rows are the groups of `blocks` apart
+  float* y;               // [M, N * 16]; rows are `ldy` apart
   int64_t ldy;
 };
 
 /// Largest number of rows that one tile takes.
 inline constexpr int kPackedRows = 4;
 
+/// `rows` further down.
+template <WeightFormat F>
+void advance(PackedTile& tile, int64_t rows) {
+  tile.codes += rows * tile.blocks * info_of(F).block_inputs;
+  tile.scales += rows * tile.blocks;
+  if constexpr (is_k_format(F)) {
+    tile.k_sums += rows * tile.blocks * k_layout(F).groups();
+  } else {
+    tile.sums += rows * tile.blocks;
+  }
+}
+
 /// Rows [0, m) against N panels, as many at a time as a tile takes.
 template <class P, WeightFormat F, int N>
 void packed_panels(PackedTile tile, int64_t m) {
-  const auto advance = [&tile](int64_t rows) {
-    tile.codes += rows * tile.blocks * kBlockInputs;
-    tile.scales += rows * tile.blocks;
-    tile.sums += rows * tile.blocks;
-    tile.y += rows * tile.ldy;
-  };
   int64_t left = m;
-  for (; left >= kPackedRows; left -= kPackedRows, advance(kPackedRows))
-    P::template tile<F, kPackedRows, N>(tile);
-  if (left == 3) return P::template tile<F, 3, N>(tile);
-  if (left == 2) return P::template tile<F, 2, N>(tile);
-  if (left == 1) return P::template tile<F, 1, N>(tile);
+  const auto run = [&]<int M>() {
+    for (; left >= M; left -= M) {
+      P::template tile<F, M, N>(tile);
+      advance<F>(tile, M);
+      tile.y += M * tile.ldy;
+    }
+  };
+  run.template operator()<kPackedRows>();
+  if constexpr (F == WeightFormat::kQ8 || F == WeightFormat::kQ4) run.template operator()<3>();
+  run.template operator()<2>();
+  run.template operator()<1>();
 }
 
 /// y[:, n0..n1) of all rows. REQUIRES: n0 is a multiple of 16, n1 one or all outputs.
 template <class P, WeightFormat F>
 void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                    float* y, int64_t ldy) {
-  const int64_t blocks = blocks_of(w.cols);
-  const PackedScratch rows = packed_scratch(m, blocks);
-  quantize_rows<P>(x, m, ldx, w.cols, w.scale, rows);
+  const int64_t blocks = blocks_of(F, w.cols);
+  const PackedScratch rows = packed_scratch(m, blocks * info_of(F).block_inputs);
+  if constexpr (is_k_format(F)) {
+    quantize_k_rows<P, k_layout(F).group>(x, m, ldx, w.cols, w.scale, rows);
+  } else {
+    quantize_rows<P>(x, m, ldx, w.cols, w.scale, rows);
+  }
   const int64_t panel_bytes = blocks * info_of(F).block_bytes;
   PackedTile tile{static_cast<const std::byte*>(w.data) + n0 / kPanelOutputs * panel_bytes,
                   panel_bytes,
@@ -114,6 +155,7 @@ void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int6
                   rows.codes,
                   rows.scales,
                   rows.sums,
+                  rows.k_sums,
                   y + n0,
                   ldy};
   int64_t left = n1 - n0;
@@ -135,9 +177,7 @@ void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int6
     tile.y = last;
     P::template tile<F, 1, 1>(tile);
     for (int64_t n = 0; n < left; ++n) out[r * ldy + n] = last[n];
-    tile.codes += tile.blocks * kBlockInputs;
-    tile.scales += tile.blocks;
-    tile.sums += tile.blocks;
+    advance<F>(tile, 1);
   }
 }
 

@@ -8,54 +8,49 @@
 //   q4   w + 8 in [0, 15] times x: 2 * 15 * 127 = 3,810, so the 8 groups of a block add up to at
 //   most
 //        30,480 in 16 bits and are widened once a block; 8 * sum(x) comes off again
+//   table formats   as q8 with the integers that the table says; those of mxfp4 reach 12, and the 8
+//        groups of a block 24,384 in 16 bits
 //
 // Thread safety: pure functions.
 #pragma once
 
 #include <immintrin.h>
 
+#include <bit>
+
 #include "compute/kernels/packed.h"
+#include "compute/kernels/packed_k_avx2.h"
+#include "compute/kernels/quantize_avx2.h"
 
 namespace chimera::kernels_impl {
 namespace {  // one copy for each file that includes it; see impl.h
 
 struct PackedAvx2 {
   static BlockSums quantize(const float* x, int8_t* codes) {
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256 v[4];
-    __m256i most = _mm256_setzero_si256();
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      v[i] = _mm256_loadu_ps(x + 8 * i);
-      most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
-    }
-    const auto bits = static_cast<uint32_t>(largest(most));
-    BlockSums block;
-    float top;
-    std::memcpy(&top, &bits, sizeof(top));
-    if (bits >= kNotFiniteBits || top < kLeastInput) {
-      if (bits >= kNotFiniteBits) block.scale = std::numeric_limits<float>::quiet_NaN();
-      std::memset(codes, 0, kBlockInputs);
-      return block;
-    }
-    block.scale = top / 127.0f;
-    const __m256 factor = _mm256_set1_ps(127.0f / top);
-    __m256i q[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], factor));
-    block.sum =
-        sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
-    // Packing works within halves of 16 bytes; the permutation puts groups of four in order again.
-    const __m256i packed =
-        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes),
-                        _mm256_permutevar8x32_epi32(packed, order));
-    return block;
+    const uint32_t bits = largest_bits(x, kBlockInputs);
+    const float top = std::bit_cast<float>(bits);
+    if (bits >= kNotFiniteBits || top < kLeastInput)
+      return {no_integers(bits, kBlockInputs, codes), 0};
+    const HalfSums sums = round_32(x, _mm256_set1_ps(127.0f / top), codes);
+    return {top / 127.0f, sum_of(_mm256_add_epi32(sums.first, sums.second))};
+  }
+  template <int64_t kGroup>
+  static float quantize_k(const float* x, int8_t* codes, int16_t* sums) {
+    return quantize_k_avx2<kGroup>(x, codes, sums);
   }
 
   template <WeightFormat F, int M, int N>
   static void tile(const PackedTile& t) {
+    if constexpr (is_k_format(F)) {
+      k_tile_avx2<F, M, N>(t);
+    } else {
+      plain_tile<F, M, N>(t);
+    }
+  }
+
+ private:
+  template <WeightFormat F, int M, int N>
+  static void plain_tile(const PackedTile& t) {
     constexpr int64_t kBytes = info_of(F).block_bytes;
     __m256 y[M][N][2];
 #pragma GCC unroll 4
@@ -67,6 +62,8 @@ struct PackedAvx2 {
       __m256i sums[M][N][2];
       if constexpr (F == WeightFormat::kQ8)
         block_q8<M, N>(t, block, b, sums);
+      else if constexpr (is_table_format(F))
+        block_table<F, M, N>(t, block, b, sums);
       else
         block_q4<M, N>(t, block, b, sums);
 #pragma GCC unroll 2
@@ -93,11 +90,6 @@ struct PackedAvx2 {
         _mm256_storeu_ps(out + 8, y[m][n][1]);
       }
   }
-
- private:
-  // How far ahead of the block in work a stream is asked for: 2 KiB, four q8 blocks, is what a read
-  // of DRAM takes at 10 GB/s and 200 ns.
-  static constexpr int64_t kAheadBytes = 2048;
 
   static __m256i load(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -143,6 +135,48 @@ struct PackedAvx2 {
     }
   }
 
+  template <WeightFormat F, int M, int N>
+  [[gnu::always_inline]] static void block_table(const PackedTile& t, const std::byte* block,
+                                                 int64_t b, __m256i (&sums)[M][N][2]) {
+    constexpr bool kShort = F == WeightFormat::kMXFP4;  // sums of a block fit 16 bits
+    const __m256i low_bits = _mm256_set1_epi8(15);
+    const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(integers_of(F).data())));
+    clear(sums);
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; ++g) {
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+        const std::byte* at = block + n * t.panel_bytes + kPanelScaleBytes + g / 2 * 64;
+        if (g % 2 == 0) _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes), _MM_HINT_T0);
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+          const __m256i bytes = load(at + 32 * half);
+          const __m256i places =
+              _mm256_and_si256(g % 2 == 0 ? bytes : _mm256_srli_epi16(bytes, 4), low_bits);
+          const __m256i w = _mm256_shuffle_epi8(table, places);
+          const __m256i a = _mm256_abs_epi8(w);
+#pragma GCC unroll 4
+          for (int m = 0; m < M; ++m) {
+            const __m256i p = _mm256_maddubs_epi16(a, _mm256_sign_epi8(group(t, m, b, g), w));
+            sums[m][n][half] = kShort
+                                   ? _mm256_add_epi16(sums[m][n][half], p)
+                                   : _mm256_add_epi32(sums[m][n][half], _mm256_madd_epi16(p, ones));
+          }
+        }
+      }
+    }
+    if constexpr (!kShort) return;
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half)
+          sums[m][n][half] = _mm256_madd_epi16(sums[m][n][half], ones);
+  }
+
   template <int M, int N>
   [[gnu::always_inline]] static void block_q4(const PackedTile& t, const std::byte* block,
                                               int64_t b, __m256i (&sums)[M][N][2]) {
@@ -178,19 +212,6 @@ struct PackedAvx2 {
         for (int half = 0; half < 2; ++half)
           sums[m][n][half] = _mm256_sub_epi32(_mm256_madd_epi16(sums[m][n][half], ones), offset);
     }
-  }
-
-  static int32_t largest(__m256i v) {
-    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(1, 0, 3, 2)));
-    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(2, 3, 0, 1)));
-    return _mm_cvtsi128_si32(m);
-  }
-  static int32_t sum_of(__m256i v) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
-    return _mm_cvtsi128_si32(s);
   }
 };
 

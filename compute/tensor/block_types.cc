@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "compute/tensor/k_blocks.h"
+
 namespace chimera {
 namespace {
 
@@ -71,98 +73,18 @@ void widen_q8_0(const uint8_t* b, float* out) {
 }
 
 void widen_iq4_nl(const uint8_t* b, float* out) {
-  static constexpr std::array<int, 16> kTable{-127, -104, -83, -65, -49, -35, -22, -10,
-                                              1,    13,   25,  38,  53,  69,  89,  113};
   const float d = half_at(b);
   widen_nibbles(b + 2, out, [d](size_t, int q) {
-    return d * static_cast<float>(kTable[static_cast<size_t>(q)]);
+    return d * static_cast<float>(kIq4NlIntegers[static_cast<size_t>(q)]);
   });
 }
 
 void widen_mxfp4(const uint8_t* b, float* out) {
-  static constexpr std::array<int, 8> kDoubled{0, 1, 2, 3, 4, 6, 8, 12};
   const float half = std::ldexp(1.0f, static_cast<int>(b[0]) - 128);
-  widen_nibbles(b + 1, out, [half](size_t, int q) {
-    const float magnitude = half * static_cast<float>(kDoubled[static_cast<size_t>(q & 7)]);
+  widen_nibbles(b + 1, out, [half](size_t, int q) {  // there is a zero of either sign
+    const float magnitude = half * static_cast<float>(kMxfp4Integers[static_cast<size_t>(q & 7)]);
     return (q & 8) != 0 ? -magnitude : magnitude;
   });
-}
-
-/// scales [16] (low half s, high half t), codes [64], d, m.
-void widen_q2_k(const uint8_t* b, float* out) {
-  const uint8_t* codes = b + 16;
-  const float d = half_at(b + 80), m = half_at(b + 82);
-  for (size_t group = 0; group < 16; ++group) {  // of 16 elements
-    const float scale = d * static_cast<float>(b[group] & 15);
-    const float least = m * static_cast<float>(b[group] >> 4);
-    const size_t shift = group % 8 / 2 * 2;
-    const uint8_t* from = codes + group / 8 * 32 + group % 2 * 16;
-    for (size_t i = 0; i < 16; ++i)
-      out[group * 16 + i] = scale * static_cast<float>(from[i] >> shift & 3) - least;
-  }
-}
-
-/// high bits [32], codes [64], scales [12] of 6 bits, d.
-void widen_q3_k(const uint8_t* b, float* out) {
-  const uint8_t* high = b;
-  const uint8_t* codes = b + 32;
-  const uint8_t* scales = b + 96;
-  const float d = half_at(b + 108);
-  for (size_t group = 0; group < 16; ++group) {
-    const int low = group < 8 ? scales[group] & 15 : scales[group - 8] >> 4;
-    const int top = scales[8 + group % 4] >> (group / 4 * 2) & 3;
-    const float scale = d * static_cast<float>((low | top << 4) - 32);
-    const size_t shift = group % 8 / 2 * 2;
-    const size_t bit = group / 2;  // of the high bits
-    const size_t at = group % 2 * 16;
-    for (size_t i = 0; i < 16; ++i) {
-      const int q = codes[group / 8 * 32 + at + i] >> shift & 3;
-      out[group * 16 + i] =
-          scale * static_cast<float>(q - ((high[at + i] >> bit & 1) != 0 ? 0 : 4));
-    }
-  }
-}
-
-struct ScaleAndMin {
-  int scale, min;
-};
-
-/// Number `j` of the eight pairs of 6 bits in 12 bytes.
-ScaleAndMin pair_at(const uint8_t* s, size_t j) {
-  if (j < 4) return {s[j] & 63, s[j + 4] & 63};
-  return {(s[j + 4] & 15) | (s[j - 4] >> 6) << 4, s[j + 4] >> 4 | (s[j] >> 6) << 4};
-}
-
-/// d, m, scales [12], with Q5_K the fifth bits [32], codes [128].
-template <bool kFive>
-void widen_q45_k(const uint8_t* b, float* out) {
-  const float d = half_at(b), m = half_at(b + 2);
-  const uint8_t* high = b + 16;
-  const uint8_t* codes = b + (kFive ? 48 : 16);
-  for (size_t group = 0; group < 8; ++group) {  // of 32 elements
-    const ScaleAndMin pair = pair_at(b + 4, group);
-    const float scale = d * static_cast<float>(pair.scale);
-    const float least = m * static_cast<float>(pair.min);
-    const uint8_t* from = codes + group / 2 * 32;
-    for (size_t i = 0; i < 32; ++i) {
-      int q = group % 2 == 0 ? from[i] & 15 : from[i] >> 4;
-      if constexpr (kFive) q |= (high[i] >> group & 1) << 4;
-      out[group * 32 + i] = scale * static_cast<float>(q) - least;
-    }
-  }
-}
-
-/// low bits [128], high bits [64], scales [16], d.
-void widen_q6_k(const uint8_t* b, float* out) {
-  const float d = half_at(b + 208);
-  for (size_t i = 0; i < kSuper; ++i) {
-    const size_t half = i / 128, quarter = i % 128 / 32, at = i % 32;
-    const uint8_t byte = b[half * 64 + quarter % 2 * 32 + at];
-    const int low = quarter < 2 ? byte & 15 : byte >> 4;
-    const int top = b[128 + half * 32 + at] >> (2 * quarter) & 3;
-    const auto scale = static_cast<int8_t>(b[192 + i / 16]);
-    out[i] = d * static_cast<float>(scale) * static_cast<float>((low | top << 4) - 32);
-  }
 }
 
 float float_at(const uint8_t* bytes) {
@@ -211,8 +133,8 @@ constexpr std::array kTypes{
     BlockType{DType::kQ8_0, "Q8_0", 8, kSmall, 34, 1, {0, 0}, widen_q8_0},
     BlockType{DType::kQ2_K, "Q2_K", 10, kSuper, 84, 2, {80, 82}, widen_q2_k},
     BlockType{DType::kQ3_K, "Q3_K", 11, kSuper, 110, 1, {108, 0}, widen_q3_k},
-    BlockType{DType::kQ4_K, "Q4_K", 12, kSuper, 144, 2, {0, 2}, widen_q45_k<false>},
-    BlockType{DType::kQ5_K, "Q5_K", 13, kSuper, 176, 2, {0, 2}, widen_q45_k<true>},
+    BlockType{DType::kQ4_K, "Q4_K", 12, kSuper, 144, 2, {0, 2}, widen_q4_k},
+    BlockType{DType::kQ5_K, "Q5_K", 13, kSuper, 176, 2, {0, 2}, widen_q5_k},
     BlockType{DType::kQ6_K, "Q6_K", 14, kSuper, 210, 1, {208, 0}, widen_q6_k},
     BlockType{DType::kIQ4_NL, "IQ4_NL", 20, kSmall, 18, 1, {0, 0}, widen_iq4_nl},
     BlockType{DType::kMXFP4, "MXFP4", 39, kSmall, 17, 0, {0, 0}, widen_mxfp4},

@@ -1,4 +1,5 @@
-// Blocks repacked are the blocks: what q8 and q4 hold of Q8_0 and Q4_0 widens to the same bits.
+// Blocks repacked are the blocks: what q8 and q4 hold of Q8_0 and Q4_0, and the K formats of the K
+// types, widens to the same bits.
 // (The numbers that every block type means are checked against another implementation by
 // tests/system/test_gguf.py.)
 #include "compute/tensor/block_types.h"
@@ -52,12 +53,16 @@ TEST(BlockTypes, RepackedIsTheSameNumberForNumber) {
     DType from;
     Precision to;
   };
-  for (const Case c : {Case{DType::kQ8_0, Precision::kQ8}, Case{DType::kQ4_0, Precision::kQ4}}) {
+  for (const Case c : {Case{DType::kQ8_0, Precision::kQ8}, Case{DType::kQ5_0, Precision::kQ8},
+                       Case{DType::kQ4_0, Precision::kQ4}, Case{DType::kIQ4_NL, Precision::kQ8},
+                       Case{DType::kIQ4_NL, Precision::kQ4}}) {
     for (const int64_t rows : {1, 16, 21}) {
       const TensorView t = random_blocks(c.from, rows, 96, random);
       const Result<Matrix> packed = to_matrix(t, rows, 96, c.to);
       ASSERT_TRUE(packed.ok()) << packed.status().to_string();
-      EXPECT_EQ(packed->format, *packed_format(c.to));
+      EXPECT_EQ(packed->format,
+                c.from == DType::kIQ4_NL ? WeightFormat::kIQ4_NL : *packed_format(c.to));
+      EXPECT_EQ(packed->format, kept_format(c.from, c.to));
       std::vector<float> found(static_cast<size_t>(t.elements()));
       for (int64_t r = 0; r < rows; ++r) widen_row(*packed, r, found.data() + r * 96);
       const std::vector<float> expected = wide(t);
@@ -65,6 +70,75 @@ TEST(BlockTypes, RepackedIsTheSameNumberForNumber) {
           << dtype_name(c.from) << " of " << rows << " rows";
     }
   }
+}
+
+TEST(BlockTypes, Mxfp4IsKeptWhileItsScalesAreNear) {
+  std::mt19937 random(14);
+  TensorView t = random_blocks(DType::kMXFP4, 21, 96, random);
+  auto* bytes = const_cast<std::byte*>(t.bytes.data());
+  constexpr size_t kBlocks = 21 * 3, kBytes = 17;
+  const auto found = [&](Precision p) {
+    const Result<Matrix> packed = to_matrix(t, 21, 96, p);
+    EXPECT_TRUE(packed.ok()) << packed.status().to_string();
+    std::vector<float> values(21 * 96);
+    for (int64_t r = 0; r < 21; ++r) widen_row(*packed, r, values.data() + r * 96);
+    return std::pair(packed->format, values);
+  };
+  // The lowest and the highest scales of the type, 37 octaves wide, and a zero far below.
+  for (const int least : {2, 100, 252 - 37}) {
+    for (size_t b = 0; b < kBlocks; ++b)
+      bytes[b * kBytes] = static_cast<std::byte>(least + static_cast<int>(b % 38));
+    std::fill_n(bytes + 5 * kBytes, kBytes, std::byte{0});
+    for (const Precision p : {Precision::kQ8, Precision::kQ4}) {
+      const auto [format, values] = found(p);
+      EXPECT_EQ(format, WeightFormat::kMXFP4) << least;
+      EXPECT_EQ(values, wide(t)) << least;  // as numbers: a zero may have lost its sign
+    }
+  }
+  bytes[0] = std::byte{252 - 38};  // one octave more
+  bytes[1] = std::byte{0x11};
+  EXPECT_EQ(found(Precision::kQ8).first, WeightFormat::kQ8);
+  EXPECT_EQ(found(Precision::kQ4).first, WeightFormat::kQ4);
+}
+
+TEST(BlockTypes, KTypesAreKeptNumberForNumber) {
+  std::mt19937 random(13);
+  constexpr int64_t kCols = 768;
+  struct Case {
+    DType from;
+    WeightFormat q8, q4;  // under these precisions
+  };
+  for (const Case c : {Case{DType::kQ2_K, WeightFormat::kQ2_K, WeightFormat::kQ2_K},
+                       Case{DType::kQ3_K, WeightFormat::kQ3_K, WeightFormat::kQ3_K},
+                       Case{DType::kQ4_K, WeightFormat::kQ4_K, WeightFormat::kQ4_K},
+                       Case{DType::kQ5_K, WeightFormat::kQ5_K, WeightFormat::kQ4},
+                       Case{DType::kQ6_K, WeightFormat::kQ6_K, WeightFormat::kQ4}}) {
+    for (const int64_t rows : {1, 16, 21}) {
+      const TensorView t = random_blocks(c.from, rows, kCols, random);
+      const std::vector<float> expected = wide(t);
+      for (const Precision p : {Precision::kQ8, Precision::kQ4}) {
+        const Result<Matrix> packed = to_matrix(t, rows, kCols, p);
+        ASSERT_TRUE(packed.ok()) << packed.status().to_string();
+        EXPECT_EQ(packed->format, p == Precision::kQ8 ? c.q8 : c.q4) << dtype_name(c.from);
+        EXPECT_EQ(kept_format(c.from, p), packed->format);
+        if (packed->format == WeightFormat::kQ4) continue;  // rounded: pack_test.cc
+        std::vector<float> found(expected.size());
+        for (int64_t r = 0; r < rows; ++r) widen_row(*packed, r, found.data() + r * kCols);
+        EXPECT_EQ(0, std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)))
+            << dtype_name(c.from) << " of " << rows << " rows";
+      }
+    }
+  }
+  // A stack of experts: the second one's rows alone.
+  const TensorView stack = random_blocks(DType::kQ4_K, 2 * 20, 256, random);
+  TensorView three = stack;
+  three.shape = {2, 20, 256};
+  const Result<Matrix> part = slice_matrix(three, 1, 3, 17, 256, Precision::kQ8);
+  ASSERT_TRUE(part.ok()) << part.status().to_string();
+  std::vector<float> found(17 * 256);
+  for (int64_t r = 0; r < 17; ++r) widen_row(*part, r, found.data() + r * 256);
+  const std::vector<float> all = wide(stack);
+  EXPECT_EQ(0, std::memcmp(found.data(), all.data() + 23 * 256, found.size() * sizeof(float)));
 }
 
 /// Puts scale and offset = -zero * scale into every block of INT4_AFFINE.

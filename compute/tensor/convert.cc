@@ -5,6 +5,8 @@
 
 #include "base/quote.h"
 #include "compute/tensor/block_types.h"
+#include "compute/tensor/k_blocks.h"
+#include "compute/tensor/k_layout.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
 #include "compute/tensor/repack.h"
@@ -109,15 +111,15 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
     return made.ok() ? convert(*made, first, rows, cols, p) : made.status();
   }
   if (!format) return convert_rows(t, first, rows, cols, p);
-  if (repacks_exactly(t.dtype, *format)) {
-    const DTypeUnit unit = unit_of(t.dtype);
-    return repack_blocks(t.dtype, t.bytes.data() + first / unit.elements * unit.bytes, rows, cols,
-                         *format);
-  }
-  if (repacks_integers(t.dtype, *format)) {
-    const DTypeUnit unit = unit_of(t.dtype);
-    Result<std::optional<Matrix>> packed = repack_integers(
-        t.dtype, t.bytes.data() + first / unit.elements * unit.bytes, rows, cols, *format);
+  const DTypeUnit unit = unit_of(t.dtype);
+  const std::byte* from = t.bytes.data() + first / unit.elements * unit.bytes;
+  const WeightFormat kept = kept_format(t.dtype, p);
+  if (is_k_format(kept)) return repack_k_blocks(t.dtype, from, rows, cols);
+  if (repacks_exactly(t.dtype, kept)) return repack_blocks(t.dtype, from, rows, cols, kept);
+  if (kept == WeightFormat::kMXFP4 || repacks_integers(t.dtype, kept)) {
+    Result<std::optional<Matrix>> packed = kept == WeightFormat::kMXFP4
+                                               ? repack_mxfp4_blocks(from, rows, cols)
+                                               : repack_integers(t.dtype, from, rows, cols, kept);
     if (!packed.ok()) return packed.status();
     if (*packed) return std::move(**packed);
   }
@@ -136,6 +138,19 @@ Status check_number_dtype(const TensorView& t) {
                 "Convert the weights to one of these.");
 }
 
+namespace {
+
+/// What is stored in blocks that a format holds number for number stays in them, unless it has more
+/// bits than were asked for.
+WeightFormat kept_packed(DType stored, WeightFormat asked) {
+  if (stored == DType::kIQ4_NL) return WeightFormat::kIQ4_NL;
+  if (stored == DType::kMXFP4) return WeightFormat::kMXFP4;
+  const std::optional<WeightFormat> k = k_format(stored);
+  return k && (asked == WeightFormat::kQ8 || *k <= WeightFormat::kQ4_K) ? *k : asked;
+}
+
+}  // namespace
+
 WeightFormat kept_format(DType stored, Precision p) {
   switch (p) {
     case Precision::kF32:  // no wider form of BF16 says more
@@ -143,9 +158,8 @@ WeightFormat kept_format(DType stored, Precision p) {
     case Precision::kBF16:
       return WeightFormat::kBF16;
     case Precision::kQ8:
-      return WeightFormat::kQ8;
     case Precision::kQ4:
-      return WeightFormat::kQ4;
+      return kept_packed(stored, *packed_format(p));
   }
   return WeightFormat::kF32;
 }

@@ -19,9 +19,11 @@ WeightFormat kept_format(DType stored, Precision p);
 ///   F32     in place          rounded to nearest even   packed
 ///   BF16    in place          in place                  packed
 ///   F16     widened (exact)   rounded to nearest even   packed
-///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 to q8, Q4_0 to q4 as they
-///   are,
-///                                                       integers with their scales (repack.h)
+///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 and Q5_0 to q8, Q4_0 to q4 as
+///   they are,
+///                                                       integers with their scales (repack.h);
+///                                                       K types as they are in formats of their
+///                                                       own, under kQ4 those of at most four bits
 /// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
 /// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);

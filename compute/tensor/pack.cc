@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "compute/tensor/memory.h"
+#include "compute/tensor/k_blocks.h"
 #include "compute/tensor/packed_layout.h"
 
 namespace chimera {
@@ -158,8 +158,10 @@ void widen_packed_row(const Matrix& from, int64_t row, float* out) {
       if (from.format == WeightFormat::kQ8) {
         code = static_cast<int8_t>(integers[q8_place(n, at)]);
       } else {
-        const auto byte = std::to_integer<int>(integers[q4_place(n, at)]);
-        code = (q4_high(at) ? byte >> 4 : byte & 15) - 8;
+        const auto byte = std::to_integer<unsigned>(integers[q4_place(n, at)]);
+        const unsigned bits = q4_high(at) ? byte >> 4 : byte & 15;
+        code = is_table_format(from.format) ? integers_of(from.format)[bits]
+                                            : static_cast<int>(bits) - 8;
       }
       out[begin + k] = static_cast<float>(code) * scale;
     }
@@ -170,18 +172,10 @@ void widen_packed_row(const Matrix& from, int64_t row, float* out) {
 
 Result<Matrix> pack_matrix(const Matrix& from, WeightFormat format) {
   const WeightFormatInfo& info = info_of(format);
-  Matrix out;
-  out.format = format;
-  out.rows = from.rows;
-  out.cols = from.cols;
-  out.scale = unit_of(from, format == WeightFormat::kQ8 ? kMostQ8 : kMostQ4);
-  const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());
-  if (memory == nullptr) {
-    return Status(Code::kResourceExhausted,
-                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
-                  "Free memory and retry.");
-  }
-  std::fill_n(memory.get(), out.bytes(), std::byte{0});
+  std::shared_ptr<std::byte[]> memory;
+  Result<Matrix> out = zeroed_matrix(from.rows, from.cols, format, memory);
+  if (!out.ok()) return out;
+  out->scale = unit_of(from, format == WeightFormat::kQ8 ? kMostQ8 : kMostQ4);
   const int64_t blocks = blocks_of(from.cols);
   std::vector<float> rows(static_cast<size_t>(kPanelOutputs * from.cols));
   std::byte* to = memory.get();
@@ -190,10 +184,8 @@ Result<Matrix> pack_matrix(const Matrix& from, WeightFormat format) {
     const int64_t outputs = std::min(kPanelOutputs, from.rows - first);
     for (int64_t n = 0; n < outputs; ++n) widen_row(from, first + n, rows.data() + n * from.cols);
     for (int64_t b = 0; b < blocks; ++b, to += info.block_bytes)
-      pack_block(rows, from.cols, outputs, b, format, out.scale, to);
+      pack_block(rows, from.cols, outputs, b, format, out->scale, to);
   }
-  out.data = memory.get();
-  out.owner = memory;
   return out;
 }
 
@@ -210,7 +202,15 @@ void widen_row(const Matrix& from, int64_t row, float* out) {
     }
     case WeightFormat::kQ8:
     case WeightFormat::kQ4:
+    case WeightFormat::kIQ4_NL:
+    case WeightFormat::kMXFP4:
       return widen_packed_row(from, row, out);
+    case WeightFormat::kQ2_K:
+    case WeightFormat::kQ3_K:
+    case WeightFormat::kQ4_K:
+    case WeightFormat::kQ5_K:
+    case WeightFormat::kQ6_K:
+      return widen_k_row(from, row, out);
   }
 }
 

@@ -17,8 +17,8 @@
 
 namespace chimera {
 
-/// `from` (F32 or BF16) in memory of its own, in the packed `format`. resource_exhausted: no
-/// memory.
+/// `from` (F32 or BF16) in memory of its own, in the packed `format`. REQUIRES: kQ8 or kQ4.
+/// resource_exhausted: no memory.
 Result<Matrix> pack_matrix(const Matrix& from, WeightFormat format);
 
 /// Row `row` of a matrix in any format, widened to out [cols].

@@ -1,4 +1,5 @@
-// Where an integer stands in a block of a packed format (weight_format.h). Private to this folder.
+// Matrices in packed formats (weight_format.h), and where an integer stands in a block of q8 and
+// q4. Private to this folder.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -6,12 +7,19 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
+#include "base/status.h"
+#include "compute/tensor/tensor.h"
 #include "compute/tensor/weight_format.h"
 
 namespace chimera {
 
-/// The integers of one output of a block.
+/// A matrix of zeros in a packed format, in `memory` of its own. resource_exhausted: no memory.
+Result<Matrix> zeroed_matrix(int64_t rows, int64_t cols, WeightFormat format,
+                             std::shared_ptr<std::byte[]>& memory);
+
+/// The integers of one output of a block; of table formats their places, less 8.
 using PackedCodes = std::array<int8_t, kBlockInputs>;
 
 /// Where input `k` of output `n` stands among the integers of a block.

@@ -12,20 +12,31 @@ namespace {
 
 constexpr size_t kScaleBytes = 2;
 
-/// The integers of a block of Q8_0 or Q4_0, which follow its scale.
-PackedCodes codes_of(DType type, const std::byte* block) {
+/// Sixteen bytes hold numbers 0 to 15 in their low halves, 16 to 31 in their high ones.
+PackedCodes nibbles(const std::byte* bytes, int zero) {
   PackedCodes codes;
-  const std::byte* integers = block + kScaleBytes;
-  if (type == DType::kQ8_0) {
-    std::memcpy(codes.data(), integers, codes.size());
-    return codes;
-  }
   constexpr size_t kHalf = kBlockInputs / 2;
   for (size_t i = 0; i < kHalf; ++i) {
-    const auto byte = std::to_integer<int>(integers[i]);
-    codes[i] = static_cast<int8_t>((byte & 15) - 8);
-    codes[i + kHalf] = static_cast<int8_t>((byte >> 4) - 8);
+    const auto byte = std::to_integer<int>(bytes[i]);
+    codes[i] = static_cast<int8_t>((byte & 15) - zero);
+    codes[i + kHalf] = static_cast<int8_t>((byte >> 4) - zero);
   }
+  return codes;
+}
+
+/// The integers of a block, which follow its scale; of IQ4_NL their places less 8.
+PackedCodes codes_of(DType type, const std::byte* block) {
+  PackedCodes codes;
+  if (type == DType::kQ8_0) {
+    std::memcpy(codes.data(), block + kScaleBytes, codes.size());
+    return codes;
+  }
+  if (type != DType::kQ5_0) return nibbles(block + kScaleBytes, 8);
+  uint32_t fifth;
+  std::memcpy(&fifth, block + kScaleBytes, sizeof(fifth));
+  codes = nibbles(block + kScaleBytes + sizeof(fifth), 16);
+  for (size_t i = 0; i < codes.size(); ++i)
+    codes[i] = static_cast<int8_t>(codes[i] + static_cast<int>(fifth >> i & 1) * 16);
   return codes;
 }
 
@@ -51,14 +62,7 @@ PackedCodes integers_of(DType type, const std::byte* block) {
     return codes;
   }
   const int zero = type == DType::kInt4 ? 8 : zero_of(block).value_or(0);
-  const std::byte* integers = block + (type == DType::kInt4 ? 4 : 8);
-  constexpr size_t kHalf = kBlockInputs / 2;
-  for (size_t i = 0; i < kHalf; ++i) {
-    const auto byte = std::to_integer<int>(integers[i]);
-    codes[i] = static_cast<int8_t>((byte & 15) - zero);
-    codes[i + kHalf] = static_cast<int8_t>((byte >> 4) - zero);
-  }
-  return codes;
+  return nibbles(block + (type == DType::kInt4 ? 4 : 8), zero);
 }
 
 /// Matrix::scale for these scales, as pack_matrix chooses it; nothing when a block has no integers.
@@ -74,11 +78,12 @@ std::optional<float> scale_unit(DType type, const std::byte* blocks, int64_t cou
   return std::ldexp(1.0f, std::max(-126, std::ilogb(most) - kRepackedScaleExponent));
 }
 
-/// A packed matrix of zeros in `memory`.
-Result<Matrix> empty_matrix(int64_t rows, int64_t cols, WeightFormat to,
-                            std::shared_ptr<std::byte[]>& memory) {
+}  // namespace
+
+Result<Matrix> zeroed_matrix(int64_t rows, int64_t cols, WeightFormat format,
+                             std::shared_ptr<std::byte[]>& memory) {
   Matrix out;
-  out.format = to;
+  out.format = format;
   out.rows = rows;
   out.cols = cols;
   memory = allocate_weights(out.bytes());
@@ -93,11 +98,10 @@ Result<Matrix> empty_matrix(int64_t rows, int64_t cols, WeightFormat to,
   return out;
 }
 
-}  // namespace
-
 bool repacks_exactly(DType from, WeightFormat to) {
-  return (from == DType::kQ8_0 && to == WeightFormat::kQ8) ||
-         (from == DType::kQ4_0 && to == WeightFormat::kQ4);
+  return ((from == DType::kQ8_0 || from == DType::kQ5_0) && to == WeightFormat::kQ8) ||
+         (from == DType::kQ4_0 && to == WeightFormat::kQ4) ||
+         (from == DType::kIQ4_NL && to == WeightFormat::kIQ4_NL);
 }
 
 bool repacks_integers(DType from, WeightFormat to) {
@@ -113,7 +117,7 @@ Result<std::optional<Matrix>> repack_integers(DType from, const std::byte* block
   const std::optional<float> unit = scale_unit(from, blocks, rows * across);
   if (!unit) return std::optional<Matrix>();
   std::shared_ptr<std::byte[]> memory;
-  Result<Matrix> out = empty_matrix(rows, cols, to, memory);
+  Result<Matrix> out = zeroed_matrix(rows, cols, to, memory);
   if (!out.ok()) return out.status();
   out->scale = *unit;
   for (int64_t row = 0; row < rows; ++row) {
@@ -132,7 +136,7 @@ Result<std::optional<Matrix>> repack_integers(DType from, const std::byte* block
 Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols,
                              WeightFormat to) {
   std::shared_ptr<std::byte[]> memory;
-  Result<Matrix> out = empty_matrix(rows, cols, to, memory);
+  Result<Matrix> out = zeroed_matrix(rows, cols, to, memory);
   if (!out.ok()) return out;
   const int64_t across = blocks_of(cols);
   const int64_t from_bytes = unit_of(from).bytes;

@@ -1,12 +1,17 @@
 // Blocks of a checkpoint put into a packed format without changing a number.
 //
-//   Q8_0 -> q8   and   Q4_0 -> q4
+//   Q8_0, Q5_0 -> q8   Q4_0 -> q4   IQ4_NL -> iq4_nl
 //
 // have the same blocks of 32 inputs, the same integers and the same scale in half precision, so
 // this is a rearrangement: widening the result gives bit for bit what widening the blocks gives.
 // (q8 then holds -128, which pack_matrix never writes: the kernels have room for it, see
-// packed_avx2.h.) Other blocks of GGUF have minima, tables or nested scales that the packed formats
-// have no place for.
+// packed_avx2.h.) K types have formats of their own (k_blocks.h); Q4_1 and Q5_1 have minima that
+// the packed formats have no place for.
+//
+//   MXFP4 -> mxfp4
+//
+// keeps every number when the scales of blocks that are not all zeros lie within a factor of 2^37
+// of one another (a zero may lose its sign).
 //
 //   INT4 -> q4, q8   INT8 -> q8   INT4_AFFINE -> q8
 //
@@ -32,6 +37,22 @@ bool repacks_exactly(DType from, WeightFormat to);
 /// REQUIRES: repacks_exactly(from, to), whole blocks. resource_exhausted: no memory.
 Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols,
                              WeightFormat to);
+
+/// rows x cols numbers of MXFP4 (block_quant.h) whose row r has its codes from codes + r *
+/// code_step on, one block of 16 bytes after another `code_bytes` apart, and its scales likewise,
+/// `scale_bytes` apart; `pairs`: a byte holds numbers 2i and 2i + 1 of its block, not i and i + 16.
+struct Mxfp4Source {
+  const std::byte* codes;
+  int64_t code_step, code_bytes;
+  const std::byte* scales;
+  int64_t scale_step, scale_bytes;
+  bool pairs;
+};
+/// Nothing when the scales lie too far apart. resource_exhausted: no memory.
+Result<std::optional<Matrix>> repack_mxfp4(const Mxfp4Source& from, int64_t rows, int64_t cols);
+/// The same of GGUF's blocks, which begin with their scales.
+Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
+                                                  int64_t cols);
 
 /// Whether the integers of blocks of `from` may be those of `to`.
 bool repacks_integers(DType from, WeightFormat to);

@@ -20,16 +20,9 @@ constexpr int kMostLoaders = 16;
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
   if (is_block_type(dtype)) return !packed_format(p);
-  switch (kept_format(dtype, p)) {
-    case WeightFormat::kF32:
-      return dtype == DType::kF32;
-    case WeightFormat::kBF16:
-      return dtype == DType::kBF16;
-    case WeightFormat::kQ8:
-    case WeightFormat::kQ4:
-      return false;
-  }
-  return false;
+  const WeightFormat kept = kept_format(dtype, p);
+  return (kept == WeightFormat::kF32 && dtype == DType::kF32) ||
+         (kept == WeightFormat::kBF16 && dtype == DType::kBF16);
 }
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.
