@@ -124,6 +124,9 @@ class DeploymentCheck {
   /// Whether the daemon would let the module in.
   void let_in(const std::string& where, const std::string& dir, const Manifest& manifest) {
     if (trust_) good(where, trust_->check(dir, manifest));
+    if (manifest.library) {
+      good(where, library_runtime(config_)->check_demands(manifest.name, *manifest.library));
+    }
     if (!manifest.library || manifest.library->isolation != Isolation::kInProcess ||
         config_.libraries.in_process) {
       return;

@@ -41,7 +41,7 @@ class Reader {
     serve(top, out);
     values_.path(top, "state", "a directory", &out->state_dir);
     watch(top, out);
-    libraries(top, out);
+    read_libraries(top, values_, problems_, &out->libraries);
     threads(top, out);
     memory(top, out);
   }
@@ -78,20 +78,6 @@ class Reader {
     if (top.string("chimera", "deployment/1", &format) && format != "deployment/1") {
       top.bad("chimera", *top.find("chimera"), "deployment/1");
     }
-  }
-
-  void libraries(const MapReader& top, DeploymentConfig* out) {
-    const YamlNode* node = top.find("libraries");
-    if (node == nullptr) return;
-    const MapReader map(*node, "libraries", kLibrariesKeys, problems_);
-    std::string text;
-    constexpr std::string_view kExpected = "allow or refuse";
-    if (!map.valid() || !map.string("in_process", kExpected, &text)) return;
-    if (text != "allow" && text != "refuse") {
-      map.bad("in_process", *map.find("in_process"), kExpected);
-      return;
-    }
-    out->libraries.in_process = text == "allow";
   }
 
   void backbone(const MapReader& top, DeploymentConfig* out) {

@@ -44,6 +44,14 @@ struct TrustConfig {
   std::map<std::string, std::string> minimum;  // module -> oldest version
 };
 
+/// What modules of kind library may ask for; more is refused.
+struct LibrariesConfig {
+  bool in_process = false;           // to run inside the daemon
+  int64_t max_deadline_ms = 2000;    // of one forward call, which the streams beside it wait for
+  uint64_t max_memory = 1ull << 30;  // bytes of chimera.memory/1; a manifest's own default
+  int64_t max_load_ms = 60'000;      // from the start of its code until it serves
+};
+
 struct DeploymentConfig {
   struct {
     std::string path;
@@ -78,9 +86,7 @@ struct DeploymentConfig {
   } memory;
   std::string state_dir;
   std::vector<std::string> watch;
-  struct {
-    bool in_process = false;  // may modules of kind library ask to run inside the daemon?
-  } libraries;
+  LibrariesConfig libraries;
   int threads = 0;     // 0 = auto
   std::string source;  // the file it was read from
 };

@@ -70,6 +70,7 @@ state: state
 security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
 memory: {budget: 4GiB, kv: 512MiB, pin_limit: 90, pinned: end}
+libraries: {in_process: allow, max_deadline_ms: 900, max_memory: 3MiB, max_load_ms: 70}
 threads: 4
 )",
                                        "d.yaml", "/base/configs");
@@ -100,6 +101,10 @@ threads: 4
   EXPECT_EQ(config->memory.kv, uint64_t{512} << 20);
   EXPECT_EQ(config->memory.pin_limit, 90);
   EXPECT_TRUE(config->memory.end_pinned);
+  EXPECT_TRUE(config->libraries.in_process);
+  EXPECT_EQ(config->libraries.max_deadline_ms, 900);
+  EXPECT_EQ(config->libraries.max_memory, uint64_t{3} << 20);
+  EXPECT_EQ(config->libraries.max_load_ms, 70);
   EXPECT_EQ(config->threads, 4);
 }
 
@@ -193,6 +198,15 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:32: memory.pinned: found wait (expected restart or end)"},
         BadCase{"pinned_alone", kGood + "memory: {pinned: end}\n",
                 "d.yaml:2:18: memory.pinned: found end (expected it beside pin_limit alone)"},
+        BadCase{"in_process", kGood + "libraries: {in_process: yes}\n",
+                "d.yaml:2:25: libraries.in_process: found yes (expected allow or refuse)"},
+        BadCase{"max_deadline", kGood + "libraries: {max_deadline_ms: 0}\n",
+                "d.yaml:2:30: libraries.max_deadline_ms: found 0 (expected 1..3600000)"},
+        BadCase{"max_load", kGood + "libraries: {max_load_ms: 1s}\n",
+                "d.yaml:2:26: libraries.max_load_ms: found 1s (expected 1..3600000)"},
+        BadCase{"max_memory", kGood + "libraries: {max_memory: much}\n",
+                "d.yaml:2:25: libraries.max_memory: found much (expected auto, or a size "
+                "such as 512MiB or 4GiB)"},
         BadCase{"threads", kGood + "threads: many\n",
                 "d.yaml:2:10: threads: found many (expected auto or 1..256)"},
         BadCase{"threads_range", kGood + "threads: 257\n",

@@ -23,7 +23,8 @@ inline constexpr std::string_view kServeKeys[] = {
     "prefill_chunk", "max_live_epochs", "prefix_cache",  "step_target_ms"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
 inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread", "pin_limit", "pinned"};
-inline constexpr std::string_view kLibrariesKeys[] = {"in_process"};
+inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",
+                                                      "max_load_ms"};
 
 inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};
 inline constexpr std::string_view kTrustKeys[] = {"roots", "keys", "require", "minimum"};

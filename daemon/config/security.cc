@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kMaxVersion = 64;
 constexpr size_t kMaxRoots = 64;
+constexpr int64_t kMostMs = 3'600'000;  // an hour, the most that a manifest can ask for
 
 void read_roots(const MapReader& map, const ValueReader& values, TrustConfig* out) {
   const YamlNode* list = map.find("roots");
@@ -74,6 +75,27 @@ void read_trust(const MapReader& top, const ValueReader& values, YamlProblems& p
                  "`require: signed`)");
   }
   read_minimum(map, out);
+}
+
+void read_libraries(const MapReader& top, const ValueReader& values, YamlProblems& problems,
+                    LibrariesConfig* out) {
+  const YamlNode* node = top.find("libraries");
+  if (node == nullptr) return;
+  const MapReader map(*node, "libraries", kLibrariesKeys, problems);
+  if (!map.valid()) return;
+  std::string text;
+  constexpr std::string_view kExpected = "allow or refuse";
+  if (map.string("in_process", kExpected, &text)) {
+    if (text != "allow" && text != "refuse") {
+      map.bad("in_process", *map.find("in_process"), kExpected);
+    }
+    out->in_process = text == "allow";
+  }
+  map.integer("max_deadline_ms", 1, kMostMs, &out->max_deadline_ms);
+  map.integer("max_load_ms", 1, kMostMs, &out->max_load_ms);
+  std::optional<uint64_t> memory;
+  values.bytes(map, "max_memory", &memory);
+  out->max_memory = memory.value_or(out->max_memory);
 }
 
 }  // namespace chimera

@@ -1,4 +1,5 @@
-// The sections `security` and `trust` of a deployment: who is let in, and which modules.
+// The sections `security`, `trust` and `libraries` of a deployment: who is let in, which modules,
+// and what those that are code may ask for.
 //
 // Thread safety: free functions over values.
 #pragma once
@@ -14,5 +15,7 @@ void read_security(const MapReader& top, const ValueReader& values, YamlProblems
                    SecurityConfig* out);
 void read_trust(const MapReader& top, const ValueReader& values, YamlProblems& problems,
                 TrustConfig* out);
+void read_libraries(const MapReader& top, const ValueReader& values, YamlProblems& problems,
+                    LibrariesConfig* out);
 
 }  // namespace chimera

@@ -228,6 +228,7 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   // Before the commit: a load that commits after it is refused, and what one before it brought in
   // is taken out.
   queue.note_revocation(asked, name);
+  jobs.give_up_unwanted();
   const MutexLock turn(revoke_mutex);
   const Announcement announcement(revokes_waiting);
   const MutexLock lock(commit_mutex);

@@ -108,6 +108,10 @@ std::shared_ptr<Job> Jobs::find(const std::string& id) const {
   return found == running_.end() ? nullptr : *found;
 }
 
+void Jobs::give_up_unwanted() const {
+  for (const auto& job : running()) job->give_up_unwanted();
+}
+
 std::vector<std::shared_ptr<Job>> Jobs::running() const {
   const MutexLock lock(mutex_);
   return {running_.begin(), running_.end()};

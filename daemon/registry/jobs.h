@@ -66,6 +66,10 @@ class Job {
   /// Ends it as `cancelled` at its next step; false when it was published or ended before.
   bool cancel();
   Status still_wanted() const;
+  /// Tells those who work for it when it is not wanted any more: they may be waiting, and not ask.
+  void give_up_unwanted() {
+    if (!still_wanted().ok()) progress_.give_up();
+  }
 
   void enter(JobPhase phase);
   /// A module of it is being loaded; until end().
@@ -99,6 +103,8 @@ class Jobs {
 
   void add(const std::shared_ptr<Job>& job);
   void end(const std::shared_ptr<Job>& job, const Status& outcome, uint64_t epoch);
+  /// Job::give_up_unwanted() of those in progress.
+  void give_up_unwanted() const;
   /// Null when none of that id is in progress.
   std::shared_ptr<Job> find(const std::string& id) const;
   std::vector<std::shared_ptr<Job>> running() const;  // oldest first

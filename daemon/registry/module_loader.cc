@@ -156,6 +156,9 @@ Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
     return outline_assembly(dir, std::move(*manifest), std::move(loaded), lambda);
   }
   if (!lambda.empty()) return no_parents(*manifest);
+  if (info_.libraries && manifest->library) {
+    CHIMERA_RETURN_IF_ERROR(info_.libraries->check_demands(manifest->name, *manifest->library));
+  }
   if (loaded == nullptr) {
     CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
   }

@@ -67,6 +67,12 @@ const Compared kCompared[] = {
      [](const DeploymentConfig& c) {
        return std::string(c.libraries.in_process ? "allow" : "refuse");
      }},
+    {"libraries.max_deadline_ms",
+     [](const DeploymentConfig& c) { return text(c.libraries.max_deadline_ms); }},
+    {"libraries.max_memory",
+     [](const DeploymentConfig& c) { return bytes_text(c.libraries.max_memory); }},
+    {"libraries.max_load_ms",
+     [](const DeploymentConfig& c) { return text(c.libraries.max_load_ms); }},
     {"threads",
      [](const DeploymentConfig& c) {
        return c.threads == 0 ? std::string("auto") : std::to_string(c.threads);

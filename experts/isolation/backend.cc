@@ -10,12 +10,15 @@
 
 #include "base/io/env.h"
 #include "base/steady_time.h"
+#include "base/threads/progress.h"
 
 namespace chimera {
 namespace {
 
 // How long a plugin may take to notice that it should give up, before its process is killed.
 constexpr std::chrono::milliseconds kGrace{20};
+// How often who waits for a host to serve looks whether the load is still wanted.
+constexpr std::chrono::milliseconds kLookUp{50};
 
 }  // namespace
 
@@ -31,11 +34,7 @@ IsolatedBackend::IsolatedBackend(const LibrarySource& source, HostPayload payloa
       quarantine_(runtime_->options().state_dir) {}
 
 IsolatedBackend::~IsolatedBackend() {
-  stopping_ = true;
-  if (wake_fd_ >= 0) {
-    const uint64_t one = 1;
-    (void)!::write(wake_fd_, &one, sizeof(one));
-  }
+  stop();
   if (keeper_.joinable()) keeper_.join();
   if (wake_fd_ >= 0) ::close(wake_fd_);
 }
@@ -47,7 +46,17 @@ Status IsolatedBackend::open() {
   std::future<Status> opened = opened_.get_future();
   // All starts come from this thread: a host dies with the thread that started it.
   keeper_ = std::thread([this] { keep(); });
+  while (opened.wait_for(kLookUp) != std::future_status::ready) {
+    if (work_given_up()) stop();
+  }
   return opened.get();
+}
+
+void IsolatedBackend::stop() {
+  stopping_ = true;
+  if (wake_fd_ < 0) return;
+  const uint64_t one = 1;
+  (void)!::write(wake_fd_, &one, sizeof(one));
 }
 
 LibraryStatus IsolatedBackend::status() const {

@@ -24,8 +24,8 @@
 #include "base/threads/mutex.h"
 #include "experts/isolation/payload.h"
 #include "experts/isolation/process.h"
-#include "experts/isolation/quarantine.h"
 #include "experts/library/backend.h"
+#include "experts/library/quarantine.h"
 
 namespace chimera {
 
@@ -45,7 +45,7 @@ class IsolatedBackend final : public LibraryBackend {
                   std::shared_ptr<LibraryRuntime> runtime);
   /// Retires the plugin and ends its host.
   ~IsolatedBackend() override;
-  /// Starts the host and waits until it serves.
+  /// Starts the host and waits until it serves, or the load is given up (progress.h).
   Status open();
 
   Isolation isolation() const override { return Isolation::kProcess; }
@@ -71,6 +71,7 @@ class IsolatedBackend final : public LibraryBackend {
   Status take_part(HostLife& host, const Limits& limits, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
+  void stop();
 
   // keeper.cc: the keeper thread.
   void keep();

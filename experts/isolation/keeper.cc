@@ -15,8 +15,6 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Severity = LibraryRuntime::Severity;
 
-// Loading may pack gigabytes of weights; a host that has said nothing by then is stuck.
-constexpr milliseconds kLoadLimit{60'000};
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kLongestBackoff{30'000};
 // A host that lived this long starts the back-off afresh.
@@ -113,7 +111,8 @@ Result<std::shared_ptr<HostLife>> IsolatedBackend::launch() {
 
 /// Passes on log lines until the host serves, refuses or is gone.
 Status IsolatedBackend::await_ready(HostLife& host, HostReady* ready) {
-  const Clock::time_point limit = Clock::now() + kLoadLimit;
+  const milliseconds most = runtime_->options().ceilings.load;
+  const Clock::time_point limit = Clock::now() + most;
   while (!stopping_) {
     const Result<HostChannel::Received> message = host.channel.receive(milliseconds(100));
     if (!message.ok()) {
@@ -122,8 +121,8 @@ Status IsolatedBackend::await_ready(HostLife& host, HostReady* ready) {
       if (code == Code::kDeadlineExceeded) {
         return {Code::kDeadlineExceeded,
                 fmt::format("module {}: its plugin host found no end of loading (expected one "
-                            "within {} s)",
-                            module_, kLoadLimit.count() / 1000)};
+                            "within {} ms, libraries.max_load_ms of the deployment)",
+                            module_, most.count())};
       }
       host.process->kill();
       const auto how = host.process->wait(kReapLimit);

@@ -276,8 +276,13 @@ Result<std::shared_ptr<LibraryBackend>> open_backend(
 
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,
                                                           const BackboneInfo& backbone) {
-  Result<LibraryPackage> package =
-      open_library_package(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
+  Result<Manifest> manifest = read_manifest(dir);
+  if (!manifest.ok()) return manifest.status();
+  if (backbone.libraries && manifest->library) {
+    CHIMERA_RETURN_IF_ERROR(backbone.libraries->check_demands(manifest->name, *manifest->library));
+  }
+  Result<LibraryPackage> package = open_library_package(
+      dir, std::move(*manifest), backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!package.ok()) return package.status();
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, package->manifest));
   if (backbone.libraries == nullptr) {
@@ -287,10 +292,11 @@ Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir
                               package->manifest.name));
   }
   const LibrarySpec& spec = *package->manifest.library;
+  const auto limit = std::chrono::steady_clock::now() + backbone.libraries->options().ceilings.load;
   Result<std::shared_ptr<LibraryBackend>> backend =
       open_backend(package->source, backbone.libraries);
   if (!backend.ok()) return backend.status();
-  CHIMERA_RETURN_IF_ERROR(self_test(**backend, package->source));
+  CHIMERA_RETURN_IF_ERROR(self_test(**backend, package->source, limit));
 
   auto module = std::make_shared<Module>();
   for (auto& [layer, part] : package->layers) {

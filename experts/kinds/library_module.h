@@ -7,6 +7,7 @@
 // Thread safety: free functions, from any thread; control calls take LibraryRuntime::control().
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -36,7 +37,9 @@ Result<LibraryPackage> open_library_package(const std::string& dir, Manifest man
 Result<std::shared_ptr<const Module>> load_library_module(const std::string& dir,
                                                           const BackboneInfo& backbone);
 
-/// A batch of every expert: finite, every value written, the same again.
-Status self_test(LibraryBackend& backend, const LibrarySource& source);
+/// A batch of every expert: finite, every value written, the same again. deadline_exceeded when it
+/// is not through by `limit`.
+Status self_test(LibraryBackend& backend, const LibrarySource& source,
+                 std::chrono::steady_clock::time_point limit);
 
 }  // namespace chimera

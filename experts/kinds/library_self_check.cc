@@ -63,6 +63,13 @@ class SelfTest {
     return {};
   }
 
+  Status too_long(int64_t layer, int64_t expert) const {
+    return {Code::kDeadlineExceeded,
+            fmt::format("{}: found it at layer {}, expert {} when the time to load was up "
+                        "(expected an end within libraries.max_load_ms of the deployment)",
+                        label_, layer, expert)};
+  }
+
  private:
   Status forward(int64_t layer, int64_t expert, int64_t rows, std::vector<float>* y) {
     y->assign(static_cast<size_t>(rows * hidden_), std::numeric_limits<float>::quiet_NaN());
@@ -84,11 +91,13 @@ class SelfTest {
 
 }  // namespace
 
-Status self_test(LibraryBackend& backend, const LibrarySource& source) {
+Status self_test(LibraryBackend& backend, const LibrarySource& source,
+                 std::chrono::steady_clock::time_point limit) {
   SelfTest test(backend, source);
   for (const auto& [layer, count] : source.experts) {
     for (int64_t expert = 0; expert < count; ++expert) {
       CHIMERA_RETURN_IF_ERROR(test.run(layer, expert));
+      if (std::chrono::steady_clock::now() > limit) return test.too_long(layer, expert);
     }
   }
   return {};

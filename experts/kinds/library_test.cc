@@ -448,6 +448,27 @@ const Bad kBad[] = {
        d.runtime = std::make_shared<LibraryRuntime>(options);
      },
      {}},
+    {"above_the_ceilings",
+     Code::kPermissionDenied,
+     "library.deadline_ms: found 2000 (expected at most 1999, libraries.max_deadline_ms of the "
+     "deployment); library.memory_mib: found 1024 (expected at most 1023,",
+     [](Draft& d) {
+       LibraryRuntime::Options options;
+       options.ceilings.deadline_ms = 1999;
+       options.ceilings.memory = (1ull << 30) - 1;
+       d.manifest.library->deadline_ms = 2000;
+       d.runtime = std::make_shared<LibraryRuntime>(options);
+     },
+     {}},
+    {"too_long_to_load",
+     Code::kDeadlineExceeded,
+     "self-test: found it at layer 0, expert 0 when the time to load was up",
+     [](Draft& d) {
+       LibraryRuntime::Options options;
+       options.ceilings.load = std::chrono::milliseconds(0);
+       d.runtime = std::make_shared<LibraryRuntime>(options);
+     },
+     {}},
     {"no_plugin_code",
      Code::kUnimplemented,
      "this program runs no plugin code",

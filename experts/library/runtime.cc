@@ -39,6 +39,26 @@ void LibraryRuntime::log(Severity severity, const std::string& module,
   if (options_.log) options_.log(severity, module, line);
 }
 
+Status LibraryRuntime::check_demands(const std::string& module, const LibrarySpec& spec) const {
+  const LibraryCeilings& most = options_.ceilings;
+  std::vector<std::string> above;
+  if (spec.deadline_ms > most.deadline_ms) {
+    above.push_back(
+        fmt::format("library.deadline_ms: found {} (expected at most {}, "
+                    "libraries.max_deadline_ms of the deployment)",
+                    spec.deadline_ms, most.deadline_ms));
+  }
+  if (static_cast<uint64_t>(spec.memory_mib) << 20 > most.memory) {
+    above.push_back(
+        fmt::format("library.memory_mib: found {} (expected at most {}, "
+                    "libraries.max_memory of the deployment)",
+                    spec.memory_mib, most.memory >> 20));
+  }
+  if (above.empty()) return {};
+  return {Code::kPermissionDenied, fmt::format("module {}: {}", module, fmt::join(above, "; ")),
+          "Have its owner ask for less, or raise what the deployment allows."};
+}
+
 Status LibraryRuntime::admit(const std::string& module) const {
   const MutexLock guard(mutex_);
   if (kept_.size() < options_.kept_limit && kept_bytes_ < options_.kept_bytes_limit) return {};

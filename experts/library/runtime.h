@@ -9,13 +9,16 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "base/threads/mutex.h"
+#include "experts/module/manifest.h"
 
 namespace chimera {
 
@@ -37,6 +40,15 @@ struct LibraryStats {
   std::vector<KeptImage> kept_images;
 };
 
+/// What a deployment lets libraries take, whatever their manifests ask for.
+struct LibraryCeilings {
+  int64_t deadline_ms = std::numeric_limits<int64_t>::max();  // library.deadline_ms
+  uint64_t memory = std::numeric_limits<uint64_t>::max();     // library.memory_mib, in bytes
+  /// From the start of its process, or of its code in this one, to the end of the self-test. Long
+  /// by default, as loading may pack gigabytes of weights.
+  std::chrono::milliseconds load{60'000};
+};
+
 class LibraryRuntime {
  public:
   enum class Severity : uint8_t { kDebug, kInfo, kWarning, kError };
@@ -45,6 +57,7 @@ class LibraryRuntime {
     uint32_t worker_count = 0;  // most workers of a forward call; 0: auto_threads()
     uint64_t kept_limit = 32;   // images
     uint64_t kept_bytes_limit = 256 << 20;
+    LibraryCeilings ceilings = {};
     std::string host_program;  // chimera-plugin-host; empty: beside this program
     std::string state_dir;     // where quarantines are remembered; empty: nowhere
     /// Receives the lines of plugins and of the runtime; called from any thread.
@@ -63,6 +76,8 @@ class LibraryRuntime {
   /// table of names is the process's.
   static uint64_t next_generation();
 
+  /// ok, or permission_denied that names all that a manifest asks for above the ceilings.
+  Status check_demands(const std::string& module, const LibrarySpec& spec) const;
   /// ok, or resource_exhausted when the cap of kept images is reached.
   Status admit(const std::string& module) const;
   void count_loaded();

@@ -149,7 +149,8 @@ class Daemon:
                  chat_template: pathlib.Path | None = None,
                  control: str | None = None, security: dict[str, str] | None = None,
                  client_options: dict[str, Any] | None = None,
-                 trust: dict[str, Any] | None = None, in_process: bool = False) -> None:
+                 trust: dict[str, Any] | None = None, in_process: bool = False,
+                 libraries: dict[str, Any] | None = None) -> None:
         """`descriptors`: soft and hard limit of open files. `address_space`: bytes of it. `control`:
         endpoint, as serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
         self.client_options = client_options or {}
@@ -189,8 +190,10 @@ class Daemon:
             config["security"] = security
         if trust:
             config["trust"] = trust
+        # Modules of builds that are slow ask for more than the usual.
+        config["libraries"] = {"max_deadline_ms": int(2000 * SLOW), **(libraries or {})}
         if in_process:
-            config["libraries"] = {"in_process": "allow"}
+            config["libraries"]["in_process"] = "allow"
         self.config = self.work / "deployment.yaml"
         self.config.write_text(json.dumps(config, indent=1))  # JSON is YAML
         self.log = self.work / "daemon.log"

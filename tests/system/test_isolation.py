@@ -50,7 +50,8 @@ def gate_file(path: pathlib.Path) -> None:
 
 
 def write_module(directory: pathlib.Path, sin: str, on_failure: str = "fail",
-                 deadline_ms: int = DEADLINE_MS) -> pathlib.Path:
+                 deadline_ms: int = DEADLINE_MS, memory_mib: int = 1024,
+                 isolation: str = "process") -> pathlib.Path:
     directory.mkdir(parents=True)
     shutil.copy(LIBRARY, directory / "sinner.so")
     os.chmod(directory / "sinner.so", 0o644)
@@ -79,6 +80,8 @@ library:
   on_failure: {on_failure}
   config: "{sin}"
   deadline_ms: {deadline_ms}
+  memory_mib: {memory_mib}
+  isolation: {isolation}
 files:
   - path: sinner.so
     sha256: {digest("sinner.so")}
@@ -167,7 +170,8 @@ class Isolation(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.scratch, ignore_errors=True)
 
     def daemon(self, **options: Any) -> Daemon:
-        return Daemon(BACKBONE, modules=[{"path": str(LEGAL)}], precision="bf16", top_k=2, **options)
+        return Daemon(BACKBONE, modules=[{"path": str(LEGAL)}], precision="bf16", top_k=2,
+                      libraries={"max_deadline_ms": 60_000}, **options)
 
     def module(self, sin: str, on_failure: str = "fail", **options: Any) -> pathlib.Path:
         return write_module(self.scratch / f"{sin}-{on_failure}".replace(" ", "-"), sin, on_failure,

@@ -20,7 +20,7 @@ from harness import BUILD, SLOW, SOURCE
 import chimera_client
 
 # Libraries here ask to run inside of it.
-Daemon = functools.partial(harness.Daemon, in_process=True)
+Daemon = functools.partial(harness.Daemon, in_process=True, libraries={"max_deadline_ms": 10_000})
 
 BACKBONE = SOURCE / "experts" / "backbone"
 LEGAL = SOURCE / "experts" / "legal"
