@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 
+#include "base/io/mapping_faults.h"
 #include "base/threads/mutex.h"
 
 namespace chimera {
@@ -85,6 +86,15 @@ MappingGuard::~MappingGuard() {
   const MutexLock lock(mutex);
   slots[static_cast<size_t>(slot_)].end.store(0);
   slots[static_cast<size_t>(slot_)].begin.store(0);
+}
+
+bool mapping_guards(const void* address) {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  for (const Slot& slot : slots) {
+    const uintptr_t end = slot.end.load(std::memory_order_acquire);
+    if (at >= slot.begin.load(std::memory_order_acquire) && at < end) return true;
+  }
+  return false;
 }
 
 bool mapping_damaged() { return damaged_slot.load(std::memory_order_relaxed) >= 0; }

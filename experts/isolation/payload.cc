@@ -9,10 +9,10 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <cerrno>
 
-#include "base/io/digest.h"
 #include "base/io/env.h"
 #include "experts/isolation/memory_layout.h"
 #include "experts/library/elf_note.h"
+#include "experts/library/quarantine.h"
 
 namespace chimera {
 namespace {
@@ -83,17 +83,6 @@ std::span<const std::byte> bytes_of(const bi::mapped_region& region) {
   return {static_cast<const std::byte*>(region.get_address()), region.get_size()};
 }
 
-Result<std::string> key_of(const LibrarySource& source) {
-  const auto image = map_sealed(*source.image);
-  if (!image.ok()) return image.status();
-  Sha256 digest;
-  digest.update_field("chimera-library/1");
-  digest.update_field(source.spec.id);
-  digest.update_field(source.spec.config);
-  digest.update(bytes_of(**image));
-  return digest.finish();
-}
-
 Result<std::vector<TensorView>> unpack_tensors(int fd, uint64_t table_bytes) {
   Result<SealedFile> file = SealedFile::adopt(fd, "chimera-tensors");
   if (!file.ok()) return file.status();
@@ -137,7 +126,7 @@ Result<HostPayload> pack_host_payload(const LibrarySource& source, uint32_t work
   if (!tensors.ok()) return tensors.status();
   payload.tensors = std::move(*tensors);
   payload.image = source.image;
-  Result<std::string> key = key_of(source);
+  Result<std::string> key = library_key(source);
   if (!key.ok()) return key.status();
   payload.key = std::move(*key);
   return payload;

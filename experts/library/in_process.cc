@@ -8,8 +8,10 @@
 #include "base/threads/background.h"
 #include "base/threads/mutex.h"
 #include "experts/library/backend.h"
+#include "experts/library/crash_record.h"
 #include "experts/library/plugin_image.h"
 #include "experts/library/plugin_instance.h"
+#include "experts/library/quarantine.h"
 
 namespace chimera {
 namespace {
@@ -29,7 +31,9 @@ class InProcessBackend final : public LibraryBackend {
         runtime_(std::move(runtime)) {}
 
   Status open(const LibrarySource& source) {
+    CHIMERA_RETURN_IF_ERROR(prepare_record(source));
     const MutexLock control(runtime_->control());
+    const CrashScope scope(record_.get(), "while it was loaded");
     Result<std::unique_ptr<PluginImage>> image = PluginImage::load(source, *runtime_);
     if (!image.ok()) return image.status();
     Result<std::unique_ptr<PluginInstance>> instance =
@@ -42,6 +46,7 @@ class InProcessBackend final : public LibraryBackend {
 
   ~InProcessBackend() override {
     const MutexLock control(runtime_->control());
+    const CrashScope scope(record_.get(), "while it was retired");
     instance_.reset();
     image_.reset();
   }
@@ -81,8 +86,21 @@ class InProcessBackend final : public LibraryBackend {
     std::byte *x, *y, *scratch;
   };
 
+  /// Where something is remembered, what ended this process before is not started again.
+  Status prepare_record(const LibrarySource& source) {
+    const std::string& state = runtime_->options().state_dir;
+    if (state.empty()) return {};
+    const Result<std::string> key = library_key(source);
+    if (!key.ok()) return key.status();
+    CHIMERA_RETURN_IF_ERROR(Quarantine(state).check(*key, source.module));
+    record_ = std::make_unique<const CrashRecord>(source, *key, state);
+    return {};
+  }
+
   Status run(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
              ExpertContext& ctx) {
+    const CrashScope scope(record_.get(), "in a forward call",
+                           ctx.row_epochs == nullptr ? 0 : ctx.row_epochs[0]);
     const int64_t most = std::min(rows, info().max_rows);
     const BackgroundScope foreground(false);  // rests would count against the deadline
     const uint64_t started = steady_now_ns();
@@ -163,6 +181,7 @@ class InProcessBackend final : public LibraryBackend {
   const int64_t hidden_;
   const uint64_t limit_ns_;
   const std::shared_ptr<LibraryRuntime> runtime_;
+  std::unique_ptr<const CrashRecord> record_;  // null: nothing is remembered
   std::unique_ptr<PluginImage> image_;
   std::unique_ptr<PluginInstance> instance_;
   std::atomic<uint64_t> calls_{0}, failures_{0};

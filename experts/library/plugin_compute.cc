@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compute/tensor/memory.h"
+#include "experts/library/crash_record.h"
 #include "experts/library/plugin_services.h"
 
 /// What chimera.matmul/1 hands out. I8 is widened to F32 when it is packed.
@@ -90,9 +91,11 @@ int32_t PluginServices::parallel_run(const chimera_host* host, uint32_t count,
   // number is never in use twice at a time, whichever threads run the chunks.
   std::atomic<uint32_t> next{0};
   const int64_t workers = std::min(count, call->workers_);
+  const CrashScope* const blamed = CrashScope::current();
   call->pool_->parallel_for(workers, 1, [&](int64_t begin, int64_t end) {
     PluginCallScope inner(of(host), CHIMERA_ROLE_WORKER);
     inner.in_body_ = true;
+    const CrashScope helping(blamed);
     for (int64_t worker = begin; worker < end; ++worker) {
       for (uint32_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
         body(context, i, static_cast<uint32_t>(worker));

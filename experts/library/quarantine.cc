@@ -1,10 +1,14 @@
-#include "experts/isolation/quarantine.h"
+#include "experts/library/quarantine.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <span>
+#include <vector>
 
+#include "base/io/digest.h"
 #include "base/json/reader.h"
 #include "base/json/writer.h"
 
@@ -12,12 +16,16 @@ namespace chimera {
 namespace {
 
 constexpr size_t kMaxRecord = 64u << 10;
+constexpr size_t kPiece = 1u << 20;  // of a library, read at a time
 
-/// The sentence of a record, or of the lack of a readable one.
+/// The sentence of a record, or of the lack of a readable one. A library in this process ends all
+/// of it, and once is enough.
 std::string describe(const std::string& text) {
   const Result<Json> record = parse_json(text);
   const auto field = [&](const char* key) { return record.ok() ? record->value(key, "?") : "?"; };
-  return fmt::format("version {} crashed too often (last at {}: it {})", field("version"),
+  const bool ours = field("ended") == "daemon";
+  return fmt::format("version {} {} ({}{}: it {})", field("version"),
+                     ours ? "ended the daemon" : "crashed too often", ours ? "at " : "last at ",
                      field("time"), field("reason"));
 }
 
@@ -26,8 +34,29 @@ std::string describe(const std::string& text) {
 Quarantine::Quarantine(std::string state_dir, Env& env)
     : dir_(state_dir.empty() ? "" : std::move(state_dir) + "/quarantine"), env_(env) {}
 
+Result<std::string> library_key(const LibrarySource& source) {
+  Sha256 digest;
+  digest.update_field("chimera-library/1");
+  digest.update_field(source.spec.id);
+  digest.update_field(source.spec.config);
+  std::vector<std::byte> piece(kPiece);
+  for (uint64_t at = 0; at < source.image->size();) {
+    const ssize_t n =
+        ::pread(source.image->fd(), piece.data(), piece.size(), static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return errno_status("library of module " + source.module, n < 0 ? errno : EIO);
+    digest.update(std::span(piece).first(static_cast<size_t>(n)));
+    at += static_cast<uint64_t>(n);
+  }
+  return digest.finish();
+}
+
+std::string quarantine_path(const std::string& state_dir, const std::string& key) {
+  return state_dir + "/quarantine/" + key.substr(key.find(':') + 1) + ".json";
+}
+
 std::string Quarantine::path_of(const std::string& key) const {
-  return dir_ + "/" + key.substr(key.find(':') + 1) + ".json";
+  return quarantine_path(parent_directory(dir_), key);
 }
 
 Status Quarantine::check(const std::string& key, const std::string& module) const {
