@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "experts/isolation/sandbox/sandbox.h"
 
@@ -42,8 +43,8 @@ std::shared_ptr<const SealedFile> sinner_image(ElfNote* note) {
   return std::make_shared<const SealedFile>(std::move(*image));
 }
 
-/// Process ids of the children of this process.
-std::vector<pid_t> children() {
+/// Process ids of those that `wanted` holds of.
+std::vector<pid_t> processes(const std::function<bool(char state, int parent, int group)>& wanted) {
   std::vector<pid_t> found;
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const std::string name = entry.path().filename();
@@ -53,13 +54,28 @@ std::vector<pid_t> children() {
     const size_t after = text.rfind(')');
     if (after == std::string::npos) continue;
     char state = 0;
-    int parent = 0;
-    if (std::sscanf(text.c_str() + after + 1, " %c %d", &state, &parent) == 2 &&
-        parent == getpid()) {
+    int parent = 0, group = 0;
+    if (std::sscanf(text.c_str() + after + 1, " %c %d %d", &state, &parent, &group) == 3 &&
+        wanted(state, parent, group)) {
       found.push_back(std::stoi(name));
     }
   }
   return found;
+}
+
+std::vector<pid_t> children() {
+  return processes([](char, int parent, int) { return parent == getpid(); });
+}
+/// Members of a process group that have not ended.
+std::vector<pid_t> members(pid_t leader) {
+  return processes([=](char state, int, int group) { return group == leader && state != 'Z'; });
+}
+bool comes_to(const std::function<bool()>& state) {
+  for (const auto end = Clock::now() + kRestarted; Clock::now() < end;) {
+    if (state()) return true;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return false;
 }
 
 class IsolatedBackendTest : public testing::Test {
@@ -348,6 +364,39 @@ TEST_F(IsolatedBackendTest, TheSandboxHolds) {
     ASSERT_TRUE(call(*backend, kTrigger).ok());
     EXPECT_EQ(y_[0], 1.0f) << "it succeeded";
     EXPECT_EQ(backend->status().restarts, 0u);
+  }
+}
+
+TEST_F(IsolatedBackendTest, ProcessesOfALibraryDoNotOutliveIt) {
+  auto backend = open("fork_in_prepare");
+  ASSERT_NE(backend, nullptr);
+  const std::vector<pid_t> hosts = children();
+  ASSERT_EQ(hosts.size(), 1u);
+  ASSERT_TRUE(call(*backend, kTrigger).ok());
+  // Where there is no filter, they go with their group.
+  EXPECT_EQ(y_[0], kSanitizerBuild ? 20.0f : 0.0f);
+  EXPECT_EQ(members(hosts[0]).size(), kSanitizerBuild ? 21u : 1u);
+  backend.reset();
+  EXPECT_TRUE(comes_to([&] { return members(hosts[0]).empty(); }));
+}
+
+TEST_F(IsolatedBackendTest, AHostEndsWithItsWholeGroup) {
+  for (const std::string last : {"exec sleep 3600", "exit 7"}) {
+    SCOPED_TRACE(last);
+    const std::string program = state_ + "/host";
+    std::ofstream(program) << "#!/bin/sh\nsleep 3600 &\n" << last << "\n";
+    fs::permissions(program, fs::perms::owner_all);
+    auto host = HostProcess::start(program, STDIN_FILENO);
+    ASSERT_TRUE(host.ok()) << host.status().to_string();
+    const pid_t pid = (*host)->pid();
+    if (last != "exit 7") {
+      ASSERT_TRUE(comes_to([&] { return members(pid).size() == 2; }));
+      (*host)->kill();
+    }
+    const auto how = (*host)->wait(kRestarted);
+    ASSERT_TRUE(how);
+    EXPECT_NE(how->find(last == "exit 7" ? "status 7" : "SIGKILL"), std::string::npos) << *how;
+    EXPECT_TRUE(comes_to([&] { return members(pid).empty(); }));
   }
 }
 

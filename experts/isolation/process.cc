@@ -101,15 +101,22 @@ HostProcess::~HostProcess() {
 
 void HostProcess::kill() {
   const MutexLock guard(mutex_);
-  if (!reaped_) ::kill(pid_, SIGKILL);
+  if (!reaped_) ::kill(-pid_, SIGKILL);
 }
 
 std::optional<std::string> HostProcess::ended() {
   const MutexLock guard(mutex_);
   if (reaped_) return how_;
+  siginfo_t end{};
+  if (::waitid(P_PID, static_cast<id_t>(pid_), &end, WEXITED | WNOHANG | WNOWAIT) == 0) {
+    if (end.si_pid == 0) return std::nullopt;
+    // What it started and left behind. Until it is reaped nobody else's group has its number.
+    ::kill(-pid_, SIGKILL);
+  } else if (errno == EINTR) {
+    return std::nullopt;
+  }
   int status = 0;
   const pid_t got = ::waitpid(pid_, &status, WNOHANG);
-  if (got == 0 || (got < 0 && errno == EINTR)) return std::nullopt;
   reaped_ = true;
   // ECHILD: somebody else reaped it, which chimerad never does.
   how_ = got == pid_ ? describe_end(status) : "ended in an unknown way";

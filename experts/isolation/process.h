@@ -31,7 +31,7 @@ class HostProcess {
  public:
   /// `control_fd`: the child's end; stays the caller's.
   static Result<std::unique_ptr<HostProcess>> start(const std::string& program, int control_fd);
-  /// Kills and reaps.
+  /// Kills and reaps, as kill() does.
   ~HostProcess();
   HostProcess(const HostProcess&) = delete;
   HostProcess& operator=(const HostProcess&) = delete;
@@ -39,6 +39,7 @@ class HostProcess {
   pid_t pid() const { return pid_; }
   /// Readable once the process has ended; -1 where the kernel has no pidfd.
   int pid_fd() const { return pid_fd_; }
+  /// With all processes that it started and that stayed in its group.
   void kill();
   /// How it ended, e.g. "was killed by signal 11 (SIGSEGV)"; nullopt while it runs.
   std::optional<std::string> ended();

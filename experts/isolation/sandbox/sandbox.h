@@ -5,7 +5,8 @@
 //                     core dumps, resource limits, first victim when memory runs out
 //   before_loading()  Landlock: of the file system only the library directories, to read; no TCP,
 //                     no signals to others. seccomp: a list of calls wide enough for the dynamic
-//                     loader. Constructors of the plugin already run under these
+//                     loader and for threads, not for processes. Constructors of the plugin
+//                     already run under these
 //   lock_down()       after activation: no capabilities, tight limits, seccomp: a short list of
 //                     calls, without opening files, executable memory, new threads or processes.
 //                     A call off the list kills the host (SIGSYS); what libraries try by themselves

@@ -113,6 +113,14 @@ TEST_F(SystemCalls, LoadingTellsNoAndMakesThreads) {
   };
   EXPECT_EQ(loading([] { return answer(socket(AF_UNIX, SOCK_STREAM, 0)); }), EPERM);
   EXPECT_EQ(loading([] { return answer(execl("/bin/true", "true", nullptr)); }), EPERM);
+  EXPECT_EQ(loading([] { return answer(fork()); }), EPERM);
+  EXPECT_EQ(loading([] { return answer(syscall(SYS_clone, CLONE_VM | SIGCHLD, 0, 0, 0, 0)); }),
+            EPERM);
+  EXPECT_EQ(loading([] { return answer(setsid()); }), EPERM);
+#if defined(__x86_64__)
+  EXPECT_EQ(loading([] { return answer(syscall(SYS_fork)); }), EPERM);
+  EXPECT_EQ(loading([] { return answer(syscall(SYS_vfork)); }), EPERM);
+#endif
   EXPECT_EQ(loading([] {
               std::thread([] {}).join();
               return 7;

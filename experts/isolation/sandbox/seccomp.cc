@@ -89,7 +89,6 @@ constexpr int kLoadingToo[] = {
     SYS_sched_getscheduler,
     SYS_mlock,
     SYS_memfd_create,
-    SYS_clone,
 #if defined(__x86_64__)
     SYS_open,
     SYS_stat,
@@ -123,6 +122,10 @@ class Filter {
   void allow_without(int call, unsigned argument, uint64_t bits) {
     add(SCMP_ACT_ALLOW, call, {argument, SCMP_CMP_MASKED_EQ, bits, 0});
     add(SCMP_ACT_ERRNO(EPERM), call, {argument, SCMP_CMP_MASKED_EQ, bits, bits});
+  }
+  /// Allowed when the argument has all of `bits`, else as what has no rule.
+  void allow_with(int call, unsigned argument, uint64_t bits) {
+    add(SCMP_ACT_ALLOW, call, {argument, SCMP_CMP_MASKED_EQ, bits, bits});
   }
   /// Allowed when the argument is `value`, else deadly.
   void allow_equal(int call, unsigned argument, uint64_t value) {
@@ -177,6 +180,8 @@ int restrict_calls(CallList list, int* calls) {
   } else {
     // Its flags lie in memory, where a filter cannot look; the C library falls back to clone.
     filter.refuse(SYS_clone3, ENOSYS);
+    // Threads, and no processes: a constructor's child would outlive the daemon.
+    filter.allow_with(SYS_clone, 0, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND);
     for (const int call : kLoadingToo) filter.allow(call);
   }
   *calls = filter.allowed();

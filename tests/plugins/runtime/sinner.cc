@@ -63,6 +63,13 @@ class Sinner final : public chimera::plugin::Expert {
     metrics_ = host().service<chimera_host_metrics>(CHIMERA_METRICS_ID);
     if (metrics_ != nullptr) counter_ = metrics_->counter(host().get(), CHIMERA_TEXT("rows"));
     if (sin_ == "crash_in_prepare") raise(SIGSEGV);
+    if (sin_ == "fork_in_prepare") {
+      for (int i = 0; i < 20; ++i) {
+        const pid_t child = fork();
+        if (child == 0) sleep_for_ever();
+        children_ += child > 0 ? 1 : 0;
+      }
+    }
     if (sin_ == "refuse") throw chimera::plugin::Failure(CHIMERA_PERMISSION_DENIED, "no licence");
   }
   void activate(const chimera_expert_limits&) override {
@@ -143,6 +150,7 @@ class Sinner final : public chimera::plugin::Expert {
       const auto body = [](void*) -> void* { return nullptr; };
       y[0] = pthread_create(&thread, nullptr, body, nullptr) != 0 ? 1.0f : 2.0f;
     }
+    if (sin_ == "fork_in_prepare") y[0] = static_cast<float>(children_);
     if (sin_ == "environment") y[0] = environ == nullptr || environ[0] == nullptr ? 1.0f : 2.0f;
     return CHIMERA_OK;
   }
@@ -155,6 +163,7 @@ class Sinner final : public chimera::plugin::Expert {
   float factor_ = 0.5f;
   int after_ = 0;
   int calls_ = 0;
+  int children_ = 0;
   uint32_t counter_ = 0;
   const chimera_host_log* log_ = nullptr;
   const chimera_host_cancel* cancel_ = nullptr;
