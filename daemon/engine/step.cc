@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
@@ -14,7 +15,9 @@ namespace {
 
 Status poisoned_status(const Sequence& sequence, const RoutedSegment& routed) {
   if (mapping_damaged()) {
-    return {Code::kDataCorrupt, damaged_mapping() + ": shrank while the daemon was using it",
+    // Its name only: where it lies is not for clients.
+    const std::string name = std::filesystem::path(damaged_mapping()).filename();
+    return {Code::kDataCorrupt, name + ": shrank while the daemon was using it",
             "restart the daemon with intact weights, and put new ones in place by renaming"};
   }
   if (!routed.failure.ok()) return routed.failure;

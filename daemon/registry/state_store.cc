@@ -19,6 +19,8 @@ namespace chimera {
 namespace {
 
 constexpr std::string_view kPrefix = "state-";
+// Behind the name of a generation that a person gave up.
+constexpr std::string_view kSetAside = ".corrupt";
 // Kept on disk: the current generation and two to fall back on.
 constexpr size_t kGenerations = 3;
 // kAllHistory records of compositions that have nothing to do with one another, of a hundred
@@ -29,25 +31,35 @@ using History = std::vector<std::shared_ptr<const EpochRecord>>;
 
 std::string file_name(uint64_t generation) { return fmt::format("{}{:020}", kPrefix, generation); }
 
-// Generations in `dir`, newest first; `leftovers` receives temp files of killed writers.
-Result<std::vector<uint64_t>> list_generations(const std::string& dir,
-                                               std::vector<std::string>* leftovers) {
+/// What lies in a state directory.
+struct Listing {
+  std::vector<uint64_t> generations;   // newest first
+  uint64_t set_aside = 0;              // the newest one that a person put aside; 0: none
+  std::vector<std::string> leftovers;  // temp files of killed writers
+};
+
+Result<Listing> list_directory(const std::string& dir) {
   DIR* handle = opendir(dir.c_str());
   if (handle == nullptr) return errno_status(dir, errno);
-  std::vector<uint64_t> found;
+  Listing found;
   while (const dirent* entry = readdir(handle)) {
-    const std::string_view name = entry->d_name;
-    if (name.substr(0, 5) == ".tmp-") leftovers->push_back(dir + "/" + std::string(name));
-    if (name.substr(0, kPrefix.size()) != kPrefix) continue;
+    std::string_view name = entry->d_name;
+    if (name.starts_with(".tmp-")) found.leftovers.push_back(dir + "/" + std::string(name));
+    if (!name.starts_with(kPrefix)) continue;
+    const bool aside = name.ends_with(kSetAside);
+    if (aside) name.remove_suffix(kSetAside.size());
     uint64_t generation = 0;
     const char* end = name.data() + name.size();
     const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, generation);
-    if (parsed.ec == std::errc() && parsed.ptr == end && file_name(generation) == name) {
-      found.push_back(generation);
+    if (parsed.ec != std::errc() || parsed.ptr != end || file_name(generation) != name) continue;
+    if (aside) {
+      found.set_aside = std::max(found.set_aside, generation);
+    } else {
+      found.generations.push_back(generation);
     }
   }
   closedir(handle);
-  std::sort(found.rbegin(), found.rend());
+  std::sort(found.generations.rbegin(), found.generations.rend());
   return found;
 }
 
@@ -119,6 +131,8 @@ struct StateStore::Impl {
     return image;
   }
   Status load();
+  /// Of the newest generation.
+  Status unreadable(const Status& why) const;
   /// `next` follows the current image, whose generation it still has. Writers are serial.
   Status write(StateImage next);
   void drop_old_generations();
@@ -135,40 +149,48 @@ struct StateStore::Impl {
 };
 
 Status StateStore::Impl::load() {
-  std::vector<std::string> leftovers;
-  Result<std::vector<uint64_t>> found = list_generations(dir, &leftovers);
+  Result<Listing> found = list_directory(dir);
   if (!found.ok()) return found.status();
-  for (const std::string& temp : leftovers) env.unlink(temp.c_str());
-  on_disk = *found;
-  std::optional<Status> unreadable;  // the newest one's reason
-  for (const uint64_t generation : on_disk) {
-    Result<std::string> bytes = read_file(env, path(generation), kMaxStateBytes);
-    Status why = bytes.status();
-    if (bytes.ok()) {
-      Result<StateImage> decoded = decode_state(*bytes);
-      if (decoded.ok() && decoded->generation == generation) {
-        // Later generations count on from the highest name, so that a corrupt file is never
-        // taken for a successor. The epochs it may have handed out are skipped with it.
-        if (unreadable) decoded->last_epoch += on_disk.front() - generation;
-        decoded->generation = on_disk.front();
-        const MutexLock guard(mutex);
-        image = std::move(*decoded);
-        return Status();
-      }
-      why = decoded.ok() ? Status(Code::kDataCorrupt, "found another generation inside")
-                         : decoded.status();
-    }
-    // A file that cannot be read now (EIO, EMFILE) may be the acknowledged one: falling back to
-    // an older one would silently lose changes.
-    if (why.code() != Code::kDataCorrupt) return why.with_context("state directory");
-    warnings.push_back(path(generation) + ": " + why.message());
-    if (!unreadable) unreadable = why.with_context(path(generation));
+  for (const std::string& temp : found->leftovers) env.unlink(temp.c_str());
+  on_disk = std::move(found->generations);
+  if (on_disk.empty()) return Status();
+  const uint64_t generation = on_disk.front();
+  const Result<std::string> bytes = read_file(env, path(generation), kMaxStateBytes);
+  // A file that cannot be read now (EIO, EMFILE) may be so later.
+  if (!bytes.ok() && bytes.status().code() != Code::kDataCorrupt) {
+    return bytes.status().with_context("state directory");
   }
-  if (unreadable) {
-    return Status(Code::kDataCorrupt, unreadable->message(),
-                  "Move the files state-* out of " + dir + " to start from the deployment file");
+  Result<StateImage> decoded = bytes.ok() ? decode_state(*bytes) : bytes.status();
+  if (decoded.ok() && decoded->generation != generation) {
+    decoded = Status(Code::kDataCorrupt, "found another generation inside");
   }
+  // It is the acknowledged one: to fall back to an older one would silently lose changes.
+  if (!decoded.ok()) return unreadable(decoded.status());
+  if (found->set_aside > generation) {
+    // Later generations count on from the highest name, so that what was given up is never taken
+    // for a successor. The epochs it may have handed out are skipped with it.
+    decoded->last_epoch += found->set_aside - generation;
+    decoded->generation = found->set_aside;
+    warnings.push_back(fmt::format("{}{} was set aside: the changes of {} generations are lost",
+                                   path(found->set_aside), kSetAside,
+                                   found->set_aside - generation));
+  }
+  const MutexLock guard(mutex);
+  image = std::move(*decoded);
   return Status();
+}
+
+Status StateStore::Impl::unreadable(const Status& why) const {
+  const std::string name = file_name(on_disk.front());
+  const std::string restore = "Restore the file " + name + " in " + dir + " from a backup. ";
+  const std::string hint =
+      on_disk.size() > 1
+          ? fmt::format(
+                "To go on from the state before it, without its last changes, rename it to "
+                "{}{}",
+                name, kSetAside)
+          : "To start from the deployment file, move the files state-* out of there";
+  return {Code::kDataCorrupt, path(on_disk.front()) + ": " + why.message(), restore + hint};
 }
 
 Status StateStore::Impl::write(StateImage next) {

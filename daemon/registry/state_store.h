@@ -2,8 +2,10 @@
 //
 // Each generation is one file: a header line with format, generation, length and CRC-32C, then
 // JSON. Written as temp file in the same directory, fsync, rename, fsync of the directory; the
-// previous generations are kept for `rollback` and as fallback. On start the highest valid one is
-// taken. A failed fsync is final for that file: it is never retried on the same descriptor.
+// previous generations are kept. On start the highest one is taken. When it cannot be read, an
+// acknowledged change would be lost with it: nothing is guessed, a person says so by renaming it to
+// NAME.corrupt, and then the one before is taken. A failed fsync is final for that file: it is
+// never retried on the same descriptor.
 //
 // One directory serves every backbone that is run with it: records are told apart by the
 // fingerprint of their backbone, each backbone keeps its own history, and epochs count on over all
@@ -45,9 +47,9 @@ struct EpochRecord {
 
 class StateStore {
  public:
-  /// Creates `dir` (0700) if needed, takes the lock, reads the newest valid generation.
+  /// Creates `dir` (0700) if needed, takes the lock, reads the newest generation.
   /// failed_precondition when another daemon holds the lock (naming its pid); data_corrupt when
-  /// there are generations but none can be read.
+  /// that generation is damaged.
   static Result<std::unique_ptr<StateStore>> open(const std::string& dir, Env& env);
   ~StateStore();
 
@@ -67,7 +69,7 @@ class StateStore {
   /// In memory always; ok when on disk as well (else the next append puts that right). Its epochs
   /// stay used up.
   Status retract();
-  /// What reading found amiss (a corrupt generation that an older one replaced); for the log.
+  /// What reading found amiss (a generation that was set aside); for the log.
   const std::vector<std::string>& warnings() const;
   /// Highest epoch ever handed out; epochs continue above it after a restart.
   uint64_t last_epoch() const;

@@ -235,7 +235,7 @@ TEST_F(StateStoreTest, LockGoesWithItsHolder) {
   EXPECT_NE(open(), nullptr);
 }
 
-TEST_F(StateStoreTest, CorruptNewestFallsBackWithAWarning) {
+TEST_F(StateStoreTest, ADamagedNewestIsGivenUpByAPersonAlone) {
   {
     const auto store = open();
     ASSERT_TRUE(store->append(record(1, "legal")).ok());
@@ -243,6 +243,14 @@ TEST_F(StateStoreTest, CorruptNewestFallsBackWithAWarning) {
   }
   std::fstream(newest(), std::ios::in | std::ios::out).seekp(90).put('#');
   const std::string corrupt = newest();
+  for (int start = 0; start < 2; ++start) {
+    const auto refused = StateStore::open(dir_, Env::system());
+    ASSERT_EQ(refused.status().code(), Code::kDataCorrupt);
+    EXPECT_THAT(refused.status().message(), HasSubstr(corrupt));
+    EXPECT_THAT(refused.status().hint(), HasSubstr(corrupt.substr(dir_.size() + 1) + ".corrupt"));
+    EXPECT_EQ(newest(), corrupt);
+  }
+  fs::rename(corrupt, corrupt + ".corrupt");
   {
     const auto store = open();
     EXPECT_EQ(last_module(*store), "legal");
