@@ -226,6 +226,28 @@ class HostilePeers(unittest.TestCase):
                 with daemon.client() as another:
                     self.assertEqual(another.health()["status"], "ok")
 
+    def test_large_messages_of_one_client_hold_up_nobody_else(self) -> None:
+        """What is refused is read first, which takes time; the others have their turns between."""
+        count = 32
+        text = b'{"id":"a","call":"score","nothing":1,"tokens":[' + b"1," * 900_000 + b"1]}"
+        with Daemon(GOLDEN / "flex_olmo_f32") as daemon, daemon.client() as other, \
+                zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+            other.health()
+            peer.linger = 0
+            peer.connect(daemon.serve_endpoint)
+            for _ in range(count):
+                peer.send_multipart([b"CHIMERA/1", text])
+            self.assertTrue(peer.poll(60_000 * SLOW))  # the first one was read
+            self.assertEqual(other.health()["status"], "ok")
+            answers = []
+            while peer.poll(0):
+                answers.append(peer.recv_multipart()[-1])
+            self.assertLess(len(answers), count)
+            while len(answers) < count:
+                self.assertTrue(peer.poll(60_000 * SLOW))
+                answers.append(peer.recv_multipart()[-1])
+            self.assertTrue(all(b"invalid_argument" in answer for answer in answers))
+
     def test_an_honest_client_sends_more_than_that(self) -> None:
         with Daemon(GOLDEN / "flex_olmo_f32") as daemon, daemon.client() as client:
             for _ in range(20):  # 40 MB, message by message
