@@ -20,7 +20,7 @@ CHIMERA_PACKAGES=(
 )
 
 # What ./check needs besides: packages are packed and looked into, completion is tried.
-CHIMERA_TEST_PACKAGES=(dpkg-dev fish python3-pip python3-setuptools python3-wheel zsh)
+CHIMERA_TEST_PACKAGES=(dpkg-dev fish libczmq4 python3-pip python3-setuptools python3-wheel zsh)
 
 # What scripts/package needs besides: to pack and judge, and with --test.
 CHIMERA_PACKAGING_PACKAGES=(dpkg-dev git)

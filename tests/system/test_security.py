@@ -1,9 +1,14 @@
 """Who may ask for what, attacked over real sockets: handshakes, roles, modules, keys that go."""
 from __future__ import annotations
 
+import contextlib
+import ctypes.util
+import itertools
 import json
 import os
+import random
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -11,6 +16,7 @@ import subprocess
 import sys
 import time
 import unittest
+from pathlib import Path
 
 import zmq
 import zmq.auth
@@ -18,8 +24,21 @@ import zmq.auth
 from harness import DEMO, ENDLESS, GOLDEN, SLOW, SOURCE, Daemon, Reader, chimera_client, endless, \
     flat, run, split, wait_for
 from secured import PROMPT, Secured
+from test_hostile_peers import ended
 
 ROLES = ["use", "observe", "operate", "admin"]
+
+
+def greeting(mechanism: bytes) -> bytes:
+    """With which a peer of ZMTP 3.1 begins."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
+
+
+def tcp_peer(daemon: Daemon) -> socket.socket:
+    host, port = daemon.serve_endpoint.removeprefix("tcp://").split(":")
+    peer = socket.create_connection((host, int(port)))
+    peer.settimeout(60 * SLOW)
+    return peer
 
 
 class Handshakes(Secured):
@@ -46,29 +65,31 @@ class Handshakes(Secured):
                                 dealer.connect(daemon.serve_endpoint)
                                 dealer.send_multipart([b"CHIMERA/1", b'{"id":"a","call":"health"}'])
                                 self.assertEqual(dealer.poll(1500), 0)
+                with self.subTest("mechanisms by name, to the end of the connection"):
+                    for mechanism in (b"NULL", b"PLAIN", b"GSSAPI"):
+                        with tcp_peer(daemon) as peer:
+                            peer.sendall(greeting(mechanism))
+                            self.assertTrue(ended(peer), mechanism)
                 self.assertEqual(alice.health()["status"], "ok")
             self.assertIsNone(daemon.process.poll())
 
     def test_half_open_slow_and_silent_peers_are_gone(self) -> None:
         with self.daemon() as daemon, daemon.client(**self.keys.of("alice")) as alice:
-            host, port = daemon.serve_endpoint.removeprefix("tcp://").split(":")
-            greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
-            peers = []
-            for i in range(300):
-                peer = socket.create_connection((host, int(port)))
-                peer.settimeout(60 * SLOW)
-                if i % 3 == 1:
-                    peer.sendall(greeting)
-                if i % 3 == 2:
-                    peer.sendall(greeting[:11])
-                peers.append(peer)
-            self.assertEqual(alice.health()["status"], "ok")
-            for peer in peers:  # the daemon ends them: 5 s for a handshake
-                try:
-                    while peer.recv(4096):
-                        pass
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if hard < 2048:
+                self.skipTest(f"this system grants {hard} descriptors (the test needs 2048)")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            hello, peers = greeting(b"CURVE"), []
+            for i in range(1000):
+                peers.append(tcp_peer(daemon))
+                try:  # with so many of one host, the last ones are closed at once
+                    peers[-1].sendall((b"", hello, hello[:11])[i % 3])
                 except ConnectionError:
                     pass
+            self.assertEqual(alice.health()["status"], "ok")
+            for peer in peers:  # the daemon ends them: 5 s for a handshake
+                self.assertTrue(ended(peer))
                 peer.close()
             self.assertEqual(alice.health()["status"], "ok")
 
@@ -84,6 +105,16 @@ class Handshakes(Secured):
                 socket_.send_multipart([b"CHIMERA/1", b'{"id":"a","call":"health"}'])
                 self.assertTrue(socket_.poll(60_000 * SLOW))
                 self.assertEqual(json.loads(socket_.recv_multipart()[1])["status"], "ok")
+
+    def test_czmq_connects_with_these_keys_as_they_are(self) -> None:
+        if ctypes.util.find_library("czmq") is None:
+            self.skipTest("no czmq here")
+        with self.daemon() as daemon:
+            asked = [sys.executable, str(Path(__file__).parent / "czmq_client.py"), daemon.serve_endpoint,
+                     str(self.work / "alice.key"), str(self.work / "server.pub")]
+            answered = subprocess.run(asked, text=True, capture_output=True, timeout=120 * SLOW)
+            self.assertEqual(answered.returncode, 0, answered.stderr)
+            self.assertEqual(json.loads(answered.stdout)["status"], "ok")
 
     def test_the_command_line_and_the_environment(self) -> None:
         with self.daemon() as daemon:
@@ -333,6 +364,49 @@ class Entitlements(Secured):
                 expected[0].pop("memory")
                 self.assertNotIn("memory", answers[0])
                 self.assertEqual(answers, expected)
+
+    def test_drawn_rights_requests_and_compositions(self) -> None:
+        """As a daemon that holds only what the client may use, 200 times."""
+        seed = int(time.time())
+        print(f"seed {seed}")
+        rng = random.Random(seed)
+        names = sorted(self.modules)
+        rights = [set(some) for n in range(4) for some in itertools.combinations(names, n)]
+        clients = ["may-" + "-".join(sorted(some)) for some in rights]
+        for client, some in zip(clients, rights):
+            self.keys.add(client, modules=sorted(some))
+
+        def drawn_request() -> dict:
+            some = rng.sample([*names, "nobody"], rng.randint(0, 3))
+            modules = rng.choice(({}, {"only": some}, {"exclude": some}))
+            if rng.random() < 0.5:
+                modules = {**modules, "bias": {rng.choice(names): rng.randint(-8, 8) / 4}}
+            tokens = [rng.randrange(256) for _ in range(rng.randint(1, 12))]
+            return {"tokens": tokens, **({"modules": modules} if modules else {})}
+
+        def told(client, request: dict) -> list:
+            info = client.info()
+            for key in ("id", "epoch", "memory"):  # its numbers count the changes of all
+                info.pop(key, None)
+            try:
+                score = client.score(logits=True, routing=True, **request)
+                return [info, flat(score.logits), score.routing, {**score.provenance, "epoch": 0}]
+            except chimera_client.ChimeraError as problem:
+                return [info, problem.code, problem.message, problem.hint]
+
+        with self.daemon(self.backbone) as daemon, Daemon(self.backbone) as bare, \
+                daemon.client() as admin, bare.client() as reference, contextlib.ExitStack() as open_:
+            asking = [open_.enter_context(daemon.client(**self.keys.of(client))) for client in clients]
+            for _ in range(25):
+                loaded = [{**self.modules[n], "bias": rng.randint(-8, 8) / 4}
+                          for n in rng.sample(names, rng.randint(0, 3))]
+                admin.apply({"modules": loaded})
+                for client, some in zip(asking, rights):
+                    paths = [self.modules[n]["path"] for n in some]
+                    reference.apply({"modules": [m for m in loaded if m["path"] in paths]})
+                    request = drawn_request()
+                    self.assertEqual(told(client, request), told(reference, request),
+                                     (sorted(some), request, loaded))
 
     def test_mixed_in_one_batch_and_changed_while_it_runs(self) -> None:
         self.keys.add("legal", modules=["a"])
