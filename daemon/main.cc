@@ -8,6 +8,7 @@
 #include "base/standard_output.h"
 #include "daemon/check.h"
 #include "daemon/guard.h"
+#include "daemon/mapping_watch.h"
 #include "daemon/memory_plan.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/options.h"
@@ -48,6 +49,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   const auto model = load_backbone(config, config.state_dir);
   if (!model.ok()) return model.status();
   log_findings(config, *model);
+  const MappingWatch mapped_files;
   EngineOptions options = engine_options(config);
   CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
   ModuleLoader loader(*model, library_runtime(config), &memory.ledger(),

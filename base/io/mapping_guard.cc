@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 
+#include "base/io/mapped_changes.h"
 #include "base/io/mapping_faults.h"
 #include "base/threads/mutex.h"
 
@@ -66,26 +67,34 @@ void install() REQUIRES(mutex) {
   ::sigaction(SIGBUS, &action, &previous);
 }
 
-}  // namespace
-
-MappingGuard::MappingGuard(void* base, size_t size, std::string path) {
+/// -1: all are taken.
+int take_slot(void* base, size_t size, const std::string& path) {
   const MutexLock lock(mutex);
   install();
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].end.load() != 0 || damaged_slot.load() == static_cast<int>(i)) continue;
-    (*paths)[i] = std::move(path);
+    (*paths)[i] = path;
     slots[i].begin.store(reinterpret_cast<uintptr_t>(base), std::memory_order_release);
     slots[i].end.store(reinterpret_cast<uintptr_t>(base) + size, std::memory_order_release);
-    slot_ = static_cast<int>(i);
-    return;
+    return static_cast<int>(i);
   }
+  return -1;
+}
+
+}  // namespace
+
+MappingGuard::MappingGuard(void* base, size_t size, std::string path)
+    : slot_(take_slot(base, size, path)) {
+  if (slot_ >= 0) watch_mapping({static_cast<const std::byte*>(base), size}, path);
 }
 
 MappingGuard::~MappingGuard() {
   if (slot_ < 0) return;
+  const auto slot = static_cast<size_t>(slot_);
+  unwatch_mapping(reinterpret_cast<const void*>(slots[slot].begin.load()));
   const MutexLock lock(mutex);
-  slots[static_cast<size_t>(slot_)].end.store(0);
-  slots[static_cast<size_t>(slot_)].begin.store(0);
+  slots[slot].end.store(0);
+  slots[slot].begin.store(0);
 }
 
 bool mapping_guards(const void* address) {

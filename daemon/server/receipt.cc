@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/io/mapped_changes.h"
 #include "base/json/reader.h"
 #include "base/statement/canonical.h"
 
@@ -41,6 +42,12 @@ Status begin_receipt(const StatementSigner* signer, Live& live) {
   if (signer == nullptr) {
     return {Code::kFailedPrecondition, "receipt: the daemon has no key to sign with",
             "its deployment names one in security.key; `chimera key new` makes it"};
+  }
+  if (!changed_mappings().empty()) {
+    return {Code::kFailedPrecondition,
+            "receipt: files of the backbone were written to since they were loaded (expected the "
+            "contents that its digests name); `info` lists them",
+            "its operator puts intact ones in place and restarts the daemon"};
   }
   const auto request = parse_json(text);
   if (!request.ok()) return request.status();

@@ -1,5 +1,9 @@
 #include "daemon/server/reports.h"
 
+#include <filesystem>
+
+#include "base/io/mapped_changes.h"
+
 namespace chimera {
 namespace {
 
@@ -205,6 +209,14 @@ Json to_json(const RouterStats::Layer& layer, int64_t index) {
           {"tokens", layer.tokens},
           {"entropy", layer.tokens == 0 ? 0.0 : layer.entropy_sum / tokens},
           {"modules", std::move(modules)}};
+}
+
+Json changed_files_json() {
+  Json names = Json::array();
+  for (const std::string& path : changed_mappings()) {
+    names.push_back(std::filesystem::path(path).filename().string());
+  }
+  return names;
 }
 
 }  // namespace chimera

@@ -23,6 +23,8 @@ Json to_json(const EpochInfo& epoch);
 Json to_json(const EpochRecord& record);
 Json to_json(const EngineStats& stats);
 Json to_json(const Ledger::Account& account);
+/// Names of mapped files that somebody wrote to; where they lie is not for clients.
+Json changed_files_json();
 /// One layer of `routing`.
 Json to_json(const RouterStats::Layer& layer, int64_t index);
 

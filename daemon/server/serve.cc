@@ -302,6 +302,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"composition", current.composition},
                 {"top_k", current.top_k},
                 {"notes", current.notes},
+                {"changed_files", changed_files_json()},
                 {"modules", std::move(modules)}};
     out["score_prefix_token"] = context.score_prefix ? Json(*context.score_prefix) : Json();
     // What all modules take would tell of those that are hidden from a client.

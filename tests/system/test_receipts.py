@@ -4,9 +4,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import struct
 import unittest
+from pathlib import Path
 
-from harness import BUILD, DEMO, ENDLESS, GOLDEN, Daemon, Reader, chimera_client, endless, run, split
+from harness import BUILD, DEMO, ENDLESS, GOLDEN, Daemon, Reader, chimera_client, endless, run, split, wait_for
 from secured import PROMPT, Secured
 
 
@@ -17,6 +20,20 @@ def canonical(value) -> str:
 
 def digest(value) -> str:
     return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def enlarge(file: Path, size: int = 300 << 20) -> int:
+    """Adds a tensor that nobody needs, and no bytes on the disk: a checkpoint that large is mapped.
+    Where its other tensors begin."""
+    data = file.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header, end = json.loads(data[8:8 + length]), len(data) - 8 - length
+    header["zz.unused"] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
+    text = json.dumps(header).encode()
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text + data[8 + length:])
+        out.truncate(8 + len(text) + end + size)
+    return 8 + len(text)
 
 
 class Statements(Secured):
@@ -44,6 +61,27 @@ class Statements(Secured):
 
 
 class Receipts(Statements):
+    def test_are_not_made_of_files_that_somebody_wrote_to(self) -> None:
+        backbone = self.work / "mapped"
+        shutil.copytree(self.backbone, backbone)
+        first = enlarge(backbone / "model.safetensors")
+        with self.daemon(backbone) as daemon, daemon.client(**self.keys.of("alice")) as alice:
+            self.assertEqual(alice.info()["changed_files"], [])
+            before = alice.call("score", tokens=PROMPT, receipt=True)
+            with (backbone / "model.safetensors").open("r+b") as file:
+                file.seek(first)
+                file.write(bytes(1 << 20))
+            wait_for(lambda: alice.info()["changed_files"] == ["model.safetensors"], "the change told")
+            with self.assertRaises(chimera_client.FailedPrecondition) as refused:
+                alice.call("score", tokens=PROMPT, receipt=True)
+            self.assertIn("were written to", str(refused.exception))
+            self.assertNotIn(str(self.work), str(refused.exception))
+            wait_for(lambda: "mapped_file_changed" in daemon.log_text(), "the event")
+            # Here is why: the digests are the same, and the numbers are not.
+            after = alice.call("score", tokens=PROMPT)
+            self.assertEqual(after["provenance"]["composition"], before["provenance"]["composition"])
+            self.assertNotEqual(after["nats"], before["nats"])
+
     def test_say_what_made_the_answer(self) -> None:
         with self.daemon(self.backbone, modules=self.modules) as daemon, \
                 daemon.client(**self.keys.of("alice")) as alice:
