@@ -39,8 +39,8 @@ struct Watched {
 };
 
 // A mapping has no other owner than the process, and is looked after until it goes.
-Mutex mutex;
-std::map<const void*, Watched>* watched GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
+Mutex watched_mutex;
+std::map<const void*, Watched>* watched GUARDED_BY(watched_mutex) PT_GUARDED_BY(watched_mutex);
 
 /// All zero when there is no such file.
 Stamp stamp_of(const std::string& path) {
@@ -74,7 +74,7 @@ std::string digest_of(const Watched& one) {
 
 std::vector<std::string> changed(bool by_content) {
   std::vector<std::string> paths;
-  const MutexLock lock(mutex);
+  const MutexLock lock(watched_mutex);
   if (watched == nullptr) return paths;
   for (auto& [base, one] : *watched) {
     const Stamp now = stamp_of(one.path);
@@ -95,13 +95,13 @@ std::vector<std::string> changed_mappings_by_content() { return changed(/*by_con
 void watch_mapping(std::span<const std::byte> bytes, const std::string& path) {
   Watched one{path, bytes, stamp_of(path), draw_pages(bytes.size()), {}};
   one.digest = digest_of(one);
-  const MutexLock lock(mutex);
+  const MutexLock lock(watched_mutex);
   if (watched == nullptr) watched = new std::map<const void*, Watched>;
   watched->insert_or_assign(bytes.data(), std::move(one));
 }
 
 void unwatch_mapping(const void* base) {
-  const MutexLock lock(mutex);
+  const MutexLock lock(watched_mutex);
   if (watched != nullptr) watched->erase(base);
 }
 

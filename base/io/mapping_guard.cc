@@ -29,7 +29,7 @@ struct sigaction previous;
 
 Mutex mutex;
 // Of the slots; made once, never freed.
-std::array<std::string, kMostMappings>* paths GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
+std::array<std::string, kMostMappings>* slot_paths GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
 
 void on_bus_error(int number, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
@@ -58,8 +58,8 @@ void on_bus_error(int number, siginfo_t* info, void* context) {
 }
 
 void install() REQUIRES(mutex) {
-  if (paths != nullptr) return;
-  paths = new std::array<std::string, kMostMappings>;
+  if (slot_paths != nullptr) return;
+  slot_paths = new std::array<std::string, kMostMappings>;
   struct sigaction action {};
   action.sa_sigaction = on_bus_error;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;
@@ -73,7 +73,7 @@ int take_slot(void* base, size_t size, const std::string& path) {
   install();
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].end.load() != 0 || damaged_slot.load() == static_cast<int>(i)) continue;
-    (*paths)[i] = path;
+    (*slot_paths)[i] = path;
     slots[i].begin.store(reinterpret_cast<uintptr_t>(base), std::memory_order_release);
     slots[i].end.store(reinterpret_cast<uintptr_t>(base) + size, std::memory_order_release);
     return static_cast<int>(i);
@@ -112,7 +112,7 @@ std::string damaged_mapping() {
   const int slot = damaged_slot.load();
   if (slot < 0) return {};
   const MutexLock lock(mutex);
-  return (*paths)[static_cast<size_t>(slot)];
+  return (*slot_paths)[static_cast<size_t>(slot)];
 }
 
 }  // namespace chimera
