@@ -98,3 +98,70 @@ def merge(checkpoint: pathlib.Path, out: pathlib.Path, *adapters: Adapter) -> pa
     write_safetensors(out / "model.safetensors", tensors)
     shutil.copy(checkpoint / "config.json", out / "config.json")
     return out
+
+
+class Stacks(Adapter):
+    """Changes all routed experts by pairs for whole layers: as PEFT's target_parameters writes them
+    ("peft"; "peft-0.17" with inputs and outputs exchanged), or with what experts share in a leading 1
+    ("shared-outer"). `experts`: parameter name -> (A [E, r, in], B [E, out, r], scale)."""
+
+    def __init__(self, checkpoint: pathlib.Path, layout: str, seed: int, *, rank: int = 3, alpha: float = 6,
+                 dtype: str = "F32", nested: str = "gate_up_proj", module: str = "mlp.experts",
+                 transposed: bool = False, strength: float = 0.6) -> None:
+        super().__init__(checkpoint, [], seed, rank=rank, alpha=alpha, dtype=dtype)
+        self.layout, self.nested, self.transposed = layout, nested, transposed
+        self.config |= {"target_modules": None, "lora_dropout": 0.0,
+                        "peft_version": "0.17.1" if layout == "peft-0.17" else "0.19.1"}
+        if layout != "shared-outer":
+            self.config["target_parameters"] = [f"{module}.gate_up_proj", f"{module}.down_proj"]
+        config = json.loads((checkpoint / "config.json").read_text())
+        hidden = config["hidden_size"]
+        width = config.get("moe_intermediate_size", config["intermediate_size"])
+        count = next(config[k] for k in ("num_local_experts", "num_experts", "n_routed_experts") if k in config)
+        self.names = set(read_tensors(checkpoint))
+        layers = sorted({int(m.group(1)) for n in self.names
+                         if (m := re.match(r"model\.layers\.(\d+)\..*\.experts\.", n))})
+        rng = np.random.default_rng(seed)
+        self.experts, scale = {}, alpha / rank
+        for layer in layers:
+            for name, inner, out in (("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)):
+                a = rng.normal(size=(count, rank, inner)) * inner**-0.5
+                b = rng.normal(size=(count, out, rank)) * strength / (scale * rank**0.5)
+                if layout == "shared-outer" and name == "gate_up_proj":
+                    a[:] = a[:1]
+                if layout == "shared-outer" and name == "down_proj":
+                    b[:] = b[:1]
+                key = f"model.layers.{layer}.{module}.{name}"
+                self.experts[key] = (self.stored(a), self.stored(b), scale)
+
+    def tensors(self) -> dict:
+        out = {}
+        for name, (a, b, _) in self.experts.items():
+            module, last = name.rsplit(".", 1)
+            if self.layout == "shared-outer":
+                at = name
+                a, b = (a[:1], b) if last == "gate_up_proj" else (a, b[:1])
+            else:
+                at = module + (".base_layer" if last == self.nested else "")
+                if self.layout == "peft-0.17":
+                    a, b = b.transpose(0, 2, 1), a.transpose(0, 2, 1)
+                count, rank, inner = a.shape
+                a, b = a.reshape(count * rank, inner), b.transpose(1, 2, 0).reshape(b.shape[1], -1)
+            out[f"base_model.model.{at}.lora_A.weight"] = (self.dtype, self.raw(a))
+            out[f"base_model.model.{at}.lora_B.weight"] = (self.dtype, self.raw(b))
+        return out
+
+    def deltas(self) -> dict:
+        out = {}
+        for name, (a, b, scale) in self.experts.items():
+            delta = scale * b @ a  # [E, out, in]
+            module, last = name.rsplit(".", 1)
+            if name in self.names:
+                out[name] = delta.transpose(0, 2, 1) if self.transposed else delta
+                continue
+            for e, one in enumerate(delta):
+                if last == "down_proj":
+                    out[f"{module}.{e}.down_proj"] = one
+                else:
+                    out[f"{module}.{e}.gate_proj"], out[f"{module}.{e}.up_proj"] = np.split(one, 2)
+        return out

@@ -17,7 +17,7 @@ from harness import Daemon, Reader, endless, flat, run
 try:
     import numpy as np
     import random_checkpoint
-    from lora_adapters import ATTENTION, FEED_FORWARD, LATENT, Adapter, merge
+    from lora_adapters import ATTENTION, FEED_FORWARD, LATENT, Adapter, Stacks, merge
     from test_random_families import LOGITS, REFERENCE, reference_model
     MISSING = None
 except ImportError as error:
@@ -27,15 +27,18 @@ LENGTH = 37
 CONTEXT = 64
 
 
-def drawn(family: str, directory: pathlib.Path, good=lambda config: True) -> dict:
-    """The first random checkpoint of the family that is not quantised, with experts one by one."""
+def drawn(family: str, directory: pathlib.Path, good=lambda config: True, fused: bool = False,
+          dtype: str = "") -> dict:
+    """The first random checkpoint of the family that is not quantised, with experts one by one or in
+    stacks, stored as `dtype` if it is given."""
     for seed in range(200):
         shutil.rmtree(directory, ignore_errors=True)
         config = random_checkpoint.build(family, seed, directory)
         if config["num_hidden_layers"] < 2 or config.get("quantization_config") or not good(config):
             continue
-        fused = b"experts.gate_up_proj" in (directory / "model.safetensors").read_bytes()[:200_000]
-        if not fused:
+        header = (directory / "model.safetensors").read_bytes()[:200_000]
+        stacked = b"experts.gate_up_proj" in header
+        if stacked == fused and f'"dtype": "{dtype}'.encode() in header[:300]:
             return config
     raise AssertionError(f"no {family}")
 
@@ -59,12 +62,13 @@ class Lora(unittest.TestCase):
 
     # --- against merged weights --------------------------------------------------------------------------
 
-    def check_family(self, family: str, adapters: dict, good=lambda config: True) -> None:
+    def check_family(self, family: str, adapters: dict, good=lambda config: True, fused=False) -> None:
         self.dir = pathlib.Path(tempfile.mkdtemp(dir=self.scratch.name))
         base = self.dir / family
-        config = drawn(family, base, good)
+        config = drawn(family, base, good, fused)
         ids = np.random.default_rng(1).integers(0, config["vocab_size"], LENGTH)
-        made = {name: Adapter(base, seed=i, **options) for i, (name, options) in enumerate(adapters.items())}
+        made = {name: (Stacks if "layout" in options else Adapter)(base, seed=i, **options)
+                for i, (name, options) in enumerate(adapters.items())}
         with Daemon(base, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
             plain = self.score(client, ids)
             for name, adapter in made.items():
@@ -112,6 +116,17 @@ class Lora(unittest.TestCase):
                 "kv": {"targets": ["kv_b_proj"], "dtype": "BF16"},
                 "feed-forwards": {"targets": FEED_FORWARD, "dtype": "F16"}},
                 good=lambda c: c["first_k_dense_replace"] == 1 and (c["q_lora_rank"] is not None) == low_rank)
+
+    def test_stacks_of_experts(self) -> None:
+        kinds = {"peft": {"layout": "peft"}, "reversed": {"layout": "peft", "nested": "down_proj", "dtype": "BF16"},
+                 "old": {"layout": "peft-0.17", "dtype": "F16"}, "shared": {"layout": "shared-outer", "rank": 5}}
+        routed = lambda c: not c["mlp_only_layers"]
+        for fused in (False, True):
+            self.check_family("qwen3_moe", kinds, routed, fused)
+        native = lambda **more: {n: {**k, "transposed": True, **more} for n, k in kinds.items() if n != "old"}
+        self.check_family("gpt_oss", native(), fused=True)
+        self.check_family("llama4_text", native(module="feed_forward.experts"),
+                          lambda c: not c.get("moe_layers") and c["interleave_moe_layer_step"] == 1, fused=True)
 
     # --- beside one another ------------------------------------------------------------------------------
 
