@@ -18,6 +18,9 @@ int run_load(const std::vector<std::string>& args);
 int run_swap(const std::vector<std::string>& args);
 /// The limits of a daemon.
 int run_capacity(const std::vector<std::string>& args);
+
+/// Streams that decode with low-rank adapters, in one batch and in this process.
+int run_adapters(const std::vector<std::string>& args);
 /// Text to ids and back on one core, against memcpy and a bare regular expression.
 int run_tokenizer(const std::vector<std::string>& args);
 /// What a constraint adds to a token, against a softmax over the vocabulary.

@@ -29,6 +29,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_swap},
     {"capacity", "what a daemon bears: epochs per second under streams",
      chimera::bench::run_capacity},
+    {"adapters", "tokens/s of streams with adapters (LoRA) of their own vs without",
+     chimera::bench::run_adapters},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare regex",
      chimera::bench::run_tokenizer},
     {"constraint", "us per token that a constraint adds vs a softmax",
@@ -58,7 +60,7 @@ int run(const std::vector<std::string>& args) {
   fmt::print(
       stderr,
       "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, capacity, "
-      "tokenizer, constraint or isolation)\n",
+      "adapters, tokenizer, constraint or isolation)\n",
       args[0]);
   return 2;
 }
