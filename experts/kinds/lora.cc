@@ -77,22 +77,30 @@ Result<Manifest> complete(const std::string& dir, DigestMemo* digests) {
 
 }  // namespace
 
+Result<LoraPayload> open_lora_payload(const std::string& dir, const ModelConfig& config,
+                                      const std::string& fingerprint, DigestMemo* digests) {
+  Result<Manifest> manifest = complete(dir, digests);
+  if (!manifest.ok()) return manifest.status();
+  CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, config, fingerprint));
+  Result<Package> package = open_package(dir, std::move(*manifest), digests, TensorDepth::kContent);
+  if (!package.ok()) return package.status();
+  Result<std::vector<StoredChange>> changes = sort_adapter_tensors(
+      *package->tensors, *package->config, config, TensorDepth::kContent, package->label);
+  if (!changes.ok()) return changes.status();
+  return LoraPayload{std::move(package->manifest), std::move(*package->tensors),
+                     std::move(*changes)};
+}
+
 Result<std::shared_ptr<const Module>> load_lora_module(const std::string& dir,
                                                        const BackboneInfo& backbone) {
-  Result<Manifest> manifest = complete(dir, backbone.digests.get());
-  if (!manifest.ok()) return manifest.status();
-  CHIMERA_RETURN_IF_ERROR(check_module_fit(*manifest, backbone.config, backbone.fingerprint));
-  Result<Package> package =
-      open_package(dir, std::move(*manifest), backbone.digests.get(), TensorDepth::kContent);
-  if (!package.ok()) return package.status();
-  if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, package->manifest));
-  const auto changes = sort_adapter_tensors(*package->tensors, *package->config, backbone.config,
-                                            TensorDepth::kContent, package->label);
-  if (!changes.ok()) return changes.status();
-  auto adapter = build_adapter(*changes, backbone.config, package->tensors->file_bytes());
-  if (!adapter.ok()) return adapter.status().with_context(package->label);
+  Result<LoraPayload> payload =
+      open_lora_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
+  if (!payload.ok()) return payload.status();
+  if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
+  auto adapter = build_adapter(payload->changes, backbone.config, payload->tensors.file_bytes());
+  if (!adapter.ok()) return adapter.status().with_context("module " + payload->manifest.name);
   auto module = std::make_shared<Module>();
-  module->manifest = std::move(package->manifest);
+  module->manifest = std::move(payload->manifest);
   module->dir = dir;
   module->adapter = std::move(*adapter);
   return std::shared_ptr<const Module>(std::move(module));

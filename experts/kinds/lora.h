@@ -5,9 +5,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "experts/kinds/module.h"
+#include "experts/lora/tensors.h"
 
 namespace chimera {
 
@@ -23,5 +25,16 @@ Status check_lora_outline(const std::string& dir, const Manifest& manifest,
 /// `dir`, for programs that only look. Without `config` nothing is compared with a backbone.
 Status check_lora_module(const std::string& dir, Manifest manifest, const ModelConfig* config,
                          const std::string& fingerprint);
+
+/// What the module of `dir` changes of a backbone, checked as load_lora_module does, for programs
+/// that merge it.
+struct LoraPayload {
+  Manifest manifest;
+  SafetensorsFile tensors;
+  std::vector<StoredChange> changes;  // views into `tensors`
+};
+Result<LoraPayload> open_lora_payload(const std::string& dir, const ModelConfig& config,
+                                      const std::string& fingerprint,
+                                      DigestMemo* digests = nullptr);
 
 }  // namespace chimera

@@ -77,7 +77,7 @@ class Builder {
  private:
   Result<LowRank> low_rank(const StoredChange& stored) {
     LowRank out;
-    out.scale = stored.scale;
+    out.scale = static_cast<float>(stored.scale);
     const int64_t rank = stored.a.shape[0];
     Result<Matrix> a = to_matrix(stored.a, rank, stored.target.inputs, Precision::kF32);
     if (!a.ok()) return a.status();

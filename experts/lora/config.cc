@@ -255,7 +255,7 @@ int64_t LoraConfig::rank_of(std::string_view name) const {
   return rank;
 }
 
-float LoraConfig::scale_of(std::string_view name) const {
+double LoraConfig::scale_of(std::string_view name) const {
   double alpha = alpha_;
   for (const auto& [pattern, value] : alphas_) {
     if (!pattern.matches(name)) continue;
@@ -263,7 +263,7 @@ float LoraConfig::scale_of(std::string_view name) const {
     break;
   }
   const auto r = static_cast<double>(rank_of(name));
-  return static_cast<float>(alpha / (root_scale_ ? std::sqrt(r) : r));
+  return alpha / (root_scale_ ? std::sqrt(r) : r);
 }
 
 bool LoraConfig::takes_parameter(std::string_view name) const {

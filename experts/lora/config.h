@@ -40,7 +40,7 @@ class LoraConfig {
   int64_t rank_of(std::string_view name) const;
   /// What B A is multiplied with: alpha / r, or alpha / sqrt(r) with use_rslora (Kalajdzievski
   /// 2023, arXiv 2312.03732).
-  float scale_of(std::string_view name) const;
+  double scale_of(std::string_view name) const;
   /// Whether target_parameters names this stack.
   bool takes_parameter(std::string_view name) const;
   /// Whether the adapter says that it changes this part. `expert`: -1 for none.

@@ -95,7 +95,7 @@ struct Layout {
 
 class Splitter {
  public:
-  Splitter(const Layout& layout, const TensorView& a, const TensorView& b, float scale)
+  Splitter(const Layout& layout, const TensorView& a, const TensorView& b, double scale)
       : l_(layout), a_(a), b_(b), scale_(scale) {}
 
   /// `first` and `step`: which outputs of the part are those of `projection`.
@@ -133,7 +133,7 @@ class Splitter {
   const Layout& l_;
   const TensorView& a_;
   const TensorView& b_;
-  const float scale_;
+  const double scale_;
 };
 
 int64_t inputs_of(StackPart part, const ModelConfig& c) {

@@ -35,7 +35,7 @@ struct StoredChange {
   AdapterTarget target;
   TensorView a;  // [rank, inputs], F32, F16 or BF16
   TensorView b;  // [outputs, rank]
-  float scale = 1.0f;
+  double scale = 1.0;
   bool copied = false;  // `a` is memory of its own, and not the file's
 };
 

@@ -70,7 +70,7 @@ TEST(Stacks, PeftsTargetParameters) {
   for (const StoredChange& c : found.changes) {
     const int64_t e = c.target.expert;
     const int64_t first = c.target.projection == 0 ? 0 : kWidth;
-    EXPECT_EQ(c.scale, 3.0f);
+    EXPECT_EQ(c.scale, 3.0);
     EXPECT_EQ(c.target.outputs, kWidth);
     EXPECT_FALSE(c.copied);
     for (int64_t k = 0; k < kRank; ++k) {

@@ -157,7 +157,10 @@ Status write_cut_module(const std::string& dir, const ModuleCut& cut, const CutS
   manifest.name = cut.name;
   manifest.version = "1.0.0";
   manifest.domain = manifest.name;
-  manifest.description = fmt::format("Experts split from a {} checkpoint", config.model_type);
+  manifest.description = cut.description.empty()
+                             ? fmt::format("Experts split from a {} checkpoint", config.model_type)
+                             : cut.description;
+  manifest.parents = cut.parents;
   manifest.license = cut.license;
   manifest.attach = cut.attach;
   manifest.backbone_fingerprint = cut.fingerprint;

@@ -39,6 +39,8 @@ struct ModuleCut {
   std::string fingerprint;        // of the backbone it belongs to
   std::string license;
   std::optional<int64_t> original_top_k;
+  std::string description{};           // empty: split from such a checkpoint
+  std::vector<std::string> parents{};  // provenance.parents, as flow YAML
 };
 
 /// Slots of one requested module, layer by layer, checked against the source.

@@ -13,6 +13,7 @@
 #include "base/threads/thread_pool.h"
 #include "experts/offline/assembly/assemble.h"
 #include "experts/offline/assembly/diff_report.h"
+#include "experts/offline/assembly/merge_adapter.h"
 #include "experts/offline/assembly/plan_report.h"
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
@@ -137,6 +138,25 @@ Status run_assemble(const Words& words, bool json) {
     assembly.progress = [&](uint64_t done, uint64_t total) { line.show(done, total); };
     report = assemble(*plan, assembly);
   }
+  if (report.ok()) print_report(*report, json);
+  return report.status();
+}
+
+Status run_merge(const Words& words, bool json) {
+  MergeOptions merge;
+  std::string shard;
+  int threads = 0;
+  po::options_description options;
+  auto add = options.add_options();
+  add("backbone", po::value(&merge.backbone)->required());
+  add("out", po::value(&merge.out)->required());
+  add("module", po::value(&merge.module));
+  add("shard-size", po::value(&shard));
+  add("threads", po::value(&threads));
+  merge.adapter = parse(words, options, 1, "ADAPTER")["args"].as<Words>().front();
+  if (!shard.empty()) merge.shard_bytes = parse_bytes("--shard-size", shard);
+  merge.threads = thread_count(threads);
+  const Result<Json> report = merge_adapter(merge);
   if (report.ok()) print_report(*report, json);
   return report.status();
 }

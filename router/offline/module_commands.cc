@@ -199,10 +199,10 @@ Status run_seal(const Words& words, bool json) {
 
 using Command = Status (*)(const Words& words, bool json);
 constexpr std::pair<const char*, Command> kCommands[] = {
-    {"split", run_split},     {"graft", run_graft},      {"convert", run_convert},
-    {"inspect", run_inspect}, {"verify", run_verify},    {"fingerprint", run_fingerprint},
-    {"seal", run_seal},       {"sign", run_sign},        {"assemble", run_assemble},
-    {"diff", run_diff},       {"fit-gate", run_fit_gate}};
+    {"split", run_split},     {"graft", run_graft},       {"convert", run_convert},
+    {"inspect", run_inspect}, {"verify", run_verify},     {"fingerprint", run_fingerprint},
+    {"seal", run_seal},       {"sign", run_sign},         {"assemble", run_assemble},
+    {"diff", run_diff},       {"fit-gate", run_fit_gate}, {"merge", run_merge}};
 
 }  // namespace
 
