@@ -202,8 +202,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:25: libraries.in_process: found yes (expected allow or refuse)"},
         BadCase{"max_deadline", kGood + "libraries: {max_deadline_ms: 0}\n",
                 "d.yaml:2:30: libraries.max_deadline_ms: found 0 (expected 1..3600000)"},
-        BadCase{"max_load", kGood + "libraries: {max_load_ms: 1s}\n",
-                "d.yaml:2:26: libraries.max_load_ms: found 1s (expected 1..3600000)"},
+        BadCase{
+            "max_load", kGood + "libraries: {max_load_ms: 1s}\n",
+            "d.yaml:2:26: libraries.max_load_ms: found 1s (expected a whole number in 1..3600000)"},
         BadCase{"max_memory", kGood + "libraries: {max_memory: much}\n",
                 "d.yaml:2:25: libraries.max_memory: found much (expected auto, or a size "
                 "such as 512MiB or 4GiB)"},

@@ -28,11 +28,11 @@ def main(endpoint: str, own: str, server: str) -> int:
         return 2
     czmq.zstr_sendx(pointer(socket), text(b"CHIMERA/1"), text(b'{"id":"a","call":"health"}'), None)
     answer = czmq.zmsg_recv(socket)
-    if not answer:
-        return 1
-    czmq.zmsg_popstr(answer)
-    print(czmq.zmsg_popstr(answer).decode())
-    return 0
+    if answer:
+        czmq.zmsg_popstr(answer)
+        print(czmq.zmsg_popstr(answer).decode())
+    czmq.zsock_destroy(ctypes.byref(pointer(socket)))  # else czmq tells of it where the answer goes
+    return 0 if answer else 1
 
 
 if __name__ == "__main__":

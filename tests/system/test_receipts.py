@@ -30,6 +30,7 @@ def enlarge(file: Path, size: int = 300 << 20) -> int:
     header, end = json.loads(data[8:8 + length]), len(data) - 8 - length
     header["zz.unused"] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
     text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % 64)  # what is not aligned is copied
     with file.open("wb") as out:
         out.write(struct.pack("<Q", len(text)) + text + data[8 + length:])
         out.truncate(8 + len(text) + end + size)
