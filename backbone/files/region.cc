@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "base/io/mapped_changes.h"
 #include "base/io/memory_limit.h"
 
 namespace chimera {
@@ -17,6 +18,7 @@ constexpr uint64_t kSmallCopy = 64u << 20;
 }  // namespace
 
 Region::~Region() {
+  unwatch_mapping(base_);
   guard_.reset();
   ::munmap(base_, size_);
 }
@@ -37,7 +39,9 @@ Result<std::shared_ptr<Region>> map_region(const std::string& path, uint64_t siz
 
 Result<std::shared_ptr<Region>> map_file(const std::string& path, uint64_t size, int fd) {
   auto region = map_region(path, size, PROT_READ, MAP_PRIVATE, fd);
-  if (region.ok()) (*region)->guard(path);
+  if (!region.ok()) return region;
+  (*region)->guard(path);
+  watch_mapping((*region)->data(), size, path, fd);
   return region;
 }
 

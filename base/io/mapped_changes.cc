@@ -1,11 +1,14 @@
 #include "base/io/mapped_changes.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "base/io/digest.h"
@@ -31,10 +34,9 @@ struct Stamp {
 
 struct Watched {
   std::string path;
-  std::span<const std::byte> bytes;
   Stamp stamp;
-  std::vector<size_t> pages;  // where they begin
-  std::string digest;         // of these
+  std::vector<uint64_t> pages;  // where they begin
+  std::string digest;           // of these; empty: they could not be read
   bool changed = false;
 };
 
@@ -42,34 +44,46 @@ struct Watched {
 Mutex watched_mutex;
 std::map<const void*, Watched>* watched GUARDED_BY(watched_mutex) PT_GUARDED_BY(watched_mutex);
 
-/// All zero when there is no such file.
-Stamp stamp_of(const std::string& path) {
-  struct stat s {};
-  if (::stat(path.c_str(), &s) != 0) return {};
+Stamp stamp_of(const struct stat& s) {
   return {s.st_dev, s.st_ino, static_cast<uint64_t>(s.st_size),
           int64_t{s.st_mtim.tv_sec} * 1'000'000'000 + s.st_mtim.tv_nsec};
 }
 
 /// Nobody who writes knows which pages are looked at.
-std::vector<size_t> draw_pages(size_t size) {
-  const size_t pages = (size + kPage - 1) / kPage;
-  std::vector<size_t> drawn;
+std::vector<uint64_t> draw_pages(uint64_t size) {
+  const uint64_t pages = (size + kPage - 1) / kPage;
+  std::vector<uint64_t> drawn;
   uint64_t numbers[kDrawn] = {};
   if (pages > kDrawn && ::getrandom(numbers, sizeof numbers, 0) == sizeof numbers) {
     for (const uint64_t number : numbers) drawn.push_back(number % pages * kPage);
   } else {
-    for (size_t i = 0; i < std::min(pages, kDrawn); ++i) drawn.push_back(i * kPage);
+    for (uint64_t i = 0; i < std::min<uint64_t>(pages, kDrawn); ++i) drawn.push_back(i * kPage);
   }
   std::sort(drawn.begin(), drawn.end());
   return drawn;
 }
 
-std::string digest_of(const Watched& one) {
+/// Empty when they cannot be read.
+std::string digest_of(const std::vector<uint64_t>& pages, int fd) {
   Sha256 digest;
-  for (const size_t at : one.pages) {
-    digest.update(one.bytes.subspan(at, std::min(kPage, one.bytes.size() - at)));
+  std::byte page[kPage];
+  for (const uint64_t at : pages) {
+    const ssize_t n = ::pread(fd, page, kPage, static_cast<off_t>(at));
+    if (n < 0) return {};
+    digest.update(std::span(page).first(static_cast<size_t>(n)));
   }
   return digest.finish();
+}
+
+/// Of the file at its path, as long as that is the one that is mapped.
+bool has_other_content(const Watched& one) {
+  const int fd = ::open(one.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return false;
+  struct stat s {};
+  const bool same = ::fstat(fd, &s) == 0 && stamp_of(s).same_file(one.stamp);
+  const std::string digest = same ? digest_of(one.pages, fd) : "";
+  ::close(fd);
+  return !digest.empty() && !one.digest.empty() && digest != one.digest;
 }
 
 std::vector<std::string> changed(bool by_content) {
@@ -77,9 +91,10 @@ std::vector<std::string> changed(bool by_content) {
   const MutexLock lock(watched_mutex);
   if (watched == nullptr) return paths;
   for (auto& [base, one] : *watched) {
-    const Stamp now = stamp_of(one.path);
+    struct stat s {};
+    const Stamp now = ::stat(one.path.c_str(), &s) == 0 ? stamp_of(s) : Stamp();
     one.changed = one.changed || (now.same_file(one.stamp) && now != one.stamp) ||
-                  (by_content && digest_of(one) != one.digest);
+                  (by_content && has_other_content(one));
     if (one.changed) paths.push_back(one.path);
   }
   std::sort(paths.begin(), paths.end());
@@ -92,12 +107,14 @@ std::vector<std::string> changed(bool by_content) {
 std::vector<std::string> changed_mappings() { return changed(/*by_content=*/false); }
 std::vector<std::string> changed_mappings_by_content() { return changed(/*by_content=*/true); }
 
-void watch_mapping(std::span<const std::byte> bytes, const std::string& path) {
-  Watched one{path, bytes, stamp_of(path), draw_pages(bytes.size()), {}};
-  one.digest = digest_of(one);
+void watch_mapping(const void* base, uint64_t size, const std::string& path, int fd) {
+  struct stat s {};
+  if (::fstat(fd, &s) != 0) return;
+  Watched one{path, stamp_of(s), draw_pages(size), {}};
+  one.digest = digest_of(one.pages, fd);
   const MutexLock lock(watched_mutex);
   if (watched == nullptr) watched = new std::map<const void*, Watched>;
-  watched->insert_or_assign(bytes.data(), std::move(one));
+  watched->insert_or_assign(base, std::move(one));
 }
 
 void unwatch_mapping(const void* base) {

@@ -9,21 +9,22 @@
 // Thread safety: from any thread.
 #pragma once
 
-#include <cstddef>
-#include <span>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace chimera {
 
-/// Paths of guarded mappings (mapping_guard.h) whose files changed since they were mapped. What was
+/// Paths of mappings whose files changed since they were mapped. What was
 /// found once is told from then on. A few system calls for each file.
 std::vector<std::string> changed_mappings();
 /// The same with the drawn pages looked at: up to 128 KiB of each file are read.
 std::vector<std::string> changed_mappings_by_content();
 
-/// For the guard of a mapping: begins and ends to look after it. Its bytes may be read in between.
-void watch_mapping(std::span<const std::byte> bytes, const std::string& path);
+/// Begins and ends to look after the mapping at `base` of the `size` bytes of an open file. Nothing
+/// is read through the mapping: that would make its pages resident, by whole folios.
+/// unwatch_mapping() of any other address does nothing.
+void watch_mapping(const void* base, uint64_t size, const std::string& path, int fd);
 void unwatch_mapping(const void* base);
 
 }  // namespace chimera

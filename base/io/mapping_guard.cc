@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 
-#include "base/io/mapped_changes.h"
 #include "base/io/mapping_faults.h"
 #include "base/threads/mutex.h"
 
@@ -29,7 +28,7 @@ struct sigaction previous;
 
 Mutex mutex;
 // Of the slots; made once, never freed.
-std::array<std::string, kMostMappings>* slot_paths GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
+std::array<std::string, kMostMappings>* paths GUARDED_BY(mutex) PT_GUARDED_BY(mutex);
 
 void on_bus_error(int number, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
@@ -58,8 +57,8 @@ void on_bus_error(int number, siginfo_t* info, void* context) {
 }
 
 void install() REQUIRES(mutex) {
-  if (slot_paths != nullptr) return;
-  slot_paths = new std::array<std::string, kMostMappings>;
+  if (paths != nullptr) return;
+  paths = new std::array<std::string, kMostMappings>;
   struct sigaction action {};
   action.sa_sigaction = on_bus_error;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;
@@ -67,34 +66,26 @@ void install() REQUIRES(mutex) {
   ::sigaction(SIGBUS, &action, &previous);
 }
 
-/// -1: all are taken.
-int take_slot(void* base, size_t size, const std::string& path) {
+}  // namespace
+
+MappingGuard::MappingGuard(void* base, size_t size, std::string path) {
   const MutexLock lock(mutex);
   install();
   for (size_t i = 0; i < slots.size(); ++i) {
     if (slots[i].end.load() != 0 || damaged_slot.load() == static_cast<int>(i)) continue;
-    (*slot_paths)[i] = path;
+    (*paths)[i] = std::move(path);
     slots[i].begin.store(reinterpret_cast<uintptr_t>(base), std::memory_order_release);
     slots[i].end.store(reinterpret_cast<uintptr_t>(base) + size, std::memory_order_release);
-    return static_cast<int>(i);
+    slot_ = static_cast<int>(i);
+    return;
   }
-  return -1;
-}
-
-}  // namespace
-
-MappingGuard::MappingGuard(void* base, size_t size, std::string path)
-    : slot_(take_slot(base, size, path)) {
-  if (slot_ >= 0) watch_mapping({static_cast<const std::byte*>(base), size}, path);
 }
 
 MappingGuard::~MappingGuard() {
   if (slot_ < 0) return;
-  const auto slot = static_cast<size_t>(slot_);
-  unwatch_mapping(reinterpret_cast<const void*>(slots[slot].begin.load()));
   const MutexLock lock(mutex);
-  slots[slot].end.store(0);
-  slots[slot].begin.store(0);
+  slots[static_cast<size_t>(slot_)].end.store(0);
+  slots[static_cast<size_t>(slot_)].begin.store(0);
 }
 
 bool mapping_guards(const void* address) {
@@ -112,7 +103,7 @@ std::string damaged_mapping() {
   const int slot = damaged_slot.load();
   if (slot < 0) return {};
   const MutexLock lock(mutex);
-  return (*slot_paths)[static_cast<size_t>(slot)];
+  return (*paths)[static_cast<size_t>(slot)];
 }
 
 }  // namespace chimera
