@@ -1,4 +1,4 @@
-"""`health` asked through czmq (libczmq.so.4, by ctypes): czmq_client.py ENDPOINT CERTIFICATE SERVER.
+"""`health` asked through czmq, by ctypes: czmq_client.py LIBRARY ENDPOINT CERTIFICATE SERVER.
 
 A program of its own, as czmq keeps a context and handlers of signals for the process."""
 import ctypes
@@ -7,8 +7,8 @@ import sys
 REQ, PATIENCE_MS = 3, 60_000
 
 
-def main(endpoint: str, own: str, server: str) -> int:
-    czmq = ctypes.CDLL("libczmq.so.4")
+def main(library: str, endpoint: str, own: str, server: str) -> int:
+    czmq = ctypes.CDLL(library)
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     for name, result, *arguments in (
             ("zcert_load", pointer, text), ("zcert_public_txt", text, pointer),

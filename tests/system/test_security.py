@@ -65,20 +65,30 @@ class Handshakes(Secured):
                                 dealer.connect(daemon.serve_endpoint)
                                 dealer.send_multipart([b"CHIMERA/1", b'{"id":"a","call":"health"}'])
                                 self.assertEqual(dealer.poll(1500), 0)
-                with self.subTest("mechanisms by name, to the end of the connection"):
-                    for mechanism in (b"NULL", b"PLAIN", b"GSSAPI"):
+                with self.subTest("mechanisms by name, with all that a peer of theirs says"):
+                    dealer = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+                    for mechanism, words in ((b"NULL", [dealer]), (b"PLAIN", [b"\x05HELLO\x01a\x01b", dealer]),
+                                             (b"GSSAPI", [b"\x08INITIATE\0\0\0\x01a", dealer])):
                         with tcp_peer(daemon) as peer:
-                            peer.sendall(greeting(mechanism))
-                            self.assertTrue(ended(peer), mechanism)
+                            peer.sendall(greeting(mechanism) + b"".join(
+                                b"\x04" + bytes([len(word)]) + word for word in words))
+                            told = b""
+                            try:
+                                while part := peer.recv(4096):
+                                    told += part
+                            except ConnectionError:
+                                pass  # TimeoutError: it was let in
+                            self.assertNotIn(b"READY", told, mechanism)
+                            self.assertNotIn(b"WELCOME", told, mechanism)
                 self.assertEqual(alice.health()["status"], "ok")
             self.assertIsNone(daemon.process.poll())
 
     def test_half_open_slow_and_silent_peers_are_gone(self) -> None:
         with self.daemon() as daemon, daemon.client(**self.keys.of("alice")) as alice:
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            if hard < 2048:
+            if hard != resource.RLIM_INFINITY and hard < 2048:
                 self.skipTest(f"this system grants {hard} descriptors (the test needs 2048)")
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
             self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
             hello, peers = greeting(b"CURVE"), []
             for i in range(1000):
@@ -107,14 +117,16 @@ class Handshakes(Secured):
                 self.assertEqual(json.loads(socket_.recv_multipart()[1])["status"], "ok")
 
     def test_czmq_connects_with_these_keys_as_they_are(self) -> None:
-        if ctypes.util.find_library("czmq") is None:
+        library = ctypes.util.find_library("czmq")
+        if library is None:
             self.skipTest("no czmq here")
         with self.daemon() as daemon:
-            asked = [sys.executable, str(Path(__file__).parent / "czmq_client.py"), daemon.serve_endpoint,
-                     str(self.work / "alice.key"), str(self.work / "server.pub")]
+            asked = [sys.executable, str(Path(__file__).parent / "czmq_client.py"), library,
+                     daemon.serve_endpoint, str(self.work / "alice.key"), str(self.work / "server.pub")]
             answered = subprocess.run(asked, text=True, capture_output=True, timeout=120 * SLOW)
             self.assertEqual(answered.returncode, 0, answered.stderr)
-            self.assertEqual(json.loads(answered.stdout)["status"], "ok")
+            (answer,) = [line for line in answered.stdout.splitlines() if line.startswith("{")]
+            self.assertEqual(json.loads(answer)["status"], "ok")
 
     def test_the_command_line_and_the_environment(self) -> None:
         with self.daemon() as daemon:
@@ -367,8 +379,7 @@ class Entitlements(Secured):
 
     def test_drawn_rights_requests_and_compositions(self) -> None:
         """As a daemon that holds only what the client may use, 200 times."""
-        seed = int(time.time())
-        print(f"seed {seed}")
+        seed = os.environ.get("CHIMERA_SEED", "16")
         rng = random.Random(seed)
         names = sorted(self.modules)
         rights = [set(some) for n in range(4) for some in itertools.combinations(names, n)]
@@ -406,7 +417,7 @@ class Entitlements(Secured):
                     reference.apply({"modules": [m for m in loaded if m["path"] in paths]})
                     request = drawn_request()
                     self.assertEqual(told(client, request), told(reference, request),
-                                     (sorted(some), request, loaded))
+                                     (f"CHIMERA_SEED={seed}", sorted(some), request, loaded))
 
     def test_mixed_in_one_batch_and_changed_while_it_runs(self) -> None:
         self.keys.add("legal", modules=["a"])
