@@ -111,6 +111,9 @@ Answer encode_token(std::string_view id, const TokenEvent& event, const Tokenize
 }
 
 Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat& format) {
+  if (format.receipt != nullptr) {
+    if (const Status files = check_receipt_files(); !files.ok()) return encode_status(id, files);
+  }
   Json out = {{"id", id},
               {"event", "done"},
               {"finish_reason", kFinishReasonNames.name(event.finish_reason)},

@@ -43,12 +43,7 @@ Status begin_receipt(const StatementSigner* signer, Live& live) {
     return {Code::kFailedPrecondition, "receipt: the daemon has no key to sign with",
             "its deployment names one in security.key; `chimera key new` makes it"};
   }
-  if (!changed_mappings().empty()) {
-    return {Code::kFailedPrecondition,
-            "receipt: files of the backbone were written to since they were loaded (expected the "
-            "contents that its digests name); `info` lists them",
-            "its operator puts intact ones in place and restarts the daemon"};
-  }
+  CHIMERA_RETURN_IF_ERROR(check_receipt_files());
   const auto request = parse_json(text);
   if (!request.ok()) return request.status();
   const PrincipalPtr& client = live.peer().principal;
@@ -56,6 +51,14 @@ Status begin_receipt(const StatementSigner* signer, Live& live) {
       Receipt{signer, live.id(), std::string(live.call), client == nullptr ? "" : client->name,
               digest_text(canonical_json(*request))};
   return {};
+}
+
+Status check_receipt_files() {
+  if (changed_mappings().empty()) return {};
+  return {Code::kFailedPrecondition,
+          "receipt: files of the backbone were written to since they were loaded (expected the "
+          "contents that its digests name); `info` lists them",
+          "its operator puts intact ones in place and restarts the daemon"};
 }
 
 Json make_receipt(const Receipt& receipt, const DoneEvent& event, std::string time) {

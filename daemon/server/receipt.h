@@ -18,6 +18,10 @@ Json provenance_json(const DoneEvent& event, bool all_epochs);
 /// failed_precondition without a `signer`, which is borrowed and outlives the request.
 Status begin_receipt(const StatementSigner* signer, Live& live);
 
+/// failed_precondition once somebody wrote to the files that digests of a receipt stand for: before
+/// a request is taken, and before its receipt is signed.
+Status check_receipt_files();
+
 /// The signed statement "receipt/1" of docs/security.md. `time`: when it is made, UTC.
 Json make_receipt(const Receipt& receipt, const DoneEvent& event, std::string time);
 

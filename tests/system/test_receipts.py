@@ -66,9 +66,14 @@ class Receipts(Statements):
         backbone = self.work / "mapped"
         shutil.copytree(self.backbone, backbone)
         first = enlarge(backbone / "model.safetensors")
-        with self.daemon(backbone) as daemon, daemon.client(**self.keys.of("alice")) as alice:
+        endless(backbone)
+        with self.daemon(backbone, serve={"max_context": ENDLESS + 500}) as daemon, \
+                daemon.client(**self.keys.of("alice")) as alice, \
+                daemon.client(**self.keys.of("alice")) as other:
             self.assertEqual(alice.info()["changed_files"], [])
             before = alice.call("score", tokens=PROMPT, receipt=True)
+            running = Reader(other, tokens=PROMPT, max_tokens=ENDLESS, ignore_eos=True, temperature=0,
+                             receipt=True)
             with (backbone / "model.safetensors").open("r+b") as file:
                 file.seek(first)
                 file.write(bytes(1 << 20))
@@ -77,6 +82,8 @@ class Receipts(Statements):
                 alice.call("score", tokens=PROMPT, receipt=True)
             self.assertIn("were written to", str(refused.exception))
             self.assertNotIn(str(self.work), str(refused.exception))
+            running.stop()  # it was asked for before
+            self.assertIn("were written to", str(running.problem))
             wait_for(lambda: "mapped_file_changed" in daemon.log_text(), "the event")
             # Here is why: the digests are the same, and the numbers are not.
             after = alice.call("score", tokens=PROMPT)
