@@ -114,16 +114,18 @@ Status IsolatedBackend::await_ready(HostLife& host, HostReady* ready) {
   const milliseconds most = runtime_->options().ceilings.load;
   const Clock::time_point limit = Clock::now() + most;
   while (!stopping_) {
-    const Result<HostChannel::Received> message = host.channel.receive(milliseconds(100));
+    // Whatever it tells meanwhile.
+    const auto left = std::chrono::ceil<milliseconds>(limit - Clock::now());
+    if (left.count() <= 0) {
+      return {Code::kDeadlineExceeded,
+              fmt::format("module {}: its plugin host found no end of loading (expected one "
+                          "within {} ms, libraries.max_load_ms of the deployment)",
+                          module_, most.count())};
+    }
+    const Result<HostChannel::Received> message =
+        host.channel.receive(std::min(left, milliseconds(100)));
     if (!message.ok()) {
-      const Code code = message.status().code();
-      if (code == Code::kDeadlineExceeded && Clock::now() < limit) continue;
-      if (code == Code::kDeadlineExceeded) {
-        return {Code::kDeadlineExceeded,
-                fmt::format("module {}: its plugin host found no end of loading (expected one "
-                            "within {} ms, libraries.max_load_ms of the deployment)",
-                            module_, most.count())};
-      }
+      if (message.status().code() == Code::kDeadlineExceeded) continue;
       host.process->kill();
       const auto how = host.process->wait(kReapLimit);
       return {Code::kFailedPrecondition,

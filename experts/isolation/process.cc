@@ -101,7 +101,9 @@ HostProcess::~HostProcess() {
 
 void HostProcess::kill() {
   const MutexLock guard(mutex_);
-  if (!reaped_) ::kill(-pid_, SIGKILL);
+  if (reaped_) return;
+  ::kill(-pid_, SIGKILL);
+  ::kill(pid_, SIGKILL);  // it may have left its group
 }
 
 std::optional<std::string> HostProcess::ended() {
