@@ -119,12 +119,17 @@ void on_fatal(int number, siginfo_t* info, void* context) {
   }
   blame(number);
   ::sigaction(number, &before, nullptr);
-  // A fault repeats; a signal that was sent does not.
-  if (info->si_code <= 0) ::raise(number);
+  // A fault repeats; a signal that was sent does not, nor does a trap, which points behind itself.
+  if (info->si_code <= 0 || number == SIGTRAP || number == SIGSYS) ::raise(number);
   errno = error;
 }
 
-void on_exit() { blame(0); }
+/// A library that calls exit ends the daemon, and not well.
+void on_exit() {
+  if (t_scope == nullptr) return;
+  blame(0);
+  ::_exit(EXIT_FAILURE);
+}
 
 void install() {
   static std::once_flag once;

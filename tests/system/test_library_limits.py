@@ -33,10 +33,12 @@ class LibraryTest(unittest.TestCase):
 
 class Ceilings(LibraryTest):
     def test_who_asks_for_more_is_refused_by_name_before_its_code_runs(self) -> None:
-        most = {"max_deadline_ms": 500, "max_memory": "64MiB"}
-        greedy = self.module(f"spin {PROBED}", deadline_ms=15_000, memory_mib=65)
-        modest = self.module("none 0", deadline_ms=500, memory_mib=64)
-        causes = ("module sinner", "library.deadline_ms: found 15000 (expected at most 500,",
+        deadline = int(500 * SLOW)
+        most = {"max_deadline_ms": deadline, "max_memory": "64MiB"}
+        greedy = self.module(f"spin {PROBED}", deadline_ms=30 * deadline, memory_mib=65)
+        modest = self.module("none 0", deadline_ms=deadline, memory_mib=64)
+        causes = ("module sinner",
+                  f"library.deadline_ms: found {30 * deadline} (expected at most {deadline},",
                   "library.memory_mib: found 65 (expected at most 64,")
         # The deployment asks for it as well: the daemon starts without.
         with self.daemon([greedy], libraries=most) as daemon, daemon.client() as client:
@@ -139,6 +141,9 @@ class Crashes(LibraryTest):
 
     def test_abort(self) -> None:
         self.crash(f"abort {PROBED}", -6, "in a forward call of epoch [0-9]+")
+
+    def test_exit(self) -> None:
+        self.crash(f"exit {PROBED}", 1, "in a forward call of epoch [0-9]+")
 
     def test_while_it_is_loaded(self) -> None:
         self.crash("crash_in_prepare", -11, "while it was loaded")
