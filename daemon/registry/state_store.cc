@@ -153,7 +153,16 @@ Status StateStore::Impl::load() {
   if (!found.ok()) return found.status();
   for (const std::string& temp : found->leftovers) env.unlink(temp.c_str());
   on_disk = std::move(found->generations);
-  if (on_disk.empty()) return Status();
+  if (on_disk.empty()) {
+    if (found->set_aside == 0) return Status();
+    // A new beginning that counts on: each generation was an epoch at least.
+    warnings.push_back(
+        fmt::format("{}{} was set aside, and there is no other: all changes are lost",
+                    path(found->set_aside), kSetAside));
+    const MutexLock guard(mutex);
+    image.generation = image.last_epoch = found->set_aside;
+    return Status();
+  }
   const uint64_t generation = on_disk.front();
   const Result<std::string> bytes = read_file(env, path(generation), kMaxStateBytes);
   // A file that cannot be read now (EIO, EMFILE) may be so later.

@@ -270,6 +270,23 @@ TEST_F(StateStoreTest, NothingReadableIsAnErrorNotAFreshStart) {
   EXPECT_THAT(store.status().hint(), HasSubstr(dir_));
 }
 
+TEST_F(StateStoreTest, ANewBeginningCountsOnBehindWhatWasSetAside) {
+  for (const uint64_t epoch : {1u, 2u}) ASSERT_TRUE(open()->append(record(epoch, "legal")).ok());
+  const std::string last = newest();
+  for (const std::string& name : files()) {
+    if (dir_ + "/" + name != last) fs::remove(dir_ + "/" + name);
+  }
+  fs::rename(last, last + ".corrupt");
+  const auto store = open();
+  EXPECT_TRUE(store->history().empty());
+  EXPECT_GE(store->last_epoch(), 2u);
+  ASSERT_EQ(store->warnings().size(), 1u);
+  ASSERT_TRUE(store->append(record(store->last_epoch() + 1, "bio")).ok());
+  EXPECT_EQ(last_module(*store), "bio");
+  EXPECT_TRUE(fs::exists(last + ".corrupt"));
+  EXPECT_FALSE(fs::exists(last));
+}
+
 // Every truncation and every flipped bit of a generation is noticed.
 TEST_F(StateStoreTest, DecoderNoticesAnyDamage) {
   StateImage image;
