@@ -17,13 +17,12 @@ using testing::HasSubstr;
 class MemoryTest : public RegistryTest {
  protected:
   /// A budget for `modules` of the fixture's equal modules, and a little.
-  std::unique_ptr<Daemon> with_room_for(uint64_t modules) {
+  std::unique_ptr<Daemon> with_room_for(uint64_t modules, Daemon::Settings settings = {}) {
     const BackboneInfo info{Fixture::get().loaded().backbone->config(),
                             Fixture::get().loaded().fingerprint, Precision::kF32};
     size_ = must(module_size(at("legal"), must(read_manifest(at("legal"))), info));
     const uint64_t budget = (modules - 1) * size_.resident + size_.loading + size_.loading / 8;
     ledger_ = std::make_unique<Ledger>(MemoryBudget{budget, budget, 0, "memory.budget"});
-    Daemon::Settings settings;
     settings.ledger = ledger_.get();
     return start(std::move(settings));
   }
@@ -127,6 +126,25 @@ TEST_F(MemoryTest, ACopyThatAStreamStillUsesCountsUntilTheStreamEnds) {
   stream->wait();
   ASSERT_TRUE(eventually_held({"legal 9.9.9"})) << describe(ledger_->account());
   EXPECT_TRUE(daemon->load(at("bio")).ok());
+}
+
+// Two copies fill the budget, and the stream that keeps one of them does not end.
+TEST_F(MemoryTest, ACopyThatAStreamStillUsesGoesWhenTheTimeForItIsUp) {
+  Daemon::Settings settings;
+  settings.engine.pin_limit = 100ms;
+  auto daemon = with_room_for(2, std::move(settings));
+  ASSERT_TRUE(daemon->load(at("legal")).ok());
+  Engine::RequestId id = 0;
+  auto stream = submit(*daemon->engine, greedy(prompt(3, 9), 1900), &id, slowly);
+  ASSERT_TRUE(stream->wait_tokens(2));
+  const std::string next = copy("legal");
+  edit(next + "/module.yaml", must(read_manifest(next)).version, "9.9.9");
+  ASSERT_TRUE(daemon->load(next).ok());
+  ASSERT_TRUE(eventually_held({"legal 9.9.9"})) << describe(ledger_->account());
+  EXPECT_EQ(stream->terminals(), 0);
+  EXPECT_TRUE(daemon->load(at("bio")).ok());
+  daemon->engine->cancel(id);
+  EXPECT_GT(stream->done().completion_tokens, 0);
 }
 
 TEST_F(MemoryTest, AtTheStartWhatDoesNotFitIsLeftOut) {
