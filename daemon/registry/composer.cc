@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
 
 #include "base/limits.h"
 #include "experts/assembly/source.h"
@@ -41,12 +44,54 @@ void compare(const CompositionModule& from, const CompositionModule& to,
   }
 }
 
-std::vector<std::string> common_order(const Composition& of, const Composition& other) {
+/// The entries of a composition by name, so that what compares two of them takes as long as they
+/// are long. They outlive this.
+class Names {
+ public:
+  explicit Names(const Composition& of) {
+    at_.reserve(of.modules.size());
+    for (size_t i = 0; i < of.modules.size(); ++i) at_.emplace(of.modules[i].name, i);
+  }
+  std::optional<size_t> find(const std::string& name) const {
+    const auto found = at_.find(name);
+    return found == at_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+ private:
+  std::unordered_map<std::string_view, size_t> at_;
+};
+
+std::vector<std::string> common_order(const Composition& of, const Names& other) {
   std::vector<std::string> names;
   for (const CompositionModule& m : of.modules) {
-    if (other.find(m.name) != nullptr) names.push_back(m.name);
+    if (other.find(m.name)) names.push_back(m.name);
   }
   return names;
+}
+
+std::vector<ChangeItem> difference(const Composition& from, const Names& from_names,
+                                   const Composition& to, const Names& to_names) {
+  std::vector<ChangeItem> out;
+  for (const CompositionModule& m : from.modules) {
+    if (!to_names.find(m.name)) out.push_back({ChangeAction::kUnload, m.name, m.version});
+  }
+  for (const CompositionModule& m : to.modules) {
+    if (const auto before = from_names.find(m.name)) {
+      compare(from.modules[*before], m, &out);
+    } else {
+      out.push_back(
+          {ChangeAction::kLoad, m.name, m.enabled ? m.version : m.version + ", disabled"});
+    }
+  }
+  const std::vector<std::string> order = common_order(to, from_names);
+  if (order != common_order(from, to_names)) {
+    out.push_back({ChangeAction::kReorder, "", fmt::format("{}", fmt::join(order, ", "))});
+  }
+  if (from.top_k != to.top_k) {
+    out.push_back({ChangeAction::kTopK, "",
+                   fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
+  }
+  return out;
 }
 
 /// In quarantine: nothing will start the code of this object again.
@@ -71,38 +116,42 @@ std::optional<std::string> restart_reason(const Module& module) {
   return lost ? std::optional<std::string>("its parents are back") : std::nullopt;
 }
 
-const Module* find_module(const LoadedComposition& in, const std::string& name) {
-  const auto& entries = in.composition.modules;
-  for (size_t i = 0; i < in.modules.size(); ++i) {
-    if (entries[i].name == name) return in.modules[i].get();
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 bool LoadedComposition::was_revoked(const std::string& name) const {
   return std::find(revoked.begin(), revoked.end(), name) != revoked.end();
 }
 
-void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
-                float bias) {
+namespace {
+
+/// The entry of a module that comes in, which counts no longer as revoked or set aside.
+CompositionModule admit(LoadedComposition* target, const Module& module, bool enabled, float bias) {
   CompositionModule entry{
-      module->name(), module->manifest.version, module->manifest.digest, module->dir, enabled, bias,
-      module->lambda};
+      module.name(), module.manifest.version, module.manifest.digest, module.dir, enabled, bias,
+      module.lambda};
   std::erase(target->revoked, entry.name);
   const auto aside = target->set_aside.find(entry.name);
   if (aside != target->set_aside.end() && aside->second == entry.digest)
     target->set_aside.erase(aside);
-  auto& entries = target->composition.modules;
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (entries[i].name != entry.name) continue;
-    entries[i] = std::move(entry);
-    target->modules[i] = std::move(module);
-    return;
-  }
-  entries.push_back(std::move(entry));
+  return entry;
+}
+
+}  // namespace
+
+void append_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
+                   float bias) {
+  target->composition.modules.push_back(admit(target, *module, enabled, bias));
   target->modules.push_back(std::move(module));
+}
+
+void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
+                float bias) {
+  auto& entries = target->composition.modules;
+  const auto namesake = std::find_if(entries.begin(), entries.end(),
+                                     [&](const auto& m) { return m.name == module->name(); });
+  if (namesake == entries.end()) return append_module(target, std::move(module), enabled, bias);
+  *namesake = admit(target, *module, enabled, bias);
+  target->modules[static_cast<size_t>(namesake - entries.begin())] = std::move(module);
 }
 
 void edit_module(LoadedComposition* target, const std::string& name, const ModuleEdit& edit) {
@@ -123,27 +172,7 @@ void remove_module(LoadedComposition* target, const std::string& name) {
 }
 
 std::vector<ChangeItem> difference(const Composition& from, const Composition& to) {
-  std::vector<ChangeItem> out;
-  for (const CompositionModule& m : from.modules) {
-    if (to.find(m.name) == nullptr) out.push_back({ChangeAction::kUnload, m.name, m.version});
-  }
-  for (const CompositionModule& m : to.modules) {
-    if (const CompositionModule* before = from.find(m.name)) {
-      compare(*before, m, &out);
-    } else {
-      out.push_back(
-          {ChangeAction::kLoad, m.name, m.enabled ? m.version : m.version + ", disabled"});
-    }
-  }
-  const std::vector<std::string> order = common_order(to, from);
-  if (order != common_order(from, to)) {
-    out.push_back({ChangeAction::kReorder, "", fmt::format("{}", fmt::join(order, ", "))});
-  }
-  if (from.top_k != to.top_k) {
-    out.push_back({ChangeAction::kTopK, "",
-                   fmt::format("{} -> {}", top_k_text(from.top_k), top_k_text(to.top_k))});
-  }
-  return out;
+  return difference(from, Names(from), to, Names(to));
 }
 
 void revoke_module(LoadedComposition* target, const std::string& name) {
@@ -152,25 +181,29 @@ void revoke_module(LoadedComposition* target, const std::string& name) {
 }
 
 void set_aside_missing(const Composition& before, LoadedComposition* next) {
+  const Names names(next->composition);
   for (const CompositionModule& was : before.modules) {
-    const CompositionModule* is = next->composition.find(was.name);
-    if (is == nullptr || is->digest != was.digest) next->set_aside[was.name] = was.digest;
+    const auto is = names.find(was.name);
+    if (!is || next->composition.modules[*is].digest != was.digest)
+      next->set_aside[was.name] = was.digest;
   }
 }
 
 std::vector<ChangeItem> difference(const LoadedComposition& from, const LoadedComposition& to) {
-  std::vector<ChangeItem> out = difference(from.composition, to.composition);
+  const Names from_names(from.composition), to_names(to.composition);
+  std::vector<ChangeItem> out = difference(from.composition, from_names, to.composition, to_names);
   for (ChangeItem& item : out) {
     if (item.action == ChangeAction::kUnload && to.was_revoked(item.module))
       item.action = ChangeAction::kRevoke;
     if (item.action == ChangeAction::kLoad && from.was_revoked(item.module))
       item.detail += ", was revoked";
   }
-  for (const CompositionModule& entry : to.composition.modules) {
-    const CompositionModule* before = from.composition.find(entry.name);
-    if (before == nullptr || before->digest != entry.digest) continue;
-    const Module* was = find_module(from, entry.name);
-    if (was == nullptr || was == find_module(to, entry.name)) continue;
+  for (size_t i = 0; i < to.composition.modules.size(); ++i) {
+    const CompositionModule& entry = to.composition.modules[i];
+    const auto before = from_names.find(entry.name);
+    if (!before || from.composition.modules[*before].digest != entry.digest) continue;
+    const Module* was = from.modules[*before].get();
+    if (was == nullptr || was == to.modules[i].get()) continue;
     if (auto reason = restart_reason(*was)) {
       out.push_back({ChangeAction::kRestart, entry.name, std::move(*reason)});
     }

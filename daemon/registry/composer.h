@@ -31,6 +31,9 @@ struct LoadedComposition {
 /// revoked or set aside.
 void put_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
                 float bias);
+/// The same of a module whose name is not in it.
+void append_module(LoadedComposition* target, std::shared_ptr<const Module> module, bool enabled,
+                   float bias);
 /// Sets what `edit` sets of the module `name`, if it is there.
 void edit_module(LoadedComposition* target, const std::string& name, const ModuleEdit& edit);
 /// Takes the module `name` out. REQUIRES: it is there.

@@ -243,5 +243,54 @@ TEST_F(JobsTest, TheLastOnesAreRemembered) {
   EXPECT_EQ(list.front().phase, JobPhase::kFailed);
 }
 
+// More than wait in any queue of the daemon.
+TEST_F(JobsTest, OneApplyLoadsManyModulesAndAPlanKnowsThemAll) {
+  constexpr int kMany = 300;
+  CompositionSpec spec;
+  for (int i = 0; i < kMany; ++i) {
+    const std::string name = "copy-" + std::to_string(i);
+    const std::string dir = temp_.path + "/" + name;
+    fs::create_directory(dir);
+    fs::create_hard_link(at("legal") + "/weights.safetensors", dir + "/weights.safetensors");
+    fs::copy(at("legal") + "/module.yaml", dir + "/module.yaml");
+    edit(dir + "/module.yaml", "name: \"legal\"", "name: " + name);
+    spec.modules.push_back({dir, true, 0.0f});
+  }
+  auto daemon = start();
+  const auto applied = daemon->registry->apply(spec, InFlight::kPin);
+  ASSERT_TRUE(applied.ok()) << applied.status().to_string();
+  ASSERT_EQ(applied->changes.size(), size_t{kMany});
+  EXPECT_EQ(applied->changes.back().module, "copy-299");
+  const uint64_t hashed = daemon->loader->contents_hashed(), probed = daemon->loader->probes_run();
+
+  // What is loaded is known: nothing is read again, and nothing is to be done.
+  const PlanReport same = daemon->registry->outline(spec);
+  EXPECT_TRUE(same.refusals.empty());
+  EXPECT_TRUE(same.changes.empty());
+  EXPECT_EQ(same.memory_bytes, 0);
+  EXPECT_EQ(same.composition, daemon->digest());
+  std::swap(spec.modules[3], spec.modules[250]);
+  spec.modules[7].bias = 0.5f;
+  const auto again = daemon->registry->apply(spec, InFlight::kPin);
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  std::vector<ChangeAction> actions;
+  for (const ChangeItem& change : again->changes) actions.push_back(change.action);
+  EXPECT_THAT(actions, ElementsAre(ChangeAction::kBias, ChangeAction::kReorder));
+  EXPECT_EQ(daemon->loader->contents_hashed(), hashed);
+  EXPECT_EQ(daemon->loader->probes_run(), probed);
+  // And a manifest that changed is seen, though nothing else did.
+  edit(spec.modules[7].path + "/module.yaml", "name: copy-7", "name: other");
+  const PlanReport renamed = daemon->registry->outline(spec);
+  ASSERT_EQ(renamed.changes.size(), 2u);
+  EXPECT_EQ(renamed.changes[0].module, "copy-7");
+  EXPECT_EQ(renamed.changes[1].module, "other");
+  edit(spec.modules[7].path + "/module.yaml", "name: other", "name: copy-7");
+
+  ASSERT_TRUE(daemon->registry->set_bias("copy-200", 0.25f).ok());
+  const std::string digest = daemon->digest();
+  daemon.reset();
+  EXPECT_EQ(start()->digest(), digest);
+}
+
 }  // namespace
 }  // namespace chimera

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <future>
+#include <optional>
 
 #include "base/threads/background.h"
 #include "daemon/registry/impl.h"
@@ -42,15 +44,26 @@ std::vector<Result<FoundModule>> Registry::Impl::find_modules(
     if (!module.ok()) return module.status();
     return FoundModule(*module, current);
   };
-  std::vector<std::future<Result<FoundModule>>> pending;
-  for (const WantedModule& one : wanted) {
-    auto promise = std::make_shared<std::promise<Result<FoundModule>>>();
-    pending.push_back(promise->get_future());
-    loaders.post([find, one] { return find(one); },
-                 [promise](Result<FoundModule> found) { promise->set_value(std::move(found)); });
+  // Each takes the next one until none is left: however many there are, few jobs wait.
+  std::vector<std::optional<Result<FoundModule>>> found(wanted.size());
+  std::atomic<size_t> next{0};
+  const auto find_some = [&]() -> Status {
+    for (size_t i = next++; i < wanted.size(); i = next++) found[i].emplace(find(wanted[i]));
+    return {};
+  };
+  std::vector<std::future<Status>> ends;
+  for (size_t i = 0; i < std::min<size_t>(kLoadsAtOnce, wanted.size()); ++i) {
+    auto end = std::make_shared<std::promise<Status>>();
+    ends.push_back(end->get_future());
+    loaders.post(find_some, [end](Status status) { end->set_value(std::move(status)); });
+  }
+  Status failed;  // of the pool: it stops, or memory is out
+  for (std::future<Status>& end : ends) {
+    Status status = end.get();
+    if (!status.ok()) failed = std::move(status);
   }
   std::vector<Result<FoundModule>> out;
-  for (auto& one : pending) out.push_back(one.get());
+  for (auto& one : found) out.push_back(one ? std::move(*one) : Result<FoundModule>(failed));
   return out;
 }
 
@@ -161,8 +174,8 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   CHIMERA_RETURN_IF_ERROR(wanted(running));
   const CurrentModules loaded(current().loaded);
   // Once more when it is put in: this saves reading what will not come in.
-  if (const Result<Manifest> manifest = read_manifest(*dir); manifest.ok()) {
-    CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, *manifest, args));
+  if (const auto manifest = options.loader->manifest_of(*dir); manifest.ok()) {
+    CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, **manifest, args));
   }
   Result<std::shared_ptr<const Module>> module = load_beside_streams({*dir, {}}, running.job.get());
   if (!module.ok()) return module.status();

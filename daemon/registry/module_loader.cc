@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/io/digest.h"
 #include "base/limits.h"
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
@@ -16,6 +17,7 @@
 #include "experts/kinds/lora.h"
 #include "experts/library/backend.h"
 #include "experts/module/bare_adapter.h"
+#include "experts/module/files.h"
 #include "experts/module/outline.h"
 #include "experts/module/payload.h"
 
@@ -98,31 +100,62 @@ LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
 }
 
+Result<std::shared_ptr<const Manifest>> ModuleLoader::manifest_of(const std::string& dir) const {
+  if (is_bare_adapter(dir)) {
+    Result<Manifest> bare = bare_adapter_manifest(dir);
+    if (!bare.ok()) return bare.status();
+    return std::make_shared<const Manifest>(std::move(*bare));
+  }
+  const Result<ModuleFile> file = ModuleFile::open(dir, "module.yaml");
+  if (!file.ok()) return file.status();
+  const Result<std::string> text = file->text(kMaxManifestBytes);
+  if (!text.ok()) return text.status();
+  {
+    const std::string digest = sha256_of(*text);
+    const MutexLock lock(mutex_);
+    const auto known = known_.find(dir);
+    if (known != known_.end() && known->second.manifest->digest == digest)
+      return known->second.manifest;
+  }
+  Result<Manifest> parsed = parse_manifest(*text, dir + "/module.yaml");
+  if (!parsed.ok()) return parsed.status();
+  return std::make_shared<const Manifest>(std::move(*parsed));
+}
+
+Result<std::shared_ptr<const Manifest>> ModuleLoader::accepted_manifest(
+    const std::string& dir) const {
+  auto manifest = manifest_of(dir);
+  if (!manifest.ok()) return manifest;
+  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, **manifest));
+  if (!(*manifest)->derived) return manifest;
+  Manifest whole = **manifest;
+  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &whole));
+  return std::make_shared<const Manifest>(std::move(whole));
+}
+
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job,
                                                          const Lambdas& lambda) {
-  Result<Manifest> read = read_manifest(dir);
+  const auto read = accepted_manifest(dir);
   if (!read.ok()) return read.status();
-  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *read));
-  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &*read));
-  const auto manifest = std::make_shared<const Manifest>(std::move(*read));
+  const std::shared_ptr<const Manifest>& manifest = *read;
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
   log::debug("load_manifest", {{"module", manifest->name},
                                {"version", manifest->version},
                                {"dir", dir},
                                {"digest", manifest->digest}});
-  if (auto module = reusable(dir, *manifest, stamps, lambda)) {
+  if (auto known = reusable(dir, *manifest, stamps, lambda); known.module != nullptr) {
     log::debug("load_known", {{"module", manifest->name}});
-    return module;
+    return known.module;
   }
   if (job != nullptr) job->begin(manifest);
+  const Result<ModuleSize> size = module_size(dir, *manifest, info_);
   Result<std::shared_ptr<const Module>> module = load_new(
-      *manifest, module_size(dir, *manifest, info_), 2,
-      [&] { return load_module(dir, info_, lambda); }, job);
+      *manifest, size, 2, [&] { return load_module(dir, info_, lambda); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
   if ((*module)->manifest.digest == manifest->digest && stamps_of(dir, *manifest) == stamps) {
-    remember(dir, *module, std::move(stamps));
+    remember(dir, {manifest, std::move(stamps), size.ok() ? *size : ModuleSize{}, *module});
   }
   return module;
 }
@@ -135,47 +168,43 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   const auto manifest = std::make_shared<const Manifest>(from.manifest);
   if (job != nullptr) job->begin(manifest);
   auto stamps = stamps_of(from.dir, from.manifest);
+  const ModuleSize size = assembled_size(*plan, info_);
   Result<std::shared_ptr<const Module>> module = load_new(
-      *manifest, assembled_size(*plan, info_), 1,
+      *manifest, size, 1,
       [&] { return blend_module(from.source, from.manifest, from.dir, lambda, info_); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (module.ok() && stamps_of(from.dir, from.manifest) == stamps) {
-    remember(from.dir, *module, std::move(stamps));
+    remember(from.dir, {manifest, std::move(stamps), size, *module});
   }
   return module;
 }
 
 Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
                                                     const Lambdas& lambda) const {
-  Result<Manifest> manifest = read_manifest(dir);
-  if (!manifest.ok()) return manifest.status();
-  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *manifest));
-  CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &*manifest));
-  auto loaded = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
-  if (manifest->assembly) {
-    return outline_assembly(dir, std::move(*manifest), std::move(loaded), lambda);
-  }
+  const auto accepted = accepted_manifest(dir);
+  if (!accepted.ok()) return accepted.status();
+  const std::shared_ptr<const Manifest>& manifest = *accepted;
+  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
+  if (manifest->assembly) return outline_assembly(dir, manifest, std::move(known.module), lambda);
   if (!lambda.empty()) return no_parents(*manifest);
   if (info_.libraries && manifest->library) {
     CHIMERA_RETURN_IF_ERROR(info_.libraries->check_demands(manifest->name, *manifest->library));
   }
-  if (loaded == nullptr) {
-    CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
-  }
+  if (known.module != nullptr) return Outline{manifest, known.size, std::move(known.module), {}};
+  CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
   const Result<ModuleSize> size = module_size(dir, *manifest, info_);
   if (!size.ok()) return size.status();
-  return Outline{std::move(*manifest), *size, std::move(loaded), {}};
+  return Outline{manifest, *size, nullptr, {}};
 }
 
-Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(const std::string& dir,
-                                                             Manifest manifest,
-                                                             std::shared_ptr<const Module> loaded,
-                                                             const Lambdas& lambda) const {
-  const auto source = AssemblySource::open(dir, manifest);
-  if (!source.ok()) return source.status().with_context("module " + manifest.name);
-  CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, manifest, info_));
+Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
+    const std::string& dir, std::shared_ptr<const Manifest> manifest,
+    std::shared_ptr<const Module> loaded, const Lambdas& lambda) const {
+  const auto source = AssemblySource::open(dir, *manifest);
+  if (!source.ok()) return source.status().with_context("module " + manifest->name);
+  CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, *manifest, info_));
   auto wanted = complete_lambdas((*source)->recipe(), (*source)->lambdas(), lambda);
-  if (!wanted.ok()) return wanted.status().with_context("module " + manifest.name);
+  if (!wanted.ok()) return wanted.status().with_context("module " + manifest->name);
   const Result<AssemblyPlan> plan = (*source)->plan(*wanted);
   if (!plan.ok()) return plan.status();
   if (*wanted == (*source)->lambdas()) wanted->clear();
@@ -237,30 +266,28 @@ std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
   return stamps;
 }
 
-std::shared_ptr<const Module> ModuleLoader::reusable(const std::string& dir,
-                                                     const Manifest& manifest,
-                                                     const std::vector<Stamp>& stamps,
-                                                     const Lambdas& lambda) const {
+ModuleLoader::Reusable ModuleLoader::reusable(const std::string& dir, const Manifest& manifest,
+                                              const std::vector<Stamp>& stamps,
+                                              const Lambdas& lambda) const {
   const MutexLock lock(mutex_);
-  for (const Known& known : known_) {
-    if (known.dir != dir || known.digest != manifest.digest || known.stamps != stamps) continue;
-    auto module = known.module.lock();
-    if (module != nullptr && !made_the_same(*module, lambda)) continue;
-    // The code of a library in quarantine is not started again; a new object may be, or is refused
-    // with the reason.
-    const bool shut_out = module != nullptr && module->library != nullptr &&
-                          module->library->status().state == LibraryState::kQuarantined;
-    return shut_out ? nullptr : module;
-  }
-  return nullptr;
+  const auto at = known_.find(dir);
+  if (at == known_.end()) return {};
+  const Known& known = at->second;
+  if (known.manifest->digest != manifest.digest || known.stamps != stamps) return {};
+  auto module = known.module.lock();
+  if (module != nullptr && !made_the_same(*module, lambda)) return {};
+  // The code of a library in quarantine is not started again; a new object may be, or is refused
+  // with the reason.
+  const bool shut_out = module != nullptr && module->library != nullptr &&
+                        module->library->status().state == LibraryState::kQuarantined;
+  return shut_out ? Reusable{} : Reusable{std::move(module), known.size};
 }
 
-void ModuleLoader::remember(const std::string& dir, const std::shared_ptr<const Module>& module,
-                            std::vector<Stamp> stamps) {
+void ModuleLoader::remember(const std::string& dir, Known known) {
   const MutexLock lock(mutex_);
-  known_.remove_if([&](const Known& k) { return k.dir == dir || k.module.expired(); });
-  known_.push_front({dir, module->manifest.digest, std::move(stamps), module});
-  bound(&known_);
+  known_[dir] = std::move(known);
+  if (known_.size() <= kRemembered) return;
+  std::erase_if(known_, [](const auto& entry) { return entry.second.module.expired(); });
 }
 
 Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {

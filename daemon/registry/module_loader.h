@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,9 +72,13 @@ class ModuleLoader {
   Result<std::shared_ptr<const Module>> blend(const Assembled& from, const Lambdas& lambda,
                                               Job* job);
 
+  /// As read_manifest(), but what is known already is not parsed again. `dir` as of load().
+  Result<std::shared_ptr<const Manifest>> manifest_of(const std::string& dir) const
+      EXCLUDES(mutex_);
+
   /// What a module is before it is loaded.
   struct Outline {
-    Manifest manifest;
+    std::shared_ptr<const Manifest> manifest;
     ModuleSize size;
     std::shared_ptr<const Module> loaded;  // not null: load() would give this
     Lambdas lambda;                        // that it would have; empty: those of its recipe
@@ -98,19 +103,26 @@ class ModuleLoader {
     int64_t changed_ns = 0, modified_ns = 0;
     bool operator==(const Stamp&) const = default;
   };
+  /// What load() last gave for a directory.
   struct Known {
-    std::string dir, digest;
+    std::shared_ptr<const Manifest> manifest;
     std::vector<Stamp> stamps;
+    ModuleSize size;
     std::weak_ptr<const Module> module;
+  };
+  struct Reusable {
+    std::shared_ptr<const Module> module;  // null: nothing is
+    ModuleSize size;
   };
 
   static std::vector<Stamp> stamps_of(const std::string& dir, const Manifest& manifest);
-  std::shared_ptr<const Module> reusable(const std::string& dir, const Manifest& manifest,
-                                         const std::vector<Stamp>& stamps,
-                                         const Lambdas& lambda) const EXCLUDES(mutex_);
-  void remember(const std::string& dir, const std::shared_ptr<const Module>& module,
-                std::vector<Stamp> stamps) EXCLUDES(mutex_);
-  Result<Outline> outline_assembly(const std::string& dir, Manifest manifest,
+  Reusable reusable(const std::string& dir, const Manifest& manifest,
+                    const std::vector<Stamp>& stamps, const Lambdas& lambda) const EXCLUDES(mutex_);
+  void remember(const std::string& dir, Known known) EXCLUDES(mutex_);
+  /// manifest_of(), let in (BackboneInfo::accept) and complete.
+  Result<std::shared_ptr<const Manifest>> accepted_manifest(const std::string& dir) const
+      EXCLUDES(mutex_);
+  Result<Outline> outline_assembly(const std::string& dir, std::shared_ptr<const Manifest> manifest,
                                    std::shared_ptr<const Module> loaded,
                                    const Lambdas& lambda) const;
   using Make = std::function<Result<std::shared_ptr<const Module>>()>;
@@ -130,7 +142,7 @@ class ModuleLoader {
   ReadingTurns reading_;
   LoadPlaces places_;
   mutable Mutex mutex_;
-  std::list<Known> known_ GUARDED_BY(mutex_);  // most recent first, bounded
+  std::map<std::string, Known> known_ GUARDED_BY(mutex_);  // by directory, bounded
   // What passed, most recent first, bounded: manifest digests, with λ where they are not the
   // recipe's.
   std::list<std::string> verdicts_ GUARDED_BY(mutex_);

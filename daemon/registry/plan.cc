@@ -1,5 +1,7 @@
 // What a composition would change, need and be refused for: by manifests and headers, or by loading
 // and probing all of it.
+#include <unordered_map>
+
 #include "daemon/registry/impl.h"
 #include "router/top_k.h"
 
@@ -39,22 +41,23 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   next.composition.backbone_fingerprint = options.loader->fingerprint();
   next.composition.top_k = spec.top_k;
   std::vector<FittedModule> fitted;
-  uint64_t resident = 0;  // of those that come in
+  std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
+  uint64_t resident = 0;                              // of those that come in
   const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
     Result<ModuleLoader::Outline> found = options.loader->outline(*dir, wish.lambda);
     if (!found.ok()) return found.status();
-    const Manifest& manifest = found->manifest;
-    if (const CompositionModule* namesake = next.composition.find(manifest.name)) {
-      return twice_refusal(manifest.name, namesake->path, *dir);
-    }
+    const Manifest& manifest = *found->manifest;
+    const auto namesake = dirs.find(manifest.name);
+    if (namesake != dirs.end()) return twice_refusal(manifest.name, namesake->second, *dir);
     CHIMERA_RETURN_IF_ERROR(check_bias(manifest.name, wish.bias));
     if (found->loaded == nullptr || !loaded.contains(found->loaded)) {
       CHIMERA_RETURN_IF_ERROR(options.loader->check_room(manifest, resident + found->size.loading));
       resident += found->size.resident;
     }
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
+    dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
                                         wish.enabled, wish.bias, std::move(found->lambda)});
     next.modules.push_back(std::move(found->loaded));

@@ -39,11 +39,11 @@ Preparation::Preparation(std::string fingerprint, std::optional<int64_t> top_k) 
 }
 
 Status Preparation::add(FoundModule module, bool enabled, float bias) {
-  for (const Entry& entry : entries_) {
-    if (entry.found.name != module.name) continue;
-    return twice_refusal(module.name, entry.found.dir, module.dir);
-  }
+  const auto known = by_name_.find(module.name);
+  if (known != by_name_.end())
+    return twice_refusal(module.name, entries_[known->second].found.dir, module.dir);
   CHIMERA_RETURN_IF_ERROR(check_bias(module.name, bias));
+  by_name_.emplace(module.name, entries_.size());
   entries_.push_back({std::move(module), enabled, bias});
   return {};
 }
@@ -60,7 +60,7 @@ Result<LoadedComposition> Preparation::finish() const {
   for (const Entry& entry : entries_) {
     auto module = entry.found.module.get();
     if (module == nullptr) return overtaken();
-    put_module(&out, std::move(module), entry.enabled, entry.bias);
+    append_module(&out, std::move(module), entry.enabled, entry.bias);
   }
   return out;
 }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "daemon/registry/composer.h"
@@ -71,6 +72,7 @@ class Preparation {
   };
   Composition composition_;  // entries_ are put into it by finish()
   std::vector<Entry> entries_;
+  std::unordered_map<std::string, size_t> by_name_;  // of entries_
 };
 
 /// Two modules of one name, with their directories.

@@ -70,48 +70,51 @@ Status Registry::Impl::still_wanted(const Running& running) const {
 namespace {
 
 /// Names a module by its manifest; one that cannot be read is told when it is loaded.
-void add_module(const std::string& path, Change* change) {
+void add_module(const std::string& path, const ModuleLoader& loader, Change* change) {
   const Result<std::string> dir = normal_module_path(path);
   if (!dir.ok()) return;
   change->names.push_back(*dir);
-  const Result<Manifest> manifest = read_manifest(*dir);
-  if (manifest.ok()) change->names.push_back(manifest->name);
+  const auto manifest = loader.manifest_of(*dir);
+  if (manifest.ok()) change->names.push_back((*manifest)->name);
 }
 
 using Kind = Change::Kind;
 
-void describe(const LoadArgs& args, const Composition&, Change* change) {
+void describe(const LoadArgs& args, const Composition&, const ModuleLoader& loader,
+              Change* change) {
   change->kind = Kind::kLoad;
-  add_module(args.path, change);
+  add_module(args.path, loader, change);
 }
-void describe(const UnloadArgs& args, const Composition&, Change* change) {
+void describe(const UnloadArgs& args, const Composition&, const ModuleLoader&, Change* change) {
   change->kind = Kind::kRemove;
   change->names = {args.name};
 }
-void describe(const UnloadFromArgs& args, const Composition& now, Change* change) {
+void describe(const UnloadFromArgs& args, const Composition& now, const ModuleLoader&,
+              Change* change) {
   change->kind = Kind::kRemove;
   change->names = {args.path};
   for (const CompositionModule& module : now.modules) {
     if (module.path == args.path) change->names.push_back(module.name);
   }
 }
-void describe(const EditArgs& args, const Composition&, Change* change) {
+void describe(const EditArgs& args, const Composition&, const ModuleLoader&, Change* change) {
   change->kind = Kind::kEdit;
   change->names = {args.name};
 }
-void describe(const BlendArgs& args, const Composition& now, Change* change) {
+void describe(const BlendArgs& args, const Composition& now, const ModuleLoader&, Change* change) {
   change->kind = Kind::kLoad;
   change->names = {args.name};
   const CompositionModule* module = now.find(args.name);
   if (module != nullptr) change->names.push_back(module->path);
 }
-void describe(const ApplyArgs& args, const Composition&, Change* change) {
+void describe(const ApplyArgs& args, const Composition&, const ModuleLoader& loader,
+              Change* change) {
   change->kind = Kind::kComposition;
   for (const CompositionSpec::ModuleSpec& module : args.spec.modules) {
-    add_module(module.path, change);
+    add_module(module.path, loader, change);
   }
 }
-void describe(const RollbackArgs&, const Composition&, Change* change) {
+void describe(const RollbackArgs&, const Composition&, const ModuleLoader&, Change* change) {
   change->kind = Kind::kComposition;
   change->any = true;  // to which record is known when those before it are done
 }
@@ -151,7 +154,11 @@ std::string Registry::ask(ChangeRequest request, Asker asker,
                           std::function<void(Result<ChangeReport>)> done) {
   auto change = std::make_shared<Change>();
   change->turn = asker.turn == 0 ? take_turn() : asker.turn;
-  std::visit([&](const auto& args) { describe(args, composition(), change.get()); }, request);
+  std::visit(
+      [&](const auto& args) {
+        describe(args, composition(), *impl_->options.loader, change.get());
+      },
+      request);
   Impl::Running running{change, std::move(asker.still_wanted)};
   if (const auto* edit = std::get_if<EditArgs>(&request)) running.edit = edit->edit;
   if (change->loads())
