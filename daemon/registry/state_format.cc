@@ -170,6 +170,21 @@ bool take_record(const Json& in, const EpochRecord* before, EpochRecord& out) {
   return take_names(in["revoked"], out.revoked) && take_digests(in["set_aside"], out.set_aside);
 }
 
+/// `before` as of take_record().
+std::string record_text(const EpochRecord& record, const EpochRecord* before) {
+  Json entry = {{"epoch", record.epoch}, {"time", record.time}};
+  if (before != nullptr && same_modules(before->composition, record.composition)) {
+    entry["edits"] = edits_between(before->composition, record.composition);
+  } else {
+    entry["composition"] = to_json(record.composition);
+  }
+  if (record.origin != 0) entry["origin"] = record.origin;
+  if (!record.revoked.empty()) entry["revoked"] = record.revoked;
+  for (const auto& [name, digest] : record.set_aside) entry["set_aside"][name] = digest;
+  // A path is bytes, not necessarily UTF-8: replaced rather than thrown at.
+  return write_json(entry, {.indent = 1});
+}
+
 Status corrupt(std::string_view why) {
   return Status(Code::kDataCorrupt, fmt::format("found {} (expected a whole generation)", why));
 }
@@ -186,26 +201,22 @@ bool take_number(std::string_view* line, int base, Int* out) {
 
 }  // namespace
 
-std::string encode_state(const StateImage& image) {
-  Json history = Json::array();
-  const EpochRecord* before = nullptr;
-  for (const auto& known : image.history) {
-    const EpochRecord& record = *known;
-    Json entry = {{"epoch", record.epoch}, {"time", record.time}};
-    if (before != nullptr && same_modules(before->composition, record.composition)) {
-      entry["edits"] = edits_between(before->composition, record.composition);
-    } else {
-      entry["composition"] = to_json(record.composition);
-    }
-    if (record.origin != 0) entry["origin"] = record.origin;
-    if (!record.revoked.empty()) entry["revoked"] = record.revoked;
-    for (const auto& [name, digest] : record.set_aside) entry["set_aside"][name] = digest;
-    history.push_back(std::move(entry));
-    before = &record;
+std::string StateEncoder::encode(const StateImage& image) {
+  std::unordered_map<const EpochRecord*, Known> known;
+  std::string text = fmt::format("{{\"last_epoch\": {},\n\"history\": [", image.last_epoch);
+  Record before;
+  for (const Record& record : image.history) {
+    const auto found = known_.find(record.get());
+    Known entry = found != known_.end() && found->second.before == before
+                      ? std::move(found->second)
+                      : Known{record, before, record_text(*record, before.get())};
+    text += before == nullptr ? "\n" : ",\n";
+    text += entry.text;
+    known.emplace(record.get(), std::move(entry));
+    before = record;
   }
-  const Json body = {{"last_epoch", image.last_epoch}, {"history", std::move(history)}};
-  // A path is bytes, not necessarily UTF-8: replaced rather than thrown at.
-  const std::string text = write_json(body, {.indent = 1}) + "\n";
+  text += "\n]}\n";
+  known_ = std::move(known);
   return fmt::format("{} {} {} {:08x}\n{}", kFormat, image.generation, text.size(), crc32c(text),
                      text);
 }

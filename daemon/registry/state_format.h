@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
@@ -32,7 +33,24 @@ struct StateImage {
   std::vector<std::shared_ptr<const EpochRecord>> history;
 };
 
-std::string encode_state(const StateImage& image);
+/// Encodes images that follow one another. What it made of a record stays as long as the record
+/// follows the same one: with many modules, comparing the records takes longer than writing them.
+///
+/// Thread safety: none.
+class StateEncoder {
+ public:
+  std::string encode(const StateImage& image);
+
+ private:
+  using Record = std::shared_ptr<const EpochRecord>;
+  struct Known {
+    Record record, before;  // held, so that no other record comes to their addresses
+    std::string text;
+  };
+  std::unordered_map<const EpochRecord*, Known> known_;
+};
+
+inline std::string encode_state(const StateImage& image) { return StateEncoder().encode(image); }
 /// data_corrupt with the reason when anything but the exact bytes of a generation is found.
 Result<StateImage> decode_state(std::string_view bytes);
 

@@ -144,6 +144,7 @@ struct StateStore::Impl {
   std::vector<uint64_t> on_disk;  // generations, newest first
   /// The history before the last append(), for retract(). Writers are serial.
   std::optional<History> before;
+  StateEncoder encoder;  // likewise
   mutable Mutex mutex;
   StateImage image GUARDED_BY(mutex);
 };
@@ -205,12 +206,12 @@ Status StateStore::Impl::unreadable(const Status& why) const {
 Status StateStore::Impl::write(StateImage next) {
   ++next.generation;
   const std::string target = path(next.generation);
-  std::string text = encode_state(next);
+  std::string text = encoder.encode(next);
   // The next start must be able to read it: old records go before a new one is lost.
   while (text.size() > kMaxStateBytes && next.history.size() > 1) {
     const auto half = static_cast<ptrdiff_t>(next.history.size() / 2);
     next.history.erase(next.history.begin(), next.history.begin() + half);
-    text = encode_state(next);
+    text = encoder.encode(next);
   }
   if (text.size() > kMaxStateBytes) {
     return {Code::kResourceExhausted,
