@@ -3,6 +3,9 @@
 //   --epochs   the bias of the first --module is changed --rate times a second under --clients
 //              streams that use it: changes made per second, ms from call to answer (p50, p99),
 //              inter-token ms of the streams quiet and meanwhile, epochs in use at most
+//   --many     --count copies of the first --module, loaded by one apply: seconds of that, ms of
+//              plan and bias, inter-token ms of requests that exclude all of them and that use
+//              them, as multiples of those of a daemon without modules
 #include "capacity.h"
 
 #include <fmt/format.h>
@@ -25,6 +28,7 @@ struct Part {
 
 constexpr Part kParts[] = {
     {"epochs", "changes of a bias per second under streams", measure_epochs},
+    {"many", "what very many modules cost", measure_many},
 };
 
 int run(const CapacityOptions& o, const std::vector<const Part*>& parts) {
@@ -56,6 +60,7 @@ int run_capacity(const std::vector<std::string>& args) {
                             "changes asked for per second");
   description.add_options()("seconds", po::value(&o.seconds)->default_value(20.0),
                             "length of a phase");
+  description.add_options()("count", po::value(&o.count)->default_value(1024), "modules of --many");
   description.add_options()("json", po::bool_switch(&o.json), "print figures as one JSON object");
   bool chosen[std::size(kParts)] = {};
   for (size_t i = 0; i < std::size(kParts); ++i)
@@ -65,7 +70,7 @@ int run_capacity(const std::vector<std::string>& args) {
   for (size_t i = 0; i < std::size(kParts); ++i)
     if (chosen[i]) parts.push_back(&kParts[i]);
   if (parts.empty()) {
-    fmt::print(stderr, "chimera-bench: capacity: found no part (expected --epochs)\n");
+    fmt::print(stderr, "chimera-bench: capacity: found no part (expected --epochs or --many)\n");
     return 2;
   }
   o.deployment.max_sequences = o.clients;

@@ -16,6 +16,7 @@ struct CapacityOptions {
   int clients = 16;
   double rate = 200.0;  // changes asked for per second
   double seconds = 20.0;
+  int count = 1024;  // of modules
   bool json = false;
 };
 
@@ -28,5 +29,7 @@ struct CapacityResult {
 
 /// Changes of a module's bias at a fixed rate, under streams that use the module.
 CapacityResult measure_epochs(const CapacityOptions& options);
+/// What `count` modules cost: loading, planning and changing them, and requests without them.
+CapacityResult measure_many(const CapacityOptions& options);
 
 }  // namespace chimera::bench
