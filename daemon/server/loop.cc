@@ -271,6 +271,7 @@ void ServerLoop::forget(const Live& live) {
   log::debug("request_ended", {{"endpoint", socket_name(live.peer().port)},
                                {"call", live.call},
                                {"ms", ms_since(live.since)}});
+  leave(entry->second);
   client->second.live.erase(entry);
   answered_[{live.peer().port, client->second.fd}] = Clock::now();
   --counters_.live;
@@ -290,6 +291,7 @@ void ServerLoop::drop_client(const ClientKey& key, std::atomic<uint64_t>& counte
              {{"endpoint", socket_name(key.first)}, {"requests", ended.size()}});
   for (auto& [id, live] : ended) {
     --counters_.live;
+    leave(live);
     live->abandon();
   }
 }

@@ -102,6 +102,10 @@ class ServerLoop {
   void record_unread(const Peer& peer, const wire::Error& error) const;
   /// The rights of clients have changed: ends what may not go on.
   void review_rights();
+  /// Whether whoever sent it still may.
+  Status review(const Live& live, PrincipalPtr* now) const;
+  /// Takes note of a request that is answered, or whose client is gone: a change may still be made.
+  void leave(const std::shared_ptr<Live>& live);
   void cut_off_later(size_t port, int fd);
   void cut_off();
   void answer_cancel(const Peer& peer, const wire::Request& request);
@@ -130,6 +134,7 @@ class ServerLoop {
   std::shared_ptr<SocketContext> context_;
   std::array<std::unique_ptr<RouterSocket>, 2> sockets_;
   std::map<ClientKey, Client> clients_;
+  std::vector<std::weak_ptr<Live>> left_;  // for as long as whoever makes the change keeps them
   std::vector<Blocked> blocked_;
   std::map<std::pair<size_t, int>, Clock::time_point> answered_;  // by port and descriptor
   struct Cut {

@@ -108,12 +108,23 @@ void ServerLoop::record_unread(const Peer& peer, const wire::Error& error) const
   options_.audit->append(entry, /*durable=*/false);
 }
 
+Status ServerLoop::review(const Live& live, PrincipalPtr* now) const {
+  *now = options_.authority->find(live.peer().mark);
+  if (*now == nullptr) return no_client(live.peer());
+  return check_role(**now, kCallRules[live.call_index]);
+}
+
+void ServerLoop::leave(const std::shared_ptr<Live>& live) {
+  if (!kCallRules[live->call_index].change) return;
+  std::erase_if(left_, [](const auto& known) { return known.expired(); });
+  left_.push_back(live);
+}
+
 void ServerLoop::review_rights() {
+  PrincipalPtr now;
   for (auto& [key, client] : clients_) {
     for (auto& [id, live] : client.live) {
-      const PrincipalPtr now = options_.authority->find(live->peer().mark);
-      Status status =
-          now == nullptr ? no_client(live->peer()) : check_role(*now, kCallRules[live->call_index]);
+      Status status = review(*live, &now);
       if (status.ok()) {
         live->entitle(now->modules);
       } else if (key.first == 0) {
@@ -122,6 +133,11 @@ void ServerLoop::review_rights() {
         live->withdraw(std::move(status));
       }
     }
+  }
+  for (const auto& left : left_) {
+    const auto live = left.lock();
+    if (live == nullptr) continue;
+    if (Status status = review(*live, &now); !status.ok()) live->withdraw(std::move(status));
   }
   for (const auto& [key, peer] : connections_) {
     if (options_.authority->find(peer.mark) == nullptr) cut_off_later(key.first, key.second);

@@ -430,5 +430,42 @@ TEST_F(Loop, EndpointsThatWouldDoHarmAreRefused) {
   EXPECT_TRUE(std::filesystem::exists(dir_ / "file"));
 }
 
+// A load may go on when it was answered (wait: false) and when its client is gone (detach).
+TEST_F(Loop, WhoseRightsGoHasNoChangesUnderWayEither) {
+  const std::string list = dir_ / "clients.yaml";
+  const auto roles = [&](const std::string& names) {
+    std::ofstream(list) << "chimera: clients/1\nclients:\n  - {name: me, uid: " << geteuid()
+                        << ", roles: [" << names << "], modules: all}\n";
+  };
+  roles("operate");
+  auto authority = Authority::start({.clients = list});
+  ASSERT_TRUE(authority.ok()) << authority.status().to_string();
+  options_.authority = authority->get();
+  start([this](std::shared_ptr<Live> live, const wire::Call&) {
+    if (live->id() == "answered") live->answer(encode_reply(live->id(), {{"job", "job-1"}}));
+    const MutexLock lock(mutex_);
+    kept_[live->id()] = std::move(live);
+  });
+  const auto load = [](const std::string& id) {
+    return Json{{"id", id}, {"call", "load"}, {"path", "/x"}};
+  };
+  Raw stays(context_, zmq::socket_type::dealer, options_.control_endpoint);
+  Raw goes(context_, zmq::socket_type::dealer, options_.control_endpoint);
+  stays.request(load("answered"));
+  EXPECT_EQ(stays.answer().value("job", ""), "job-1");
+  goes.request(load("detached"));
+  const auto answered = kept("answered"), detached = kept("detached");
+  goes.close();
+  ASSERT_TRUE(eventually([&] { return counters_.gone_clients == 1; }));
+
+  roles("observe");
+  ASSERT_TRUE((*authority)->reload().ok());
+  for (const auto& live : {answered, detached}) {
+    EXPECT_TRUE(eventually([&] { return live->withdrawal().has_value(); })) << live->id();
+    EXPECT_EQ(live->withdrawal().value_or(Status()).code(), Code::kPermissionDenied);
+  }
+  loop_.reset();  // before its authority
+}
+
 }  // namespace
 }  // namespace chimera
