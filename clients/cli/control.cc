@@ -267,7 +267,7 @@ void add_control_commands(std::vector<Command>& commands) {
   commands.push_back({"plan", "FILE [--probe]", "what apply would change, need and refuse", 1, 1,
                       [](po::options_description& options) {
                         options.add_options()("probe", po::bool_switch(),
-                                              "load and probe it all, which takes as long");
+                                              "load and probe it all, and keep it for apply");
                       },
                       plan});
   commands.push_back({"apply", "FILE [options]", "make a composition the current one", 1, 1,

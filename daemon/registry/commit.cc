@@ -123,6 +123,8 @@ void Registry::Impl::make_current(Current next) {
   const MutexLock lock(state_mutex);
   old = std::exchange(now, std::move(next));
   note_retiring(old.loaded.modules);
+  // What was kept for this is in use now, and what was kept for another composition is not wanted.
+  if (old.loaded.modules != now.loaded.modules) options.loader->kept().let_go_soon();
 }
 
 Registry::Impl::Answers Registry::Impl::commit(std::span<const Proposal> proposals,
@@ -229,6 +231,7 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   // is taken out.
   queue.note_revocation(asked, name);
   jobs.give_up_unwanted();
+  options.loader->kept().let_go(name);
   const MutexLock turn(revoke_mutex);
   const Announcement announcement(revokes_waiting);
   const MutexLock lock(commit_mutex);

@@ -136,6 +136,8 @@ struct Registry::Impl {
   Result<ChangeReport> make(const ApplyArgs& args, const Running& running);
   Result<ChangeReport> make(const RollbackArgs& args, const Running& running);
   PlanReport plan(const CompositionSpec& spec);
+  /// `fresh`: what it loaded and is not current.
+  PlanReport plan(const CompositionSpec& spec, KeptModules::Modules* fresh);
   PlanReport outline(const CompositionSpec& spec) const;
 
   const Options options;

@@ -147,6 +147,53 @@ TEST_F(MemoryTest, ACopyThatAStreamStillUsesGoesWhenTheTimeForItIsUp) {
   EXPECT_GT(stream->done().completion_tokens, 0);
 }
 
+TEST_F(MemoryTest, WhatAPlanProbedIsThereForItsApply) {
+  auto daemon = with_room_for(2);
+  const CompositionSpec both = spec_of({at("legal"), at("bio")});
+  ASSERT_TRUE(daemon->registry->plan(both).refusals.empty());
+  EXPECT_EQ(ledger_->account().entries.size(), 2u) << "kept, and in the account";
+  EXPECT_TRUE(daemon->registry->outline(both).refusals.empty()) << "it takes no more room";
+  EXPECT_GT(daemon->registry->outline(both).memory_bytes, 0);
+  ASSERT_TRUE(daemon->registry->apply(both, InFlight::kPin).ok());
+  const JobStatus applied = daemon->registry->jobs().back();
+  EXPECT_EQ(applied.call, "apply");
+  EXPECT_EQ(applied.bytes_total, 0u) << "nothing was read again";
+  // It is not kept any longer than it is used.
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  EXPECT_TRUE(eventually_held({"bio 1.0.0"})) << describe(ledger_->account());
+}
+
+TEST_F(MemoryTest, WhatAPlanProbedGivesWay) {
+  auto daemon = with_room_for(2);
+  const auto keep = [&](const std::vector<std::string>& paths) {
+    ASSERT_TRUE(daemon->registry->plan(spec_of(paths)).refusals.empty());
+    ASSERT_EQ(ledger_->account().entries.size(), paths.size());
+  };
+  keep({at("legal"), at("bio")});
+  EXPECT_EQ(daemon->registry->revoke("bio").status().code(), Code::kNotFound);
+  EXPECT_TRUE(eventually_held({"legal 1.0.0"})) << "revoked, so gone";
+  keep({at("legal"), at("bio")});
+  EXPECT_TRUE(daemon->registry->outline(spec_of({at("finance")})).refusals.empty()) << "to a plan";
+  keep({at("legal"), at("bio")});
+  EXPECT_TRUE(daemon->load(at("finance")).ok()) << "to a load";
+  EXPECT_TRUE(eventually_held({"finance 1.0.0"})) << describe(ledger_->account());
+  keep({at("finance"), at("bio")});
+  ASSERT_TRUE(daemon->registry->unload("finance").ok());
+  EXPECT_TRUE(eventually_held({})) << "to a composition that it was not planned for";
+  keep({at("legal")});
+  EXPECT_FALSE(daemon->registry->plan(spec_of({at("nowhere")})).refusals.empty());
+  EXPECT_TRUE(eventually_held({})) << "to the next plan";
+
+  std::weak_ptr<const Module> legal;
+  {
+    auto module = must(daemon->loader->load(at("legal")));
+    legal = module;
+    daemon->loader->kept().keep({std::move(module)}, 1ms);
+  }
+  EXPECT_TRUE(eventually_held({})) << "when its time is up";
+  EXPECT_TRUE(legal.expired());
+}
+
 TEST_F(MemoryTest, AtTheStartWhatDoesNotFitIsLeftOut) {
   const BackboneInfo info{Fixture::get().loaded().backbone->config(),
                           Fixture::get().loaded().fingerprint, Precision::kF32};

@@ -212,6 +212,12 @@ Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
                  std::move(*wanted)};
 }
 
+Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const {
+  Status status = places_.check(manifest, bytes);
+  if (!status.ok() && kept_.let_go()) status = places_.check(manifest, bytes);
+  return status;
+}
+
 Result<std::shared_ptr<const Module>> ModuleLoader::read(const Manifest& manifest, const Make& make,
                                                          Job* job) {
   const bool alone = manifest.library && manifest.library->isolation == Isolation::kInProcess;
@@ -230,6 +236,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& man
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
   const ModuleSize size = sized.ok() ? *sized : ModuleSize{};
+  (void)check_room(manifest, size.loading);  // makes some
   auto loading = places_.take(manifest, size.loading, job);
   if (!loading.ok()) return loading.status();
   Ledger::Place& place = (*loading)->place;

@@ -3,8 +3,8 @@
 // What was verified is remembered by content, so that loading the same bytes again is quick: an
 // unchanged directory whose module is still in memory gives that object back, a content that was
 // hashed is known by a faster tag (digest_memo.h), and one that passed its probe is not probed
-// again. Nothing is remembered of failures, and the memory holds no
-// module alive.
+// again. Nothing is remembered of failures, and that memory holds no
+// module alive; what a plan loaded is kept for a while (kept_modules.h).
 //
 // Thread safety: all methods from any thread.
 #pragma once
@@ -23,6 +23,7 @@
 #include "daemon/memory/ledger.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/jobs.h"
+#include "daemon/registry/kept_modules.h"
 #include "daemon/registry/load_places.h"
 #include "daemon/registry/reading_turns.h"
 #include "experts/assembly/source.h"
@@ -86,10 +87,10 @@ class ModuleLoader {
   /// As far as manifest and headers tell, within milliseconds; `dir` as of load(). What load()
   /// would refuse by these is refused here; digests, numbers and the probe are not looked at.
   Result<Outline> outline(const std::string& dir, const Lambdas& lambda = {}) const;
-  /// resource_exhausted when a module of so many bytes would not fit now.
-  Status check_room(const Manifest& manifest, uint64_t bytes) const {
-    return places_.check(manifest, bytes);
-  }
+  /// resource_exhausted when a module of so many bytes would not fit now. What was kept gives way.
+  Status check_room(const Manifest& manifest, uint64_t bytes) const;
+  /// What load() gave for a plan, for the loads of its apply.
+  KeptModules& kept() { return kept_; }
 
   /// Modules that passed a probe so far (for tests).
   uint64_t probes_run() const { return probes_run_; }
@@ -141,6 +142,7 @@ class ModuleLoader {
   std::atomic<uint64_t> probes_run_{0};
   ReadingTurns reading_;
   LoadPlaces places_;
+  mutable KeptModules kept_;
   mutable Mutex mutex_;
   std::map<std::string, Known> known_ GUARDED_BY(mutex_);  // by directory, bounded
   // What passed, most recent first, bounded: manifest digests, with λ where they are not the

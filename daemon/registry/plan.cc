@@ -1,13 +1,36 @@
 // What a composition would change, need and be refused for: by manifests and headers, or by loading
 // and probing all of it.
+#include <chrono>
 #include <unordered_map>
 
 #include "daemon/registry/impl.h"
 #include "router/top_k.h"
 
 namespace chimera {
+namespace {
+
+// For an apply that somebody asks for who has read what the plan says.
+constexpr std::chrono::minutes kKept{2};
+
+}  // namespace
 
 PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
+  const uint64_t turn = ++turns;
+  KeptModules& kept = options.loader->kept();
+  KeptModules::Modules fresh;
+  PlanReport report = plan(spec, &fresh);
+  if (!report.refusals.empty()) fresh.clear();
+  std::vector<std::string> names;
+  for (const auto& module : fresh) names.push_back(module->name());
+  kept.keep(std::move(fresh), kKept);
+  // A revocation that came meanwhile had nothing to let go of.
+  for (const std::string& name : names) {
+    if (queue.revoked_since(turn, name)) kept.let_go(name);
+  }
+  return report;
+}
+
+PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Modules* fresh) {
   PlanReport report;
   const Result<LoadedComposition> next = prepare(spec, nullptr, &report.refusals).finish();
   if (!next.ok()) {
@@ -19,9 +42,9 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
   report.composition = next->composition.digest();
   const CurrentModules loaded(from.loaded);
   for (const auto& module : next->modules) {
-    if (!loaded.contains(module)) {
-      report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
-    }
+    if (loaded.contains(module)) continue;
+    report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
+    fresh->push_back(module);
   }
   const auto table =
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
@@ -43,6 +66,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   std::vector<FittedModule> fitted;
   std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
   uint64_t resident = 0;                              // of those that come in
+  uint64_t missing = 0;                               // of those among them not in memory yet
   const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
@@ -52,10 +76,12 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     const auto namesake = dirs.find(manifest.name);
     if (namesake != dirs.end()) return twice_refusal(manifest.name, namesake->second, *dir);
     CHIMERA_RETURN_IF_ERROR(check_bias(manifest.name, wish.bias));
-    if (found->loaded == nullptr || !loaded.contains(found->loaded)) {
-      CHIMERA_RETURN_IF_ERROR(options.loader->check_room(manifest, resident + found->size.loading));
-      resident += found->size.resident;
+    if (found->loaded == nullptr) {
+      CHIMERA_RETURN_IF_ERROR(options.loader->check_room(manifest, missing + found->size.loading));
+      missing += found->size.resident;
     }
+    if (found->loaded == nullptr || !loaded.contains(found->loaded))
+      resident += found->size.resident;
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,

@@ -240,7 +240,7 @@ class Registry {
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0,
                               RevokedModule* revoked = nullptr);
   /// What apply() of `spec` would change, need and be refused for. Loads and probes all of it,
-  /// aside, and drops it again.
+  /// aside, and keeps it for a while when nothing is refused, for that apply (kept_modules.h).
   PlanReport plan(const CompositionSpec& spec);
   /// The same as far as manifests and headers tell, within milliseconds, and beside everything
   /// else: digests, numbers and probes are not looked at.
