@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
+#include <utility>
 
 #include "base/io/env.h"
 #include "base/json/reader.h"
@@ -64,12 +66,22 @@ Result<std::unique_ptr<AuditLog>> AuditLog::open(Options options) {
   if (error) return errno_status(options.directory, error.value());
   if (::chmod(options.directory.c_str(), 0700) != 0) return errno_status(options.directory, errno);
   auto log = std::unique_ptr<AuditLog>(new AuditLog(std::move(options)));
-  const MutexLock lock(log->mutex_);
-  CHIMERA_RETURN_IF_ERROR(log->open_file());
+  {
+    const MutexLock lock(log->mutex_);
+    CHIMERA_RETURN_IF_ERROR(log->open_file());
+  }
+  log->thread_ = std::thread([raw = log.get()] { raw->run(); });
   return log;
 }
 
-AuditLog::~AuditLog() = default;
+AuditLog::~AuditLog() {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
 
 std::string AuditLog::current() const { return options_.directory + "/" + std::string(kCurrent); }
 
@@ -113,45 +125,76 @@ Status AuditLog::rotate() {
   return open_file();
 }
 
-Status AuditLog::write_line(const std::string& line, bool durable) {
-  std::shared_ptr<const int> file;
-  {
-    const MutexLock lock(mutex_);
-    if (bytes_ + line.size() > options_.max_file_bytes && bytes_ > 0) {
-      CHIMERA_RETURN_IF_ERROR(rotate());
-    }
-    file = file_;
-    // One write: with O_APPEND lines of several daemons on one directory would not mix either.
-    const ssize_t written = ::write(*file, line.data(), line.size());
-    if (written < 0) return errno_status(current(), errno);
-    bytes_ += static_cast<uint64_t>(written);
-    if (static_cast<size_t>(written) != line.size()) {
-      // Half a line would take the next one with it.
-      if (::ftruncate(*file, static_cast<off_t>(bytes_ - static_cast<uint64_t>(written))) == 0) {
-        bytes_ -= static_cast<uint64_t>(written);
-      }
-      return errno_status(current(), ENOSPC);
-    }
+Result<AuditLog::File> AuditLog::write_line(const std::string& line) {
+  const MutexLock lock(mutex_);
+  if (bytes_ + line.size() > options_.max_file_bytes && bytes_ > 0) {
+    CHIMERA_RETURN_IF_ERROR(rotate());
   }
-  // Outside of the mutex: those who only append do not wait for the disk.
-  if (durable && ::fdatasync(*file) != 0) return errno_status(current(), errno);
-  return {};
+  // One write: with O_APPEND lines of several daemons on one directory would not mix either.
+  const ssize_t written = ::write(*file_, line.data(), line.size());
+  if (written < 0) return errno_status(current(), errno);
+  bytes_ += static_cast<uint64_t>(written);
+  if (static_cast<size_t>(written) == line.size()) return file_;
+  // Half a line would take the next one with it.
+  if (::ftruncate(*file_, static_cast<off_t>(bytes_ - static_cast<uint64_t>(written))) == 0) {
+    bytes_ -= static_cast<uint64_t>(written);
+  }
+  return errno_status(current(), ENOSPC);
 }
 
-void AuditLog::append(const AuditEntry& entry, bool durable) {
-  const Status status = write_line(line_of(entry), durable);
-  bool tell = false;
+void AuditLog::note(const Status& status, const AuditEntry* entry) {
   {
     const MutexLock lock(mutex_);
-    tell = !status.ok() && !failing_;
-    failing_ = !status.ok();
+    const bool told = std::exchange(failing_, !status.ok());
+    if (status.ok() || told) return;
   }
-  if (tell) {
-    log::error("audit_not_written", {{"reason", status.message()},
-                                     {"call", entry.call},
-                                     {"principal", entry.principal},
-                                     {"result", entry.result}});
+  if (entry == nullptr) return log::error("audit_not_written", {{"reason", status.message()}});
+  log::error("audit_not_written", {{"reason", status.message()},
+                                   {"call", entry->call},
+                                   {"principal", entry->principal},
+                                   {"result", entry->result}});
+}
+
+void AuditLog::append(const AuditEntry& entry) {
+  note(write_line(line_of(entry)).status(), &entry);
+}
+
+void AuditLog::append(const AuditEntry& entry, std::function<void()> then) {
+  Result<File> file = write_line(line_of(entry));
+  note(file.status(), &entry);
+  if (!file.ok()) return then();
+  {
+    const MutexLock lock(mutex_);
+    waiting_.push_back({std::move(*file), std::move(then)});
   }
+  wake_.notify_all();
+}
+
+void AuditLog::run() {
+  pthread_setname_np(pthread_self(), "chimera-audit");
+  for (;;) {
+    std::vector<Waiting> batch;
+    {
+      const MutexLock lock(mutex_);
+      wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return stopping_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      batch.swap(waiting_);
+    }
+    // Outside of the mutex: those who append do not wait for the disk.
+    if (const Status status = sync(batch); !status.ok()) note(status, nullptr);
+    for (const Waiting& one : batch) one.then();
+  }
+}
+
+Status AuditLog::sync(const std::vector<Waiting>& batch) {
+  const int* synced = nullptr;
+  for (const Waiting& one : batch) {
+    if (one.file.get() == synced) continue;
+    synced = one.file.get();
+    ++syncs_;
+    if (::fdatasync(*synced) != 0) return errno_status(current(), errno);
+  }
+  return {};
 }
 
 Result<std::vector<Json>> AuditLog::read(int64_t since, size_t limit) const {

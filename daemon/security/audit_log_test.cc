@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <thread>
 
 namespace chimera {
@@ -37,9 +39,9 @@ class Audit : public testing::Test {
 };
 
 TEST_F(Audit, WhatIsWrittenIsReadAgain) {
-  open()->append(entry("load"), /*durable=*/true);
+  open()->append(entry("load"), [] {});
   auto log = open();  // the next daemon
-  log->append(entry("unload"), /*durable=*/false);
+  log->append(entry("unload"));
   const auto read = log->read(0, 10);
   ASSERT_TRUE(read.ok());
   ASSERT_EQ(read->size(), 2u);
@@ -56,7 +58,7 @@ TEST_F(Audit, WhatIsWrittenIsReadAgain) {
 
 TEST_F(Audit, SinceAndLimit) {
   auto log = open();
-  for (int i = 0; i < 10; ++i) log->append(entry(std::to_string(i), 1000 + i), false);
+  for (int i = 0; i < 10; ++i) log->append(entry(std::to_string(i), 1000 + i));
   EXPECT_EQ(log->read(1007, 100)->size(), 3u);
   const auto newest = log->read(0, 2);
   ASSERT_EQ(newest->size(), 2u);
@@ -65,7 +67,7 @@ TEST_F(Audit, SinceAndLimit) {
 
 TEST_F(Audit, FullFilesAreKeptUpToTheirNumber) {
   auto log = open(/*max_bytes=*/1000, /*max_files=*/3);
-  for (int i = 0; i < 200; ++i) log->append(entry(std::to_string(i), 1000 + i), false);
+  for (int i = 0; i < 200; ++i) log->append(entry(std::to_string(i), 1000 + i));
   size_t files = 0;
   for (const auto& file : std::filesystem::directory_iterator(dir_ + "/audit")) {
     EXPECT_LE(file.file_size(), 1000u);
@@ -83,9 +85,9 @@ TEST_F(Audit, FullFilesAreKeptUpToTheirNumber) {
 
 TEST_F(Audit, ABrokenLineIsLeftOut) {
   auto log = open();
-  log->append(entry("one"), false);
+  log->append(entry("one"));
   std::ofstream(dir_ + "/audit/audit.jsonl", std::ios::app) << "{\"call\": \"ha\n";
-  log->append(entry("two"), false);
+  log->append(entry("two"));
   const auto read = log->read(0, 10);
   ASSERT_TRUE(read.ok());
   EXPECT_EQ(read->size(), 2u);
@@ -96,11 +98,40 @@ TEST_F(Audit, ManyAtOnce) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      for (int i = 0; i < 100; ++i) log->append(entry("x"), i % 20 == 0);
+      for (int i = 0; i < 100; ++i) {
+        if (i % 20 == 0) {
+          log->append(entry("x"), [] {});
+        } else {
+          log->append(entry("x"));
+        }
+      }
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(log->read(0, 1000)->size(), 400u);
+}
+
+TEST_F(Audit, WhoWaitsForTheDiskWaitsForItTogether) {
+  auto log = open();
+  std::promise<void> begun, release;
+  std::vector<int> called;
+  log->append(entry("first"), [&, go = release.get_future().share()] {
+    begun.set_value();
+    go.wait();
+  });
+  begun.get_future().wait();
+  ASSERT_EQ(log->syncs(), 1u);
+  for (int i = 0; i < 100; ++i) log->append(entry("more"), [&called, i] { called.push_back(i); });
+  release.set_value();
+  std::promise<void> last;
+  log->append(entry("last"), [&] { last.set_value(); });
+  last.get_future().wait();
+  EXPECT_LE(log->syncs(), 3u);
+  ASSERT_EQ(called.size(), 100u);
+  EXPECT_TRUE(std::is_sorted(called.begin(), called.end()));
+  log->append(entry("at the end"), [&] { called.push_back(100); });
+  log.reset();
+  EXPECT_EQ(called.size(), 101u) << "nobody is left waiting";
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ void ask(CallContext& context, const std::shared_ptr<Live>& live, Asked asked,
       std::move(asked.request), std::move(asker),
       [live, record, call = asked.call, what = std::move(asked.what),
        fields = std::move(asked.fields)](const Result<ChangeReport>& report) {
-        if (record) record(report.status());
+        if (record) record(report.status(), [] {});
         reply_change(live, call, what, report, fields);  // to nobody, when the answer is out
       });
   if (!waiting.wait) {

@@ -79,7 +79,10 @@ TEST_F(LoadsOverTheWire, WithoutWaitingTheJobIsAnsweredAtOnceAndRecordedWhenItEn
   hold("legal");
   auto request = live();
   std::atomic<int> recorded{0};
-  request->set_recorder([&](const Status& outcome) { recorded = outcome.ok() ? 1 : -1; });
+  request->set_recorder([&](const Status& outcome, const std::function<void()>& then) {
+    recorded = outcome.ok() ? 1 : -1;
+    then();
+  });
   wire::Load call;
   call.path = at("bio");
   call.waiting.wait = false;

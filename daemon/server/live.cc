@@ -77,22 +77,25 @@ void Live::progress(std::string body) {
   announce();
 }
 
-void Live::record(const Event& event) {
-  std::function<void(const Status&)> recorder;
+void Live::finish(Event event) {
+  Recorder recorder;
   {
     const MutexLock lock(mutex_);
-    if (!ended_) recorder = std::exchange(recorder_, nullptr);
+    if (std::exchange(ending_, true)) return;
+    recorder = std::exchange(recorder_, nullptr);
   }
-  if (!recorder) return;
+  if (!recorder) return send_last(std::move(event));
   const auto* failure = std::get_if<Status>(&event);
-  recorder(failure == nullptr ? Status() : *failure);
+  const Status outcome = failure == nullptr ? Status() : *failure;
+  recorder(outcome, [self = shared_from_this(), last = std::make_shared<Event>(std::move(event))] {
+    self->send_last(std::move(*last));
+  });
 }
 
-void Live::finish(Event event) {
-  record(event);
+void Live::send_last(Event event) {
   {
     const MutexLock lock(mutex_);
-    if (ended_ || abandoned_) return;
+    if (abandoned_) return;
     ended_ = true;
     if (overflowed_) {
       event = Status(Code::kResourceExhausted, "request: answers were read too slowly",
@@ -194,12 +197,12 @@ void Live::entitle(ModuleRightsPtr rights) {
   if (entitler) entitler(std::move(rights));
 }
 
-void Live::set_recorder(std::function<void(const Status&)> recorder) {
+void Live::set_recorder(Recorder recorder) {
   const MutexLock lock(mutex_);
   recorder_ = std::move(recorder);
 }
 
-std::function<void(const Status&)> Live::take_recorder() {
+Live::Recorder Live::take_recorder() {
   const MutexLock lock(mutex_);
   return std::exchange(recorder_, nullptr);
 }

@@ -124,11 +124,13 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   ModuleRightsPtr rights();
   void set_entitler(const std::function<void(ModuleRightsPtr)>& entitler);
   void entitle(ModuleRightsPtr rights);
-  /// Called once with the outcome, before the final event can be sent: for the record. Set before
-  /// the request is handled; may run on any thread.
-  void set_recorder(std::function<void(const Status&)> recorder);
+  /// For the record: called once with the outcome, on any thread. The final event can be sent once
+  /// it has called `then`, which it may leave to another thread.
+  using Recorder = std::function<void(const Status& outcome, std::function<void()> then)>;
+  /// Before the request is handled.
+  void set_recorder(Recorder recorder);
   /// For an answer that is not the outcome: whoever takes the recorder calls it with that later.
-  std::function<void(const Status&)> take_recorder();
+  Recorder take_recorder();
   /// The client is gone: drops what waits and everything to come, and ends the work.
   void abandon();
 
@@ -144,8 +146,9 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
     std::string body;
   };
   using Event = std::variant<TokenEvent, DoneEvent, Status, std::string, Interim>;
-  void finish(Event event);
-  void record(const Event& event) EXCLUDES(mutex_);
+  /// Ends it with `event`, once that is recorded. What comes after it does nothing.
+  void finish(Event event) EXCLUDES(mutex_);
+  void send_last(Event event) EXCLUDES(mutex_);
   void settle_once(const DoneEvent* done);
   /// Whether ready_ has to be told of this request, once the mutex is free again.
   bool to_announce() REQUIRES(mutex_);
@@ -159,13 +162,14 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   Mutex mutex_;
   std::deque<Event> queue_ GUARDED_BY(mutex_);
   std::function<void()> canceller_ GUARDED_BY(mutex_);
-  std::function<void(const Status&)> recorder_ GUARDED_BY(mutex_);
+  Recorder recorder_ GUARDED_BY(mutex_);
   std::optional<Status> withdrawal_ GUARDED_BY(mutex_);
   ModuleRightsPtr rights_ GUARDED_BY(mutex_);
   bool rights_changed_ GUARDED_BY(mutex_) = false;  // since they were asked for
   std::function<void(ModuleRightsPtr)> entitler_ GUARDED_BY(mutex_);
   bool announced_ GUARDED_BY(mutex_) = false;  // in ready_ already
-  bool ended_ GUARDED_BY(mutex_) = false;      // the final event is queued
+  bool ending_ GUARDED_BY(mutex_) = false;     // the final event is known
+  bool ended_ GUARDED_BY(mutex_) = false;      // and queued
   bool overflowed_ GUARDED_BY(mutex_) = false;
   bool overflow_reported_ GUARDED_BY(mutex_) = false;
   bool cancel_requested_ GUARDED_BY(mutex_) = false;

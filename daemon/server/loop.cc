@@ -198,8 +198,11 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request, std::string_v
   if (wire::wants_receipt(request.call)) live->request_text = text;
   if (peer.port == 1) {
     const bool change = rule_of(request.call).change;
-    live->set_recorder([this, entry = audit_entry(peer, &request), change](const Status& outcome) {
-      record(entry, outcome, change && outcome.ok());
+    live->set_recorder([this, entry = audit_entry(peer, &request), change](
+                           const Status& outcome, std::function<void()> then) {
+      if (change && outcome.ok()) return record(entry, outcome, std::move(then));
+      record(entry, outcome);
+      then();
     });
   }
   if (known == clients_.end()) ++counters_.clients;

@@ -98,7 +98,8 @@ class ServerLoop {
   void carry_out(const Peer& peer, const wire::Request& request);  // what only the loop knows
   /// The entry of a call as far as it is known when it comes.
   AuditEntry audit_entry(const Peer& peer, const wire::Request* request) const;
-  void record(AuditEntry entry, const Status& outcome, bool durable) const;
+  /// `then` is called once it is on disk; empty: nobody waits for that.
+  void record(AuditEntry entry, const Status& outcome, std::function<void()> then = nullptr) const;
   void record_unread(const Peer& peer, const wire::Error& error) const;
   /// The rights of clients have changed: ends what may not go on.
   void review_rights();

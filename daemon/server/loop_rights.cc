@@ -38,7 +38,7 @@ bool ServerLoop::known(Peer& peer, std::string_view id, int fd) {
   peer.principal = options_.authority->find(peer.mark);
   if (peer.principal != nullptr) return true;
   const Status status = no_client(peer);
-  record(audit_entry(peer, nullptr), status, /*durable=*/false);
+  record(audit_entry(peer, nullptr), status);
   refuse(peer, id, error_of(status));
   cut_off_later(peer.port, fd);
   return false;
@@ -47,7 +47,7 @@ bool ServerLoop::known(Peer& peer, std::string_view id, int fd) {
 bool ServerLoop::allowed(const Peer& peer, const wire::Request& request) {
   const Status status = check_role(*peer.principal, rule_of(request.call));
   if (status.ok()) return true;
-  record(audit_entry(peer, &request), status, /*durable=*/false);
+  record(audit_entry(peer, &request), status);
   refuse(peer, request.id, error_of(status));
   return false;
 }
@@ -68,8 +68,8 @@ void ServerLoop::carry_out(const Peer& peer, const wire::Request& request) {
   } else {
     answer_requests(peer, request);
   }
-  // Requests that are cancelled are no state: their record may wait for the disk.
-  record(std::move(entry), {}, /*durable=*/false);
+  // Requests that are cancelled are no state: nobody waits for their record.
+  record(std::move(entry), {});
 }
 
 AuditEntry ServerLoop::audit_entry(const Peer& peer, const wire::Request* request) const {
@@ -87,15 +87,19 @@ AuditEntry ServerLoop::audit_entry(const Peer& peer, const wire::Request* reques
   return entry;
 }
 
-void ServerLoop::record(AuditEntry entry, const Status& outcome, bool durable) const {
-  if (options_.audit == nullptr) return;
+void ServerLoop::record(AuditEntry entry, const Status& outcome, std::function<void()> then) const {
+  if (options_.audit == nullptr) {
+    if (then) then();
+    return;
+  }
   entry.result = code_name(outcome.code());
   entry.message = outcome.message();
   if (options_.epoch) entry.epoch_after = options_.epoch();
   entry.ms =
       std::chrono::duration<double, std::milli>(std::chrono::system_clock::now() - entry.time)
           .count();
-  options_.audit->append(entry, durable);
+  if (then) return options_.audit->append(entry, std::move(then));
+  options_.audit->append(entry);
 }
 
 /// A control call that could not be read: that somebody tried is worth a line.
@@ -105,7 +109,7 @@ void ServerLoop::record_unread(const Peer& peer, const wire::Error& error) const
   entry.result = error.code;
   entry.message = error.message;
   entry.epoch_after = entry.epoch_before;
-  options_.audit->append(entry, /*durable=*/false);
+  options_.audit->append(entry);
 }
 
 Status ServerLoop::review(const Live& live, PrincipalPtr* now) const {
