@@ -6,6 +6,13 @@
 //   --many     --count copies of the first --module, loaded by one apply: seconds of that, ms of
 //              plan and bias, inter-token ms of requests that exclude all of them and that use
 //              them, as multiples of those of a daemon without modules
+//   --memory   copies of the first --module: bytes by the daemon's account and by the kernel's
+//              (PSS), and what is left when they are unloaded
+//   --loads    loads of modules never seen before: seconds of one, of seven by one apply, and of
+//   one
+//              beside streams; inter-token ms of these quiet and meanwhile
+//   --prompts  prompts of --long tokens (or what the model can take): ms to the first token of
+//              short ones beside them, inter-token ms of --clients streams quiet and meanwhile
 #include "capacity.h"
 
 #include <fmt/format.h>
@@ -29,6 +36,9 @@ struct Part {
 constexpr Part kParts[] = {
     {"epochs", "changes of a bias per second under streams", measure_epochs},
     {"many", "what very many modules cost", measure_many},
+    {"memory", "modules in the daemon's account and in the kernel's", measure_memory},
+    {"loads", "how long loads take, and what streams notice", measure_loads},
+    {"prompts", "short prompts and streams beside long prompts", measure_prompts},
 };
 
 int run(const CapacityOptions& o, const std::vector<const Part*>& parts) {
@@ -61,6 +71,8 @@ int run_capacity(const std::vector<std::string>& args) {
   description.add_options()("seconds", po::value(&o.seconds)->default_value(20.0),
                             "length of a phase");
   description.add_options()("count", po::value(&o.count)->default_value(1024), "modules of --many");
+  description.add_options()("long", po::value(&o.longest)->default_value(8000),
+                            "tokens of a long prompt");
   description.add_options()("json", po::bool_switch(&o.json), "print figures as one JSON object");
   bool chosen[std::size(kParts)] = {};
   for (size_t i = 0; i < std::size(kParts); ++i)

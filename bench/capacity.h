@@ -16,7 +16,8 @@ struct CapacityOptions {
   int clients = 16;
   double rate = 200.0;  // changes asked for per second
   double seconds = 20.0;
-  int count = 1024;  // of modules
+  int count = 1024;        // of modules
+  int64_t longest = 8000;  // tokens of a long prompt
   bool json = false;
 };
 
@@ -31,5 +32,11 @@ struct CapacityResult {
 CapacityResult measure_epochs(const CapacityOptions& options);
 /// What `count` modules cost: loading, planning and changing them, and requests without them.
 CapacityResult measure_many(const CapacityOptions& options);
+/// What modules take, by the daemon's account and by the kernel's.
+CapacityResult measure_memory(const CapacityOptions& options);
+/// Loads that read and verify: alone, seven by one apply, and beside streams.
+CapacityResult measure_loads(const CapacityOptions& options);
+/// Short prompts and streams beside long prompts.
+CapacityResult measure_prompts(const CapacityOptions& options);
 
 }  // namespace chimera::bench
