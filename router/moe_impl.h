@@ -102,6 +102,7 @@ struct MoeRouter::Impl {
   std::vector<float> entropy;       // [rows]
   std::vector<double> mass;         // [modules] scratch
   std::vector<uint64_t> counts;     // [candidates] or [modules] scratch
+  std::vector<size_t> used;         // candidates that were chosen, ascending
   std::vector<int32_t> group_of;    // [candidates] scratch
   std::vector<Group> groups;
   std::vector<int32_t> choice_group;  // [rows, stride]

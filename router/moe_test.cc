@@ -383,6 +383,17 @@ TEST(MoeRouter, UsageStatsAndTraceAgree) {
       EXPECT_EQ(counts[e < 5 ? e : e - 5], seen[e]) << "slot " << e;
     }
   }
+
+  // A module that nobody chose is not counted, so that very many of them cost a pass nothing.
+  RouterStats without;
+  RoutedSegment excluding;
+  f.run(table, {0}, x, {}, &excluding, &without);
+  ASSERT_EQ(without.layers.size(), 2u);
+  for (const RouterStats::Layer& l : without.layers) {
+    EXPECT_TRUE(l.expert_tokens.contains("backbone"));
+    EXPECT_FALSE(l.expert_tokens.contains("extra"));
+    EXPECT_FALSE(l.mass.contains("extra"));
+  }
 }
 
 TEST(MoeRouter, TraceGrowsOverChunksAndKeepsEarlierRows) {

@@ -61,6 +61,7 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
   RouterStats::Layer& total = stats->layers[layer];
   mass.assign(modules.size(), 0.0);
   counts.assign(static_cast<size_t>(table.candidates), 0);
+  used.clear();
   for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
     const int32_t n = chosen[static_cast<size_t>(row)];
     if (n <= 0 || segment_of(row).poisoned) continue;
@@ -68,22 +69,23 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
       const GateChoice& c = choices_of(row)[j];
       const auto candidate = static_cast<size_t>(c.expert);
       mass[static_cast<size_t>(table.owner[candidate])] += static_cast<double>(c.mass);
-      ++counts[candidate];
+      if (counts[candidate]++ == 0) used.push_back(candidate);
     }
     total.entropy_sum += static_cast<double>(entropy[static_cast<size_t>(row)]);
     ++total.tokens;
   }
-  // The candidates of one owner stand together, in the order of its experts.
-  for (size_t begin = 0; begin < counts.size();) {
-    size_t end = begin + 1;
-    while (end < counts.size() && table.owner[end] == table.owner[begin]) ++end;
-    const auto owner = static_cast<size_t>(table.owner[begin]);
-    const std::span<const uint64_t> given(counts.data() + begin, end - begin);
-    total.add_module(modules[owner]->name(), given, mass[owner]);
-    if (std::any_of(given.begin(), given.end(), [](uint64_t n) { return n > 0; })) {
-      stats->last_pass[modules[owner]->name()] = stats->pass;
-    }
-    begin = end;
+  std::sort(used.begin(), used.end());
+  // Modules that nobody chose cost nothing, however many there are.
+  for (auto next = used.begin(); next != used.end();) {
+    // The candidates of one owner stand together, in the order of its experts.
+    const int32_t owner = table.owner[*next];
+    size_t begin = *next, end = *next + 1;
+    while (begin > 0 && table.owner[begin - 1] == owner) --begin;
+    while (end < counts.size() && table.owner[end] == owner) ++end;
+    const std::string& name = modules[static_cast<size_t>(owner)]->name();
+    total.add_module(name, {counts.data() + begin, end - begin}, mass[static_cast<size_t>(owner)]);
+    stats->last_pass[name] = stats->pass;
+    while (next != used.end() && *next < end) ++next;
   }
 }
 
