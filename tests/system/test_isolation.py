@@ -125,7 +125,8 @@ def hosts_of(pid: int) -> list[int]:
             continue
         name = text[text.index("(") + 1:text.rindex(")")]
         state, parent = text.rsplit(")", 1)[1].split()[:2]
-        if name.startswith("chimera-plugin") and int(parent) == pid and state != "Z":
+        # A thread in a plugin is called chimera-plug-in.
+        if name.startswith("chimera-plug") and int(parent) == pid and state != "Z":
             found.append(int(entry.name))
     return found
 
