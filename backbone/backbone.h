@@ -37,8 +37,9 @@ class Backbone {
   uint64_t resident_bytes() const;
 
   /// One pass over `segments`. Logits of the requested rows are left in ws.logits, [n, vocab], in
-  /// row order. Token ids and positions are checked (invalid_argument); on error the caches hold
-  /// unspecified values at the new positions and nothing else changed.
+  /// row order, and the final norm of the rows of segments that want states in ws.states, [n,
+  /// hidden], likewise. Token ids and positions are checked (invalid_argument); on error the caches
+  /// hold unspecified values at the new positions and nothing else changed.
   Status forward(std::span<BatchSegment> segments, FeedForward& ffn, const Kernels& kernels,
                  ThreadPool& pool, Workspace& ws) const;
 

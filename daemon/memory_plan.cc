@@ -57,9 +57,9 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
   const uint64_t wide =
       std::max({n(model.dense_intermediate_size), n(model.shared_intermediate_size), uint64_t{0}});
   // Per row: residual, normed, feed-forward and their like; queries, keys, values, attention; the
-  // rows of its experts with what is between their matrices; logits.
+  // rows of its experts with what is between their matrices; hidden state and logits.
   const uint64_t row =
-      6 * n(model.hidden_size) + heads + n(model.key_width()) + n(model.value_width()) + latent +
+      7 * n(model.hidden_size) + heads + n(model.key_width()) + n(model.value_width()) + latent +
       2 * wide +
       n(model.num_experts_per_tok) * (2 * n(model.hidden_size) + 2 * n(model.intermediate_size)) +
       n(model.num_experts) + n(model.vocab_size);

@@ -25,6 +25,7 @@ struct BatchSegment {
   /// Added in this order; borrowed for the pass. Segments next to one another with the same ones
   /// are computed together.
   std::span<const BackboneAdapter* const> adapters{};
+  bool states = false;  // the final norm of every row is left in Workspace::states
 };
 
 /// Computes y = FFN(x) of one layer with a router (ModelConfig::moe_layers), without its shared
@@ -46,7 +47,7 @@ struct AdaptedRows {
 /// Scratch memory of forward passes; grows to the largest batch seen.
 class Workspace {
  public:
-  FloatBuffer x, normed, q, k, v, attn, ffn, scores, logits;
+  FloatBuffer x, normed, q, k, v, attn, ffn, scores, logits, states;
   FloatBuffer q_low, q_latent, attn_latent;     // latent attention
   FloatBuffer ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
   FloatBuffer rope;                             // [rows, rope_dim]: cosines, then sines

@@ -70,6 +70,23 @@ Status ForwardPass::block(int64_t layer, const LayerWeights& weights, FeedForwar
   return Status();
 }
 
+void ForwardPass::states(const std::vector<float>& final_norm) {
+  const int64_t width = c_.hidden_size;
+  int64_t wanted = 0;
+  for (const BatchSegment& segment : segments_)
+    if (segment.states) wanted += static_cast<int64_t>(segment.tokens.size());
+  ws_.states.resize(static_cast<size_t>(wanted * width));
+  float* out = ws_.states.data();
+  int64_t row = 0;
+  for (const BatchSegment& segment : segments_) {
+    const auto n = static_cast<int64_t>(segment.tokens.size());
+    for (int64_t t = 0; segment.states && t < n; ++t, out += width)
+      kernels_.rms_norm(ws_.x.data() + (row + t) * width, final_norm.data(), width, c_.rms_norm_eps,
+                        out);
+    row += n;
+  }
+}
+
 void ForwardPass::head(const std::vector<float>& final_norm, const Matrix& weights) {
   const int64_t width = c_.hidden_size;
   int64_t wanted = 0;

@@ -41,6 +41,8 @@ class ForwardPass {
   void rope_angles();
   /// Pre-norm: x += f(norm(x)). Post-norm: x += norm(f(x)).
   Status block(int64_t layer, const LayerWeights& weights, FeedForward& ffn);
+  /// Final norm of all rows of segments that want states.
+  void states(const std::vector<float>& final_norm);
   /// Final norm and head for the rows that asked for logits.
   void head(const std::vector<float>& final_norm, const Matrix& weights);
 

@@ -57,6 +57,8 @@ void add_chat_command(std::vector<Command>& commands);
 void add_token_commands(std::vector<Command>& commands);
 /// score (score.cc).
 void add_score_command(std::vector<Command>& commands);
+/// embed (embed.cc).
+void add_embed_command(std::vector<Command>& commands);
 /// modules, epochs (listing.cc).
 void add_listing_commands(std::vector<Command>& commands);
 /// load, unload, revoke, enable, disable, bias, plan, apply, rollback (control.cc).
@@ -121,12 +123,14 @@ inline constexpr client::Milliseconds kAnswerWait{10'000};
 std::optional<Error> check_text(std::string_view what, std::string_view text);
 /// "a,b" -> {"a","b"}; empty text gives an empty list.
 std::vector<std::string> split_names(const std::string& text);
-/// --modules, --no-modules, --exclude and --bias of generate and score.
+/// --modules, --no-modules, --exclude and --bias of generate, score and embed.
 void add_module_options(boost::program_options::options_description& options);
 std::variant<wire::ModuleFilter, Error> module_filter(
     const boost::program_options::variables_map& options);
 /// A whole file, or standard input for "-".
 std::variant<std::string, Error> read_whole(const std::string& file, size_t max_bytes);
+/// The argument, or standard input for "-", which must be UTF-8.
+std::variant<std::string, Error> text_argument(const Invocation& run, size_t index);
 /// "legal 31.0 %, backbone 69.0 %".
 std::string shares(const client::Provenance& provenance);
 

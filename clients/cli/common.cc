@@ -147,6 +147,18 @@ std::variant<std::string, Error> read_whole(const std::string& file, size_t max_
   return text;
 }
 
+std::variant<std::string, Error> text_argument(const Invocation& run, size_t index) {
+  if (run.arguments[index] != "-") return run.arguments[index];
+  auto text = read_whole("-", wire::kMaxMessageBytes);
+  if (const auto* found = std::get_if<std::string>(&text)) {
+    if (auto error = check_text("standard input", *found)) {
+      error->usage = false;  // it is the file that is wrong
+      return std::move(*error);
+    }
+  }
+  return text;
+}
+
 std::string shares(const client::Provenance& provenance) {
   std::string text;
   for (const auto& [name, module] : provenance.modules) {

@@ -18,6 +18,7 @@ std::vector<Command> all_commands() {
   add_generation_commands(commands);
   add_chat_command(commands);
   add_score_command(commands);
+  add_embed_command(commands);
   add_token_commands(commands);
   add_listing_commands(commands);
   add_control_commands(commands);

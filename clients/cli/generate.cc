@@ -46,19 +46,6 @@ std::optional<Error> check_ranges(const wire::Generate& request) {
   return bad_usage(std::move(message), "see: chimera generate --help");
 }
 
-/// The prompt of the command line, or of standard input for "-".
-std::variant<std::string, Error> prompt_of(const Invocation& run) {
-  if (run.arguments[0] != "-") return run.arguments[0];
-  auto text = read_whole("-", wire::kMaxMessageBytes);
-  if (const auto* found = std::get_if<std::string>(&text)) {
-    if (auto error = check_text("standard input", *found)) {
-      error->usage = false;  // it is the file that is wrong
-      return std::move(*error);
-    }
-  }
-  return text;
-}
-
 Json token_json(const Token& token) {
   Json out = {
       {"event", "token"}, {"text", token.text}, {"token", token.id}, {"epoch", token.epoch}};
@@ -140,7 +127,7 @@ Outcome generate(const Invocation& run) {
   if (request.receipt) {
     if (auto error = check_new(run.options["receipt"].as<std::string>())) return std::move(*error);
   }
-  auto prompt = prompt_of(run);
+  auto prompt = text_argument(run, 0);
   if (auto* error = std::get_if<Error>(&prompt)) return *error;
   request.prompt = std::move(std::get<std::string>(prompt));
 

@@ -171,6 +171,31 @@ class CliTest(scripted.Scripted):
         self.assertEqual(process.returncode, 75)
         self.assertIn("was lost", err)
 
+    def test_embeddings_one_and_several(self):
+        vectors = {"a": [3.0, 4.0], "b": [-4.0, 3.0], "c\nd": [6.0, 8.0]}
+
+        def script(request):
+            yield done(finish_reason="embedded", embedding=vectors[request["text"]], usage={"prompt_tokens": 7},
+                       provenance=provenance(legal=0.25))
+
+        self.daemon(script)
+        ran = self.run_cli("embed", "a", "--pooling", "last", "--no-normalize", "--modules", "legal")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        for shown in ("3.0000 4.0000", "5.0000", "legal 25.0 %, backbone 75.0 %"):
+            self.assertIn(shown, ran.stdout)
+        asked = self.peer.requests[0]
+        self.assertEqual((asked["pooling"], asked["normalize"], asked["modules"]), ("last", False, {"only": ["legal"]}))
+        table = [line.split() for line in self.run_cli("embed", *vectors).stdout.splitlines()]
+        self.assertEqual(table, [["text", "tokens", "1", "2", "3"], ["1", "a", "7", "1.000", "0.000", "1.000"],
+                                 ["2", "b", "7", "0.000", "1.000", "0.000"],
+                                 ["3", "c", "d", "7", "1.000", "0.000", "1.000"]])
+        lines = self.run_cli("--json", "embed", "-", "b", stdin="a").stdout.splitlines()
+        self.assertEqual([json.loads(line)["embedding"] for line in lines], [vectors["a"], vectors["b"]])
+        before = len(self.peer.requests)
+        for wrong in (["--pooling", "cls"], ["--dimensions", "3"]):
+            self.assertEqual(self.run_cli("embed", "a", *wrong).returncode, 2, wrong)
+        self.assertEqual(len(self.peer.requests), before)
+
     def test_score_covers_every_byte_of_documents_short_and_long(self):
         """Two nats per token and one token per two bytes: one nat per byte, however it is cut."""
         scored = []

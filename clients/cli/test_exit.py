@@ -17,6 +17,7 @@ CHANGE = done(epoch=5, composition="sha256:ab", changes=[])
 ANSWERS = {
     "generate": GENERATED | {"text": "whole", "tokens": [1]}, "chat": GENERATED | {"text": "hi"}, "info": INFO,
     "score": done(bits_per_byte=1.0, nats=1.0, count=1, logprobs=[-1.0], provenance=scripted.provenance()),
+    "embed": done(finish_reason="embedded", embedding=[0.6, 0.8], usage={"prompt_tokens": 1}, provenance=scripted.provenance()),
     "modules": done(modules=[{"name": "legal", "version": "1"}],
                     jobs=[{"id": "job-1", "call": "load", "phase": "done", "modules": ["legal"], "epoch": 2}]),
     "epochs": done(epoch=1, live=[], history=[]), 
@@ -37,7 +38,7 @@ class ExitTest(scripted.Scripted):
         text = self.path("text.txt", "some text")
         composition = self.path("c.yaml", "modules: []\n")
         arguments = {
-            "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "load": ["/m"], "unload": ["a"],
+            "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "embed": ["x"], "load": ["/m"], "unload": ["a"],
             "revoke": ["a"], "bias": ["a", "1"], "blend": ["a", "b=1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
             "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"], "receipt": ["--help"], "top": ["--once", "--interval", "0.05"],
         }

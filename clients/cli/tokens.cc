@@ -12,19 +12,6 @@ namespace {
 
 namespace po = boost::program_options;
 
-/// The argument, or standard input for "-".
-std::variant<std::string, Error> text_argument(const Invocation& run, size_t index) {
-  if (run.arguments[index] != "-") return run.arguments[index];
-  auto text = read_whole("-", wire::kMaxMessageBytes);
-  if (const auto* found = std::get_if<std::string>(&text)) {
-    if (auto error = check_text("standard input", *found)) {
-      error->usage = false;  // it is the file that is wrong
-      return std::move(*error);
-    }
-  }
-  return text;
-}
-
 Outcome tokenize(const Invocation& run) {
   auto text = text_argument(run, 0);
   if (auto* error = std::get_if<Error>(&text)) return *error;

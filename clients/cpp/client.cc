@@ -58,6 +58,17 @@ ScoreResult parse_score(const Event& event, std::optional<Error>& problem) {
   return out;
 }
 
+EmbedResult parse_embedding(const Json& done, std::optional<Error>& problem) {
+  EmbedResult out;
+  Answer answer(done, problem);
+  out.embedding = answer.numbers("embedding");
+  out.finish_reason = answer.text("finish_reason");
+  out.prompt_tokens = Answer(answer.object("usage"), problem).integer("prompt_tokens");
+  out.provenance = parse_provenance(done, problem);
+  out.done = done;
+  return out;
+}
+
 std::vector<TokenChoice> parse_choices(const Json& list, std::optional<Error>& problem) {
   std::vector<TokenChoice> out;
   for (const Json& item : list) {
@@ -156,11 +167,12 @@ Result<Event> Client::receive_for(const std::string& id, wire::Endpoint which,
   return impl_->connection(which).receive(wanted, timeout, interrupt);
 }
 
-Result<Event> Client::call(const wire::Call& call, std::optional<Milliseconds> timeout) {
+Result<Event> Client::call(const wire::Call& call, std::optional<Milliseconds> timeout,
+                           const Interrupt& interrupt) {
   const auto id = send(call);
   if (!id.ok()) return id.error();
   while (true) {
-    auto event = receive_for(*id, wire::endpoint_of(call), timeout);
+    auto event = receive_for(*id, wire::endpoint_of(call), timeout, interrupt);
     if (!event.ok()) return event;
     if (event->is_error()) return event->error();
     if (event->is_final()) return event;
@@ -227,6 +239,15 @@ Result<ScoreResult> Client::score(const wire::Score& request) {
   if (!event.ok()) return event.error();
   std::optional<Error> problem;
   ScoreResult out = parse_score(*event, problem);
+  if (problem) return *problem;
+  return out;
+}
+
+Result<EmbedResult> Client::embed(const wire::Embed& request, const Interrupt& interrupt) {
+  const auto event = call(request, std::nullopt, interrupt);
+  if (!event.ok()) return event.error();
+  std::optional<Error> problem;
+  EmbedResult out = parse_embedding(event->body, problem);
   if (problem) return *problem;
   return out;
 }

@@ -104,6 +104,14 @@ struct ScoreResult {
   Json done;
 };
 
+struct EmbedResult {
+  std::vector<float> embedding;  // [hidden]; none when it ended before its time
+  std::string finish_reason;     // "embedded"
+  int64_t prompt_tokens = 0;
+  Provenance provenance;
+  Json done;
+};
+
 /// Asked about twenty times a second while waiting; true ends the wait.
 using Interrupt = std::function<bool()>;
 
@@ -126,8 +134,10 @@ class Client {
   Result<Event> receive_for(const std::string& id, wire::Endpoint which,
                             std::optional<Milliseconds> timeout, const Interrupt& interrupt = {});
 
-  /// Sends a request and waits for its `done`.
-  Result<Event> call(const wire::Call& call, std::optional<Milliseconds> timeout = {});
+  /// Sends a request and waits for its `done`. When `interrupt` becomes true: `cancelled`, and the
+  /// request is in progress until this client goes.
+  Result<Event> call(const wire::Call& call, std::optional<Milliseconds> timeout = {},
+                     const Interrupt& interrupt = {});
 
   /// Streams (unless request.stream is false) and returns the whole. When `interrupt` becomes true
   /// the request is cancelled and what came so far is returned, finish_reason "cancelled".
@@ -139,6 +149,7 @@ class Client {
                           const std::function<void(const Token&)>& on_token = {},
                           const Interrupt& interrupt = {});
   Result<ScoreResult> score(const wire::Score& request);
+  Result<EmbedResult> embed(const wire::Embed& request, const Interrupt& interrupt = {});
 
  private:
   struct Impl;

@@ -10,6 +10,7 @@
 #include "clients/gateway/anthropic/message.h"
 #include "clients/gateway/native/calls.h"
 #include "clients/gateway/openai/completion.h"
+#include "clients/gateway/openai/embedding.h"
 #include "clients/gateway/openai/models.h"
 #include "clients/gateway/openai/response.h"
 #include "clients/gateway/page/page.h"
@@ -35,6 +36,12 @@ client::Options endpoints(const GatewayConfig& config) {
           .server_key = config.daemon.server_key};
 }
 
+/// As OpenTelemetry's conventions call it.
+const char* operation_of(std::string_view path) {
+  if (path == "/v1/completions") return "text_completion";
+  return path == "/v1/embeddings" ? "embeddings" : "chat";
+}
+
 constexpr std::string_view kModels = "/v1/models";
 
 }  // namespace
@@ -49,6 +56,7 @@ std::variant<const Service::Door*, ApiError> Service::door_of(const Request& req
       Door{"/v1/chat/completions", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/completions", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/responses", "POST", Right::kGenerate, &Service::complete},
+      Door{"/v1/embeddings", "POST", Right::kGenerate, &Service::complete},
       Door{"/v1/messages", "POST", Right::kGenerate, &Service::complete},
   };
   static constexpr std::array kNative = {
@@ -146,6 +154,11 @@ std::variant<Job, ApiError> Service::read_job(const Request& request) const {
     if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
     return openai::job_of(std::get<openai::ResponseRequest>(std::move(read)));
   }
+  if (request.path == "/v1/embeddings") {
+    auto read = openai::read_embedding_request(request, config_.models);
+    if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
+    return openai::job_of(std::get<openai::EmbeddingRequest>(std::move(read)));
+  }
   const auto api = request.path == "/v1/completions" ? openai::Api::kText : openai::Api::kChat;
   auto read = openai::read_completion(api, request, config_.models);
   if (auto* error = std::get_if<ApiError>(&read)) return std::move(*error);
@@ -174,7 +187,7 @@ void Service::complete(std::shared_ptr<Exchange> exchange) {
   }
   auto& asked = std::get<Job>(job);
   asked.watch = metrics_->watch(
-      request.path == "/v1/completions" ? "text_completion" : "chat",
+      operation_of(request.path),
       config_.models.aliases.contains(asked.model) ? asked.model : config_.models.name,
       principal->name);
   asked.prepare = [this](Job& of_run, Job::Ready ready) {
@@ -202,11 +215,11 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
   }
   const auto right = native::right_of(request.method, request.path);
   const auto principal = principal_of(request);
-  if (const auto* score = std::get_if<wire::Score>(&std::get<wire::Call>(read));
-      score != nullptr && principal != nullptr && principal->modules) {
+  if (const auto* modules = modules_of(std::get<wire::Call>(read));
+      modules != nullptr && principal != nullptr && principal->modules) {
     // Everything but what is named would count as permitted otherwise.
-    auto problem = check_allowed(score->modules, *principal->modules);
-    if (!problem && !score->modules.only) {
+    auto problem = check_allowed(*modules, *principal->modules);
+    if (!problem && !modules->only) {
       problem = ApiError{403, "permission_denied",
                          "modules.only: missing (expected those that the key may use)"};
     }

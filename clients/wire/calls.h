@@ -30,6 +30,7 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"generate", Endpoint::kServe, "continues a prompt"},
     {"chat", Endpoint::kServe, "answers a conversation"},
     {"score", Endpoint::kServe, "says how likely a text is"},
+    {"embed", Endpoint::kServe, "turns a text into a vector"},
     {"tokenize", Endpoint::kServe, "turns a text or a conversation into token ids"},
     {"detokenize", Endpoint::kServe, "turns token ids into text"},
     {"cancel", Endpoint::kServe, "ends a request of the same connection"},
@@ -107,6 +108,16 @@ void describe(V& v, Score& c) {
   v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
   v.modules(c.modules, "narrows what the composition offers");
   v.boolean("receipt", c.receipt, "a signed statement of what made the answer");
+}
+
+template <class V>
+void describe(V& v, Embed& c) {
+  v.input(range::text, c.input, "what to turn into a vector");
+  v.choice("pooling", {"mean", "last"}, c.last,
+           "the mean over all tokens, or the last one, which has seen all of them");
+  v.boolean("normalize", c.normalize, "of length 1");
+  v.integer(range::deadline_ms, c.deadline_ms, "milliseconds from arrival");
+  v.modules(c.modules, "narrows what the composition offers");
 }
 
 template <class V>

@@ -85,6 +85,7 @@ TEST(ProtocolDocuments, SchemaAgreesWithTheDecoder) {
   put("range", R"({"id":"a","call":"generate","prompt":"x","top_p":0})");
   put("both", R"({"id":"a","call":"generate","prompt":"x","tokens":[1]})");
   put("neither", R"({"id":"a","call":"score"})");
+  put("pooling", R"({"id":"a","call":"embed","text":"x","pooling":"first"})");
   put("required", R"({"id":"a","call":"bias","name":"legal"})");
   put("in_flight", R"({"id":"a","call":"load","path":"/m","in_flight":"stay"})");
   EXPECT_GE(good, 20u);

@@ -94,6 +94,14 @@ struct Score {
   ModuleFilter modules;
   bool receipt = false;
 };
+/// The final norm's output of all positions as one vector.
+struct Embed {
+  Input input;
+  bool last = false;  // pooling: last
+  bool normalize = true;
+  std::optional<int64_t> deadline_ms;
+  ModuleFilter modules;
+};
 struct Tokenize {
   std::string text;
   bool add_special = false;  // run the tokenizer's post-processor (bos and the like)
@@ -199,8 +207,8 @@ struct Drain {
 struct Shutdown {};
 
 using Call =
-    std::variant<Generate, Chat, Score, Tokenize, Detokenize, Cancel, Info, Health, Modules, Load,
-                 Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Enable,
+    std::variant<Generate, Chat, Score, Embed, Tokenize, Detokenize, Cancel, Info, Health, Modules,
+                 Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Enable,
                  Disable, Requests, CancelAny, Stats, Audit, Usage, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };

@@ -13,8 +13,8 @@ namespace chimera::wire {
 namespace {
 
 Endpoint socket_of(const std::string& call) {
-  static const std::vector<std::string> serve = {"generate",   "chat",   "score", "tokenize",
-                                                 "detokenize", "cancel", "info",  "health"};
+  static const std::vector<std::string> serve = {
+      "generate", "chat", "score", "embed", "tokenize", "detokenize", "cancel", "info", "health"};
   return std::find(serve.begin(), serve.end(), call) != serve.end() ? Endpoint::kServe
                                                                     : Endpoint::kControl;
 }
@@ -24,7 +24,7 @@ Json minimal(const std::string& call) {
   Json out = {{"id", "r1"}, {"call", call}};
   if (call == "generate") out["prompt"] = "x";
   if (call == "chat") out["messages"] = Json::array({{{"role", "user"}, {"content", "x"}}});
-  if (call == "score" || call == "tokenize") out["text"] = "x";
+  if (call == "score" || call == "embed" || call == "tokenize") out["text"] = "x";
   if (call == "detokenize") out["tokens"] = Json::array({1});
   if (call == "cancel") out["target"] = "r0";
   if (call == "load") out["path"] = "/m";
@@ -43,10 +43,10 @@ Json conversation_to_tokenize() {
 }
 
 const std::vector<std::string> kCalls = {
-    "generate", "chat",    "score",   "tokenize", "detokenize", "cancel",  "info",
-    "health",   "modules", "load",    "unload",   "revoke",     "plan",    "apply",
-    "rollback", "epochs",  "routing", "bias",     "enable",     "disable", "requests",
-    "stats",    "audit",   "usage",   "drain",    "shutdown"};
+    "generate", "chat",     "score",   "embed",   "tokenize", "detokenize", "cancel",
+    "info",     "health",   "modules", "load",    "unload",   "revoke",     "plan",
+    "apply",    "rollback", "epochs",  "routing", "bias",     "enable",     "disable",
+    "requests", "stats",    "audit",   "usage",   "drain",    "shutdown"};
 
 std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
   std::string id;
@@ -342,6 +342,23 @@ TEST(Protocol, InputIsTextOrTokensButNotBothNorNeither) {
   Json neither = minimal("score");
   neither.erase("text");
   EXPECT_TRUE(problem(neither));
+}
+
+TEST(Protocol, EmbeddingsArePooledInOneOfTwoWays) {
+  const Json embed = minimal("embed");
+  EXPECT_TRUE(accepts(embed, "pooling", "mean"));
+  EXPECT_TRUE(accepts(embed, "pooling", "last"));
+  EXPECT_FALSE(accepts(embed, "pooling", "cls"));
+  EXPECT_FALSE(accepts(embed, "pooling", 1));
+  EXPECT_FALSE(accepts(embed, "dimensions", 8));
+  EXPECT_FALSE(accepts(embed, "receipt", true));
+  std::string id;
+  const auto read =
+      decode_request(R"({"id":"a","call":"embed","tokens":[1],"pooling":"last","normalize":false})",
+                     Endpoint::kServe, &id);
+  const auto& call = std::get<Embed>(std::get<Request>(read).call);
+  EXPECT_TRUE(call.last);
+  EXPECT_FALSE(call.normalize);
 }
 
 TEST(Protocol, ChatMessagesAreChecked) {

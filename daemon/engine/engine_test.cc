@@ -48,18 +48,23 @@ std::vector<T> values(const SafetensorsFile& file, const std::string& name) {
   return out;
 }
 
+/// All experts of the checkpoint in their order, those from 3 on as modules of their own.
+std::shared_ptr<const RoutingTable> whole_table(const World& world) {
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (int64_t e = 3; e < world.config.num_experts; ++e)
+    modules.push_back(world.module(std::string(1, static_cast<char>('a' + e - 3))));
+  return world.table(1, modules);
+}
+
 class EngineGolden : public testing::TestWithParam<std::string> {};
 
 TEST_P(EngineGolden, GreedyContinuationsAndScoresMatchTheReference) {
   CHIMERA_NEEDS_GOLDEN();
   const World world(GetParam(), 3);
-  std::vector<std::shared_ptr<const Module>> modules;
-  for (int64_t e = 3; e < world.config.num_experts; ++e)
-    modules.push_back(world.module(std::string(1, static_cast<char>('a' + e - 3))));
   EngineOptions options;
   options.prefill_chunk = 7;  // so that prompts of 13, 33 and 70 tokens run in several chunks
   options.threads = 2;
-  auto engine = must(Engine::create(world.backbone, nullptr, world.table(1, modules), options));
+  auto engine = must(Engine::create(world.backbone, nullptr, whole_table(world), options));
   const auto golden = must(SafetensorsFile::open(
       kGolden + "/models/" + GetParam() + "/golden.safetensors", Residency::kCopied));
 
@@ -117,6 +122,89 @@ TEST_P(EngineGolden, GreedyContinuationsAndScoresMatchTheReference) {
     double total = score.backbone_share;
     for (const auto& [name, module] : score.modules) total += module.share;
     EXPECT_NEAR(total, 1.0, 1e-6);
+  }
+}
+
+/// Head times vector, [vocab]: the head is linear, so of a mean of hidden states it gives the mean
+/// of their logits.
+std::vector<double> logits_of(const std::vector<float>& head, const std::vector<float>& state) {
+  std::vector<double> out(head.size() / state.size(), 0.0);
+  for (size_t v = 0; v < out.size(); ++v) {
+    for (size_t i = 0; i < state.size(); ++i) {
+      out[v] += double{head[v * state.size() + i]} * double{state[i]};
+    }
+  }
+  return out;
+}
+
+TEST_P(EngineGolden, EmbeddingsAreTheStatesThatTheLogitsOfTheReferenceComeFrom) {
+  CHIMERA_NEEDS_GOLDEN();
+  const World world(GetParam(), 3);
+  EngineOptions options;
+  options.prefill_chunk = 7;
+  options.threads = 2;
+  auto batched = must(Engine::create(world.backbone, nullptr, whole_table(world), options));
+  auto alone = must(Engine::create(world.backbone, nullptr, whole_table(world), {}));
+  const std::string files = kGolden + "/models/" + GetParam();
+  const auto golden =
+      must(SafetensorsFile::open(files + "/golden.safetensors", Residency::kCopied));
+  const auto head =
+      values<float>(must(SafetensorsFile::open(files + "/model.safetensors", Residency::kCopied)),
+                    "lm_head.weight");
+  const auto width = static_cast<size_t>(world.config.hidden_size);
+  const auto vocab = static_cast<size_t>(world.config.vocab_size);
+
+  std::vector<EngineRequest> requests;
+  std::vector<std::shared_ptr<Collector>> sinks;  // all at once, beside generations
+  for (int i = 0; i < 6; ++i) {
+    const auto ids = values<int64_t>(golden, fmt::format("prompt.{}.input_ids", i));
+    EngineRequest request = greedy({ids.begin(), ids.end()}, 16);
+    sinks.push_back(submit(*batched, request));
+    request.kind = EngineRequest::Kind::kEmbed;
+    for (const Pooling pooling : {Pooling::kMean, Pooling::kLast}) {
+      request.pooling = pooling;
+      request.normalize = false;
+      requests.push_back(request);
+      sinks.push_back(submit(*batched, request));
+    }
+  }
+  for (int i = 0; i < 6; ++i) {
+    SCOPED_TRACE(i);
+    const auto logits = values<float>(golden, fmt::format("prompt.{}.logits", i));
+    const size_t n = logits.size() / vocab;
+    EXPECT_EQ(sinks[static_cast<size_t>(i) * 3]->done().finish_reason, FinishReason::kLength);
+    for (size_t p = 0; p < 2; ++p) {
+      EngineRequest& request = requests[static_cast<size_t>(i) * 2 + p];
+      const DoneEvent done = sinks[static_cast<size_t>(i) * 3 + 1 + p]->done();
+      ASSERT_EQ(done.finish_reason, FinishReason::kEmbedded);
+      ASSERT_EQ(done.embedding.size(), width);
+      EXPECT_EQ(done.completion_tokens, 0);
+      EXPECT_TRUE(done.text.empty() && done.tokens.empty());
+      const std::vector<double> found = logits_of(head, done.embedding);
+      for (size_t v = 0; v < vocab; ++v) {
+        double want = logits[(n - 1) * vocab + v];
+        if (p == 0) {
+          want = 0.0;
+          for (size_t t = 0; t < n; ++t) want += double{logits[t * vocab + v]};
+          want /= static_cast<double>(n);
+        }
+        ASSERT_NEAR(found[v], want, 1e-3) << "pooling " << p;
+      }
+      // Bit for bit, whoever shares the batch and however the text was cut.
+      EXPECT_EQ(submit(*alone, request)->done().embedding, done.embedding);
+      request.normalize = true;
+      const std::vector<float> unit = submit(*alone, request)->done().embedding;
+      double squares = 0.0, raw_squares = 0.0;
+      for (size_t k = 0; k < width; ++k) {
+        squares += double{unit[k]} * double{unit[k]};
+        raw_squares += double{done.embedding[k]} * double{done.embedding[k]};
+      }
+      EXPECT_NEAR(squares, 1.0, 1e-6);
+      for (size_t k = 0; k < width; ++k) {
+        EXPECT_NEAR(unit[k] * std::sqrt(raw_squares), done.embedding[k],
+                    1e-6 * std::sqrt(raw_squares));
+      }
+    }
   }
 }
 

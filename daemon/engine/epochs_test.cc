@@ -352,9 +352,13 @@ TEST_F(EngineEpochs, RestartedScoreIsThatOfTheNewTableAlone) {
   });
   auto engine = make(world->table(1, {slow_a, b}), options);
   const auto sink = submit(*engine, score);
-  while (engine->stats().steps < 5) std::this_thread::sleep_for(100us);
+  EngineRequest embed = score;
+  embed.kind = EngineRequest::Kind::kEmbed;
+  const auto embed_sink = submit(*engine, embed);
+  while (engine->stats().steps < 5 || engine->stats().live < 2) std::this_thread::sleep_for(100us);
   ASSERT_TRUE(engine->publish(new_table, InFlight::kRestart, kPatience).ok());
-  ASSERT_EQ(engine->stats().restarted, 1u);
+  ASSERT_EQ(engine->stats().restarted, 2u);
+  EXPECT_EQ(embed_sink->done().embedding, submit(*make(new_table), embed)->done().embedding);
   const DoneEvent got = sink->done();
   EXPECT_EQ(got.nats, want.nats);
   EXPECT_EQ(got.logprobs, want.logprobs);

@@ -83,6 +83,7 @@ void LiveSequences::count(FinishReason reason) {
     case FinishReason::kStop:
     case FinishReason::kLength:
     case FinishReason::kScored:
+    case FinishReason::kEmbedded:
     case FinishReason::kRevoked:
     case FinishReason::kDeadline:
       ++counters_->finished;

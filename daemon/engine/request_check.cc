@@ -28,21 +28,28 @@ std::string limit_name(const ModelConfig& config, const EngineOptions& options) 
   return options.max_context < config.max_position_embeddings ? "max_context"
                                                               : "the model's context";
 }
-std::string limit_hint(std::string advice, const ModelConfig& config,
+std::string limit_hint(std::string_view advice, const ModelConfig& config,
                        const EngineOptions& options) {
-  if (options.max_context < config.max_position_embeddings)
-    advice += ", or raise serve.max_context";
-  return advice;
+  const bool can_be_raised = options.max_context < config.max_position_embeddings;
+  return fmt::format("{}{}", advice, can_be_raised ? ", or raise serve.max_context" : "");
 }
 
-Status check_score(const EngineRequest& request, const ModelConfig& config,
-                   const EngineOptions& options) {
+/// Of a text that is read, and not continued.
+Status check_length(const EngineRequest& request, const ModelConfig& config,
+                    const EngineOptions& options) {
   const auto n = static_cast<int64_t>(request.tokens.size());
   if (n > options.max_context)
     return {Code::kInvalidArgument,
             fmt::format("the text has {} tokens (expected at most {}, {})", n, options.max_context,
                         limit_name(config, options)),
-            limit_hint("score it in parts", config, options)};
+            limit_hint("send it in parts", config, options)};
+  return {};
+}
+
+Status check_score(const EngineRequest& request, const ModelConfig& config,
+                   const EngineOptions& options) {
+  CHIMERA_RETURN_IF_ERROR(check_length(request, config, options));
+  const auto n = static_cast<int64_t>(request.tokens.size());
   const int64_t bytes = n * config.vocab_size * static_cast<int64_t>(sizeof(float));
   if (request.want_logits && bytes > kMaxLogitsBytes)
     return {Code::kResourceExhausted,
@@ -100,6 +107,8 @@ Status check_request(const EngineRequest& request, const ModelConfig& config,
   switch (request.kind) {
     case EngineRequest::Kind::kScore:
       return check_score(request, config, options);
+    case EngineRequest::Kind::kEmbed:
+      return check_length(request, config, options);
     case EngineRequest::Kind::kGenerate:
       return check_generate(request, config, options, has_tokenizer);
   }

@@ -48,6 +48,10 @@ int64_t Batch::logit_rows(size_t i) const {
   return 0;
 }
 
+size_t Batch::state_rows(size_t i) const {
+  return segments[i].states ? segments[i].tokens.size() : 0;
+}
+
 int64_t Scheduler::blocks_for(int64_t positions) const {
   const int64_t size = cache_->block_tokens();
   return (positions + size - 1) / size;
@@ -68,7 +72,7 @@ bool Scheduler::fits(int64_t tokens, Live live) const {
 }
 
 void Scheduler::place(Sequence& sequence) {
-  sequence.computed = sequence.scoring() ? 0 : adopt_prefix(sequence);
+  sequence.computed = sequence.generating() ? adopt_prefix(sequence) : 0;
 }
 
 int64_t Scheduler::adopt_prefix(Sequence& sequence) {
@@ -184,9 +188,10 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
   segment.position = s.computed;
   segment.kv = &s.kv;
   segment.adapters = s.view->active->backbone_adapters;
+  segment.states = s.embedding();
   if (s.scoring()) {
     segment.logits = BatchSegment::Logits::kAll;
-  } else if (run.tokens == s.uncomputed()) {
+  } else if (s.generating() && run.tokens == s.uncomputed()) {
     segment.logits = BatchSegment::Logits::kLast;
   } else {
     segment.logits = BatchSegment::Logits::kNone;
@@ -206,8 +211,8 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
 }
 
 void Scheduler::publish_blocks(Sequence& sequence) {
-  // Scores would push the shared prefixes of chats out of the cache and never use their own.
-  if (!prefix_cache_ || sequence.scoring()) return;
+  // What reads would push the shared prefixes of chats out of the cache and never use its own.
+  if (!prefix_cache_ || !sequence.generating()) return;
   const int64_t full = sequence.computed / cache_->block_tokens();
   while (static_cast<int64_t>(sequence.block_keys.size()) < full) {
     std::string key = next_key(sequence);

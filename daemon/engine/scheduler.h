@@ -33,6 +33,8 @@ struct Batch {
   void clear();
   /// Rows of logits that segment `i` leaves behind.
   int64_t logit_rows(size_t i) const;
+  /// The same of hidden states.
+  size_t state_rows(size_t i) const;
   /// Puts those with the same adapters next to one another.
   void group_by_adapters();
 };
@@ -48,8 +50,8 @@ class Scheduler {
   /// there still lack are to be had, and nobody is paused.
   bool fits(int64_t tokens, Live live) const;
   /// Gives a sequence (with a view, without KV) the blocks of a known prefix. Never the whole of
-  /// its tokens: the last one must run to give logits. Scores start empty, because they need the
-  /// logits of every position.
+  /// its tokens: the last one must run to give logits. What reads starts empty, because
+  /// it needs something of every position.
   void place(Sequence& sequence);
   /// Fills `batch` from the live sequences, in order, none of which has ended.
   void build(Live live, Batch& batch);

@@ -27,9 +27,10 @@ Status poisoned_status(const Sequence& sequence, const RoutedSegment& routed) {
           "exclude the module by modules.exclude, and have its owner check it"};
 }
 
-Status bad_logits_status(const Sequence& sequence) {
+Status bad_values_status(const Sequence& sequence) {
   return {Code::kDataCorrupt,
-          fmt::format("the logits after {} tokens on epoch {} are not finite", sequence.computed,
+          fmt::format("the {} after {} tokens on epoch {} are not finite",
+                      sequence.embedding() ? "hidden states" : "logits", sequence.computed,
                       sequence.epoch),
           "check the checkpoint and the modules the request permits"};
 }
@@ -86,16 +87,22 @@ Status Step::forward(size_t first, size_t count) {
 
 void Step::take_results(size_t first, size_t count) {
   const auto vocab = static_cast<size_t>(backbone_->config().vocab_size);
+  const auto width = static_cast<size_t>(backbone_->config().hidden_size);
   const float* logits = workspace_.logits.data();
+  const float* states = workspace_.states.data();
   samples_.clear();
   for (size_t i = first; i < first + count; ++i) {
     Sequence& s = *batch_.owners[i];
     const auto rows = static_cast<size_t>(batch_.logit_rows(i));
     const float* own = logits;
     logits += rows * vocab;
+    const std::span<const float> own_states(states, batch_.state_rows(i) * width);
+    states += own_states.size();
     if (!advance(i)) continue;
     if (s.scoring())
       take_scores(s, {own, rows * vocab});
+    else if (s.embedding())
+      take_states(s, own_states);
     else if (rows > 0)
       samples_.push_back({&s, {own, vocab}, {}});
   }
@@ -131,7 +138,7 @@ bool Step::advance(size_t entry) {
 void Step::accept(const Sample& sample) {
   Sequence& s = *sample.sequence;
   if (!sample.drawn.failure.ok()) return live_->fail(s, sample.drawn.failure);
-  if (sample.drawn.token < 0) return live_->fail(s, bad_logits_status(s));
+  if (sample.drawn.token < 0) return live_->fail(s, bad_values_status(s));
   const auto& eos = backbone_->config().eos_token_ids;
   const bool is_eos = std::find(eos.begin(), eos.end(), sample.drawn.token) != eos.end();
   ++statistics_->counters().generated_tokens;
@@ -162,7 +169,7 @@ void Step::take_scores(Sequence& s, std::span<const float> logits) {
   const size_t start = static_cast<size_t>(s.computed) - rows;
   score_rows(s, logits, start);
   for (size_t r = 0; r < rows; ++r) {
-    if (row_logprobs_[r] != row_logprobs_[r]) return live_->fail(s, bad_logits_status(s));
+    if (row_logprobs_[r] != row_logprobs_[r]) return live_->fail(s, bad_values_status(s));
     if (start + r + 1 == s.tokens.size()) break;  // nothing follows the last token
     s.nats -= row_logprobs_[r];
     s.logprobs.push_back(static_cast<float>(row_logprobs_[r]));
@@ -172,6 +179,12 @@ void Step::take_scores(Sequence& s, std::span<const float> logits) {
     s.logits->insert(s.logits->end(), logits.begin(), logits.end());
   }
   if (s.uncomputed() == 0) live_->end(s, FinishReason::kScored);
+}
+
+void Step::take_states(Sequence& s, std::span<const float> states) {
+  const auto width = static_cast<size_t>(backbone_->config().hidden_size);
+  if (!s.pool.add(states, width)) return live_->fail(s, bad_values_status(s));
+  if (s.uncomputed() == 0) live_->end(s, FinishReason::kEmbedded);
 }
 
 }  // namespace chimera

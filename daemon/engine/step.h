@@ -44,6 +44,8 @@ class Step {
   void accept(const Sample& sample);
   /// `logits`: the rows of the positions that just ran, [rows, vocab].
   void take_scores(Sequence& sequence, std::span<const float> logits);
+  /// `states`: likewise, [rows, hidden].
+  void take_states(Sequence& sequence, std::span<const float> states);
   void score_rows(const Sequence& sequence, std::span<const float> logits, size_t start);
 
   const std::shared_ptr<const Backbone> backbone_;

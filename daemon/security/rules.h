@@ -32,6 +32,7 @@ inline constexpr std::array<CallRule, wire::kCalls.size()> kCallRules{{
     {"generate", wire::Endpoint::kServe, kForUse},
     {"chat", wire::Endpoint::kServe, kForUse},
     {"score", wire::Endpoint::kServe, kForUse},
+    {"embed", wire::Endpoint::kServe, kForUse},
     {"tokenize", wire::Endpoint::kServe, kForUse},
     {"detokenize", wire::Endpoint::kServe, kForUse},
     {"cancel", wire::Endpoint::kServe, kForUse},

@@ -48,6 +48,7 @@ void handle_call(CallContext& context, std::shared_ptr<Live> live, wire::Call ca
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Chat call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Embed call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info call);

@@ -90,6 +90,42 @@ std::string score_lists(const DoneEvent& event) {
   return fields;
 }
 
+// `out` has what the answers of all calls have.
+
+Answer generation_answer(Json out, const DoneEvent& event, const DoneFormat& format) {
+  if (format.stream) return {write_json(out), nullptr, /*final=*/true};
+  out["text"] = event.text;
+  out["tokens"] = event.tokens;
+  if (!event.top_logprobs.empty()) {
+    Json places = Json::array();
+    for (const auto& top : event.top_logprobs) {
+      places.push_back(choices_json(top, format.tokenizer));
+    }
+    out["top_logprobs"] = std::move(places);
+  }
+  // Of each token: the float32 that its event would have brought.
+  return {splice(out, event.logprobs.empty() ? "" : logprob_list(event)), nullptr, /*final=*/true};
+}
+
+Answer score_answer(Json out, const DoneEvent& event, const DoneFormat& format) {
+  out["bits_per_byte"] = event.bits_per_byte ? Json(*event.bits_per_byte) : Json();
+  out["nats"] = event.nats;
+  out["count"] = event.count;
+  out["n_tokens"] = event.prompt_tokens;
+  if (event.logits && format.vocab > 0) {
+    const auto rows = event.logits->size() / static_cast<size_t>(format.vocab);
+    out["logits"] = {{"shape", Json::array({rows, format.vocab})}, {"dtype", "float32"}};
+  }
+  return {splice(out, score_lists(event)), event.logits, /*final=*/true, event.output};
+}
+
+Answer embedding_answer(Json out, const DoneEvent& event) {
+  out["n_tokens"] = event.prompt_tokens;
+  fmt::memory_buffer values;
+  append_list(values, std::span<const float>(event.embedding));
+  return {splice(out, "\"embedding\":" + fmt::to_string(values)), nullptr, /*final=*/true};
+}
+
 std::string encode_event(std::string_view id, std::string_view event, const Json& fields) {
   Json out = {{"id", id}, {"event", event}};
   out.update(fields);
@@ -130,30 +166,15 @@ Answer encode_done(std::string_view id, const DoneEvent& event, const DoneFormat
   if (format.receipt != nullptr)
     out["receipt"] =
         make_receipt(*format.receipt, event, format_moment(std::chrono::system_clock::now()));
-  if (!format.is_score) {
-    if (format.stream) return {write_json(out), nullptr, /*final=*/true};
-    out["text"] = event.text;
-    out["tokens"] = event.tokens;
-    if (!event.top_logprobs.empty()) {
-      Json places = Json::array();
-      for (const auto& top : event.top_logprobs) {
-        places.push_back(choices_json(top, format.tokenizer));
-      }
-      out["top_logprobs"] = std::move(places);
-    }
-    // Of each token: the float32 that its event would have brought.
-    return {splice(out, event.logprobs.empty() ? "" : logprob_list(event)), nullptr,
-            /*final=*/true};
+  switch (format.kind) {
+    case EngineRequest::Kind::kGenerate:
+      return generation_answer(std::move(out), event, format);
+    case EngineRequest::Kind::kScore:
+      return score_answer(std::move(out), event, format);
+    case EngineRequest::Kind::kEmbed:
+      break;
   }
-  out["bits_per_byte"] = event.bits_per_byte ? Json(*event.bits_per_byte) : Json();
-  out["nats"] = event.nats;
-  out["count"] = event.count;
-  out["n_tokens"] = event.prompt_tokens;
-  if (event.logits && format.vocab > 0) {
-    const auto rows = event.logits->size() / static_cast<size_t>(format.vocab);
-    out["logits"] = {{"shape", Json::array({rows, format.vocab})}, {"dtype", "float32"}};
-  }
-  return {splice(out, score_lists(event)), event.logits, /*final=*/true, event.output};
+  return embedding_answer(std::move(out), event);
 }
 
 Answer encode_status(std::string_view id, const Status& status) {

@@ -14,7 +14,7 @@
 namespace chimera {
 
 struct DoneFormat {
-  bool is_score = false;
+  EngineRequest::Kind kind = EngineRequest::Kind::kGenerate;
   bool stream = false;
   int64_t vocab = 0;
   std::optional<uint64_t> seed = std::nullopt;

@@ -136,21 +136,38 @@ TEST(ServerEvents, ScoreOfTokensHasNullBitsPerByte) {
   event.nats = 2.5;
   event.count = 2;
   event.logprobs = {-1.0f, -1.5f};
-  Json body = json_of(encode_done("r", event, {.is_score = true}).body);
+  Json body = json_of(encode_done("r", event, {.kind = EngineRequest::Kind::kScore}).body);
   EXPECT_TRUE(body["bits_per_byte"].is_null());
   EXPECT_EQ(body["logprobs"], Json::array({-1.0, -1.5}));
   EXPECT_EQ(body["count"], 2);
   EXPECT_FALSE(body.contains("tokens"));
   event.bits_per_byte = 1.5;
-  body = json_of(encode_done("r", event, {.is_score = true}).body);
+  body = json_of(encode_done("r", event, {.kind = EngineRequest::Kind::kScore}).body);
   EXPECT_EQ(body["bits_per_byte"], 1.5);
 }
 
 TEST(ServerEvents, NumbersThatJsonCannotHoldBecomeNull) {
   DoneEvent event = done_event();
   event.logprobs = {-INFINITY, NAN, -1.0f};
-  const Json body = json_of(encode_done("r", event, {.is_score = true}).body);
+  const Json body = json_of(encode_done("r", event, {.kind = EngineRequest::Kind::kScore}).body);
   EXPECT_EQ(body["logprobs"], Json::array({nullptr, nullptr, -1.0}));
+}
+
+TEST(ServerEvents, EmbeddingsReadBackAsTheSameFloats) {
+  DoneEvent event = done_event();
+  event.finish_reason = FinishReason::kEmbedded;
+  event.embedding = {0.1f, -1.0f / 3.0f, 1e-30f, 0.0f};
+  Json body = json_of(encode_done("r", event, {.kind = EngineRequest::Kind::kEmbed}).body);
+  EXPECT_EQ(body["finish_reason"], "embedded");
+  ASSERT_EQ(body["embedding"].size(), event.embedding.size());
+  for (size_t i = 0; i < event.embedding.size(); ++i) {
+    EXPECT_EQ(static_cast<float>(*body["embedding"].at(i).number()), event.embedding[i]);
+  }
+  event.finish_reason = FinishReason::kCancelled;
+  event.embedding.clear();
+  body = json_of(encode_done("r", event, {.kind = EngineRequest::Kind::kEmbed}).body);
+  EXPECT_EQ(body["embedding"], Json::array());
+  EXPECT_FALSE(body.contains("tokens"));
 }
 
 TEST(ServerEvents, RoutingReadsBackAsTheSameFloats) {

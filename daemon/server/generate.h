@@ -1,14 +1,31 @@
-// What `generate` and `chat` share. Private to the handlers of the serve endpoint.
+// What the calls that go to the engine share. Private to the handlers of the serve endpoint.
 //
 // Thread safety: on the IO thread or a worker, as the handlers of calls.h.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "daemon/server/calls.h"
 
 namespace chimera {
+
+/// Texts up to this size take less than a millisecond to encode, so a detour through a worker would
+/// cost more than it saves the other clients.
+inline constexpr size_t kInlineText = 8 * 1024;
+
+/// Runs `task` now or, for long texts, on the text worker.
+void run_by_size(CallContext& context, const std::shared_ptr<Live>& live, size_t bytes,
+                 std::function<void()> task);
+/// Bytes of a text; none of token ids.
+size_t text_size(const wire::Input& input);
+
+ModuleSelection selection_of(wire::ModuleFilter filter);
+std::optional<std::chrono::steady_clock::time_point> deadline_at(
+    std::chrono::steady_clock::time_point arrived, std::optional<int64_t> deadline_ms);
 
 Status no_tokenizer();
 Status draining();

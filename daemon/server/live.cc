@@ -239,7 +239,7 @@ std::optional<Answer> Live::next() {
   if (auto* interim = std::get_if<Interim>(&*event)) {
     return Answer{std::move(interim->body), nullptr, /*final=*/false};
   }
-  const DoneFormat format{.is_score = is_score,
+  const DoneFormat format{.kind = kind,
                           .stream = stream,
                           .vocab = vocab,
                           .seed = seed,

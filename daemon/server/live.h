@@ -90,10 +90,10 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   std::string request_text;  // as it came, of a call that asks for a receipt
 
   /// Set before the request is submitted.
-  bool stream = false;  // token events wanted
-  bool is_score = false;
-  int64_t vocab = 0;                           // columns of logits
-  std::optional<uint64_t> seed;                // reported in `done`
+  bool stream = false;                                        // token events wanted
+  EngineRequest::Kind kind = EngineRequest::Kind::kGenerate;  // of the answer
+  int64_t vocab = 0;                                          // columns of logits
+  std::optional<uint64_t> seed;                               // reported in `done`
   std::shared_ptr<const Tokenizer> tokenizer;  // of the texts of alternatives, when asked for
   std::optional<Receipt> receipt;              // asked for
   /// Called once with the answer, or null when there is none, whether or not its client is still

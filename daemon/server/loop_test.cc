@@ -368,7 +368,7 @@ TEST_F(Loop, ACancelBeforeTheWorkBeganIsNotLost) {
 
 TEST_F(Loop, BinaryFrameArrivesBitwise) {
   start([](const std::shared_ptr<Live>& live, const wire::Call&) {
-    live->is_score = true;
+    live->kind = EngineRequest::Kind::kScore;
     live->vocab = 3;
     DoneEvent done;
     done.logits = std::make_shared<std::vector<float>>(std::vector<float>{1, -2, 0.5f, 4, 5, 6});

@@ -4,7 +4,6 @@
 #include <random>
 
 #include "base/version.h"
-#include "daemon/engine/score_text.h"
 #include "daemon/server/calls.h"
 #include "daemon/server/events.h"
 #include "daemon/server/generate.h"
@@ -15,10 +14,6 @@
 
 namespace chimera {
 namespace {
-
-// Texts up to this size take less than a millisecond to encode, so a detour through a worker would
-// cost more than it saves the other clients.
-constexpr size_t kInlineText = 8 * 1024;
 
 uint64_t random_seed() {
   // 53 bits, so that every JSON reader gives the same number back.
@@ -39,31 +34,6 @@ Status check_ids(const std::vector<int32_t>& ids, int64_t count) {
   return {};
 }
 
-/// Runs `task` now or, for long texts, on the text worker.
-void run(CallContext& context, const std::shared_ptr<Live>& live, size_t bytes,
-         std::function<void()> task) {
-  if (bytes <= kInlineText) return task();
-  context.texts.post(live, std::move(task));
-}
-
-size_t text_size(const wire::Input& input) {
-  const auto* text = std::get_if<std::string>(&input);
-  return text == nullptr ? 0 : text->size();
-}
-
-ModuleSelection selection(wire::ModuleFilter filter) {
-  ModuleSelection out{std::move(filter.only), std::move(filter.exclude), {}};
-  for (const auto& [name, bias] : filter.bias) out.bias[name] = static_cast<float>(bias);
-  out.adapters = std::move(filter.adapters);
-  return out;
-}
-
-std::optional<std::chrono::steady_clock::time_point> deadline(
-    std::chrono::steady_clock::time_point arrived, std::optional<int64_t> deadline_ms) {
-  if (!deadline_ms) return std::nullopt;
-  return arrived + std::chrono::milliseconds(*deadline_ms);
-}
-
 /// Prompt tokens: text with what the tokenizer's post-processor adds, ids as they are.
 Result<std::vector<int32_t>> prompt_tokens(const CallContext& context, wire::Input input) {
   if (auto* tokens = std::get_if<std::vector<int32_t>>(&input)) return std::move(*tokens);
@@ -78,22 +48,6 @@ Result<std::vector<int32_t>> prompt_tokens(const CallContext& context, wire::Inp
   return tokens;
 }
 
-/// Tokens and scored bytes of a score.
-Status score_input(const CallContext& context, wire::Input input, EngineRequest& request) {
-  if (auto* tokens = std::get_if<std::vector<int32_t>>(&input)) {
-    request.tokens = std::move(*tokens);
-    return {};
-  }
-  const Tokenizer* tokenizer = context.options.model.tokenizer.get();
-  if (tokenizer == nullptr) return no_tokenizer();
-  auto scored =
-      score_text(*tokenizer, context.score_prefix, std::get<std::string>(input), "score.text");
-  if (!scored.ok()) return scored.status();
-  request.text_bytes = scored->bytes;
-  request.tokens = std::move(scored->tokens);
-  return {};
-}
-
 void start_generate(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
                     wire::Input prompt, const std::optional<wire::Constraint>& constraint) {
   if (Status status = constrain(context, constraint, request); !status.ok()) {
@@ -105,13 +59,6 @@ void start_generate(CallContext& context, const std::shared_ptr<Live>& live, Eng
   submit(context, live, std::move(request));
 }
 
-void start_score(CallContext& context, const std::shared_ptr<Live>& live, EngineRequest request,
-                 wire::Input input) {
-  Status status = score_input(context, std::move(input), request);
-  if (!status.ok()) return live->on_error(std::move(status));
-  submit(context, live, std::move(request));
-}
-
 /// Most tokens of one sequence: the deployment's limit, within the model's.
 int64_t context_tokens(const ServerOptions& options) {
   const int64_t limit = options.config->serve.max_context;
@@ -120,6 +67,30 @@ int64_t context_tokens(const ServerOptions& options) {
 }
 
 }  // namespace
+
+void run_by_size(CallContext& context, const std::shared_ptr<Live>& live, size_t bytes,
+                 std::function<void()> task) {
+  if (bytes <= kInlineText) return task();
+  context.texts.post(live, std::move(task));
+}
+
+size_t text_size(const wire::Input& input) {
+  const auto* text = std::get_if<std::string>(&input);
+  return text == nullptr ? 0 : text->size();
+}
+
+ModuleSelection selection_of(wire::ModuleFilter filter) {
+  ModuleSelection out{std::move(filter.only), std::move(filter.exclude), {}};
+  for (const auto& [name, bias] : filter.bias) out.bias[name] = static_cast<float>(bias);
+  out.adapters = std::move(filter.adapters);
+  return out;
+}
+
+std::optional<std::chrono::steady_clock::time_point> deadline_at(
+    std::chrono::steady_clock::time_point arrived, std::optional<int64_t> deadline_ms) {
+  if (!deadline_ms) return std::nullopt;
+  return arrived + std::chrono::milliseconds(*deadline_ms);
+}
 
 Status no_tokenizer() {
   return Status(Code::kUnimplemented, "text: the checkpoint has no tokenizer.json",
@@ -184,7 +155,7 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
   EngineRequest request;
   request.kind = EngineRequest::Kind::kGenerate;
   request.arrived = std::chrono::steady_clock::now();
-  request.deadline = deadline(request.arrived, call.deadline_ms);
+  request.deadline = deadline_at(request.arrived, call.deadline_ms);
   request.max_tokens = call.max_tokens;
   request.sampling = {.temperature = call.temperature,
                       .top_p = call.top_p,
@@ -201,7 +172,7 @@ EngineRequest generate_request(const CallContext& context, Live& live, wire::Gen
   request.want_logprobs = call.logprobs || call.top_logprobs > 0;
   request.top_logprobs = call.top_logprobs;
   request.want_shares = call.shares;
-  request.modules = selection(std::move(call.modules));
+  request.modules = selection_of(std::move(call.modules));
   // A REQ socket can take one answer only.
   live.stream = call.stream && !live.peer().delimiter;
   live.seed = request.sampling.seed;
@@ -216,30 +187,11 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Generate cal
   // read once more.
   const bool long_work = call.constraint || call.receipt;
   const size_t bytes = long_work ? kInlineText + 1 : text_size(call.prompt);
-  run(context, live, bytes,
-      [&context, live, request = std::move(request), prompt = std::move(call.prompt),
-       constraint = std::move(call.constraint)]() mutable {
-        start_generate(context, live, std::move(request), std::move(prompt), constraint);
-      });
-}
-
-void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) {
-  if (context.draining) return live->on_error(draining());
-  EngineRequest request;
-  request.kind = EngineRequest::Kind::kScore;
-  request.arrived = std::chrono::steady_clock::now();
-  request.deadline = deadline(request.arrived, call.deadline_ms);
-  request.want_logprobs = true;
-  request.want_logits = call.logits;
-  request.want_routing = call.routing;
-  request.modules = selection(std::move(call.modules));
-  live->is_score = true;
-  live->vocab = context.options.model_config().vocab_size;
-  const size_t bytes = call.receipt ? kInlineText + 1 : text_size(call.input);
-  run(context, live, bytes,
-      [&context, live, request = std::move(request), input = std::move(call.input)]() mutable {
-        start_score(context, live, std::move(request), std::move(input));
-      });
+  run_by_size(context, live, bytes,
+              [&context, live, request = std::move(request), prompt = std::move(call.prompt),
+               constraint = std::move(call.constraint)]() mutable {
+                start_generate(context, live, std::move(request), std::move(prompt), constraint);
+              });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize call) {
@@ -247,7 +199,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Tokenize cal
   const auto tokenizer = context.options.model.tokenizer;
   if (!tokenizer) return live->on_error(no_tokenizer());
   const size_t bytes = call.text.size();
-  run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
+  run_by_size(context, live, bytes, [live, tokenizer, call = std::move(call)] {
     const auto tokens = tokenizer->encode(
         call.text, {.add_special_tokens = call.add_special, .match_special = call.match_special});
     if (!tokens.ok()) return live->on_error(tokens.status());
@@ -263,7 +215,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Detokenize c
     return live->on_error(status);
   }
   const size_t bytes = call.tokens.size() * sizeof(int32_t);
-  run(context, live, bytes, [live, tokenizer, call = std::move(call)] {
+  run_by_size(context, live, bytes, [live, tokenizer, call = std::move(call)] {
     const auto text = tokenizer->decode(call.tokens, call.skip_special);
     if (!text.ok()) return live->on_error(text.status());
     live->answer(encode_reply(live->id(), {{"text", text.value()}}));

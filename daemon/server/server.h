@@ -1,8 +1,8 @@
 // The ZeroMQ front of the daemon: two ROUTER sockets speaking chimera/1 (clients/PROTOCOL.md).
 //
-// One IO thread owns both sockets. It decodes requests, hands generate and score to the engine,
-// and sends the events that the engine left in bounded queues. Control calls and long texts go to
-// worker threads, so neither a load nor a 4 MiB prompt holds up a stream.
+// One IO thread owns both sockets. It decodes requests, hands generate, score and embed to the
+// engine, and sends the events that the engine left in bounded queues. Control calls and long texts
+// go to worker threads, so neither a load nor a 4 MiB prompt holds up a stream.
 //
 // Invariants: (1) every request that was read is answered by exactly one `done` or `error`, unless
 // its client is gone; (2) nothing here blocks the engine: a client that reads too slowly loses its
@@ -61,7 +61,8 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  /// From now on generate, chat and score answer `unavailable`; live ones go on. Returns at once.
+  /// From now on generate, chat, score and embed answer `unavailable`; live ones go on. Returns at
+  /// once.
   void drain();
 
  private:

@@ -59,6 +59,35 @@ test("texts", async () => {
   assert.ok(answer.choices[0].logprobs.token_logprobs.every((x) => x <= 0));
 });
 
+test("embeddings", async () => {
+  const asked = { model: "demo", input: "Hello" };
+  // Without a format the client asks for base64 and reads it.
+  const packed = await client.embeddings.create(asked);
+  const plain = await client.embeddings.create({ ...asked, encoding_format: "float" });
+  const single = (answer) => answer.data.map((item) => item.embedding.map(Math.fround));
+  assert.deepEqual(single(packed), single(plain));
+  assert.ok(Math.abs(Math.hypot(...plain.data[0].embedding) - 1) < 1e-6);
+  assert.ok(plain.usage.prompt_tokens > 0);
+  assert.equal(plain.usage.total_tokens, plain.usage.prompt_tokens);
+  // More inputs than the daemon has places and room in its queue.
+  const texts = [...Array(40).keys()].map((i) => (i % 7 === 0 ? "Hello" : "Hello " + i));
+  const many = await client.embeddings.create({ ...asked, input: texts });
+  assert.deepEqual(many.data.map((d) => d.index), [...Array(40).keys()]);
+  for (const [i, item] of many.data.entries()) {
+    (i % 7 === 0 ? assert.deepEqual : assert.notDeepEqual)(item.embedding, packed.data[0].embedding);
+  }
+  const ids = await client.embeddings.create({ ...asked, input: [[1, 2, 3], [4]] });
+  assert.deepEqual(ids.data[0].embedding, (await client.embeddings.create({ ...asked, input: [1, 2, 3] })).data[0].embedding);
+  for (const [more, param] of [[{ dimensions: 8 }, "dimensions"], [{ encoding_format: "int8" }, "encoding_format"],
+    [{ input: [] }, "input"], [{ input: ["a", ""] }, "input[1]"], [{ input: [[1], [1000000]] }, "input"]]) {
+    await assert.rejects(client.embeddings.create({ ...asked, ...more }), (error) => {
+      assert.ok(error instanceof OpenAI.BadRequestError);
+      assert.equal(error.param, param);
+      return true;
+    });
+  }
+});
+
 test("responses: a stream adds up to the whole", async () => {
   const asked = { model: "demo", input: "Hello", temperature: 0, max_output_tokens: 8 };
   const whole = await client.responses.create(asked);

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { ChatOpenAI } from "@langchain/openai";
-import { generateText, streamText } from "ai";
+import { ChatOpenAI, OpenAIEmbeddings } from "@langchain/openai";
+import { embedMany, generateText, streamText } from "ai";
 
 const base = process.env.BASE + "/v1", key = process.env.KEY;
 
@@ -27,4 +27,17 @@ test("@langchain/openai", async () => {
   for await (const piece of await model.stream("Hello")) text += piece.content;
   assert.equal(text, whole.content);
   assert.ok(whole.usage_metadata.output_tokens > 0);
+});
+
+test("embeddings of both", async () => {
+  const texts = ["Hello", "Good evening", "Hello"];
+  const provider = createOpenAICompatible({ name: "chimera", baseURL: base, apiKey: key });
+  const { embeddings } = await embedMany({ model: provider.textEmbeddingModel("demo"), values: texts, maxRetries: 0 });
+  const chain = new OpenAIEmbeddings({ model: "demo", apiKey: key, maxRetries: 0, configuration: { baseURL: base } });
+  // The one asks for base64 of float32, the other for digits that give the same float32.
+  const single = (vectors) => vectors.map((vector) => vector.map(Math.fround));
+  assert.deepEqual(single(await chain.embedDocuments(texts)), single(embeddings));
+  assert.deepEqual(single([await chain.embedQuery("Hello")]), single([embeddings[2]]));
+  assert.deepEqual(embeddings[0], embeddings[2]);
+  assert.notDeepEqual(embeddings[0], embeddings[1]);
 });

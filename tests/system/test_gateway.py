@@ -1,4 +1,5 @@
 """chimera-gateway: the API of OpenAI and the native one, over HTTP, against a real daemon."""
+import base64
 import hashlib
 import http.client
 import json
@@ -8,6 +9,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -174,6 +176,59 @@ class DemoTest(unittest.TestCase):
         varied = self.complete(max_tokens=8, logit_bias={best["token"]: 2}, frequency_penalty=2,
                                presence_penalty=2).json["choices"][0]["text"]
         self.assertNotEqual(varied, again)
+
+    def test_embeddings(self) -> None:
+        def embed(**body: Any) -> Answer:
+            return self.gateway.post("/v1/embeddings", {"model": "demo", "input": "The court", **body})
+
+        whole = self.client.embed("The court")
+        answer = embed()
+        self.assertEqual(answer.status, 200, answer.body)
+        body, count = answer.json, whole.done["usage"]["prompt_tokens"]
+        self.assertEqual(body["object"], "list")
+        self.assertEqual(body["data"], [{"object": "embedding", "index": 0, "embedding": whole.embedding}])
+        self.assertEqual(body["usage"], {"prompt_tokens": count, "total_tokens": count})
+        self.assertEqual(body["chimera"]["modules"], {n: m["share"] for n, m in whole.provenance["modules"].items()})
+        self.assertIn("legal=0.", answer.headers["chimera-modules"])
+        packed = base64.b64decode(embed(encoding_format="base64").json["data"][0]["embedding"])
+        self.assertEqual(packed, struct.pack(f"<{len(whole.embedding)}f", *whole.embedding))
+
+        def vectors(**more: Any) -> list[list[float]]:
+            return [item["embedding"] for item in embed(**more).json["data"]]
+
+        own = {"pooling": "last", "normalize": False, "modules": {"only": ["bio"]}}
+        self.assertEqual(vectors(chimera=own), [self.client.embed("The court", **own).embedding])
+        self.assertEqual(vectors(model="demo:base"), [self.client.embed("The court", modules={"only": []}).embedding])
+        # Of an alias its modules; its defaults are of texts.
+        alias = {"only": ["legal"], "bias": {"legal": 0.5}}
+        self.assertEqual(vectors(model="lawyer"), [self.client.embed("The court", modules=alias).embedding])
+        texts = [f"Clause {i}" for i in range(30)]
+        self.assertEqual(vectors(input=texts), [self.client.embed(text).embedding for text in texts])
+        self.assertEqual(vectors(input=[[1, 2], [3]]), [self.client.embed(tokens=t).embedding for t in ([1, 2], [3])])
+        for more, status, said in (
+                ({"dimensions": 8}, 400, "dimensions"), ({"input": None}, 400, "input"), ({"input": ""}, 400, "input: empty"),
+                ({"input": ["a", ""]}, 400, "input[1]: empty"), ({"input": [[1], [99_999]]}, 400, "input[1]: tokens[0] is 99999"),
+                ({"input": ["a"] * 2049}, 400, "at most 2048"), ({"input": [1, "a"]}, 400, "input"), ({"input": {}}, 400, "input"),
+                ({"encoding_format": "hex"}, 400, "encoding_format"), ({"stream": True}, 400, "stream"),
+                ({"chimera": {"pooling": "cls"}}, 400, "chimera.pooling"), ({"chimera": {"shares": True}}, 400, "chimera.shares"),
+                ({"model": "gpt-4"}, 404, "model"), ({"chimera": {"modules": {"only": ["nobody"]}}}, 404, "nobody"),
+                ({"input": "law " * 600}, 400, "expected at most 512"), ({"input": [[1] * 400] * 9, "chimera": {"deadline_ms": 1}}, 408, "")):
+            with self.subTest(more=str(more)[:60]):
+                wrong = embed(**more)
+                self.assertEqual(wrong.status, status, wrong.body)
+                self.assertIn(said, wrong.json["error"]["message"])
+        self.assertEqual(embed(user="me").status, 200)
+        # What keys may: their modules alone, here and by the native call.
+        mine = self.gateway.post("/v1/embeddings", {"model": "demo", "input": "a"}, key="b" * 20)
+        self.assertEqual(set(mine.json["chimera"]["modules"]), {"bio"})
+        for path, ask in (("/v1/embeddings", {"model": "demo:legal", "input": "a"}), ("/chimera/v1/embed", {"text": "a"}),
+                          ("/chimera/v1/embed", {"text": "a", "modules": {"only": ["legal"]}})):
+            self.assertEqual(self.gateway.post(path, ask, key="b" * 20).status, 403, ask)
+        self.assertEqual(self.gateway.post("/v1/embeddings", {"model": "demo", "input": "a"}, key="o" * 20).status, 403)
+        native = self.gateway.post("/chimera/v1/embed", {"text": "a", "modules": {"only": ["bio"]}}, key="b" * 20)
+        self.assertEqual(native.json["embedding"], self.client.embed("a", modules={"only": ["bio"]}).embedding)
+        self.assertIn('gen_ai_server_request_duration_seconds_count{gen_ai_operation_name="embeddings"',
+                      self.gateway.get("/metrics").body.decode())
 
     def test_stop(self) -> None:
         text = self.complete(max_tokens=30).json["choices"][0]["text"]

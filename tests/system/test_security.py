@@ -230,7 +230,7 @@ class Users(Secured):
 
 CALLS = {  # a request for each call that would do something, or be refused for another reason
     "generate": {"tokens": [1], "max_tokens": 1}, "chat": {"messages": [{"role": "user", "content": "a"}]},
-    "score": {"tokens": [1, 2]}, "tokenize": {"text": "a"}, "detokenize": {"tokens": [1]},
+    "score": {"tokens": [1, 2]}, "embed": {"tokens": [1, 2]}, "tokenize": {"text": "a"}, "detokenize": {"tokens": [1]},
     "cancel": {"target": "x"}, "load": {"path": "/nowhere"}, "unload": {"name": "x"},
     "revoke": {"name": "x"}, "plan": {"composition": {}}, "apply": {"composition": {}},
     "bias": {"name": "x", "value": 1}, "blend": {"name": "x", "lambda": {"y": 1}}, "enable": {"name": "x"}, "disable": {"name": "x"},
@@ -349,6 +349,7 @@ class Entitlements(Secured):
             try:
                 score = client.score(tokens=PROMPT, logits=True, routing=True, **options)
                 out.append((flat(score.logits), score.routing, score.provenance))
+                out.append(client.embed(tokens=PROMPT, **options).embedding)
                 done = client.complete(tokens=PROMPT, max_tokens=8, temperature=0, **options)
                 out.append((done["tokens"], done["provenance"]))
             except chimera_client.ChimeraError as problem:

@@ -62,6 +62,7 @@ class Usage(Secured):
                 for options in ({}, {"modules": {"exclude": ["a"]}}, {"modules": {"only": []}}):
                     self.bill.add(name, client.complete(tokens=PROMPT, max_tokens=5, **options))
                     self.bill.add(name, client.score(tokens=PROMPT, **options).done)
+                    self.bill.add(name, client.embed(tokens=PROMPT, **options).done)
                 stream = client.generate(tokens=PROMPT, max_tokens=7)
                 stream.text()
                 self.bill.add(name, stream.done)
@@ -148,7 +149,7 @@ class Usage(Secured):
             by_module = run(*cli, "usage").stdout.splitlines()
             self.assertEqual([line.split()[0] for line in by_module], ["module", "a", "b", "backbone", "c"])
             by_client = run(*cli, "usage", "--by", "client").stdout.splitlines()
-            self.assertEqual([line.split()[:2] for line in by_client[1:]], [["alice", "7"], ["bob", "7"]])
+            self.assertEqual([line.split()[:2] for line in by_client[1:]], [["alice", "10"], ["bob", "10"]])
             lines = run(*cli[:1], "--json", *cli[1:], "usage").stdout.splitlines()
             self.check([json.loads(line) for line in lines])
 
@@ -166,7 +167,7 @@ class Limits(Secured):
                 done = alice.complete(tokens=PROMPT, max_tokens=asked, ignore_eos=True)
                 self.assertEqual((len(done["tokens"]), done["finish_reason"]), (got, "length"))
             self.assertEqual(len(alice.complete(tokens=[5], max_tokens=100, ignore_eos=True)["tokens"]), 3)
-            for call in (alice.complete, alice.score):
+            for call in (alice.complete, alice.score, alice.embed):
                 with self.assertRaises(chimera_client.InvalidArgument) as caught:
                     call(tokens=PROMPT * 2)
                 self.assertIn("limits.max_context of client alice", str(caught.exception))

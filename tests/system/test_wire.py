@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import zmq
 
-from harness import GOLDEN, SLOW, SOURCE, Daemon, chimera_client, flat
+from harness import GOLDEN, SLOW, SOURCE, Daemon, chimera_client, flat, read_safetensors
 
 LONG_RUN = {"max_tokens": 100_000, "temperature": 0, "ignore_eos": True}
 
@@ -73,6 +74,32 @@ class WireTest(unittest.TestCase):
         self.assertLess(max(map(twelve.count, twelve)), 12)
         with self.assertRaisesRegex(chimera_client.ChimeraError, "logit_bias.99999"):
             self.client.complete(**ask, logit_bias={"99999": 1})
+
+    def test_embeddings(self) -> None:
+        """Head times vector is the mean of the reference's logits, or the last of them: the head is linear."""
+        golden = read_safetensors(GOLDEN / "flex_olmo_f32" / "golden.safetensors")
+        head = read_safetensors(GOLDEN / "flex_olmo_f32" / "model.safetensors")["lm_head.weight"]
+        ids, logits = golden["prompt.2.input_ids"], golden["prompt.2.logits"]
+        vocab, width = len(logits) // len(ids), self.client.info()["hidden_size"]
+        rows = [logits[at:at + vocab] for at in range(0, len(logits), vocab)]
+        for pooling, expected in (("last", rows[-1]), (None, [sum(column) / len(rows) for column in zip(*rows)])):
+            found = self.client.embed(tokens=ids, pooling=pooling, normalize=False)
+            self.assertEqual((len(found.embedding), found.finish_reason), (width, "embedded"))
+            self.assertEqual(found.done["usage"], {"prompt_tokens": len(ids), "completion_tokens": 0, "cached_tokens": 0})
+            for v in range(vocab):
+                product = sum(map(operator.mul, head[v * width:(v + 1) * width], found.embedding))
+                self.assertAlmostEqual(product, expected[v], delta=1e-3)
+            unit = self.client.embed(tokens=ids, pooling=pooling).embedding
+            self.assertAlmostEqual(math.hypot(*unit), 1.0, delta=1e-6)
+            length = math.hypot(*found.embedding)
+            for a, b in zip(unit, found.embedding, strict=True):
+                self.assertAlmostEqual(a, b / length, delta=1e-6)
+        for wrong, said in (({"tokens": [99_999]}, r"tokens\[0\] is 99999"), ({"tokens": [1] * 50_001}, "expected at most 50000"), ({}, "exactly one"),
+                            ({"tokens": [1], "pooling": "cls"}, "embed.pooling")):
+            with self.assertRaisesRegex(chimera_client.InvalidArgument, said):
+                self.client.embed(**wrong)
+        ended = self.client.embed(tokens=[1] * 40_000, deadline_ms=1)
+        self.assertEqual((ended.finish_reason, ended.embedding), ("deadline", []))
 
     def test_events_of_a_stream(self) -> None:
         generation = self.client.generate(tokens=[1, 2, 3], max_tokens=5, temperature=0, ignore_eos=True,
@@ -239,6 +266,18 @@ class TextTest(unittest.TestCase):
             by_tokens = self.client.score(tokens=[info["score_prefix_token"], *tokens])
             self.assertAlmostEqual(by_tokens.nats, score.nats, delta=1e-4)
             self.assertAlmostEqual(score.bits_per_byte, score.nats / math.log(2) / 19, places=6)
+
+    def test_embedding_of_text_is_that_of_its_tokens(self) -> None:
+        text = "The court held that"
+        tokens = self.client.tokenize(text, add_special=True)
+        found = self.client.embed(text)
+        self.assertEqual(found.embedding, self.client.embed(tokens=tokens).embedding)
+        with self.assertRaisesRegex(chimera_client.InvalidArgument, "embed.text: empty"):
+            self.client.embed("")
+        shown = json.loads(self.daemon.cli("--json", "embed", text).stdout)
+        self.assertEqual(shown["embedding"], found.embedding)
+        table = self.daemon.cli("embed", text, text, "A cell divides").stdout.splitlines()
+        self.assertEqual([line.split()[-3] for line in table[1:3]], ["1.000", "1.000"])
 
     def test_command_line_score_of_a_long_text(self) -> None:
         """Longer than the context: cut into windows, each of which the daemon scores."""

@@ -61,6 +61,14 @@ void narrow(wire::ModuleFilter& filter, const wire::ModuleFilter& other) {
   for (const auto& [name, bias] : other.bias) filter.bias[name] = bias;
 }
 
+wire::ModuleFilter* modules_of(wire::Call& call) {
+  if (auto* generate = std::get_if<wire::Generate>(&call)) return &generate->modules;
+  if (auto* chat = std::get_if<wire::Chat>(&call)) return &chat->options.modules;
+  if (auto* score = std::get_if<wire::Score>(&call)) return &score->modules;
+  auto* embed = std::get_if<wire::Embed>(&call);
+  return embed == nullptr ? nullptr : &embed->modules;
+}
+
 std::optional<ApiError> check_allowed(const wire::ModuleFilter& filter,
                                       const std::vector<std::string>& allowed) {
   const auto refuse = [](const std::string& name) {

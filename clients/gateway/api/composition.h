@@ -38,6 +38,9 @@ std::variant<Alias, ApiError> find_composition(const ModelNames& names, std::str
 /// What both offer: narrows `filter` by `other`, whose biases win.
 void narrow(wire::ModuleFilter& filter, const wire::ModuleFilter& other);
 
+/// Of a call of the engine; null of one that uses no modules.
+wire::ModuleFilter* modules_of(wire::Call& call);
+
 /// 403 when `filter` names a module that is not among `allowed`.
 std::optional<ApiError> check_allowed(const wire::ModuleFilter& filter,
                                       const std::vector<std::string>& allowed);

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 
 #include "base/json/reader.h"
 #include "base/json/writer.h"
@@ -12,15 +14,18 @@ namespace {
 
 constexpr JsonLimits kBodyLimits{.max_depth = 32, .max_values = 1'052'672};  // as on the wire
 
-/// {"modules", "deadline_ms", "shares"}: what only Chimera has.
-void take_own(Members& body, Json& fields) {
+// What only Chimera has.
+constexpr std::array kOwnOfTexts = {"modules", "deadline_ms", "shares"};
+constexpr std::array kOwnOfEmbeddings = {"modules", "deadline_ms", "pooling", "normalize"};
+
+void take_own(Members& body, std::span<const char* const> names, Json& fields) {
   const Json* own = body.take("chimera");
   if (own == nullptr) return;
   if (!own->is_object()) return body.bad("chimera", *own, "an object");
   Members inner(*own, "chimera.");
-  if (const Json* modules = inner.take("modules")) fields["modules"] = *modules;
-  if (const Json* deadline = inner.take("deadline_ms")) fields["deadline_ms"] = *deadline;
-  if (const Json* shares = inner.take("shares")) fields["shares"] = *shares;
+  for (const char* name : names) {
+    if (const Json* value = inner.take(name)) fields[name] = *value;
+  }
   if (auto problem = inner.finish()) body.fail(std::move(*problem));
 }
 
@@ -33,7 +38,8 @@ std::variant<Json, ApiError> parse_body(const std::string& body) {
   return std::move(*read);
 }
 
-void WireCall::composition(Members& body, const Request& request, const ModelNames& names) {
+void WireCall::composition(Members& body, const Request& request, const ModelNames& names,
+                           Purpose purpose) {
   const auto model = body.text("model");
   if (!body.ok()) return;
   if (!model) {
@@ -47,8 +53,12 @@ void WireCall::composition(Members& body, const Request& request, const ModelNam
   auto modules = modules_of_headers(request);
   if (auto* error = std::get_if<ApiError>(&modules)) return body.fail(std::move(*error));
   of_headers_ = std::get<wire::ModuleFilter>(std::move(modules));
+  if (purpose == Purpose::kEmbedding) {
+    for (const char* name : {"pooling", "normalize"}) rename(name, std::string("chimera.") + name);
+    return take_own(body, kOwnOfEmbeddings, fields_);
+  }
   fields_ = alias_.defaults;
-  take_own(body, fields_);
+  take_own(body, kOwnOfTexts, fields_);
 }
 
 void WireCall::take(Members& body, std::string_view name) {
@@ -62,10 +72,10 @@ std::variant<wire::Call, ApiError> WireCall::read(std::string_view call) {
   auto decoded = wire::decode_request(write_json(fields_), wire::Endpoint::kServe, &id);
   if (const auto* error = std::get_if<wire::Error>(&decoded)) return renamed(*error, call);
   wire::Call out = std::move(std::get<wire::Request>(decoded).call);
-  auto* chat = std::get_if<wire::Chat>(&out);
-  auto& options = chat != nullptr ? chat->options : std::get<wire::Generate>(out);
-  narrow(options.modules, alias_.modules);
-  narrow(options.modules, of_headers_);
+  if (wire::ModuleFilter* modules = modules_of(out)) {
+    narrow(*modules, alias_.modules);
+    narrow(*modules, of_headers_);
+  }
   return out;
 }
 

@@ -3,6 +3,7 @@
 // Thread safety: none; by the thread that reads.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -20,8 +21,12 @@ std::variant<Json, ApiError> parse_body(const std::string& body);
 
 class WireCall {
  public:
-  /// Takes `model` and `chimera` from the body, and the headers of the request.
-  void composition(Members& body, const Request& request, const ModelNames& names);
+  enum class Purpose : uint8_t { kText, kEmbedding };
+
+  /// Takes `model` and `chimera` from the body, and the headers of the request. An alias' defaults
+  /// are for texts, and so are some members of `chimera`.
+  void composition(Members& body, const Request& request, const ModelNames& names,
+                   Purpose purpose = Purpose::kText);
   const std::string& model() const { return model_; }
   const std::string& system() const { return alias_.system; }
 

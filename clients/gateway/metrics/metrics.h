@@ -30,8 +30,9 @@ class Metrics {
   void http(std::string_view method, std::string_view route, unsigned status, double seconds);
   void connections(size_t open);
 
-  /// Counts one run. `operation`: "chat" or "text_completion"; `model` and `principal` are names of
-  /// the configuration, never what a client made up. The watch may outlive this object.
+  /// Counts one run. `operation`: "chat", "text_completion" or "embeddings"; `model` and
+  /// `principal` are names of the configuration, never what a client made up. The watch may outlive
+  /// this object.
   std::unique_ptr<RunWatch> watch(std::string operation, std::string model, std::string principal);
 
   std::string text(const DaemonState& daemon) const;

@@ -33,6 +33,7 @@ constexpr std::array kOffers = {
     Offer{"disable", "POST", Right::kChange},    Offer{"routing", "POST", Right::kChange},
     Offer{"blend", "POST", Right::kChange},      Offer{"score", "POST", Right::kGenerate},
     Offer{"tokenize", "POST", Right::kGenerate}, Offer{"detokenize", "POST", Right::kGenerate},
+    Offer{"embed", "POST", Right::kGenerate},
 };
 
 std::string_view call_of(std::string_view path) {

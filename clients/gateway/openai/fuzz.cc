@@ -3,29 +3,34 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <variant>
 
 #include "clients/gateway/openai/completion.h"
+#include "clients/gateway/openai/embedding.h"
 
 namespace {
 
 using namespace chimera;
 using namespace chimera::gateway;
 
-void check(openai::Api api, std::string body) {
-  ModelNames names;
-  names.aliases["plain"].system = "Be brief.";
-  names.aliases["plain"].defaults["top_k"] = 5;
-  Request request;
-  request.body = std::move(body);
-  auto read = openai::read_completion(api, request, names);
+ModelNames names() {
+  ModelNames out;
+  out.aliases["plain"].system = "Be brief.";
+  out.aliases["plain"].defaults["top_k"] = 5;
+  return out;
+}
+
+/// `read`: a translated request or an error.
+template <class Translated>
+void check(const std::variant<Translated, ApiError>& read, size_t most) {
   if (const auto* error = std::get_if<ApiError>(&read)) {
     if (error->status < 400 || error->status > 499 || error->message.empty()) std::abort();
     if (error_body(ErrorShape::kOpenAi, *error).empty()) std::abort();
     return;
   }
-  auto& completion = std::get<openai::Completion>(read);
-  if (completion.calls.empty() || completion.calls.size() > 128) std::abort();
-  for (const wire::Call& call : completion.calls) {
+  const auto& calls = std::get<Translated>(read).calls;
+  if (calls.empty() || calls.size() > most) std::abort();
+  for (const wire::Call& call : calls) {
     const std::string text = wire::encode_request({"id", call});
     if (text.size() > wire::kMaxMessageBytes) continue;
     std::string id;
@@ -38,7 +43,13 @@ void check(openai::Api api, std::string body) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  const std::string body(reinterpret_cast<const char*>(data) + 1, size - 1);
-  check(data[0] % 2 == 0 ? openai::Api::kChat : openai::Api::kText, body);
+  Request request;
+  request.body.assign(reinterpret_cast<const char*>(data) + 1, size - 1);
+  if (data[0] == '2') {
+    check(openai::read_embedding_request(request, names()), 2048);
+  } else {
+    const auto api = data[0] % 2 == 0 ? openai::Api::kChat : openai::Api::kText;
+    check(openai::read_completion(api, request, names()), 128);
+  }
   return 0;
 }

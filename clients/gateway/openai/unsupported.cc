@@ -78,6 +78,10 @@ constexpr std::array kTextOnly = {
     Field{"best_of", one},
 };
 
+constexpr std::array kEmbeddings = {
+    Field{"dimensions", never, "vectors are as wide as the model"},
+};
+
 void refuse(Members& members, std::span<const Field> fields) {
   for (const Field& field : fields) {
     const Json* value = members.take(field.name);
@@ -102,6 +106,11 @@ void refuse_unsupported(Members& members, Api api) {
 void refuse_unsupported_of_responses(Members& members) {
   refuse(members, kBoth);
   refuse(members, kResponses);
+}
+
+void refuse_unsupported_of_embeddings(Members& members) {
+  refuse(members, kBoth);
+  refuse(members, kEmbeddings);
 }
 
 }  // namespace chimera::gateway::openai

@@ -11,7 +11,8 @@ namespace chimera::gateway::openai {
 
 /// Takes them from `members`, and notes the first that asks for something.
 void refuse_unsupported(Members& members, Api api);
-/// The same of /v1/responses.
+/// The same of /v1/responses and /v1/embeddings.
 void refuse_unsupported_of_responses(Members& members);
+void refuse_unsupported_of_embeddings(Members& members);
 
 }  // namespace chimera::gateway::openai

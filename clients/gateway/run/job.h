@@ -41,8 +41,11 @@ class Answerer {
 };
 
 struct Job {
-  std::vector<wire::Call> calls{};  // generate or chat, one for each choice
-  std::string model{};              // as it was asked for
+  /// One for each choice: generate or chat, or embed.
+  std::vector<wire::Call> calls{};
+  size_t at_once = 0;         // of them in progress; 0: all
+  std::string choice_name{};  // "input": what is wrong with one is told of "input[2]"; "": of none
+  std::string model{};        // as it was asked for
   bool stream = false;
   bool after_tool = false;  // of a chat: it ends with a tool's result
   CallRules rules{};        // of a chat
@@ -54,7 +57,7 @@ struct Job {
   std::function<void(Job&, Ready)> prepare{};
 };
 
-/// The options of a call of a Job.
+/// The options of a call of a Job for text.
 wire::Generate& options_of(wire::Call& call);
 
 }  // namespace chimera::gateway

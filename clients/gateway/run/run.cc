@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 
 #include "clients/gateway/api/composition.h"
 
@@ -25,6 +26,14 @@ std::optional<ApiError> failure_of(const std::string& finish_reason) {
   return std::nullopt;
 }
 
+/// What is wrong with one of several inputs, told of that one.
+ApiError told_of_choice(ApiError error, const std::string& name, size_t choice) {
+  if (name.empty() || error.code != "invalid_argument") return error;
+  error.message = name + "[" + std::to_string(choice) + "]: " + error.message;
+  error.param = name;
+  return error;
+}
+
 bool contains(const std::vector<std::string>& list, const std::string& name) {
   return std::find(list.begin(), list.end(), name) != list.end();
 }
@@ -45,7 +54,7 @@ class Run : public std::enable_shared_from_this<Run> {
     });
     for (wire::Call& call : job_.calls) {
       if (!caller_.modules) break;
-      if (auto error = check_allowed(options_of(call).modules, *caller_.modules)) {
+      if (auto error = check_allowed(*modules_of(call), *caller_.modules)) {
         return fail(std::move(*error));
       }
     }
@@ -64,9 +73,8 @@ class Run : public std::enable_shared_from_this<Run> {
   }
 
   bool needs_module_list() {
-    return caller_.modules &&
-           std::any_of(job_.calls.begin(), job_.calls.end(),
-                       [](wire::Call& call) { return !options_of(call).modules.only; });
+    return caller_.modules && std::any_of(job_.calls.begin(), job_.calls.end(),
+                                          [](wire::Call& call) { return !modules_of(call)->only; });
   }
 
   /// "All that it may use" are those of its modules that are there.
@@ -91,7 +99,7 @@ class Run : public std::enable_shared_from_this<Run> {
       }
     }
     for (wire::Call& call : job_.calls) {
-      auto& filter = options_of(call).modules;
+      auto& filter = *modules_of(call);
       if (!filter.only) filter.only = usable;
       std::erase_if(filter.exclude, [&](const auto& name) { return !contains(usable, name); });
     }
@@ -99,28 +107,53 @@ class Run : public std::enable_shared_from_this<Run> {
 
   void send_all() {
     ids_.resize(job_.calls.size());
-    for (size_t i = 0; i < job_.calls.size() && !ended_; ++i) {
+    for (size_t i = 0; i < job_.calls.size(); ++i) waiting_.push_back(i);
+    send_waiting();
+    if (job_.at_once == 0) job_.calls.clear();  // prompts may be long, answers last
+  }
+
+  void send_waiting() {
+    while (!ended_ && !waiting_.empty() && (job_.at_once == 0 || in_progress_ < job_.at_once)) {
+      const size_t i = waiting_.front();
+      waiting_.pop_front();
+      ++in_progress_;
       ids_[i] =
           daemon_.send(job_.calls[i], [self = shared_from_this(), i](client::Result<Event> event) {
             self->on_event(i, std::move(event));
           });
     }
-    job_.calls.clear();  // prompts may be long, answers last
+  }
+
+  /// Where the daemon has no room for one call beside others of this job, it has when they end.
+  bool put_off(size_t choice, const wire::Error& error) {
+    if (error.code != "resource_exhausted" || job_.at_once == 0 || in_progress_ == 0) return false;
+    job_.at_once = in_progress_;
+    waiting_.push_front(choice);
+    return true;
   }
 
   void on_event(size_t choice, client::Result<Event> event) {
     const bool final = !event.ok() || event->is_final();
-    if (final) ids_[choice].clear();
+    if (final) {
+      ids_[choice].clear();
+      --in_progress_;
+    }
     if (ended_) return;
     if (!event.ok()) return fail(from_wire(event.error()));
-    if (event->is_error()) return fail(from_wire(event->error()));
+    if (event->is_error()) {
+      if (put_off(choice, event->error())) return;
+      return fail(told_of_choice(from_wire(event->error()), job_.choice_name, choice));
+    }
     count(choice, event->body, final);
     if (!final) return send(job_.answerer->on_token(choice, event->body));
     if (auto failure = failure_of(event->body.value("finish_reason", ""))) {
       return fail(std::move(*failure));
     }
     std::string bytes = job_.answerer->on_done(choice, event->body);
-    if (--left_ > 0) return send(std::move(bytes));
+    if (--left_ > 0) {
+      send(std::move(bytes));
+      return send_waiting();
+    }
     if (job_.stream) bytes += job_.answerer->end();
     finish(std::move(bytes));
   }
@@ -212,7 +245,9 @@ class Run : public std::enable_shared_from_this<Run> {
   size_t left_;  // choices that are not done
   std::vector<bool> begun_choices_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
-  std::vector<std::string> ids_;  // "": ended
+  std::vector<std::string> ids_;  // "": not sent, or ended
+  std::deque<size_t> waiting_;    // to be sent
+  size_t in_progress_ = 0;
   bool begun_ = false, ended_ = false;
 };
 

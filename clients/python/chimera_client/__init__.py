@@ -9,7 +9,7 @@
         client.load("/srv/modules/legal")
 """
 
-from .client import (Client, Event, Generation, Score, Token, default_control_endpoint,
+from .client import (Client, Embedding, Event, Generation, Score, Token, default_control_endpoint,
                      default_serve_endpoint, receipt_text)
 from .errors import (AlreadyExists, Cancelled, ChimeraError, DataCorrupt, DeadlineExceeded,
                      FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied,
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists", "Cancelled", "ChimeraError", "Client", "DataCorrupt", "DeadlineExceeded",
-    "Event", "FailedPrecondition", "Generation", "Internal", "InvalidArgument", "NotFound",
-    "PermissionDenied", "ResourceExhausted", "Score", "Token", "Unavailable", "Unimplemented",
-    "default_control_endpoint", "default_serve_endpoint", "receipt_text",
+    "Embedding", "Event", "FailedPrecondition", "Generation", "Internal", "InvalidArgument",
+    "NotFound", "PermissionDenied", "ResourceExhausted", "Score", "Token", "Unavailable",
+    "Unimplemented", "default_control_endpoint", "default_serve_endpoint", "receipt_text",
 ]

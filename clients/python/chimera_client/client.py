@@ -23,7 +23,7 @@ except ImportError:
     numpy = None  # type: ignore[assignment]
 
 _SERVE_CALLS = frozenset(
-    ("generate", "chat", "score", "tokenize", "detokenize", "cancel", "info", "health"))
+    ("generate", "chat", "score", "embed", "tokenize", "detokenize", "cancel", "info", "health"))
 
 
 def _runtime_dir() -> str:
@@ -101,6 +101,16 @@ class Score:
     routing: dict[str, Any] | None
     shape: tuple[int, int] | None
     logits: Any  # numpy.ndarray [n_tokens, vocab], or array('f') of the same values, or None
+    done: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """Answer of `embed`."""
+
+    embedding: list[float]  # as many as the model is wide; none when it ended before its time
+    finish_reason: str  # "embedded"
+    provenance: dict[str, Any]
     done: dict[str, Any]
 
 
@@ -237,6 +247,15 @@ class Client:
         shape, values = _logits(event)
         return Score(body["bits_per_byte"], body["nats"], body["count"], body["logprobs"],
                      body["provenance"], body.get("routing"), shape, values, body)
+
+    def embed(self, text: str | None = None, *, tokens: Sequence[int] | None = None,
+              pooling: str | None = None, normalize: bool | None = None,
+              timeout: float | None = None, **options: Any) -> Embedding:
+        """A text as a vector: the output of the backbone's final norm, the "mean" over all tokens or
+        that of the "last" one, of length 1 unless `normalize` is False."""
+        body = self.call("embed", text=text, tokens=_list(tokens), pooling=pooling,
+                         normalize=normalize, timeout=timeout, **options)
+        return Embedding(body["embedding"], body["finish_reason"], body["provenance"], body)
 
     def tokenize(self, text: str, *, add_special: bool = False,
                  match_special: bool = False) -> list[int]:

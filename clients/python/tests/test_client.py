@@ -135,6 +135,24 @@ class ClientTest(unittest.TestCase):
         with self.assertRaises(cc.ChimeraError):
             client.score(tokens=[1, 2], logits=True)
 
+    def test_embeddings(self):
+        asked = []
+
+        def script(request):
+            asked.append(request)
+            return [({"event": "done", "finish_reason": "embedded", "embedding": [0.6, -0.8],
+                      "provenance": {"epoch": 1}}, [])]
+
+        client = self.start(script)
+        found = client.embed("a", pooling="last", normalize=False, modules={"only": []})
+        self.assertEqual((found.embedding, found.finish_reason, found.provenance["epoch"]), ([0.6, -0.8], "embedded", 1))
+        client.embed(tokens=(1, 2))
+        for request in asked:
+            request.pop("id")
+        self.assertEqual(asked, [
+            {"call": "embed", "text": "a", "pooling": "last", "normalize": False, "modules": {"only": []}},
+            {"call": "embed", "tokens": [1, 2]}])
+
     def test_no_daemon_is_noticed_within_two_seconds(self):
         with tempfile.TemporaryDirectory() as directory:
             endpoint = f"ipc://{directory}/nobody"

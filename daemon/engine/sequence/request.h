@@ -17,6 +17,7 @@
 #include "daemon/engine/sequence/account.h"
 #include "daemon/engine/sequence/module_rights.h"
 #include "daemon/engine/sequence/output_gauge.h"
+#include "daemon/engine/sequence/pool.h"
 #include "router/moe.h"
 #include "text/constraint/constraint.h"
 
@@ -49,7 +50,7 @@ struct ModuleSelection {
 };
 
 struct EngineRequest {
-  enum class Kind : uint8_t { kGenerate, kScore } kind = Kind::kGenerate;
+  enum class Kind : uint8_t { kGenerate, kScore, kEmbed } kind = Kind::kGenerate;
   std::vector<int32_t> tokens;
   int64_t text_bytes = 0;  // score: bytes of the scored text (0: tokens given)
   int64_t max_tokens = 256;
@@ -59,10 +60,12 @@ struct EngineRequest {
   bool skip_special = true;  // text without special tokens; that which ends it is never text
   constraint::ConstraintPtr constraint{};  // null: any text
   bool want_logprobs = false;
-  int64_t top_logprobs = 0;   // alternatives for each generated token
-  bool want_shares = false;   // of each generated token
-  bool want_logits = false;   // score
-  bool want_routing = false;  // score
+  int64_t top_logprobs = 0;          // alternatives for each generated token
+  bool want_shares = false;          // of each generated token
+  bool want_logits = false;          // score
+  bool want_routing = false;         // score
+  Pooling pooling = Pooling::kMean;  // embed
+  bool normalize = true;             // embed
   ModuleSelection modules;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::steady_clock::time_point arrived;
@@ -99,16 +102,25 @@ struct ModuleShare {
 struct EpochUse {
   uint64_t epoch = 0;
   std::string composition;  // its digest, as its client may know it
-  /// Of the first token that it was used for: generated ones count from 0, scored ones likewise.
+  /// Of the first token that it was used for: generated ones count from 0, those read for a
+  /// score or an embedding likewise.
   int64_t from = 0;
 };
 
 /// How a request ended that did not fail. A generation by a stop string or token, by max_tokens or
-/// the context; a score by having all its rows; any of them by its client, because nothing that it
-/// may use was left, or because its time was up.
-enum class FinishReason : uint8_t { kStop, kLength, kScored, kCancelled, kRevoked, kDeadline };
-inline constexpr auto kFinishReasonNames =
-    enum_names<FinishReason>("stop", "length", "scored", "cancelled", "revoked", "deadline");
+/// the context; a score or an embedding by having all its rows; any of them by its client, because
+/// nothing that it may use was left, or because its time was up.
+enum class FinishReason : uint8_t {
+  kStop,
+  kLength,
+  kScored,
+  kEmbedded,
+  kCancelled,
+  kRevoked,
+  kDeadline
+};
+inline constexpr auto kFinishReasonNames = enum_names<FinishReason>(
+    "stop", "length", "scored", "embedded", "cancelled", "revoked", "deadline");
 
 /// The answer. For `stop` and `length`, `text` is the token events' texts joined; when the end came
 /// from elsewhere it may go on with text that was held back for a stop string.
@@ -136,6 +148,7 @@ struct DoneEvent {
   std::shared_ptr<std::vector<float>> logits;  // [n_tokens, vocab]
   std::shared_ptr<RoutingTrace> routing;
   std::shared_ptr<const OutputHold> output;  // to be kept as long as logits and routing
+  std::vector<float> embedding{};            // [hidden]; only filled when the reason is kEmbedded
 };
 
 /// Where the engine puts a request's events. Called on the engine thread; must not block.

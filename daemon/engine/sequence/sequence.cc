@@ -15,6 +15,7 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
 int64_t clipped_new_tokens(const EngineRequest& request, int64_t max_context) {
   switch (request.kind) {
     case EngineRequest::Kind::kScore:
+    case EngineRequest::Kind::kEmbed:
       return 0;
     case EngineRequest::Kind::kGenerate:
       return std::min(request.max_tokens,
@@ -31,6 +32,7 @@ bool text_is_complete(FinishReason reason) {
     case FinishReason::kLength:
       return true;
     case FinishReason::kScored:
+    case FinishReason::kEmbedded:
     case FinishReason::kCancelled:
     case FinishReason::kRevoked:
     case FinishReason::kDeadline:
@@ -78,12 +80,13 @@ Sequence::Sequence(PendingRequest pending, KvCache* cache,
       max_new(clipped_new_tokens(request, max_context)),
       kv(cache),
       sampler(request.sampling),
+      pool(request.pooling),
       admitted(Clock::now()),
       text_(std::move(tokenizer), request.skip_special, request.stop) {
   sampler.observe(tokens);
   if (request.constraint) guide.emplace(request.constraint);
   tokens.reserve(static_cast<size_t>(max_positions()));
-  if (scoring()) start_score();
+  if (!generating()) start_reading();
 }
 
 RouteViewPtr Sequence::set_view(RouteViewPtr next) {
@@ -102,21 +105,23 @@ void Sequence::restart() {
   block_keys.clear();
   computed = 0;
   kv_degraded = false;
-  if (scoring()) start_score();
+  if (!generating()) start_reading();
 }
 
-/// A score is an answer about one composition: after a restart nothing of the old one may be left.
-void Sequence::start_score() {
+/// A score or an embedding is an answer about one composition: after a restart nothing of the old
+/// one may be left.
+void Sequence::start_reading() {
   nats = 0.0;
   logprobs.clear();
   epochs.clear();
   usage = {};
+  pool = Pool(request.pooling);
   logits = request.want_logits ? std::make_shared<std::vector<float>>() : nullptr;
   routing = request.want_routing ? std::make_shared<RoutingTrace>() : nullptr;
 }
 
 void Sequence::ran(int64_t n) {
-  const int64_t from = scoring() ? computed : generated();
+  const int64_t from = generating() ? generated() : computed;
   computed += n;
   if (epoch == view->table->epoch() && !composition.empty() && !epochs.empty()) return;
   epoch = view->table->epoch();
@@ -192,16 +197,26 @@ DoneEvent Sequence::finish(FinishReason reason) {
                           : visible_composition(*view->table, request.modules.rights);
   event.epochs = std::move(epochs);
   fill_provenance(event);
-  if (scoring()) {
-    fill_score(event);
-    return event;
+  switch (request.kind) {
+    case EngineRequest::Kind::kGenerate:
+      fill_generation(event);
+      break;
+    case EngineRequest::Kind::kScore:
+      fill_score(event);
+      break;
+    case EngineRequest::Kind::kEmbed:
+      if (reason == FinishReason::kEmbedded) event.embedding = pool.result(request.normalize);
+      break;
   }
-  if (!text_is_complete(reason)) text_.finish();
+  return event;
+}
+
+void Sequence::fill_generation(DoneEvent& event) {
+  if (!text_is_complete(event.finish_reason)) text_.finish();
   event.text = text_.text();
   event.tokens.assign(tokens.begin() + static_cast<ptrdiff_t>(prompt_tokens), tokens.end());
   event.logprobs = std::move(logprobs);
   event.top_logprobs = std::move(top_logprobs);
-  return event;
 }
 
 /// The modules that are permitted now, and those gone meanwhile that had a share.

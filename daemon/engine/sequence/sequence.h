@@ -73,6 +73,9 @@ class Sequence {
            int64_t max_context);
 
   bool scoring() const { return request.kind == EngineRequest::Kind::kScore; }
+  bool embedding() const { return request.kind == EngineRequest::Kind::kEmbed; }
+  /// Else it reads: every row of its text counts for the answer, and no token follows.
+  bool generating() const { return request.kind == EngineRequest::Kind::kGenerate; }
   /// Tokens not yet in the KV cache.
   int64_t uncomputed() const { return static_cast<int64_t>(tokens.size()) - computed; }
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_tokens; }
@@ -83,7 +86,7 @@ class Sequence {
 
   /// Puts the sequence on `next` and remembers the modules it permits; returns the view it left.
   RouteViewPtr set_view(RouteViewPtr next);
-  /// Forgets the KV cache. Scores start over; generated tokens stay.
+  /// Forgets the KV cache. What reads starts over; generated tokens stay.
   void restart();
 
   /// A pass over the next `n` tokens on the current view succeeded.
@@ -101,7 +104,7 @@ class Sequence {
   Ticket ticket;
   std::vector<int32_t> tokens;  // prompt, then generated
   const int64_t prompt_tokens;
-  const int64_t max_new;     // generated tokens at most; 0 when scoring
+  const int64_t max_new;     // generated tokens at most; 0 when reading
   int64_t computed = 0;      // positions in the KV cache
   int64_t cached = 0;        // of them found in the prefix cache at admission
   uint64_t dropped = 0;      // choices done without (RoutedSegment::dropped)
@@ -126,15 +129,17 @@ class Sequence {
   std::shared_ptr<std::vector<float>> logits;
   std::shared_ptr<RoutingTrace> routing;
   double nats = 0.0;
+  Pool pool;  // of an embedding
 
   Clock::time_point admitted;
   std::optional<Clock::time_point> first_result;
   bool ended = false;
 
  private:
-  void start_score();
+  void start_reading();
   void fill_provenance(DoneEvent& event) const;
   void fill_score(DoneEvent& event);
+  void fill_generation(DoneEvent& event);
 
   TextStream text_;
   std::map<std::string, ModuleShare> modules_;  // ever permitted; shares are filled in at the end
