@@ -173,9 +173,11 @@ const std::string& AsyncClient::endpoint(wire::Endpoint which) const {
   return impl_->endpoints[static_cast<size_t>(which)];
 }
 
-std::string AsyncClient::send(const wire::Call& call, OnEvent on_event) {
+std::string AsyncClient::send(const wire::Call& call, OnEvent on_event,
+                              const std::string& traceparent) {
   std::string id = fmt::format("a{:08x}-{}", impl_->mark, ++impl_->last_id);
-  impl_->give({wire::endpoint_of(call), id, wire::encode_request({id, call}), std::move(on_event)});
+  impl_->give({wire::endpoint_of(call), id, wire::encode_request({id, call, traceparent}),
+               std::move(on_event)});
   return id;
 }
 

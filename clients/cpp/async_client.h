@@ -36,8 +36,8 @@ class AsyncClient {
 
   const std::string& endpoint(wire::Endpoint which) const;
 
-  /// Sends a request and returns its id.
-  std::string send(const wire::Call& call, OnEvent on_event);
+  /// Sends a request and returns its id. `traceparent`: of W3C Trace Context, version 00; "": none.
+  std::string send(const wire::Call& call, OnEvent on_event, const std::string& traceparent = {});
   /// Ends a request of this client, if it is still in progress: it is answered with what the daemon
   /// says of its end.
   void cancel(const std::string& id);

@@ -139,7 +139,10 @@ void Service::handle(std::shared_ptr<Exchange> exchange) {
     return exchange->respond(error_response(shape_of(request.path), *problem));
   }
   log::debug("request",
-             {{"peer", request.peer}, {"method", request.method}, {"path", request.path}});
+             {{"peer", request.peer},
+              {"method", request.method},
+              {"path", request.path},
+              {"traceparent", request.traceparent}});
   (this->*std::get<const Door*>(door)->answer)(std::move(exchange));
 }
 
@@ -228,16 +231,17 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
   if (right.index() == 0 && std::get<Right>(right) == Right::kChange && principal != nullptr) {
     log::info("change", {{"principal", principal->name}, {"path", request.path}});
   }
-  daemon_->send(std::get<wire::Call>(read),
-                [exchange = std::move(exchange)](client::Result<client::Event> event) {
-                  if (event.ok() && event->is_progress()) return;  // HTTP has one answer
-                  if (!event.ok() || event->is_error()) {
-                    const wire::Error error = event.ok() ? event->error() : event.error();
-                    return exchange->respond(error_response(ErrorShape::kNative, from_wire(error)));
-                  }
-                  exchange->respond({.body = native::answer_body(event->body),
-                                     .headers = {{"cache-control", "no-store"}}});
-                });
+  const std::string trace = request.traceparent;
+  const auto answer = [exchange = std::move(exchange)](client::Result<client::Event> event) {
+    if (event.ok() && event->is_progress()) return;  // HTTP has one answer
+    if (!event.ok() || event->is_error()) {
+      const wire::Error error = event.ok() ? event->error() : event.error();
+      return exchange->respond(error_response(ErrorShape::kNative, from_wire(error)));
+    }
+    exchange->respond({.body = native::answer_body(event->body),
+                       .headers = {{"cache-control", "no-store"}}});
+  };
+  daemon_->send(std::get<wire::Call>(read), answer, trace);
 }
 
 void Service::console(std::shared_ptr<Exchange> exchange) {

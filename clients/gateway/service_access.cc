@@ -72,7 +72,8 @@ std::shared_ptr<const Principal> Service::principal_of(const Request& request) c
 
 Caller Service::caller_of(const Request& request) const {
   const auto principal = principal_of(request);
-  return {.modules = principal == nullptr ? std::nullopt : principal->modules};
+  return {.modules = principal == nullptr ? std::nullopt : principal->modules,
+          .traceparent = request.traceparent};
 }
 
 std::shared_ptr<void> Service::take_slot(const Principal& principal) {

@@ -264,6 +264,7 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   Fields envelope(object, "request", problems);
   Request request;
   envelope.label(range::id, request.id);
+  envelope.trace(request.traceparent);
   auto found = find_call(envelope, endpoint);
   if (auto* error = std::get_if<Error>(&found)) return std::move(*error);
 
@@ -272,6 +273,7 @@ std::variant<Request, Error> decode_request(std::string_view text, Endpoint endp
   Fields fields(object, std::string(spec.name), problems);
   fields.skip("id");
   fields.skip("call");
+  fields.skip(range::traceparent.name);
   Decoder decoder(fields, spec.name);
   std::visit([&](auto& call) { describe(decoder, call); }, request.call);
   fields.finish();

@@ -53,15 +53,14 @@ Json tokens_schema(size_t least) {
 
 Json modules_schema() {
   const Json names = list_of(bounded_text(range::name), 0, range::kMaxModuleNames);
-  return {
-      {"type", "object"},
-      {"additionalProperties", false},
-      {"properties", Json{{"only", names},
-                          {"exclude", names},
-                          {"bias", Json{{"type", "object"},
-                                        {"maxProperties", range::kMaxModuleNames},
-                                        {"additionalProperties", bounded_real(range::bias)}}},
-                          {"adapters", names}}}};
+  return {{"type", "object"},
+          {"additionalProperties", false},
+          {"properties", Json{{"only", names},
+                              {"exclude", names},
+                              {"bias", Json{{"type", "object"},
+                                            {"maxProperties", range::kMaxModuleNames},
+                                            {"additionalProperties", bounded_real(range::bias)}}},
+                              {"adapters", names}}}};
 }
 
 Json constraint_schema() {
@@ -162,8 +161,8 @@ class Describer {
         constraint_schema(), "any text", meaning);
   }
   void modules(const ModuleFilter&, std::string_view meaning) {
-    add("modules", "`only`, `exclude`, `adapters` (names), `bias` (name to number)", modules_schema(),
-        "all as composed", meaning);
+    add("modules", "`only`, `exclude`, `adapters` (names), `bias` (name to number)",
+        modules_schema(), "all as composed", meaning);
   }
   void conversation(const Conversation&) {
     parts();
@@ -230,7 +229,9 @@ Describer described(size_t call_index) {
 Json request_schema(size_t call_index) {
   const CallSpec& spec = kCalls[call_index];
   const Describer call = described(call_index);
-  Json properties = {{"id", bounded_text(range::id)}, {"call", Json{{"const", spec.name}}}};
+  Json properties = {{"id", bounded_text(range::id)},
+                     {"call", Json{{"const", spec.name}}},
+                     {"traceparent", Json{{"type", "string"}, {"pattern", range::kTrace}}}};
   Json required = Json::array({"id", "call"});
   for (const FieldDoc& field : call.fields) {
     properties[field.name] = field.schema;

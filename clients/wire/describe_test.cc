@@ -85,6 +85,10 @@ TEST(ProtocolDocuments, SchemaAgreesWithTheDecoder) {
   put("range", R"({"id":"a","call":"generate","prompt":"x","top_p":0})");
   put("both", R"({"id":"a","call":"generate","prompt":"x","tokens":[1]})");
   put("neither", R"({"id":"a","call":"score"})");
+  put("trace",
+      R"({"id":"a","call":"info","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})");
+  put("no_trace",
+      R"({"id":"a","call":"info","traceparent":"00-00000000000000000000000000000000-00f067aa0ba902b7-01"})");
   put("pooling", R"({"id":"a","call":"embed","text":"x","pooling":"first"})");
   put("required", R"({"id":"a","call":"bias","name":"legal"})");
   put("in_flight", R"({"id":"a","call":"load","path":"/m","in_flight":"stay"})");

@@ -150,6 +150,7 @@ class Encoder {
 
 std::string encode_request(const Request& request) {
   Json out = {{"id", request.id}, {"call", call_name(request.call)}};
+  if (!request.traceparent.empty()) out["traceparent"] = request.traceparent;
   Encoder encoder(out);
   // Descriptions take calls that may change, as decoding does.
   std::visit([&](auto call) { describe(encoder, call); }, request.call);

@@ -8,6 +8,7 @@
 #include "base/json/field_value.h"
 #include "base/quote.h"
 #include "base/suggest.h"
+#include "base/trace_parent.h"
 
 namespace chimera::wire {
 namespace {
@@ -92,6 +93,18 @@ const Json* Fields::array(std::string_view name, Presence presence) {
 
 const Json* Fields::object(std::string_view name, Presence presence) {
   return reader_.map(name, presence) ? object_.find(name) : nullptr;
+}
+
+void Fields::trace(std::string& out) {
+  std::optional<std::string> given;
+  label(range::traceparent, given);
+  if (!given) return;
+  const auto read = TraceParent::parse(*given);
+  if (!read || read->text() != *given) {
+    return fail(fmt::format("{}: {} (expected that of W3C Trace Context, version 00)",
+                            range::traceparent.name, quote(*given)));
+  }
+  out = std::move(*given);
 }
 
 void Fields::tokens(std::vector<int32_t>& out, size_t min_count, Presence presence) {

@@ -55,6 +55,8 @@ class Fields {
   /// As text, and without control characters: ids, names and paths.
   void label(const TextRange& range, std::string& out, Presence presence = kRequired);
   void label(const TextRange& range, std::optional<std::string>& out);
+  /// `traceparent`, version 00; absent: "".
+  void trace(std::string& out);
   /// Token ids; at least `min_count`.
   void tokens(std::vector<int32_t>& out, size_t min_count, Presence presence);
   /// At most `max_count` strings, each within `range` (whose name is the field's).

@@ -225,6 +225,7 @@ Call empty_call(size_t index);
 struct Request {
   std::string id;  // 1..128 bytes of UTF-8 without control characters
   Call call;
+  std::string traceparent{};  // of W3C Trace Context, version 00; "": of no trace
 };
 
 /// Decodes the JSON frame of a request. On failure `Error` and, when it could be read, the id in

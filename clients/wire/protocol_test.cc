@@ -361,6 +361,22 @@ TEST(Protocol, EmbeddingsArePooledInOneOfTwoWays) {
   EXPECT_FALSE(call.normalize);
 }
 
+TEST(Protocol, EveryCallMayBelongToATrace) {
+  const std::string trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  for (const std::string& call : kCalls) {
+    EXPECT_TRUE(accepts(minimal(call), "traceparent", trace)) << call;
+    for (const Json& wrong : {Json(""), Json(1), Json(trace + "-x"), Json("01" + trace.substr(2)),
+                              Json(std::string(55, '0')), Json(std::string(55, '\n'))}) {
+      EXPECT_FALSE(accepts(minimal(call), "traceparent", wrong)) << call << write_json(wrong);
+    }
+  }
+  const std::string text = encode_request({"a", Health{}, trace});
+  std::string id;
+  const auto read = decode_request(text, Endpoint::kServe, &id);
+  EXPECT_EQ(std::get<Request>(read).traceparent, trace);
+  EXPECT_EQ(encode_request({"a", Health{}}).find("traceparent"), std::string::npos);
+}
+
 TEST(Protocol, ChatMessagesAreChecked) {
   const Json chat = minimal("chat");
   const auto messages = [&](const char* text) { return accepts(chat, "messages", json_of(text)); };

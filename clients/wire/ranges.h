@@ -19,6 +19,9 @@ inline constexpr size_t kTextBytes = size_t{4} << 20;  // bounded by the frame a
 inline constexpr int64_t kDayMs = 86'400'000;
 
 inline constexpr TextRange id{"id", 1, 128};
+inline constexpr TextRange traceparent{"traceparent", 55, 55};
+inline constexpr const char* kTrace =
+    "^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$";
 inline constexpr TextRange target{"target", 1, 128};
 inline constexpr TextRange prompt{"prompt", 0, kTextBytes};
 inline constexpr TextRange text{"text", 0, kTextBytes};

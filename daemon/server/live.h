@@ -87,6 +87,7 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   size_t call_index = 0;  // of wire::Call
   uint64_t turn = 0;      // Registry::take_turn(), of a change
   std::chrono::steady_clock::time_point since;
+  std::string traceparent;   // "": of no trace
   std::string request_text;  // as it came, of a call that asks for a receipt
 
   /// Set before the request is submitted.

@@ -157,7 +157,8 @@ void ServerLoop::handle(Incoming incoming) {
   // Never what was asked about: prompts are nobody's business.
   log::debug("request", {{"endpoint", socket_name(peer.port)},
                          {"call", wire::call_name(request.call)},
-                         {"bytes", incoming.frames[1].size()}});
+                         {"bytes", incoming.frames[1].size()},
+                         {"traceparent", request.traceparent}});
   if (!allowed(peer, request)) return;
   if (std::holds_alternative<wire::Cancel>(request.call) ||
       std::holds_alternative<wire::CancelAny>(request.call) ||
@@ -195,6 +196,7 @@ void ServerLoop::dispatch(const Peer& peer, wire::Request request, std::string_v
   live->call = wire::call_name(request.call);
   live->call_index = request.call.index();
   live->since = Clock::now();
+  live->traceparent = request.traceparent;
   if (wire::wants_receipt(request.call)) live->request_text = text;
   if (peer.port == 1) {
     const bool change = rule_of(request.call).change;
@@ -273,7 +275,8 @@ void ServerLoop::forget(const Live& live) {
   if (entry == client->second.live.end() || entry->second.get() != &live) return;
   log::debug("request_ended", {{"endpoint", socket_name(live.peer().port)},
                                {"call", live.call},
-                               {"ms", ms_since(live.since)}});
+                               {"ms", ms_since(live.since)},
+                               {"traceparent", live.traceparent}});
   leave(entry->second);
   client->second.live.erase(entry);
   answered_[{live.peer().port, client->second.fd}] = Clock::now();

@@ -34,7 +34,8 @@ class DemoTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         modules = [{"path": str(SOURCE / "experts" / name)} for name in ("legal", "bio")]
-        cls.daemon = Daemon(SOURCE / "experts" / "backbone", precision="bf16", modules=modules, threads=2)
+        cls.daemon = Daemon(SOURCE / "experts" / "backbone", precision="bf16", modules=modules, threads=2,
+                            log_level="debug")
         cls.gateway = Gateway(
             cls.daemon, keys=[
                 {"principal": "writer", "digest": digest("w" * 20), "rights": ["generate"]},
@@ -329,6 +330,34 @@ class DemoTest(unittest.TestCase):
         connection.close()
         wait_for(lambda: self.gateway.post("/v1/completions", {"model": "demo", "prompt": "a"},
                                            key="s" * 20).status == 200, "a free place")
+
+    def test_traces_go_through_to_the_daemon(self) -> None:
+        trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+        header = f"00-{trace}-{parent}-01"
+
+        def answered(path: str, body: Any = None, **headers: str) -> str:
+            answer = self.gateway.request("GET" if body is None else "POST", path, body, headers=headers)
+            return answer.headers["traceparent"]
+
+        completion = {"model": "demo", "prompt": "a", "max_tokens": 1}
+        spans = set()
+        for path, body, call in (("/v1/completions", completion, "generate"), ("/v1/models", None, "info"),
+                                 ("/v1/completions", {**completion, "stream": True}, "generate"),
+                                 ("/v1/embeddings", {"model": "demo", "input": "a"}, "embed"),
+                                 ("/chimera/v1/epochs", None, "epochs")):
+            given = answered(path, body, traceparent=header)
+            self.assertRegex(given, f"^00-{trace}-[0-9a-f]{{16}}-01$")
+            spans.add(given)
+            wait_for(lambda: re.search(rf"request_ended .*call={call} .*traceparent={given}", self.daemon.log_text()),
+                     "the daemon's line")
+            self.assertRegex(self.daemon.log_text(), rf"request endpoint=\w+ call={call} .*traceparent={given}")
+            self.assertIn(f"traceparent={given}", self.gateway.log_text())
+        self.assertEqual(len(spans), 5)  # each a span of its own
+        # No trace, one that is invalid, and one that a later version wrote; refusals have one, too.
+        for wrong in ("", "x", header.upper(), "ff" + header[2:], header + "-more", f"00-{'0' * 32}-{parent}-01"):
+            self.assertRegex(answered("/healthz", traceparent=wrong), "^00-[0-9a-f]{32}-[0-9a-f]{16}-00$")
+            self.assertNotIn(trace, answered("/nowhere", traceparent=wrong))
+        self.assertIn(trace, answered("/healthz", traceparent="cc" + header[2:] + "-more"))
 
     def test_keys_are_in_no_log(self) -> None:
         self.gateway.get("/v1/models", key="w" * 20)

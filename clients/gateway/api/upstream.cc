@@ -2,11 +2,13 @@
 
 namespace chimera::gateway {
 
-std::string Upstream::send(const wire::Call& call, OnEvent on_event) {
+std::string Upstream::send(const wire::Call& call, OnEvent on_event,
+                           const std::string& traceparent) {
   const auto shared = std::make_shared<OnEvent>(std::move(on_event));
-  return client_.send(call, [this, shared](client::Result<client::Event> event) {
+  const auto bring = [this, shared](client::Result<client::Event> event) {
     post_([shared, event = std::move(event)]() mutable { (*shared)(std::move(event)); });
-  });
+  };
+  return client_.send(call, bring, traceparent);
 }
 
 }  // namespace chimera::gateway

@@ -21,7 +21,8 @@ class Upstream {
       : post_(std::move(post)), client_(std::move(options)) {}
 
   /// Asks the daemon; its events come to `on_event`, the last of them is final (AsyncClient).
-  std::string send(const wire::Call& call, OnEvent on_event);
+  /// `traceparent`: of the request that it is asked for; "": of none.
+  std::string send(const wire::Call& call, OnEvent on_event, const std::string& traceparent = {});
   void cancel(const std::string& id) { client_.cancel(id); }
 
  private:

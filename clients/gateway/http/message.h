@@ -22,6 +22,7 @@ struct Request {
   std::string body;
   std::string peer;     // address of the client, for the log
   bool secure = false;  // came over TLS
+  std::string traceparent{};  // of the gateway's part of its trace (trace.h)
 
   /// The first header of that name (lower case), or null.
   const std::string* header(std::string_view name) const;

@@ -6,6 +6,7 @@
 
 #include "clients/gateway/http/response_head.h"
 #include "clients/gateway/http/session_answer.h"
+#include "clients/gateway/http/trace.h"
 
 namespace chimera::gateway {
 namespace {
@@ -107,9 +108,11 @@ void Session::on_head() {
   Request& request = parser_.request();
   request.peer = transport_->peer();
   request.secure = transport_->secure();
+  request.traceparent = trace_of(request.headers);
   chunked_ = parser_.chunked_answers();
   Admission admission = handlers_.admit(request);
   extra_headers_ = std::move(admission.headers);
+  extra_headers_.emplace_back("traceparent", request.traceparent);
   if (admission.refusal) {
     // A request without a body is over: the connection may go on.
     close_after_ = parser_.state() != RequestParser::State::kDone || !parser_.keep_alive();

@@ -61,15 +61,16 @@ Response answer(const std::string& id, const Caller& caller, const ModelNames& n
 
 void list_models(std::shared_ptr<Exchange> exchange, std::string id, Caller caller,
                  Upstream& daemon, const ModelNames& names) {
-  daemon.send(wire::Info{},
-              [exchange = std::move(exchange), id = std::move(id), caller = std::move(caller),
-               &names](client::Result<client::Event> event) {
-                if (!event.ok() || event->is_error()) {
-                  const wire::Error error = event.ok() ? event->error() : event.error();
-                  return exchange->respond(error_response(ErrorShape::kOpenAi, from_wire(error)));
-                }
-                exchange->respond(answer(id, caller, names, event->body["modules"]));
-              });
+  const std::string trace = caller.traceparent;
+  const auto tell = [exchange = std::move(exchange), id = std::move(id), caller = std::move(caller),
+                     &names](client::Result<client::Event> event) {
+    if (!event.ok() || event->is_error()) {
+      const wire::Error error = event.ok() ? event->error() : event.error();
+      return exchange->respond(error_response(ErrorShape::kOpenAi, from_wire(error)));
+    }
+    exchange->respond(answer(id, caller, names, event->body["modules"]));
+  };
+  daemon.send(wire::Info{}, tell, trace);
 }
 
 }  // namespace chimera::gateway::openai

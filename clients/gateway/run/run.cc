@@ -79,13 +79,14 @@ class Run : public std::enable_shared_from_this<Run> {
 
   /// "All that it may use" are those of its modules that are there.
   void ask_modules() {
-    daemon_.send(wire::Info{}, [self = shared_from_this()](client::Result<Event> event) {
+    const auto choose = [self = shared_from_this()](client::Result<Event> event) {
       if (self->ended_) return;
       if (!event.ok()) return self->fail(from_wire(event.error()));
       if (event->is_error()) return self->fail(from_wire(event->error()));
       self->use_only(event->body["modules"]);
       self->send_all();
-    });
+    };
+    daemon_.send(wire::Info{}, choose, caller_.traceparent);
   }
 
   void use_only(const Json& modules) {
@@ -117,10 +118,10 @@ class Run : public std::enable_shared_from_this<Run> {
       const size_t i = waiting_.front();
       waiting_.pop_front();
       ++in_progress_;
-      ids_[i] =
-          daemon_.send(job_.calls[i], [self = shared_from_this(), i](client::Result<Event> event) {
-            self->on_event(i, std::move(event));
-          });
+      const auto take = [self = shared_from_this(), i](client::Result<Event> event) {
+        self->on_event(i, std::move(event));
+      };
+      ids_[i] = daemon_.send(job_.calls[i], take, caller_.traceparent);
     }
   }
 
