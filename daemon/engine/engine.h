@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
+#include "daemon/engine/latency.h"
 #include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
 #include "text/tokenizer/tokenizer.h"
@@ -81,6 +82,7 @@ struct EngineStats {
   uint64_t dropped_choices = 0;  // of rows that went on without a failed expert
   uint64_t paused = 0;           // sequences computed again later because older ones needed blocks
   double step_ms_p50 = 0, step_ms_p99 = 0;
+  Latencies latencies;  // since the start
   int64_t kv_blocks_total = 0, kv_blocks_free = 0;
   /// The most there may be; what is taken from the system now; of that, what live sequences hold
   /// and what only prefixes find.

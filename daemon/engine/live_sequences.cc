@@ -36,6 +36,7 @@ void LiveSequences::admit(PendingRequest pending,
                                              options_.max_context));
   Sequence& s = *live_.back();
   ++counters_->admitted;
+  counters_->latencies.queue.observe(s.admitted - s.request.arrived);
   counters_->prompt_tokens += static_cast<uint64_t>(s.prompt_tokens);
   if (!view.ok()) return fail(s, view.status());
   s.set_view(std::move(*view));
@@ -58,6 +59,7 @@ void LiveSequences::refuse(PendingRequest pending, Status status) {
 void LiveSequences::end(Sequence& sequence, FinishReason reason) {
   if (sequence.ended) return;
   count(reason);
+  time(sequence, reason);
   sequence.ended = true;
   DoneEvent event = sequence.finish(reason);
   endings_.push_back({sequence.id, std::move(sequence.ticket), Status(), std::move(event),
@@ -73,6 +75,25 @@ void LiveSequences::fail(Sequence& sequence, Status status) {
                       std::move(status),
                       {},
                       static_cast<int64_t>(sequence.tokens.size())});
+}
+
+/// What was broken off says nothing of how long answers take.
+void LiveSequences::time(const Sequence& sequence, FinishReason reason) {
+  const Clock::time_point now = Clock::now();
+  switch (reason) {
+    case FinishReason::kScored:
+    case FinishReason::kEmbedded:
+      counters_->latencies.prefill.observe(now - sequence.admitted);
+      [[fallthrough]];
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+      counters_->latencies.request.observe(now - sequence.request.arrived);
+      return;
+    case FinishReason::kCancelled:
+    case FinishReason::kRevoked:
+    case FinishReason::kDeadline:
+      return;
+  }
 }
 
 void LiveSequences::count(FinishReason reason) {

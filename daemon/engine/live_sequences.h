@@ -90,6 +90,7 @@ class LiveSequences {
     int64_t tokens = 0;  // that it took
   };
   void count(FinishReason reason);
+  void time(const Sequence& sequence, FinishReason reason);
 
   const Options options_;
   EngineStats* const counters_;

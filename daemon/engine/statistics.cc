@@ -20,7 +20,10 @@ double percentile(std::vector<float> values, double fraction) {
 
 Statistics::Statistics() { step_ms_.reserve(kStepWindow); }
 
-void Statistics::record_step(double ms) { recorded_.push_back(static_cast<float>(ms)); }
+void Statistics::record_step(double ms) {
+  recorded_.push_back(static_cast<float>(ms));
+  counters_.latencies.step.observe(std::chrono::duration<double, std::milli>(ms));
+}
 
 void Statistics::keep_modules(const std::set<std::string>& in_use) {
   const MutexLock lock(mutex_);

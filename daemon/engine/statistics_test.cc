@@ -28,6 +28,18 @@ TEST(Statistics, AreReadAsOfTheLastTimeTheyWereShown) {
   EXPECT_EQ(statistics.read().step_ms_p50, 5.0);
 }
 
+TEST(Latency, BucketsHoldWhatIsNotLonger) {
+  using Seconds = std::chrono::duration<double>;
+  Latency latency;
+  for (const double bound : Latency::kBounds) latency.observe(Seconds(bound));
+  latency.observe(Seconds(0.0));
+  latency.observe(Seconds(1e6));
+  EXPECT_EQ(latency.counts.front(), 2u);
+  EXPECT_EQ(latency.counts.back(), 1u);
+  for (size_t i = 1; i < Latency::kBounds.size(); ++i) EXPECT_EQ(latency.counts[i], 1u);
+  EXPECT_GT(latency.sum, 1e6);
+}
+
 TEST(Statistics, PercentilesForgetOldSteps) {
   Statistics statistics;
   const auto steps = [&](size_t n, double ms) {

@@ -142,7 +142,16 @@ void Step::accept(const Sample& sample) {
   const auto& eos = backbone_->config().eos_token_ids;
   const bool is_eos = std::find(eos.begin(), eos.end(), sample.drawn.token) != eos.end();
   ++statistics_->counters().generated_tokens;
+  const std::optional<Clock::time_point> before =
+      s.first_result ? std::optional(s.last_result) : std::nullopt;
   const std::optional<FinishReason> reason = s.accept(sample.drawn, is_eos);
+  Latencies& latencies = statistics_->counters().latencies;
+  if (before) {
+    latencies.inter_token.observe(s.last_result - *before);
+  } else {
+    latencies.prefill.observe(s.last_result - s.admitted);
+    latencies.first_token.observe(s.last_result - s.request.arrived);
+  }
   if (reason) live_->end(s, *reason);
 }
 

@@ -151,6 +151,20 @@ Json to_json(const EpochRecord& record) {
   return out;
 }
 
+Json to_json(const Latencies& latencies) {
+  const auto histogram = [](const Latency& latency) -> Json {
+    return {{"counts", std::vector<uint64_t>(latency.counts.begin(), latency.counts.end())},
+            {"sum", latency.sum}};
+  };
+  return {{"le", std::vector<double>(Latency::kBounds.begin(), Latency::kBounds.end())},
+          {"queue", histogram(latencies.queue)},
+          {"prefill", histogram(latencies.prefill)},
+          {"first_token", histogram(latencies.first_token)},
+          {"inter_token", histogram(latencies.inter_token)},
+          {"step", histogram(latencies.step)},
+          {"request", histogram(latencies.request)}};
+}
+
 Json to_json(const EngineStats& stats) {
   return {{"live", stats.live},
           {"waiting", stats.waiting},
@@ -167,6 +181,7 @@ Json to_json(const EngineStats& stats) {
           {"steps", stats.steps},
           {"step_ms_p50", stats.step_ms_p50},
           {"step_ms_p99", stats.step_ms_p99},
+          {"latency_seconds", to_json(stats.latencies)},
           {"kv_blocks_total", stats.kv_blocks_total},
           {"kv_blocks_free", stats.kv_blocks_free},
           {"kv_bytes_budget", stats.kv_bytes_budget},

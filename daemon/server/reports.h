@@ -21,6 +21,8 @@ Json to_json(const LibraryStats& stats);
 Json to_json(const JobStatus& job);
 Json to_json(const EpochInfo& epoch);
 Json to_json(const EpochRecord& record);
+/// {"le": upper ends of the buckets, "queue": {"counts": one more than `le`, "sum"}, …}
+Json to_json(const Latencies& latencies);
 Json to_json(const EngineStats& stats);
 Json to_json(const Ledger::Account& account);
 /// Names of mapped files that somebody wrote to; where they lie is not for clients.

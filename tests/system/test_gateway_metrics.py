@@ -1,6 +1,7 @@
 """/metrics of chimera-gateway: what is counted, and that documents, dashboard and alerts name what there is."""
 import http.client
 import json
+import math
 import pathlib
 import re
 import sys
@@ -99,6 +100,36 @@ class MetricsTest(unittest.TestCase):
         self.assertGreater(found['chimera_module_routed_total{module="legal"}'], 0)
         self.assertEqual(found['chimera_module_bias{module="legal"}'], 0.5)
         self.assertEqual(found["chimera_daemon_epoch"], self.client.info()["epoch"])
+
+    def test_the_daemon_counts_by_buckets(self) -> None:
+        names = {"queue": "queue", "prefill": "prefill", "first_token": "time_to_first_token", "inter_token": "inter_token",
+                 "step": "step", "request": "request"}
+
+        def totals() -> dict[str, int]:
+            latency = self.client.stats()["engine"]["latency_seconds"]
+            self.assertEqual(latency["le"], sorted(set(latency["le"])))
+            self.assertTrue(all(len(latency[name]["counts"]) == len(latency["le"]) + 1 for name in names))
+            return {name: sum(latency[name]["counts"]) for name in names}
+
+        before = totals()
+        self.complete(max_tokens=6)
+        self.client.score("The Borrower shall")  # not by the gateway: counted all the same
+        self.client.embed("The Borrower shall")
+        after = totals()
+        grown = {name: after[name] - before[name] for name in names}
+        steps = grown.pop("step")
+        self.assertEqual(grown, {"queue": 3, "prefill": 3, "first_token": 1, "inter_token": 5, "request": 3})
+        self.assertGreaterEqual(steps, 8)
+        latency, found = self.client.stats()["engine"]["latency_seconds"], self.metrics()
+        for name, shown in names.items():
+            so_far = 0
+            for end, count in zip([*latency["le"], math.inf], latency[name]["counts"], strict=True):
+                so_far += count
+                bucket = {float(match[1]): value for key, value in found.items()
+                          if (match := re.fullmatch(rf'chimera_daemon_{shown}_seconds_bucket{{le="([^"]*)"}}', key))}
+                self.assertEqual(bucket[end], so_far)
+            self.assertEqual(found[f"chimera_daemon_{shown}_seconds_count"], so_far)
+            self.assertAlmostEqual(found[f"chimera_daemon_{shown}_seconds_sum"], latency[name]["sum"], places=5)
 
     def test_a_daemon_that_is_away_is_told(self) -> None:
         self.assertEqual(self.gateway.get("/metrics", key=None).status, 401)

@@ -1,6 +1,7 @@
 #include "clients/gateway/metrics/daemon_families.h"
 
 #include <array>
+#include <limits>
 
 namespace chimera::gateway {
 namespace {
@@ -18,6 +19,20 @@ class Writer {
     metric.label = std::move(labels);
     if (family_.type == MetricType::Counter) metric.counter.value = value;
     if (family_.type == MetricType::Gauge) metric.gauge.value = value;
+    family_.metric.push_back(std::move(metric));
+  }
+  /// `counts` of each bucket, one more than `ends`, become those up to each end.
+  void add(const Json& ends, const Json& counts, double sum) {
+    ClientMetric metric;
+    uint64_t total = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      total += counts[i].natural().value_or(0);
+      const auto end = ends.at(i).number();
+      metric.histogram.bucket.push_back(
+          {total, end.value_or(std::numeric_limits<double>::infinity())});
+    }
+    metric.histogram.sample_count = total;
+    metric.histogram.sample_sum = sum;
     family_.metric.push_back(std::move(metric));
   }
   MetricFamily take() { return std::move(family_); }
@@ -70,6 +85,28 @@ void append_engine(const Json& stats, std::vector<MetricFamily>& out) {
   out.push_back(blocks.take());
 }
 
+/// What the daemon counted itself, whoever asked it.
+void append_latencies(const Json& latency, std::vector<MetricFamily>& out) {
+  struct Shown {
+    const char *member, *name, *help;
+  };
+  static constexpr std::array kShown = {
+      Shown{"queue", "chimera_daemon_queue_seconds", "From a request's arrival to its admission"},
+      Shown{"prefill", "chimera_daemon_prefill_seconds",
+            "From admission to the first token, or to the end of what is only read"},
+      Shown{"first_token", "chimera_daemon_time_to_first_token_seconds",
+            "From arrival to the first token"},
+      Shown{"inter_token", "chimera_daemon_inter_token_seconds", "From one token to the next"},
+      Shown{"step", "chimera_daemon_step_seconds", "Time of a step of the engine"},
+      Shown{"request", "chimera_daemon_request_seconds", "From arrival to a complete answer"}};
+  for (const Shown& shown : kShown) {
+    Writer family(MetricType::Histogram, shown.name, shown.help);
+    const Json& of = latency[shown.member];
+    family.add(latency["le"], of["counts"], of.value("sum", 0.0));
+    out.push_back(family.take());
+  }
+}
+
 void append_modules(const Json& modules, std::vector<MetricFamily>& out) {
   Writer info(MetricType::Gauge, "chimera_module_info", "1 for each module that is loaded");
   Writer bytes(MetricType::Gauge, "chimera_module_resident_bytes", "Memory of a module");
@@ -108,7 +145,10 @@ void append_daemon_families(const DaemonState& daemon, std::vector<MetricFamily>
   Writer up(MetricType::Gauge, "chimera_daemon_up", "Whether the daemon answers");
   up.add({}, daemon.stats.is_object() ? 1.0 : 0.0);
   out.push_back(up.take());
-  if (daemon.stats.is_object()) append_engine(daemon.stats, out);
+  if (daemon.stats.is_object()) {
+    append_engine(daemon.stats, out);
+    append_latencies(daemon.stats["engine"]["latency_seconds"], out);
+  }
   if (daemon.modules.is_object()) append_modules(daemon.modules, out);
   if (daemon.routing.is_object()) append_routing(daemon.routing, out);
 }

@@ -156,7 +156,8 @@ Drawn Sequence::draw(std::span<const float> row) {
 
 std::optional<FinishReason> Sequence::accept(const Drawn& drawn, bool is_eos) {
   const int32_t token = drawn.token;
-  if (!first_result) first_result = Clock::now();
+  last_result = Clock::now();
+  if (!first_result) first_result = last_result;
   tokens.push_back(token);
   sampler.observe_generated(token);
   if (request.want_logprobs) logprobs.push_back(drawn.logprob);

@@ -133,6 +133,7 @@ class Sequence {
 
   Clock::time_point admitted;
   std::optional<Clock::time_point> first_result;
+  Clock::time_point last_result;  // of the token before, once there is one
   bool ended = false;
 
  private:
