@@ -138,11 +138,10 @@ void Service::handle(std::shared_ptr<Exchange> exchange) {
   if (const auto* problem = std::get_if<ApiError>(&door)) {
     return exchange->respond(error_response(shape_of(request.path), *problem));
   }
-  log::debug("request",
-             {{"peer", request.peer},
-              {"method", request.method},
-              {"path", request.path},
-              {"traceparent", request.traceparent}});
+  log::debug("request", {{"peer", request.peer},
+                         {"method", request.method},
+                         {"path", request.path},
+                         {"traceparent", request.traceparent}});
   (this->*std::get<const Door*>(door)->answer)(std::move(exchange));
 }
 
@@ -238,8 +237,8 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
       const wire::Error error = event.ok() ? event->error() : event.error();
       return exchange->respond(error_response(ErrorShape::kNative, from_wire(error)));
     }
-    exchange->respond({.body = native::answer_body(event->body),
-                       .headers = {{"cache-control", "no-store"}}});
+    exchange->respond(
+        {.body = native::answer_body(event->body), .headers = {{"cache-control", "no-store"}}});
   };
   daemon_->send(std::get<wire::Call>(read), answer, trace);
 }

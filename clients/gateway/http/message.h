@@ -20,8 +20,8 @@ struct Request {
   std::string query;   // behind the "?", as sent
   Headers headers;
   std::string body;
-  std::string peer;     // address of the client, for the log
-  bool secure = false;  // came over TLS
+  std::string peer;           // address of the client, for the log
+  bool secure = false;        // came over TLS
   std::string traceparent{};  // of the gateway's part of its trace (trace.h)
 
   /// The first header of that name (lower case), or null.
