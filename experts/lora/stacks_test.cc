@@ -188,5 +188,56 @@ TEST(Stacks, AFileOfThemIsWholeOrSaysWhatItLacks) {
       << half.status().message();
 }
 
+TEST(Stacks, ASecondChangeOfAWeightIsRefused) {
+  ModelConfig config = config_of("qwen3_moe");
+  config.num_heads = config.num_kv_heads = 2;
+  config.head_dim = config.v_head_dim = 4;
+  const auto lora = LoraConfig::parse(
+      R"({"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["q_proj", "gate_proj"],
+          "layers_to_transform": [0]})",
+      "test");
+  ASSERT_TRUE(lora.ok()) << lora.status().to_string();
+  struct Named {
+    std::string part;
+    std::vector<int64_t> a, b;
+  };
+  const auto sorted = [&](const std::vector<Named>& pairs) {
+    std::vector<TensorView> tensors;
+    for (const auto& [part, a, b] : pairs) {
+      tensors.push_back(counted(a));
+      tensors.back().name = "base_model.model." + part + ".lora_A.weight";
+      tensors.push_back(counted(b));
+      tensors.back().name = "base_model.model." + part + ".lora_B.weight";
+    }
+    const std::string path = ::testing::TempDir() + "second_change_test.safetensors";
+    EXPECT_TRUE(write_safetensors(path, tensors, {}).ok());
+    const auto file = SafetensorsFile::open(path, Residency::kCopied);
+    EXPECT_TRUE(file.ok());
+    return sort_adapter_tensors(*file, *lora, config, TensorDepth::kContent, "module x").status();
+  };
+  const std::vector<int64_t> down{kRank, kHidden};
+  const Named q{"model.layers.0.self_attn.q_proj", down, {kHidden, kRank}};
+  const Named respelled{"language_model." + q.part, q.a, q.b};
+  const Named one{"model.layers.0.mlp.experts.1.gate_proj", down, {kWidth, kRank}};
+  const Named gates{"model.layers.0.mlp.experts.gate_proj",
+                    {kExperts, kRank, kHidden},
+                    {kExperts, kWidth, kRank}};
+  const Named both{"model.layers.0.mlp.experts.gate_up_proj",
+                   {kExperts, kRank, kHidden},
+                   {kExperts, 2 * kWidth, kRank}};
+  EXPECT_TRUE(sorted({q, one}).ok()) << sorted({q, one}).to_string();
+  EXPECT_TRUE(sorted({q, gates}).ok()) << sorted({q, gates}).to_string();
+  for (const auto& [first, second] : {std::pair(q, respelled), std::pair(one, gates),
+                                      std::pair(one, both), std::pair(gates, both)}) {
+    std::vector<Named> all{first, second};
+    if (first.part != q.part) all.push_back(q);
+    const Status refused = sorted(all);
+    EXPECT_EQ(refused.code(), Code::kFailedPrecondition) << second.part;
+    for (const std::string& part : {first.part, second.part})
+      EXPECT_NE(refused.message().find('"' + part + '"'), std::string::npos) << refused.message();
+    EXPECT_NE(refused.message().find("two changes"), std::string::npos) << refused.message();
+  }
+}
+
 }  // namespace
 }  // namespace chimera

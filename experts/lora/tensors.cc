@@ -5,6 +5,7 @@
 #include <iterator>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "base/fields/problems.h"
 #include "base/quote.h"
@@ -95,7 +96,7 @@ class Sorter {
     const std::string part = plain_part_name(name);
     const auto target = targets_.find(part);
     if (target == targets_.end()) {
-      if (const auto stack = find_stack(part, config_)) return take_stack(*stack, pair);
+      if (const auto stack = find_stack(part, config_)) return take_stack(*stack, name, pair);
       return note(Code::kFailedPrecondition,
                   fmt::format("found a change of {} (expected one of the attention projections, "
                               "feed-forwards and experts of this {})",
@@ -107,6 +108,7 @@ class Sorter {
           Code::kFailedPrecondition,
           fmt::format("found a change of {} (expected parts of target_modules alone)", shown));
     }
+    if (!is_first(at, name)) return;
     const int64_t rank = adapter_.rank_of(name);
     const size_t before = noted_;
     check(*pair.a, {rank, at.inputs});
@@ -117,17 +119,31 @@ class Sorter {
     changes_.push_back({at, *pair.a, *pair.b, adapter_.scale_of(name)});
   }
 
-  void take_stack(const ExpertStack& stack, const Pair& pair) {
+  /// Whether no other pair changes this weight: a stack and a pair of one of its experts would
+  /// both, and so would two spellings of a name (plain_part_name).
+  bool is_first(const AdapterTarget& at, const std::string& name) {
+    const auto [found, added] =
+        changed_by_.try_emplace({at.layer, at.role, at.expert, at.projection}, name);
+    if (!added) {
+      note(Code::kFailedPrecondition,
+           fmt::format("found two changes of a weight, {} and {}{} (expected one)",
+                       quote(found->second, 200), quote(name, 200),
+                       at.expert < 0 ? "" : fmt::format(", of expert {}", at.expert)));
+    }
+    return added;
+  }
+
+  void take_stack(const ExpertStack& stack, const std::string& name, const Pair& pair) {
     const size_t before = noted_;
     check_numbers(*pair.a);
     check_numbers(*pair.b);
     if (noted_ != before) return;
     auto changes = split_stack(stack, *pair.a, *pair.b, adapter_, config_);
     if (!changes.ok()) return note(changes.status().code(), changes.status().message());
-    if (!seen_.insert(changes->stack).second) {
-      return note(Code::kFailedPrecondition,
-                  fmt::format("found two changes of {} (expected one)", changes->stack));
+    for (const StoredChange& change : changes->changes) {
+      if (!is_first(change.target, name)) return;  // one line for a stack
     }
+    seen_.insert(changes->stack);
     std::move(changes->changes.begin(), changes->changes.end(), std::back_inserter(changes_));
   }
 
@@ -187,6 +203,8 @@ class Sorter {
   size_t noted_ = 0;
   std::map<std::string, Pair> pairs_;
   std::set<std::string, std::less<>> seen_;
+  /// By layer, role, expert and projection: the pair that changes it.
+  std::map<std::tuple<int64_t, TensorRole, int64_t, size_t>, std::string> changed_by_;
   std::set<int64_t> expert_layers_;
   std::vector<StoredChange> changes_;
 };

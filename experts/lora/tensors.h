@@ -28,8 +28,8 @@ namespace chimera {
 inline constexpr size_t kMostMisfits = 16;
 
 /// Every tensor of `file` for a backbone of this configuration. Refused are tensors that no part of
-/// it has a place for or that the adapter's configuration does not speak of, parts that it speaks
-/// of and that have none, and other shapes and dtypes (failed_precondition or unimplemented); with
+/// it has a place for or that the adapter's configuration does not speak of, a second change of one
+/// weight, parts that it speaks of and that have none, and other shapes and dtypes (failed_precondition or unimplemented); with
 /// TensorDepth::kContent numbers that are not finite, too (data_corrupt). One line for each, up to
 /// kMostMisfits. `label` names the adapter.
 Result<std::vector<StoredChange>> sort_adapter_tensors(const SafetensorsFile& file,
