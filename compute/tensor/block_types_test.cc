@@ -92,6 +92,9 @@ TEST(BlockTypes, Mxfp4IsKeptWhileItsScalesAreNear) {
     for (const Precision p : {Precision::kQ8, Precision::kQ4}) {
       const auto [format, values] = found(p);
       EXPECT_EQ(format, WeightFormat::kMXFP4) << least;
+      EXPECT_EQ(format, kept_format(DType::kMXFP4, p));
+      EXPECT_LE(weight_bytes(format, 21, 96),
+                weight_bytes(charged_format(DType::kMXFP4, p), 21, 96));
       EXPECT_EQ(values, wide(t)) << least;  // as numbers: a zero may have lost its sign
     }
   }
@@ -99,6 +102,21 @@ TEST(BlockTypes, Mxfp4IsKeptWhileItsScalesAreNear) {
   bytes[1] = std::byte{0x11};
   EXPECT_EQ(found(Precision::kQ8).first, WeightFormat::kQ8);
   EXPECT_EQ(found(Precision::kQ4).first, WeightFormat::kQ4);
+  EXPECT_EQ(charged_format(DType::kMXFP4, Precision::kQ8), WeightFormat::kQ8);
+  EXPECT_EQ(charged_format(DType::kMXFP4, Precision::kQ4), WeightFormat::kQ4);
+}
+
+TEST(BlockTypes, RowsAreWholeBlocks) {
+  std::mt19937 random(15);
+  for (const DType dtype : {DType::kQ4_K, DType::kMXFP4, DType::kQ8_0}) {
+    TensorView t = random_blocks(dtype, 4, 512, random);
+    t.shape = {4, 500};
+    for (const Precision p : {Precision::kF32, Precision::kQ8, Precision::kQ4}) {
+      const Status refused = to_matrix(t, 4, 500, p).status();
+      EXPECT_EQ(refused.code(), Code::kDataCorrupt) << dtype_name(dtype);
+      EXPECT_NE(refused.message().find("whole blocks"), std::string::npos) << refused.message();
+    }
+  }
 }
 
 TEST(BlockTypes, KTypesAreKeptNumberForNumber) {

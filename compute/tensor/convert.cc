@@ -110,8 +110,11 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
     const Result<TensorView> made = loaded(t);
     return made.ok() ? convert(*made, first, rows, cols, p) : made.status();
   }
-  if (!format) return convert_rows(t, first, rows, cols, p);
   const DTypeUnit unit = unit_of(t.dtype);
+  if (cols % unit.elements != 0 ||
+      first % unit.elements != 0)  // blocks would be read beyond the end
+    return wrong_shape(t, "rows of whole blocks of " + std::to_string(unit.elements));
+  if (!format) return convert_rows(t, first, rows, cols, p);
   const std::byte* from = t.bytes.data() + first / unit.elements * unit.bytes;
   const WeightFormat kept = kept_format(t.dtype, p);
   if (is_k_format(kept)) return repack_k_blocks(t.dtype, from, rows, cols);
@@ -162,6 +165,11 @@ WeightFormat kept_format(DType stored, Precision p) {
       return kept_packed(stored, *packed_format(p));
   }
   return WeightFormat::kF32;
+}
+
+WeightFormat charged_format(DType stored, Precision p) {
+  const WeightFormat kept = kept_format(stored, p);
+  return kept == WeightFormat::kMXFP4 ? *packed_format(p) : kept;
 }
 
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {

@@ -13,6 +13,9 @@ namespace chimera {
 
 /// The format in which a tensor stored as F32, F16, BF16 or in blocks is kept.
 WeightFormat kept_format(DType stored, Precision p);
+/// The format to charge before its numbers are known: what needs most memory of those that it may
+/// be kept in. MXFP4 with scales too far apart for its own format is rounded (repack.h).
+WeightFormat charged_format(DType stored, Precision p);
 
 /// Conversion of one 2-D tensor, used for checkpoints and module files alike.
 ///   stored  kF32              kBF16                     kQ8, kQ4
@@ -20,12 +23,14 @@ WeightFormat kept_format(DType stored, Precision p);
 ///   BF16    in place          in place                  packed
 ///   F16     widened (exact)   rounded to nearest even   packed
 ///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 and Q5_0 to q8, Q4_0 to q4 as
-///   they are,
-///                                                       integers with their scales (repack.h);
-///                                                       K types as they are in formats of their
-///                                                       own, under kQ4 those of at most four bits
+///                                                       they are, integers with their scales;
+///                                                       IQ4_NL, MXFP4 and the K types as they are
+///                                                       in formats of their own, under kQ4 K types
+///                                                       of at most four bits (repack.h,
+///                                                       k_blocks.h)
 /// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
-/// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
+/// data_corrupt: another shape, or rows that are no whole blocks; unimplemented: another dtype;
+/// resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
 /// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
 /// store experts. Same conversions and errors.

@@ -25,7 +25,7 @@ void widen_q6_k(const uint8_t* block, float* out);
 std::optional<WeightFormat> k_format(DType dtype);
 
 /// rows x cols numbers of a K type, row-major from `blocks` on, in its format, in memory of their
-/// own. REQUIRES: k_format(from), whole blocks. resource_exhausted: no memory.
+/// own. REQUIRES: k_format(from), whole blocks (to_matrix checks that). resource_exhausted: no memory.
 Result<Matrix> repack_k_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols);
 
 /// Row `row` of a matrix in a K format, widened to out [cols]: the same bits as its blocks.

@@ -38,19 +38,8 @@ bool repacks_exactly(DType from, WeightFormat to);
 Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols,
                              WeightFormat to);
 
-/// rows x cols numbers of MXFP4 (block_quant.h) whose row r has its codes from codes + r *
-/// code_step on, one block of 16 bytes after another `code_bytes` apart, and its scales likewise,
-/// `scale_bytes` apart; `pairs`: a byte holds numbers 2i and 2i + 1 of its block, not i and i + 16.
-struct Mxfp4Source {
-  const std::byte* codes;
-  int64_t code_step, code_bytes;
-  const std::byte* scales;
-  int64_t scale_step, scale_bytes;
-  bool pairs;
-};
-/// Nothing when the scales lie too far apart. resource_exhausted: no memory.
-Result<std::optional<Matrix>> repack_mxfp4(const Mxfp4Source& from, int64_t rows, int64_t cols);
-/// The same of GGUF's blocks, which begin with their scales.
+/// rows x cols numbers of MXFP4 in GGUF's blocks. Nothing when the scales lie too far apart.
+/// resource_exhausted: no memory. REQUIRES: whole blocks.
 Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
                                                   int64_t cols);
 

@@ -14,12 +14,12 @@ constexpr int kE2m1Bias = 128;  // the integers are E2M1 twice: 127 + 1
 constexpr int64_t kGgufBlock = 17;
 
 /// Places of the integers of a block, less 8.
-PackedCodes places_of(const std::byte* bytes, bool pairs) {
+PackedCodes places_of(const std::byte* bytes) {
   PackedCodes out;
   for (size_t i = 0; i < kBlockInputs / 2; ++i) {
     const auto byte = std::to_integer<int>(bytes[i]);
-    out[pairs ? 2 * i : i] = static_cast<int8_t>((byte & 15) - 8);
-    out[pairs ? 2 * i + 1 : i + 16] = static_cast<int8_t>((byte >> 4) - 8);
+    out[i] = static_cast<int8_t>((byte & 15) - 8);
+    out[i + 16] = static_cast<int8_t>((byte >> 4) - 8);
   }
   return out;
 }
@@ -32,21 +32,19 @@ bool is_zero(const std::byte* bytes) {
 
 /// Calls op(row, block, codes, scale byte) for every block that is not all zeros.
 template <class Op>
-void for_blocks(const Mxfp4Source& from, int64_t rows, int64_t cols, Op op) {
+void for_blocks(const std::byte* blocks, int64_t rows, int64_t cols, Op op) {
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t b = 0; b < blocks_of(cols); ++b) {
-      const std::byte* codes = from.codes + row * from.code_step + b * from.code_bytes;
-      if (is_zero(codes)) continue;
-      op(row, b, codes,
-         std::to_integer<int>(from.scales[row * from.scale_step + b * from.scale_bytes]));
+    for (int64_t b = 0; b < blocks_of(cols); ++b, blocks += kGgufBlock) {
+      if (!is_zero(blocks + 1)) op(row, b, blocks + 1, std::to_integer<int>(*blocks));
     }
 }
 
 }  // namespace
 
-Result<std::optional<Matrix>> repack_mxfp4(const Mxfp4Source& from, int64_t rows, int64_t cols) {
+Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
+                                                  int64_t cols) {
   int least = 255, most = 0;
-  for_blocks(from, rows, cols, [&](int64_t, int64_t, const std::byte*, int scale) {
+  for_blocks(blocks, rows, cols, [&](int64_t, int64_t, const std::byte*, int scale) {
     least = std::min(least, scale);
     most = std::max(most, scale);
   });
@@ -60,21 +58,14 @@ Result<std::optional<Matrix>> repack_mxfp4(const Mxfp4Source& from, int64_t rows
   out->scale = std::ldexp(1.0f, unit);
   const int64_t bytes = info_of(WeightFormat::kMXFP4).block_bytes;
   const int64_t across = blocks_of(cols);
-  for_blocks(from, rows, cols, [&](int64_t row, int64_t b, const std::byte* codes, int scale) {
+  for_blocks(blocks, rows, cols, [&](int64_t row, int64_t b, const std::byte* codes, int scale) {
     const auto n = static_cast<size_t>(row % kPanelOutputs);
     std::byte* block = memory.get() + (row / kPanelOutputs * across + b) * bytes;
     const uint16_t half = f32_to_f16(std::ldexp(1.0f, scale - kE2m1Bias - unit));
     std::memcpy(block + sizeof(half) * n, &half, sizeof(half));
-    store_packed_codes(WeightFormat::kMXFP4, places_of(codes, from.pairs), n,
-                       block + kPanelScaleBytes);
+    store_packed_codes(WeightFormat::kMXFP4, places_of(codes), n, block + kPanelScaleBytes);
   });
   return std::optional(std::move(*out));
-}
-
-Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
-                                                  int64_t cols) {
-  const int64_t step = blocks_of(cols) * kGgufBlock;
-  return repack_mxfp4({blocks + 1, step, kGgufBlock, blocks, step, kGgufBlock, false}, rows, cols);
 }
 
 }  // namespace chimera

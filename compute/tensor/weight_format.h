@@ -14,7 +14,7 @@
 // output side by side, the 16 outputs after one another: a group of 64 bytes is two AVX2 registers,
 // one AVX-512 register of VNNI lanes and one row of an AMX tile.
 //
-//   q8   [16] scale  [8 groups of 4 inputs][16 outputs][4 inputs] int8 in [-127, 127]
+//   q8   [16] scale  [8 groups of 4 inputs][16 outputs][4 inputs] int8 (-128: of Q8_0)
 //   q4   [16] scale  [4 pairs of groups][16 outputs][4 inputs] bytes: the integer + 8 of the first
 //                    group in the low four bits, of the second in the high ones
 //

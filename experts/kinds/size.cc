@@ -31,7 +31,7 @@ Kept kept(const TensorView& tensor, Precision precision) {
   // Gate rows, biases and scales are numbers of a row each: F32.
   const bool gate = tensor.name.find(".gate.") != std::string::npos;
   if (gate || tensor.shape.size() < 2) return {false, elements * sizeof(float)};
-  const WeightFormat format = kept_format(tensor.dtype, precision);
+  const WeightFormat format = charged_format(tensor.dtype, precision);
   if (is_packed(format)) {
     const int64_t cols = tensor.shape.back();
     const int64_t rows = cols == 0 ? 0 : tensor.elements() / cols;

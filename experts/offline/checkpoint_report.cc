@@ -60,8 +60,8 @@ uint64_t loaded_bytes(const StoredProjection& p, Precision precision) {
   }
   if (is_block_type(p.weight.tensor.dtype) && !packed_format(precision))
     return bytes + p.weight.tensor.bytes.size();
-  const WeightFormat kept = kept_format(p.weight.tensor.dtype, precision);
-  return bytes + static_cast<uint64_t>(weight_bytes(kept, p.rows, p.cols));
+  const WeightFormat most = charged_format(p.weight.tensor.dtype, precision);
+  return bytes + static_cast<uint64_t>(weight_bytes(most, p.rows, p.cols));
 }
 
 struct Sizes {
