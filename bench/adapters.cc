@@ -19,6 +19,7 @@
 #include "backbone/checkpoint/fingerprint.h"
 #include "bench.h"
 #include "compute/tensor/memory.h"
+#include "compute/tensor/precision.h"
 #include "experts/kinds/weights.h"
 #include "experts/lora/build.h"
 #include "experts/lora/targets.h"
@@ -29,7 +30,8 @@ namespace chimera::bench {
 namespace {
 
 struct Options {
-  std::string backbone, precision;
+  std::string backbone;
+  Precision precision = Precision::kBF16;
   int threads = 0;
   int streams = 8, rank = 16, steps = 16, turns = 7;
 };
@@ -66,10 +68,9 @@ class Bench {
  public:
   explicit Bench(const Options& o) : o_(o), pool_(o.threads > 0 ? o.threads : auto_threads()) {
     const Checkpoint checkpoint = must(Checkpoint::open(o.backbone, Residency::kAutomatic));
-    const Precision precision = o.precision == "f32" ? Precision::kF32 : Precision::kBF16;
-    backbone_ = must(Backbone::load(checkpoint, precision));
+    backbone_ = must(Backbone::load(checkpoint, o.precision));
     const ModelConfig& config = backbone_->config();
-    const auto base = must(load_base_experts(checkpoint, config, precision));
+    const auto base = must(load_base_experts(checkpoint, config, o.precision));
     Composition composition;
     std::vector<std::shared_ptr<const Module>> modules;
     for (int i = 0; i < o.streams; ++i) {
@@ -150,8 +151,8 @@ void report(const Options& o) {
     same_ratio.push_back(same.back() / none.back());
   }
   fmt::print("{} streams, rank {}, {} threads, {}; {:.1f} MB for {} adapters\n", o.streams, o.rank,
-             bench.threads(), o.precision, static_cast<double>(bench.adapter_bytes()) / 1e6,
-             o.streams);
+             bench.threads(), kPrecisionNames.name(o.precision),
+             static_cast<double>(bench.adapter_bytes()) / 1e6, o.streams);
   const auto line = [](const char* what, std::vector<double> rate, std::vector<double> ratio) {
     const auto r = spread(rate);
     fmt::print("  {:<16}{:9.1f} tokens/s", what, r.median);
@@ -163,15 +164,34 @@ void report(const Options& o) {
   line("the same for all", same, same_ratio);
 }
 
+/// What the options' types do not say; sets Options::precision.
+void check(const boost::program_options::variables_map& vm, Options* o) {
+  const auto& text = vm["precision"].as<std::string>();
+  const auto named = kPrecisionNames.find(text);
+  if (!named) {
+    throw boost::program_options::error(
+        fmt::format("--precision: {} (expected {})", text, kPrecisionNames.choices()));
+  }
+  o->precision = *named;
+  for (const char* name : {"streams", "rank", "steps", "turns"}) {
+    if (const int count = vm[name].as<int>(); count < 1) {
+      throw boost::program_options::error(
+          fmt::format("--{}: {} (expected 1 or more)", name, count));
+    }
+  }
+}
+
 }  // namespace
 
 int run_adapters(const std::vector<std::string>& args) {
   namespace po = boost::program_options;
   Options o;
+  std::string precision;
   po::options_description d("Options");
   d.add_options()("help,h", "this text");
   d.add_options()("backbone", po::value(&o.backbone)->required(), "checkpoint directory");
-  d.add_options()("precision", po::value(&o.precision)->default_value("bf16"), "f32 | bf16");
+  d.add_options()("precision", po::value(&precision)->default_value("bf16"),
+                  "f32 | bf16 | q8 | q4");
   d.add_options()("threads", po::value(&o.threads)->default_value(0), "compute threads; 0 = auto");
   d.add_options()("streams", po::value(&o.streams)->default_value(8), "sequences in the batch");
   d.add_options()("rank", po::value(&o.rank)->default_value(16), "of the adapters");
@@ -185,6 +205,7 @@ int run_adapters(const std::vector<std::string>& args) {
       return 0;
     }
     po::notify(vm);
+    check(vm, &o);
     report(o);
   } catch (const po::error& error) {
     std::cerr << "chimera-bench: " << error.what() << "\n" << d;
