@@ -151,9 +151,17 @@ Status run_merge(const Words& words, bool json) {
   add("backbone", po::value(&merge.backbone)->required());
   add("out", po::value(&merge.out)->required());
   add("module", po::value(&merge.module));
+  add("license", po::value(&merge.license));
   add("shard-size", po::value(&shard));
   add("threads", po::value(&threads));
-  merge.adapter = parse(words, options, 1, "ADAPTER")["args"].as<Words>().front();
+  const auto values = parse(words, options, 1, "ADAPTER");
+  merge.adapter = values["args"].as<Words>().front();
+  const bool module = values.count("module") != 0;
+  if (module && merge.module.empty()) throw ModuleUsage{"--module: found \"\" (expected NAME)"};
+  if (module && !shard.empty())
+    throw ModuleUsage{"--shard-size: found with --module (expected without: it is one file)"};
+  if (!module && values.count("license") != 0)
+    throw ModuleUsage{"--license: found without --module (expected with: it is the module's)"};
   if (!shard.empty()) merge.shard_bytes = parse_bytes("--shard-size", shard);
   merge.threads = thread_count(threads);
   const Result<Json> report = merge_adapter(merge);

@@ -34,8 +34,8 @@ inline constexpr const char* kModuleUsage = R"(Usage: chimera-module [--json] CO
                           a run that was killed goes on where it was
   assemble RECIPE.yaml --dry-run
                           say what that would do, tensor by tensor
-  merge ADAPTER --backbone CHECKPOINT --out DIR [--module NAME]
-        [--shard-size SIZE] [--threads N]
+  merge ADAPTER --backbone CHECKPOINT --out DIR [--shard-size SIZE]
+        [--module NAME [--license TEXT]] [--threads N]
                           fold an adapter (LoRA) into the checkpoint, or the
                           experts that it changes into a module of weights
   fit-gate MODULE --backbone DIR --text FILE... [--against FILE...] --out DIR

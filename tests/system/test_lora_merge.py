@@ -99,6 +99,7 @@ class Merge(unittest.TestCase):
                 text = (module / "module.yaml").read_text()
                 self.assertIn(report["digest"], text)
                 self.assertIn(f"experts-{i}", text)
+                self.assertIn('license: "unknown"', text)
                 ids = np.random.default_rng(i).integers(0, 96, 20).tolist()
                 score = lambda client: np.array(flat(client.score(tokens=ids, logits=True).logits))
                 with Daemon(whole, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
@@ -130,6 +131,22 @@ class Merge(unittest.TestCase):
         refused(first.replace("lora_A", "lora_B"), at=good.write(self.dir / "lacks", {n: t for n, t in tensors.items() if n != first}))
         huge = {n: (d, np.full_like(v, 3e38) if "q_proj" in n else v) for n, (d, v) in tensors.items()}
         refused("beyond the range", "q_proj", at=good.write(self.dir / "huge", huge))
+        broken = self.base("mixtral")
+        weights = broken / "model.safetensors"
+        blob = bytearray(weights.read_bytes())
+        size = int.from_bytes(blob[:8], "little")
+        name = "model.layers.1.block_sparse_moe.experts.1.w2.weight"
+        entry = json.loads(blob[8:8 + size])[name]
+        self.assertIn(entry["dtype"], ("F32", "BF16", "F16"))
+        at = 8 + size + entry["data_offsets"][0]
+        width = 4 if entry["dtype"] == "F32" else 2
+        blob[at:at + width] = b"\xff" * width  # a NaN of each
+        weights.write_bytes(blob)
+        refused(name, "not finite", onto=broken)
+        for more in (("--module", ""), ("--module", "experts", "--shard-size", "1M"), ("--license", "MIT")):
+            done = self.merge(adapter, base, out, *more, check=False)
+            self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+            self.assertFalse(out.parent.exists())
         other = self.base("llama")
         refused("random/model", onto=other)
         out.mkdir(parents=True)

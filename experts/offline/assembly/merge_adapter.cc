@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <vector>
@@ -32,7 +33,9 @@ struct PlacedChange {
   Strides at;
 };
 
-constexpr const char* kConvertHint = "`chimera module convert` writes it with plain numbers.";
+constexpr const char* kConvertHint =
+    "`chimera module convert` writes it with plain numbers. Where that changes attention, an "
+    "adapter's module.yaml no longer fits: merge its directory without one, or seal it again.";
 
 bool is_plain(const TensorView& tensor) {
   return tensor.source == nullptr && (tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 ||
@@ -99,9 +102,10 @@ class WeightFinder {
   std::map<std::pair<int64_t, TensorRole>, std::string> names_;
 };
 
-/// Adds a change to the weight whose elements stand at `at` from `weights` on, in `dtype`.
-Status add_change(const StoredChange& change, const Strides& at, DType dtype, std::byte* weights,
-                  ThreadPool& pool) {
+/// Adds a change to the weight whose elements stand at `at` from `weights` on, in `dtype`; `name`
+/// is that of its tensor.
+Status add_change(const StoredChange& change, const std::string& name, const Strides& at,
+                  DType dtype, std::byte* weights, ThreadPool& pool) {
   const AdapterTarget& target = change.target;
   const int64_t rank = change.a.shape[0];
   const auto a = matrix_to_f32(change.a, rank, target.inputs);
@@ -111,7 +115,7 @@ Status add_change(const StoredChange& change, const Strides& at, DType dtype, st
   const auto cols = static_cast<size_t>(target.inputs);
   const size_t size = unit_bytes(dtype);
   const double scale = change.scale;
-  std::atomic<bool> fits = true;
+  std::atomic<bool> finite = true, fits = true;
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 16) / target.inputs);
   pool.parallel_for(target.outputs, grain, [&](int64_t begin, int64_t end) {
     std::vector<double> sums(cols);
@@ -125,13 +129,21 @@ Status add_change(const StoredChange& change, const Strides& at, DType dtype, st
       }
       std::byte* const row = weights + static_cast<size_t>(at.offset + n * at.row_step) * size;
       const size_t step = static_cast<size_t>(at.col_step) * size;
-      for (size_t i = 0; i < cols; ++i)
-        sums[i] = static_cast<double>(widened(row + i * step, dtype)) + scale * sums[i];
+      for (size_t i = 0; i < cols; ++i) {
+        const float base = widened(row + i * step, dtype);
+        if (!std::isfinite(base)) finite = false;
+        sums[i] = static_cast<double>(base) + scale * sums[i];
+      }
       if (!round_elements(sums.data(), cols, dtype, rounded.data())) fits = false;
       for (size_t i = 0; i < cols; ++i)
         std::memcpy(row + i * step, rounded.data() + i * size, size);
     }
   });
+  if (!finite) {
+    return {Code::kDataCorrupt, fmt::format("{}: found a number that is not finite (expected "
+                                            "finite numbers in the backbone)",
+                                            quote(name, 200))};
+  }
   if (fits) return {};
   return {Code::kFailedPrecondition,
           fmt::format("{}: found a sum beyond the range of {} (expected finite numbers)",
@@ -205,7 +217,7 @@ class AdapterMerge {
       for (const PlacedChange* placed : found->second) {
         const auto slice = placed->tensor.bytes.data() - tensor.bytes.data();
         CHIMERA_RETURN_IF_ERROR(
-            add_change(*placed->change, placed->at, tensor.dtype, to + slice, pool_));
+            add_change(*placed->change, tensor.name, placed->at, tensor.dtype, to + slice, pool_));
       }
       return merged;
     };
@@ -222,12 +234,14 @@ class AdapterMerge {
     cut.name = options_.module;
     cut.attach = Attach::kReplace;
     cut.fingerprint = std::move(*fingerprint);
-    cut.license = payload_.manifest.license.empty() ? "unknown" : payload_.manifest.license;
+    cut.license = options_.license;
     cut.description = fmt::format("Experts of a {} with the adapter {} merged into them",
                                   source_.config.model_type, payload_.manifest.name);
-    cut.parents = {write_json({{"adapter", payload_.manifest.name},
-                               {"version", payload_.manifest.version},
-                               {"digest", payload_.manifest.digest}})};
+    Json parent = {{"adapter", payload_.manifest.name},
+                   {"version", payload_.manifest.version},
+                   {"digest", payload_.manifest.digest}};
+    if (!payload_.manifest.license.empty()) parent["license"] = payload_.manifest.license;
+    cut.parents = {write_json(parent)};
     for (const PlacedChange& placed : changes_) {
       const AdapterTarget& target = placed.change->target;
       StoredProjection& stored =
@@ -238,8 +252,8 @@ class AdapterMerge {
       const TensorView merged = make_unset_tensor("", from.dtype, from.shape, &to);
       std::memcpy(to, from.bytes.data(), from.bytes.size());
       stored.weight = whole_part(merged);
-      CHIMERA_RETURN_IF_ERROR(
-          add_change(*placed.change, stored.weight.at, merged.dtype, to, pool_));
+      CHIMERA_RETURN_IF_ERROR(add_change(*placed.change, placed.tensor.name, stored.weight.at,
+                                         merged.dtype, to, pool_));
       std::vector<int64_t>& slots = cut.slots[target.layer];
       if (std::find(slots.begin(), slots.end(), target.expert) == slots.end())
         slots.push_back(target.expert);

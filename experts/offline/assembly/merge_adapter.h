@@ -19,6 +19,9 @@ struct MergeOptions {
   /// Empty: the whole checkpoint is written. Else a module of kind weights of this name, with the
   /// experts that the adapter changes, in the place of the backbone's own.
   std::string module;
+  /// Of that module. Its weights are the backbone's with the adapter's added: neither's license
+  /// alone is theirs. The adapter's stands in provenance.parents.
+  std::string license = "unknown";
   uint64_t shard_bytes = kShardBytes;
   int threads = 1;
 };
@@ -28,8 +31,9 @@ struct MergeOptions {
 /// whatever else is written, bit for bit as it was. In memory are the changed weights of one shard,
 /// or of the module. Nothing is left behind on failure.
 /// unimplemented: weights that are quantised would change; failed_precondition: a module of an
-/// adapter that changes more than experts, or a sum beyond the range of its type. Errors further as
-/// of loading either, and already_exists.
+/// adapter that changes more than experts, or a sum beyond the range of its type; data_corrupt: a
+/// weight that would change and is not finite. Errors further as of loading either, and
+/// already_exists.
 Result<Json> merge_adapter(const MergeOptions& options);
 
 }  // namespace chimera
