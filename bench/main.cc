@@ -27,7 +27,7 @@ const Workload kWorkloads[] = {
      chimera::bench::run_load},
     {"swap", "inter-token ms (p50, p99) quiet vs under loads, unloads and swaps",
      chimera::bench::run_swap},
-    {"capacity", "what a daemon bears: changes per second, many modules, loads, long prompts",
+    {"capacity", "what a daemon bears: changes, modules, loads, long prompts",
      chimera::bench::run_capacity},
     {"adapters", "tokens/s of streams with adapters (LoRA) of their own vs without",
      chimera::bench::run_adapters},

@@ -97,7 +97,7 @@ class Usage(Secured):
                 with self.assertRaises(chimera_client.PermissionDenied):
                     bob.usage()
             self.assertNotIn(("bob", "b", "1.0.0"), self.bill.sums)  # which it may not use
-            wait_for(lambda: self.on_disk(daemon) == 14, "the bill is on disk")
+            wait_for(lambda: self.on_disk(daemon) == 20, "the bill is on disk")
             daemon.kill()
             daemon.start()
             with daemon.client(**self.keys.of("owner")) as owner:
@@ -108,7 +108,7 @@ class Usage(Secured):
             daemon.kill()  # at once: the last second may be missing, and nothing is there twice
             daemon.start()
             with daemon.client(**self.keys.of("owner")) as owner:
-                self.assertIn(self.requests(owner.usage()), range(14, 29))
+                self.assertIn(self.requests(owner.usage()), range(20, 41))
             self.assertEqual(daemon.stop(), 0)
             daemon.start()  # an orderly end loses nothing
             with daemon.client(**self.keys.of("owner")) as owner:
