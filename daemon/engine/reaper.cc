@@ -20,13 +20,16 @@ void Reaper::take(std::shared_ptr<const void> reference) {
   {
     const MutexLock lock(mutex_);
     queue_.push_back(std::move(reference));
+    ++taken_;
   }
   wake_.notify_one();
 }
 
 void Reaper::flush() {
   const MutexLock lock(mutex_);
-  idle_.wait(mutex_, [this]() REQUIRES(mutex_) { return queue_.empty() && !busy_; });
+  // Streams that end keep bringing new ones: not until there is none, but until those are gone.
+  const uint64_t before = taken_;
+  released_.wait(mutex_, [this, before]() REQUIRES(mutex_) { return let_go_ >= before; });
 }
 
 void Reaper::run() {
@@ -36,12 +39,12 @@ void Reaper::run() {
     if (queue_.empty()) return;
     std::vector<std::shared_ptr<const void>> batch;
     batch.swap(queue_);
-    busy_ = true;
+    const uint64_t count = batch.size();
     lock.unlock();
     batch.clear();
     lock.lock();
-    busy_ = false;
-    idle_.notify_all();
+    let_go_ += count;
+    released_.notify_all();
   }
 }
 

@@ -6,6 +6,7 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -28,9 +29,10 @@ class Reaper {
   void run();
 
   Mutex mutex_;
-  CondVar wake_, idle_;
+  CondVar wake_, released_;
   std::vector<std::shared_ptr<const void>> queue_ GUARDED_BY(mutex_);
-  bool busy_ GUARDED_BY(mutex_) = false;
+  uint64_t taken_ GUARDED_BY(mutex_) = 0;   // references so far
+  uint64_t let_go_ GUARDED_BY(mutex_) = 0;  // of these, in their order
   bool stop_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

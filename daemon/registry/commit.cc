@@ -231,7 +231,14 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   // is taken out.
   queue.note_revocation(asked, name);
   jobs.give_up_unwanted();
+  Result<ChangeReport> report = take_out(name, asked, revoked);
+  // What a plan kept of it serves nobody, and may take seconds to be destroyed.
   options.loader->kept().let_go(name);
+  return report;
+}
+
+Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t asked,
+                                              RevokedModule* revoked) {
   const MutexLock turn(revoke_mutex);
   const Announcement announcement(revokes_waiting);
   const MutexLock lock(commit_mutex);
@@ -246,12 +253,12 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
   bool tried = false;
-  const auto take_out = [&] {
+  const auto of_the_engine = [&] {
     tried = true;
     return options.engine->revoke(name, *table);
   };
   Status status = persist_and(
-      {{epoch, utc_now(), next.composition, 0, next.revoked, next.set_aside}}, take_out);
+      {{epoch, utc_now(), next.composition, 0, next.revoked, next.set_aside}}, of_the_engine);
   // Who must be out is not kept in by a disk: the record follows.
   const bool durable = status.ok() || tried;
   if (!durable) {
@@ -259,7 +266,7 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
                                            {"epoch", epoch},
                                            {"reason", status.message()},
                                            {"hint", "it is written as soon as it can be"}});
-    status = take_out();
+    status = of_the_engine();
   }
   CHIMERA_RETURN_IF_ERROR(status);
   if (revoked != nullptr) {

@@ -89,6 +89,9 @@ struct Registry::Impl {
   /// Runs on the caller's thread and overtakes everything else.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn, RevokedModule* revoked)
       EXCLUDES(commit_mutex, revoke_mutex);
+  /// What revoke() does first: out of the routing table, the engine and the record.
+  Result<ChangeReport> take_out(const std::string& name, uint64_t turn, RevokedModule* revoked)
+      EXCLUDES(commit_mutex, revoke_mutex);
   /// Looks at the module of that name as it is now; no effect when `out` knows it.
   void trace(const std::string& name, RevokedModule* out) const EXCLUDES(state_mutex);
   Result<ChangeReport> make(const UnloadArgs& args, const Running& running);

@@ -188,13 +188,15 @@ void AuditLog::run() {
 
 Status AuditLog::sync(const std::vector<Waiting>& batch) {
   const int* synced = nullptr;
+  Status first;
   for (const Waiting& one : batch) {
     if (one.file.get() == synced) continue;
     synced = one.file.get();
     ++syncs_;
-    if (::fdatasync(*synced) != 0) return errno_status(current(), errno);
+    // The others of the batch are in another file: they are not lost with this one.
+    if (::fdatasync(*synced) != 0 && first.ok()) first = errno_status(current(), errno);
   }
-  return {};
+  return first;
 }
 
 Result<std::vector<Json>> AuditLog::read(int64_t since, size_t limit) const {

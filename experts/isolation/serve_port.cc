@@ -12,6 +12,10 @@ using host_layout::FromHost;
 using host_layout::ToHost;
 using Clock = std::chrono::steady_clock;
 
+// stop() does not change what the waiter sleeps on: one that comes between its last look and its
+// sleep is seen after this time.
+constexpr std::chrono::milliseconds kWakeSlice{50};
+
 }  // namespace
 
 struct HostServePort::Impl {
@@ -57,7 +61,8 @@ bool HostServePort::Impl::wait(std::chrono::milliseconds timeout) {
     done = posted.load(std::memory_order_seq_cst) != taken;
     const Clock::time_point now = Clock::now();
     if (done || now >= deadline || stopped.load(std::memory_order_acquire)) break;
-    host_layout::futex_wait(posted, taken, deadline - now);
+    host_layout::futex_wait(posted, taken,
+                            std::min<std::chrono::nanoseconds>(deadline - now, kWakeSlice));
   }
   asleep.store(0, std::memory_order_relaxed);
   return done;

@@ -99,6 +99,7 @@ void append_latencies(const Json& latency, std::vector<MetricFamily>& out) {
       Shown{"inter_token", "chimera_daemon_inter_token_seconds", "From one token to the next"},
       Shown{"step", "chimera_daemon_step_seconds", "Time of a step of the engine"},
       Shown{"request", "chimera_daemon_request_seconds", "From arrival to a complete answer"}};
+  if (!latency.is_object()) return;  // of a daemon that does not count them yet
   for (const Shown& shown : kShown) {
     Writer family(MetricType::Histogram, shown.name, shown.help);
     const Json& of = latency[shown.member];

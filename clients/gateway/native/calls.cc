@@ -102,6 +102,9 @@ std::variant<wire::Call, ApiError> read_call(const Request& request) {
   for (const char* own : {"id", "call"}) {
     if (fields.contains(own)) return bad_field(own, "not a field here", "the path names the call");
   }
+  if (fields.contains("traceparent")) {
+    return bad_field("traceparent", "not a field here", "the header of that name is");
+  }
   fields["id"] = "gateway";
   fields["call"] = call;
   std::string id;

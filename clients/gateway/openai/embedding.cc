@@ -5,11 +5,20 @@
 #include "clients/gateway/body/members.h"
 #include "clients/gateway/body/wire_call.h"
 #include "clients/gateway/openai/unsupported.h"
+#include "clients/wire/protocol.h"
 
 namespace chimera::gateway::openai {
 namespace {
 
 constexpr size_t kMaxInputs = 2048;  // as the API says
+// Each input is a call with the composition's names of its own: a small body must not become
+// gigabytes of them. All 4,096 modules for 16 inputs, or 32 of them for all inputs.
+constexpr size_t kMaxNames = 64 << 10;
+
+size_t names_of(const wire::ModuleFilter& filter) {
+  return (filter.only ? filter.only->size() : 0) + filter.exclude.size() + filter.bias.size() +
+         filter.adapters.size();
+}
 
 class EmbeddingReader {
  public:
@@ -50,7 +59,17 @@ class EmbeddingReader {
     }
     for (size_t i = 0; i < input->size() && members_.ok(); ++i) {
       add(input->at(i), fmt::format("input[{}]", i));
+      if (i == 0) check_names(input->size());
     }
+  }
+
+  void check_names(size_t inputs) {
+    if (out_.calls.empty()) return;
+    const size_t names = names_of(std::get<wire::Embed>(out_.calls.front()).modules);
+    if (names * inputs <= kMaxNames) return;
+    members_.fail(bad_field(
+        "input", fmt::format("{} of them, for a composition of {} names (expected at most {})",
+                             inputs, names, kMaxNames / names)));
   }
 
   /// `name`: of this input, in messages.

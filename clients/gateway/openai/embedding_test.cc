@@ -49,6 +49,18 @@ TEST(Embedding, InputsAreTextsOrTokens) {
   EXPECT_THAT(refused(R"("demo","input":[])"), HasSubstr("input"));
 }
 
+TEST(Embedding, ASmallBodyIsNotManyNames) {
+  std::string names, inputs;
+  for (int i = 0; i < 4096; ++i) names += R"(,"m")";
+  for (int i = 0; i < 17; ++i) inputs += R"(,"a")";
+  const auto body = [&](int count) {
+    return R"("demo","chimera":{"modules":{"exclude":[)" + names.substr(1) + R"(]}},"input":[)" +
+           inputs.substr(1, static_cast<size_t>(count) * 4 - 1) + "]";
+  };
+  EXPECT_EQ(asked(body(16)).calls.size(), 16u);
+  EXPECT_THAT(refused(body(17)), StartsWith("input: 17 of them, for a composition of 4096 names"));
+}
+
 TEST(Embedding, WhatOnlyChimeraHas) {
   const auto plain = asked(R"("demo","input":"a","encoding_format":null)");
   EXPECT_FALSE(plain.base64 || call_of(plain).last);
