@@ -1,7 +1,7 @@
 // `chimera blend`: how much of each parent is in an assembly.
 #include "base/limits.h"
 #include "change.h"
-#include "sweep.h"
+#include "sweep/sweep.h"
 
 namespace chimera::cli {
 namespace {

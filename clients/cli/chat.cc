@@ -6,7 +6,7 @@
 #include <cstdio>
 
 #include "commands.h"
-#include "line_reader.h"
+#include "terminal/line_reader.h"
 #include "sampling.h"
 
 namespace chimera::cli {

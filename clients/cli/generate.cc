@@ -9,7 +9,7 @@
 #include "base/json/reader.h"
 #include "commands.h"
 #include "sampling.h"
-#include "share_view.h"
+#include "terminal/share_view.h"
 
 namespace chimera::cli {
 namespace {

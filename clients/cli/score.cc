@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "commands.h"
-#include "scorer.h"
+#include "scoring/scorer.h"
 
 namespace chimera::cli {
 namespace {

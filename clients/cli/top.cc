@@ -7,7 +7,7 @@
 #include <iostream>
 
 #include "commands.h"
-#include "keyboard.h"
+#include "terminal/keyboard.h"
 
 namespace chimera::cli {
 namespace {

@@ -117,7 +117,7 @@ Result<Matrix> convert(const TensorView& t, int64_t first, int64_t rows, int64_t
   if (!format) return convert_rows(t, first, rows, cols, p);
   const std::byte* from = t.bytes.data() + first / unit.elements * unit.bytes;
   const WeightFormat kept = kept_format(t.dtype, p);
-  if (is_k_format(kept)) return repack_k_blocks(t.dtype, from, rows, cols);
+  if (is_k_format(kept)) return repack_k_blocks(kept, unit.bytes, from, rows, cols);
   if (repacks_exactly(t.dtype, kept)) return repack_blocks(t.dtype, from, rows, cols, kept);
   if (kept == WeightFormat::kMXFP4 || repacks_integers(t.dtype, kept)) {
     Result<std::optional<Matrix>> packed = kept == WeightFormat::kMXFP4

@@ -261,14 +261,13 @@ std::optional<WeightFormat> k_format(DType dtype) {
   }
 }
 
-Result<Matrix> repack_k_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols) {
-  const WeightFormat format = k_format(from).value_or(WeightFormat::kQ6_K);
+Result<Matrix> repack_k_blocks(WeightFormat format, int64_t block_bytes, const std::byte* blocks,
+                               int64_t rows, int64_t cols) {
   std::shared_ptr<std::byte[]> memory;
   Result<Matrix> out = zeroed_matrix(rows, cols, format, memory);
   if (!out.ok()) return out;
-  with_format(format, [&]<WeightFormat F>() {
-    repack<F>(blocks, unit_of(from).bytes, *out, memory.get());
-  });
+  with_format(format,
+              [&]<WeightFormat F>() { repack<F>(blocks, block_bytes, *out, memory.get()); });
   return out;
 }
 

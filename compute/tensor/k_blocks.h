@@ -24,9 +24,11 @@ void widen_q6_k(const uint8_t* block, float* out);
 /// The format that holds every number of a dtype; nothing for other dtypes than the K types.
 std::optional<WeightFormat> k_format(DType dtype);
 
-/// rows x cols numbers of a K type, row-major from `blocks` on, in its format, in memory of their
-/// own. REQUIRES: k_format(from), whole blocks (to_matrix checks that). resource_exhausted: no memory.
-Result<Matrix> repack_k_blocks(DType from, const std::byte* blocks, int64_t rows, int64_t cols);
+/// rows x cols numbers of the K type that `format` holds, row-major in blocks of `block_bytes` from
+/// `blocks` on, in memory of their own. REQUIRES: a K format, whole blocks (to_matrix checks that).
+/// resource_exhausted: no memory.
+Result<Matrix> repack_k_blocks(WeightFormat format, int64_t block_bytes, const std::byte* blocks,
+                               int64_t rows, int64_t cols);
 
 /// Row `row` of a matrix in a K format, widened to out [cols]: the same bits as its blocks.
 void widen_k_row(const Matrix& from, int64_t row, float* out);

@@ -50,19 +50,25 @@ void start_embed(CallContext& context, const std::shared_ptr<Live>& live, Engine
   submit(context, live, std::move(request));
 }
 
+/// What both have in common; `call` keeps the rest.
+template <class Call>
+EngineRequest request_of(Live& live, EngineRequest::Kind kind, Call& call) {
+  EngineRequest request;
+  request.kind = live.kind = kind;
+  request.arrived = std::chrono::steady_clock::now();
+  request.deadline = deadline_at(request.arrived, call.deadline_ms);
+  request.modules = selection_of(std::move(call.modules));
+  return request;
+}
+
 }  // namespace
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) {
   if (context.draining) return live->on_error(draining());
-  EngineRequest request;
-  request.kind = EngineRequest::Kind::kScore;
-  request.arrived = std::chrono::steady_clock::now();
-  request.deadline = deadline_at(request.arrived, call.deadline_ms);
+  EngineRequest request = request_of(*live, EngineRequest::Kind::kScore, call);
   request.want_logprobs = true;
   request.want_logits = call.logits;
   request.want_routing = call.routing;
-  request.modules = selection_of(std::move(call.modules));
-  live->kind = request.kind;
   live->vocab = context.options.model_config().vocab_size;
   const size_t bytes = call.receipt ? kInlineText + 1 : text_size(call.input);
   run_by_size(
@@ -74,14 +80,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Score call) 
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Embed call) {
   if (context.draining) return live->on_error(draining());
-  EngineRequest request;
-  request.kind = EngineRequest::Kind::kEmbed;
-  request.arrived = std::chrono::steady_clock::now();
-  request.deadline = deadline_at(request.arrived, call.deadline_ms);
+  EngineRequest request = request_of(*live, EngineRequest::Kind::kEmbed, call);
   request.pooling = call.last ? Pooling::kLast : Pooling::kMean;
   request.normalize = call.normalize;
-  request.modules = selection_of(std::move(call.modules));
-  live->kind = request.kind;
   run_by_size(
       context, live, text_size(call.input),
       [&context, live, request = std::move(request), input = std::move(call.input)]() mutable {

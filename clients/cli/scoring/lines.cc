@@ -1,4 +1,4 @@
-#include "lines.h"
+#include "scoring/lines.h"
 
 #include <fmt/format.h>
 #include <zstd.h>

@@ -1,4 +1,4 @@
-#include "share_view.h"
+#include "terminal/share_view.h"
 
 #include <fmt/format.h>
 

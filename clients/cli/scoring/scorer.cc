@@ -1,4 +1,4 @@
-#include "scorer.h"
+#include "scoring/scorer.h"
 
 #include <fmt/format.h>
 

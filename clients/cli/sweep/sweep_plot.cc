@@ -8,7 +8,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "sweep.h"
+#include "sweep/sweep.h"
 
 namespace chimera::cli {
 namespace {

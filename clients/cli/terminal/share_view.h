@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "chimera_client/client.h"
-#include "output.h"
+#include "terminal/output.h"
 
 namespace chimera::cli {
 

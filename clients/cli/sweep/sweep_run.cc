@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "change.h"
-#include "scorer.h"
-#include "sweep.h"
+#include "scoring/scorer.h"
+#include "sweep/sweep.h"
 
 namespace chimera::cli {
 namespace {

@@ -1,4 +1,4 @@
-#include "text_source.h"
+#include "scoring/text_source.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@
 
 #include "base/json/reader.h"
 #include "base/utf8.h"
-#include "lines.h"
+#include "scoring/lines.h"
 
 namespace chimera::cli {
 namespace {

@@ -1,4 +1,4 @@
-#include "keyboard.h"
+#include "terminal/keyboard.h"
 
 #include <poll.h>
 #include <unistd.h>

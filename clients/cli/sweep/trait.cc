@@ -5,7 +5,7 @@
 
 #include <array>
 
-#include "sweep.h"
+#include "sweep/sweep.h"
 
 namespace chimera::cli {
 namespace {

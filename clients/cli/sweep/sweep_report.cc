@@ -1,7 +1,7 @@
 // What a sweep found, as people and programs read it.
 #include <fmt/format.h>
 
-#include "sweep.h"
+#include "sweep/sweep.h"
 
 namespace chimera::cli {
 namespace {

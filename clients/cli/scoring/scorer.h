@@ -13,7 +13,7 @@
 
 #include "base/json/json.h"
 #include "commands.h"
-#include "text_source.h"
+#include "scoring/text_source.h"
 
 namespace chimera::cli {
 
