@@ -13,7 +13,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/model/loaded_backbone.h"
 #include "daemon/registry/registry.h"
-#include "daemon/registry/state_store.h"
+#include "daemon/registry/state/store.h"
 
 namespace chimera {
 

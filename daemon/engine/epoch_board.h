@@ -28,11 +28,11 @@
 #include <vector>
 
 #include "base/threads/mutex.h"
-#include "daemon/engine/doorbell.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/live_sequences.h"
 #include "daemon/engine/reaper.h"
-#include "daemon/engine/request_queue.h"
+#include "daemon/engine/scheduling/doorbell.h"
+#include "daemon/engine/scheduling/request_queue.h"
 
 namespace chimera {
 

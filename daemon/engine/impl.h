@@ -16,13 +16,13 @@
 #include <string>
 #include <thread>
 
-#include "daemon/engine/doorbell.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/epoch_board.h"
 #include "daemon/engine/live_sequences.h"
 #include "daemon/engine/pin_limit.h"
 #include "daemon/engine/reaper.h"
-#include "daemon/engine/request_queue.h"
+#include "daemon/engine/scheduling/doorbell.h"
+#include "daemon/engine/scheduling/request_queue.h"
 #include "daemon/engine/statistics.h"
 #include "daemon/engine/step.h"
 

@@ -18,8 +18,8 @@
 
 #include "daemon/engine/engine.h"
 #include "daemon/engine/reaper.h"
-#include "daemon/engine/request_queue.h"
-#include "daemon/engine/scheduler.h"
+#include "daemon/engine/scheduling/request_queue.h"
+#include "daemon/engine/scheduling/scheduler.h"
 #include "daemon/engine/sequence/sequence.h"
 
 namespace chimera {

@@ -1,5 +1,5 @@
 // Who runs in a step, and who gives way when there are no blocks: in steps, without a clock.
-#include "daemon/engine/scheduler.h"
+#include "daemon/engine/scheduling/scheduler.h"
 
 #include <gtest/gtest.h>
 

@@ -10,7 +10,7 @@
 
 #include "backbone/backbone.h"
 #include "daemon/engine/live_sequences.h"
-#include "daemon/engine/scheduler.h"
+#include "daemon/engine/scheduling/scheduler.h"
 #include "daemon/engine/statistics.h"
 #include "router/moe.h"
 

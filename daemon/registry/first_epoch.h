@@ -9,7 +9,7 @@
 #include "daemon/config/config.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/module_loader.h"
-#include "daemon/registry/state_store.h"
+#include "daemon/registry/state/store.h"
 #include "router/routing_table.h"
 
 namespace chimera {

@@ -28,10 +28,10 @@
 #include "base/threads/worker_pool.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/first_epoch.h"
-#include "daemon/registry/late_record.h"
 #include "daemon/registry/module_loader.h"
 #include "daemon/registry/preparation.h"
 #include "daemon/registry/registry.h"
+#include "daemon/registry/state/late_record.h"
 
 namespace chimera {
 

@@ -30,7 +30,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/registry/change_queue.h"
 #include "daemon/registry/jobs.h"
-#include "daemon/registry/state_store.h"
+#include "daemon/registry/state/store.h"
 #include "experts/kinds/module.h"
 #include "experts/library/backend.h"
 

@@ -10,9 +10,9 @@
 #include <string>
 
 #include "clients/wire/protocol.h"
-#include "daemon/server/live.h"
+#include "daemon/server/answers/live.h"
+#include "daemon/server/answers/routing_window.h"
 #include "daemon/server/loop.h"
-#include "daemon/server/routing_window.h"
 #include "daemon/server/server.h"
 #include "daemon/server/worker.h"
 #include "text/constraint/cache.h"

@@ -1,8 +1,8 @@
 // The call `chat`: a conversation through the checkpoint's template to tokens, then as `generate`.
 #include <ctime>
 
+#include "daemon/server/answers/events.h"
 #include "daemon/server/calls.h"
-#include "daemon/server/events.h"
 #include "daemon/server/generate.h"
 
 namespace chimera {

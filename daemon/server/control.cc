@@ -4,9 +4,9 @@
 #include "base/log/log.h"
 #include "base/quote.h"
 #include "clients/wire/strict_json.h"
+#include "daemon/server/answers/events.h"
+#include "daemon/server/answers/reports.h"
 #include "daemon/server/calls.h"
-#include "daemon/server/events.h"
-#include "daemon/server/reports.h"
 #include "daemon/server/wish.h"
 
 namespace chimera {

@@ -8,7 +8,7 @@
 #include <thread>
 #include <zmq.hpp>
 
-#include "daemon/server/events.h"
+#include "daemon/server/answers/events.h"
 #include "daemon/server/loop.h"
 
 namespace chimera {

@@ -5,7 +5,7 @@
 
 #include "daemon/security/token_budget.h"
 #include "daemon/security/usage_ledger.h"
-#include "daemon/server/live.h"
+#include "daemon/server/answers/live.h"
 
 namespace chimera {
 

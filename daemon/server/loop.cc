@@ -9,7 +9,7 @@
 #include "base/quote.h"
 #include "clients/wire/strict_json.h"
 #include "daemon/security/rules.h"
-#include "daemon/server/events.h"
+#include "daemon/server/answers/events.h"
 
 namespace chimera {
 namespace {

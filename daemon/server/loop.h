@@ -19,7 +19,7 @@
 #include "clients/wire/protocol.h"
 #include "daemon/security/audit_log.h"
 #include "daemon/security/authority.h"
-#include "daemon/server/live.h"
+#include "daemon/server/answers/live.h"
 #include "daemon/server/private_directory.h"
 #include "daemon/server/socket.h"
 

@@ -1,6 +1,6 @@
 // Calls about other requests, which only the loop knows: `cancel` and `requests`.
 #include "base/log/log.h"
-#include "daemon/server/events.h"
+#include "daemon/server/answers/events.h"
 #include "daemon/server/loop.h"
 
 namespace chimera {

@@ -12,7 +12,7 @@
 
 #include "base/json/testing.h"
 #include "base/json/writer.h"
-#include "daemon/server/events.h"
+#include "daemon/server/answers/events.h"
 
 namespace chimera {
 namespace {

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "base/moment.h"
+#include "daemon/server/answers/events.h"
+#include "daemon/server/answers/reports.h"
 #include "daemon/server/calls.h"
-#include "daemon/server/events.h"
-#include "daemon/server/reports.h"
 
 namespace chimera {
 namespace {

@@ -4,12 +4,12 @@
 #include <random>
 
 #include "base/version.h"
+#include "daemon/server/answers/events.h"
+#include "daemon/server/answers/receipt.h"
+#include "daemon/server/answers/reports.h"
 #include "daemon/server/calls.h"
-#include "daemon/server/events.h"
 #include "daemon/server/generate.h"
 #include "daemon/server/limits.h"
-#include "daemon/server/receipt.h"
-#include "daemon/server/reports.h"
 #include "text/unicode_data.h"
 
 namespace chimera {

@@ -15,7 +15,7 @@
 #include "base/status.h"
 #include "daemon/front/front.h"
 #include "daemon/security/authority.h"
-#include "daemon/server/live.h"
+#include "daemon/server/answers/live.h"
 
 namespace chimera {
 

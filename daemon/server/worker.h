@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "base/threads/mutex.h"
-#include "daemon/server/live.h"
+#include "daemon/server/answers/live.h"
 
 namespace chimera {
 

@@ -38,7 +38,7 @@
 #include <vector>
 
 #include "compute/tensor/tensor.h"
-#include "experts/assembly/recipe.h"
+#include "experts/assembly/recipe/recipe.h"
 
 namespace chimera {
 

@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "experts/assembly/arithmetic.h"
 #include "experts/assembly/parent.h"
-#include "experts/assembly/recipe.h"
+#include "experts/assembly/recipe/recipe.h"
 
 namespace chimera {
 

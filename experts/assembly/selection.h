@@ -12,7 +12,7 @@
 
 #include "backbone/families/model_config.h"
 #include "base/status.h"
-#include "experts/assembly/recipe.h"
+#include "experts/assembly/recipe/recipe.h"
 
 namespace chimera {
 

@@ -9,7 +9,7 @@
 #include "base/io/digest.h"
 #include "base/quote.h"
 #include "experts/assembly/misfits.h"
-#include "experts/assembly/recipe.h"
+#include "experts/assembly/recipe/recipe.h"
 #include "experts/module/files.h"
 
 namespace chimera {

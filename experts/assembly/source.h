@@ -16,8 +16,8 @@
 
 #include "base/status.h"
 #include "base/threads/thread_pool.h"
-#include "experts/assembly/lambdas.h"
 #include "experts/assembly/plan.h"
+#include "experts/assembly/recipe/lambdas.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "check/case.h"
+#include "check/cases/case.h"
 
 namespace chimera::check {
 

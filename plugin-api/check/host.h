@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "check/case.h"
+#include "check/cases/case.h"
 #include "check/guarded.h"
 #include "chimera/services.h"
 

@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "base/version.h"
-#include "check/case.h"
+#include "check/cases/case.h"
 
 namespace chimera::check {
 namespace {

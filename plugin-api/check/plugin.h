@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "check/case.h"
+#include "check/cases/case.h"
 #include "chimera/expert.h"
 
 namespace chimera::check {

@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "check/case.h"
+#include "check/cases/case.h"
 
 namespace chimera::check {
 

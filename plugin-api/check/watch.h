@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "check/case.h"
+#include "check/cases/case.h"
 
 namespace chimera::check {
 

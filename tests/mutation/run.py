@@ -57,7 +57,7 @@ MUTATIONS = (
     Mutation("7. the prefix cache keeps to its composition", "router/routing_table.cc",
              "if (i != 0 && i < modules().size()) add(i);",
              "if (i > 62 && i < modules().size()) add(i);", "system_test_composition"),
-    Mutation("8. acknowledged changes survive", "daemon/registry/state_store.cc",
+    Mutation("8. acknowledged changes survive", "daemon/registry/state/store.cc",
              "const Status written = write_file_durably(env, target, text, 0600);",
              "const Status written = image.generation < 3\n"
              "      ? write_file_durably(env, target, text, 0600) : Status();",

@@ -1,0 +1,233 @@
+#include "daemon/engine/scheduling/scheduler.h"
+
+#include <algorithm>
+
+#include "base/steady_time.h"
+
+namespace chimera {
+
+void Batch::clear() {
+  segments.clear();
+  routed.clear();
+  owners.clear();
+}
+
+void Batch::group_by_adapters() {
+  const auto adapters = [this](size_t i) { return segments[i].adapters; };
+  const size_t n = segments.size();
+  size_t first = 0;
+  while (first < n && adapters(first).empty()) ++first;
+  if (first == n) return;
+  // Those with the same adapters follow the first of them; order changes no bits.
+  std::vector<size_t> order;
+  std::vector<bool> placed(n, false);
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = i; j < n && !placed[i]; ++j) {
+      if (placed[j] || !std::ranges::equal(adapters(i), adapters(j))) continue;
+      order.push_back(j);
+      if (j > i) placed[j] = true;
+    }
+  }
+  const Batch before = *this;
+  for (size_t i = 0; i < n; ++i) {
+    segments[i] = before.segments[order[i]];
+    routed[i] = before.routed[order[i]];
+    owners[i] = before.owners[order[i]];
+  }
+}
+
+int64_t Batch::logit_rows(size_t i) const {
+  switch (segments[i].logits) {
+    case BatchSegment::Logits::kNone:
+      return 0;
+    case BatchSegment::Logits::kLast:
+      return 1;
+    case BatchSegment::Logits::kAll:
+      return static_cast<int64_t>(segments[i].tokens.size());
+  }
+  return 0;
+}
+
+size_t Batch::state_rows(size_t i) const {
+  return segments[i].states ? segments[i].tokens.size() : 0;
+}
+
+int64_t Scheduler::blocks_for(int64_t positions) const {
+  const int64_t size = cache_->block_tokens();
+  return (positions + size - 1) / size;
+}
+
+int64_t Scheduler::lacking(const Sequence& sequence, int64_t positions) const {
+  const auto has = static_cast<int64_t>(sequence.kv.blocks().size());
+  return std::max<int64_t>(0, blocks_for(positions) - has);
+}
+
+bool Scheduler::fits(int64_t tokens, Live live) const {
+  int64_t wanted = blocks_for(tokens);
+  for (const auto& sequence : live) {
+    if (sequence->paused) return false;
+    wanted += lacking(*sequence, static_cast<int64_t>(sequence->tokens.size()));
+  }
+  return wanted <= cache_->available_blocks();
+}
+
+void Scheduler::place(Sequence& sequence) {
+  sequence.computed = sequence.generating() ? adopt_prefix(sequence) : 0;
+}
+
+int64_t Scheduler::adopt_prefix(Sequence& sequence) {
+  if (!prefix_cache_) return 0;
+  const int64_t size = cache_->block_tokens();
+  const int64_t usable = (static_cast<int64_t>(sequence.tokens.size()) - 1) / size;
+  int64_t found = 0;
+  for (; found < usable; ++found) {
+    std::string key = next_key(sequence);
+    const KvCache::BlockId block = cache_->lookup(key);
+    if (block < 0) break;
+    sequence.kv.adopt(block);
+    sequence.block_keys.push_back(std::move(key));
+  }
+  return found * size;
+}
+
+void Scheduler::build(Live live, Batch& batch) {
+  batch.clear();
+  units_ = 0.0;
+  has_prompts_ = false;
+  resume(live);
+  runs_.clear();
+  for (const auto& sequence : live) {
+    const bool decodes = !sequence->paused && sequence->decoding();
+    runs_.push_back({sequence.get(), decodes ? 1 : 0});
+    if (decodes) units_ += pace_.units(1, sequence->computed);
+  }
+  share_out(runs_);
+  for (size_t i = 0; i < live.size(); ++i) {
+    Sequence& s = *live[i];
+    // Whoever was before it in the list may have paused it in the meantime.
+    const bool runs =
+        runs_[i].tokens > 0 && !s.paused && grow(live, i, s.computed + runs_[i].tokens);
+    if (!runs) continue;
+    add_to(batch, runs_[i]);
+    if (s.decoding()) continue;
+    units_ += pace_.units(runs_[i].tokens, s.computed);
+    has_prompts_ = true;
+  }
+  batch.group_by_adapters();
+}
+
+void Scheduler::share_out(std::vector<Run>& runs) const {
+  std::vector<Run*> prompts;
+  for (Run& run : runs) {
+    if (run.tokens == 0 && !run.sequence->paused) prompts.push_back(&run);
+  }
+  if (prompts.empty()) return;
+  double units = pace_.allowance(units_);
+  int64_t rows = prefill_chunk_;
+  const auto give = [&](Run& run, double most) {
+    const int64_t at = run.sequence->computed + run.tokens;
+    const int64_t left = run.sequence->uncomputed() - run.tokens;
+    const int64_t n = std::min({left, rows, pace_.rows(std::min(most, units), at)});
+    run.tokens += n;
+    rows -= n;
+    units -= pace_.units(n, at);
+  };
+  Run& first = *prompts.front();
+  give(first, units / 4.0);
+  if (first.tokens == 0) {
+    // So far back that a quarter is less than one row.
+    first.tokens = 1;
+    --rows;
+    units -= pace_.units(1, first.sequence->computed);
+  }
+  std::stable_sort(prompts.begin(), prompts.end(), [](const Run* x, const Run* y) {
+    return x->sequence->uncomputed() < y->sequence->uncomputed();
+  });
+  for (Run* run : prompts) give(*run, units);
+}
+
+void Scheduler::resume(Live live) {
+  for (size_t i = 0; i < live.size(); ++i) {
+    if (!live[i]->paused) continue;
+    int64_t wanted = 0;
+    for (const auto& other : live) {
+      if (!other->paused || other == live[i]) wanted += lacking(*other, other->max_positions());
+    }
+    if (i > 0 && wanted > cache_->available_blocks()) return;  // nor do those after it
+    live[i]->paused = false;
+    place(*live[i]);
+  }
+}
+
+bool Scheduler::grow(Live live, size_t i, int64_t positions) {
+  size_t last = live.size();
+  while (!live[i]->kv.reserve(positions).ok()) {
+    do {
+      if (--last == i) return false;
+    } while (live[last]->kv.blocks().empty());
+    pause(*live[last]);
+  }
+  return true;
+}
+
+void Scheduler::pause(Sequence& sequence) {
+  sequence.restart();
+  sequence.paused = true;
+  ++paused_;
+}
+
+void Scheduler::record(double ms) {
+  if (has_prompts_) pace_.record(units_, ms);
+}
+
+void Scheduler::add_to(Batch& batch, const Run& run) const {
+  Sequence& s = *run.sequence;
+  BatchSegment segment;
+  segment.tokens = std::span<const int32_t>(s.tokens).subspan(static_cast<size_t>(s.computed),
+                                                              static_cast<size_t>(run.tokens));
+  segment.position = s.computed;
+  segment.kv = &s.kv;
+  segment.adapters = s.view->active->backbone_adapters;
+  segment.states = s.embedding();
+  if (s.scoring()) {
+    segment.logits = BatchSegment::Logits::kAll;
+  } else if (s.generating() && run.tokens == s.uncomputed()) {
+    segment.logits = BatchSegment::Logits::kLast;
+  } else {
+    segment.logits = BatchSegment::Logits::kNone;
+  }
+  batch.segments.push_back(segment);
+
+  RoutedSegment routed;
+  routed.view = s.view.get();
+  routed.rows = run.tokens;
+  routed.usage = &s.usage;
+  if (s.request.want_shares) routed.last_row = &s.last_usage;
+  routed.trace = s.routing.get();
+  routed.trace_row = s.computed;
+  if (s.request.deadline) routed.deadline_ns = steady_ns(*s.request.deadline);
+  batch.routed.push_back(routed);
+  batch.owners.push_back(&s);
+}
+
+void Scheduler::publish_blocks(Sequence& sequence) {
+  // What reads would push the shared prefixes of chats out of the cache and never use its own.
+  if (!prefix_cache_ || !sequence.generating()) return;
+  const int64_t full = sequence.computed / cache_->block_tokens();
+  while (static_cast<int64_t>(sequence.block_keys.size()) < full) {
+    std::string key = next_key(sequence);
+    cache_->publish(sequence.kv.blocks()[sequence.block_keys.size()], key);
+    sequence.block_keys.push_back(std::move(key));
+  }
+}
+
+/// Key of the first block that has none yet. The chain starts at the scope of the sequence's view,
+/// so blocks of different compositions, masks or biases can never meet (design invariant 7).
+std::string Scheduler::next_key(const Sequence& sequence) const {
+  const int64_t size = cache_->block_tokens();
+  const auto block = static_cast<int64_t>(sequence.block_keys.size());
+  const std::string& parent = block == 0 ? sequence.view->scope : sequence.block_keys.back();
+  return KvCache::chain_key(parent, sequence.tokens.data() + block * size, size);
+}
+
+}  // namespace chimera

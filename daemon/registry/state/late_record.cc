@@ -1,0 +1,48 @@
+#include "daemon/registry/state/late_record.h"
+
+#include <pthread.h>
+
+#include "base/log/log.h"
+
+namespace chimera {
+
+LateRecord::~LateRecord() {
+  std::thread thread;
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    thread.swap(thread_);
+  }
+  wake_.notify_all();
+  if (thread.joinable()) thread.join();
+}
+
+void LateRecord::begin() {
+  {
+    const MutexLock lock(mutex_);
+    wanted_ = true;
+    if (!thread_.joinable() && !stopping_) thread_ = std::thread([this] { run(); });
+  }
+  wake_.notify_all();
+}
+
+void LateRecord::run() {
+  pthread_setname_np(pthread_self(), "chimera-record");
+  while (true) {
+    {
+      const MutexLock lock(mutex_);
+      wake_.wait(mutex_, [this]() REQUIRES(mutex_) { return wanted_ || stopping_; });
+      wake_.wait_for(mutex_, interval_, [this]() REQUIRES(mutex_) { return stopping_; });
+      if (stopping_) return;
+      wanted_ = false;
+    }
+    if (write_().ok()) {
+      log::info("revocation_recorded");
+      continue;
+    }
+    const MutexLock lock(mutex_);
+    wanted_ = true;
+  }
+}
+
+}  // namespace chimera
