@@ -40,6 +40,14 @@ std::optional<DType> gguf_dtype(uint32_t type) {
   return std::nullopt;
 }
 
+std::optional<uint32_t> gguf_type(DType dtype) {
+  for (const PlainType& plain : kPlainTypes) {
+    if (plain.dtype == dtype) return plain.type;
+  }
+  const BlockType* block = block_type(dtype);
+  return block != nullptr ? block->gguf_type : std::nullopt;
+}
+
 std::string gguf_type_name(uint32_t type) {
   for (const TypeName& other : kOtherTypes) {
     if (other.type == type) return std::string(other.name);

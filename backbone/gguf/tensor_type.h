@@ -14,6 +14,9 @@ namespace chimera {
 /// Nothing for a type that Chimera does not read.
 std::optional<DType> gguf_dtype(uint32_t type);
 
+/// The number of a dtype; nothing for one that the format does not have.
+std::optional<uint32_t> gguf_type(DType dtype);
+
 /// "IQ1_S" or "number 99", for messages about those that it does not read.
 std::string gguf_type_name(uint32_t type);
 
