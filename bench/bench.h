@@ -8,7 +8,15 @@
 
 namespace chimera::bench {
 
-/// Kernels against the measured memory bandwidth and against Eigen, one thread, same run.
+/// What the machine gives at most.
+int run_limits(const std::vector<std::string>& args);
+/// The engine in this process against that: one sequence, a prompt, many sequences.
+int run_decode(const std::vector<std::string>& args);
+int run_prefill(const std::vector<std::string>& args);
+int run_batch(const std::vector<std::string>& args);
+/// Writes checkpoints of random weights.
+int run_synth(const std::vector<std::string>& args);
+/// Kernels against the measured memory bandwidth and against Eigen, same run.
 int run_kernels(const std::vector<std::string>& args);
 /// Start to ready, time to first token, decode rate, health round trip of a deployment.
 int run_latency(const std::vector<std::string>& args);

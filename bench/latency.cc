@@ -4,14 +4,20 @@
 //   health         round trip over ipc, us
 //   first token    20-token prompt, request sent to first token received, ms (fresh prompt each
 //                  time, so the prefix cache does not help)
-//   decode         tokens/s of one stream of 128 tokens after a 20-token prompt, and the weight
-//                  bytes it reads per second are left to `kernels`
+//   decode         tokens/s of one stream of 128 tokens after a 20-token prompt
+//   16 streams     of all of them together, while none has ended
+//   engine alone   the same in this process without a daemon (rates/engine.h), by turns with it;
+//                  the ratio is that of the daemon to the engine
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
+#include <limits>
+#include <thread>
 
 #include "bench.h"
 #include "options.h"
+#include "rates/engine.h"
 #include "session.h"
 #include "stats.h"
 
@@ -22,6 +28,9 @@ constexpr int kStarts = 5;
 constexpr int kRequests = 30;
 constexpr int kHealthCalls = 500;
 constexpr double kReadySeconds = 60.0;
+constexpr int64_t kPrompt = 20, kAnswer = 128;
+constexpr int kStreams = 16;
+constexpr int kTurns = 7;
 
 void row(const char* name, const char* unit, const std::vector<double>& samples) {
   const Spread s = spread(samples);
@@ -54,13 +63,69 @@ void measure_streams(Session& session, std::vector<double>& first_ms, std::vecto
   for (uint32_t i = 0; i < kRequests; ++i) {
     const double start = now_s();
     double first = 0.0;
-    const auto done = session.client().generate(greedy_request(prompt_of(20, vocab, i), 128),
-                                                [&](const client::Token&) {
-                                                  if (first == 0.0) first = now_s();
-                                                });
+    const auto done = session.client().generate(
+        greedy_request(prompt_of(kPrompt, vocab, i), kAnswer), [&](const client::Token&) {
+          if (first == 0.0) first = now_s();
+        });
     if (!done.ok()) fail(done.error());
     first_ms.push_back(1e3 * (first - start));
-    rate.push_back(127.0 / (now_s() - first));
+    rate.push_back(static_cast<double>(kAnswer - 1) / (now_s() - first));
+  }
+}
+
+/// Tokens per second of `streams` clients at once, from the first token of the last one to the last
+/// token of the first one.
+double daemon_rate(const DaemonProcess& daemon, int streams, int64_t vocab, uint32_t seed) {
+  std::vector<std::vector<double>> times(static_cast<size_t>(streams));
+  std::vector<std::string> failures(times.size());
+  std::vector<std::jthread> clients;
+  for (size_t i = 0; i < times.size(); ++i) {
+    clients.emplace_back([&, i] {
+      try {
+        Session session(daemon);
+        const auto prompt = prompt_of(kPrompt, vocab, seed + static_cast<uint32_t>(i));
+        const auto done =
+            session.client().generate(greedy_request(prompt, kAnswer),
+                                      [&](const client::Token&) { times[i].push_back(now_s()); });
+        if (!done.ok()) failures[i] = done.error().message;
+      } catch (const std::exception& error) {
+        failures[i] = error.what();
+      }
+    });
+  }
+  clients.clear();  // joins
+  double begin = 0, end = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < times.size(); ++i) {
+    if (!failures[i].empty() || times[i].empty()) throw std::runtime_error(failures[i]);
+    begin = std::max(begin, times[i].front());
+    end = std::min(end, times[i].back());
+  }
+  int64_t tokens = 0;
+  for (const std::vector<double>& stream : times)
+    tokens += std::count_if(stream.begin(), stream.end(),
+                            [&](double at) { return at > begin && at <= end; });
+  if (!(end > begin)) throw std::runtime_error("the streams did not run together");
+  return static_cast<double>(tokens) / (end - begin);
+}
+
+void compare_with_engine(const DaemonProcess& daemon, const DeploymentOptions& options,
+                         int64_t vocab) {
+  const auto precision = kPrecisionNames.find(options.precision);
+  if (!precision) return;
+  EngineOnly engine(options.backbone, *precision, options.threads);
+  for (const int streams : {1, kStreams}) {
+    std::vector<double> served, alone, ratio;
+    for (uint32_t turn = 0; turn < kTurns; ++turn) {
+      served.push_back(daemon_rate(daemon, streams, vocab, 1000 * (turn + 1)));
+      EngineOnly::Streams run(engine, streams, kPrompt + kAnswer);
+      run.prefill(kPrompt, 512);
+      const double seconds = run.decode(kAnswer - 1).seconds;
+      alone.push_back(static_cast<double>(streams * (kAnswer - 1)) / seconds);
+      ratio.push_back(served.back() / alone.back());
+    }
+    row(streams == 1 ? "1 stream" : "16 streams", "tokens/s", served);
+    row("engine alone", "tokens/s", alone);
+    row("ratio", "", ratio);
   }
 }
 
@@ -80,6 +145,7 @@ int run_latency(const std::vector<std::string>& args) {
     measure_streams(session, first_ms, rate);
     row("first token", "ms", first_ms);
     row("decode", "tokens/s", rate);
+    if (options.modules.empty()) compare_with_engine(daemon, options, session.vocab());
   } catch (const std::exception& error) {
     fmt::print(stderr, "chimera-bench: latency: {}\n", error.what());
     return 1;

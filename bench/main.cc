@@ -19,8 +19,16 @@ struct Workload {
 };
 
 const Workload kWorkloads[] = {
-    {"kernels", "matmul GFLOP/s and GB/s vs memory bandwidth and Eigen, one thread",
+    {"limits", "GB/s and GFLOP/s of the machine, all threads", chimera::bench::run_limits},
+    {"kernels", "matmul GFLOP/s and GB/s vs memory bandwidth and Eigen",
      chimera::bench::run_kernels},
+    {"decode", "tokens/s of one sequence, engine alone, vs memory bandwidth",
+     chimera::bench::run_decode},
+    {"prefill", "tokens/s of a prompt, engine alone, vs products in cache",
+     chimera::bench::run_prefill},
+    {"batch", "tokens/s of many sequences, engine alone, vs memory bandwidth",
+     chimera::bench::run_batch},
+    {"synth", "writes a checkpoint of random weights in any shape", chimera::bench::run_synth},
     {"latency", "ms to ready, to first token, per token; health round trip in us",
      chimera::bench::run_latency},
     {"load", "ms to ready and MB of memory vs the size of the checkpoint",
@@ -57,11 +65,9 @@ int run(const std::vector<std::string>& args) {
   for (const Workload& w : kWorkloads) {
     if (args[0] == w.name) return w.run({args.begin() + 1, args.end()});
   }
-  fmt::print(
-      stderr,
-      "chimera-bench: unknown workload '{}' (expected kernels, latency, load, swap, capacity, "
-      "adapters, tokenizer, constraint or isolation)\n",
-      args[0]);
+  std::string names;
+  for (const Workload& w : kWorkloads) names += (names.empty() ? "" : ", ") + std::string(w.name);
+  fmt::print(stderr, "chimera-bench: unknown workload '{}' (expected one of {})\n", args[0], names);
   return 2;
 }
 

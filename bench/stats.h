@@ -27,7 +27,7 @@ inline double cpu_s() {
 
 /// CPU time of the whole machine as /proc/stat tells it, in ticks; all zero where there is none.
 struct CpuTimes {
-  double total = 0, stolen = 0;  // stolen: what the hypervisor gave to other guests
+  double total = 0, idle = 0, stolen = 0;  // stolen: what the hypervisor gave to other guests
 
   static CpuTimes read() {
     std::ifstream stat("/proc/stat");
@@ -38,6 +38,7 @@ struct CpuTimes {
     // user nice system idle iowait irq softirq steal
     for (int field = 0; field < 8 && stat >> ticks; ++field) {
       times.total += ticks;
+      if (field == 3 || field == 4) times.idle += ticks;
       if (field == 7) times.stolen = ticks;
     }
     return times;
@@ -45,6 +46,10 @@ struct CpuTimes {
   /// In [0, 1]. A measurement beside more than a few percent says little about the program.
   double stolen_since(const CpuTimes& before) const {
     return total > before.total ? (stolen - before.stolen) / (total - before.total) : 0.0;
+  }
+  /// In [0, 1]: of the time since then, what somebody used or was stolen.
+  double busy_since(const CpuTimes& before) const {
+    return total > before.total ? 1.0 - (idle - before.idle) / (total - before.total) : 0.0;
   }
 };
 

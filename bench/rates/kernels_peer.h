@@ -13,6 +13,8 @@ struct Peer {
   void (*matmul)(const float* x, const float* w, float* y, int64_t m, int64_t n, int64_t k);
   /// Runs kPeerChains independent multiply-adds of a whole register, `rounds` times.
   void (*multiply_add)(int64_t rounds);
+  /// The same with products of 8-bit integers that are added in 32 bits: four per lane.
+  void (*multiply_add_int8)(int64_t rounds);
   int lanes;  // floats per register
 };
 

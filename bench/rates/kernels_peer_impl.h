@@ -7,7 +7,7 @@
 #define Eigen CHIMERA_PEER
 #include <Eigen/Dense>
 
-#include "kernels_peer.h"
+#include "rates/kernels_peer.h"
 
 namespace chimera::bench {
 namespace {
@@ -33,9 +33,21 @@ void peer_multiply_add(int64_t rounds) {
   for (Reg& s : sum) asm volatile("" ::"x"(s));  // used, so computed
 }
 
+/// Ints: a vector of int32. step(sum): the sum with one product of every lane's four bytes more.
+template <class Ints, class Step>
+void peer_multiply_add_int8(int64_t rounds, Step step) {
+  Ints sum[kPeerChains];
+  for (int i = 0; i < kPeerChains; ++i) sum[i] = Ints{} + i;
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (Ints& s : sum) s = step(s);
+  }
+  for (Ints& s : sum) asm volatile("" ::"x"(s));
+}
+
 template <class Reg>
-constexpr Peer make_peer() {
-  return {peer_matmul, peer_multiply_add<Reg>, sizeof(Reg) / sizeof(float)};
+constexpr Peer make_peer(void (*multiply_add_int8)(int64_t)) {
+  return {peer_matmul, peer_multiply_add<Reg>, multiply_add_int8, sizeof(Reg) / sizeof(float)};
 }
 
 }  // namespace
