@@ -15,7 +15,8 @@ namespace chimera {
 inline constexpr std::chrono::seconds kDrainLimit{27};
 inline constexpr std::chrono::seconds kStopLimit{2};
 
-/// Lets live requests finish. False when a second signal came first.
+/// Lets live requests finish, and the records of changes come to the disk, for which their answers
+/// wait. False when a second signal came first.
 bool drain(Server& server, Engine& engine, Signals& signals);
 
 }  // namespace chimera

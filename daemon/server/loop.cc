@@ -7,18 +7,12 @@
 
 #include "base/log/log.h"
 #include "base/quote.h"
-#include "clients/wire/strict_json.h"
 #include "daemon/security/rules.h"
 #include "daemon/server/answers/events.h"
 
 namespace chimera {
 namespace {
 
-// Requests taken from one socket before the queued answers get their turn.
-constexpr int kReceiveBatch = 64;
-// And bytes of them: JSON is read here, at 10 MB/s where it is all brackets and numbers, and libzmq
-// gives the messages of connections by turns, so a client waits for one large one of another's.
-constexpr size_t kReceiveBytes = 64u << 10;
 // A full pipe does not announce that it has room again, so it is tried this often.
 constexpr std::chrono::milliseconds kRetry{10};
 
@@ -29,26 +23,13 @@ double ms_since(std::chrono::steady_clock::time_point start) {
 
 std::string_view socket_name(size_t port) { return port == 0 ? "serve" : "control"; }
 
-wire::Error frames_error(const Incoming& incoming) {
-  const auto count = incoming.frames.size();
-  if (count == 0 || incoming.frames[0] != wire::kMagic) {
-    const std::string found =
-        count == 0 ? "no frames"
-                   : fmt::format("first frame of {} bytes", incoming.frames[0].size());
-    return {"invalid_argument",
-            fmt::format("message: {} (expected the frame {} first)", found, wire::kMagic),
-            "speak chimera/1 as clients/PROTOCOL.md describes"};
-  }
-  return {"invalid_argument",
-          fmt::format("message: {} (expected {} and one JSON frame)",
-                      count < 2 ? "no JSON frame" : "too many frames", wire::kMagic),
-          "send one JSON object per message"};
-}
-
 }  // namespace
 
 ServerLoop::ServerLoop(Options options, ServerCounters& counters, Handler handler)
-    : options_(std::move(options)), counters_(counters), handler_(std::move(handler)) {}
+    : options_(std::move(options)),
+      counters_(counters),
+      handler_(std::move(handler)),
+      decoder_([ready = ready_] { ready->wake(); }, options_.decode) {}
 
 Result<std::unique_ptr<ServerLoop>> ServerLoop::start(Options options, ServerCounters& counters,
                                                       Handler handler) {
@@ -111,11 +92,13 @@ bool ServerLoop::step() {
   retry_blocked();
   for (size_t port = 0; port < sockets_.size(); ++port) {
     notice_disconnects(port);
-    receive(port);
   }
+  handle_decoded();
+  for (size_t port = 0; port < sockets_.size(); ++port) receive(port);
   cut_off();
   if (!stop_at_) return true;
-  return (!clients_.empty() || answers_being_read()) && Clock::now() < *stop_at_;
+  const bool busy = !clients_.empty() || !decoder_.idle() || answers_being_read();
+  return busy && Clock::now() < *stop_at_;
 }
 
 void ServerLoop::begin_stop() {
@@ -125,98 +108,11 @@ void ServerLoop::begin_stop() {
   }
 }
 
-void ServerLoop::receive(size_t port) {
-  size_t bytes = 0;
-  for (int i = 0; i < kReceiveBatch && bytes < kReceiveBytes; ++i) {
-    auto incoming = sockets_[port]->receive();
-    if (!incoming) return;
-    for (const std::string& frame : incoming->frames) bytes += frame.size();
-    // A descriptor may be used again by the next connection. The end of the old one was reported
-    // before the new one could send, so taking reports first never hits the wrong client.
-    notice_disconnects(port);
-    handle(std::move(*incoming));
-  }
-}
-
-void ServerLoop::handle(Incoming incoming) {
-  Peer& peer = incoming.peer;
-  if (incoming.frames.size() != 2 || incoming.frames[0] != wire::kMagic) {
-    return refuse(peer, "", frames_error(incoming));
-  }
-  const auto endpoint = peer.port == 0 ? wire::Endpoint::kServe : wire::Endpoint::kControl;
-  std::string id;
-  auto decoded = wire::decode_request(incoming.frames[1], endpoint, &id);
-  if (!known(peer, id, incoming.fd)) return;
-  connections_[{peer.port, incoming.fd}] = peer;
-  if (const auto* error = std::get_if<wire::Error>(&decoded)) {
-    if (peer.port == 1) record_unread(peer, *error);
-    return refuse(peer, id, *error);
-  }
-  ++counters_.requests;
-  auto& request = std::get<wire::Request>(decoded);
-  // Never what was asked about: prompts are nobody's business.
-  log::debug("request", {{"endpoint", socket_name(peer.port)},
-                         {"call", wire::call_name(request.call)},
-                         {"bytes", incoming.frames[1].size()},
-                         {"traceparent", request.traceparent}});
-  if (!allowed(peer, request)) return;
-  if (std::holds_alternative<wire::Cancel>(request.call) ||
-      std::holds_alternative<wire::CancelAny>(request.call) ||
-      std::holds_alternative<wire::Requests>(request.call)) {
-    return carry_out(peer, request);
-  }
-  if (stop_at_) {
-    return refuse(peer, id, {"unavailable", "daemon: shutting down", "try again when it is back"});
-  }
-  dispatch(peer, std::move(request), incoming.frames[1]);
-  const auto client = clients_.find({peer.port, peer.identity});
-  if (client != clients_.end()) client->second.fd = incoming.fd;
-}
-
-void ServerLoop::dispatch(const Peer& peer, wire::Request request, std::string_view text) {
-  const ClientKey key{peer.port, peer.identity};
-  const auto known = clients_.find(key);
-  if (known != clients_.end()) {
-    if (known->second.live.contains(request.id)) {
-      return refuse(
-          peer, request.id,
-          {"already_exists",
-           fmt::format("id: {} is still in progress (expected a new one)", quote(request.id)),
-           "use another id, or wait for its done or error"});
-    }
-    if (known->second.live.size() >= options_.live_per_client) {
-      return refuse(peer, request.id,
-                    {"resource_exhausted",
-                     fmt::format("connection: {} requests in progress (expected at most that many)",
-                                 known->second.live.size()),
-                     "wait for one of them to end"});
-    }
-  }
-  auto live = std::make_shared<Live>(request.id, peer, options_.queued_per_request, ready_);
-  live->call = wire::call_name(request.call);
-  live->call_index = request.call.index();
-  live->since = Clock::now();
-  live->traceparent = request.traceparent;
-  if (wire::wants_receipt(request.call)) live->request_text = text;
-  if (peer.port == 1) {
-    const bool change = rule_of(request.call).change;
-    live->set_recorder([this, entry = audit_entry(peer, &request), change](
-                           const Status& outcome, std::function<void()> then) {
-      if (change && outcome.ok()) return record(entry, outcome, std::move(then));
-      record(entry, outcome);
-      then();
-    });
-  }
-  if (known == clients_.end()) ++counters_.clients;
-  ++counters_.live;
-  clients_[key].live.emplace(request.id, live);
-  handler_(std::move(live), std::move(request.call));
-}
-
 void ServerLoop::notice_disconnects(size_t port) {
   for (const int fd : sockets_[port]->take_disconnected()) {
     answered_.erase({port, fd});
     connections_.erase({port, fd});
+    decoder_.forget({port, fd});
     std::erase_if(cuts_, [&](const Cut& cut) { return cut.port == port && cut.fd == fd; });
     const auto gone = std::find_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
       return entry.first.first == port && entry.second.fd == fd;

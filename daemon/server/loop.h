@@ -20,6 +20,7 @@
 #include "daemon/security/audit_log.h"
 #include "daemon/security/authority.h"
 #include "daemon/server/answers/live.h"
+#include "daemon/server/decoding/decoder.h"
 #include "daemon/server/private_directory.h"
 #include "daemon/server/socket.h"
 
@@ -32,6 +33,29 @@ struct ServerCounters {
   std::atomic<uint64_t> gone_clients{0};  // connections lost with requests in progress
   std::atomic<uint64_t> live{0};          // now
   std::atomic<uint64_t> clients{0};       // connections with requests in progress, now
+};
+
+/// Answers to changes that are made, until the record of each is on disk.
+class UnrecordedAnswers {
+ public:
+  void add() {
+    const MutexLock lock(mutex_);
+    ++count_;
+  }
+  void remove() {
+    const MutexLock lock(mutex_);
+    if (--count_ == 0) none_.notify_all();
+  }
+  /// Whether there are none any more, in the end.
+  bool wait(std::chrono::milliseconds timeout) {
+    const MutexLock lock(mutex_);
+    return none_.wait_for(mutex_, timeout, [this]() REQUIRES(mutex_) { return count_ == 0; });
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar none_;
+  size_t count_ GUARDED_BY(mutex_) = 0;
 };
 
 class ServerLoop {
@@ -57,6 +81,7 @@ class ServerLoop {
     /// So long a connection outlives its last answer when the loop ends: a peer may lose what it
     /// has not read yet when it learns of the end (ZMQ_IMMEDIATE does that).
     std::chrono::milliseconds hang_up{200};
+    Decoder::Decode decode = chimera::decode;  // but for tests
   };
   /// `counters` outlives the loop.
   /// Takes a decoded request; it ends when `live` got its done, error or answer.
@@ -69,6 +94,10 @@ class ServerLoop {
 
   /// Cancels what is live, sends what is queued (at most options.flush) and closes the sockets.
   void stop();
+  /// Waits until no change that was made keeps its answer for want of its record on disk; false
+  /// when `timeout` passed first. What is not recorded when the loop stops is not answered any
+  /// more.
+  bool await_records(std::chrono::milliseconds timeout) const { return unrecorded_->wait(timeout); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -88,16 +117,21 @@ class ServerLoop {
   bool step();  // false: time to end
   void begin_stop();
   void receive(size_t port);
+  /// A message of two frames: small ones are read at once, unless larger ones of the same peer are
+  /// being read.
   void handle(Incoming incoming);
+  void handle_decoded();
+  void handle(Peer& peer, int fd, Decoded decoded);
   /// Who asks; refuses and returns false if he is no client (any more).
   bool known(Peer& peer, std::string_view id, int fd);
   /// Whether he may; refuses and returns false if not.
-  bool allowed(const Peer& peer, const wire::Request& request);
-  /// `text`: of the frame that the request was in.
-  void dispatch(const Peer& peer, wire::Request request, std::string_view text);
-  void carry_out(const Peer& peer, const wire::Request& request);  // what only the loop knows
-  /// The entry of a call as far as it is known when it comes.
-  AuditEntry audit_entry(const Peer& peer, const wire::Request* request) const;
+  bool allowed(const Peer& peer, const wire::Request& request, const AuditEntry& entry);
+  /// `entry`: of the record. `text`: of the frame that the request was in.
+  void dispatch(const Peer& peer, wire::Request request, const AuditEntry& entry, std::string text);
+  /// What only the loop knows.
+  void carry_out(const Peer& peer, const wire::Request& request, AuditEntry entry);
+  /// The entry of a call as far as it is known when it comes; "" of one that could not be read.
+  AuditEntry audit_entry(const Peer& peer, std::string_view call, Json arguments) const;
   /// `then` is called once it is on disk; empty: nobody waits for that.
   void record(AuditEntry entry, const Status& outcome, std::function<void()> then = nullptr) const;
   void record_unread(const Peer& peer, const wire::Error& error) const;
@@ -125,6 +159,8 @@ class ServerLoop {
   ServerCounters& counters_;
   const Handler handler_;
   const std::shared_ptr<Ready> ready_ = std::make_shared<Ready>();
+  // The record may outlast the loop.
+  const std::shared_ptr<UnrecordedAnswers> unrecorded_ = std::make_shared<UnrecordedAnswers>();
   std::atomic<bool> stopping_{false};
   std::atomic<bool> rights_changed_{false};
   std::thread thread_;
@@ -137,15 +173,16 @@ class ServerLoop {
   std::map<ClientKey, Client> clients_;
   std::vector<std::weak_ptr<Live>> left_;  // for as long as whoever makes the change keeps them
   std::vector<Blocked> blocked_;
-  std::map<std::pair<size_t, int>, Clock::time_point> answered_;  // by port and descriptor
+  std::map<Decoder::Connection, Clock::time_point> answered_;
   struct Cut {
     size_t port;
     int fd;
     Clock::time_point at;
   };
-  std::map<std::pair<size_t, int>, Peer> connections_;  // that asked for something, by descriptor
+  std::map<Decoder::Connection, Peer> connections_;  // that asked for something
   std::vector<Cut> cuts_;
   std::optional<Clock::time_point> stop_at_;
+  Decoder decoder_;
 };
 
 }  // namespace chimera

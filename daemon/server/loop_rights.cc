@@ -2,9 +2,7 @@
 // of requests and connections whose client's rights change.
 #include <algorithm>
 
-#include "base/json/reader.h"
 #include "base/log/log.h"
-#include "clients/wire/strict_json.h"
 #include "daemon/security/rules.h"
 #include "daemon/server/loop.h"
 
@@ -23,31 +21,22 @@ wire::Error error_of(const Status& status) {
   return {std::string(code_name(status.code())), status.message(), status.hint()};
 }
 
-/// The fields of a control call as they were sent.
-Json arguments_of(const wire::Request& request) {
-  auto fields = parse_json(wire::encode_request(request));
-  if (!fields.ok()) return Json::object();
-  fields->erase("id");
-  fields->erase("call");
-  return std::move(*fields);
-}
-
 }  // namespace
 
 bool ServerLoop::known(Peer& peer, std::string_view id, int fd) {
   peer.principal = options_.authority->find(peer.mark);
   if (peer.principal != nullptr) return true;
   const Status status = no_client(peer);
-  record(audit_entry(peer, nullptr), status);
+  record(audit_entry(peer, "", Json::object()), status);
   refuse(peer, id, error_of(status));
   cut_off_later(peer.port, fd);
   return false;
 }
 
-bool ServerLoop::allowed(const Peer& peer, const wire::Request& request) {
+bool ServerLoop::allowed(const Peer& peer, const wire::Request& request, const AuditEntry& entry) {
   const Status status = check_role(*peer.principal, rule_of(request.call));
   if (status.ok()) return true;
-  record(audit_entry(peer, &request), status);
+  record(entry, status);
   refuse(peer, request.id, error_of(status));
   return false;
 }
@@ -60,9 +49,8 @@ void ServerLoop::refuse(const Peer& peer, std::string_view id, const wire::Error
   sockets_[peer.port]->send(peer, {wire::encode_error(id, error), nullptr, /*final=*/true});
 }
 
-void ServerLoop::carry_out(const Peer& peer, const wire::Request& request) {
+void ServerLoop::carry_out(const Peer& peer, const wire::Request& request, AuditEntry entry) {
   if (std::holds_alternative<wire::Cancel>(request.call)) return answer_cancel(peer, request);
-  AuditEntry entry = audit_entry(peer, &request);
   if (std::holds_alternative<wire::CancelAny>(request.call)) {
     answer_cancel_any(peer, request);
   } else {
@@ -72,18 +60,15 @@ void ServerLoop::carry_out(const Peer& peer, const wire::Request& request) {
   record(std::move(entry), {});
 }
 
-AuditEntry ServerLoop::audit_entry(const Peer& peer, const wire::Request* request) const {
+AuditEntry ServerLoop::audit_entry(const Peer& peer, std::string_view call, Json arguments) const {
   AuditEntry entry;
   entry.time = std::chrono::system_clock::now();
   entry.principal = peer.principal == nullptr ? peer.mark : peer.principal->name;
   entry.peer = peer.address;
   entry.endpoint = peer.port == 0 ? "serve" : "control";
-  entry.arguments = Json::object();
+  entry.call = call;
+  entry.arguments = std::move(arguments);
   if (options_.epoch) entry.epoch_before = options_.epoch();
-  if (request == nullptr) return entry;
-  entry.call = wire::call_name(request->call);
-  // What is sent to serve are prompts and texts, which are nobody's business.
-  if (peer.port == 1) entry.arguments = arguments_of(*request);
   return entry;
 }
 
@@ -105,7 +90,7 @@ void ServerLoop::record(AuditEntry entry, const Status& outcome, std::function<v
 /// A control call that could not be read: that somebody tried is worth a line.
 void ServerLoop::record_unread(const Peer& peer, const wire::Error& error) const {
   if (options_.audit == nullptr) return;
-  AuditEntry entry = audit_entry(peer, nullptr);
+  AuditEntry entry = audit_entry(peer, "", Json::object());
   entry.result = error.code;
   entry.message = error.message;
   entry.epoch_after = entry.epoch_before;

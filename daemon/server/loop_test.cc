@@ -430,6 +430,131 @@ TEST_F(Loop, EndpointsThatWouldDoHarmAreRefused) {
   EXPECT_TRUE(std::filesystem::exists(dir_ / "file"));
 }
 
+/// Large messages are not read while it is shut.
+class Shutter {
+ public:
+  Decoded read(Undecoded message, wire::Endpoint endpoint) {
+    if (message.text.size() > kLarge) {
+      const MutexLock lock(mutex_);
+      ++reached_;
+      changed_.notify_all();
+      changed_.wait(mutex_, [this]() REQUIRES(mutex_) { return open_; });
+    }
+    return decode(std::move(message), endpoint);
+  }
+  bool reached() {
+    const MutexLock lock(mutex_);
+    return changed_.wait_for(mutex_, std::chrono::seconds(60),
+                             [this]() REQUIRES(mutex_) { return reached_ > 0; });
+  }
+  void open() {
+    const MutexLock lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  static constexpr size_t kLarge = 64 << 10;
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  int reached_ GUARDED_BY(mutex_) = 0;
+  bool open_ GUARDED_BY(mutex_) = false;
+};
+
+class LoopBesideLargeMessages : public Loop {
+ protected:
+  void SetUp() override {
+    Loop::SetUp();
+    options_.decode = [this](Undecoded message, wire::Endpoint endpoint) {
+      return shutter_.read(std::move(message), endpoint);
+    };
+  }
+  void TearDown() override {
+    shutter_.open();
+    Loop::TearDown();
+  }
+  static Json large(const std::string& id) {
+    return {{"id", id}, {"call", "generate"}, {"prompt", std::string(2 * Shutter::kLarge, 'x')}};
+  }
+
+  Shutter shutter_;
+};
+
+TEST_F(LoopBesideLargeMessages, OthersAreServedWhileOneIsRead) {
+  start(keeping());
+  Raw hostile(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  other.request(generate("g"));
+  const auto live = kept("g");
+  for (int i = 0; i < 40; ++i) hostile.request(large("l" + std::to_string(i)));
+  ASSERT_TRUE(shutter_.reached());
+  other.request(health("h"));
+  EXPECT_EQ(other.answer().value("id", ""), "h");
+  live->on_token(token(7));
+  EXPECT_EQ(other.answer().value("token", 0), 7) << "answers keep flowing";
+  other.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
+  EXPECT_TRUE(eventually([&] { return cancelled_ == 1; }));
+  EXPECT_EQ(counters_.requests, 3u) << "of the large ones none has been read";
+  shutter_.open();
+  for (int i = 0; i < 40; ++i) kept("l" + std::to_string(i));
+}
+
+TEST_F(LoopBesideLargeMessages, ACancelComesAfterTheRequestThatItMeans) {
+  start(keeping());
+  Raw peer(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  peer.request(large("g"));
+  peer.request({{"id", "c"}, {"call", "cancel"}, {"target", "g"}});
+  ASSERT_TRUE(shutter_.reached());
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  other.request(health("h"));
+  EXPECT_EQ(other.answer().value("id", ""), "h");
+  shutter_.open();
+  std::map<std::string, Json> answers;
+  for (int i = 0; i < 2; ++i) {
+    const Json answer = peer.answer();
+    answers[answer.value("id", "")] = answer;
+  }
+  EXPECT_TRUE(answers["c"].value("cancelled", false));
+  EXPECT_EQ(answers["g"]["finish_reason"], "cancelled");
+}
+
+TEST_F(LoopBesideLargeMessages, WhatAPeerThatLeftHadSentIsNotDone) {
+  start(keeping());
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  other.request(health("h1"));
+  EXPECT_EQ(other.answer().value("id", ""), "h1");
+  auto peer = std::make_unique<Raw>(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  peer->request(generate("small"));
+  kept("small");
+  peer->request(large("large"));
+  ASSERT_TRUE(shutter_.reached());
+  peer.reset();
+  ASSERT_TRUE(eventually([&] { return counters_.gone_clients == 1; }));
+  shutter_.open();
+  other.request(large("mine"));
+  kept("mine");
+  EXPECT_EQ(counters_.requests, 3u);
+}
+
+// What waits to be read is not taken yet for the front, which then reads no more of such a peer.
+TEST_F(LoopBesideLargeMessages, APeerMayNotFillTheMemory) {
+  start(keeping());
+  Raw hostile(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  hostile.socket().set(zmq::sockopt::sndhwm, 1);
+  hostile.socket().set(zmq::sockopt::sndtimeo, 1'000);
+  const std::string message(size_t{1} << 20, ' ');
+  const auto sent = [&] {
+    return hostile.socket().send(zmq::buffer(wire::kMagic), zmq::send_flags::sndmore) &&
+           hostile.socket().send(zmq::buffer(message), zmq::send_flags::none);
+  };
+  int count = 0;
+  while (count < 100 && sent()) ++count;
+  EXPECT_LT(count, 100) << "nothing stopped it";
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  other.request(health("h"));
+  EXPECT_EQ(other.answer().value("id", ""), "h");
+}
+
 // A load may go on when it was answered (wait: false) and when its client is gone (detach).
 TEST_F(Loop, WhoseRightsGoHasNoChangesUnderWayEither) {
   const std::string list = dir_ / "clients.yaml";

@@ -97,4 +97,8 @@ Server::~Server() {
 
 void Server::drain() { impl_->context.draining = true; }
 
+bool Server::await_records(std::chrono::milliseconds timeout) const {
+  return impl_->loop->await_records(timeout);
+}
+
 }  // namespace chimera

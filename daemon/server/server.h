@@ -1,8 +1,9 @@
 // The ZeroMQ front of the daemon: two ROUTER sockets speaking chimera/1 (clients/PROTOCOL.md).
 //
-// One IO thread owns both sockets. It decodes requests, hands generate, score and embed to the
-// engine, and sends the events that the engine left in bounded queues. Control calls and long texts
-// go to worker threads, so neither a load nor a 4 MiB prompt holds up a stream.
+// One IO thread owns both sockets. It decodes requests, large ones on a thread beside it
+// (decoding/decoder.h), hands generate, score and embed to the engine, and sends the events that
+// the engine left in bounded queues. Control calls and long texts go to worker threads, so neither
+// a load nor a 4 MiB prompt holds up a stream.
 //
 // Invariants: (1) every request that was read is answered by exactly one `done` or `error`, unless
 // its client is gone; (2) nothing here blocks the engine: a client that reads too slowly loses its
@@ -12,6 +13,7 @@
 // Thread safety: all methods may be called from any thread.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -64,6 +66,9 @@ class Server {
   /// From now on generate, chat, score and embed answer `unavailable`; live ones go on. Returns at
   /// once.
   void drain();
+  /// ServerLoop::await_records: call it before the server goes, so that who asked for the last
+  /// changes, and for the end itself, hears of them.
+  bool await_records(std::chrono::milliseconds timeout) const;
 
  private:
   struct Impl;

@@ -204,7 +204,6 @@ std::optional<Incoming> RouterSocket::receive() {
   constexpr auto kNow = zmq::recv_flags::dontwait;
   Incoming in;
   in.peer.port = impl_->port;
-  uint64_t cost = 0;
   try {
     zmq::message_t frame;
     if (!impl_->socket.recv(frame, kNow)) return std::nullopt;
@@ -215,7 +214,7 @@ std::optional<Incoming> RouterSocket::receive() {
       // The later frames of a message are there when its first is.
       if (!impl_->socket.recv(frame, kNow)) break;
       in.fd = frame.get(ZMQ_SRCFD);
-      cost += FrameMeter::cost_of(frame.size());
+      in.cost += FrameMeter::cost_of(frame.size());
       if (first) {
         in.peer.mark = property(frame, "User-Id");
         if (in.peer.mark == kFrontUser) in.peer.mark = property(frame, kMarkProperty);
@@ -231,9 +230,13 @@ std::optional<Incoming> RouterSocket::receive() {
   }
   if (const auto peer = impl_->peers.find(in.fd); peer != impl_->peers.end()) {
     in.peer.address = peer->second.address;
-    impl_->front->took(peer->second, cost);
   }
   return in;
+}
+
+void RouterSocket::took(int fd, uint64_t cost) {
+  const auto peer = impl_->peers.find(fd);
+  if (peer != impl_->peers.end()) impl_->front->took(peer->second, cost);
 }
 
 RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {

@@ -24,7 +24,8 @@ struct Incoming {
   static constexpr size_t kMaxFrames = 3;  // magic, body and one too many
   Peer peer;
   std::vector<std::string> frames;
-  int fd = -1;  // of the connection it came through
+  int fd = -1;        // of the connection it came through
+  uint64_t cost = 0;  // of its frames: see RouterSocket::took
 };
 
 /// What the sockets of one server share; it ends with the last who holds it, and then waits for
@@ -56,6 +57,9 @@ class RouterSocket {
 
   /// Never blocks; nullopt when nothing waits.
   std::optional<Incoming> receive();
+  /// Tells the front that what came through that connection is dealt with: until then it counts
+  /// as waiting, and a connection of which too much waits is not read.
+  void took(int fd, uint64_t cost);
   /// Never blocks. The whole message goes or nothing. The binary frame is not copied.
   Sent send(const Peer& peer, const Answer& answer);
   /// Descriptors of the connections that ended since the last call.

@@ -4,14 +4,17 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
 
-from harness import GOLDEN, LONG, SLOW, Daemon, chimera_client, split
+from harness import BUILD, GOLDEN, LONG, SLOW, Daemon, chimera_client, split
 
 PROMPT = [17, 250, 3, 99, 120, 121, 7, 45]
+SLOW_DISK = BUILD / "tests" / "slow_disk.so"
 SHUTDOWNS = 50 if LONG else 15
 
 
@@ -168,6 +171,35 @@ class Ends(unittest.TestCase):
             self.assertNotEqual(told.returncode, 0)
             self.assertEqual(json.loads(told.stdout)["status"], "draining")
             generation.cancel()
+
+    @unittest.skipUnless(SLOW_DISK.exists(), "built without sanitizers only")
+    def test_shutdown_is_answered_although_the_disk_is_slow(self) -> None:
+        """Its record is on disk before it is answered, which may take longer than an end does."""
+        with tempfile.TemporaryDirectory(prefix="chimera-disk-") as scratch:
+            shut = Path(scratch) / "shut"
+            daemon = Daemon(GOLDEN / "flex_olmo_f32", start=False)
+            self.addCleanup(shutil.rmtree, daemon.work, ignore_errors=True)
+            daemon.environment.update(LD_PRELOAD=str(SLOW_DISK), CHIMERA_TEST_SHUT=str(shut))
+            daemon.start()
+            told: list[str] = []
+
+            def ask() -> None:
+                with daemon.client() as client:
+                    client.shutdown()
+                    told.append("answered")
+
+            shut.touch()
+            asking = threading.Thread(target=ask)
+            asking.start()
+            wait_for(lambda: "draining" in daemon.log_text(), "the end to begin")
+            # Without waiting it ended within two seconds, with nobody answered.
+            with self.assertRaises(subprocess.TimeoutExpired):
+                daemon.process.wait(4)
+            self.assertEqual(told, [])
+            shut.unlink()
+            asking.join(60 * SLOW)
+            self.assertEqual(told, ["answered"], daemon.log_text())
+            self.assertEqual(daemon.process.wait(60 * SLOW), 0)
 
     def test_shutdown_answers_before_it_hangs_up(self) -> None:
         for i in range(SHUTDOWNS):
