@@ -49,6 +49,8 @@ class Token:
     logprob: float | None = None
     # The most likely tokens at this place with `top_logprobs`, best first: token, logprob, text.
     top_logprobs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    # With `shares`: the fraction of the gates' mass that each module had where it was drawn from.
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Generation(Iterator[Token]):
@@ -77,7 +79,7 @@ class Generation(Iterator[Token]):
             raise StopIteration
         body = event.body
         return Token(body["text"], body["token"], body["epoch"], body.get("logprob"),
-                     body.get("top_logprobs", []))
+                     body.get("top_logprobs", []), body.get("shares", {}))
 
     def cancel(self) -> None:
         """Asks the daemon to end the request; keep iterating until it has."""

@@ -74,18 +74,20 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(self.peer.requests[0],
                          {"id": generation.id, "call": "generate", "prompt": "p", "max_tokens": 3})
 
-    def test_alternatives_come_with_their_token(self):
+    def test_alternatives_and_shares_come_with_their_token(self):
         top = [{"token": 1, "text": "a", "logprob": -0.5}, {"token": 2, "text": "b", "logprob": None}]
 
         def script(request):
             yield {"event": "token", "text": "a", "token": 1, "epoch": 1, "logprob": -0.5,
-                   "top_logprobs": top}, []
+                   "top_logprobs": top, "shares": {"backbone": 0.25, "legal": 0.75}}, []
             yield {"event": "token", "text": "b", "token": 2, "epoch": 1}, []
             yield {"event": "done", "finish_reason": "length"}, []
 
         client = self.start(script)
-        tokens = list(client.generate("p", top_logprobs=2, logit_bias={"2": -1}))
+        tokens = list(client.generate("p", top_logprobs=2, shares=True, logit_bias={"2": -1}))
         self.assertEqual([t.top_logprobs for t in tokens], [top, []])
+        self.assertEqual([t.shares for t in tokens], [{"backbone": 0.25, "legal": 0.75}, {}])
+        self.assertIs(self.peer.requests[0]["shares"], True)
         self.assertEqual(self.peer.requests[0]["logit_bias"], {"2": -1})
 
     def test_interleaved_requests_are_told_apart(self):
