@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -22,6 +23,9 @@ import unittest
 import gguf_files
 from documents import COMMAND, DOCUMENTS, blocks_of, code_spans, name_of, prose_of, table_rows
 from harness import BIN, BUILD, GOLDEN, SLOW, SOURCE, Daemon, run, split
+
+sys.path.insert(0, str(SOURCE / "scripts"))
+import share_picture  # noqa: E402
 
 README = SOURCE / "README.md"
 # Blocks that are not run, by document and first command.
@@ -238,6 +242,18 @@ class Numbers(unittest.TestCase):
                     done = client.complete(prompt, max_tokens=40, temperature=0.5, seed=7,
                                            modules={"only": only})
                     self.assertEqual(" ".join(done["text"].split()), " ".join(shown.split()))
+
+    @unittest.skipIf(SLOW > 1, "the documents are the same in every build")
+    def test_picture_of_the_shares(self) -> None:
+        """It is of what README says, drawn anew."""
+        shown = re.search(r"^!\[chimera generate (.*) --shares: .*\]\((docs/images/shares\.svg)\)$", self.TEXT, re.M)
+        self.assertIsNotNone(shown, "README shows no picture of chimera generate --shares")
+        modules = [{"path": str(SOURCE / "experts" / m)} for m in ("legal", "bio", "finance")]
+        with Daemon(SOURCE / "experts" / "backbone", modules=modules, precision="bf16", top_k=2,
+                    serve={"max_context": 1024}) as daemon:
+            drawn = share_picture.picture(shlex.split(shown[1]), daemon.serve_endpoint)
+        self.assertEqual(drawn, (SOURCE / shown[2]).read_text(), "scripts/share_picture.py draws it")
+        self.assertGreater(len(set(re.findall(r'fill="(#\w+)">', drawn))), 1, "one colour tells nothing")
 
     def test_cases_and_plugins_of_the_checker(self) -> None:
         cases = run("chimera-plugin-check", "--list").stdout.splitlines()
