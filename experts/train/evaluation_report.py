@@ -19,6 +19,8 @@ import tempfile
 import time
 from typing import Any
 
+import survey_report
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = ROOT / "build" / "bin"
 DOMAINS = ("general", "legal", "bio", "finance")
@@ -204,7 +206,9 @@ def main() -> None:
         finally:
             daemon.process.terminate()
             daemon.process.wait()
-    (ROOT / "experts" / "EVALUATION.md").write_text(report(table, args.limit_bytes))
+    document = ROOT / "experts" / "EVALUATION.md"
+    survey = survey_report.rest_of(document)  # what survey.py wrote stays
+    document.write_text(report(table, args.limit_bytes) + (f"\n{survey}" if survey else ""))
     (pathlib.Path(__file__).parent / "evaluation.json").write_text(json.dumps(
         {row: {d: {"bits_per_byte": s["bits_per_byte"], "nats": s["nats"]} for d, s in cells.items()}
          for row, cells in table.items()}, indent=1) + "\n")

@@ -7,12 +7,19 @@ made rows is the posterior of all classes together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-import data
 from model import FlexOlmo, Routing
+
+
+class Windows(Protocol):
+    """Windows of text: data.Stream, or the pieces of train_device.py."""
+
+    def batch(self, step: int, micro: int, rows: int, length: int) -> np.ndarray: ...
 
 
 @dataclass
@@ -23,7 +30,7 @@ class Stats:
 
 
 @torch.no_grad()
-def collect(model: FlexOlmo, stream: data.Stream, batches: int, length: int = 512) -> Stats:
+def collect(model: FlexOlmo, stream: Windows, batches: int, length: int = 512) -> Stats:
     """Statistics of the dense public model's gate inputs over `batches` x 2 windows."""
     layers = model.config.num_hidden_layers
     sums = [torch.zeros(model.config.hidden_size, dtype=torch.float64) for _ in range(layers)]

@@ -33,12 +33,11 @@ from optim import AdamW, Muon
 from schedule import Schedule
 
 
-def initial_module(public: FlexOlmo, work: Path, domain: str, seed: int,
+def initial_module(public: FlexOlmo, general: gates.Windows, own: gates.Windows,
                    batches: int) -> dict[str, Tensor]:
-    """Copy of the public feed-forward plus discriminant gate rows."""
-    stream = data.Stream(work, {"general": 1.0}, seed)
-    stats_public = gates.collect(public, stream, batches)
-    stats_domain = gates.collect(public, data.Stream(work, {domain: 1.0}, seed + 1), batches)
+    """Copy of the public feed-forward plus discriminant gate rows: own text against general text."""
+    stats_public = gates.collect(public, general, batches)
+    stats_domain = gates.collect(public, own, batches)
     module: dict[str, Tensor] = {}
     for layer, block in enumerate(public.model.layers):
         row, bias = gates.discriminant(stats_public, stats_domain, layer)
@@ -78,7 +77,8 @@ def train(args: argparse.Namespace) -> None:
     elif args.from_stored:
         module = stored_module(args.domain)
     else:
-        module = initial_module(public, args.work, args.domain, seed, 20)
+        module = initial_module(public, data.Stream(args.work, {"general": 1.0}, seed),
+                                data.Stream(args.work, {args.domain: 1.0}, seed + 1), 20)
     model = with_modules(public, [module])
     del public
     trained: dict[str, Tensor] = {}

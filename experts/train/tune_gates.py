@@ -1,11 +1,17 @@
-"""Stage 5: gate rows of all modules fitted together on a proxy mix; the experts stay frozen.
+"""Stage 5: gate rows of all modules fitted together; the experts stay frozen.
 
-    python3 tune_gates.py --work ~/.cache/chimera-train
+    python3 tune_gates.py --corpora ../../../shared/corpora --work ~/.cache/chimera-train
 
-Multinomial logistic regression per layer: which of {public, legal, bio, finance} is this text? The
-public logit is 0, as in the deployment, so the fitted rows and biases are gate rows, and with any
-subset of the modules loaded the softmax is the posterior over that subset. Texts are of the
-training sets; gate inputs are those of the composition with all modules as trained alone. Writes
+Which of {public, legal, bio, finance} is this token of? The public logit is 0, as in the deployment, so
+the fitted rows and biases are gate rows, and with any subset of the modules loaded the softmax is the
+posterior over that subset. Texts are of the training sets: passages, short prompts and changes of the
+domain (gate_texts.py); gate inputs are those of the composition with all modules as they were. Minimised
+by L-BFGS is, over all layers at once,
+
+    a mean_l CE(p_l) + b CE(mean_l p_l) + c CE(softmax(K mean_{l, tokens} p_l) of a prompt)
+
+with p_l the posterior in layer l: each layer is to tell, the layers together are to tell (the first of
+them cannot alone), and a prompt as a whole is to have its own module first. Writes
 `<work>/<domain>.tuned.pt`, which `export.py` prefers. A module without `<work>/<domain>.final.pt` is
 taken as stored.
 """
@@ -13,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,86 +30,155 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import corpus
-import data
+import gate_texts
 from compose import finished_module, public_model, with_modules
+from gate_texts import KINDS, Window, load_windows  # noqa: F401  (train_device.py takes it from here)
 from model import FlexOlmo, Routing
+
+CLASSES = len(corpus.DOMAINS)
+BATCH_TOKENS = 2048
+
+# How much each kind of window counts, and in it the tokens of each domain. In passages more those of
+# public text, which loses where a module takes what is not its own, and of bio, the hardest to tell.
+WEIGHT = {"long": 0.50, "prompt": 0.15, "change": 0.35}
+CLASS_WEIGHT = {"long": (1.6, 1.0, 1.7, 0.9), "prompt": (1.1, 1.0, 1.1, 0.9), "change": (1.0,) * 4}
+EACH_LAYER, TOGETHER, PROMPTS, SHARPNESS = 1.0, 0.5, 0.4, 10.0  # a, b, c and K above
+RIDGE = 2e-5  # pulls rows (in units of the inputs' deviations) to where they were
 
 
 @torch.no_grad()
-def gate_inputs(model: FlexOlmo, stream: data.Stream, windows: int, length: int) -> list[Tensor]:
-    """Per layer the gate inputs [windows * length, hidden] of text from one domain."""
-    parts: list[list[Tensor]] = [[] for _ in range(model.config.num_hidden_layers)]
-    for i in range(windows // 2):
+def gate_inputs(model: FlexOlmo, windows: list[Window]) -> list[Tensor]:
+    """Per layer the gate inputs of all tokens of all windows, in their order."""
+    parts: list[list[Tensor]] = [[torch.empty(0)] * len(windows)
+                                 for _ in range(model.config.num_hidden_layers)]
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
+    while order:
+        rows = max(1, BATCH_TOKENS // len(windows[order[min(len(order), 32) - 1]].ids))
+        batch, order = order[:rows], order[rows:]
+        ids = torch.zeros(len(batch), max(len(windows[i].ids) for i in batch), dtype=torch.long)
+        for row, i in enumerate(batch):
+            ids[row, :len(windows[i].ids)] = torch.tensor(windows[i].ids)
         routing = Routing(keep_inputs=True)
-        model.hidden(torch.from_numpy(stream.batch(i, 0, 2, length))[:, :-1], routing)
+        model.hidden(ids, routing)
         for layer, x in enumerate(routing.inputs):
-            parts[layer].append(x.flatten(0, 1))
+            for row, i in enumerate(batch):
+                parts[layer][i] = x[row, :len(windows[i].ids)].clone()
     return [torch.cat(p) for p in parts]
 
 
-# Added to the log-odds of a domain. Bio text is the hardest to tell from the rest, so its expert was
-# used least on its own text (share 0.66) and gained 15.0 % there (training texts); with 0.5, chosen
-# among 0, 0.5 and 1 on training texts, it is 15.6 %, and all modules keep 93 % or more of their gains.
-LOG_PRIOR = {"bio": 0.5}
+@dataclass
+class Samples:
+    """Tokens that are fitted. n of them, m prompts."""
+    x: list[Tensor]        # per layer [n, hidden], in units of `scale`
+    scale: list[Tensor]    # per layer [hidden]: deviation of each input
+    label: Tensor          # [n]
+    weight: Tensor         # [n], sums to 1
+    prompt: Tensor         # [n]: number of the prompt it is of, or -1
+    prompt_label: Tensor   # [m]
 
 
-def fit(x: Tensor, label: Tensor, row: Tensor, bias: Tensor, prior: Tensor, ridge: float,
-        steps: int) -> tuple[Tensor, Tensor, float]:
-    """Rows [n, hidden] and biases [n] <= 0 of the classes 1..n against class 0, starting at the
-    given ones and drawn to them by `ridge`; and the cross-entropy on every fifth token, left out.
-    `prior` [1 + n] is added to the classes' log-odds (as weights of their tokens)."""
-    test = torch.arange(len(x)) % 5 == 0
-    scale = x.std(0)
-    z, start = x / scale, row * scale
-    w, b = start.clone().requires_grad_(True), bias.clone().requires_grad_(True)
-    optimizer = torch.optim.LBFGS([w, b], max_iter=steps, line_search_fn="strong_wolfe")
+def samples(inputs: list[Tensor], windows: list[Window]) -> Samples:
+    """Labelled tokens with their weights: kinds by WEIGHT, in each the domains by
+    CLASS_WEIGHT."""
+    label = torch.cat([torch.tensor(w.label) for w in windows])
+    kind = torch.cat([torch.full((len(w.ids),), KINDS.index(w.kind)) for w in windows])
+    number, labels = torch.full((len(windows),), -1), []
+    for i, window in enumerate(windows):
+        if window.kind == "prompt":
+            number[i] = len(labels)
+            labels.append(window.label[-1])
+    prompt = torch.cat([number[i].repeat(len(w.ids)) for i, w in enumerate(windows)])
+    weight = torch.zeros(len(label))
+    for k, name in enumerate(KINDS):
+        for c in range(CLASSES):
+            of = (kind == k) & (label == c)
+            weight[of] = WEIGHT[name] * CLASS_WEIGHT[name][c] / max(1, int(of.sum()))
+    keep = label >= 0
+    scale = [x[keep].std(0) for x in inputs]
+    return Samples([x[keep] / s for x, s in zip(inputs, scale)], scale, label[keep],
+                   weight[keep] / weight[keep].sum(), prompt[keep], torch.tensor(labels))
 
-    def logits(part: Tensor) -> Tensor:
-        return F.pad(part @ w.t() + b.clamp(max=0.0), (1, 0))
+
+def cross_entropy(logp: Tensor, of: Samples) -> Tensor:
+    """Weighted mean over all tokens, of log-probabilities [n, classes]."""
+    return -(logp.gather(1, of.label[:, None]).squeeze(1) * of.weight).sum()
+
+
+def objective(rows: list[Tensor], biases: list[Tensor], of: Samples) -> tuple[Tensor, float]:
+    """The loss without its ridge, and the share of prompts whose own class is first."""
+    mixed, alone = torch.zeros(len(of.label), CLASSES), torch.zeros(())
+    for x, row, bias in zip(of.x, rows, biases):
+        logp = torch.log_softmax(F.pad(x @ row.t() + bias, (1, 0)), -1)
+        alone = alone + cross_entropy(logp, of) / len(rows)
+        mixed = mixed + logp.exp() / len(rows)
+    together = cross_entropy(mixed.clamp_min(1e-6).log(), of)
+    inside = of.prompt >= 0
+    count = torch.bincount(of.prompt[inside], minlength=len(of.prompt_label))
+    share = torch.zeros(len(of.prompt_label), CLASSES).index_add_(0, of.prompt[inside], mixed[inside])
+    share = share / count[:, None]
+    prompts = F.cross_entropy(SHARPNESS * share, of.prompt_label)
+    first = float((share.argmax(1) == of.prompt_label).float().mean())
+    return EACH_LAYER * alone + TOGETHER * together + PROMPTS * prompts, first
+
+
+def fit_modules(public: FlexOlmo, modules: list[dict[str, Tensor]], windows: list[Window],
+                steps: int) -> list[dict[str, Tensor]]:
+    """The modules with fitted rows and biases."""
+    names = [(f"layers.{n}.gate.weight", f"layers.{n}.gate.bias")
+             for n in range(public.config.num_hidden_layers)]
+    of = samples(gate_inputs(with_modules(public, modules), windows), windows)
+    rows = [torch.cat([m[w].float() for m in modules]) * s for (w, _), s in zip(names, of.scale)]
+    start = [row.clone() for row in rows]
+    biases = [torch.cat([m[b].float() for m in modules]).clone() for _, b in names]
+    fitted = [p.requires_grad_(True) for p in (*rows, *biases)]
+    optimizer = torch.optim.LBFGS(fitted, max_iter=steps, history_size=20,
+                                  line_search_fn="strong_wolfe")
+    told: list[tuple[float, float]] = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(logits(z[~test]), label[~test], prior.exp())
-        loss = loss + ridge * (w - start).square().sum()
+        loss, first = objective(rows, biases, of)
+        told.append((float(loss), first))
+        loss = loss + RIDGE * sum((r - s).square().sum() for r, s in zip(rows, start))
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    with torch.no_grad():
-        held_out = float(F.cross_entropy(logits(z[test]), label[test]))
-        return w.detach() / scale, b.detach().clamp(max=0.0), held_out
+    print(f"{len(of.label)} tokens, {len(of.prompt_label)} prompts: loss {told[0][0]:.3f} -> "
+          f"{told[-1][0]:.3f}, own module first in {100 * told[0][1]:.0f} -> {100 * told[-1][1]:.0f} % "
+          f"of the prompts, {len(told)} evaluations", flush=True)
+    out = []
+    for i, module in enumerate(modules):
+        fresh = dict(module)
+        for layer, (w, b) in enumerate(names):
+            fresh[w] = (rows[layer].detach()[i:i + 1] / of.scale[layer]).clone()
+            fresh[b] = biases[layer].detach()[i:i + 1].clone()
+        out.append(fresh)
+    return out
 
 
 def main() -> None:
     """Fit every layer and write the tuned modules."""
+    from tokenizer import Tokenizer
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpora", type=Path, default=corpus.DEFAULT_CORPORA)
     parser.add_argument("--work", type=Path, default=corpus.DEFAULT_WORK)
-    parser.add_argument("--windows", type=int, default=160, help="per domain")
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--ridge", type=float, default=1e-3)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=31)
+    parser.add_argument("--long", type=int, default=60, help="passages per domain")
+    parser.add_argument("--prompts", type=int, default=600, help="per domain")
+    parser.add_argument("--changes", type=int, default=120, help="from each domain")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a window at most")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    tok = Tokenizer(corpus.REPO / "experts" / "backbone" / "tokenizer.json")
+    drawn = gate_texts.pools(args.corpora, args.seed, 150, {})
+    windows = gate_texts.windows(tok, drawn, {"long": args.long, "prompt": args.prompts,
+                                              "change": args.changes}, args.length, args.seed)
     modules = [finished_module(args.work, d) for d in corpus.EXPERTS]
-    model = with_modules(public_model(args.work), modules)
-    inputs = [gate_inputs(model, data.Stream(args.work, {d: 1.0}, args.seed + i), args.windows,
-                          args.length) for i, d in enumerate(corpus.DOMAINS)]
-    prior = torch.tensor([LOG_PRIOR.get(d, 0.0) for d in corpus.DOMAINS])
-    count = len(inputs[0][0])
-    label = torch.arange(len(corpus.DOMAINS)).repeat_interleave(count)
-    for layer in range(model.config.num_hidden_layers):
-        x = torch.cat([domain[layer] for domain in inputs])
-        names = f"layers.{layer}.gate.weight", f"layers.{layer}.gate.bias"
-        row = torch.cat([m[names[0]] for m in modules])
-        bias = torch.cat([m[names[1]] for m in modules])
-        before = float(F.cross_entropy(F.pad(x @ row.t() + bias, (1, 0))[::5], label[::5]))
-        row, bias, after = fit(x, label, row, bias, prior, args.ridge, args.steps)
-        print(f"layer {layer}: cross-entropy {before:.3f} -> {after:.3f} "
-              f"bias {[round(float(v), 2) for v in bias]}", flush=True)
-        for i, module in enumerate(modules):
-            module[names[0]], module[names[1]] = row[i:i + 1].clone(), bias[i:i + 1].clone()
-    for domain, module in zip(corpus.EXPERTS, modules):
+    tuned = fit_modules(public_model(args.work), modules, windows, args.steps)
+    args.work.mkdir(parents=True, exist_ok=True)
+    for domain, module in zip(corpus.EXPERTS, tuned):
         torch.save(module, args.work / f"{domain}.tuned.pt")
 
 
