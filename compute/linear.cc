@@ -12,9 +12,9 @@ constexpr int64_t kInlineWork = 64 * 1024;
 // when threads are uneven).
 constexpr int64_t kLeastShare = 16 * 1024;
 constexpr int64_t kSharesPerThread = 4;
-// Largest share, about half a millisecond: threads that lost their CPU for a while are waited for
-// no longer than that, and a probe in the background gives way as often.
-constexpr int64_t kMostShare = 16 * 1024 * 1024;
+// Largest share, a quarter of a millisecond to half of one: threads that lost their CPU for a while
+// are waited for no longer than that, and a probe in the background gives way as often.
+constexpr int64_t kMostShare = 8 * 1024 * 1024;
 // Outputs per share are a multiple of the kernels' register tiles (3 and 4 wide, 8 for one row) and
 // of the panels of packed weights.
 constexpr int64_t kOutputTile = 3 * kPanelOutputs;

@@ -86,8 +86,8 @@ Status read_range(Env& env, int fd, const std::string& path, std::byte* out, uin
   std::vector<std::jthread> helpers;
   try {
     for (int i = 1; i < std::min(auto_threads(), kMostThreads); ++i)
-      helpers.emplace_back([&shared, background = in_background(), progress = current_progress()] {
-        const BackgroundScope scope(background);
+      helpers.emplace_back([&shared, helper = BackgroundHelper(), progress = current_progress()] {
+        const BackgroundScope scope = helper.scope();
         const ProgressScope counted(progress);
         shared.work();
       });

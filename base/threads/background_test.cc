@@ -85,5 +85,65 @@ TEST(Background, IsAMatterOfTheThreadAndNests) {
   EXPECT_FALSE(in_background());
 }
 
+/// How often a thread with 20 ms of work to do slept, beside one that is always busy.
+long sleeps_of_a_load(Foreground* foreground) {
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    share_one_cpu();
+    while (!stop) continue;
+  });
+  long sleeps = 0;
+  std::thread load([&] {
+    share_one_cpu();
+    const BackgroundScope scope(foreground);
+    rusage before{}, after{};
+    getrusage(RUSAGE_THREAD, &before);
+    const double end = thread_cpu_s() + 0.02;
+    while (thread_cpu_s() < end) give_way();
+    getrusage(RUSAGE_THREAD, &after);
+    sleeps = after.ru_nvcsw - before.ru_nvcsw;
+    stop = true;
+  });
+  load.join();
+  busy.join();
+  return sleeps;
+}
+
+TEST(Background, RestsOnlyWhileThereAreStreams) {
+  Foreground foreground;
+  // Work of 20 ms is 80 bursts; what else may make a thread sleep is a handful.
+  EXPECT_LT(sleeps_of_a_load(&foreground), 10);
+  foreground.set_busy(true);
+  EXPECT_GE(sleeps_of_a_load(&foreground), 10);
+}
+
+TEST(Background, BurstsOfAllThreadsShareOneBudget) {
+  Foreground foreground;
+  const Foreground::Clock::time_point now{std::chrono::seconds(1000)};
+  const auto first = foreground.next_burst(now);
+  EXPECT_GT(first, now);
+  const auto apart = foreground.next_burst(now) - first;
+  EXPECT_GT(apart.count(), 0) << "two bursts at a time where one had been given away";
+  EXPECT_EQ(foreground.next_burst(now), first + 2 * apart);
+  // What nobody used is not saved up.
+  const auto later = now + std::chrono::seconds(1);
+  EXPECT_EQ(foreground.next_burst(later) - later, first - now);
+}
+
+TEST(Background, HelpersAreInTheScopeOfWhomTheyHelp) {
+  Foreground foreground;
+  const auto helped = [](const BackgroundHelper& helper) {
+    bool background = false;
+    std::thread([&] {
+      const BackgroundScope scope = helper.scope();
+      background = in_background();
+    }).join();
+    return background;
+  };
+  EXPECT_FALSE(helped(BackgroundHelper()));
+  const BackgroundScope scope(&foreground);
+  EXPECT_TRUE(helped(BackgroundHelper()));
+}
+
 }  // namespace
 }  // namespace chimera

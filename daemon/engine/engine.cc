@@ -174,6 +174,8 @@ EngineStats Engine::stats() const {
   return stats;
 }
 
+Foreground* Engine::foreground() { return &impl_->foreground; }
+
 bool Engine::drain(std::chrono::milliseconds timeout) { return impl_->queue.drain(timeout); }
 
 }  // namespace chimera

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "backbone/backbone.h"
+#include "base/threads/background.h"
 #include "daemon/engine/latency.h"
 #include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
@@ -128,6 +129,8 @@ class Engine {
   std::shared_ptr<const RoutingTable> table() const;
   std::vector<EpochInfo> epochs() const;
   EngineStats stats() const;
+  /// Busy while requests run or wait: for loads, to give way to.
+  Foreground* foreground();
 
   /// Refuses new requests; returns once all live ones ended or `timeout` passed (false).
   bool drain(std::chrono::milliseconds timeout);

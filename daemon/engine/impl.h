@@ -16,6 +16,7 @@
 #include <string>
 #include <thread>
 
+#include "base/threads/background.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/epoch_board.h"
 #include "daemon/engine/live_sequences.h"
@@ -57,6 +58,7 @@ struct Engine::Impl {
   const EngineOptions options;
 
   // In the order of who uses whom.
+  Foreground foreground;
   Doorbell bell;
   Reaper reaper;
   Statistics statistics;

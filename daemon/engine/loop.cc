@@ -45,6 +45,7 @@ Engine::Impl::~Impl() {
 void Engine::Impl::run() {
   while (!stopping) {
     trim_when_due();
+    foreground.set_busy(!idle());
     if (idle()) {
       sleep();
       continue;

@@ -6,14 +6,28 @@
 #include <utility>
 
 #include "base/io/digest.h"
+#include "base/threads/background.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/sequence/sampler.h"
 
 namespace chimera {
 namespace {
 
-/// Tokens per pass: bounds the scratch memory of a probe beside a running engine.
-constexpr int64_t kProbeChunk = 64;
+/// Tokens per pass. Bounds the scratch memory of a probe beside a running engine, and how long the
+/// products of a pass take between which it gives way: the head's alone is a megabyte of logits for
+/// 16 tokens, and as much to take from and give back to the kernel.
+constexpr int64_t kProbeChunk = 16;
+
+bool all_finite(std::span<const float> values) {
+  constexpr size_t kPiece = 16 << 10;
+  for (size_t at = 0; at < values.size(); at += kPiece) {
+    const auto piece = values.subspan(at, std::min(kPiece, values.size() - at));
+    if (!std::all_of(piece.begin(), piece.end(), [](float v) { return std::isfinite(v); }))
+      return false;
+    give_way();
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -61,13 +75,12 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
                     "Try again, or see what the log says of the library.");
     }
     if (routed.poisoned) result.why = routed.failure.message();
-    result.finite =
-        result.finite && !routed.poisoned &&
-        std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
+    result.finite = result.finite && !routed.poisoned && all_finite(logits);
     if (!result.finite) break;
     for (int64_t r = 0; r < rows && at + r + 1 < n; ++r) {
       const auto row = logits.subspan(static_cast<size_t>(r) * vocab, vocab);
       result.nats -= token_logprob(row, tokens[static_cast<size_t>(at + r + 1)]);
+      give_way();
     }
   }
   result.logits_digest = digest.finish();

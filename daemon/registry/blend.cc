@@ -39,7 +39,7 @@ Result<ChangeReport> Registry::Impl::make(const BlendArgs& args, const Running& 
   if (!lambda.ok()) return lambda.status().with_context(label);
   Result<std::shared_ptr<const Module>> made = std::shared_ptr<const Module>();
   if (*lambda != was->lambda) {
-    const BackgroundScope background;
+    const BackgroundScope background(options.engine->foreground());
     made = options.loader->blend(was->from, *lambda, running.job.get());
     if (!made.ok()) return made.status().with_context(label);
   }

@@ -31,7 +31,7 @@ Status check_name(const LoadArgs& args, const std::string& name, const Change& c
 
 Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(
     const WantedModule& wanted, Job* job) {
-  const BackgroundScope background;
+  const BackgroundScope background(options.engine->foreground());
   return options.loader->load(wanted.path, job, wanted.lambda);
 }
 
