@@ -233,7 +233,7 @@ Result<ChangeReport> Registry::Impl::revoke(const std::string& name, uint64_t as
   jobs.give_up_unwanted();
   Result<ChangeReport> report = take_out(name, asked, revoked);
   // What a plan kept of it serves nobody, and may take seconds to be destroyed.
-  options.loader->kept().let_go(name);
+  options.loader->kept().revoke(name);
   return report;
 }
 

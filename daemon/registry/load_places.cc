@@ -13,7 +13,7 @@ constexpr std::chrono::milliseconds kLook{50};
 Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& manifest,
                                                               uint64_t bytes, Job* job) {
   const std::string name = manifest.name + " " + manifest.version;
-  const MutexLock lock(mutex_);
+  ReleasableMutexLock lock(mutex_);
   for (;;) {
     Result<Ledger::Place> taken = Ledger::Place();
     if (ledger_ != nullptr) {
@@ -23,6 +23,11 @@ Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& ma
       ++loading_;
       return std::make_unique<Loading>(this, std::move(*taken));
     }
+    // Before it waits for others, and again whenever it looks: a plan may have ended meanwhile.
+    lock.unlock();
+    const bool gave_way = kept_->let_go();
+    lock.lock();
+    if (gave_way) continue;
     const int before = loading_;
     if (before == 0) return taken.status();
     ended_.wait_for(mutex_, kLook, [&]() REQUIRES(mutex_) { return loading_ < before; });
@@ -31,7 +36,11 @@ Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& ma
 }
 
 Status LoadPlaces::check(const Manifest& manifest, uint64_t bytes) const {
-  return ledger_ == nullptr ? Status() : ledger_->check(bytes, "module " + manifest.name);
+  if (ledger_ == nullptr) return {};
+  const std::string label = "module " + manifest.name;
+  Status status = ledger_->check(bytes, label);
+  if (!status.ok() && kept_->let_go()) status = ledger_->check(bytes, label);
+  return status;
 }
 
 void LoadPlaces::end() {

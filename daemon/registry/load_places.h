@@ -13,6 +13,7 @@
 #include "base/threads/mutex.h"
 #include "daemon/memory/ledger.h"
 #include "daemon/registry/jobs.h"
+#include "daemon/registry/kept_modules.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -36,20 +37,22 @@ class LoadPlaces {
     LoadPlaces* const places_;
   };
 
-  /// Without a ledger there is room for everything. A ledger outlives the places.
-  explicit LoadPlaces(Ledger* ledger) : ledger_(ledger) {}
+  /// Without a ledger there is room for everything. `kept` gives way to loads. Both outlive the
+  /// places.
+  LoadPlaces(Ledger* ledger, KeptModules* kept) : ledger_(ledger), kept_(kept) {}
 
   /// resource_exhausted when there is no room and nothing is being loaded. `job` is asked whether
   /// to go on waiting; it may be null.
   Result<std::unique_ptr<Loading>> take(const Manifest& manifest, uint64_t bytes, Job* job)
       EXCLUDES(mutex_);
-  /// Whether there is room now.
+  /// Whether there is room now, or once what was kept has given way, which it then has.
   Status check(const Manifest& manifest, uint64_t bytes) const;
 
  private:
   void end() EXCLUDES(mutex_);
 
   Ledger* const ledger_;
+  KeptModules* const kept_;
   Mutex mutex_;
   CondVar ended_;
   int loading_ GUARDED_BY(mutex_) = 0;

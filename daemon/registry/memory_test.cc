@@ -194,6 +194,48 @@ TEST_F(MemoryTest, WhatAPlanProbedGivesWay) {
   EXPECT_TRUE(legal.expired());
 }
 
+// What a plan keeps is decided when it ends: by then a revocation has passed, which may have been
+// asked for before the plan and let go of nothing.
+TEST_F(MemoryTest, WhatIsRevokedWhileAPlanIsUnderWayIsNotKeptByIt) {
+  auto daemon = with_room_for(2);
+  KeptModules& kept = daemon->loader->kept();
+  KeptModules::Modules both{must(daemon->loader->load(at("legal"))),
+                            must(daemon->loader->load(at("bio")))};
+  {
+    KeptModules::Plan under_way(&kept);
+    EXPECT_EQ(daemon->registry->revoke("bio").status().code(), Code::kNotFound);
+    under_way.keep(std::move(both), 1h);
+  }
+  EXPECT_EQ(describe(ledger_->account()).find("bio"), std::string::npos)
+      << describe(ledger_->account());
+  EXPECT_TRUE(eventually_held({"legal 1.0.0"}));
+  // A plan that begins after it brings the module back, as whoever asked for it wants.
+  ASSERT_TRUE(daemon->registry->plan(spec_of({at("bio")})).refusals.empty());
+  EXPECT_TRUE(eventually_held({"bio 1.0.0"}));
+}
+
+// Two loads find no room while a module that was kept is being destroyed: who comes second finds
+// nothing kept any more, and waits for that room all the same.
+TEST_F(MemoryTest, WhatWasKeptGivesWayToAllWhoNeedItsRoom) {
+  KeptModules kept;
+  Gate gate;
+  const auto slow_to_go = [&gate] {
+    return std::shared_ptr<const Module>(new Module(), [&gate](const Module* module) {
+      (void)gate.pass();
+      delete module;
+    });
+  };
+  kept.keep({slow_to_go()}, 1h);
+  auto first = std::async(std::launch::async, [&] { return kept.let_go(); });
+  ASSERT_TRUE(gate.reached_by(1));
+  auto second = std::async(std::launch::async, [&] { return kept.let_go(); });
+  EXPECT_EQ(second.wait_for(50ms), std::future_status::timeout) << "it found no room to wait for";
+  gate.open();
+  EXPECT_TRUE(first.get());
+  EXPECT_TRUE(second.get());
+  EXPECT_FALSE(kept.let_go()) << "nothing is left";
+}
+
 TEST_F(MemoryTest, AtTheStartWhatDoesNotFitIsLeftOut) {
   const BackboneInfo info{Fixture::get().loaded().backbone->config(),
                           Fixture::get().loaded().fingerprint, Precision::kF32};

@@ -77,6 +77,14 @@ bool made_the_same(const Module& module, const Lambdas& lambda) {
   return *wanted == (module.lambda.empty() ? recipes : module.lambda);
 }
 
+/// Two changes in one tick of a file's clock leave the same stamp: one that is younger than the
+/// coarsest of these clocks (FAT) may stand for other bytes than were read.
+constexpr std::chrono::nanoseconds kTick = std::chrono::seconds(2);
+
+int64_t wall_clock_ns() {
+  return std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 template <class T>
 void bound(std::list<T>* list) {
   while (list->size() > kRemembered) list->pop_back();
@@ -94,7 +102,7 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::make_shared<DigestMemo>(),
             std::move(accept)},
       builder_(info_.config, model_.base),
-      places_(ledger) {}
+      places_(ledger, &kept_) {}
 
 LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
@@ -135,6 +143,7 @@ Result<std::shared_ptr<const Manifest>> ModuleLoader::accepted_manifest(
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job,
                                                          const Lambdas& lambda) {
+  const int64_t began_ns = wall_clock_ns();
   const auto read = accepted_manifest(dir);
   if (!read.ok()) return read.status();
   const std::shared_ptr<const Manifest>& manifest = *read;
@@ -155,7 +164,9 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
   if ((*module)->manifest.digest == manifest->digest && stamps_of(dir, *manifest) == stamps) {
-    remember(dir, {manifest, std::move(stamps), size.ok() ? *size : ModuleSize{}, *module});
+    const bool settled = !manifest->derived && stamps.front().changed_ns + kTick.count() < began_ns;
+    remember(dir,
+             {manifest, std::move(stamps), size.ok() ? *size : ModuleSize{}, *module, settled});
   }
   return module;
 }
@@ -174,13 +185,17 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
       [&] { return blend_module(from.source, from.manifest, from.dir, lambda, info_); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (module.ok() && stamps_of(from.dir, from.manifest) == stamps) {
-    remember(from.dir, {manifest, std::move(stamps), size, *module});
+    remember(from.dir, {manifest, std::move(stamps), size, *module, false});
   }
   return module;
 }
 
 Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
                                                     const Lambdas& lambda) const {
+  if (auto known = known_outline(dir, lambda)) {
+    if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *known->manifest));
+    return std::move(*known);
+  }
   const auto accepted = accepted_manifest(dir);
   if (!accepted.ok()) return accepted.status();
   const std::shared_ptr<const Manifest>& manifest = *accepted;
@@ -195,6 +210,22 @@ Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
   const Result<ModuleSize> size = module_size(dir, *manifest, info_);
   if (!size.ok()) return size.status();
   return Outline{manifest, *size, nullptr, {}};
+}
+
+std::optional<ModuleLoader::Outline> ModuleLoader::known_outline(const std::string& dir,
+                                                                 const Lambdas& lambda) const {
+  std::shared_ptr<const Manifest> manifest;
+  {
+    const MutexLock lock(mutex_);
+    const auto known = known_.find(dir);
+    if (known == known_.end() || !known->second.settled) return std::nullopt;
+    manifest = known->second.manifest;
+  }
+  // Parents, and what libraries may demand, are no files of it.
+  if (manifest->assembly || manifest->library) return std::nullopt;
+  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
+  if (known.module == nullptr) return std::nullopt;
+  return Outline{std::move(manifest), known.size, std::move(known.module), {}};
 }
 
 Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
@@ -213,9 +244,7 @@ Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
 }
 
 Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const {
-  Status status = places_.check(manifest, bytes);
-  if (!status.ok() && kept_.let_go()) status = places_.check(manifest, bytes);
-  return status;
+  return places_.check(manifest, bytes);
 }
 
 Result<std::shared_ptr<const Module>> ModuleLoader::read(const Manifest& manifest, const Make& make,
@@ -236,7 +265,6 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& man
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
   const ModuleSize size = sized.ok() ? *sized : ModuleSize{};
-  (void)check_room(manifest, size.loading);  // makes some
   auto loading = places_.take(manifest, size.loading, job);
   if (!loading.ok()) return loading.status();
   Ledger::Place& place = (*loading)->place;

@@ -15,6 +15,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ class ModuleLoader {
     std::vector<Stamp> stamps;
     ModuleSize size;
     std::weak_ptr<const Module> module;
+    bool settled = false;  // the manifest had its stamp for long enough to be known by it
   };
   struct Reusable {
     std::shared_ptr<const Module> module;  // null: nothing is
@@ -120,6 +122,10 @@ class ModuleLoader {
   Reusable reusable(const std::string& dir, const Manifest& manifest,
                     const std::vector<Stamp>& stamps, const Lambdas& lambda) const EXCLUDES(mutex_);
   void remember(const std::string& dir, Known known) EXCLUDES(mutex_);
+  /// What outline() gives of a module that is in memory, by the stamps of its files alone; nothing
+  /// where they do not tell.
+  std::optional<Outline> known_outline(const std::string& dir, const Lambdas& lambda) const
+      EXCLUDES(mutex_);
   /// manifest_of(), let in (BackboneInfo::accept) and complete.
   Result<std::shared_ptr<const Manifest>> accepted_manifest(const std::string& dir) const
       EXCLUDES(mutex_);
@@ -141,8 +147,8 @@ class ModuleLoader {
   const RoutingTableBuilder builder_;
   std::atomic<uint64_t> probes_run_{0};
   ReadingTurns reading_;
+  KeptModules kept_;
   LoadPlaces places_;
-  mutable KeptModules kept_;
   mutable Mutex mutex_;
   std::map<std::string, Known> known_ GUARDED_BY(mutex_);  // by directory, bounded
   // What passed, most recent first, bounded: manifest digests, with λ where they are not the

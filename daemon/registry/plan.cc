@@ -15,18 +15,11 @@ constexpr std::chrono::minutes kKept{2};
 }  // namespace
 
 PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
-  const uint64_t turn = ++turns;
-  KeptModules& kept = options.loader->kept();
+  KeptModules::Plan under_way(&options.loader->kept());
   KeptModules::Modules fresh;
   PlanReport report = plan(spec, &fresh);
   if (!report.refusals.empty()) fresh.clear();
-  std::vector<std::string> names;
-  for (const auto& module : fresh) names.push_back(module->name());
-  kept.keep(std::move(fresh), kKept);
-  // A revocation that came meanwhile had nothing to let go of.
-  for (const std::string& name : names) {
-    if (queue.revoked_since(turn, name)) kept.let_go(name);
-  }
+  under_way.keep(std::move(fresh), kKept);
   return report;
 }
 
