@@ -36,12 +36,15 @@ void MoeRouter::Impl::group_rows(size_t layer) {
   groups.clear();
   for (const Run& run : runs) {
     const LayerTable& table = run.active->layout->layers()[layer];
-    group_of.assign(static_cast<size_t>(table.candidates), -1);
+    const auto candidates_here = static_cast<size_t>(table.candidates);
+    if (group_of.size() < candidates_here) group_of.resize(candidates_here, -1);
+    used.clear();
     for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
       for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
         const auto candidate = static_cast<size_t>(choices_of(row)[j].expert);
         int32_t& group = group_of[candidate];
         if (group < 0) {
+          used.push_back(candidate);
           const Expert* expert = table.experts[candidate].get();
           const auto known = std::find_if(groups.begin(), groups.end(),
                                           [&](const Group& g) { return g.expert == expert; });
@@ -54,6 +57,7 @@ void MoeRouter::Impl::group_rows(size_t layer) {
         choice_group[static_cast<size_t>(row * stride + j)] = group;
       }
     }
+    for (const size_t candidate : used) group_of[candidate] = -1;
   }
   int64_t entries = 0;
   for (Group& group : groups) {

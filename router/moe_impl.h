@@ -100,10 +100,11 @@ struct MoeRouter::Impl {
   std::vector<GateChoice> choices;  // [rows, stride]
   std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
   std::vector<float> entropy;       // [rows]
-  std::vector<double> mass;         // [modules] scratch
-  std::vector<uint64_t> counts;     // [candidates] or [modules] scratch
-  std::vector<size_t> used;         // candidates that were chosen, ascending
-  std::vector<int32_t> group_of;    // [candidates] scratch
+  // Scratch that is clean between uses, so that what nobody chose costs nothing.
+  std::vector<double> mass;       // [modules] 0
+  std::vector<uint64_t> counts;   // [candidates] or [modules] 0
+  std::vector<int32_t> group_of;  // [candidates] -1
+  std::vector<size_t> used;       // what of these is to be cleaned
   std::vector<Group> groups;
   std::vector<int32_t> choice_group;  // [rows, stride]
   std::vector<int64_t> place;         // [rows, stride] entry of every choice

@@ -5,6 +5,15 @@
 #include "router/moe_impl.h"
 
 namespace chimera {
+namespace {
+
+/// Of `n` at least, all clean as before.
+template <class T>
+void reach(std::vector<T>& scratch, size_t n) {
+  if (scratch.size() < n) scratch.resize(n);
+}
+
+}  // namespace
 
 void MoeRouter::Impl::account(size_t layer) {
   int64_t row0 = 0;
@@ -20,15 +29,16 @@ void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& se
                                       size_t layer) {
   if (segment.poisoned) return;
   const auto& modules = segment.view->table->modules();
-  mass.assign(modules.size(), 0.0);
-  counts.assign(modules.size(), 0);
+  reach(mass, modules.size());
+  reach(counts, modules.size());
+  used.clear();
   for (int64_t row = row0; row < row0 + segment.rows; ++row) {
     const int32_t n = chosen[static_cast<size_t>(row)];
     for (int32_t j = 0; j < n; ++j) {
       const GateChoice& c = choices_of(row)[j];
       const auto owner = static_cast<size_t>(table.owner[static_cast<size_t>(c.expert)]);
       mass[owner] += static_cast<double>(c.mass);
-      ++counts[owner];
+      if (counts[owner]++ == 0) used.push_back(owner);
       if (segment.trace == nullptr) continue;
       RoutingTrace& trace = *segment.trace;
       const int64_t at =
@@ -39,9 +49,11 @@ void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& se
     }
   }
   if (segment.last_row != nullptr) account_last_row(table, segment, row0 + segment.rows - 1);
-  if (segment.usage == nullptr) return;
-  for (size_t m = 0; m < modules.size(); ++m) {
-    if (counts[m] > 0) segment.usage->add(modules[m]->name(), mass[m], counts[m]);
+  std::sort(used.begin(), used.end());
+  for (const size_t m : used) {
+    if (segment.usage != nullptr) segment.usage->add(modules[m]->name(), mass[m], counts[m]);
+    mass[m] = 0.0;
+    counts[m] = 0;
   }
 }
 
@@ -59,8 +71,8 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
   const LayerTable& table = run.active->layout->layers()[layer];
   const auto& modules = run.active->layout->modules();
   RouterStats::Layer& total = stats->layers[layer];
-  mass.assign(modules.size(), 0.0);
-  counts.assign(static_cast<size_t>(table.candidates), 0);
+  reach(mass, modules.size());
+  reach(counts, static_cast<size_t>(table.candidates));
   used.clear();
   for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
     const int32_t n = chosen[static_cast<size_t>(row)];
@@ -75,17 +87,17 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
     ++total.tokens;
   }
   std::sort(used.begin(), used.end());
-  // Modules that nobody chose cost nothing, however many there are.
   for (auto next = used.begin(); next != used.end();) {
     // The candidates of one owner stand together, in the order of its experts.
     const int32_t owner = table.owner[*next];
     size_t begin = *next, end = *next + 1;
     while (begin > 0 && table.owner[begin - 1] == owner) --begin;
-    while (end < counts.size() && table.owner[end] == owner) ++end;
+    while (end < table.owner.size() && table.owner[end] == owner) ++end;
     const std::string& name = modules[static_cast<size_t>(owner)]->name();
     total.add_module(name, {counts.data() + begin, end - begin}, mass[static_cast<size_t>(owner)]);
     stats->last_pass[name] = stats->pass;
-    while (next != used.end() && *next < end) ++next;
+    mass[static_cast<size_t>(owner)] = 0.0;
+    for (; next != used.end() && *next < end; ++next) counts[*next] = 0;
   }
 }
 
