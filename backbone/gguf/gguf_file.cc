@@ -6,14 +6,13 @@
 #include <array>
 #include <numeric>
 
+#include "backbone/gguf/format.h"
 #include "backbone/gguf/header.h"
 #include "base/io/foreign_file.h"
 #include "base/io/read_range.h"
 
 namespace chimera {
 namespace {
-
-constexpr std::string_view kMagic = "GGUF";
 
 std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -33,7 +32,7 @@ Result<std::shared_ptr<Region>> copy_file(Env& env, const ScopedFd& fd, const st
 
 Status refuse_other(std::span<const std::byte> image, const std::string& path) {
   const std::string_view begin = text_of(image.first(std::min(image.size(), kForeignFileBytes)));
-  if (begin.starts_with(kMagic)) return {};
+  if (begin.starts_with(kGgufMagic)) return {};
   CHIMERA_RETURN_IF_ERROR(refuse_pointer_file(begin, path));
   return {Code::kDataCorrupt, path + ": does not begin with \"GGUF\" (expected a GGUF file)",
           "Point to a GGUF file or to the directory of a Hugging Face checkpoint."};
@@ -57,7 +56,7 @@ Result<GgufFile> GgufFile::open(const std::string& path, Residency residency, En
   if (!fd.ok()) return fd.status();
   const auto identity = identity_of(fd->fd(), path);  // before the first byte is read
   if (!identity.ok()) return identity.status();
-  if (fd->size() < kMagic.size())
+  if (fd->size() < kGgufMagic.size())
     return Status(Code::kDataCorrupt, path + ": is " + std::to_string(fd->size()) +
                                           " bytes long (expected a GGUF file)");
   const bool map_it = residency == Residency::kMapped ||
@@ -79,10 +78,10 @@ Result<GgufFile> GgufFile::open(const std::string& path, Residency residency, En
 bool is_gguf_file(const std::string& path) {
   Env& env = Env::system();
   const auto fd = ScopedFd::open_regular(env, path);
-  if (!fd.ok() || fd->size() < kMagic.size()) return false;
-  std::array<std::byte, kMagic.size()> begin;
+  if (!fd.ok() || fd->size() < kGgufMagic.size()) return false;
+  std::array<std::byte, kGgufMagic.size()> begin;
   return read_range(env, fd->fd(), path, begin.data(), 0, begin.size()).ok() &&
-         text_of(begin) == kMagic;
+         text_of(begin) == kGgufMagic;
 }
 
 }  // namespace chimera

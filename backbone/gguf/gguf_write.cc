@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "backbone/gguf/format.h"
 #include "backbone/gguf/tensor_type.h"
 #include "base/quote.h"
 #include "compute/tensor/block_types.h"
@@ -14,22 +15,17 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-constexpr uint32_t kMagic = 0x46554747u;  // "GGUF"
-constexpr uint32_t kWrittenVersion = 3;
-constexpr uint64_t kAlignment = 32;  // of files that do not state another
-constexpr size_t kMostDimensions = 4;
-constexpr size_t kMostTensorName = 64;
-constexpr size_t kMostKey = 65535;
-
-uint64_t aligned(uint64_t at) { return (at + kAlignment - 1) / kAlignment * kAlignment; }
+uint64_t aligned(uint64_t at) {
+  return (at + kGgufAlignment - 1) / kGgufAlignment * kGgufAlignment;
+}
 
 /// Metadata and tensor infos as they stand in the file, padded to where the data begins.
 class HeaderWriter {
  public:
   std::string write(const std::vector<GgufEntry>& metadata,
                     const std::vector<TensorView>& tensors) {
-    number(kMagic);
-    number(kWrittenVersion);
+    out_ = kGgufMagic;
+    number(kGgufVersion);
     number(static_cast<uint64_t>(tensors.size()));
     number(static_cast<uint64_t>(metadata.size()));
     for (const auto& [key, value] : metadata) {
@@ -109,17 +105,17 @@ Status bad_tensor(const TensorView& t, const std::string& found, const std::stri
 Status check(const std::vector<GgufEntry>& metadata, const std::vector<TensorView>& tensors) {
   std::set<std::string_view> keys, names;
   for (const auto& [key, value] : metadata) {
-    if (key.empty() || key.size() > kMostKey || !keys.insert(key).second)
+    if (key.empty() || key.size() > kGgufMaxKeyBytes || !keys.insert(key).second)
       return {Code::kInvalidArgument,
               "metadata key " + quote(key.substr(0, 80)) + " is empty, too long or there twice"};
   }
   for (const TensorView& t : tensors) {
-    if (t.name.empty() || t.name.size() > kMostTensorName || !names.insert(t.name).second)
+    if (t.name.empty() || t.name.size() > kGgufMaxNameBytes || !names.insert(t.name).second)
       return bad_tensor(t, "a name that is empty, too long or there twice",
-                        "1 to " + std::to_string(kMostTensorName) + " bytes, once");
+                        "1 to " + std::to_string(kGgufMaxNameBytes) + " bytes, once");
     if (!gguf_type(t.dtype))
       return bad_tensor(t, std::string(dtype_name(t.dtype)), gguf_type_list());
-    if (t.shape.empty() || t.shape.size() > kMostDimensions)
+    if (t.shape.empty() || t.shape.size() > kGgufMaxDimensions)
       return bad_tensor(t, std::to_string(t.shape.size()) + " dimensions", "1 to 4");
     const std::optional<int64_t> bytes = dense_bytes(t.dtype, t.shape);
     if (!bytes || *bytes <= 0 || static_cast<size_t>(*bytes) != t.bytes.size())
@@ -139,7 +135,7 @@ Status write_gguf(const std::string& path, const std::vector<GgufEntry>& metadat
   if (!file.ok()) return file.status();
   const std::string header = HeaderWriter().write(metadata, tensors);
   CHIMERA_RETURN_IF_ERROR(file->append(std::as_bytes(std::span(header))));
-  const std::string zeros(kAlignment, '\0');
+  const std::string zeros(kGgufAlignment, '\0');
   for (const TensorView& t : tensors) {
     const Result<TensorView> made = loaded(t);  // one at a time
     if (!made.ok()) return made.status();

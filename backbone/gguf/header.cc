@@ -6,6 +6,7 @@
 #include <set>
 
 #include "backbone/gguf/cursor.h"
+#include "backbone/gguf/format.h"
 #include "backbone/gguf/tensor_type.h"
 #include "backbone/gguf/value.h"
 #include "base/quote.h"
@@ -16,12 +17,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-constexpr uint32_t kVersion = 3;
-constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint64_t kMostAlignment = 1u << 20;
-constexpr uint32_t kMostDimensions = 4;  // of the format
-constexpr size_t kMostKeyBytes = 65535;  // likewise
-constexpr size_t kMostNameBytes = 256;   // the format says 64; some writers use more
+constexpr size_t kMostNameBytes = 4 * kGgufMaxNameBytes;
 // An entry is at least a length, a key byte, a type and a value byte; an info a length, a name
 // byte, a count, one dimension, a type and an offset.
 constexpr uint64_t kLeastEntryBytes = 8 + 1 + 4 + 1;
@@ -66,10 +63,10 @@ class HeaderParser {
     infos_ = cursor_.number<uint64_t>();
     entries_ = cursor_.number<uint64_t>();
     if (!cursor_.good()) return ended();
-    if (version == __builtin_bswap32(kVersion))
+    if (version == __builtin_bswap32(kGgufVersion))
       return {Code::kUnimplemented, label_ + ": is a big-endian GGUF file (expected little-endian)",
               "Convert it for this machine."};
-    if (version != kVersion)
+    if (version != kGgufVersion)
       return {Code::kUnimplemented,
               label_ + ": is GGUF version " + std::to_string(version) + " (expected 3)",
               "Convert it with a current converter."};
@@ -84,7 +81,7 @@ class HeaderParser {
     const std::string_view key = cursor_.text();
     const auto type = cursor_.number<uint32_t>();
     if (!cursor_.good()) return ended();
-    if (key.empty() || key.size() > kMostKeyBytes || !is_utf8(key))
+    if (key.empty() || key.size() > kGgufMaxKeyBytes || !is_utf8(key))
       return corrupt("metadata key " + quote(key.substr(0, 80)) +
                      " (expected 1 to 65535 bytes of UTF-8)");
     const auto [place, is_new] = out_.metadata.try_emplace(std::string(key));
@@ -137,7 +134,7 @@ class HeaderParser {
   Status read_shape(TensorView& t) {
     const auto dimensions = cursor_.number<uint32_t>();
     if (!cursor_.good()) return ended();
-    if (dimensions < 1 || dimensions > kMostDimensions)
+    if (dimensions < 1 || dimensions > kGgufMaxDimensions)
       return corrupt("tensor " + quote(t.name) + " has " + std::to_string(dimensions) +
                      " dimensions (expected 1 to 4)");
     for (uint32_t d = 0; d < dimensions; ++d) {
@@ -198,7 +195,7 @@ class HeaderParser {
   const std::string& label_;
   GgufCursor cursor_;
   uint64_t entries_ = 0, infos_ = 0;
-  uint64_t alignment_ = kDefaultAlignment;
+  uint64_t alignment_ = kGgufAlignment;
   std::set<std::string, std::less<>> names_;
   std::vector<uint64_t> offsets_;
   GgufHeader out_;

@@ -12,9 +12,6 @@
 namespace chimera {
 namespace {
 
-// As the recipe's reader: decimal fractions do not add up exactly.
-constexpr double kSumTolerance = 1e-6;
-
 std::string directory_name(const std::string& path) {
   const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
   const std::string last = normal.filename().string();

@@ -7,7 +7,6 @@ namespace chimera {
 namespace {
 
 constexpr double kMost = 1e6;
-constexpr double kLeastDensity = 1e-9;
 // Weights whose sum is nearer to 0 are not divided by it; mergekit's own bound.
 constexpr double kLeastSum = 1e-8;
 

@@ -16,10 +16,8 @@
 namespace chimera {
 namespace {
 
-constexpr double kMostDelta = 1e6, kLeastDensity = 1e-9;
+constexpr double kMostDelta = 1e6;
 constexpr int64_t kMostSeed = 1LL << 53;  // what every reader of numbers keeps exactly
-// Decimal fractions do not add up exactly; 0.1 + 0.2 + 0.7 misses 1 by 1e-16.
-constexpr double kSumTolerance = 1e-6;
 
 /// Equal places, however they are spelled.
 bool same_path(const std::string& a, const std::string& b) {

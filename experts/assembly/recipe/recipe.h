@@ -34,6 +34,11 @@ namespace chimera {
 
 /// A recipe is written by hand; a longer file is taken for something else.
 inline constexpr size_t kMaxRecipeBytes = 1u << 20;
+/// Of ties and dare: the smallest share of differences that may be kept.
+inline constexpr double kLeastDensity = 1e-9;
+/// By how much coefficients that shall sum to 1 may miss it: decimal fractions do not add up
+/// exactly, 0.1 + 0.2 + 0.7 misses 1 by 1e-16.
+inline constexpr double kSumTolerance = 1e-6;
 
 /// How the parents of a tensor are put together; formulas in arithmetic.h.
 enum class MergeMethod : uint8_t {
