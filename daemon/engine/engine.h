@@ -38,6 +38,10 @@ struct EngineOptions {
   int64_t max_context = 2048;
   int64_t max_queue = 64;
   int64_t prefill_chunk = 128;
+  /// What a step may do to find out what constrained sequences may draw next, in places looked at
+  /// (constraint::MaskSearch): some 5 ms of one core. Schemas take a few thousand places where they
+  /// take any; hostile ones up to a million, and wait for it.
+  uint64_t mask_work = 50'000;
   double step_target_ms = 50.0;  // what a step with prompts may take: the gap that streams see
   int64_t max_live_epochs = 4;
   /// How long sequences keep modules that were replaced or taken out; none: until they end.

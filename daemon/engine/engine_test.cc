@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 
 #include "daemon/engine/testing.h"
+#include "text/constraint/constraint.h"
 
 namespace chimera {
 namespace {
@@ -62,6 +63,50 @@ TEST_F(EngineTest, SharesOfATokenAreThoseOfThePositionItWasDrawnFrom) {
     EXPECT_NEAR(module.share * positions, before.modules.at(name).share * 8 + sums[name], 1e-4)
         << name;
   }
+}
+
+// What it takes to find what a constraint allows is spread over the steps: its sequence waits, the
+// others go on, and nothing comes out differently.
+TEST_F(EngineTest, AConstraintThatTakesLongHoldsUpItsOwnSequenceAlone) {
+  const auto tokenizer = tiny_tokenizer();
+  const auto table = std::make_shared<const constraint::TokenTable>(
+      tokenizer, world->config.vocab_size, world->config.eos_token_ids);
+  const auto constrained = [&] {
+    EngineRequest request = greedy(prompt(4, 9), 3);
+    request.ignore_eos = false;
+    request.constraint = must(constraint::Constraint::compile(
+        {constraint::Spec::Kind::kRegex, "([a-z]{1,40}[a-z]{1,40}){20,40}"}, table));
+    return request;
+  };
+  const auto alone = make({}, tokenizer);
+  const Stream expected = stream_of(submit(*alone, constrained())->done());
+  const Stream other = stream_of(submit(*alone, greedy(prompt(3, 9), 400))->done());
+
+  EngineOptions options;
+  options.mask_work = 4;
+  auto engine = make(options, tokenizer);
+  Mutex mutex;
+  CondVar changed;
+  bool both = false;
+  size_t of_the_other = 0;
+  const auto free = submit(*engine, greedy(prompt(3, 9), 400), nullptr, [&](const TokenEvent&) {
+    const MutexLock lock(mutex);
+    changed.wait(mutex, [&] { return both; });
+    ++of_the_other;
+  });
+  const auto slow = submit(*engine, constrained(), nullptr, [&](const TokenEvent&) {
+    // One with each step at most, and several steps until the next.
+    const MutexLock lock(mutex);
+    EXPECT_GE(of_the_other, 3u);
+    of_the_other = 0;
+  });
+  {
+    const MutexLock lock(mutex);
+    both = true;
+    changed.notify_all();
+  }
+  EXPECT_EQ(stream_of(slow->done()), expected);
+  EXPECT_EQ(stream_of(free->done()), other);
 }
 
 TEST_F(EngineTest, SharesAreForThoseWhoAsk) {

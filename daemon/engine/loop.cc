@@ -31,7 +31,7 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
             .row_positions = StepPace::row_positions(backbone->config()),
             .prefix_cache = options.prefix_cache},
            std::move(cache), &statistics.counters(), &reaper),
-      step(backbone, options.threads, &live, &statistics) {
+      step(backbone, options.threads, options.mask_work, &live, &statistics) {
   show(Statistics::Routing::kNow);
   thread = std::thread([this] { run(); });
 }

@@ -37,9 +37,10 @@ Status bad_values_status(const Sequence& sequence) {
 
 }  // namespace
 
-Step::Step(std::shared_ptr<const Backbone> backbone, int threads, LiveSequences* live,
-           Statistics* statistics)
+Step::Step(std::shared_ptr<const Backbone> backbone, int threads, uint64_t mask_work,
+           LiveSequences* live, Statistics* statistics)
     : backbone_(std::move(backbone)),
+      mask_work_(mask_work),
       live_(live),
       statistics_(statistics),
       kernels_(best_kernels()),
@@ -48,6 +49,7 @@ Step::Step(std::shared_ptr<const Backbone> backbone, int threads, LiveSequences*
 
 void Step::run() {
   const Clock::time_point begin = Clock::now();
+  find_masks();
   live_->scheduler().build(live_->all(), batch_);
   const size_t count = batch_.segments.size();
   statistics_->counters().paused += live_->scheduler().take_paused();
@@ -75,6 +77,21 @@ void Step::run() {
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   live_->scheduler().record(ms);
   statistics_->record_step(ms);
+}
+
+void Step::find_masks() {
+  unmasked_.clear();
+  for (const auto& sequence : live_->all()) {
+    if (!sequence->ended && !sequence->mask_known()) unmasked_.push_back(sequence.get());
+  }
+  if (unmasked_.empty()) return;
+  const uint64_t each = std::max<uint64_t>(mask_work_ / unmasked_.size(), 1);
+  pool_.parallel_for(static_cast<int64_t>(unmasked_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      uint64_t work = each;
+      unmasked_[static_cast<size_t>(i)]->guide->look_on(&work);
+    }
+  });
 }
 
 void Step::let_go() { router_.begin_pass({}, nullptr); }

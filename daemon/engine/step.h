@@ -19,8 +19,9 @@ namespace chimera {
 class Step {
  public:
   /// `live` and `statistics` outlive this. `threads`: compute pool including the engine thread.
-  Step(std::shared_ptr<const Backbone> backbone, int threads, LiveSequences* live,
-       Statistics* statistics);
+  /// `mask_work`: EngineOptions::mask_work.
+  Step(std::shared_ptr<const Backbone> backbone, int threads, uint64_t mask_work,
+       LiveSequences* live, Statistics* statistics);
 
   /// Advances every live sequence that has its turn, and ends those that are complete or failed.
   void run();
@@ -35,6 +36,9 @@ class Step {
     Drawn drawn;
   };
 
+  /// Looks for what constrained sequences may draw next, for so long as a step may wait for it.
+  /// Those for which it is not found yet sit this step out.
+  void find_masks();
   Status forward(size_t first, size_t count);
   /// Advances the sequences of batch entries [first, first + count), whose logits are in the
   /// workspace.
@@ -49,6 +53,7 @@ class Step {
   void score_rows(const Sequence& sequence, std::span<const float> logits, size_t start);
 
   const std::shared_ptr<const Backbone> backbone_;
+  const uint64_t mask_work_;
   LiveSequences* const live_;
   Statistics* const statistics_;
   const Kernels& kernels_;
@@ -56,6 +61,7 @@ class Step {
   MoeRouter router_;
   Workspace workspace_;
   Batch batch_;
+  std::vector<Sequence*> unmasked_;
   std::vector<Sample> samples_;
   std::vector<double> row_logprobs_;  // of the score being taken
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/json/reader.h"
@@ -13,16 +14,7 @@
 namespace chimera::constraint {
 namespace {
 
-/// Places looked at for one mask: some 100 ms, for which the step waits. Schemas take a few
-/// thousand.
-constexpr uint64_t kMaxWork = 1'000'000;
 constexpr size_t kMaxStates = 8192;
-
-Status too_ambiguous() {
-  return {Code::kResourceExhausted,
-          "constraint: so many beginnings of it fit the answer so far that they cannot be followed",
-          "write it with fewer counts inside counts and fewer alternatives that begin alike"};
-}
 
 Result<Network> regex_network(std::string_view pattern) {
   const auto branches = parse_pattern(pattern);
@@ -68,10 +60,6 @@ Result<Network> network_of(const Spec& spec, const TokenTable& tokens) {
 
 }  // namespace
 
-bool TokenMask::empty() const {
-  return std::all_of(words_.begin(), words_.end(), [](uint64_t word) { return word == 0; });
-}
-
 Constraint::Constraint(Network network, std::shared_ptr<const TokenTable> tokens)
     : network_(std::make_shared<const Network>(std::move(network))), tokens_(std::move(tokens)) {}
 
@@ -97,52 +85,24 @@ std::shared_ptr<Constraint::Kept> Constraint::current() const {
   return kept_;
 }
 
-Result<TokenMaskPtr> Constraint::mask(Kept& kept, StateId state, bool at_start) const {
-  at_start = at_start && tokens_->start_differs();
-  TokenMaskPtr& known = at_start ? kept.first_mask : kept.masks[state];
-  if (known) return known;
-  Result<TokenMaskPtr> found = find_mask(kept, state, at_start);
-  if (!found.ok()) return found;
-  kept.mask_bytes += (*found)->words().size() * sizeof(uint64_t);
-  ++masks_found_;
-  return known = *found;
+std::shared_ptr<MaskSearch> Constraint::search(Kept& kept, StateId state, bool first) const {
+  std::weak_ptr<MaskSearch>& under_way = first ? kept.first_search : kept.searches[state];
+  auto search = under_way.lock();
+  if (search == nullptr) {
+    search = std::make_shared<MaskSearch>(tokens_.get(), first, state);
+    under_way = search;
+  }
+  return search;
 }
 
-/// Walks the trie of the tokens along the automaton: what no text begins with is left out as a
-/// whole.
-Result<TokenMaskPtr> Constraint::find_mask(Kept& kept, StateId state, bool at_start) const {
-  const TokenTrie& trie = tokens_->trie(at_start);
-  Matcher& matcher = kept.matcher;
-  auto mask = std::make_shared<TokenMask>(tokens_->vocab());
-  std::vector<StateId> path(trie.max_depth + 1);
-  path[0] = state;
-  const uint64_t work = matcher.work();
-  const size_t bytes = matcher.bytes();
-  const auto nodes = static_cast<int32_t>(trie.byte.size());
-  for (int32_t node = 0; node < nodes;) {
-    const auto i = static_cast<size_t>(node);
-    const size_t depth = trie.depth[i];
-    const StateId next = matcher.next(path[depth - 1], trie.byte[i]);
-    if (next == Matcher::kDead) {
-      node = trie.after[i];
-      continue;
-    }
-    if (next == Matcher::kTooMany || matcher.work() - work > kMaxWork ||
-        matcher.bytes() - bytes > kMaxKept) {
-      return too_ambiguous();
-    }
-    path[depth] = next;
-    for (int32_t t = trie.first_token[i]; t < trie.first_token[i + 1]; ++t) {
-      mask->set(trie.tokens[static_cast<size_t>(t)]);
-    }
-    ++node;
-  }
-  if (matcher.accepts(state)) {
-    for (const int32_t end : tokens_->ends()) {
-      if (end >= 0 && static_cast<size_t>(end) < tokens_->vocab()) mask->set(end);
-    }
-  }
-  return TokenMaskPtr(std::move(mask));
+void Constraint::keep(Kept& kept, const MaskSearch& search) const {
+  if (!search.first()) kept.searches.erase(search.state());
+  const Result<TokenMaskPtr> found = search.result();
+  TokenMaskPtr& known = known_mask(kept, search.state(), search.first());
+  if (!found.ok() || known != nullptr) return;
+  known = *found;
+  kept.mask_bytes += known->words().size() * sizeof(uint64_t);
+  ++masks_found_;
 }
 
 Guide::Guide(ConstraintPtr constraint) : constraint_(std::move(constraint)) {
@@ -163,22 +123,54 @@ void Guide::settle() {
   closed_ = complete_ && !kept_->matcher.goes_on(state_);
 }
 
-Result<TokenMaskPtr> Guide::allowed() {
-  const MutexLock lock(constraint_->mutex_);
-  settle();
-  if (state_ == Matcher::kTooMany) return too_ambiguous();
-  Result<TokenMaskPtr> mask = constraint_->mask(*kept_, state_, at_start_);
-  if (mask.ok() && (*mask)->empty()) {
-    return Status(Code::kFailedPrecondition,
-                  "constraint: no token of the vocabulary goes on with the answer",
-                  "the tokenizer cannot write what the constraint asks for");
+/// Sets allowed_ when it is over.
+void Guide::find(uint64_t* work) {
+  if (search_ == nullptr) {
+    settle();
+    if (state_ == Matcher::kTooMany) {
+      allowed_ = too_ambiguous();
+      return;
+    }
+    const bool first = at_start_ && constraint_->tokens_->start_differs();
+    if (const TokenMaskPtr& known = Constraint::known_mask(*kept_, state_, first)) {
+      allowed_ = known;
+      return;
+    }
+    search_ = constraint_->search(*kept_, state_, first);
+    searched_ = kept_;
   }
-  return mask;
+  if (!search_->go_on(searched_->matcher, work)) return;
+  constraint_->keep(*searched_, *search_);
+  allowed_ = search_->result();
+}
+
+bool Guide::look_on(uint64_t* work) {
+  if (allowed_) return true;
+  const MutexLock lock(constraint_->mutex_);
+  find(work);
+  if (!allowed_) return false;
+  search_.reset();
+  searched_.reset();
+  if (allowed_->ok() && (**allowed_)->empty()) {
+    allowed_ = Status(Code::kFailedPrecondition,
+                      "constraint: no token of the vocabulary goes on with the answer",
+                      "the tokenizer cannot write what the constraint asks for");
+  }
+  return true;
+}
+
+Result<TokenMaskPtr> Guide::allowed() {
+  constexpr uint64_t kAll = std::numeric_limits<uint64_t>::max();
+  for (uint64_t work = kAll; !look_on(&work);) work = kAll;
+  return *allowed_;
 }
 
 Status Guide::take(int32_t token) {
   if (constraint_->tokens_->is_end(token)) return {};
   const MutexLock lock(constraint_->mutex_);
+  allowed_.reset();
+  search_.reset();
+  searched_.reset();
   settle();
   for (const char byte : constraint_->tokens_->bytes(token, at_start_)) {
     state_ = kept_->matcher.next(state_, static_cast<uint8_t>(byte));

@@ -3,6 +3,8 @@
 //   TokenMask* allowed = guide.allowed();   // which tokens may come next
 //   guide.take(token);                      // the one that was drawn
 //
+// allowed() may take long where a constraint is hostile; look_on() does a part of it at a time.
+//
 // A token may come when the text with it can still become a complete one (nothing leads to a dead
 // end); the tokens that end a text may come when it is complete. What may come depends on the text
 // so far alone, never on what is computed beside it.
@@ -16,6 +18,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -23,6 +26,7 @@
 
 #include "base/status.h"
 #include "base/threads/mutex.h"
+#include "text/constraint/mask_search.h"
 #include "text/constraint/matcher.h"
 #include "text/constraint/network.h"
 #include "text/constraint/token_table.h"
@@ -41,21 +45,6 @@ inline constexpr size_t kMaxSchemaBytes = size_t{256} << 10;
 /// Memory for states and masks of one constraint.
 inline constexpr size_t kMaxKept = size_t{8} << 20;
 
-/// A bit for each token of the vocabulary.
-class TokenMask {
- public:
-  explicit TokenMask(size_t vocab) : words_((vocab + 63) / 64, 0) {}
-  void set(int32_t token) { words_[word(token)] |= uint64_t{1} << (token & 63); }
-  bool contains(int32_t token) const { return (words_[word(token)] >> (token & 63) & 1) != 0; }
-  const std::vector<uint64_t>& words() const { return words_; }
-  bool empty() const;
-
- private:
-  static size_t word(int32_t token) { return static_cast<size_t>(token) / 64; }
-  std::vector<uint64_t> words_;
-};
-using TokenMaskPtr = std::shared_ptr<const TokenMask>;
-
 class Constraint {
  public:
   /// invalid_argument says by name and place what is wrong with the spec, not supported or too
@@ -73,13 +62,21 @@ class Constraint {
     Matcher matcher;
     std::unordered_map<StateId, TokenMaskPtr> masks;
     TokenMaskPtr first_mask;  // of the empty text
+    // Under way, for all that stand there: the masks and the first one.
+    std::unordered_map<StateId, std::weak_ptr<MaskSearch>> searches;
+    std::weak_ptr<MaskSearch> first_search;
     size_t mask_bytes = 0;
   };
 
   Constraint(Network network, std::shared_ptr<const TokenTable> tokens);
   std::shared_ptr<Kept> current() const REQUIRES(mutex_);
-  Result<TokenMaskPtr> mask(Kept& kept, StateId state, bool at_start) const REQUIRES(mutex_);
-  Result<TokenMaskPtr> find_mask(Kept& kept, StateId state, bool at_start) const REQUIRES(mutex_);
+  /// The place of a mask that is known, or null.
+  static TokenMaskPtr& known_mask(Kept& kept, StateId state, bool first) {
+    return first ? kept.first_mask : kept.masks[state];
+  }
+  std::shared_ptr<MaskSearch> search(Kept& kept, StateId state, bool first) const REQUIRES(mutex_);
+  /// Keeps what was found.
+  void keep(Kept& kept, const MaskSearch& search) const REQUIRES(mutex_);
 
   const std::shared_ptr<const Network> network_;
   const std::shared_ptr<const TokenTable> tokens_;
@@ -97,6 +94,11 @@ class Guide {
   /// be followed; failed_precondition when no token of the vocabulary goes on, and the text is not
   /// complete.
   Result<TokenMaskPtr> allowed();
+  /// Does about `work` of what allowed() has to do, and takes from it what was needed; the unit is
+  /// MaskSearch's. True when nothing is left to do.
+  bool look_on(uint64_t* work);
+  /// Whether allowed() answers at once.
+  bool ready() const { return allowed_.has_value(); }
   /// A token that was allowed comes next. After one that ends the text there is nothing to ask.
   Status take(int32_t token);
   /// Whether the text so far is all that may be asked for: complete, and nothing can follow.
@@ -106,10 +108,16 @@ class Guide {
 
  private:
   void settle() REQUIRES(constraint_->mutex_);
+  void find(uint64_t* work) REQUIRES(constraint_->mutex_);
 
   ConstraintPtr constraint_;
   std::shared_ptr<Constraint::Kept> kept_;
   StateId state_ = Matcher::kDead;
+  // Of the state: the mask, or what is being looked for and in which matcher (which may have been
+  // replaced in the meantime).
+  std::optional<Result<TokenMaskPtr>> allowed_;
+  std::shared_ptr<MaskSearch> search_;
+  std::shared_ptr<Constraint::Kept> searched_;
   bool at_start_ = true;
   bool complete_ = false, closed_ = false;
 };

@@ -446,6 +446,68 @@ TEST_F(GuideTest, AmbiguityIsCutOff) {
   EXPECT_TRUE(status.ok() || status.code() == Code::kResourceExhausted) << status.to_string();
 }
 
+// Whoever may not wait for all of it goes on a little at a time, and finds the same.
+TEST_F(GuideTest, MasksAreFoundInPortions) {
+  const Spec hostile{Spec::Kind::kRegex, "((a{1,40}a{1,40}){1,20}b?){1,20}c"};
+  Guide whole(compile(hostile)), slow(compile(hostile));
+  constexpr uint64_t kPortion = 8;
+  size_t portions = 0;
+  for (int i = 0; i < 6; ++i) {
+    uint64_t work = 0;
+    do {
+      EXPECT_FALSE(slow.ready());
+      work = kPortion;
+      ++portions;
+    } while (!slow.look_on(&work));
+    EXPECT_TRUE(slow.ready());
+    const auto one = whole.allowed(), other = slow.allowed();
+    ASSERT_TRUE(one.ok() && other.ok());
+    EXPECT_EQ((*one)->words(), (*other)->words());
+    take(whole, "a");
+    take(slow, "a");
+  }
+  EXPECT_GT(portions, 24u) << "too little is asked for to tell";
+}
+
+TEST_F(GuideTest, WhoStandsAtTheSamePlaceSharesTheSearch) {
+  const ConstraintPtr constraint = compile({Spec::Kind::kRegex, "(a{1,40}a{1,40}){1,20}c"});
+  Guide one(constraint), other(constraint);
+  uint64_t most = 1'000'000, work = 8;
+  while (!one.look_on(&work)) {
+    work = 8;
+    EXPECT_FALSE(other.ready());
+  }
+  EXPECT_TRUE(other.look_on(&most));
+  EXPECT_EQ(most, 1'000'000u) << "looked for once more";
+  EXPECT_EQ(*one.allowed(), *other.allowed());
+  EXPECT_EQ(constraint->masks_found(), 1u);
+}
+
+// What is kept is replaced while somebody looks: he goes on, or he would begin anew for ever.
+TEST_F(GuideTest, ASearchSurvivesWhatIsKept) {
+  const ConstraintPtr constraint = compile(
+      {Spec::Kind::kJsonSchema, R"({"type":"array","items":{"type":"string","maxLength":9000}})"});
+  Guide slow(constraint), busy(constraint);
+  for (const char* token : {"[", "\""}) {
+    take(slow, token);
+    take(busy, token);
+  }
+  take(busy, "b");  // somewhere else, or it would find what the other looks for
+  uint64_t work = 1;
+  ASSERT_FALSE(slow.look_on(&work));
+  for (int i = 0; i < 8000; ++i) {
+    ASSERT_TRUE(busy.allowed().ok());
+    ASSERT_TRUE(busy.take(tokenizer->token_id("b")).ok());
+  }
+  work = 1;
+  ASSERT_FALSE(slow.look_on(&work)) << "it is to go on after the change";
+  work = 1'000'000;
+  EXPECT_TRUE(slow.look_on(&work));
+  EXPECT_TRUE((*slow.allowed())->contains(tokenizer->token_id("b")));
+  take(slow, "b");
+  EXPECT_TRUE((*slow.allowed())->contains(tokenizer->token_id("b")));
+}
+
 TEST_F(GuideTest, TheCacheGivesTheSameConstraintAgain) {
   ConstraintCache cache(tokenizer, 256, {kEnd});
   const auto first = cache.get({Spec::Kind::kRegex, "a"});

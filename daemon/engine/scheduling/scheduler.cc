@@ -97,7 +97,7 @@ void Scheduler::build(Live live, Batch& batch) {
   resume(live);
   runs_.clear();
   for (const auto& sequence : live) {
-    const bool decodes = !sequence->paused && sequence->decoding();
+    const bool decodes = !sequence->paused && sequence->decoding() && sequence->mask_known();
     runs_.push_back({sequence.get(), decodes ? 1 : 0});
     if (decodes) units_ += pace_.units(1, sequence->computed);
   }
@@ -119,14 +119,15 @@ void Scheduler::build(Live live, Batch& batch) {
 void Scheduler::share_out(std::vector<Run>& runs) const {
   std::vector<Run*> prompts;
   for (Run& run : runs) {
-    if (run.tokens == 0 && !run.sequence->paused) prompts.push_back(&run);
+    const bool waits = run.sequence->paused || run.sequence->runnable() == 0;
+    if (run.tokens == 0 && !waits) prompts.push_back(&run);
   }
   if (prompts.empty()) return;
   double units = pace_.allowance(units_);
   int64_t rows = prefill_chunk_;
   const auto give = [&](Run& run, double most) {
     const int64_t at = run.sequence->computed + run.tokens;
-    const int64_t left = run.sequence->uncomputed() - run.tokens;
+    const int64_t left = run.sequence->runnable() - run.tokens;
     const int64_t n = std::min({left, rows, pace_.rows(std::min(most, units), at)});
     run.tokens += n;
     rows -= n;

@@ -78,6 +78,10 @@ class Sequence {
   bool generating() const { return request.kind == EngineRequest::Kind::kGenerate; }
   /// Tokens not yet in the KV cache.
   int64_t uncomputed() const { return static_cast<int64_t>(tokens.size()) - computed; }
+  /// Whether the next token could be drawn: what it may be is known.
+  bool mask_known() const { return !guide || guide->ready(); }
+  /// Of the uncomputed tokens those that may run: the last waits for that.
+  int64_t runnable() const { return uncomputed() - (generating() && !mask_known() ? 1 : 0); }
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_tokens; }
   /// One token per step, outside the prefill budget.
   bool decoding() const { return generated() > 0 && uncomputed() == 1; }
