@@ -181,7 +181,7 @@ class DeploymentCheck {
   void memory() {
     const EngineOptions options = engine_options(config_);
     const MemoryBudget budget = memory_budget(config_.memory.budget, memory_limit());
-    const uint64_t rest = scratch_bytes(*model_, options) + queue_bytes(options);
+    const uint64_t rest = scratch_bytes(*model_, options) + queue_bytes(config_);
     const uint64_t fixed = model_bytes_ + rest + module_bytes_;
     const uint64_t left = budget.bytes == 0 ? std::numeric_limits<uint64_t>::max()
                                             : budget.bytes - std::min(budget.bytes, fixed);

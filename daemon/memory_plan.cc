@@ -8,7 +8,6 @@
 #include "base/bytes.h"
 #include "base/log/log.h"
 #include "compute/tensor/convert.h"
-#include "daemon/server/server.h"
 
 namespace chimera {
 namespace {
@@ -67,8 +66,8 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
   return (rows * row + scores) * sizeof(float);
 }
 
-uint64_t queue_bytes(const EngineOptions& options) {
-  return static_cast<uint64_t>(options.max_sequences) * Server::kMaxQueuedEvents * kEventBytes;
+uint64_t queue_bytes(const DeploymentConfig& config) {
+  return static_cast<uint64_t>(config.serve.max_sequences * config.serve.max_events) * kEventBytes;
 }
 
 uint64_t planned_kv_bytes(const DeploymentConfig& config, const ModelConfig& model,
@@ -117,7 +116,7 @@ Status MemoryPlan::take(const LoadedBackbone& model, const EngineOptions& option
   CHIMERA_RETURN_IF_ERROR(hold(
       MemoryUse::kTables, gate_bytes(*model.base) * static_cast<uint64_t>(options.max_live_epochs),
       "routing tables"));
-  CHIMERA_RETURN_IF_ERROR(hold(MemoryUse::kQueues, queue_bytes(options), "answers that wait"));
+  CHIMERA_RETURN_IF_ERROR(hold(MemoryUse::kQueues, queue_bytes(config_), "answers that wait"));
   cache_bytes_ = planned_kv_bytes(config_, config, options, 0);
   Result<Ledger::Place> cache =
       ledger_.take(MemoryUse::kKeyValue, "", cache_bytes_, "the key/value cache");

@@ -26,7 +26,7 @@ uint64_t least_model_bytes(const Checkpoint& checkpoint, const PrecisionPlan& pr
 /// Of forward passes of an engine, at the most.
 uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options);
 /// Of answers that wait for their clients, at the most.
-uint64_t queue_bytes(const EngineOptions& options);
+uint64_t queue_bytes(const DeploymentConfig& config);
 /// The key/value cache of a deployment: a full context for every sequence, but no more than
 /// `memory.kv` says and than `free`, which everything else leaves of the budget; half of that where
 /// the deployment leaves the choice to the daemon. Room for one context at least, as far as

@@ -138,6 +138,7 @@ class Reader {
       map.integer("max_sequences", 1, 1024, &out->serve.max_sequences);
       map.integer("max_context", 1, 1 << 20, &out->serve.max_context);
       map.integer("max_queue", 1, 1 << 16, &out->serve.max_queue);
+      map.integer("max_events", 16, 1 << 16, &out->serve.max_events);
       map.integer("prefill_chunk", 1, 1 << 16, &out->serve.prefill_chunk);
       map.integer("step_target_ms", 1, 10'000, &out->serve.step_target_ms);
       map.integer("max_live_epochs", 1, 64, &out->serve.max_live_epochs);

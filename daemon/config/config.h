@@ -65,6 +65,7 @@ struct DeploymentConfig {
     int64_t max_sequences = 16;   // live at once
     int64_t max_context = 2048;   // tokens of one sequence, prompt and answer
     int64_t max_queue = 64;       // waiting requests; more: resource_exhausted
+    int64_t max_events = 256;     // of one stream that its reader has not taken; more: it ends
     int64_t prefill_chunk = 128;  // prompt tokens per step over all sequences, so that a long
                                   // prompt delays the streams beside it by one chunk at most
     int64_t step_target_ms = 50;  // what a step with prompts in it may take: the gap that streams

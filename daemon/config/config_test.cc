@@ -169,7 +169,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"merge_key", kGood + "serve: {<<: 4}\n",
                 "d.yaml:2:9: serve.<<: unknown key (expected endpoint, insecure, max_sequences, "
                 "max_context, "
-                "max_queue, prefill_chunk, max_live_epochs, prefix_cache, step_target_ms)"},
+                "max_queue, max_events, prefill_chunk, max_live_epochs, prefix_cache, "
+                "step_target_ms)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
                 "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
         BadCase{"precision", "backbone: {path: m, precision: f16}\n",

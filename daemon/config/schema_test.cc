@@ -76,6 +76,7 @@ TEST(ConfigSchema, RangesAndDefaultsAreThoseOfTheReader) {
       {"max_sequences", config->serve.max_sequences},
       {"max_context", config->serve.max_context},
       {"max_queue", config->serve.max_queue},
+      {"max_events", config->serve.max_events},
       {"prefill_chunk", config->serve.prefill_chunk},
       {"step_target_ms", config->serve.step_target_ms},
       {"max_live_epochs", config->serve.max_live_epochs}};

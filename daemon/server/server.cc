@@ -70,7 +70,7 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
     return registry->cancel(id);
   };
   loop_options.live_per_client = kMaxLivePerClient;
-  loop_options.queued_per_request = kMaxQueuedEvents;
+  loop_options.queued_per_request = static_cast<size_t>(config.serve.max_events);
 
   auto impl = std::make_unique<Impl>(std::move(options));
   auto loop =

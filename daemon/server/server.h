@@ -8,7 +8,7 @@
 // Invariants: (1) every request that was read is answered by exactly one `done` or `error`, unless
 // its client is gone; (2) nothing here blocks the engine: a client that reads too slowly loses its
 // request, not the others their pace; (3) per client at most kMaxLivePerClient requests are live
-// and per request at most kMaxQueuedEvents events wait.
+// and per request at most serve.max_events events wait.
 //
 // Thread safety: all methods may be called from any thread.
 #pragma once
@@ -53,7 +53,6 @@ struct ServerOptions {
 class Server {
  public:
   static constexpr size_t kMaxLivePerClient = 64;
-  static constexpr size_t kMaxQueuedEvents = 256;
 
   /// Binds both endpoints and starts serving. ipc sockets get mode 0600; an address that another
   /// daemon still answers on is refused (failed_precondition), a stale socket file is replaced.

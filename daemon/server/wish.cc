@@ -32,6 +32,7 @@ const Compared kCompared[] = {
     {"serve.max_sequences", [](const DeploymentConfig& c) { return text(c.serve.max_sequences); }},
     {"serve.max_context", [](const DeploymentConfig& c) { return text(c.serve.max_context); }},
     {"serve.max_queue", [](const DeploymentConfig& c) { return text(c.serve.max_queue); }},
+    {"serve.max_events", [](const DeploymentConfig& c) { return text(c.serve.max_events); }},
     {"serve.prefill_chunk", [](const DeploymentConfig& c) { return text(c.serve.prefill_chunk); }},
     {"serve.step_target_ms",
      [](const DeploymentConfig& c) { return text(c.serve.step_target_ms); }},

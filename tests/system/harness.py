@@ -167,6 +167,9 @@ class Daemon:
         self.work = work or pathlib.Path(tempfile.mkdtemp(prefix="chimera-test-"))
         self.serve_endpoint = (serve or {}).get("endpoint", f"ipc://{self.work}/serve.sock")
         self.control_endpoint = control or f"ipc://{self.work}/control.sock"
+        # A tiny model fills what may wait by default while Python does something else.
+        many = (serve or {}).get("max_sequences", 32) > 64  # their memory is set apart
+        reading = {"max_events": 4096} if self.endless and not many else {}
         composition: dict[str, Any] = {"modules": modules or []}
         if top_k is not None:
             composition["top_k"] = top_k
@@ -175,7 +178,7 @@ class Daemon:
             "backbone": {"path": str(backbone), "precision": precision},
             "composition": composition,
             "serve": {"endpoint": self.serve_endpoint, "max_sequences": 32, "max_context": 512,
-                      **(serve or {})},
+                      **reading, **(serve or {})},
             "control": {"endpoint": self.control_endpoint},
             "state": str(self.work / "state"),
             "threads": threads,
@@ -336,7 +339,7 @@ class Reader(threading.Thread):
     """Reads a stream to its end, from the only thread of its client.
 
     A stream that nobody reads for a while is ended as read too slowly, and a tiny model fills what
-    may wait (about 600 tokens) in a moment.
+    may wait (`serve.max_events`, and as much in the connection) in a moment.
     """
 
     def __init__(self, client: chimera_client.Client, **request: Any) -> None:
