@@ -59,7 +59,8 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   options.kv_bytes = memory.settle_cache(*model, options);
   auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first->table), options);
   if (!engine.ok()) return engine.status();
-  Registry registry({&loader, store->get(), engine->get(), kPublishTimeout}, std::move(*first));
+  Registry registry({&loader, store->get(), engine->get(), kPublishTimeout, config.canary},
+                    std::move(*first));
   auto server = Server::start({.config = &config,
                                .engine = engine->get(),
                                .registry = &registry,

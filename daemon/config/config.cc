@@ -9,6 +9,7 @@
 #include "base/io/env.h"
 #include "base/limits.h"
 #include "base/yaml/tree.h"
+#include "daemon/config/canary.h"
 #include "daemon/config/endpoint.h"
 #include "daemon/config/keys.h"
 #include "daemon/config/reader.h"
@@ -44,6 +45,7 @@ class Reader {
     read_libraries(top, values_, problems_, &out->libraries);
     threads(top, out);
     memory(top, out);
+    read_canary(top, problems_, &out->canary);
   }
 
   void composition(const YamlNode& node, const std::string& name, CompositionSpec* out) {

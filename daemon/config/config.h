@@ -52,6 +52,16 @@ struct LibrariesConfig {
   int64_t max_load_ms = 60'000;      // from the start of its code until it serves
 };
 
+/// What a canary may not exceed (docs/canary.md): beyond a bound it is aborted.
+struct CanaryBounds {
+  int64_t after = 20;  // requests that ended on it before a bound counts
+  std::optional<double> error_rate{};     // of its requests, 0 to 1
+  std::optional<double> ms_per_token{};   // of its generations, mean
+  std::optional<double> bits_per_byte{};  // of the texts scored on it, mean
+
+  bool none() const { return !error_rate && !ms_per_token && !bits_per_byte; }
+};
+
 struct DeploymentConfig {
   struct {
     std::string path;
@@ -85,6 +95,7 @@ struct DeploymentConfig {
     std::optional<int64_t> pin_limit;  // seconds; none: sequences keep what was replaced
     bool end_pinned = false;           // `pinned: end`, instead of restart
   } memory;
+  CanaryBounds canary;
   std::string state_dir;
   std::vector<std::string> watch;
   LibrariesConfig libraries;

@@ -71,6 +71,7 @@ security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
 memory: {budget: 4GiB, kv: 512MiB, pin_limit: 90, pinned: end}
 libraries: {in_process: allow, max_deadline_ms: 900, max_memory: 3MiB, max_load_ms: 70}
+canary: {after: 5, error_rate: 0.1, ms_per_token: 80, bits_per_byte: 2.5}
 threads: 4
 )",
                                        "d.yaml", "/base/configs");
@@ -101,6 +102,10 @@ threads: 4
   EXPECT_EQ(config->memory.kv, uint64_t{512} << 20);
   EXPECT_EQ(config->memory.pin_limit, 90);
   EXPECT_TRUE(config->memory.end_pinned);
+  EXPECT_EQ(config->canary.after, 5);
+  EXPECT_EQ(config->canary.error_rate, 0.1);
+  EXPECT_EQ(config->canary.ms_per_token, 80.0);
+  EXPECT_EQ(config->canary.bits_per_byte, 2.5);
   EXPECT_TRUE(config->libraries.in_process);
   EXPECT_EQ(config->libraries.max_deadline_ms, 900);
   EXPECT_EQ(config->libraries.max_memory, uint64_t{3} << 20);

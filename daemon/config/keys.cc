@@ -15,6 +15,7 @@ std::vector<std::string> deployment_keys() {
   add("serve.", kServeKeys);
   add("control.", kControlKeys);
   add("memory.", kMemoryKeys);
+  add("canary.", kCanaryKeys);
   add("libraries.", kLibrariesKeys);
   add("security.", kSecurityKeys);
   add("trust.", kTrustKeys);

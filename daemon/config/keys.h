@@ -13,7 +13,8 @@ namespace chimera {
 
 inline constexpr std::string_view kDeploymentKeys[] = {
     "chimera", "backbone",  "composition", "serve",    "control", "state",
-    "watch",   "libraries", "threads",     "security", "memory",  "trust"};
+    "watch",   "libraries", "threads",     "security", "memory",  "trust",
+    "canary"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision", "chat_template"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
@@ -23,6 +24,8 @@ inline constexpr std::string_view kServeKeys[] = {
     "max_events", "prefill_chunk", "max_live_epochs", "prefix_cache", "step_target_ms"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
 inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread", "pin_limit", "pinned"};
+inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",
+                                                   "bits_per_byte"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",
                                                       "max_load_ms"};
 

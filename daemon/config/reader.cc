@@ -52,6 +52,12 @@ void MapReader::number(std::string_view key, double limit, float* out) const {
   if (reader_.number({key, -limit, limit}, value)) *out = static_cast<float>(value);
 }
 
+void MapReader::real(std::string_view key, double min, double max,
+                     std::optional<double>* out) const {
+  double value = 0.0;
+  if (reader_.number({key, min, max}, value)) *out = value;
+}
+
 void MapReader::numbers(std::string_view key, double limit,
                         std::map<std::string, double>* out) const {
   const YamlNode* node = find(key);

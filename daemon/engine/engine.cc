@@ -130,7 +130,7 @@ Result<RequestId> Engine::submit(EngineRequest request, std::shared_ptr<EventSin
   estimate(request, impl.backbone->config(), impl.options);
   // With the table held still and without a copy of the pointer: once a revocation has replaced it,
   // no caller in here still holds the old one, and none adds a request for what is gone.
-  return impl.board.with_table([&](const RoutingTable& table) -> Result<RequestId> {
+  return impl.board.with_table(request.lot, [&](const RoutingTable& table) -> Result<RequestId> {
     if (Status unknown = check_modules(request.modules, table); !unknown.ok()) {
       impl.queue.count_refusal();
       return unknown;
@@ -153,6 +153,15 @@ Status Engine::publish(std::shared_ptr<const RoutingTable> table, InFlight in_fl
 Status Engine::revoke(const std::string& module, std::shared_ptr<const RoutingTable> table) {
   return impl_->board.revoke(module, std::move(table));
 }
+
+Status Engine::publish_canary(std::shared_ptr<const RoutingTable> table, double fraction,
+                              std::chrono::milliseconds timeout) {
+  return impl_->board.publish_canary(std::move(table), fraction, timeout);
+}
+
+Status Engine::withdraw_canary() { return impl_->board.withdraw_canary(); }
+
+CanaryCounts Engine::canary() const { return impl_->statistics.read_canary(); }
 
 PublishedEpoch Engine::current(const ModuleRightsPtr& rights) const {
   return impl_->board.with_table([&](const RoutingTable& table) {

@@ -21,6 +21,7 @@
 
 #include "backbone/backbone.h"
 #include "base/threads/background.h"
+#include "daemon/engine/canary.h"
 #include "daemon/engine/latency.h"
 #include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
@@ -70,6 +71,7 @@ struct EpochInfo {
   std::string composition;  // digest
   int64_t sequences = 0;    // live on it
   bool current = false;
+  bool canary = false;
 };
 
 /// The published table as those know it who must not keep it (and its modules) alive.
@@ -92,6 +94,7 @@ struct EngineStats {
   /// The most there may be; what is taken from the system now; of that, what live sequences hold
   /// and what only prefixes find.
   uint64_t kv_bytes_budget = 0, kv_bytes_resident = 0, kv_bytes_used = 0, kv_bytes_cached = 0;
+  CanaryCounts canary;
   RouterStats router;
 };
 
@@ -126,6 +129,20 @@ class Engine {
   /// (KV recomputed from its tokens), ending those with nothing permitted left as revoked. When it
   /// returns no forward pass touches the module and the engine holds no reference to it.
   Status revoke(const std::string& module, std::shared_ptr<const RoutingTable> table);
+
+  /// Has new sequences begin on `table` when their lot is among the first `fraction`; the others
+  /// begin on the current table, and those in progress stay where they are. The next publish() or
+  /// revoke() ends the canary: its sequences move to the new table where their scope is the same
+  /// there, else publish() lets them finish on theirs and revoke() restarts them. Waits as
+  /// publish() does; failed_precondition as well when there is a canary already.
+  Status publish_canary(std::shared_ptr<const RoutingTable> table, double fraction,
+                        std::chrono::milliseconds timeout);
+  /// Takes the canary away and moves its sequences to the current table, as revoke() would. When it
+  /// returns no forward pass touches it, and the engine holds no reference to it. Ok when there is
+  /// none.
+  Status withdraw_canary();
+  /// What became of sequences since a canary began.
+  CanaryCounts canary() const;
 
   /// As a client with `rights` may know it; null: all of it.
   PublishedEpoch current(const ModuleRightsPtr& rights = nullptr) const;

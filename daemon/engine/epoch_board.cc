@@ -50,6 +50,7 @@ Status EpochBoard::revoke(const std::string& module, std::shared_ptr<const Routi
             fmt::format("the table for the revocation of \"{}\" still holds it", module),
             "build the table without the module"};
   auto command = std::make_shared<Command>();
+  command->kind = Command::Kind::kRevoke;
   command->table = std::move(table);
   command->revoked = module;
   return execute(std::move(command));
@@ -89,15 +90,26 @@ bool EpochBoard::carry_out(LiveSequences& live, RequestQueue& queue) {
     bool blocked = false;
     for (auto it = waiting_.begin(); it != waiting_.end();) {
       Command& command = **it;
-      std::optional<Status> status =
-          command.revoked ? revoke_now(command, live, queue) : try_publish(command, live, blocked);
+      std::optional<Status> status;
+      switch (command.kind) {
+        case Command::Kind::kRevoke:
+          status = revoke_now(command, live, queue);
+          break;
+        case Command::Kind::kWithdraw:
+          status = withdraw_now(command, live);
+          break;
+        case Command::Kind::kPublish:
+        case Command::Kind::kCanary:
+          status = try_publish(command, live, blocked);
+          break;
+      }
       if (!status) {
         blocked = true;
         ++it;
         continue;
       }
       // Earlier publishes that waited were overtaken; they must not keep the module alive.
-      again = again || (command.revoked && blocked);
+      again = again || (command.overtakes() && blocked);
       answers_.emplace_back(std::move(*it), std::move(*status));
       it = waiting_.erase(it);
     }
@@ -166,14 +178,26 @@ RouteViewPtr EpochBoard::Command::moved_view(const Sequence& sequence) {
   return same != nullptr ? same : *view_for(sequence);
 }
 
+Status EpochBoard::check_epoch(const Command& command) const {
+  const uint64_t epoch = command.table->epoch();
+  const uint64_t last = std::max(current_->epoch(), canary_ ? canary_->epoch() : 0);
+  if (epoch > last) return {};
+  return {
+      Code::kFailedPrecondition,
+      fmt::format("epoch {} cannot follow epoch {}, which was published meanwhile", epoch, last),
+      "build the change again on the current composition"};
+}
+
 std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& live,
                                               bool queue_blocked) {
+  if (Status wrong = check_epoch(command); !wrong.ok()) return wrong;
   const uint64_t epoch = command.table->epoch();
-  if (epoch <= current_->epoch())
+  const bool canary = command.kind == Command::Kind::kCanary;
+  if (canary && canary_ != nullptr) {
     return Status(Code::kFailedPrecondition,
-                  fmt::format("epoch {} cannot follow epoch {}, which was published meanwhile",
-                              epoch, current_->epoch()),
-                  "build the change again on the current composition");
+                  fmt::format("found a canary, epoch {} (expected none)", canary_->epoch()),
+                  "promote or abort it first");
+  }
   const bool late = Clock::now() >= command.deadline;
   if (queue_blocked) {
     if (!late) return std::nullopt;
@@ -186,6 +210,10 @@ std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& l
   if (static_cast<int64_t>(after.size()) > max_live_epochs_) {
     if (!late) return std::nullopt;
     return blocked_status(command, live, after);
+  }
+  if (canary) {
+    set_canary(command.table, command.fraction);
+    return Status();
   }
   for (const auto& sequence : live.all()) {
     if (sequence->ended) continue;
@@ -201,16 +229,13 @@ std::optional<Status> EpochBoard::try_publish(Command& command, LiveSequences& l
         break;
     }
   }
+  set_canary(nullptr, 0.0);
   set_current(command.table);
   return Status();
 }
 
 Status EpochBoard::revoke_now(Command& command, LiveSequences& live, RequestQueue& queue) {
-  if (command.table->epoch() <= current_->epoch())
-    return {
-        Code::kFailedPrecondition,
-        fmt::format("epoch {} cannot follow epoch {}", command.table->epoch(), current_->epoch()),
-        "build the table again on the current composition"};
+  CHIMERA_RETURN_IF_ERROR(check_epoch(command));
   // Cached keys and values are what the module made of other people's tokens: they go as well, and
   // before the restarts below could find them.
   live.forget_prefixes();
@@ -218,12 +243,14 @@ Status EpochBoard::revoke_now(Command& command, LiveSequences& live, RequestQueu
     if (sequence->ended) continue;
     if (command.same_scope(*sequence)) {
       live.move(*sequence, command.moved_view(*sequence));
-    } else if (sequence->view->table->module_index(*command.revoked) >= 0) {
+    } else if (sequence->view->table->module_index(command.revoked) >= 0 ||
+               sequence->view->table == canary_) {
       // Also a sequence that may not use the module but is pinned to a table that holds it: the
       // table keeps the module's memory, and that is to be gone.
       live.restart(*sequence, command.view_for(*sequence));
     }
   }
+  set_canary(nullptr, 0.0);
   set_current(command.table);
   // Requests that asked for nothing but what is gone need not wait for a slot.
   std::vector<PendingRequest> exhausted = queue.take_if([this](const PendingRequest& pending) {
@@ -235,15 +262,17 @@ Status EpochBoard::revoke_now(Command& command, LiveSequences& live, RequestQueu
   return {};
 }
 
-EpochBoard::Layouts EpochBoard::layouts_after(Command& command, const LiveSequences& live) {
+EpochBoard::Layouts EpochBoard::layouts_after(Command& command, const LiveSequences& live) const {
   Layouts layouts;
   const auto add = [&](const RoutingTable& table) {
     uint64_t& oldest = layouts.emplace(table.layout().get(), table.epoch()).first->second;
     oldest = std::min(oldest, table.epoch());
   };
   add(*command.table);
+  const bool canary = command.kind == Command::Kind::kCanary;
+  if (canary) add(*current_);
   for (const auto& sequence : live.all()) {
-    if (sequence->ended || command.same_scope(*sequence)) continue;
+    if (sequence->ended || (!canary && command.same_scope(*sequence))) continue;
     switch (command.in_flight) {
       case InFlight::kPin:
         add(*sequence->view->table);

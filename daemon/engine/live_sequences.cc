@@ -7,6 +7,28 @@
 
 namespace chimera {
 
+namespace {
+
+/// Whether a request that ended so says something about what it ran on.
+bool is_fault(Code code) {
+  return code == Code::kDataCorrupt || code == Code::kInternal || code == Code::kUnavailable ||
+         code == Code::kDeadlineExceeded;
+}
+
+void count_end(CanarySide& side, const Sequence& sequence, const DoneEvent& event) {
+  ++side.requests;
+  if (event.completion_tokens > 1) {
+    side.tokens += static_cast<uint64_t>(event.completion_tokens - 1);
+    side.decode_ms += event.decode_ms;
+  }
+  if (event.finish_reason == FinishReason::kScored && sequence.request.text_bytes > 0) {
+    side.scored_bytes += static_cast<uint64_t>(sequence.request.text_bytes);
+    side.nats += event.nats;
+  }
+}
+
+}  // namespace
+
 LiveSequences::LiveSequences(Options options, std::unique_ptr<KvCache> cache, EngineStats* counters,
                              Reaper* reaper)
     : options_(std::move(options)),
@@ -62,6 +84,7 @@ void LiveSequences::end(Sequence& sequence, FinishReason reason) {
   time(sequence, reason);
   sequence.ended = true;
   DoneEvent event = sequence.finish(reason);
+  if (CanarySide* side = side_of(sequence)) count_end(*side, sequence, event);
   endings_.push_back({sequence.id, std::move(sequence.ticket), Status(), std::move(event),
                       static_cast<int64_t>(sequence.tokens.size())});
 }
@@ -70,6 +93,10 @@ void LiveSequences::fail(Sequence& sequence, Status status) {
   if (sequence.ended) return;
   ++counters_->failed;
   sequence.ended = true;
+  if (CanarySide* side = side_of(sequence); side != nullptr && is_fault(status.code())) {
+    ++side->requests;
+    ++side->failed;
+  }
   endings_.push_back({sequence.id,
                       std::move(sequence.ticket),
                       std::move(status),
@@ -94,6 +121,14 @@ void LiveSequences::time(const Sequence& sequence, FinishReason reason) {
     case FinishReason::kDeadline:
       return;
   }
+}
+
+CanarySide* LiveSequences::side_of(const Sequence& sequence) const {
+  CanaryCounts& counts = counters_->canary;
+  if (counts.epoch == 0 || sequence.view == nullptr) return nullptr;
+  const uint64_t epoch = sequence.view->table->epoch();
+  if (epoch == counts.epoch) return &counts.canary;
+  return epoch == counts.basis ? &counts.current : nullptr;
 }
 
 void LiveSequences::count(FinishReason reason) {
@@ -137,8 +172,10 @@ void LiveSequences::entitle(Sequence& sequence, ModuleRightsPtr rights) {
   return same ? move(sequence, *view) : restart(sequence, view);
 }
 
-std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current) const {
+std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current,
+                                             const RoutingTable* canary) const {
   std::vector<EpochInfo> epochs{{current.epoch(), current.digest(), 0, true}};
+  if (canary != nullptr) epochs.push_back({canary->epoch(), canary->digest(), 0, false, true});
   for (const auto& sequence : live_) {
     if (!sequence->view) continue;
     const RoutingTable& used = *sequence->view->table;

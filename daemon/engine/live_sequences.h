@@ -68,8 +68,9 @@ class LiveSequences {
   /// be more to give back.
   bool trim();
 
-  /// Epochs in use, `current` among them, with how many sequences are on each; in order.
-  std::vector<EpochInfo> epochs(const RoutingTable& current) const;
+  /// Epochs in use, `current` and `canary` (null: none) among them, with how many sequences are on
+  /// each; in order.
+  std::vector<EpochInfo> epochs(const RoutingTable& current, const RoutingTable* canary) const;
 
   bool has_endings() const { return !endings_.empty(); }
   /// Takes out the sequences that ended.
@@ -91,6 +92,8 @@ class LiveSequences {
   };
   void count(FinishReason reason);
   void time(const Sequence& sequence, FinishReason reason);
+  /// Where what became of the sequence is counted while there is a canary; null: nowhere.
+  CanarySide* side_of(const Sequence& sequence) const;
 
   const Options options_;
   EngineStats* const counters_;

@@ -97,7 +97,7 @@ TEST_F(LiveSequencesTest, EpochsAreCountedPerTableAndViewsAreLetGo) {
   auto next = world_->table(4, {world_->module("b")});
   live_->restart(*live_->all()[1], view_of(next));
   EXPECT_EQ(counters_.restarted, 1u);
-  const std::vector<EpochInfo> epochs = live_->epochs(*next);
+  const std::vector<EpochInfo> epochs = live_->epochs(*next, nullptr);
   ASSERT_EQ(epochs.size(), 2u);
   EXPECT_EQ(epochs[0].epoch, 1u);
   EXPECT_EQ(epochs[0].sequences, 1);

@@ -141,7 +141,7 @@ void Engine::Impl::expire_deadlines() {
 
 /// Before changes are carried out: one may wait for the epoch of these.
 void Engine::Impl::expire_pins() {
-  if (pin_limit.enforce(live, board.current())) step.let_go();
+  if (pin_limit.enforce(live, board.current(), board.canary().get())) step.let_go();
 }
 
 void Engine::Impl::carry_out_changes() {
@@ -149,6 +149,9 @@ void Engine::Impl::carry_out_changes() {
   step.let_go();
   flush_endings();
   statistics.keep_modules(modules_in_use());
+  const uint64_t canary = board.canary() == nullptr ? 0 : board.canary()->epoch();
+  CanaryCounts& counts = statistics.counters().canary;
+  if (counts.epoch != canary) counts = {canary, board.current()->epoch(), {}, {}};
   // Once a change is acknowledged, what was counted before it is visible.
   show(Statistics::Routing::kNow);
   board.acknowledge();
@@ -157,6 +160,7 @@ void Engine::Impl::carry_out_changes() {
 /// Names of the modules of all tables in use.
 std::set<std::string> Engine::Impl::modules_in_use() const {
   std::set<const RoutingLayout*> layouts{board.current()->layout().get()};
+  if (board.canary() != nullptr) layouts.insert(board.canary()->layout().get());
   for (const auto& sequence : live.all()) layouts.insert(sequence->view->table->layout().get());
   std::set<std::string> names;
   for (const RoutingLayout* layout : layouts) {
@@ -167,13 +171,16 @@ std::set<std::string> Engine::Impl::modules_in_use() const {
 
 void Engine::Impl::admit() {
   const auto has_room = [this](const PendingRequest& next) { return live.has_room_for(next); };
-  while (auto next = queue.take_next(has_room)) live.admit(std::move(*next), board.current());
+  while (auto next = queue.take_next(has_room)) {
+    const std::shared_ptr<const RoutingTable>& table = board.table_for(next->request.lot);
+    live.admit(std::move(*next), table);
+  }
 }
 
 void Engine::Impl::show(Statistics::Routing routing) {
   live.count_occupancy();
   statistics.show(routing);
-  board.show(live.epochs(*board.current()));
+  board.show(live.epochs(*board.current(), board.canary().get()));
 }
 
 void Engine::Impl::flush_endings() {

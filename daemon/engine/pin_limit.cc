@@ -13,14 +13,18 @@ constexpr int kMostRestarts = 8;
 
 }  // namespace
 
-bool PinLimit::enforce(LiveSequences& live,
-                       const std::shared_ptr<const RoutingTable>& current) const {
+bool PinLimit::enforce(LiveSequences& live, const std::shared_ptr<const RoutingTable>& current,
+                       const RoutingTable* canary) const {
   if (!limit_) return false;
   const Clock::time_point now = Clock::now();
   bool any = false;
   std::vector<RouteViewPtr> made;  // one for all that may use the same modules
   for (const auto& sequence : live.all()) {
-    if (sequence->ended || !over(*sequence, *current, now)) continue;
+    if (sequence->ended) continue;
+    const RoutingLayout* layout = sequence->view->table->layout().get();
+    const bool kept = layout == current->layout().get() ||
+                      (canary != nullptr && layout == canary->layout().get());
+    if (!over(*sequence, !kept, now)) continue;
     any = true;
     switch (then_) {
       case PinnedUntil::kRestart: {
@@ -42,8 +46,8 @@ bool PinLimit::enforce(LiveSequences& live,
   return any;
 }
 
-bool PinLimit::over(Sequence& sequence, const RoutingTable& current, Clock::time_point now) const {
-  if (sequence.view->table->layout().get() == current.layout().get()) {
+bool PinLimit::over(Sequence& sequence, bool left, Clock::time_point now) const {
+  if (!left) {
     sequence.left_behind.reset();  // or the modules came back
     return false;
   }

@@ -24,10 +24,12 @@ class PinLimit {
 
   /// Moves sequences that were left behind longer ago than the limit to `current`, or ends them.
   /// True when there were any. To be called between steps; costs a look at each sequence.
-  bool enforce(LiveSequences& live, const std::shared_ptr<const RoutingTable>& current) const;
+  /// Those on `canary` (null: none) are not left behind.
+  bool enforce(LiveSequences& live, const std::shared_ptr<const RoutingTable>& current,
+               const RoutingTable* canary) const;
 
  private:
-  bool over(Sequence& sequence, const RoutingTable& current, Clock::time_point now) const;
+  bool over(Sequence& sequence, bool left, Clock::time_point now) const;
   Status ended(const Sequence& sequence) const;
 
   const std::optional<std::chrono::milliseconds> limit_;

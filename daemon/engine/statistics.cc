@@ -65,6 +65,11 @@ void Statistics::show(Routing routing) {
   recorded_.clear();
 }
 
+CanaryCounts Statistics::read_canary() const {
+  const MutexLock lock(mutex_);
+  return shown_.canary;
+}
+
 EngineStats Statistics::read() const {
   EngineStats stats;
   std::vector<float> steps;

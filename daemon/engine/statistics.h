@@ -46,6 +46,8 @@ class Statistics {
 
   /// The last state shown; `waiting` and `rejected` are the queue's to fill in.
   EngineStats read() const;
+  /// Its `canary` alone: at no cost.
+  CanaryCounts read_canary() const;
 
  private:
   // Engine thread only.

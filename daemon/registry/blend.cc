@@ -31,6 +31,7 @@ Result<Blended> find_assembly(const LoadedComposition& now, const std::string& n
 
 Result<ChangeReport> Registry::Impl::make(const BlendArgs& args, const Running& running) {
   CHIMERA_RETURN_IF_ERROR(wanted(running));
+  CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   const Result<Blended> was = find_assembly(current().loaded, args.name);
   if (!was.ok()) return was.status();
   const std::string label = "module " + args.name;

@@ -26,18 +26,6 @@ class Stopwatch {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Counts revocations that want the commit lock.
-class Announcement {
- public:
-  explicit Announcement(std::atomic<int>& count) : count_(count) { ++count_; }
-  ~Announcement() { --count_; }
-  Announcement(const Announcement&) = delete;
-  Announcement& operator=(const Announcement&) = delete;
-
- private:
-  std::atomic<int>& count_;
-};
-
 void log_change(const ChangeReport& report) {
   for (const ChangeItem& item : report.changes) {
     log::info("changed", {{"epoch", report.epoch},
@@ -91,14 +79,13 @@ Status Registry::Impl::persist_and(std::vector<EpochRecord> records,
 }
 
 Status Registry::Impl::publish_patiently(const std::function<Status()>& wanted_by_any,
-                                         const std::shared_ptr<const RoutingTable>& table,
-                                         InFlight in_flight, Patience* patience) {
+                                         const Publish& publish, Patience* patience) {
   for (;;) {
     const auto start = std::chrono::steady_clock::now();
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(patience->deadline - start);
     const auto attempt = std::clamp(left, std::chrono::milliseconds(0), kAttempt);
-    Status status = options.engine->publish(table, in_flight, attempt);
+    Status status = publish(attempt);
     // An answer before its time was up is final; it was not for want of a free epoch.
     const bool waited = std::chrono::steady_clock::now() - start >= attempt;
     if (status.code() != Code::kFailedPrecondition || !waited || left <= kAttempt) return status;
@@ -174,16 +161,25 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
     draft.loaded = std::move(from.loaded);
   }
   Answers answers;
-  for (const Proposal& proposal : proposals) answers.push_back(add(proposal, origin, &draft));
+  const Status beside = no_change_beside_canary();
+  const CanaryCounts counts = options.engine->canary();
+  for (const Proposal& proposal : proposals) {
+    answers.push_back(beside.ok() || proposal.promotes ? add(proposal, origin, &draft) : beside);
+  }
   Status status;
   if (!draft.records.empty()) {
     status = persist_and(std::move(draft.records), [&] {
-      return publish_patiently([&] { return wanted_by_any(proposals); }, draft.table, in_flight,
-                               patience);
+      const auto publish = [&](std::chrono::milliseconds attempt) {
+        return options.engine->publish(draft.table, in_flight, attempt);
+      };
+      return publish_patiently([&] { return wanted_by_any(proposals); }, publish, patience);
     });
     if (status.ok())
       make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin});
   }
+  const bool promoted = !proposals.empty() && proposals.front().promotes &&
+                        answers.front().ok() && status.ok();
+  if (promoted) end_canary(CanaryOutcome::kPromoted, counts, "it was asked for");
   for (size_t i = 0; i < answers.size(); ++i) {
     if (!answers[i].ok()) continue;
     const bool current = answers[i]->epoch == draft.basis;
@@ -212,9 +208,15 @@ Status Registry::Impl::wanted_by_any(std::span<const Proposal> proposals) const 
 }
 
 void Registry::Impl::trace(const std::string& name, RevokedModule* out) const {
-  const Current is = current();
+  std::vector<std::shared_ptr<const Module>> modules;
+  {
+    const MutexLock lock(state_mutex);
+    // What is tried under that name counts where nothing else has it.
+    if (canary) modules = canary->loaded.modules;
+    modules.insert(modules.end(), now.loaded.modules.begin(), now.loaded.modules.end());
+  }
   out->name = name;
-  for (const auto& module : is.loaded.modules) {
+  for (const auto& module : modules) {
     if (module->name() != name || out->module.lock() == module) continue;
     out->version = module->manifest.version;
     out->digest = module->manifest.digest;
@@ -244,11 +246,12 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   const MutexLock lock(commit_mutex);
   if (revoked != nullptr) trace(name, revoked);  // it may have been replaced meanwhile
   LoadedComposition next = current().loaded;
-  if (next.composition.find(name) == nullptr && !queue.loading(name, asked)) {
-    return unknown_module(next.composition, name);
-  }
+  const bool canaried = tried_by_canary(name);
+  const bool known = canaried || next.composition.find(name) != nullptr;
+  if (!known && !queue.loading(name, asked)) return unknown_module(next.composition, name);
   const Composition before = next.composition;
   revoke_module(&next, name);
+  const CanaryCounts counts = options.engine->canary();
   const uint64_t epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
@@ -281,11 +284,13 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   report.changes = difference(before, next.composition);
   for (ChangeItem& item : report.changes) item.action = ChangeAction::kRevoke;
   if (report.changes.empty())
-    report.changes.push_back({ChangeAction::kRevoke, name, "while it was loaded"});
+    report.changes.push_back(
+        {ChangeAction::kRevoke, name, canaried ? "while it was tried" : "while it was loaded"});
   report.notes = (*table)->notes();
   report.disabled = disabled_modules(next.composition);
   report.durable = durable;
   make_current({epoch, std::move(next), epoch});
+  end_canary(CanaryOutcome::kAborted, counts, "module " + name + " was revoked");
   log_change(report);
   if (!durable) {
     report.notes.emplace_back(

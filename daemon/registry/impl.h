@@ -26,6 +26,7 @@
 
 #include "base/threads/mutex.h"
 #include "base/threads/worker_pool.h"
+#include "daemon/registry/canary_guard.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/first_epoch.h"
 #include "daemon/registry/module_loader.h"
@@ -73,6 +74,7 @@ struct Registry::Impl {
   struct Proposal {
     const Running& running;
     Edit edit;
+    bool promotes = false;  // the canary
   };
   using Answers = std::vector<Result<ChangeReport>>;
   /// Makes what the proposals do to the current composition current, one after another and each as
@@ -82,8 +84,9 @@ struct Registry::Impl {
   Answers commit(std::span<const Proposal> proposals, InFlight in_flight, uint64_t origin = 0)
       EXCLUDES(commit_mutex, revoke_mutex);
   Result<ChangeReport> commit(const Running& running, const Edit& edit, InFlight in_flight,
-                              uint64_t origin = 0) EXCLUDES(commit_mutex, revoke_mutex) {
-    const Proposal one{running, edit};
+                              uint64_t origin = 0, bool promotes = false)
+      EXCLUDES(commit_mutex, revoke_mutex) {
+    const Proposal one{running, edit, promotes};
     return std::move(commit({&one, 1}, in_flight, origin).front());
   }
   /// Runs on the caller's thread and overtakes everything else.
@@ -94,6 +97,25 @@ struct Registry::Impl {
       EXCLUDES(commit_mutex, revoke_mutex);
   /// Looks at the module of that name as it is now; no effect when `out` knows it.
   void trace(const std::string& name, RevokedModule* out) const EXCLUDES(state_mutex);
+
+  // Canaries (canary.cc).
+  struct CanaryArgs {
+    std::string module, version, digest;
+    double fraction = 0.0;
+  };
+  /// As commit(), of an edit that a part of the new sequences tries.
+  Result<ChangeReport> begin_canary(const Running& running, const Edit& edit,
+                                    const CanaryArgs& args) EXCLUDES(commit_mutex, revoke_mutex);
+  /// `epoch`: of the canary that is meant; none: whichever there is.
+  Result<ChangeReport> abort_canary(const std::string& reason, std::optional<uint64_t> epoch)
+      EXCLUDES(commit_mutex, revoke_mutex);
+  Result<ChangeReport> make(const PromoteArgs& args, const Running& running);
+  /// Aborts it beyond a bound; false when there is none to look at.
+  bool look_at_canary();
+  bool tried_by_canary(const std::string& name) const EXCLUDES(state_mutex);
+  /// failed_precondition while there is a canary.
+  Status no_change_beside_canary() const EXCLUDES(state_mutex);
+
   Result<ChangeReport> make(const UnloadArgs& args, const Running& running);
   Result<ChangeReport> make(const UnloadFromArgs& args, const Running& running);
 
@@ -153,6 +175,12 @@ struct Registry::Impl {
   mutable Mutex state_mutex;
   Current now GUARDED_BY(state_mutex);
   std::vector<std::weak_ptr<const Module>> retiring GUARDED_BY(state_mutex);
+  struct Canary {
+    CanaryStatus status;       // without counts
+    LoadedComposition loaded;  // the current one with what is tried
+  };
+  std::optional<Canary> canary GUARDED_BY(state_mutex);
+  std::optional<CanaryStatus> last_canary GUARDED_BY(state_mutex);
 
   std::atomic<uint64_t> turns{0};
   ChangeQueue queue;
@@ -165,6 +193,7 @@ struct Registry::Impl {
   WorkerPool loaders{kLoadsAtOnce};
   WorkerPool loads{kLoadsAtOnce}, edits{1};
   LateRecord late_record{[this] { return record_current(); }, std::chrono::seconds(1)};
+  CanaryGuard canary_guard{[this] { return look_at_canary(); }, std::chrono::milliseconds(100)};
 
  private:
   /// How long a change waits for its publication.
@@ -186,15 +215,32 @@ struct Registry::Impl {
   Status persist_and(std::vector<EpochRecord> records, const std::function<Status()>& publish);
   /// Writes what is current if the state directory does not know it yet.
   Status record_current() EXCLUDES(commit_mutex);
-  Status publish_patiently(const std::function<Status()>& wanted_by_any,
-                           const std::shared_ptr<const RoutingTable>& table, InFlight in_flight,
+  using Publish = std::function<Status(std::chrono::milliseconds attempt)>;
+  Status publish_patiently(const std::function<Status()>& wanted_by_any, const Publish& publish,
                            Patience* patience);
+  Result<ChangeReport> try_canary(const Running& running, const Edit& edit, const CanaryArgs& args,
+                                  Patience* patience) EXCLUDES(commit_mutex);
+  /// Takes it out of the books and says what it was; nothing when there is none.
+  std::optional<CanaryStatus> end_canary(CanaryOutcome outcome, const CanaryCounts& counts,
+                                         const std::string& reason) EXCLUDES(state_mutex);
   Status wanted_by_any(std::span<const Proposal> proposals) const;
   Answers try_commit(std::span<const Proposal> proposals, InFlight in_flight, uint64_t origin,
                      Patience* patience) EXCLUDES(commit_mutex);
   /// Puts those of `left` that are not current on the list of the retiring.
   void note_retiring(const std::vector<std::shared_ptr<const Module>>& left) REQUIRES(state_mutex);
   void make_current(Current next) EXCLUDES(state_mutex);
+};
+
+/// Counts revocations, and what gives way as little, that want the commit lock.
+class Announcement {
+ public:
+  explicit Announcement(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~Announcement() { --count_; }
+  Announcement(const Announcement&) = delete;
+  Announcement& operator=(const Announcement&) = delete;
+
+ private:
+  std::atomic<int>& count_;
 };
 
 /// One warning each.

@@ -172,6 +172,8 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   const Result<std::string> dir = normal_module_path(args.path);
   if (!dir.ok()) return dir.status();
   CHIMERA_RETURN_IF_ERROR(wanted(running));
+  // Before seconds are spent on what would be refused in the end.
+  CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   const CurrentModules loaded(current().loaded);
   // Once more when it is put in: this saves reading what will not come in.
   if (const auto manifest = options.loader->manifest_of(*dir); manifest.ok()) {
@@ -199,7 +201,9 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
     return {};
   };
   running.job->enter(JobPhase::kPublishing);
-  return commit(running, put, args.in_flight);
+  if (!args.canary) return commit(running, put, args.in_flight);
+  return begin_canary(running, put,
+                      {manifest.name, manifest.version, manifest.digest, *args.canary});
 }
 
 Result<ChangeReport> Registry::Impl::put_in_place(const Running& running,
@@ -231,6 +235,7 @@ Result<ChangeReport> Registry::Impl::put_in_place(const Running& running,
 
 Result<ChangeReport> Registry::Impl::make(const ApplyArgs& args, const Running& running) {
   CHIMERA_RETURN_IF_ERROR(wanted(running));
+  CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   if (args.check) CHIMERA_RETURN_IF_ERROR(args.check());
   std::vector<Status> refusals;
   const Preparation next = prepare(args.spec, running.job.get(), &refusals);
@@ -240,6 +245,7 @@ Result<ChangeReport> Registry::Impl::make(const ApplyArgs& args, const Running& 
 
 Result<ChangeReport> Registry::Impl::make(const RollbackArgs& args, const Running& running) {
   CHIMERA_RETURN_IF_ERROR(wanted(running));
+  CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   const Result<EpochRecord> record = find_record(args.epoch);
   if (!record.ok()) return record.status();
   const Result<Preparation> next = prepare(*record, running.job.get());

@@ -25,6 +25,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec) {
 
 PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Modules* fresh) {
   PlanReport report;
+  if (Status beside = no_change_beside_canary(); !beside.ok()) report.refusals.push_back(beside);
   const Result<LoadedComposition> next = prepare(spec, nullptr, &report.refusals).finish();
   if (!next.ok()) {
     report.refusals.push_back(next.status());
@@ -51,6 +52,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
 
 PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   PlanReport report;
+  if (Status beside = no_change_beside_canary(); !beside.ok()) report.refusals.push_back(beside);
   const Current from = current();
   const CurrentModules loaded(from.loaded);
   LoadedComposition next;  // with null for what is not in memory

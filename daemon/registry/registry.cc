@@ -114,6 +114,10 @@ void describe(const ApplyArgs& args, const Composition&, const ModuleLoader& loa
     add_module(module.path, loader, change);
   }
 }
+void describe(const PromoteArgs&, const Composition&, const ModuleLoader&, Change* change) {
+  change->kind = Kind::kRemove;
+  change->any = true;
+}
 void describe(const RollbackArgs&, const Composition&, const ModuleLoader&, Change* change) {
   change->kind = Kind::kComposition;
   change->any = true;  // to which record is known when those before it are done
@@ -144,6 +148,7 @@ Registry::~Registry() { stop(); }
 
 void Registry::stop() {
   impl_->stopping = true;
+  impl_->canary_guard.stop();
   for (const auto& job : impl_->jobs.running()) job->cancel();
   for (WorkerPool* pool : {&impl_->loads, &impl_->loaders, &impl_->edits}) pool->stop();
 }
@@ -208,10 +213,12 @@ std::vector<ModuleStatus> Registry::modules() const {
   std::vector<ModuleStatus> out;
   Impl::Current is;
   std::vector<std::weak_ptr<const Module>> retiring;
+  std::optional<Impl::Canary> canary;
   {
     const MutexLock lock(impl_->state_mutex);
     is = impl_->now;
     retiring = impl_->retiring;
+    canary = impl_->canary;
   }
   for (size_t i = 0; i < is.loaded.modules.size(); ++i) {
     const CompositionModule& entry = is.loaded.composition.modules[i];
@@ -219,6 +226,14 @@ std::vector<ModuleStatus> Registry::modules() const {
                                    entry.enabled ? ModuleState::kActive : ModuleState::kDisabled);
     status.path = entry.path;
     status.enabled = entry.enabled;
+    status.bias = entry.bias;
+    out.push_back(std::move(status));
+  }
+  for (size_t i = 0; canary && i < canary->loaded.modules.size(); ++i) {
+    const CompositionModule& entry = canary->loaded.composition.modules[i];
+    if (entry.name != canary->status.module) continue;
+    ModuleStatus status = describe(*canary->loaded.modules[i], ModuleState::kCanary);
+    status.path = entry.path;
     status.bias = entry.bias;
     out.push_back(std::move(status));
   }

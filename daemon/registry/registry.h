@@ -28,6 +28,7 @@
 #include "base/enum_names.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
+#include "daemon/registry/canary.h"
 #include "daemon/registry/change_queue.h"
 #include "daemon/registry/jobs.h"
 #include "daemon/registry/state/store.h"
@@ -39,11 +40,12 @@ namespace chimera {
 class ModuleLoader;
 struct FirstEpoch;
 
-/// Where a module stands: in the current table, in the composition but switched off, on its way in,
-/// or gone from the composition and kept by sequences on older epochs.
-enum class ModuleState : uint8_t { kActive, kDisabled, kLoading, kRetiring };
+/// Where a module stands: in the current table, in the composition but switched off, tried by a
+/// part of the new sequences, on its way in, or gone from the composition and kept by sequences on
+/// older epochs.
+enum class ModuleState : uint8_t { kActive, kDisabled, kCanary, kLoading, kRetiring };
 inline constexpr auto kModuleStateNames =
-    enum_names<ModuleState>("active", "disabled", "loading", "retiring");
+    enum_names<ModuleState>("active", "disabled", "canary", "loading", "retiring");
 
 struct ModuleStatus {
   std::string name, version, domain, description, digest, license;
@@ -78,11 +80,12 @@ enum class ChangeAction : uint8_t {
   kBias,
   kBlend,  // other coefficients of an assembly's parents
   kReorder,
-  kTopK
+  kTopK,
+  kAbort  // of a canary
 };
 inline constexpr auto kChangeActionNames =
     enum_names<ChangeAction>("load", "unload", "revoke", "replace", "restart", "enable", "disable",
-                             "bias", "blend", "reorder", "top_k");
+                             "bias", "blend", "reorder", "top_k", "abort");
 
 struct ChangeItem {
   ChangeAction action = ChangeAction::kLoad;
@@ -107,6 +110,8 @@ struct ChangeReport {
   /// False: it took effect, but a restart now would not know it. Of a revocation on a full disk,
   /// which is written as soon as it can be.
   bool durable = true;
+  /// Set: nothing changed for the other sequences; this part of the new ones begins on `epoch`.
+  std::optional<double> canary = std::nullopt;
 };
 
 /// What is known of a module that was revoked, for whoever has to prove it. Keeps nothing of it.
@@ -135,6 +140,8 @@ struct LoadArgs {
   std::optional<float> bias;
   InFlight in_flight = InFlight::kPin;
   LoadSource source = LoadSource::kPerson;
+  /// Set: it is not made current; this part of the new sequences, in (0, 1], tries it (canary.h).
+  std::optional<double> canary = std::nullopt;
 };
 struct UnloadArgs {
   std::string name;
@@ -166,8 +173,10 @@ struct ApplyArgs {
 struct RollbackArgs {
   std::optional<uint64_t> epoch;
 };
+/// Makes what the canary tries the current composition.
+struct PromoteArgs {};
 using ChangeRequest = std::variant<LoadArgs, UnloadArgs, UnloadFromArgs, EditArgs, BlendArgs,
-                                   ApplyArgs, RollbackArgs>;
+                                   ApplyArgs, RollbackArgs, PromoteArgs>;
 
 /// Who asks for a change, as far as the registry needs to know.
 struct Asker {
@@ -188,6 +197,7 @@ class Registry {
     Engine* engine = nullptr;  // on the table of `first`
     /// How long a change waits for sequences on old epochs before it is refused.
     std::chrono::milliseconds publish_timeout{30'000};
+    CanaryBounds canary_bounds = {};
   };
   /// `first` as first_epoch() gave it, its table handed on to the engine.
   Registry(Options options, FirstEpoch first);
@@ -239,6 +249,16 @@ class Registry {
   /// `revoked` is filled in when it is not null.
   Result<ChangeReport> revoke(const std::string& name, uint64_t turn = 0,
                               RevokedModule* revoked = nullptr);
+  /// Makes the canary's composition the current one, as an epoch of its own; failed_precondition
+  /// when there is none. Sequences of the canary move to it, the others finish where they are.
+  Result<ChangeReport> promote() { return change(PromoteArgs{}); }
+  /// Takes the canary away and moves its sequences to the current epoch. When it returns no forward
+  /// pass touches what was tried. Waits for nobody but a commit in progress.
+  Result<ChangeReport> abort_canary();
+  /// The one there is, and the last that ended since the start of the daemon.
+  std::optional<CanaryStatus> canary() const;
+  std::optional<CanaryStatus> last_canary() const;
+
   /// What apply() of `spec` would change, need and be refused for. Loads and probes all of it,
   /// aside, and keeps it for a while when nothing is refused, for that apply (kept_modules.h).
   PlanReport plan(const CompositionSpec& spec);

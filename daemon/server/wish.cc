@@ -16,6 +16,7 @@ std::string text(const std::string& value) { return value; }
 std::string text(bool value) { return value ? "true" : "false"; }
 std::string text(int64_t value) { return std::to_string(value); }
 std::string text(std::optional<uint64_t> bytes) { return bytes ? bytes_text(*bytes) : "auto"; }
+std::string text(std::optional<double> bound) { return bound ? fmt::format("{}", *bound) : "none"; }
 std::string text(const PrecisionPlan& precision) { return precision.name(); }
 
 struct Compared {
@@ -50,6 +51,11 @@ const Compared kCompared[] = {
      [](const DeploymentConfig& c) {
        return std::string(c.memory.end_pinned ? "end" : "restart");
      }},
+    {"canary.after", [](const DeploymentConfig& c) { return text(c.canary.after); }},
+    {"canary.error_rate", [](const DeploymentConfig& c) { return text(c.canary.error_rate); }},
+    {"canary.ms_per_token", [](const DeploymentConfig& c) { return text(c.canary.ms_per_token); }},
+    {"canary.bits_per_byte",
+     [](const DeploymentConfig& c) { return text(c.canary.bits_per_byte); }},
     {"control.endpoint", [](const DeploymentConfig& c) { return text(c.control.endpoint); }},
     {"state", [](const DeploymentConfig& c) { return text(c.state_dir); }},
     {"security.key", [](const DeploymentConfig& c) { return text(c.security.key); }},

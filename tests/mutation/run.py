@@ -45,7 +45,7 @@ MUTATIONS = (
              "return view.ok() && (*view)->scope == is.scope;", "return view.ok();",
              "daemon_engine_epochs_test"),
     Mutation("4. no pass touches a revoked module", "daemon/engine/epoch_board.cc",
-             "module_index(*command.revoked) >= 0)", "module_index(*command.revoked) > 62)",
+             "module_index(command.revoked) >= 0 ||", "module_index(command.revoked) > 62 ||",
              "daemon_engine_epochs_test"),
     Mutation("5. a stream does not depend on its batch", "router/moe_experts.cc",
              "kernels.axpy(weight, outputs.data()",

@@ -70,6 +70,7 @@ struct EngineRequest {
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::steady_clock::time_point arrived;
   AccountPtr account{};
+  uint64_t lot = 0;  // on which side of a canary it falls (canary.h)
   // Filled in by the engine.
   int64_t expected_tokens = 0;                 // of prompt and answer at most
   uint64_t output_bytes = 0;                   // of logits and routing

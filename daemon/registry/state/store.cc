@@ -294,6 +294,13 @@ Status StateStore::retract() {
   return impl_->write(std::move(next));
 }
 
+Status StateStore::reserve(uint64_t epoch) {
+  StateImage next = impl_->current();
+  impl_->before.reset();  // what was appended before is not to be taken back any more
+  next.last_epoch = std::max(next.last_epoch, epoch);
+  return impl_->write(std::move(next));
+}
+
 uint64_t StateStore::last_epoch() const {
   const MutexLock guard(impl_->mutex);
   return impl_->image.last_epoch;

@@ -69,6 +69,9 @@ class StateStore {
   /// In memory always; ok when on disk as well (else the next append puts that right). Its epochs
   /// stay used up.
   Status retract();
+  /// Notes that epochs up to this one were handed out, without a record: of a composition that is
+  /// tried and not current. On failure nothing changed.
+  Status reserve(uint64_t epoch);
   /// What reading found amiss (a generation that was set aside); for the log.
   const std::vector<std::string>& warnings() const;
   /// Highest epoch ever handed out; epochs continue above it after a restart.
