@@ -65,6 +65,8 @@ void add_listing_commands(std::vector<Command>& commands);
 void add_control_commands(std::vector<Command>& commands);
 /// blend (blend.cc).
 void add_blend_command(std::vector<Command>& commands);
+/// canary (canary.cc).
+void add_canary_command(std::vector<Command>& commands);
 /// jobs (job.cc).
 void add_job_commands(std::vector<Command>& commands);
 /// routing, requests, cancel, stats, health, info, drain, shutdown (status.cc).

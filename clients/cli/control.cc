@@ -59,13 +59,10 @@ void show_changed(const Output& out, const Json& body) {
   show_needs_restart(out, body);
   out.line(fmt::format("epoch {}  {}", body.value("epoch", uint64_t{0}),
                        short_digest(body.value("composition", ""))));
-}
-
-Outcome show_change(const Invocation& run, const wire::Call& call) {
-  const auto event = run.client.call(call);
-  if (!event.ok()) return event.error();
-  run.out.json() ? run.out.object(event->body) : show_changed(run.out, event->body);
-  return 0;
+  if (body.contains("canary")) {
+    out.line(fmt::format("canary  {} of new requests; `chimera canary` tells how it does",
+                         percent(body.value("canary", 0.0))));
+  }
 }
 
 void show_job(const Output& out, const std::string& job) {
@@ -74,6 +71,13 @@ void show_job(const Output& out, const std::string& job) {
 }
 
 }  // namespace
+
+Outcome show_change(const Invocation& run, const wire::Call& call) {
+  const auto event = run.client.call(call);
+  if (!event.ok()) return event.error();
+  run.out.json() ? run.out.object(event->body) : show_changed(run.out, event->body);
+  return 0;
+}
 
 Outcome show_load(const Invocation& run, const wire::Call& call, const wire::Waiting& waiting) {
   const auto answer = wait_for(run, call, waiting);
@@ -124,6 +128,13 @@ Outcome load(const Invocation& run) {
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
   call.restart = std::get<bool>(restart);
+  if (run.options.count("canary") > 0) {
+    const auto& text = run.options["canary"].as<std::string>();
+    call.canary = fraction_of(text);
+    if (!call.canary) {
+      return bad_usage("--canary: " + text + " (expected a part of all requests, such as 10%)", "");
+    }
+  }
   call.waiting = waiting_of(run);
   return show_load(run, call, call.waiting);
 }
@@ -225,6 +236,8 @@ void add_load_options(po::options_description& options) {
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
+  add("canary", po::value<std::string>()->value_name("X%"),
+      "only this part of the new requests gets it, until `canary promote`");
   add_change_options(options);
 }
 

@@ -23,6 +23,7 @@ std::vector<Command> all_commands() {
   add_listing_commands(commands);
   add_control_commands(commands);
   add_blend_command(commands);
+  add_canary_command(commands);
   add_job_commands(commands);
   add_status_commands(commands);
   add_top_command(commands);

@@ -403,7 +403,8 @@ class CliTest(scripted.Scripted):
                 (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin", **waits}),
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
                  {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin", **waits}),
-                (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a", "proof": False}),
+                (["load", "/m", "--canary", "10%"], {"path": "/m", "in_flight": "pin", "canary": 0.1, **waits}),
+                (["canary"], {}), (["unload", "a"], {"name": "a"}), (["revoke", "a"], {"name": "a", "proof": False}),
                 (["enable", "a"], {"name": "a"}), (["disable", "a"], {"name": "a"}),
                 (["load", "/m", "--enabled", "--detach"],
                  {"path": "/m", "enabled": True, "in_flight": "pin", **waits, "detach": True}),
@@ -543,6 +544,7 @@ class CliTest(scripted.Scripted):
                           ["generate", "x", "--seed", "-1"], ["drain", "--timeout", "-1"],
                           ["drain", "--timeout", "99999999999999999"],
                           ["score", "x", "--limit-bytes", "-1"], ["bias", "a", "nan"],
+                          ["load", "/m", "--canary", "0"], ["load", "/m", "--canary", "110%"], ["canary", "stop"],
                           ["load", "/m", "--bias", "inf"], ["generate", "x", "--bias", "legal=nan"],
                           *(["generate", "x", *wrong] for wrong in OUT_OF_RANGE)):
             ran = self.run_cli(*arguments)

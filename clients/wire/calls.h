@@ -47,6 +47,9 @@ inline constexpr std::array<CallSpec, std::variant_size_v<Call>> kCalls{{
     {"routing", Endpoint::kControl, "tells how tokens were spread over experts"},
     {"bias", Endpoint::kControl, "sets a module's bias at the gate"},
     {"blend", Endpoint::kControl, "sets how much of each parent is in a module of kind assembly"},
+    {"canary", Endpoint::kControl, "tells what a part of the new requests tries, and how it does"},
+    {"promote", Endpoint::kControl, "makes what the canary tries current"},
+    {"abort", Endpoint::kControl, "takes the canary away at once"},
     {"enable", Endpoint::kControl, "uses a module that is loaded and disabled"},
     {"disable", Endpoint::kControl, "keeps a module loaded and unused"},
     {"requests", Endpoint::kControl, "lists the requests in progress"},
@@ -161,6 +164,8 @@ void describe(V& v, Load& c) {
   v.real(range::bias, c.bias, "added to its logits at the gate; else as the namesake's, else 0");
   v.choice("in_flight", {"pin", "restart"}, c.restart,
            "whether streams finish where they are or move along");
+  v.real(range::canary, c.canary,
+         "only this part of the new requests gets it, by client and id, until `promote`");
   describe_waiting(v, c.waiting);
 }
 
@@ -221,6 +226,12 @@ void describe(V& v, Blend& c) {
            "whether streams finish where they are or move along");
   describe_waiting(v, c.waiting);
 }
+template <class V>
+void describe(V&, Canary&) {}
+template <class V>
+void describe(V&, Promote&) {}
+template <class V>
+void describe(V&, Abort&) {}
 template <class V>
 void describe(V&, Requests&) {}
 template <class V>

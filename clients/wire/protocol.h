@@ -133,6 +133,7 @@ struct Load {
   std::optional<bool> enabled;
   std::optional<double> bias;
   bool restart = false;  // in_flight: restart
+  std::optional<double> canary{};
   Waiting waiting{};
 };
 struct Unload {
@@ -190,6 +191,10 @@ struct Blend {
   bool restart = false;  // in_flight: restart
   Waiting waiting{};
 };
+/// What a part of the new sequences tries (`load` with `canary`), and its ends.
+struct Canary {};
+struct Promote {};
+struct Abort {};
 struct Stats {};
 /// The record of control calls and refusals, oldest first.
 struct Audit {
@@ -208,8 +213,9 @@ struct Shutdown {};
 
 using Call =
     std::variant<Generate, Chat, Score, Embed, Tokenize, Detokenize, Cancel, Info, Health, Modules,
-                 Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Enable,
-                 Disable, Requests, CancelAny, Stats, Audit, Usage, Drain, Shutdown>;
+                 Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Canary,
+                 Promote, Abort, Enable, Disable, Requests, CancelAny, Stats, Audit, Usage, Drain,
+                 Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

@@ -71,6 +71,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Epochs call)
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Bias call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Blend call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Canary call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Promote call);
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Abort call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Enable call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Disable call);
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats call);

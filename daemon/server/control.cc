@@ -23,6 +23,15 @@ Status check_absolute(std::string_view what, std::string_view path) {
                 "the daemon does not know your directory; `chimera` makes paths absolute");
 }
 
+/// What a canary leaves no choice of.
+Status check_canary(const wire::Load& call) {
+  if (!call.canary || (!call.restart && call.enabled.value_or(true))) return {};
+  return Status(Code::kInvalidArgument,
+                fmt::format("load.{} beside load.canary (expected one of them)",
+                            call.restart ? "in_flight: restart" : "enabled: false"),
+                "streams in progress stay where they are, and new ones try the module");
+}
+
 /// A change that was not made is an event of the daemon as much as one that was.
 void log_refused(std::string_view call, std::string_view what, const Status& status) {
   log::warning("change_refused", {{"call", call},
@@ -156,7 +165,8 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
-  const Status status = check_absolute("load.path", call.path);
+  Status status = check_absolute("load.path", call.path);
+  if (status.ok()) status = check_canary(call);
   if (!status.ok()) return live->on_error(status);
   context.changes.post(live, [&context, live, call = std::move(call)] {
     LoadArgs args;
@@ -165,6 +175,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
     args.enabled = call.enabled;
     args.in_flight = in_flight(call.restart);
     if (call.bias) args.bias = static_cast<float>(*call.bias);
+    args.canary = call.canary;
     ask(context, live, {"load", call.path, std::move(args)}, call.waiting);
   });
 }
@@ -187,6 +198,28 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Blend call) 
     ask(context, live,
         {"blend", call.name, BlendArgs{call.name, call.lambda, in_flight(call.restart)}},
         call.waiting);
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Canary) {
+  context.queries.post(live, [&context, live] {
+    Json fields = Json::object();
+    if (const auto running = context.options.registry->canary())
+      fields["canary"] = to_json(*running);
+    if (const auto last = context.options.registry->last_canary()) fields["last"] = to_json(*last);
+    live->answer(encode_reply(live->id(), with_epoch(context, std::move(fields))));
+  });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Promote) {
+  context.changes.post(live,
+                       [&context, live] { ask(context, live, {"promote", "", PromoteArgs{}}); });
+}
+
+void handle(CallContext& context, std::shared_ptr<Live> live, wire::Abort) {
+  // Like a revocation it waits for no change before it.
+  context.queries.post(live, [&context, live] {
+    reply_change(live, "abort", "", context.options.registry->abort_canary());
   });
 }
 

@@ -143,6 +143,8 @@ void submit(CallContext& context, const std::shared_ptr<Live>& live, EngineReque
     return live->on_error(std::move(status));
   }
   request.modules.rights = live->rights();
+  const PrincipalPtr client = live->peer().principal;
+  request.lot = canary_lot(client == nullptr ? "" : client->name, live->id());
   const auto id = engine->submit(std::move(request), live);
   if (!id.ok()) return live->on_error(id.status());
   live->set_entitler([engine, request_id = id.value()](ModuleRightsPtr rights) {

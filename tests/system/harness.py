@@ -150,7 +150,8 @@ class Daemon:
                  control: str | None = None, security: dict[str, str] | None = None,
                  client_options: dict[str, Any] | None = None,
                  trust: dict[str, Any] | None = None, in_process: bool = False,
-                 libraries: dict[str, Any] | None = None) -> None:
+                 libraries: dict[str, Any] | None = None,
+                 canary: dict[str, Any] | None = None) -> None:
         """`descriptors`: soft and hard limit of open files. `address_space`: bytes of it. `control`:
         endpoint, as serve["endpoint"]; `client_options`: of all clients, e.g. their keys."""
         self.client_options = client_options or {}
@@ -193,6 +194,8 @@ class Daemon:
             config["security"] = security
         if trust:
             config["trust"] = trust
+        if canary:
+            config["canary"] = canary
         # Modules of builds that are slow ask for more than the usual.
         config["libraries"] = {"max_deadline_ms": int(2000 * SLOW), **(libraries or {})}
         if in_process:

@@ -31,9 +31,10 @@ constexpr std::array kOffers = {
     Offer{"apply", "POST", Right::kChange},      Offer{"rollback", "POST", Right::kChange},
     Offer{"bias", "POST", Right::kChange},       Offer{"enable", "POST", Right::kChange},
     Offer{"disable", "POST", Right::kChange},    Offer{"routing", "POST", Right::kChange},
-    Offer{"blend", "POST", Right::kChange},      Offer{"score", "POST", Right::kGenerate},
+    Offer{"blend", "POST", Right::kChange},      Offer{"promote", "POST", Right::kChange},
+    Offer{"abort", "POST", Right::kChange},      Offer{"canary", "GET", Right::kObserve},
+    Offer{"score", "POST", Right::kGenerate},    Offer{"embed", "POST", Right::kGenerate},
     Offer{"tokenize", "POST", Right::kGenerate}, Offer{"detokenize", "POST", Right::kGenerate},
-    Offer{"embed", "POST", Right::kGenerate},
 };
 
 std::string_view call_of(std::string_view path) {

@@ -286,16 +286,18 @@ class Client:
 
     def load(self, path: str | os.PathLike[str], *, name: str | None = None,
              enabled: bool | None = None, bias: float | None = None,
-             in_flight: str | None = None, timeout: float | None = None,
-             **waiting: Any) -> dict[str, Any]:
+             in_flight: str | None = None, canary: float | None = None,
+             timeout: float | None = None, **waiting: Any) -> dict[str, Any]:
         """Loads a module directory, or swaps the module of the same name.
+
+        With `canary` only this part of the new requests gets it, until `promote`.
 
         So do `apply` and `rollback`, this takes further: `wait=False` answers at once with the `job`
         (see `jobs`, `cancel_any`), `detach=True` lets it go on when this client goes away, and
         `on_progress` is called with the job as it comes along.
         """
         return self._load("load", timeout, path=os.path.abspath(path), name=name, enabled=enabled,
-                          bias=bias, in_flight=in_flight, **waiting)
+                          bias=bias, in_flight=in_flight, canary=canary, **waiting)
 
     def _load(self, call: str, timeout: float | None, *, wait: bool | None = None,
               detach: bool | None = None,
@@ -342,6 +344,18 @@ class Client:
         """
         return self._load("blend", timeout, name=name, **{"lambda": parents}, in_flight=in_flight,
                           **waiting)
+
+    def canary(self) -> dict[str, Any]:
+        """`canary`: what a part of the new requests tries, if there is one; `last`: the one before."""
+        return self.call("canary")
+
+    def promote(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Makes what the canary tries the current composition."""
+        return self.call("promote", timeout=timeout)
+
+    def abort(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Takes the canary away; its streams go on on the current epoch."""
+        return self.call("abort", timeout=timeout)
 
     def plan(self, composition: dict[str, Any] | None = None, *,
              deployment: dict[str, Any] | None = None,

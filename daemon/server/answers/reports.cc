@@ -58,6 +58,46 @@ Json to_json(const ChangeReport& report) {
               {"notes", report.notes},
               {"disabled", report.disabled}};
   if (!report.durable) out["durable"] = false;
+  if (report.canary) out["canary"] = *report.canary;
+  return out;
+}
+
+namespace {
+
+Json side_json(const CanarySide& side) {
+  Json out = {{"requests", side.requests}, {"failed", side.failed}, {"tokens", side.tokens}};
+  if (const auto rate = error_rate(side)) out["error_rate"] = *rate;
+  if (const auto ms = ms_per_token(side)) out["ms_per_token"] = *ms;
+  if (const auto bits = bits_per_byte(side)) out["bits_per_byte"] = *bits;
+  return out;
+}
+
+Json bounds_json(const CanaryBounds& bounds) {
+  Json out = {{"after", bounds.after}};
+  if (bounds.error_rate) out["error_rate"] = *bounds.error_rate;
+  if (bounds.ms_per_token) out["ms_per_token"] = *bounds.ms_per_token;
+  if (bounds.bits_per_byte) out["bits_per_byte"] = *bounds.bits_per_byte;
+  return out;
+}
+
+}  // namespace
+
+Json to_json(const CanaryStatus& canary) {
+  Json out = {{"module", canary.module},
+              {"version", canary.version},
+              {"digest", canary.digest},
+              {"fraction", canary.fraction},
+              {"epoch", canary.epoch},
+              {"composition", canary.composition},
+              {"since", canary.since},
+              {"outcome", kCanaryOutcomeNames.name(canary.outcome)},
+              {"bounds", bounds_json(canary.bounds)},
+              {"on_canary", side_json(canary.counts.canary)},
+              {"on_current", side_json(canary.counts.current)}};
+  if (canary.outcome != CanaryOutcome::kRunning) {
+    out["until"] = canary.until;
+    out["reason"] = canary.reason;
+  }
   return out;
 }
 
@@ -128,7 +168,8 @@ Json to_json(const EpochInfo& epoch) {
   return {{"epoch", epoch.epoch},
           {"composition", epoch.composition},
           {"sequences", epoch.sequences},
-          {"current", epoch.current}};
+          {"current", epoch.current},
+          {"canary", epoch.canary}};
 }
 
 Json to_json(const EpochRecord& record) {

@@ -16,6 +16,7 @@ namespace chimera {
 Json to_json(const Status& status);
 Json to_json(const ChangeReport& report);
 Json to_json(const PlanReport& report);
+Json to_json(const CanaryStatus& canary);
 Json to_json(const ModuleStatus& module);
 Json to_json(const LibraryStats& stats);
 Json to_json(const JobStatus& job);
