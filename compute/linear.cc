@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
+#include "compute/linear_shares.h"
+
 namespace chimera {
 namespace {
 
-// A hand-over costs about a microsecond when the workers are awake; 64 Ki multiply-adds take
-// 1-3 us on one core, so smaller products are cheaper to run in place.
-constexpr int64_t kInlineWork = 64 * 1024;
 // Smallest share of one thread, and shares per thread for balance (heavier than that helps only
 // when threads are uneven).
 constexpr int64_t kLeastShare = 16 * 1024;
@@ -19,9 +18,10 @@ constexpr int64_t kMostShare = 8 * 1024 * 1024;
 // of the panels of packed weights.
 constexpr int64_t kOutputTile = 3 * kPanelOutputs;
 
-/// Outputs [begin, end) of the concatenation of all ops.
-void run_range(const Kernels& kernels, int64_t rows, std::span<const LinearOp> ops, int64_t begin,
-               int64_t end) {
+}  // namespace
+
+void run_outputs(const Kernels& kernels, int64_t rows, std::span<const LinearOp> ops, int64_t begin,
+                 int64_t end) {
   for (const LinearOp& op : ops) {
     const Matrix& w = *op.weight;
     const int64_t n0 = std::max<int64_t>(begin, 0);
@@ -34,26 +34,27 @@ void run_range(const Kernels& kernels, int64_t rows, std::span<const LinearOp> o
   }
 }
 
-}  // namespace
+LinearShares shares_of(int64_t rows, std::span<const LinearOp> ops, int threads) {
+  LinearShares out;
+  for (const LinearOp& op : ops) {
+    out.outputs += op.weight->rows;
+    out.work += op.weight->rows * op.weight->cols * rows;
+  }
+  const int64_t most = threads == 1 ? 1 : threads * kSharesPerThread;
+  const int64_t shares =
+      std::clamp<int64_t>(out.work / kLeastShare, 1, std::max(most, out.work / kMostShare));
+  out.grain =
+      std::max<int64_t>(1, (out.outputs / shares + kOutputTile - 1) / kOutputTile) * kOutputTile;
+  return out;
+}
 
 void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows, std::span<const LinearOp> ops) {
-  int64_t outputs = 0;
-  int64_t work = 0;
-  for (const LinearOp& op : ops) {
-    outputs += op.weight->rows;
-    work += op.weight->rows * op.weight->cols * rows;
-  }
-  if (outputs == 0 || rows == 0) return;
-  if (work < kInlineWork) {
-    run_range(kernels, rows, ops, 0, outputs);
-    return;
-  }
-  const int64_t most = pool.threads() == 1 ? 1 : pool.threads() * kSharesPerThread;
-  const int64_t shares =
-      std::clamp<int64_t>(work / kLeastShare, 1, std::max(most, work / kMostShare));
-  const int64_t grain = (outputs / shares + kOutputTile - 1) / kOutputTile * kOutputTile;
-  pool.parallel_for(outputs, grain,
-                    [&](int64_t begin, int64_t end) { run_range(kernels, rows, ops, begin, end); });
+  const LinearShares all = shares_of(rows, ops, pool.threads());
+  if (all.outputs == 0 || rows == 0) return;
+  if (all.work < kInlineWork) return run_outputs(kernels, rows, ops, 0, all.outputs);
+  pool.parallel_for(all.outputs, all.grain, [&](int64_t begin, int64_t end) {
+    run_outputs(kernels, rows, ops, begin, end);
+  });
 }
 
 }  // namespace chimera

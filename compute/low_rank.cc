@@ -2,23 +2,36 @@
 
 #include <algorithm>
 
+#include "compute/kernels/rank_panels.h"
+#include "compute/low_rank_shares.h"
+
 namespace chimera {
 namespace {
 
 // As in linear.cc: a hand-over costs about a microsecond, 64 Ki multiply-adds take 1-3 us.
 constexpr int64_t kInlineProducts = 64 * 1024;
-constexpr int64_t kColumnSharesPerThread = 4;
-// Outputs per share are whole cache lines, so that two threads never write to the same one.
-constexpr int64_t kOutputStep = 16;
+constexpr int64_t kLeastShare = 16 * 1024;
+constexpr int64_t kSharesPerThread = 4;
 // Ranks per share: the kernels' widest register tile.
 constexpr int64_t kRankStep = 8;
-// Outputs that are added at a time for all rows: with 16 ranks a tile of B is 32 KiB, the first
-// level of a cache.
-constexpr int64_t kTileOutputs = 512;
 
-int64_t grain_of(int64_t count, int64_t step, int threads) {
-  const int64_t share = count / (threads * kColumnSharesPerThread);
-  return std::max<int64_t>(step, share / step * step);
+/// Of `count` things that are `work` multiply-adds together: what one share has of them.
+int64_t grain_of(int64_t count, int64_t work, int64_t step, int threads) {
+  const int64_t shares = std::clamp<int64_t>(work / kLeastShare, 1, threads * kSharesPerThread);
+  return (count + shares * step - 1) / (shares * step) * step;
+}
+
+// What is asked for of the matrix that comes next while one is computed: the products ask for the
+// rest of it themselves. Matrices of adapters are small and lie apart, so each would begin with
+// waiting for memory.
+constexpr int64_t kAheadBytes = 2048;
+
+void fetch(const Matrix& m, int64_t first, int64_t elements) {
+  const int64_t size = m.format == WeightFormat::kBF16 ? 2 : 4;
+  const auto* from = static_cast<const char*>(m.data) + first * size;
+  const int64_t bytes = std::min(elements * size, kAheadBytes);
+  constexpr int64_t kLine = 64;
+  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at);
 }
 
 }  // namespace
@@ -43,13 +56,18 @@ int64_t total_rank(std::span<const LowRankOp> ops) {
 }
 
 void reduce(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begin, int64_t end) {
-  for (const LowRankOp& op : ops) {
+  for (size_t i = 0; i < ops.size() && end > 0; ++i) {
+    const LowRankOp& op = ops[i];
     const int64_t rank = op.change->rank();
     const int64_t n0 = std::max<int64_t>(begin, 0);
     const int64_t n1 = std::min(end, rank);
     begin -= rank;
     end -= rank;
     if (n0 >= n1) continue;
+    if (i + 1 < ops.size() && end > 0) {
+      const LowRank& next = *ops[i + 1].change;
+      fetch(next.a, 0, std::min(end, next.rank()) * next.inputs());
+    }
     kernels.matmul(op.x, op.rows, op.ldx > 0 ? op.ldx : op.change->inputs(), op.change->a, n0, n1,
                    op.low, rank);
     for (int64_t r = 0; r < op.rows; ++r) {
@@ -59,47 +77,64 @@ void reduce(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begi
 }
 
 void expand(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begin, int64_t end) {
-  for (const LowRankOp& op : ops) {
-    const int64_t rank = op.change->rank();
+  const ExpandRanks add = expand_ranks(kernels.isa);
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const LowRankOp& op = ops[i];
     const int64_t outputs = op.change->outputs();
-    const int64_t ldy = op.ldy > 0 ? op.ldy : outputs;
-    const auto* b = static_cast<const float*>(op.change->b.data);
-    for (int64_t n0 = begin; n0 < std::min(end, outputs); n0 += kTileOutputs) {
-      const int64_t n = std::min({end, outputs, n0 + kTileOutputs}) - n0;
-      for (int64_t r = 0; r < op.rows; ++r) {
-        for (int64_t k = 0; k < rank; ++k)
-          kernels.axpy(op.low[r * rank + k], b + k * outputs + n0, op.y + r * ldy + n0, n);
-      }
+    const int64_t n1 = std::min(end, outputs);
+    if (begin >= n1) continue;
+    if (i + 1 < ops.size() && begin < ops[i + 1].change->outputs()) {
+      const LowRank& next = *ops[i + 1].change;
+      fetch(next.b, begin * next.rank(), (std::min(end, next.outputs()) - begin) * next.rank());
     }
+    add(op.low, op.rows, op.change->b, begin, n1, op.y, op.ldy > 0 ? op.ldy : outputs);
   }
+}
+
+LowRankWork work_of(std::span<const LowRankOp> ops) {
+  LowRankWork out;
+  for (const LowRankOp& op : ops) {
+    const int64_t rows = std::max(op.rows, kRankLeastRows);
+    out.ranks += op.change->rank();
+    out.outputs = std::max(out.outputs, op.change->outputs());
+    out.down += rows * op.change->rank() * op.change->inputs();
+    out.up += rows * op.change->rank() * op.change->outputs();
+  }
+  return out;
+}
+
+int64_t rank_grain(const LowRankWork& work, int threads) {
+  return grain_of(work.ranks, work.down, kRankStep, threads);
+}
+
+int64_t output_grain(const LowRankWork& work, int threads) {
+  return grain_of(work.outputs, work.up, kRankPanel, threads);
+}
+
+void place(std::span<LowRankOp> ops, FloatBuffer& scratch) {
+  const auto floats = static_cast<size_t>(low_floats(ops));
+  if (scratch.size() < floats) scratch.resize(floats);
+  place_low(scratch.data(), ops);
+}
+
+void expand_all(const Kernels& kernels, ThreadPool& pool, std::span<const LowRankOp> ops,
+                const LowRankWork& work) {
+  if (work.up < kInlineProducts) return expand(kernels, ops, 0, work.outputs);
+  pool.parallel_for(work.outputs, output_grain(work, pool.threads()),
+                    [&](int64_t begin, int64_t end) { expand(kernels, ops, begin, end); });
 }
 
 void add_low_rank(const Kernels& kernels, ThreadPool& pool, std::span<LowRankOp> ops,
                   FloatBuffer& scratch) {
-  const auto floats = static_cast<size_t>(low_floats(ops));
-  if (scratch.size() < floats) scratch.resize(floats);
-  place_low(scratch.data(), ops);
-  const int64_t ranks = total_rank(ops);
-  int64_t outputs = 0;
-  int64_t down = 0;
-  int64_t up = 0;
-  for (const LowRankOp& op : ops) {
-    outputs = std::max(outputs, op.change->outputs());
-    down += op.rows * op.change->rank() * op.change->inputs();
-    up += op.rows * op.change->rank() * op.change->outputs();
-  }
-  if (down < kInlineProducts) {
-    reduce(kernels, ops, 0, ranks);
+  place(ops, scratch);
+  const LowRankWork work = work_of(ops);
+  if (work.down < kInlineProducts) {
+    reduce(kernels, ops, 0, work.ranks);
   } else {
-    pool.parallel_for(ranks, grain_of(ranks, kRankStep, pool.threads()),
+    pool.parallel_for(work.ranks, rank_grain(work, pool.threads()),
                       [&](int64_t begin, int64_t end) { reduce(kernels, ops, begin, end); });
   }
-  if (up < kInlineProducts) {
-    expand(kernels, ops, 0, outputs);
-  } else {
-    pool.parallel_for(outputs, grain_of(outputs, kOutputStep, pool.threads()),
-                      [&](int64_t begin, int64_t end) { expand(kernels, ops, begin, end); });
-  }
+  expand_all(kernels, pool, ops, work);
 }
 
 }  // namespace chimera

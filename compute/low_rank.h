@@ -24,7 +24,7 @@ namespace chimera {
 /// The change scale * B A of a weight [outputs, inputs].
 struct LowRank {
   Matrix a;  // [rank, inputs], F32 or BF16
-  Matrix b;  // [rank, outputs], F32: B transposed, so that outputs lie together
+  Matrix b;  // [rank, outputs], F32 or BF16: B as compute/kernels/rank_panels.h has it
   float scale = 1.0f;
 
   int64_t rank() const { return a.rows; }

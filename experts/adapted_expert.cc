@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "compute/kernels/rank_panels.h"
+
 namespace chimera {
 namespace {
 
@@ -27,7 +29,7 @@ StagedExpert::Stage AdaptedExpert::reduction(int64_t inputs, Rank rank) const {
   int64_t work = 0;
   for (const Part& part : parts_) {
     ranks += rank(*part.change);
-    work += rank(*part.change) * part.rows * inputs;
+    work += rank(*part.change) * std::max(part.rows, kRankLeastRows) * inputs;
   }
   return {ranks, ranks == 0 ? 0 : work / ranks};
 }
@@ -39,7 +41,8 @@ StagedExpert::Stage AdaptedExpert::stage(int index, int64_t rows) const {
   if (index == 2) return reduction(expert_->width(), out);
   Stage stage = expert_->stage(index / 2, rows);
   for (const Part& part : parts_)
-    stage.work += part.rows * (index == 1 ? in(*part.change) : out(*part.change));
+    stage.work +=
+        std::max(part.rows, kRankLeastRows) * (index == 1 ? in(*part.change) : out(*part.change));
   return stage;
 }
 

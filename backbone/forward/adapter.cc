@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "backbone/forward/pass.h"
+#include "compute/adapted_linear.h"
 
 namespace chimera {
 
@@ -21,19 +22,21 @@ void ForwardPass::prepare_adapters() {
   }
 }
 
-void ForwardPass::add_changes(int64_t layer, std::span<const Adaptable> products) {
-  std::vector<LowRankOp>& ops = ws_.low_rank_ops;
-  ops.clear();
+void ForwardPass::multiply(int64_t layer, std::initializer_list<Product> products) {
+  ws_.head_ops.clear();
+  for (const Product& p : products) ws_.head_ops.push_back({p.x, p.weight, p.y});
+  std::vector<LowRankOp>& changes = ws_.low_rank_ops;
+  changes.clear();
   for (const AdaptedRows& part : ws_.adapted) {
     const LayerAdapter& adapter = part.adapter->layers[static_cast<size_t>(layer)];
-    for (const Adaptable& p : products) {
+    for (const Product& p : products) {
       const LowRank* change = adapter.find(p.role);
       if (change == nullptr) continue;
-      ops.push_back({change, p.x + part.first * change->inputs(),
-                     p.y + part.first * change->outputs(), part.rows});
+      changes.push_back({change, p.x + part.first * change->inputs(),
+                         p.y + part.first * change->outputs(), part.rows});
     }
   }
-  if (!ops.empty()) add_low_rank(kernels_, pool_, ops, ws_.low_rank);
+  adapted_linear(kernels_, pool_, rows_, ws_.head_ops, changes, ws_.low_rank);
 }
 
 void ForwardPass::adapt_k_up(int64_t layer) {

@@ -19,18 +19,15 @@ void ForwardPass::attention(int64_t layer, const LayerWeights& w, const float* x
     latent_attention(layer, w, x);
   else
     standard_attention(layer, w, x);
-  linear(kernels_, pool_, rows_, {{ws_.attn.data(), &w.o, ws_.ffn.data()}});
-  adapt(layer, {{TensorRole::kO, ws_.attn.data(), ws_.ffn.data()}});
+  multiply(layer, {{TensorRole::kO, ws_.attn.data(), &w.o, ws_.ffn.data()}});
   if (!w.o_bias.empty())
     for_rows([&](int64_t r) { add_vector(w.o_bias, ws_.ffn.data() + r * c_.hidden_size); });
 }
 
 void ForwardPass::standard_attention(int64_t layer, const LayerWeights& w, const float* x) {
-  linear(kernels_, pool_, rows_,
-         {{x, &w.q, ws_.q.data()}, {x, &w.k, ws_.k.data()}, {x, &w.v, ws_.v.data()}});
-  adapt(layer, {{TensorRole::kQ, x, ws_.q.data()},
-                {TensorRole::kK, x, ws_.k.data()},
-                {TensorRole::kV, x, ws_.v.data()}});
+  multiply(layer, {{TensorRole::kQ, x, &w.q, ws_.q.data()},
+                   {TensorRole::kK, x, &w.k, ws_.k.data()},
+                   {TensorRole::kV, x, &w.v, ws_.v.data()}});
   for_rows([&](int64_t r) { finish_projections(layer, w, r); });
   collect_blocks(layer);
   for_rows([&](int64_t r) {

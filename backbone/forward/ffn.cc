@@ -10,11 +10,9 @@ void ForwardPass::feed_forward(int64_t layer, const FfnWeights& w, FfnRoles role
   const int64_t width = w.gate.rows;
   float* gate = sized(ws_.ffn_gate, width);
   float* up = sized(ws_.ffn_up, width);
-  linear(kernels_, pool_, rows_, {{x, &w.gate, gate}, {x, &w.up, up}});
-  adapt(layer, {{roles.gate, x, gate}, {roles.up, x, up}});
+  multiply(layer, {{roles.gate, x, &w.gate, gate}, {roles.up, x, &w.up, up}});
   for_rows([&](int64_t r) { kernels_.swiglu(gate + r * width, up + r * width, width); });
-  linear(kernels_, pool_, rows_, {{gate, &w.down, y}});
-  adapt(layer, {{roles.down, gate, y}});
+  multiply(layer, {{roles.down, gate, &w.down, y}});
 }
 
 void ForwardPass::add_shared(int64_t layer, const LayerWeights& w, const float* x) {
@@ -22,8 +20,7 @@ void ForwardPass::add_shared(int64_t layer, const LayerWeights& w, const float* 
   feed_forward(layer, *w.shared, kSharedRoles, x, shared);
   float* share = sized(ws_.share, 1);
   if (w.shared_gate) {
-    linear(kernels_, pool_, rows_, {{x, &*w.shared_gate, share}});
-    adapt(layer, {{TensorRole::kSharedScore, x, share}});
+    multiply(layer, {{TensorRole::kSharedScore, x, &*w.shared_gate, share}});
   }
   for_rows([&](int64_t r) {
     const float weight = w.shared_gate ? 1.0f / (1.0f + std::exp(-share[r])) : 1.0f;

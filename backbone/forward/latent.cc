@@ -26,18 +26,16 @@ void ForwardPass::latent_attention(int64_t layer, const LayerWeights& w, const f
   float* latents = ws_.k.data();
   if (m.q_lora_rank > 0) {
     float* low = ws_.q_low.data();
-    linear(kernels_, pool_, rows_, {{x, &l.q_a, low}, {x, &l.kv_a, latents}});
-    adapt(layer, {{TensorRole::kQA, x, low}, {TensorRole::kKvA, x, latents}});
+    multiply(layer, {{TensorRole::kQA, x, &l.q_a, low}, {TensorRole::kKvA, x, &l.kv_a, latents}});
     for_rows([&](int64_t r) {
       float* row = low + r * m.q_lora_rank;
       add_vector(l.q_a_bias, row);
       kernels_.rms_norm(row, l.q_a_norm.data(), m.q_lora_rank, kLatentEps, row);
     });
-    linear(kernels_, pool_, rows_, {{low, &w.q, ws_.q.data()}});
-    adapt(layer, {{TensorRole::kQ, low, ws_.q.data()}});
+    multiply(layer, {{TensorRole::kQ, low, &w.q, ws_.q.data()}});
   } else {
-    linear(kernels_, pool_, rows_, {{x, &w.q, ws_.q.data()}, {x, &l.kv_a, latents}});
-    adapt(layer, {{TensorRole::kQ, x, ws_.q.data()}, {TensorRole::kKvA, x, latents}});
+    multiply(layer,
+             {{TensorRole::kQ, x, &w.q, ws_.q.data()}, {TensorRole::kKvA, x, &l.kv_a, latents}});
   }
   for_rows([&](int64_t r) { finish_latent(w, r); });
 

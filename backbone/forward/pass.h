@@ -109,19 +109,17 @@ class ForwardPass {
   void attend_row(const AttentionMask& mask, AttentionArgs args, int64_t r, int64_t head,
                   int64_t heads);
 
-  /// Which product of a layer, and its rows: x [rows, inputs], y [rows, outputs].
-  struct Adaptable {
+  /// A product of a layer that adapters may change: y [rows, outputs] = x [rows, inputs] * w^T.
+  struct Product {
     TensorRole role;
     const float* x;
+    const Matrix* weight;
     float* y;
   };
   /// Lists the rows that adapters change.
   void prepare_adapters();
-  /// Adds what adapters change of these products of `layer`, after the products themselves.
-  void adapt(int64_t layer, std::initializer_list<Adaptable> products) {
-    if (!ws_.adapted.empty()) add_changes(layer, products);
-  }
-  void add_changes(int64_t layer, std::span<const Adaptable> products);
+  /// These products of `layer`, independent of one another, with what adapters change of them.
+  void multiply(int64_t layer, std::initializer_list<Product> products);
   /// The same for the products of every head of latent attention: queries into latent space, and
   /// mixed latents into values.
   void adapt_k_up(int64_t layer);

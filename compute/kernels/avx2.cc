@@ -3,6 +3,7 @@
 
 #include "compute/kernels/impl.h"
 #include "compute/kernels/packed_avx2.h"
+#include "compute/kernels/rank_panels_impl.h"
 #include "compute/kernels/x86.h"
 
 namespace chimera {
@@ -57,5 +58,6 @@ struct Avx2 {
 
 const Kernels kAvx2Kernels =
     kernels_impl::make_kernels<Avx2, kernels_impl::PackedAvx2>(Isa::kAvx2, "avx2");
+const ExpandRanks kAvx2ExpandRanks = kernels_impl::expand_ranks_in<Avx2>;
 
 }  // namespace chimera

@@ -11,6 +11,7 @@
 
 #include "compute/kernels/impl.h"
 #include "compute/kernels/packed_avx2.h"
+#include "compute/kernels/rank_panels_impl.h"
 #include "compute/kernels/x86.h"
 
 namespace chimera {
@@ -95,5 +96,6 @@ struct Avx512 {
 
 const Kernels kAvx512Kernels =
     kernels_impl::make_kernels<Avx512, kernels_impl::PackedAvx2>(Isa::kAvx512, "avx512");
+const ExpandRanks kAvx512ExpandRanks = kernels_impl::expand_ranks_in<Avx512>;
 
 }  // namespace chimera

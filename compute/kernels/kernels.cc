@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "compute/kernels/impl.h"
+#include "compute/kernels/rank_panels.h"
 
 namespace chimera {
 
@@ -33,6 +34,18 @@ const Kernels& kernels_for(Isa isa) {
       break;
   }
   return kScalarKernels;
+}
+
+ExpandRanks expand_ranks(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2:
+      return kAvx2ExpandRanks;
+    case Isa::kAvx512:
+      return kAvx512ExpandRanks;
+    case Isa::kScalar:
+      break;
+  }
+  return kScalarExpandRanks;
 }
 
 const Kernels& best_kernels() {

@@ -3,6 +3,7 @@
 
 #include "compute/kernels/impl.h"
 #include "compute/kernels/packed_scalar.h"
+#include "compute/kernels/rank_panels_impl.h"
 
 namespace chimera {
 namespace {
@@ -47,5 +48,6 @@ struct Scalar {
 
 const Kernels kScalarKernels =
     kernels_impl::make_kernels<Scalar, kernels_impl::PackedScalar>(Isa::kScalar, "scalar");
+const ExpandRanks kScalarExpandRanks = kernels_impl::expand_ranks_in<Scalar>;
 
 }  // namespace chimera

@@ -3,18 +3,22 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
-#include <new>
+#include <cstddef>
 
+#include "compute/kernels/rank_panels.h"
 #include "compute/tensor/convert.h"
-#include "experts/module/tensors.h"
+#include "compute/tensor/memory.h"
 
 namespace chimera {
 namespace {
 
-/// Memory for a matrix [rows, cols] of F32.
-Result<std::shared_ptr<float[]>> floats(int64_t rows, int64_t cols) {
-  std::shared_ptr<float[]> memory(new (std::nothrow) float[static_cast<size_t>(rows * cols)]);
+/// The layouts in which a matrix of an adapter is read: steps from one number to the next.
+struct Steps {
+  int64_t output, rank;
+};
+
+Result<std::shared_ptr<std::byte[]>> memory_for(int64_t rows, int64_t cols, WeightFormat format) {
+  auto memory = allocate_weights(static_cast<size_t>(weight_bytes(format, rows, cols)));
   if (memory == nullptr) {
     return Status(Code::kResourceExhausted,
                   fmt::format("no memory for a part of an adapter, [{}, {}]", rows, cols));
@@ -22,20 +26,39 @@ Result<std::shared_ptr<float[]>> floats(int64_t rows, int64_t cols) {
   return memory;
 }
 
-Matrix matrix_of(std::shared_ptr<float[]> memory, int64_t rows, int64_t cols) {
-  const float* data = memory.get();
-  return {data, WeightFormat::kF32, rows, cols, std::move(memory)};
+/// Calls use(T()) for the type of the numbers of a matrix, which is F32 or BF16.
+template <class Use>
+void with_type(WeightFormat format, const Use& use) {
+  if (format == WeightFormat::kBF16) return use(uint16_t());
+  use(float());
 }
 
-/// `from` [rows, cols], columns [first, first + count), as [rows, count].
-Result<Matrix> columns_of(const Matrix& from, int64_t first, int64_t count) {
-  auto memory = floats(from.rows, count);
+/// `from` as the panels of B [outputs, ranks] (rank_panels.h), beginning at element `first`.
+Result<Matrix> panels_of(const Matrix& from, int64_t first, Steps steps, int64_t outputs,
+                         int64_t ranks) {
+  auto memory = memory_for(ranks, outputs, from.format);
   if (!memory.ok()) return memory.status();
-  const auto* data = static_cast<const float*>(from.data);
-  for (int64_t r = 0; r < from.rows; ++r)
-    std::memcpy(memory->get() + r * count, data + r * from.cols + first,
-                static_cast<size_t>(count) * sizeof(float));
-  return matrix_of(std::move(*memory), from.rows, count);
+  with_type(from.format, [&](auto type) {
+    using T = decltype(type);
+    to_rank_panels(static_cast<const T*>(from.data) + first, steps.output, steps.rank, outputs,
+                   ranks, reinterpret_cast<T*>(memory->get()));
+  });
+  return Matrix{memory->get(), from.format, ranks, outputs, std::move(*memory)};
+}
+
+/// Rows [first, first + count) of `from`, turned: [cols, count].
+Result<Matrix> turned_rows(const Matrix& from, int64_t first, int64_t count) {
+  auto memory = memory_for(from.cols, count, from.format);
+  if (!memory.ok()) return memory.status();
+  with_type(from.format, [&](auto type) {
+    using T = decltype(type);
+    const auto* in = static_cast<const T*>(from.data) + first * from.cols;
+    auto* out = reinterpret_cast<T*>(memory->get());
+    for (int64_t k = 0; k < from.cols; ++k) {
+      for (int64_t n = 0; n < count; ++n) *out++ = in[n * from.cols + k];
+    }
+  });
+  return Matrix{memory->get(), from.format, from.cols, count, std::move(*memory)};
 }
 
 class Builder {
@@ -46,26 +69,24 @@ class Builder {
   }
 
   Status add(const StoredChange& stored) {
-    Result<LowRank> change = low_rank(stored);
-    if (!change.ok()) return change.status();
     const AdapterTarget& at = stored.target;
+    const int64_t rank = stored.a.shape[0];
+    Result<Matrix> a = to_matrix(stored.a, rank, at.inputs, Precision::kF32);
+    if (!a.ok()) return a.status();
+    if (stored.a.dtype == DType::kF16 || stored.copied) made_ += a->bytes();
+    // Only read here: its memory is given back with the file's, where that is a copy.
+    const Result<Matrix> b = to_matrix(stored.b, at.outputs, rank, Precision::kF32);
+    if (!b.ok()) return b.status();
+    const auto scale = static_cast<float>(stored.scale);
     const auto layer = static_cast<size_t>(at.layer);
-    if (at.expert >= 0) {
-      std::vector<ExpertChange>& experts = adapter_->experts[layer];
-      experts.resize(static_cast<size_t>(config_.num_experts));
-      ExpertChange& expert = experts[static_cast<size_t>(at.expert)];
-      LowRank* const parts[] = {&expert.gate, &expert.up, &expert.down};
-      if (parts[at.projection]->rank() > 0) {
-        return {Code::kFailedPrecondition,
-                fmt::format("found two changes of layer {}, expert {}, {} (expected one)", at.layer,
-                            at.expert, std::array{"gate", "up", "down"}[at.projection])};
-      }
-      *parts[at.projection] = std::move(*change);
-      return {};
-    }
-    LayerAdapter& part = adapter_->backbone.layers[layer];
-    if (at.role == TensorRole::kKvB) return cut(stored, *change, part);
-    part.changes.emplace_back(at.role, std::move(*change));
+    if (at.expert < 0 && at.role == TensorRole::kKvB)
+      return cut(*a, *b, scale, adapter_->backbone.layers[layer]);
+    Result<Matrix> panels = panels_of(*b, 0, {.output = rank, .rank = 1}, at.outputs, rank);
+    if (!panels.ok()) return panels.status();
+    made_ += panels->bytes();
+    LowRank change{std::move(*a), std::move(*panels), scale};
+    if (at.expert >= 0) return add_to_expert(at, std::move(change));
+    adapter_->backbone.layers[layer].changes.emplace_back(at.role, std::move(change));
     return {};
   }
 
@@ -75,47 +96,39 @@ class Builder {
   }
 
  private:
-  Result<LowRank> low_rank(const StoredChange& stored) {
-    LowRank out;
-    out.scale = static_cast<float>(stored.scale);
-    const int64_t rank = stored.a.shape[0];
-    Result<Matrix> a = to_matrix(stored.a, rank, stored.target.inputs, Precision::kF32);
-    if (!a.ok()) return a.status();
-    if (stored.a.dtype == DType::kF16 || stored.copied) made_ += a->bytes();
-    out.a = std::move(*a);
-    const Result<std::vector<float>> b = matrix_to_f32(stored.b, stored.target.outputs, rank);
-    if (!b.ok()) return b.status();
-    auto turned = floats(rank, stored.target.outputs);
-    if (!turned.ok()) return turned.status();
-    for (int64_t n = 0; n < stored.target.outputs; ++n) {
-      for (int64_t k = 0; k < rank; ++k)
-        turned->get()[k * stored.target.outputs + n] = (*b)[static_cast<size_t>(n * rank + k)];
+  Status add_to_expert(const AdapterTarget& at, LowRank change) {
+    std::vector<ExpertChange>& experts = adapter_->experts[static_cast<size_t>(at.layer)];
+    experts.resize(static_cast<size_t>(config_.num_experts));
+    ExpertChange& expert = experts[static_cast<size_t>(at.expert)];
+    LowRank* const parts[] = {&expert.gate, &expert.up, &expert.down};
+    if (parts[at.projection]->rank() > 0) {
+      return {Code::kFailedPrecondition,
+              fmt::format("found two changes of layer {}, expert {}, {} (expected one)", at.layer,
+                          at.expert, std::array{"gate", "up", "down"}[at.projection])};
     }
-    out.b = matrix_of(std::move(*turned), rank, stored.target.outputs);
-    made_ += out.b.bytes();
-    return out;
+    *parts[at.projection] = std::move(change);
+    return {};
   }
 
   /// With W_uk and W_uv of a head changed by B_k A and B_v A, what is added is
   /// A^T (B_k^T q_nope) to its query in latent space, and B_v (A c) to its values.
-  Status cut(const StoredChange& stored, const LowRank& whole, LayerAdapter& out) {
+  Status cut(const Matrix& a, const Matrix& b, float scale, LayerAdapter& out) {
     const int64_t keys = config_.mla->qk_nope_head_dim;
     const int64_t values = config_.v_head_dim;
-    const Result<std::vector<float>> a =
-        matrix_to_f32(stored.a, whole.rank(), stored.target.inputs);
-    if (!a.ok()) return a.status();
-    auto wide = floats(whole.rank(), whole.inputs());
-    if (!wide.ok()) return wide.status();
-    std::memcpy(wide->get(), a->data(), a->size() * sizeof(float));
-    const Matrix a32 = matrix_of(std::move(*wide), whole.rank(), whole.inputs());
-    made_ += a32.bytes();
+    const int64_t rank = a.rows;
+    const Result<Matrix> a_up = panels_of(a, 0, {.output = 1, .rank = a.cols}, a.cols, rank);
+    if (!a_up.ok()) return a_up.status();
+    made_ += a_up->bytes();
     for (int64_t h = 0; h < config_.num_heads; ++h) {
-      Result<Matrix> k = columns_of(whole.b, h * (keys + values), keys);
-      Result<Matrix> v = columns_of(whole.b, h * (keys + values) + keys, values);
+      const int64_t first = h * (keys + values);
+      Result<Matrix> k = turned_rows(b, first, keys);
       if (!k.ok()) return k.status();
+      Result<Matrix> v =
+          panels_of(b, (first + keys) * rank, {.output = rank, .rank = 1}, values, rank);
       if (!v.ok()) return v.status();
-      out.k_up.push_back({std::move(*k), a32, whole.scale});
-      out.v_up.push_back({a32, std::move(*v), whole.scale});
+      made_ += k->bytes() + v->bytes();
+      out.k_up.push_back({std::move(*k), *a_up, scale});
+      out.v_up.push_back({a, std::move(*v), scale});
     }
     return {};
   }
@@ -144,8 +157,13 @@ uint64_t built_bytes(const SafetensorsFile& file, int64_t experts) {
     const bool shared = tensor.shape.size() == 3 && tensor.shape[0] == 1;
     const bool stack =
         tensor.shape.size() == 3 || within(".experts.lora_") || within(".base_layer.lora_");
-    if (!stack && !within(".lora_B.") && tensor.dtype != DType::kF16) continue;
-    const uint64_t once = static_cast<uint64_t>(tensor.elements()) * sizeof(float);
+    // The A of latent attention's kv_b serves its keys the other way round.
+    const bool turned = within("kv_b_proj.lora_A.");
+    const bool widened = tensor.dtype == DType::kF16;
+    if (!stack && !within(".lora_B.") && !turned && !widened) continue;
+    const uint64_t size = tensor.dtype == DType::kBF16 ? sizeof(uint16_t) : sizeof(float);
+    const uint64_t once =
+        static_cast<uint64_t>(tensor.elements()) * size * (turned && widened ? 2 : 1);
     // What experts share each of them has for itself; gate and up each widen what they share.
     bytes += once * (shared ? static_cast<uint64_t>(experts) : 1) * (stack ? 2 : 1);
   }
