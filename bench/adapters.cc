@@ -34,6 +34,7 @@ struct Options {
   Precision precision = Precision::kBF16;
   int threads = 0;
   int streams = 8, rank = 16, steps = 16, turns = 7;
+  DType stored = DType::kBF16;  // of the adapters' tensors
 };
 
 template <class T>
@@ -43,24 +44,32 @@ T must(Result<T> result) {
 }
 
 /// Of random numbers, so small that greedy streams stay what they are to the router.
-std::shared_ptr<const Module> random_adapter(const ModelConfig& config, int rank, unsigned seed) {
+std::shared_ptr<const Module> random_adapter(const ModelConfig& config, const Options& o,
+                                             unsigned seed) {
   std::mt19937 rng(seed);
   std::uniform_real_distribution<float> uniform(-1e-3f, 1e-3f);
+  uint64_t tensors = 0;  // bytes, as of its file
   const auto tensor = [&](int64_t rows, int64_t cols) {
     std::byte* bytes = nullptr;
-    TensorView view = make_unset_tensor("", DType::kF32, {rows, cols}, &bytes);
-    auto* values = reinterpret_cast<float*>(bytes);
-    for (int64_t i = 0; i < rows * cols; ++i) values[i] = uniform(rng);
+    tensors += static_cast<uint64_t>(rows * cols * dtype_bits(o.stored) / 8);
+    TensorView view = make_unset_tensor("", o.stored, {rows, cols}, &bytes);
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const float value = uniform(rng);
+      if (o.stored == DType::kF32)
+        reinterpret_cast<float*>(bytes)[i] = value;
+      else
+        reinterpret_cast<uint16_t*>(bytes)[i] = f32_to_bf16(value);
+    }
     return view;
   };
   std::vector<StoredChange> changes;
   for (const auto& [name, target] : adapter_targets(config)) {
-    changes.push_back({target, tensor(rank, target.inputs), tensor(target.outputs, rank), 1.0});
+    changes.push_back({target, tensor(o.rank, target.inputs), tensor(target.outputs, o.rank), 1.0});
   }
   auto module = std::make_shared<Module>();
   module->manifest.name = fmt::format("adapter-{}", seed);
   module->manifest.kind = ModuleKind::kLora;
-  module->adapter = must(build_adapter(changes, config, 0));
+  module->adapter = must(build_adapter(changes, config, tensors));
   return module;
 }
 
@@ -74,7 +83,7 @@ class Bench {
     Composition composition;
     std::vector<std::shared_ptr<const Module>> modules;
     for (int i = 0; i < o.streams; ++i) {
-      modules.push_back(random_adapter(config, o.rank, static_cast<unsigned>(i)));
+      modules.push_back(random_adapter(config, o, static_cast<unsigned>(i)));
       composition.modules.push_back({modules.back()->name(), "1", "", "", true, 0.0f});
       bytes_ += modules.back()->resident_bytes();
     }
@@ -150,9 +159,9 @@ void report(const Options& o) {
     own_ratio.push_back(own.back() / none.back());
     same_ratio.push_back(same.back() / none.back());
   }
-  fmt::print("{} streams, rank {}, {} threads, {}; {:.1f} MB for {} adapters\n", o.streams, o.rank,
-             bench.threads(), kPrecisionNames.name(o.precision),
-             static_cast<double>(bench.adapter_bytes()) / 1e6, o.streams);
+  fmt::print("{} streams, rank {}, {} threads, {}; {:.1f} MB for {} adapters in {}\n", o.streams,
+             o.rank, bench.threads(), kPrecisionNames.name(o.precision),
+             static_cast<double>(bench.adapter_bytes()) / 1e6, o.streams, dtype_name(o.stored));
   const auto line = [](const char* what, std::vector<double> rate, std::vector<double> ratio) {
     const auto r = spread(rate);
     fmt::print("  {:<16}{:9.1f} tokens/s", what, r.median);
@@ -173,6 +182,11 @@ void check(const boost::program_options::variables_map& vm, Options* o) {
         fmt::format("--precision: {} (expected {})", text, kPrecisionNames.choices()));
   }
   o->precision = *named;
+  const auto& stored = vm["stored"].as<std::string>();
+  if (stored != "bf16" && stored != "f32") {
+    throw boost::program_options::error(fmt::format("--stored: {} (expected bf16 | f32)", stored));
+  }
+  o->stored = stored == "f32" ? DType::kF32 : DType::kBF16;
   for (const char* name : {"streams", "rank", "steps", "turns"}) {
     if (const int count = vm[name].as<int>(); count < 1) {
       throw boost::program_options::error(
@@ -192,6 +206,8 @@ int run_adapters(const std::vector<std::string>& args) {
   d.add_options()("backbone", po::value(&o.backbone)->required(), "checkpoint directory");
   d.add_options()("precision", po::value(&precision)->default_value("bf16"),
                   "f32 | bf16 | q8 | q4");
+  d.add_options()("stored", po::value<std::string>()->default_value("bf16"),
+                  "numbers of the adapters: bf16 | f32");
   d.add_options()("threads", po::value(&o.threads)->default_value(0), "compute threads; 0 = auto");
   d.add_options()("streams", po::value(&o.streams)->default_value(8), "sequences in the batch");
   d.add_options()("rank", po::value(&o.rank)->default_value(16), "of the adapters");
