@@ -40,7 +40,8 @@ void show_canary(const Output& out, const Json& canary) {
   out.line(line);
   const Json& bounds = canary["bounds"];
   out.table({"", "requests", "failed", "error rate", "ms/token", "bits/byte"},
-            {row("canary", canary["on_canary"]), row("current", canary["on_current"]),
+            {row("canary", canary["on_canary"]),
+             row("current", canary["on_current"]),
              {"bound", fmt::format("from {}", bounds.value("after", int64_t{0})), "",
               bound(bounds, "error_rate", "{:.3f}"), bound(bounds, "ms_per_token", "{:.1f}"),
               bound(bounds, "bits_per_byte", "{:.3f}")}},
@@ -81,13 +82,8 @@ std::optional<double> fraction_of(std::string_view text) {
 }
 
 void add_canary_command(std::vector<Command>& commands) {
-  commands.push_back({"canary",
-                      "[status|promote|abort]",
-                      "what a part of the requests tries",
-                      0,
-                      1,
-                      {},
-                      canary});
+  commands.push_back(
+      {"canary", "[status|promote|abort]", "what a part of the requests tries", 0, 1, {}, canary});
 }
 
 }  // namespace chimera::cli
