@@ -1,4 +1,6 @@
 // Numbers of the GGUF format, for who reads it and who writes it.
+//
+// Thread safety: constants.
 #pragma once
 
 #include <cstddef>
