@@ -72,12 +72,13 @@ def kinds(corpora: pathlib.Path, unseen: pathlib.Path | None, size: int) -> list
 class Survey:
     """Questions to one daemon."""
 
-    def __init__(self, client: Client, corpora: pathlib.Path) -> None:
-        self.client, self.corpora = client, corpora
+    def __init__(self, client: Client, corpora: pathlib.Path, experts: pathlib.Path) -> None:
+        self.client, self.corpora, self.experts = client, corpora, experts.resolve()
+        self.passages: dict[str, list[str]] = {}
 
     def compose(self, modules: tuple[str, ...]) -> None:
         self.client.apply({"top_k": 2, "modules": [
-            {"path": str(ROOT / "experts" / m)} for m in modules]})
+            {"path": str(self.experts / m)} for m in modules]})
 
     def bits(self, each: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Of every kind: bytes, and per row nats and the shares."""
@@ -110,7 +111,7 @@ class Survey:
             sets["as typed"] = [lines[i * len(lines) // PROMPTS] for i in range(PROMPTS)]
             for length, prompts in sets.items():
                 out.setdefault(length, {})[domain] = [self.shares(p) for p in prompts]
-            self.passages = {**getattr(self, "passages", {}), domain: passages}
+            self.passages[domain] = passages
         return out
 
     def shares(self, text: str) -> dict[str, float]:
@@ -161,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", type=pathlib.Path, default=corpus.DEFAULT_CORPORA)
     parser.add_argument("--unseen", type=pathlib.Path, help="folder of DOMAIN.KIND.txt")
+    parser.add_argument("--experts", type=pathlib.Path, default=ROOT / "experts", help="folder of the modules")
     parser.add_argument("--serve"), parser.add_argument("--control")
     parser.add_argument("--bytes", type=int, default=9600, help="of each kind")
     parser.add_argument("--only-gates", action="store_true", help="no bits per byte")
@@ -168,7 +170,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="into experts/EVALUATION.md, too")
     args = parser.parse_args()
     with Client(serve=args.serve, control=args.control, timeout=600) as client:
-        survey = Survey(client, args.corpora)
+        survey = Survey(client, args.corpora, args.experts)
         before = client.epochs()["history"][-1]["epoch"]
         try:
             told: dict[str, Any] = {"prompts": survey.prompts(), "lags": survey.lags()}

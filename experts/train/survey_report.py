@@ -8,7 +8,7 @@ from typing import Any
 import corpus
 
 DOMAINS, MODULES = corpus.DOMAINS, corpus.EXPERTS
-BEGIN = "## By kind of text"  # where the survey's part of the document begins
+BEGIN = "## Own sources and unseen ones"  # where the survey's part of the document begins
 LAG = 12                      # tokens within which the share is to turn
 LARGEST = {"6": 20, "50": 23}  # of 24 prompts, at least
 GENERAL = 0.35                # share of a module on general prompts, at most
@@ -52,7 +52,7 @@ def summary(kinds: list[dict[str, Any]]) -> list[str]:
     for unseen in (False, True):
         found = of(kinds, "general", unseen)
         worst = max((change(found, f"+{m}") for m in MODULES), default=0.0) if found else 0.0
-        cells += [percent(worst) + " (worst)", percent(change(found, "all three"))] if found else ["-", "-"]
+        cells += [percent(worst), percent(change(found, "all three"))] if found else ["-", "-"]
     return table(["text", "own sources: its module alone", "all three loaded",
                   "unseen sources: alone", "all three loaded"], [*rows, cells])
 
@@ -146,11 +146,15 @@ def goals(told: dict[str, Any]) -> list[str]:
 
 def report(told: dict[str, Any]) -> list[str]:
     """The survey's part of the document."""
-    out = [BEGIN, "", "Written by `experts/train/survey.py`: pieces of 1,600 bytes of every source of the valid",
-           "sets, and of sources that nothing was trained on (`experts/train/unseen.py` says which), asked of",
-           "a running daemon, precision bf16, top_k 2.", ""]
+    out = [BEGIN, "", "From here on written by `experts/train/survey.py`: pieces of 1,600 bytes of every source of the",
+           "valid sets, and of sources that nothing was trained on (`experts/train/unseen.py` says which), asked",
+           "of a running daemon, precision bf16, top_k 2. Bits per byte against the backbone; for general text",
+           "the worst of the three modules alone.", ""]
     if "kinds" in told:
-        out += [*summary(told["kinds"]), "", *by_kind(told["kinds"]), ""]
+        size = sum(k["bytes"] for k in told["kinds"])
+        out += [*summary(told["kinds"]), "", "## By kind of text", "",
+                f"{len(told['kinds'])} kinds, {size:,} bytes in all; every source counts alike, not by its size.",
+                "", *by_kind(told["kinds"]), ""]
     out += ["## Shares by length of the prompt, all three loaded", "",
             "24 prompts each: the first words of one and the same passages of the valid sets, and prompts as",
             "people type them (`prompts.txt`). First is who has the largest share, the backbone counted like",

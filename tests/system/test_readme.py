@@ -223,6 +223,8 @@ class Numbers(unittest.TestCase):
         evaluation = SOURCE / "experts" / "EVALUATION.md"
         self.assertEqual(table_rows(README, "## Is the demo model any good?"),
                          table_rows(evaluation, "## Bits per byte"))
+        self.assertEqual(table_rows(README, "## Own sources and unseen ones"),
+                         table_rows(evaluation, "## Own sources and unseen ones"))
         simple = next(json.loads(b.text) for b in blocks_of(evaluation) if b.language == "json")
         for name, key in (("gzip -9 needs", "gzip_9"), ("xz -9", "xz_9"),
                           ("5-gram character model", "char_5gram")):
