@@ -24,11 +24,12 @@ namespace {
 std::string write_config(const std::string& dir, const DeploymentOptions& o) {
   std::string text = fmt::format(
       "chimera: deployment/1\nbackbone:\n  path: {}\n  precision: {}\nserve:\n"
-      "  endpoint: ipc://{}/serve.sock\n  max_sequences: {}\n  max_context: {}\ncontrol:\n"
+      "  endpoint: ipc://{}/serve.sock\n  max_sequences: {}\n  max_context: {}\n"
+      "  max_queue: {}\ncontrol:\n"
       "  endpoint: ipc://{}/control.sock\nstate: {}/state\nthreads: {}\n"
       "libraries: {{in_process: allow}}\n",
       std::filesystem::absolute(o.backbone).string(), o.precision, dir, o.max_sequences,
-      o.max_context, dir, dir, o.threads == 0 ? "auto" : std::to_string(o.threads));
+      o.max_context, o.max_queue, dir, dir, o.threads == 0 ? "auto" : std::to_string(o.threads));
   if (o.top_k > 0 || !o.modules.empty()) text += "composition:\n";
   if (o.top_k > 0) text += fmt::format("  top_k: {}\n", o.top_k);
   if (!o.modules.empty()) text += "  modules:\n";

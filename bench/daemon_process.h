@@ -16,6 +16,7 @@ struct DeploymentOptions {
   std::vector<std::string> modules;  // directories loaded at start
   int max_sequences = 16;
   int max_context = 1024;
+  int max_queue = 64;
   int threads = 0;  // 0 = auto
   int top_k = 0;    // 0 = the checkpoint's own
 };

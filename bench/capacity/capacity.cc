@@ -9,8 +9,10 @@
 //   --memory   copies of the first --module: bytes by the daemon's account and by the kernel's
 //              (PSS), and what is left when they are unloaded
 //   --loads    loads of modules never seen before: seconds of one, of seven by one apply, and of
-//   one
-//              beside streams; inter-token ms of these quiet and meanwhile
+//              one beside streams; inter-token ms of these quiet and meanwhile
+//   --crowds   16, 64, 256 and 1,000 clients (up to --most), each with one request after another:
+//              tokens per second, ms to the first token and between tokens, memory, threads and
+//              descriptors of the daemon
 //   --prompts  prompts of --long tokens (or what the model can take): ms to the first token of
 //              short ones beside them, inter-token ms of --clients streams quiet and meanwhile
 #include "capacity/capacity.h"
@@ -38,6 +40,7 @@ constexpr Part kParts[] = {
     {"many", "what very many modules cost", measure_many},
     {"memory", "modules in the daemon's account and in the kernel's", measure_memory},
     {"loads", "how long loads take, and what streams notice", measure_loads},
+    {"crowds", "16 to 1,000 clients at once", measure_crowds},
     {"prompts", "short prompts and streams beside long prompts", measure_prompts},
 };
 
@@ -73,6 +76,8 @@ int run_capacity(const std::vector<std::string>& args) {
   description.add_options()("count", po::value(&o.count)->default_value(1024), "modules of --many");
   description.add_options()("long", po::value(&o.longest)->default_value(8000),
                             "tokens of a long prompt");
+  description.add_options()("most", po::value(&o.most)->default_value(1000),
+                            "clients of --crowds at most");
   description.add_options()("json", po::bool_switch(&o.json), "print figures as one JSON object");
   bool chosen[std::size(kParts)] = {};
   for (size_t i = 0; i < std::size(kParts); ++i)
@@ -82,7 +87,8 @@ int run_capacity(const std::vector<std::string>& args) {
   for (size_t i = 0; i < std::size(kParts); ++i)
     if (chosen[i]) parts.push_back(&kParts[i]);
   if (parts.empty()) {
-    fmt::print(stderr, "chimera-bench: capacity: found no part (expected --epochs or --many)\n");
+    fmt::print(stderr,
+               "chimera-bench: capacity: found no part (expected --epochs, --many or another)\n");
     return 2;
   }
   o.deployment.max_sequences = o.clients;

@@ -18,6 +18,7 @@ struct CapacityOptions {
   double seconds = 20.0;
   int count = 1024;        // of modules
   int64_t longest = 8000;  // tokens of a long prompt
+  int most = 1000;         // clients of a crowd
   bool json = false;
 };
 
@@ -28,6 +29,9 @@ struct CapacityResult {
   bool within = true;
 };
 
+/// Proportional set size of a daemon, bytes.
+double pss_of(const DaemonProcess& daemon);
+
 /// Changes of a module's bias at a fixed rate, under streams that use the module.
 CapacityResult measure_epochs(const CapacityOptions& options);
 /// What `count` modules cost: loading, planning and changing them, and requests without them.
@@ -36,6 +40,8 @@ CapacityResult measure_many(const CapacityOptions& options);
 CapacityResult measure_memory(const CapacityOptions& options);
 /// Loads that read and verify: alone, seven by one apply, and beside streams.
 CapacityResult measure_loads(const CapacityOptions& options);
+/// Up to 1,000 clients at once.
+CapacityResult measure_crowds(const CapacityOptions& options);
 /// Short prompts and streams beside long prompts.
 CapacityResult measure_prompts(const CapacityOptions& options);
 

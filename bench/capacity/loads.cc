@@ -28,15 +28,6 @@ constexpr double kMostGapLoading = 1.2;
 constexpr int kSeven = 7;
 constexpr int kMostCopies = 32;  // of --memory
 
-/// Proportional set size of a process, bytes.
-double pss_of(const DaemonProcess& daemon) {
-  std::ifstream rollup(fmt::format("/proc/{}/smaps_rollup", daemon.pid()));
-  std::string key;
-  for (double kib = 0.0; rollup >> key;)
-    if (key == "Pss:" && rollup >> kib) return 1024.0 * kib;
-  throw std::runtime_error("found no Pss in smaps_rollup (expected Linux 4.14 or newer)");
-}
-
 struct Held {
   double account = 0.0;  // of the modules
   double used = 0.0, reserve = 0.0;
@@ -135,6 +126,14 @@ void sleep_s(double seconds) {
 }
 
 }  // namespace
+
+double pss_of(const DaemonProcess& daemon) {
+  std::ifstream rollup(fmt::format("/proc/{}/smaps_rollup", daemon.pid()));
+  std::string key;
+  for (double kib = 0.0; rollup >> key;)
+    if (key == "Pss:" && rollup >> kib) return 1024.0 * kib;
+  throw std::runtime_error("found no Pss in smaps_rollup (expected Linux 4.14 or newer)");
+}
 
 CapacityResult measure_memory(const CapacityOptions& o) {
   const int count = std::min(o.count, kMostCopies);
