@@ -10,14 +10,15 @@ namespace {
 
 // As in linear.cc: a hand-over costs about a microsecond, 64 Ki multiply-adds take 1-3 us.
 constexpr int64_t kInlineProducts = 64 * 1024;
-constexpr int64_t kLeastShare = 16 * 1024;
-constexpr int64_t kSharesPerThread = 4;
+constexpr int64_t kLeastRankShare = 16 * 1024;
+constexpr int64_t kRankSharesPerThread = 4;
 // Ranks per share: the kernels' widest register tile.
 constexpr int64_t kRankStep = 8;
 
 /// Of `count` things that are `work` multiply-adds together: what one share has of them.
 int64_t grain_of(int64_t count, int64_t work, int64_t step, int threads) {
-  const int64_t shares = std::clamp<int64_t>(work / kLeastShare, 1, threads * kSharesPerThread);
+  const int64_t shares =
+      std::clamp<int64_t>(work / kLeastRankShare, 1, threads * kRankSharesPerThread);
   return (count + shares * step - 1) / (shares * step) * step;
 }
 
