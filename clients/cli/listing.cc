@@ -119,6 +119,12 @@ Outcome epochs(const Invocation& run) {
   }
   run.out.table({"epoch", "time", "live", "composition", "modules"}, rows, {2});
   run.out.line(fmt::format("* current ({})", body.value("epoch", uint64_t{0})));
+  for (const Json& one : body["live"]) {
+    if (!one.value("canary", false)) continue;
+    run.out.line(fmt::format("canary: epoch {}, {} live  {}", one.value("epoch", uint64_t{0}),
+                             one.value("sequences", 0),
+                             short_digest(one.value("composition", ""))));
+  }
   return 0;
 }
 

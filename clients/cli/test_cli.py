@@ -493,7 +493,8 @@ class CliTest(scripted.Scripted):
                                          "last_error": "its process exited"}}]),
             "routing": done(since="2026-01-01T00:00:00Z", layers=[{"layer": 0, "tokens": 10, "entropy": 0.5, "modules": {
                 "backbone": {"share": 0.75, "experts": [5, 5]}, "legal": {"share": 0.25, "experts": [10]}}}]),
-            "epochs": done(epoch=2, live=[{"epoch": 2, "sequences": 4, "composition": "sha256:ab", "current": True}],
+            "epochs": done(epoch=2, live=[{"epoch": 2, "sequences": 4, "composition": "sha256:ab", "current": True},
+                                             {"epoch": 3, "sequences": 1, "composition": "sha256:cd", "canary": True}],
                            history=[{"epoch": 2, "time": "2026-01-01T00:00:00Z", "composition": "sha256:ab",
                                      "modules": [{"name": "legal", "version": "1.2.0", "enabled": True, "bias": 0.5},
                                                  {"name": "bio", "version": "2", "enabled": False, "bias": 0}],
@@ -511,6 +512,7 @@ class CliTest(scripted.Scripted):
         self.assertIn("legal 25.0 %", self.run_cli("routing").stdout)
         self.assertIn("50.0 %", self.run_cli("routing", "--layer", "0").stdout)
         self.assertIn("2 *", self.run_cli("epochs").stdout)
+        self.assertIn("canary: epoch 3, 1 live", self.run_cli("epochs").stdout)
         self.assertEqual(self.run_cli("health").stdout, "ok  epoch 2\n")
         self.assertIn("model_type", self.run_cli("info").stdout)
         self.assertNotIn("\x1b", self.run_cli("modules").stdout)
