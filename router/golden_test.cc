@@ -264,6 +264,46 @@ TEST_P(GoldenModel, TakesAnAppendedExpertOfAnotherWidth) {
   }
 }
 
+/// Experts whose checkpoint holds them quantised, under a packed precision: they lie in a format of
+/// the kernels, and the model still says what it said.
+void expect_packed_experts(const std::string& dir, WeightFormat format) {
+  const auto model = LoadedModel::load(dir, Precision::kQ8);
+  ASSERT_TRUE(model.ok()) << model.status().to_string();
+  const int64_t hidden = model->config.hidden_size, width = model->config.intermediate_size;
+  const auto weights = static_cast<uint64_t>(2 * weight_bytes(format, width, hidden) +
+                                             weight_bytes(format, hidden, width));
+  const bool biases = model->config.expert_kind == ExpertKind::kClampedSwiGlu;
+  const auto bias_bytes = static_cast<uint64_t>(biases ? 4 * (2 * width + hidden) : 0);
+  for (const auto& [layer, part] : model->base->layers) {
+    for (const auto& expert : part.experts)
+      EXPECT_EQ(expert->resident_bytes(), weights + bias_bytes) << layer;
+  }
+  const auto golden = SafetensorsFile::open(dir + "/golden.safetensors", Residency::kCopied);
+  ASSERT_TRUE(golden.ok());
+  const auto table = model->compose({});
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  const auto got = model->logits(*table, ModuleMask{0}, golden_tokens(*golden, 0));
+  const auto want = golden_values<float>(*golden, "prompt.0.logits");
+  ASSERT_EQ(got.size(), want.size());
+  double error = 0, size = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    error += std::pow(double{got[i]} - double{want[i]}, 2);
+    size += std::pow(double{want[i]}, 2);
+  }
+  // Steps of 1 / 127 of the largest of 32 inputs, in a few products after one another.
+  EXPECT_LT(std::sqrt(error / size), 0.05);
+}
+
+TEST(GoldenQuantised, Mxfp4RunsInItsOwnFormatUnderQ8) {
+  expect_packed_experts(own_golden_dir() + "/gpt_oss_mxfp4", WeightFormat::kMXFP4);
+}
+
+TEST(GoldenQuantised, Fp8IsPackedUnderQ8) {
+  const std::string dir = golden_dir() + "/deepseek_v3_fp8";
+  if (!std::filesystem::exists(dir)) GTEST_SKIP() << "no golden checkpoint in " << dir;
+  expect_packed_experts(dir, WeightFormat::kQ8);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, GoldenModel,
     ::testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32", "olmoe_bf16", "mixtral_f32",

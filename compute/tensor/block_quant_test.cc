@@ -10,6 +10,9 @@
 #include <random>
 #include <vector>
 
+#include "compute/tensor/pack.h"
+#include "compute/tensor/repack.h"
+
 namespace chimera {
 namespace {
 
@@ -126,6 +129,36 @@ TEST(Mxfp4, EveryCodeAtEveryScale) {
   EXPECT_EQ(m.bytes(), 256u + 16u);
   scales[15] = 255;
   EXPECT_EQ(m.check_finite("w").code(), Code::kDataCorrupt);
+}
+
+TEST(Mxfp4, RepackedBitForBit) {
+  constexpr int64_t kRows = 21, kCols = 96;  // a panel that is not full
+  std::mt19937 rng(3);
+  std::vector<uint8_t> codes(kRows * kCols / 2 + 7), scales(kRows * (kCols / 32) + 5);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(rng());
+  for (uint8_t& scale : scales) scale = static_cast<uint8_t>(100 + rng() % 37);
+  QuantMatrix m;
+  m.format = QuantMatrix::Format::kMxfp4;
+  m.rows = kRows;
+  m.cols = kCols;
+  m.codes = std::as_bytes(std::span(codes)).data();
+  m.code_step = kCols / 2;
+  m.scales = std::as_bytes(std::span(scales)).data();
+  m.scale_step = kCols / 32;
+  const auto packed = repack_mxfp4(m);
+  ASSERT_TRUE(packed.ok() && packed->has_value());
+  EXPECT_EQ((*packed)->format, WeightFormat::kMXFP4);
+  std::vector<float> want(kCols), got(kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    m.widen(r, r + 1, want.data());
+    widen_row(**packed, r, got.data());
+    EXPECT_EQ(got, want) << r;  // -0 equals 0
+  }
+  scales[4] = 90;  // 46 powers of two below another
+  codes[16] = 0x22;
+  const auto apart = repack_mxfp4(m);
+  ASSERT_TRUE(apart.ok());
+  EXPECT_FALSE(apart->has_value());
 }
 
 }  // namespace

@@ -26,6 +26,7 @@
 #include <optional>
 
 #include "base/status.h"
+#include "compute/tensor/block_quant.h"
 #include "compute/tensor/tensor.h"
 
 namespace chimera {
@@ -42,6 +43,8 @@ Result<Matrix> repack_blocks(DType from, const std::byte* blocks, int64_t rows, 
 /// resource_exhausted: no memory. REQUIRES: whole blocks.
 Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
                                                   int64_t cols);
+/// The same of MXFP4 as Hugging Face stores it. REQUIRES: Format::kMxfp4.
+Result<std::optional<Matrix>> repack_mxfp4(const QuantMatrix& from);
 
 /// Whether the integers of blocks of `from` may be those of `to`.
 bool repacks_integers(DType from, WeightFormat to);

@@ -18,14 +18,25 @@ struct Kept {
   uint64_t bytes = 0;     // else: of what is made from it
 };
 
+/// Bytes are codes and scales of MXFP4. In place they take less than in their own format, where
+/// they stay in blocks of 32 weights of an output, [outputs, blocks, 16].
+Kept kept_bytes(const TensorView& tensor, Precision precision) {
+  if (!packed_format(precision)) return {true, 0};
+  if (tensor.shape.size() != 3) return {false, 0};
+  return {false, static_cast<uint64_t>(weight_bytes(WeightFormat::kMXFP4, tensor.shape[0],
+                                                    tensor.shape[1] * kBlockInputs))};
+}
+
 Kept kept(const TensorView& tensor, Precision precision) {
   switch (tensor.dtype) {
     case DType::kF32:
     case DType::kF16:
     case DType::kBF16:
       break;
-    default:  // quantised already; of these only blocks are packed
-      if (!is_block_type(tensor.dtype) || !packed_format(precision)) return {true, 0};
+    case DType::kU8:
+      return kept_bytes(tensor, precision);
+    default:  // quantised already
+      if (!packed_format(precision)) return {true, 0};
   }
   const auto elements = static_cast<uint64_t>(tensor.elements());
   // Gate rows, biases and scales are numbers of a row each: F32.

@@ -7,6 +7,7 @@
 
 #include "base/threads/thread_pool.h"
 #include "compute/tensor/convert.h"
+#include "compute/tensor/repack.h"
 #include "compute/tensor/tensor_source.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/payload.h"
@@ -48,12 +49,7 @@ class WeightBuilder {
 
  private:
   Status fill(const StoredProjection& stored, ExpertWeight& out) const {
-    if (stored.encoding != Encoding::kPlain) {
-      Result<QuantMatrix> matrix = quant_matrix(stored, block_);
-      if (!matrix.ok()) return matrix.status();
-      out.quantised = std::move(*matrix);
-      return {};
-    }
+    if (stored.encoding != Encoding::kPlain) return fill_quantised(stored, out);
     const Result<TensorView> made = loaded(dense(stored.weight, stored.weight.tensor.name));
     if (!made.ok()) return made.status();
     const TensorView& weight = *made;
@@ -64,6 +60,28 @@ class WeightBuilder {
     Result<Matrix> matrix = to_matrix(weight, stored.rows, stored.cols, precision_);
     if (!matrix.ok()) return matrix.status();
     out.matrix = std::move(*matrix);
+    return {};
+  }
+
+  /// MXFP4 has kernels of its own, for scales that are not too far apart; FP8 is packed as wider
+  /// numbers are.
+  Status fill_quantised(const StoredProjection& stored, ExpertWeight& out) const {
+    Result<QuantMatrix> matrix = quant_matrix(stored, block_);
+    if (!matrix.ok()) return matrix.status();
+    if (packed_format(precision_) && stored.encoding == Encoding::kMxfp4) {
+      Result<std::optional<Matrix>> packed = repack_mxfp4(*matrix);
+      if (!packed.ok()) return packed.status();
+      if (*packed) {
+        out.matrix = std::move(**packed);
+        return {};
+      }
+    } else if (packed_format(precision_)) {
+      Result<Matrix> packed = widen_matrix(*matrix, precision_);
+      if (!packed.ok()) return packed.status();
+      out.matrix = std::move(*packed);
+      return {};
+    }
+    out.quantised = std::move(*matrix);
     return {};
   }
 
@@ -146,7 +164,7 @@ Result<ModuleLayer> build_base_layer(const Checkpoint& checkpoint, const ModelCo
     part.experts.push_back(std::move(*built));
     // What was transposed or converted is not needed twice.
     for (const StoredProjection& projection : stored) {
-      if (projection.encoding != Encoding::kPlain) continue;
+      if (projection.encoding != Encoding::kPlain && !packed_format(p)) continue;
       const bool kept = projection.weight.tensor.source == nullptr &&
                         projection.weight.at.dense() && keeps(projection.weight.tensor.dtype, p);
       if (!kept) checkpoint.release(projection.weight.tensor);
