@@ -54,9 +54,7 @@ class Llama:
     def decode(self) -> float:
         return self.rate("-p", "0", "-n", str(TOKENS), "-d", str(CONTEXT))
 
-    def batch(self) -> float | None:
-        if not self.batched.is_file():
-            return None
+    def batch(self) -> float:
         room = STREAMS * (CONTEXT + STREAM_TOKENS)
         lines = output([str(self.batched), "-m", self.model, "-t", str(self.threads), "-c", str(room),
                         "-npp", str(CONTEXT), "-ntg", str(STREAM_TOKENS), "-npl", str(STREAMS),
@@ -91,16 +89,14 @@ class Chimera:
                          "--context", str(CONTEXT))
 
 
-def rounds_of(peer: Callable[[], float | None], ours: Callable[[], tuple[float, float]],
-              rounds: int) -> dict | None:
+def rounds_of(peer: Callable[[], float], ours: Callable[[], tuple[float, float]],
+              rounds: int) -> dict:
     """Samples of one figure; the peer goes first in every other round."""
     samples = []
     for i in range(rounds):
         theirs = peer() if i % 2 == 0 else None
         mine, fraction = ours()
         theirs = peer() if i % 2 == 1 else theirs
-        if theirs is None:
-            return None
         samples.append({"peer": theirs, "chimera": mine, "fraction": fraction, "ratio": mine / theirs})
     return {"samples": samples} | {key: statistics.median(s[key] for s in samples) for key in samples[0]}
 
@@ -125,6 +121,8 @@ def main() -> None:
     parser.add_argument("--figures", default="decode,prefill,batch", help="those to take, of these")
     parser.add_argument("--json", type=pathlib.Path, help="also write all samples to this file")
     args = parser.parse_args()
+    if args.rounds < 1:
+        sys.exit(f"compare: --rounds: found {args.rounds} (expected 1 or more)")
     results = []
     for spec in args.models:
         model, separator, precision = spec.rpartition(":")
@@ -135,10 +133,12 @@ def main() -> None:
         for figure in args.figures.split(","):
             if figure not in ("decode", "prefill", "batch"):
                 sys.exit(f"compare: --figures: found {figure} (expected decode, prefill or batch)")
+            if figure == "batch" and not llama.batched.is_file():
+                print(f"compare: no batch: {llama.batched} is not there", file=sys.stderr)
+                continue
             found = rounds_of(getattr(llama, figure), getattr(chimera, figure), args.rounds)
-            if found is not None:
-                results.append({"model": pathlib.Path(model).name, "figure": figure} | found)
-                print(table(results[-1:]).splitlines()[1], file=sys.stderr, flush=True)
+            results.append({"model": pathlib.Path(model).name, "figure": figure} | found)
+            print(table(results[-1:]).splitlines()[1], file=sys.stderr, flush=True)
     print(f"{args.threads} threads, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}; tokens/s")
     print(table(results))
     if args.json:

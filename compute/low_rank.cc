@@ -8,7 +8,8 @@
 namespace chimera {
 namespace {
 
-// As in linear.cc: a hand-over costs about a microsecond, 64 Ki multiply-adds take 1-3 us.
+// As kInlineWork of linear_shares.h: a hand-over costs about a microsecond, 64 Ki multiply-adds
+// take 1-3 us.
 constexpr int64_t kInlineProducts = 64 * 1024;
 constexpr int64_t kLeastRankShare = 16 * 1024;
 constexpr int64_t kRankSharesPerThread = 4;
@@ -48,12 +49,6 @@ void place_low(float* scratch, std::span<LowRankOp> ops) {
     op.low = scratch;
     scratch += op.rows * op.change->rank();
   }
-}
-
-int64_t total_rank(std::span<const LowRankOp> ops) {
-  int64_t rank = 0;
-  for (const LowRankOp& op : ops) rank += op.change->rank();
-  return rank;
 }
 
 void reduce(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begin, int64_t end) {

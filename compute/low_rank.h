@@ -47,8 +47,6 @@ struct LowRankOp {
 /// Floats of scratch memory that `ops` need, and where each op has its own in it.
 int64_t low_floats(std::span<const LowRankOp> ops);
 void place_low(float* scratch, std::span<LowRankOp> ops);
-/// Sum of the ranks of `ops`.
-int64_t total_rank(std::span<const LowRankOp> ops);
 
 /// First loop: of the concatenated ranks of all ops those in [begin, end).
 void reduce(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begin, int64_t end);

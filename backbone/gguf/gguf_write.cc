@@ -7,6 +7,7 @@
 #include "backbone/gguf/format.h"
 #include "backbone/gguf/tensor_type.h"
 #include "base/quote.h"
+#include "base/utf8.h"
 #include "compute/tensor/block_types.h"
 #include "compute/tensor/tensor_source.h"
 
@@ -105,13 +106,15 @@ Status bad_tensor(const TensorView& t, const std::string& found, const std::stri
 Status check(const std::vector<GgufEntry>& metadata, const std::vector<TensorView>& tensors) {
   std::set<std::string_view> keys, names;
   for (const auto& [key, value] : metadata) {
-    if (key.empty() || key.size() > kGgufMaxKeyBytes || !keys.insert(key).second)
-      return {Code::kInvalidArgument,
-              "metadata key " + quote(key.substr(0, 80)) + " is empty, too long or there twice"};
+    if (key.empty() || key.size() > kGgufMaxKeyBytes || find_invalid_utf8(key) ||
+        !keys.insert(key).second)
+      return {Code::kInvalidArgument, "metadata key " + quote(key.substr(0, 80)) +
+                                          " is empty, too long, not UTF-8 or there twice"};
   }
   for (const TensorView& t : tensors) {
-    if (t.name.empty() || t.name.size() > kGgufMaxNameBytes || !names.insert(t.name).second)
-      return bad_tensor(t, "a name that is empty, too long or there twice",
+    if (t.name.empty() || t.name.size() > kGgufMaxNameBytes || find_invalid_utf8(t.name) ||
+        !names.insert(t.name).second)
+      return bad_tensor(t, "a name that is empty, too long, not UTF-8 or there twice",
                         "1 to " + std::to_string(kGgufMaxNameBytes) + " bytes, once");
     if (!gguf_type(t.dtype))
       return bad_tensor(t, std::string(dtype_name(t.dtype)), gguf_type_list());

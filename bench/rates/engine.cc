@@ -77,6 +77,11 @@ void EngineOnly::note_format(const Checkpoint& checkpoint) {
     expert_format_ = kept_format(stored, p);
     return;
   }
+  if (packed_format(p)) {  // MXFP4 as it is, FP8 as what it is packed into
+    expert_format_ =
+        gate.encoding == Encoding::kMxfp4 ? WeightFormat::kMXFP4 : kept_format(DType::kF32, p);
+    return;
+  }
   widened_ = gate.encoding == Encoding::kMxfp4 ? "MXFP4" : std::string(dtype_name(stored));
 }
 

@@ -37,7 +37,7 @@ class Limits {
   double product_gflops(WeightFormat format);
 
  private:
-  /// Runs `share` kShares times over the threads; seconds.
+  /// Runs `body` over `shares` shares on all threads; seconds.
   template <class Body>
   double timed(int64_t shares, Body body);
   double kernel_gflops(WeightFormat format);

@@ -1,11 +1,10 @@
 // decode, prefill, batch: tokens per second of the engine without a daemon, beside what the machine
 // gives in the same moment.
 //
-//   decode    one sequence. Limit: the rate at which memory is read; a step reads every active
-//   weight
-//             once (attention, head, gates, the chosen experts), and nothing else that counts
-//   batch     the same with many sequences, in total; a step reads the experts that any of them
-//   chose prefill   a prompt. Limit: the rate of matrix products whose weights lie in the caches
+// * decode: one sequence. Limit: the rate at which memory is read; a step reads every active weight
+//   once (attention, head, gates, the chosen experts), and nothing else that counts.
+// * batch: the same with many sequences, in total; a step reads the experts that any of them chose.
+// * prefill: a prompt. Limit: the rate of matrix products whose weights lie in the caches.
 //
 // A round measures the limit, then the engine; fractions are of the limit of their own round.
 #include "rates/rates.h"

@@ -24,11 +24,11 @@ Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& ma
       return std::make_unique<Loading>(this, std::move(*taken));
     }
     // Before it waits for others, and again whenever it looks: a plan may have ended meanwhile.
+    const int before = loading_;  // of when there was no room: who ended since has made some
     lock.unlock();
     const bool gave_way = kept_->let_go();
     lock.lock();
     if (gave_way) continue;
-    const int before = loading_;
     if (before == 0) return taken.status();
     ended_.wait_for(mutex_, kLook, [&]() REQUIRES(mutex_) { return loading_ < before; });
     if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());

@@ -12,11 +12,14 @@ import json
 import random
 from array import array
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import corpus
-from tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenizer import Tokenizer
 
 SEED = 2
 
@@ -78,6 +81,7 @@ def main() -> None:
                         default=corpus.REPO / "experts" / "backbone" / "tokenizer.json")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    from tokenizer import Tokenizer  # needs `regex`, which who only draws windows does without
     tok = Tokenizer(args.tokenizer)
     sizes: dict[str, dict[str, dict[str, int]]] = {}
     for part in ("valid", "train"):

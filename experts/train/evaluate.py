@@ -16,6 +16,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -28,7 +29,9 @@ import data
 import safetensors_io
 from compose import with_modules
 from model import FlexOlmo, Routing
-from tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenizer import Tokenizer
 
 WINDOW = 512
 ROWS = {"backbone": (), "+legal": ("legal",), "+bio": ("bio",), "+finance": ("finance",),
@@ -123,6 +126,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=list(ROWS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    from tokenizer import Tokenizer  # needs `regex`, which who only imports this does without
     torch.set_num_threads(1)
     backbone = FlexOlmo.from_dir(args.experts / "backbone")
     tok = Tokenizer(args.experts / "backbone" / "tokenizer.json")

@@ -122,8 +122,8 @@ class Pieces:
 
 def split(files: dict[str, bytes], out: Path) -> None:
     """One archive of all files in parts of PART_BYTES: result.000, …; a part that is not needed any
-    more is removed. Whoever is cut off while they are written finds the old ones or the new ones
-    complete by the digest in result.json."""
+    more is removed. A cut while they are written leaves a mixture, which join() tells by the digest
+    in result.json."""
     blob = io.BytesIO()
     with tarfile.open(fileobj=blob, mode="w") as tar:
         for name, data in sorted(files.items()):

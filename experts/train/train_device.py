@@ -90,7 +90,7 @@ class Run:
         return self.stop or time.monotonic() - self.began > self.args.within
 
     def save(self) -> None:
-        """Checkpoint and parts; a cut leaves the old ones."""
+        """Checkpoint, whole at any time, and parts, of which a cut may leave a mixture: join() tells."""
         stage = self.stage
         fresh = self.checkpoint.with_suffix(".new")
         torch.save({"config": self.config.__dict__, "done": self.done, "curve": self.curve,
@@ -143,20 +143,23 @@ class Run:
 
     def train(self) -> bool:
         """The current stage until its end (True), or until this call's."""
-        stage, last = self.stage, time.monotonic()
+        stage, last, took = self.stage, time.monotonic(), False
         assert stage is not None
         while True:
             now = time.monotonic()
             stage.elapsed, last = stage.elapsed + now - last, now
             factor = stage.schedule.factor(stage.step, stage.elapsed)
             over = factor <= 0
-            if over or now - self.saved > SAVE_SECONDS or self.out_of_time():
+            # Every call goes on by a step, however long its start took.
+            ended = took and self.out_of_time()
+            if over or now - self.saved > SAVE_SECONDS or ended:
                 self.note(stage)
                 self.save()
                 last = time.monotonic()  # measuring and writing are not training
-                if over or self.out_of_time():
+                if over or ended:
                     return over
             stage.take_step(self.pieces, factor)
+            took = True
 
     def gates(self) -> None:
         """The rows of all modules together, on the CPU."""

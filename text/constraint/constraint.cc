@@ -171,7 +171,7 @@ Status Guide::take(int32_t token) {
   allowed_.reset();
   search_.reset();
   searched_.reset();
-  settle();
+  // In what the mask was found in, where every way of an allowed token is known.
   for (const char byte : constraint_->tokens_->bytes(token, at_start_)) {
     state_ = kept_->matcher.next(state_, static_cast<uint8_t>(byte));
   }

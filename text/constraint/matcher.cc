@@ -50,14 +50,15 @@ StateId Matcher::find_next(StateId state, uint8_t byte) {
 StateId Matcher::close() {
   seen_.clear();
   closing_ = {};
-  while (!open_.empty() && closing_.places.size() <= kMaxPlaces) {
+  constexpr size_t kMaxSeen = 16 * kMaxPlaces;  // nodes that read no byte
+  while (!open_.empty() && closing_.places.size() <= kMaxPlaces && seen_.size() <= kMaxSeen) {
     const Place place = open_.back();
     open_.pop_back();
     ++work_;
     if (seen_.emplace(pair_key(place.node, place.stack), true).second) visit(place);
   }
   open_.clear();
-  if (closing_.places.size() > kMaxPlaces || seen_.size() > 16 * kMaxPlaces) return kTooMany;
+  if (closing_.places.size() > kMaxPlaces || seen_.size() > kMaxSeen) return kTooMany;
   if (closing_.places.empty() && !closing_.accepts) return kDead;
   std::sort(closing_.places.begin(), closing_.places.end());
   return intern(std::move(closing_));
