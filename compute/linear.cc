@@ -51,8 +51,13 @@ LinearShares shares_of(int64_t rows, std::span<const LinearOp> ops, int threads)
 void linear(const Kernels& kernels, ThreadPool& pool, int64_t rows, std::span<const LinearOp> ops) {
   const LinearShares all = shares_of(rows, ops, pool.threads());
   if (all.outputs == 0 || rows == 0) return;
-  if (all.work < kInlineWork) return run_outputs(kernels, rows, ops, 0, all.outputs);
+  const uint64_t loop = SharedInputs::next_loop();
+  if (all.work < kInlineWork) {
+    const SharedInputs inputs(loop);
+    return run_outputs(kernels, rows, ops, 0, all.outputs);
+  }
   pool.parallel_for(all.outputs, all.grain, [&](int64_t begin, int64_t end) {
+    const SharedInputs inputs(loop);
     run_outputs(kernels, rows, ops, begin, end);
   });
 }

@@ -72,7 +72,9 @@ void run_staged(std::span<const StagedCall> calls, ExpertContext& ctx) {
   for (int stage = 0; stage < stages; ++stage) {
     share_out(calls, stage, ctx.pool.threads(), shares);
     const Share* const all = shares.data();
+    const uint64_t loop = SharedInputs::next_loop();
     const auto run = [&](int64_t first, int64_t last) {
+      const SharedInputs inputs(loop);  // the rows of an expert, over its shares
       for (int64_t i = first; i < last; ++i) {
         const Share& share = all[i];
         const StagedCall& call = calls[share.call];

@@ -1,6 +1,7 @@
 // Run-time choice among the kernel tables.
 #include "compute/kernels/kernels.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <vector>
 
@@ -59,20 +60,41 @@ const Kernels& best_kernels() {
   return kScalarKernels;
 }
 
-kernels_impl::PackedScratch kernels_impl::packed_scratch(int64_t rows, int64_t inputs) {
+namespace {
+
+/// Of this thread; 0: its rows are nobody else's.
+thread_local uint64_t input_loop = 0;
+
+}  // namespace
+
+SharedInputs::SharedInputs(uint64_t loop) { input_loop = loop; }
+SharedInputs::~SharedInputs() { input_loop = 0; }
+
+uint64_t SharedInputs::next_loop() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+kernels_impl::PackedScratch kernels_impl::packed_scratch(const InputRows& rows, int64_t inputs) {
   // Grow to the largest product of the thread.
   thread_local std::vector<int8_t> codes;
-  thread_local std::vector<float> scales;
+  thread_local std::vector<float> row_scales, scales;
   thread_local std::vector<int32_t> sums;
   thread_local std::vector<int16_t> k_sums;
-  const auto count = static_cast<size_t>(rows * inputs);
+  thread_local InputRows made;
+  thread_local uint64_t made_in = 0;
+  const bool kept = input_loop != 0 && made_in == input_loop && made == rows;
+  made = rows;
+  made_in = input_loop;
+  const auto count = static_cast<size_t>(rows.rows * inputs);
   if (codes.size() < count) {
     codes.resize(count);
+    row_scales.resize(count / kBlockInputs);
     scales.resize(count / kBlockInputs);
     sums.resize(count / kBlockInputs);
     k_sums.resize(count / kLeastGroup);
   }
-  return {codes.data(), scales.data(), sums.data(), k_sums.data()};
+  return {codes.data(), row_scales.data(), scales.data(), sums.data(), k_sums.data(), kept};
 }
 
 }  // namespace chimera

@@ -57,6 +57,23 @@ struct Kernels {
   void (*attention)(const AttentionArgs& args, int64_t h0, int64_t h1);
 };
 
+/// For a loop over parts of products that read the same inputs: products with packed weights bring
+/// their input rows into integers, which for many rows takes as long as the product with some
+/// dozens of outputs. While one of these lives on a thread, it keeps the rows that it made last for
+/// the next product that reads the same rows at the same address. REQUIRES: no input changes
+/// between the first and the last part of a loop.
+class SharedInputs {
+ public:
+  /// `loop`: of next_loop(), the same on all threads that share in the loop.
+  explicit SharedInputs(uint64_t loop);
+  ~SharedInputs();
+  SharedInputs(const SharedInputs&) = delete;
+  SharedInputs& operator=(const SharedInputs&) = delete;
+
+  /// A number that no loop had. Any thread.
+  static uint64_t next_loop();
+};
+
 /// The table of an instruction set. REQUIRES: isa_supported(isa).
 const Kernels& kernels_for(Isa isa);
 bool isa_supported(Isa isa);

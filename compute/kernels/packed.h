@@ -43,35 +43,44 @@ struct BlockSums {
   int32_t sum = 0;     // of the integers
 };
 
+/// Rows of inputs, and how they are made integers.
+struct InputRows {
+  const float* x = nullptr;
+  int64_t rows = 0, ldx = 0, cols = 0;
+  int64_t group = 0;  // inputs of a sum: kBlockInputs, of K formats those of a group, negative
+  bool operator==(const InputRows&) const = default;
+};
+
 /// Room for input rows as integers, of the calling thread, valid until its next call. (Not a
 /// template, and in a file that is compiled for every machine: what a vector's members compile to
 /// here could be merged by the linker into code that runs on an older one.)
 struct PackedScratch {
-  int8_t* codes;    // [rows, inputs], whole blocks
-  float* scales;    // [rows, blocks]
-  int32_t* sums;    // [rows, blocks]
-  int16_t* k_sums;  // [rows, groups] K formats: of the integers of a group, at most 32 * 127
+  int8_t* codes;      // [rows, inputs], whole blocks
+  float* row_scales;  // [rows, blocks]
+  float* scales;      // [rows, blocks]: the same times Matrix::scale
+  int32_t* sums;      // [rows, blocks]
+  int16_t* k_sums;    // [rows, groups] K formats: of the integers of a group, at most 32 * 127
+  bool kept;          // these very rows are there (SharedInputs), but for `scales`
 };
-PackedScratch packed_scratch(int64_t rows, int64_t inputs);
+PackedScratch packed_scratch(const InputRows& rows, int64_t inputs);
 
-/// Writes `rows` rows of `cols` inputs as integers; `unit` is Matrix::scale.
+/// Writes the rows as integers.
 template <class P>
-void quantize_rows(const float* x, int64_t rows, int64_t ldx, int64_t cols, float unit,
-                   const PackedScratch& out) {
+void quantize_rows(const InputRows& in, const PackedScratch& out) {
   int8_t* codes = out.codes;
   int64_t at = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* row = x + r * ldx;
-    for (int64_t k = 0; k < cols; k += kBlockInputs, codes += kBlockInputs, ++at) {
+  for (int64_t r = 0; r < in.rows; ++r) {
+    const float* row = in.x + r * in.ldx;
+    for (int64_t k = 0; k < in.cols; k += kBlockInputs, codes += kBlockInputs, ++at) {
       BlockSums block;
-      if (cols - k >= kBlockInputs) {
+      if (in.cols - k >= kBlockInputs) {
         block = P::quantize(row + k, codes);
       } else {
         alignas(64) float padded[kBlockInputs] = {};
-        for (int64_t i = k; i < cols; ++i) padded[i - k] = row[i];
+        for (int64_t i = k; i < in.cols; ++i) padded[i - k] = row[i];
         block = P::quantize(padded, codes);
       }
-      out.scales[at] = block.scale * unit;
+      out.row_scales[at] = block.scale;
       out.sums[at] = block.sum;
     }
   }
@@ -79,17 +88,34 @@ void quantize_rows(const float* x, int64_t rows, int64_t ldx, int64_t cols, floa
 
 /// The same for K formats with groups of kGroup inputs, whose rows are whole blocks.
 template <class P, int64_t kGroup>
-void quantize_k_rows(const float* x, int64_t rows, int64_t ldx, int64_t cols, float unit,
-                     const PackedScratch& out) {
+void quantize_k_rows(const InputRows& in, const PackedScratch& out) {
   int8_t* codes = out.codes;
   int16_t* sums = out.k_sums;
-  float* scales = out.scales;
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t k = 0; k < cols; k += kSuperInputs) {
-      *scales++ = P::template quantize_k<kGroup>(x + r * ldx + k, codes, sums) * unit;
+  float* scales = out.row_scales;
+  for (int64_t r = 0; r < in.rows; ++r)
+    for (int64_t k = 0; k < in.cols; k += kSuperInputs) {
+      *scales++ = P::template quantize_k<kGroup>(in.x + r * in.ldx + k, codes, sums);
       codes += kSuperInputs;
       sums += kSuperInputs / kGroup;
     }
+}
+
+/// Rows of a product with weights of a format, as integers with scales for that matrix.
+template <class P, WeightFormat F>
+PackedScratch packed_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w) {
+  const int64_t blocks = blocks_of(F, w.cols);
+  InputRows in{x, m, ldx, w.cols, kBlockInputs};
+  if constexpr (is_k_format(F)) in.group = -k_layout(F).group;
+  const PackedScratch out = packed_scratch(in, blocks * info_of(F).block_inputs);
+  if (!out.kept) {
+    if constexpr (is_k_format(F)) {
+      quantize_k_rows<P, k_layout(F).group>(in, out);
+    } else {
+      quantize_rows<P>(in, out);
+    }
+  }
+  for (int64_t i = 0; i < m * blocks; ++i) out.scales[i] = out.row_scales[i] * w.scale;
+  return out;
 }
 
 /// What a tile reads and writes.
@@ -142,12 +168,7 @@ template <class P, WeightFormat F>
 void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                    float* y, int64_t ldy) {
   const int64_t blocks = blocks_of(F, w.cols);
-  const PackedScratch rows = packed_scratch(m, blocks * info_of(F).block_inputs);
-  if constexpr (is_k_format(F)) {
-    quantize_k_rows<P, k_layout(F).group>(x, m, ldx, w.cols, w.scale, rows);
-  } else {
-    quantize_rows<P>(x, m, ldx, w.cols, w.scale, rows);
-  }
+  const PackedScratch rows = packed_rows<P, F>(x, m, ldx, w);
   const int64_t panel_bytes = blocks * info_of(F).block_bytes;
   PackedTile tile{static_cast<const std::byte*>(w.data) + n0 / kPanelOutputs * panel_bytes,
                   panel_bytes,

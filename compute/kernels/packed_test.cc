@@ -273,5 +273,43 @@ TEST_F(PackedTest, ZerosAndTinyInputsGiveZeros) {
   }
 }
 
+TEST_F(PackedTest, RowsAreKeptForThePartsOfALoopAndNoLonger) {
+  constexpr int64_t kOut = 32, kIn = 256, kRows = 5;
+  for (const WeightFormat format : kPacked) {
+    Matrix w = packed(kOut, kIn, format), half = w;
+    half.scale = w.scale / 2;
+    std::vector<float> x = normal(kRows * kIn);
+    const std::vector<float> others = normal(kRows * kIn);
+    for (const Isa isa : isas()) {
+      const auto product = [&](const Matrix& m) {
+        std::vector<float> y(kRows * kOut);
+        for (int64_t n = 0; n < kOut; n += kPanelOutputs)
+          kernels_for(isa).matmul(x.data(), kRows, kIn, m, n, n + kPanelOutputs, y.data(), kOut);
+        return y;
+      };
+      const std::vector<float> alone = product(w);
+      std::vector<float> twice = alone;
+      for (float& v : twice) v /= 2;
+      {
+        const SharedInputs inputs(SharedInputs::next_loop());
+        EXPECT_EQ(product(w), alone);
+        EXPECT_EQ(product(half), twice);  // a matrix with another scale
+        const std::vector<float> before = x;
+        x = others;
+        EXPECT_EQ(product(w), alone) << "rows are made once in a loop";
+        x = before;
+      }
+      const std::vector<float> before = x;
+      x = others;
+      EXPECT_NE(product(w), alone);
+      {
+        const SharedInputs inputs(SharedInputs::next_loop());
+        EXPECT_NE(product(w), alone);
+      }
+      x = before;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace chimera
