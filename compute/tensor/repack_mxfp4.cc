@@ -74,7 +74,7 @@ void for_blocks(const Blocks& from, Op op) {
 }
 
 template <class Blocks>
-Result<std::optional<Matrix>> repack(const Blocks& from) {
+Result<std::optional<Matrix>> repack_from(const Blocks& from) {
   int least = 255, most = 0;
   for_blocks(from, [&](int64_t row, int64_t b) {
     least = std::min(least, from.scale(row, b));
@@ -105,11 +105,11 @@ Result<std::optional<Matrix>> repack(const Blocks& from) {
 
 Result<std::optional<Matrix>> repack_mxfp4_blocks(const std::byte* blocks, int64_t rows,
                                                   int64_t cols) {
-  return repack(GgufBlocks{blocks, rows, cols});
+  return repack_from(GgufBlocks{blocks, rows, cols});
 }
 
 Result<std::optional<Matrix>> repack_mxfp4(const QuantMatrix& from) {
-  return repack(HuggingFaceBlocks{from, from.rows, from.cols});
+  return repack_from(HuggingFaceBlocks{from, from.rows, from.cols});
 }
 
 }  // namespace chimera
