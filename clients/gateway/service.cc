@@ -104,9 +104,12 @@ Service::Service(const GatewayConfig& config, Keys keys, Server& server)
       server_(server),
       keys_(std::move(keys)),
       dialects_(config.dialect),
-      daemon_(std::make_unique<Upstream>(endpoints(config), [&server](std::function<void()> work) {
-        server.post(std::move(work));
-      })) {
+      daemon_(std::make_unique<Upstream>(
+          endpoints(config),
+          [&server](std::function<void()> work) { server.post(std::move(work)); },
+          [&server](std::chrono::milliseconds delay, std::function<void()> work) {
+            server.after(delay, std::move(work));
+          })) {
   if (!config.anonymous) return;
   anonymous_ = std::make_shared<const Principal>(Principal{.name = "anonymous", .generate = true});
 }

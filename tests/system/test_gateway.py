@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from typing import Any
 
@@ -230,6 +231,35 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(native.json["embedding"], self.client.embed("a", modules={"only": ["bio"]}).embedding)
         self.assertIn('gen_ai_server_request_duration_seconds_count{gen_ai_operation_name="embeddings"',
                       self.gateway.get("/metrics").body.decode())
+
+    def test_embeddings_of_one_request_are_of_one_epoch(self) -> None:
+        texts = [f"Clause {i}: " + "the court and the cell " * (1 + i % 7) for i in range(80)]
+        answers: list[Answer] = []
+
+        def ask() -> None:
+            answers.append(self.gateway.post("/v1/embeddings", {"model": "demo", "input": texts}))
+
+        begun = self.client.stats()["engine"]["admitted"]
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_for(lambda: self.client.stats()["engine"]["admitted"] > begun + 10, "some of the inputs")
+        self.client.call("bias", name="legal", value=3.0)
+        try:
+            asking.join()
+            self.assertEqual(answers[0].status, 200, answers[0].body)
+            got = [item["embedding"] for item in answers[0].json["data"]]
+            after = [self.client.embed(text).embedding for text in texts]
+        finally:
+            self.client.call("bias", name="legal", value=0.0)
+        if got != after:  # all of them were there before the change
+            self.assertEqual(got, [self.client.embed(text).embedding for text in texts])
+        self.assertEqual(answers[0].json["usage"]["prompt_tokens"],
+                         sum(len(self.client.tokenize(text, add_special=True)) for text in texts))
+
+    def test_a_deadline_is_of_all_inputs_together(self) -> None:
+        answer = self.gateway.post("/v1/embeddings", {"model": "demo", "input": ["The court"] * 2048,
+                                                      "chimera": {"deadline_ms": 20}})
+        self.assertEqual(answer.status, 408, answer.body[:200])
 
     def test_stop(self) -> None:
         text = self.complete(max_tokens=30).json["choices"][0]["text"]

@@ -143,6 +143,13 @@ void Server::post(std::function<void()> work) {
   asio::post(impl_->context, [work = std::move(work)] { work(); });
 }
 
+void Server::after(std::chrono::milliseconds delay, std::function<void()> work) {
+  const auto once = std::make_shared<asio::steady_timer>(impl_->context, delay);
+  once->async_wait([once, work = std::move(work)](const error_code& cancelled) {
+    if (!cancelled) work();
+  });
+}
+
 void Server::run(HttpHandlers handlers) {
   impl_->handlers = std::move(handlers);
   impl_->accept();

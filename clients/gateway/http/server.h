@@ -1,8 +1,10 @@
 // Listens, and runs the connections on one loop.
 //
-// Thread safety: post() and stop() from any thread, the rest from the one that runs the loop.
+// Thread safety: post(), drain() and stop() from any thread, the rest from the one that runs the
+// loop.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -37,6 +39,8 @@ class Server {
 
   /// Calls `work` on the loop.
   void post(std::function<void()> work);
+  /// The same, after `delay`; never when the loop has ended by then. By the loop's thread.
+  void after(std::chrono::milliseconds delay, std::function<void()> work);
   /// Serves until the last connection has ended after drain(), or stop().
   void run(HttpHandlers handlers);
   /// No more connections; idle ones end, others with the answer that is under way. Any thread.

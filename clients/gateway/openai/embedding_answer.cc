@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 #include <sodium.h>
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <optional>
 
 #include "base/json/writer.h"
 #include "clients/gateway/openai/embedding.h"
@@ -14,6 +16,10 @@ namespace {
 
 // With more at once the daemon's steps get no fuller, and its queue is left to others.
 constexpr size_t kInputsAtOnce = 8;
+// Bytes of an answer. 2,048 inputs of a model that is 4,096 wide, as base64, are 45 MB.
+constexpr size_t kMaxAnswerBytes = size_t{64} << 20;
+// Of a value as a number at most: "-1.17549435e-38,".
+constexpr size_t kNumberBytes = 16;
 
 std::vector<float> vector_of(const Json& list) {
   std::vector<float> out;
@@ -41,13 +47,30 @@ std::string number_text(const std::vector<float>& values) {
 class EmbeddingAnswer : public Answerer {
  public:
   EmbeddingAnswer(std::string model, bool base64, size_t inputs)
-      : model_(std::move(model)), base64_(base64), vectors_(inputs), tally_(inputs) {}
+      : model_(std::move(model)), base64_(base64), vectors_(inputs) {
+    begin_anew();
+  }
 
   std::string on_token(size_t, const Json&) override { return {}; }
   std::string on_done(size_t choice, const Json& done) override {
     vectors_[choice] = vector_of(done["embedding"]);
-    tally_.done(choice, done);
+    width_ = vectors_[choice].size();
+    tally_->done(choice, done);
     return {};
+  }
+  void begin_anew() final { tally_.emplace(vectors_.size()); }
+  /// As soon as the first vector says how wide they are, not when all have been computed.
+  std::optional<ApiError> problem() const override {
+    const size_t vector =
+        base64_ ? sodium_base64_encoded_len(width_ * sizeof(float), sodium_base64_VARIANT_ORIGINAL)
+                : width_ * kNumberBytes;
+    const size_t most = std::max<size_t>(kMaxAnswerBytes / std::max<size_t>(vector, 1), 1);
+    if (vectors_.size() <= most) return std::nullopt;
+    return bad_field(
+        "input",
+        fmt::format("{} of them, whose vectors have {} values each (expected at most {})",
+                    vectors_.size(), width_, most),
+        base64_ ? "send fewer at once" : "send fewer at once, or ask for base64");
   }
   // There are no streams of vectors.
   std::string end() override { return {}; }
@@ -67,17 +90,18 @@ class EmbeddingAnswer : public Answerer {
     const Json rest = {
         {"model", model_},
         {"usage",
-         {{"prompt_tokens", tally_.prompt_tokens}, {"total_tokens", tally_.prompt_tokens}}},
-        {"chimera", tally_.provenance()}};
+         {{"prompt_tokens", tally_->prompt_tokens}, {"total_tokens", tally_->prompt_tokens}}},
+        {"chimera", tally_->provenance()}};
     return out + "]," + write_json(rest).substr(1);
   }
-  const Tally& tally() const override { return tally_; }
+  const Tally& tally() const override { return *tally_; }
 
  private:
   const std::string model_;
   const bool base64_;
   std::vector<std::vector<float>> vectors_;  // by input
-  Tally tally_;
+  size_t width_ = 0;                         // of them
+  std::optional<Tally> tally_;               // always there; begins anew
 };
 
 }  // namespace

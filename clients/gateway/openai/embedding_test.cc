@@ -100,5 +100,39 @@ TEST(Embedding, AnswersAreInTheOrderOfTheInputs) {
   EXPECT_THAT(answer("base64"), HasSubstr(R"("embedding":"AAAAPwAAgL8="},)"));
 }
 
+TEST(Embedding, AnAnswerHasABoundThatIsToldWithTheFirstVector) {
+  const auto problem = [](const std::string& format, int inputs, int width) {
+    std::string texts;
+    for (int i = 0; i < inputs; ++i) texts += R"(,"a")";
+    Job job = job_of(asked(R"("demo","input":[)" + texts.substr(1) + R"(],"encoding_format":")" +
+                           format + "\""));
+    Json vector = Json::array();
+    for (int i = 0; i < width; ++i) vector.push_back(0.5);
+    job.answerer->on_done(0, {{"embedding", std::move(vector)}});
+    const auto found = job.answerer->problem();
+    return found ? std::to_string(found->status) + " " + found->message : std::string();
+  };
+  EXPECT_EQ(problem("base64", 2048, 4096), "");
+  EXPECT_EQ(problem("float", 1024, 4096), "");
+  EXPECT_EQ(problem("float", 1025, 4096),
+            "400 input: 1025 of them, whose vectors have 4096 values each (expected at most 1024)");
+  EXPECT_NE(problem("base64", 2048, 8192), "");
+}
+
+TEST(Embedding, WhatBeginsAnewCountsOnce) {
+  Job job = job_of(asked(R"("demo","input":["a","b"])"));
+  const auto done = [&](size_t choice, uint64_t epoch) {
+    job.answerer->on_done(choice, {{"embedding", Json::array({0.5})},
+                                   {"usage", {{"prompt_tokens", 3}}},
+                                   {"provenance", {{"epoch", epoch}, {"composition", "c"}}}});
+  };
+  done(0, 4);
+  job.answerer->begin_anew();
+  done(1, 5);
+  done(0, 5);
+  EXPECT_EQ(job.answerer->tally().prompt_tokens, 6);
+  EXPECT_EQ(job.answerer->tally().epoch(), 5u);
+}
+
 }  // namespace
 }  // namespace chimera::gateway::openai

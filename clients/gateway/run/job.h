@@ -36,6 +36,11 @@ class Answerer {
   /// The whole answer, once every choice is done.
   virtual std::string whole() = 0;
 
+  /// What is wrong with the answer as it becomes, if anything: asked after every choice.
+  virtual std::optional<ApiError> problem() const { return std::nullopt; }
+  /// Forgets what was done: all of it comes once more.
+  virtual void begin_anew() {}
+
   /// What the choices took together.
   virtual const Tally& tally() const = 0;
 };
@@ -43,7 +48,9 @@ class Answerer {
 struct Job {
   /// One for each choice: generate or chat, or embed.
   std::vector<wire::Call> calls{};
-  size_t at_once = 0;         // of them in progress; 0: all
+  /// Of them in progress; 0: all, and each is a request of its own. Else they are one: it is let in
+  /// with the first of them, has one deadline, and all are answered on one epoch.
+  size_t at_once = 0;
   std::string choice_name{};  // "input": what is wrong with one is told of "input[2]"; "": of none
   std::string model{};        // as it was asked for
   bool stream = false;

@@ -5,34 +5,16 @@
 #include <deque>
 
 #include "clients/gateway/api/composition.h"
+#include "clients/gateway/run/as_one.h"
+#include "clients/gateway/run/failure.h"
 
 namespace chimera::gateway {
 namespace {
 
 using client::Event;
 
-/// Ends of a sequence that are not what the client asked for.
-std::optional<ApiError> failure_of(const std::string& finish_reason) {
-  if (finish_reason == "deadline") {
-    return from_wire({"deadline_exceeded", "request: its deadline_ms passed", ""});
-  }
-  if (finish_reason == "cancelled") {
-    return from_wire({"cancelled", "request: cancelled by an operator", ""});
-  }
-  if (finish_reason == "revoked") {
-    return from_wire(
-        {"failed_precondition", "modules: revoked while they answered", "ask again with others"});
-  }
-  return std::nullopt;
-}
-
-/// What is wrong with one of several inputs, told of that one.
-ApiError told_of_choice(ApiError error, const std::string& name, size_t choice) {
-  if (name.empty() || error.code != "invalid_argument") return error;
-  error.message = name + "[" + std::to_string(choice) + "]: " + error.message;
-  error.param = name;
-  return error;
-}
+// A call of a request that was let in is tried again so often, where the daemon has no room for it.
+constexpr std::chrono::milliseconds kTryAgain{50};
 
 bool contains(const std::vector<std::string>& list, const std::string& name) {
   return std::find(list.begin(), list.end(), name) != list.end();
@@ -121,16 +103,53 @@ class Run : public std::enable_shared_from_this<Run> {
       const auto take = [self = shared_from_this(), i](client::Result<Event> event) {
         self->on_event(i, std::move(event));
       };
-      ids_[i] = daemon_.send(job_.calls[i], take, caller_.traceparent);
+      if (job_.at_once == 0) {
+        ids_[i] = daemon_.send(job_.calls[i], take, caller_.traceparent);
+        continue;
+      }
+      wire::Call call = job_.calls[i];
+      if (!CallsAsOne::shorten_deadline(call, elapsed())) return fail(*failure_of("deadline"));
+      ids_[i] = daemon_.send(call, take, caller_.traceparent);
     }
   }
 
-  /// Where the daemon has no room for one call beside others of this job, it has when they end.
+  /// Where the daemon has no room for one call beside others of this job, it has when they end; and
+  /// where others took their place, some time later. Who was let in is not sent away any more.
   bool put_off(size_t choice, const wire::Error& error) {
-    if (error.code != "resource_exhausted" || job_.at_once == 0 || in_progress_ == 0) return false;
-    job_.at_once = in_progress_;
+    if (error.code != "resource_exhausted" || job_.at_once == 0) return false;
+    if (in_progress_ == 0 && !as_one_.is_let_in(std::chrono::steady_clock::now())) return false;
     waiting_.push_front(choice);
+    job_.at_once = std::max<size_t>(in_progress_, 1);
+    if (in_progress_ > 0) return true;
+    daemon_.after(kTryAgain, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->send_waiting();
+    });
     return true;
+  }
+
+  /// False when the choice does not count: it is computed once more, or all has failed.
+  bool counts(size_t choice, const Json& done) {
+    if (job_.at_once == 0) return true;
+    const uint64_t epoch = done["provenance"].value("epoch", uint64_t{0});
+    switch (as_one_.done(choice, epoch, std::chrono::steady_clock::now())) {
+      case CallsAsOne::Take::kCounts:
+        return true;
+      case CallsAsOne::Take::kOnceMore:
+        waiting_.push_back(choice);
+        send_waiting();
+        return false;
+      case CallsAsOne::Take::kBeginAnew: {
+        const std::vector<size_t> again = as_one_.take_outdated();
+        waiting_.insert(waiting_.end(), again.begin(), again.end());
+        left_ += again.size();
+        job_.answerer->begin_anew();
+        return true;
+      }
+      case CallsAsOne::Take::kGiveUp:
+        break;
+    }
+    fail(as_one_.kept_changing());
+    return false;
   }
 
   void on_event(size_t choice, client::Result<Event> event) {
@@ -150,7 +169,9 @@ class Run : public std::enable_shared_from_this<Run> {
     if (auto failure = failure_of(event->body.value("finish_reason", ""))) {
       return fail(std::move(*failure));
     }
+    if (!counts(choice, event->body)) return;
     std::string bytes = job_.answerer->on_done(choice, event->body);
+    if (auto problem = job_.answerer->problem()) return fail(std::move(*problem));
     if (--left_ > 0) {
       send(std::move(bytes));
       return send_waiting();
@@ -177,6 +198,10 @@ class Run : public std::enable_shared_from_this<Run> {
     job_.watch->choice(times);
   }
 
+  std::chrono::milliseconds elapsed() const {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() -
+                                                                 started_);
+  }
   double seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
   }
@@ -249,6 +274,7 @@ class Run : public std::enable_shared_from_this<Run> {
   std::vector<std::string> ids_;  // "": not sent, or ended
   std::deque<size_t> waiting_;    // to be sent
   size_t in_progress_ = 0;
+  CallsAsOne as_one_;  // where they are one request
   bool begun_ = false, ended_ = false;
 };
 
