@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "clients/keys/certificate.h"
 #include "stats.h"
 
 extern char** environ;
@@ -21,15 +24,56 @@ extern char** environ;
 namespace chimera::bench {
 namespace {
 
-std::string write_config(const std::string& dir, const DeploymentOptions& o) {
+/// A port of the loopback interface that is free now.
+int free_port() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  const bool bound = fd >= 0 && ::bind(fd, any, size) == 0 && ::getsockname(fd, any, &size) == 0;
+  if (fd >= 0) ::close(fd);
+  if (!bound) throw std::runtime_error(fmt::format("a free port: {}", std::strerror(errno)));
+  return ntohs(address.sin_port);
+}
+
+keys::Certificate make_keys(const std::string& dir, const std::string& name) {
+  const auto made = keys::make_certificate(name);
+  const Status status = made.ok() ? keys::write_certificate(*made, dir) : made.status();
+  if (!status.ok()) throw std::runtime_error(status.to_string());
+  return *made;
+}
+
+/// Keys of both sides, and what the deployment says of them.
+std::string write_security(const std::string& dir) {
+  (void)make_keys(dir, "server");
+  const keys::Certificate client = make_keys(dir, "client");
+  std::ofstream(dir + "/clients.yaml") << "chimera: clients/1\nclients:\n  - {name: bench, roles: "
+                                          "[admin], modules: all, public_key: '"
+                                       << client.public_key << "'}\n";
+  return fmt::format("security: {{key: {}/server.key, clients: {}/clients.yaml}}\n", dir, dir);
+}
+
+std::string write_config(const std::string& dir, const std::string& serve,
+                         const DeploymentOptions& o) {
   std::string text = fmt::format(
       "chimera: deployment/1\nbackbone:\n  path: {}\n  precision: {}\nserve:\n"
-      "  endpoint: ipc://{}/serve.sock\n  max_sequences: {}\n  max_context: {}\n"
-      "  max_queue: {}\ncontrol:\n"
-      "  endpoint: ipc://{}/control.sock\nstate: {}/state\nthreads: {}\n"
-      "libraries: {{in_process: allow}}\n",
-      std::filesystem::absolute(o.backbone).string(), o.precision, dir, o.max_sequences,
+      "  endpoint: {}
+  max_sequences: {}
+  max_context: {}
+  max_queue: {}
+control:
+"
+      "  endpoint: ipc://{}/control.sock
+state: {}/state
+threads: {}
+"
+      "libraries: {{in_process: allow}}
+",
+      std::filesystem::absolute(o.backbone).string(), o.precision, serve, o.max_sequences,
       o.max_context, o.max_queue, dir, dir, o.threads == 0 ? "auto" : std::to_string(o.threads));
+  if (o.curve) text += write_security(dir);
   if (o.top_k > 0 || !o.modules.empty()) text += "composition:\n";
   if (o.top_k > 0) text += fmt::format("  top_k: {}\n", o.top_k);
   if (!o.modules.empty()) text += "  modules:\n";
@@ -42,12 +86,14 @@ std::string write_config(const std::string& dir, const DeploymentOptions& o) {
 
 }  // namespace
 
-DaemonProcess::DaemonProcess(const DeploymentOptions& options) {
+DaemonProcess::DaemonProcess(const DeploymentOptions& options) : curve_(options.curve) {
   std::string pattern = std::filesystem::temp_directory_path().string() + "/chimera-bench-XXXXXX";
   if (::mkdtemp(pattern.data()) == nullptr)
     throw std::runtime_error(fmt::format("{}: {}", pattern, std::strerror(errno)));
   dir_ = pattern;
-  const std::string config = write_config(dir_, options);
+  serve_ =
+      curve_ ? fmt::format("tcp://127.0.0.1:{}", free_port()) : "ipc://" + dir_ + "/serve.sock";
+  const std::string config = write_config(dir_, serve_, options);
   const std::string program =
       std::filesystem::read_symlink("/proc/self/exe").parent_path().string() + "/chimerad";
   const std::string log = dir_ + "/daemon.log";

@@ -17,8 +17,9 @@ struct DeploymentOptions {
   int max_sequences = 16;
   int max_context = 1024;
   int max_queue = 64;
-  int threads = 0;  // 0 = auto
-  int top_k = 0;    // 0 = the checkpoint's own
+  int threads = 0;     // 0 = auto
+  int top_k = 0;       // 0 = the checkpoint's own
+  bool curve = false;  // over tcp with keys; else over ipc
 };
 
 class DaemonProcess {
@@ -29,14 +30,18 @@ class DaemonProcess {
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
-  std::string serve_endpoint() const { return "ipc://" + dir_ + "/serve.sock"; }
+  std::string serve_endpoint() const { return serve_; }
   std::string control_endpoint() const { return "ipc://" + dir_ + "/control.sock"; }
+  /// Files of the client's secret and the daemon's public key; "" without keys.
+  std::string key_file() const { return curve_ ? dir_ + "/client.key" : ""; }
+  std::string server_key_file() const { return curve_ ? dir_ + "/server.pub" : ""; }
   /// Seconds since the epoch of bench::now_s at which the process was started.
   double started_at() const { return started_at_; }
   pid_t pid() const { return pid_; }
 
  private:
-  std::string dir_;
+  std::string dir_, serve_;
+  bool curve_ = false;
   pid_t pid_ = -1;
   double started_at_ = 0;
 };

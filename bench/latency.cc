@@ -8,6 +8,8 @@
 //   16 streams     of all of them together, while none has ended
 //   engine alone   the same in this process without a daemon (rates/engine.h), by turns with it;
 //                  the ratio is that of the daemon to the engine
+//
+// With --curve, instead (latency_curve.cc): what keys cost, and silent peers.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,6 +18,7 @@
 #include <thread>
 
 #include "bench.h"
+#include "latency_curve.h"
 #include "options.h"
 #include "rates/engine.h"
 #include "session.h"
@@ -133,8 +136,13 @@ void compare_with_engine(const DaemonProcess& daemon, const DeploymentOptions& o
 
 int run_latency(const std::vector<std::string>& args) {
   DeploymentOptions options;
-  if (const auto exit = parse(daemon_options(options), args)) return *exit;
+  bool curve = false;
+  auto known = daemon_options(options);
+  known.add_options()("curve", boost::program_options::bool_switch(&curve),
+                      "tokens/s over tcp with keys vs ipc; beside silent peers");
+  if (const auto exit = parse(known, args)) return *exit;
   try {
+    if (curve) return measure_curve(options), 0;
     fmt::print("{:<14}{:>10}{:>10}{:>10}{:>10}\n", "", "min", "median", "p99", "max");
     row("ready", "ms", measure_starts(options));
     const DaemonProcess daemon(options);

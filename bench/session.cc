@@ -15,6 +15,8 @@ client::Options options_of(const DaemonProcess& daemon) {
   client::Options options;
   options.serve = daemon.serve_endpoint();
   options.control = daemon.control_endpoint();
+  options.key = daemon.key_file();
+  options.server_key = daemon.server_key_file();
   return options;
 }
 
