@@ -59,18 +59,9 @@ std::string write_config(const std::string& dir, const std::string& serve,
                          const DeploymentOptions& o) {
   std::string text = fmt::format(
       "chimera: deployment/1\nbackbone:\n  path: {}\n  precision: {}\nserve:\n"
-      "  endpoint: {}
-  max_sequences: {}
-  max_context: {}
-  max_queue: {}
-control:
-"
-      "  endpoint: ipc://{}/control.sock
-state: {}/state
-threads: {}
-"
-      "libraries: {{in_process: allow}}
-",
+      "  endpoint: {}\n  max_sequences: {}\n  max_context: {}\n  max_queue: {}\ncontrol:\n"
+      "  endpoint: ipc://{}/control.sock\nstate: {}/state\nthreads: {}\n"
+      "libraries: {{in_process: allow}}\n",
       std::filesystem::absolute(o.backbone).string(), o.precision, serve, o.max_sequences,
       o.max_context, o.max_queue, dir, dir, o.threads == 0 ? "auto" : std::to_string(o.threads));
   if (o.curve) text += write_security(dir);
