@@ -107,7 +107,7 @@ MemoryLimit memory_limit(const MemoryFiles& files) {
   }
   rlimit space{};
   if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
-    tighten(space.rlim_cur, "RLIMIT_AS");
+    tighten(space.rlim_cur, std::string(kAddressSpace));
   return limit;
 }
 

@@ -16,6 +16,9 @@ struct MemoryFiles {
   std::string cgroup = "/sys/fs/cgroup";
 };
 
+/// Source of a limit of address space, which counts what is reserved and never touched, too.
+inline constexpr std::string_view kAddressSpace = "RLIMIT_AS";
+
 struct MemoryLimit {
   uint64_t bytes = 0;
   std::string source;  // "physical memory", "cgroup /a/b (memory.max)", "RLIMIT_AS"

@@ -20,7 +20,11 @@ uint64_t memory_reserve(uint64_t limit) {
 
 MemoryBudget memory_budget(std::optional<uint64_t> stated, const MemoryLimit& limit) {
   if (stated) return {*stated, limit.bytes, 0, "memory.budget"};
-  const uint64_t reserve = memory_reserve(limit.bytes);
+  // Of address space threads take their stacks whole, 8 MiB each: a dozen and one for each CPU.
+  // What the account holds is reserved, too, but touched; of stacks a few pages are.
+  constexpr uint64_t kStacks = 96ull << 20;
+  uint64_t reserve = memory_reserve(limit.bytes);
+  if (limit.source == kAddressSpace) reserve = std::min(reserve + kStacks, limit.bytes / 2);
   return {limit.bytes - reserve, limit.bytes, reserve, limit.source};
 }
 

@@ -34,7 +34,8 @@ struct MemoryBudget {
 };
 
 /// Left to the C library, the stacks and code of the process and to the kernel's bookkeeping: a
-/// sixteenth of the limit, but 48 MiB at least and 2 GiB at most.
+/// sixteenth of the limit, but 48 MiB at least and 2 GiB at most. (memory_budget() leaves more of
+/// address space, for stacks.)
 uint64_t memory_reserve(uint64_t limit);
 /// As stated in the deployment, else the limit less the reserve.
 MemoryBudget memory_budget(std::optional<uint64_t> stated, const MemoryLimit& limit);

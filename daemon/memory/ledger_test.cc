@@ -24,6 +24,8 @@ TEST(MemoryBudget, AutomaticIsTheLimitLessAReserve) {
   EXPECT_EQ(automatic(16 * kGiB).bytes, 15 * kGiB);
   EXPECT_EQ(automatic(256 * kGiB).reserve, 2 * kGiB);
   EXPECT_EQ(automatic(256 * kGiB).source, "here");
+  // Stacks of threads count as address space.
+  EXPECT_EQ(memory_budget({}, {400 * kMiB, std::string(kAddressSpace)}).reserve, 144 * kMiB);
   EXPECT_EQ(automatic(10 * kMiB).bytes, 5 * kMiB);
   EXPECT_EQ(automatic(0).bytes, 0u);
   const MemoryBudget stated = memory_budget(3 * kGiB, {kGiB, "here"});

@@ -357,7 +357,7 @@ class Isolation(unittest.TestCase):
         self.assertFalse(found())
 
     def test_quarantine_is_remembered_over_a_restart(self) -> None:
-        module = self.module("segfault 40")
+        module = self.module(f"segfault {AFTER}")
         with self.daemon() as daemon:
             with daemon.client() as client:
                 client.load(module)
