@@ -29,7 +29,8 @@ struct CanarySide {
   double nats = 0.0;          // of these
 };
 
-/// Since the canary began. Sequences that were there before count for neither side.
+/// Of the sequences that ended since the canary began, those that had begun before it on what was
+/// current then among them; those of older epochs count for neither side.
 struct CanaryCounts {
   uint64_t epoch = 0;  // of the canary; 0: there is none
   uint64_t basis = 0;  // of what was current when it began

@@ -12,6 +12,7 @@ namespace {
 using namespace testing_support;
 
 constexpr auto kPatience = 100s;
+constexpr int64_t kLong = 300;  // tokens of a sequence that lives through a change
 constexpr uint64_t kFirst = 0, kLast = ~uint64_t{0};  // lots
 
 class Broken final : public Expert {
@@ -49,6 +50,7 @@ class EngineCanary : public testing::Test {
   std::unique_ptr<World> world;
   std::shared_ptr<Module> a, b;
   std::shared_ptr<const RoutingTable> current;
+  Unhurried unhurried;
   std::unique_ptr<Engine> engine;
 };
 
@@ -57,9 +59,11 @@ TEST_F(EngineCanary, BeginsWithItsPartOfTheNewSequencesAndNoOther) {
   const Stream on_current = stream_of(submit(*make(current), request)->done());
   const Stream on_canary = stream_of(submit(*make(world->table(2, {a, b})), request)->done());
   ASSERT_NE(on_current, on_canary);
-  const auto running = submit(*engine, with_lot(greedy(prompt(3, 6), 60), kFirst), nullptr, slowly);
+  const auto running =
+      submit(*engine, with_lot(greedy(prompt(3, 6), kLong), kFirst), nullptr, unhurried.from(1));
   ASSERT_TRUE(running->wait_tokens(1));
   ASSERT_TRUE(begin(0.25).ok());
+  unhurried.go_on();
   EXPECT_EQ(stream_of(submit(*engine, with_lot(request, kFirst))->done()), on_canary);
   EXPECT_EQ(stream_of(submit(*engine, with_lot(request, kLast))->done()), on_current);
   EXPECT_EQ(epoch_of(kLast / 5), 2u);
@@ -98,13 +102,14 @@ TEST_F(EngineCanary, WhatFailsThroughItsModuleIsCountedAndConcernsNobodyElse) {
 TEST_F(EngineCanary, WithdrawnItLeavesNothingAndItsSequencesGoOn) {
   ASSERT_TRUE(begin(1.0).ok());
   const std::weak_ptr<const Module> watch = b;
-  const auto sink = submit(*engine, greedy(prompt(4, 7), 120), nullptr, slowly);
+  const auto sink = submit(*engine, greedy(prompt(4, 7), kLong), nullptr, unhurried.from(3));
   ASSERT_TRUE(sink->wait_tokens(3));
   b.reset();
   ASSERT_TRUE(engine->withdraw_canary().ok());
+  unhurried.go_on();
   EXPECT_TRUE(watch.expired()) << "something still holds the module";
   const DoneEvent done = sink->done();
-  EXPECT_EQ(done.completion_tokens, 120);
+  EXPECT_EQ(done.completion_tokens, kLong);
   ASSERT_EQ(done.epochs.size(), 2u);
   EXPECT_EQ(done.epochs[0].epoch, 2u);
   EXPECT_EQ(done.epochs[1].epoch, 1u);
@@ -116,15 +121,16 @@ TEST_F(EngineCanary, WithdrawnItLeavesNothingAndItsSequencesGoOn) {
 
 TEST_F(EngineCanary, PublishedForAllItsSequencesMoveAlongBitwise) {
   ASSERT_TRUE(begin(0.5).ok());
-  const EngineRequest request = greedy(prompt(5, 8), 120);
+  const EngineRequest request = greedy(prompt(5, 8), kLong);
   const Stream quiet = stream_of(submit(*make(world->table(2, {a, b})), request)->done());
-  const auto tries = submit(*engine, with_lot(request, kFirst), nullptr, slowly);
-  const auto stays = submit(*engine, with_lot(request, kLast), nullptr, slowly);
+  const auto tries = submit(*engine, with_lot(request, kFirst), nullptr, unhurried.from(2));
+  const auto stays = submit(*engine, with_lot(request, kLast), nullptr, unhurried.from(2));
   ASSERT_TRUE(tries->wait_tokens(2) && stays->wait_tokens(2));
   EXPECT_EQ(engine->publish(world->table(2, {a, b}), InFlight::kPin, kPatience).code(),
             Code::kFailedPrecondition)
       << "the canary's epoch is used up";
   ASSERT_TRUE(engine->publish(world->table(3, {a, b}), InFlight::kPin, kPatience).ok());
+  unhurried.go_on();
   EXPECT_EQ(epoch_of(kLast), 3u);
   EXPECT_EQ(engine->canary().epoch, 0u);
   EXPECT_EQ(stream_of(tries->done()), quiet);
@@ -134,9 +140,10 @@ TEST_F(EngineCanary, PublishedForAllItsSequencesMoveAlongBitwise) {
 
 TEST_F(EngineCanary, ARevocationEndsIt) {
   ASSERT_TRUE(begin(1.0).ok());
-  const auto sink = submit(*engine, greedy(prompt(6, 7), 120), nullptr, slowly);
+  const auto sink = submit(*engine, greedy(prompt(6, 7), kLong), nullptr, unhurried.from(2));
   ASSERT_TRUE(sink->wait_tokens(2));
   ASSERT_TRUE(engine->revoke("b", world->table(3, {a})).ok());
+  unhurried.go_on();
   EXPECT_EQ(sink->done().epochs.back().epoch, 3u);
   EXPECT_EQ(epoch_of(kFirst), 3u);
   EXPECT_EQ(engine->canary().epoch, 0u);

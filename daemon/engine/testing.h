@@ -239,6 +239,35 @@ inline std::shared_ptr<Collector> submit(Engine& engine, EngineRequest request,
 /// falls into the life of the sequence however busy the machine is.
 inline void slowly(const TokenEvent&) { std::this_thread::sleep_for(2ms); }
 
+/// Hooks that hold the engine up between the tokens of a sequence until go_on(), so that a change
+/// that the engine makes between two steps falls into the life of the sequence. A change waits for
+/// a step or two; a test has kPause times the tokens that are left to ask for it.
+class Unhurried {
+ public:
+  /// Holds from the token of that number on, counted from 1. `this` must outlive the sequence.
+  std::function<void(const TokenEvent&)> from(int tokens) {
+    return [this, left = tokens](const TokenEvent&) mutable {
+      if (left > 1) {
+        --left;
+        return;
+      }
+      const MutexLock lock(mutex_);
+      changed_.wait_for(mutex_, kPause, [this]() REQUIRES(mutex_) { return go_on_; });
+    };
+  }
+  void go_on() {
+    const MutexLock lock(mutex_);
+    go_on_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  static constexpr auto kPause = 250ms;
+  Mutex mutex_;
+  CondVar changed_;
+  bool go_on_ GUARDED_BY(mutex_) = false;
+};
+
 /// Tokens and logprobs, bit for bit.
 struct Stream {
   std::vector<int32_t> tokens;

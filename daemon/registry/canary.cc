@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/log/log.h"
 #include "daemon/registry/impl.h"
 
@@ -74,6 +76,8 @@ Result<ChangeReport> Registry::Impl::try_canary(const Running& running, const Ed
   const uint64_t epoch = std::max(options.store->last_epoch(), from.epoch) + 1;
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
+  // A revocation that the disk did not take yet goes first: behind a later epoch it never could.
+  CHIMERA_RETURN_IF_ERROR(record_current());
   // Answers will name it: it must not come again after a crash.
   CHIMERA_RETURN_IF_ERROR(options.store->reserve(epoch));
   const auto publish = [&](std::chrono::milliseconds attempt) {
@@ -176,8 +180,11 @@ bool Registry::Impl::look_at_canary() {
   if (!broken) return true;
   const auto aborted = abort_canary(*broken, status.epoch);
   if (aborted.ok()) return false;
-  log::error("canary_not_aborted",
-             {{"module", status.module}, {"reason", aborted.status().message()}});
+  // It is tried again ten times a second, and said once.
+  if (std::exchange(abort_refused, status.epoch) != status.epoch) {
+    log::error("canary_not_aborted",
+               {{"module", status.module}, {"reason", aborted.status().message()}});
+  }
   return true;
 }
 

@@ -60,6 +60,8 @@ Status Registry::Impl::persist_and(std::vector<EpochRecord> records,
                                    const std::function<Status()>& publish) {
   // Durable before visible: nobody may see an epoch that a crash could make unsaid.
   const Stopwatch watch;
+  // By itself, so that taking the records back does not take it back too.
+  CHIMERA_RETURN_IF_ERROR(record_current());
   const size_t written = records.size();
   const uint64_t epoch = records.back().epoch;
   CHIMERA_RETURN_IF_ERROR(options.store->append(std::move(records)));
@@ -177,8 +179,8 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
     if (status.ok())
       make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin});
   }
-  const bool promoted = !proposals.empty() && proposals.front().promotes &&
-                        answers.front().ok() && status.ok();
+  const bool promoted =
+      !proposals.empty() && proposals.front().promotes && answers.front().ok() && status.ok();
   if (promoted) end_canary(CanaryOutcome::kPromoted, counts, "it was asked for");
   for (size_t i = 0; i < answers.size(); ++i) {
     if (!answers[i].ok()) continue;
@@ -301,9 +303,11 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
 }
 
 Status Registry::Impl::record_current() {
-  const MutexLock lock(commit_mutex);
+  {
+    const MutexLock lock(state_mutex);
+    if (options.store->last_epoch() >= now.epoch) return {};
+  }
   const Current is = current();
-  if (options.store->last_epoch() >= is.epoch) return {};
   const uint64_t origin = is.place == is.epoch ? 0 : is.place;
   return options.store->append({{is.epoch, utc_now(), is.loaded.composition, origin,
                                  is.loaded.revoked, is.loaded.set_aside}});

@@ -1,11 +1,13 @@
 // Changes that fail, wait, are overtaken or collide: nothing of them stays (invariant 6).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <thread>
 
 #include "base/testing.h"
@@ -189,6 +191,67 @@ TEST_F(RegistryTest, FullDiskKeepsNobodyIn) {
   EXPECT_TRUE(daemon->registry->history().back().composition.modules.empty());
   EXPECT_EQ(daemon->registry->history().back().revoked, std::vector<std::string>{"bio"});
   EXPECT_TRUE(daemon->load(at("bio")).ok());
+}
+
+// A revocation whose record is still to be written when the disk has room again. The thread that
+// writes late ones finds none, so that the test decides what comes before it.
+class LateRevocation : public RegistryTest {
+ protected:
+  class AlmostFullEnv : public Env {
+   public:
+    ssize_t write(int fd, const void* b, size_t n) override {
+      char thread[16] = "";
+      pthread_getname_np(pthread_self(), thread, sizeof thread);
+      if (!full && std::string_view(thread) != "chimera-record") return Env::write(fd, b, n);
+      errno = ENOSPC;
+      return -1;
+    }
+    std::atomic<bool> full{false};
+  };
+
+  /// A daemon that has revoked bio and could not write so.
+  std::unique_ptr<Daemon> revoked(Daemon::Settings settings) {
+    settings.env = &env_;
+    auto daemon = start(std::move(settings));
+    EXPECT_TRUE(daemon->load(at("bio")).ok());
+    env_.full = true;
+    const auto report = daemon->registry->revoke("bio");
+    EXPECT_TRUE(report.ok() && !report->durable);
+    env_.full = false;
+    EXPECT_EQ(daemon->registry->history().size(), 2u);
+    return daemon;
+  }
+  void expect_out_after_restart(std::unique_ptr<Daemon> daemon) {
+    daemon.reset();
+    daemon = start();
+    EXPECT_EQ(daemon->names(), "");
+    EXPECT_EQ(daemon->registry->history().back().revoked, std::vector<std::string>{"bio"});
+  }
+
+  AlmostFullEnv env_;
+};
+
+TEST_F(LateRevocation, IsNotLostToACanary) {
+  auto daemon = revoked({});
+  LoadArgs args = load_of(at("legal"));
+  args.canary = 0.5;
+  const auto began = daemon->registry->load(args);
+  ASSERT_TRUE(began.ok()) << began.status().to_string();
+  expect_out_after_restart(std::move(daemon));
+}
+
+TEST_F(LateRevocation, IsNotLostToAChangeThatIsTakenBack) {
+  Daemon::Settings settings;
+  settings.engine.max_live_epochs = 1;
+  settings.publish_timeout = std::chrono::milliseconds(250);
+  Unhurried unhurried;
+  auto daemon = revoked(settings);
+  const auto sink = submit(*daemon->engine, greedy(prompt(1, 4), 300), nullptr, unhurried.from(1));
+  ASSERT_TRUE(sink->wait_tokens(1));
+  EXPECT_EQ(daemon->load(at("legal")).status().code(), Code::kFailedPrecondition);
+  unhurried.go_on();
+  sink->done();
+  expect_out_after_restart(std::move(daemon));
 }
 
 // --- publishing refused, revoked meanwhile -----------------------------------------------------

@@ -4,8 +4,9 @@
 // Three locks. `commit` is held while a composition follows another: written, published, taken as
 // current. Preparing a change (loading, probing) happens outside of it, so a revocation only waits
 // for a commit, and a waiting commit gives way to it: it takes its publication back and tries again
-// once the revocation, which holds `revoke` all the while, is done. `state` guards the current
-// composition for readers and is held for copies only.
+// once the revocation, which holds `revoke` all the while, is done. The abort of a canary takes
+// both as a revocation does. `state` guards the current composition for readers and is held for
+// copies only.
 //
 // Every change is made to the composition that is current when it is committed, whatever it was
 // when the change was prepared.
@@ -192,7 +193,12 @@ struct Registry::Impl {
   // the modules of those that have several.
   WorkerPool loaders{kLoadsAtOnce};
   WorkerPool loads{kLoadsAtOnce}, edits{1};
-  LateRecord late_record{[this] { return record_current(); }, std::chrono::seconds(1)};
+  LateRecord late_record{[this] {
+                           const MutexLock lock(commit_mutex);
+                           return record_current();
+                         },
+                         std::chrono::seconds(1)};
+  uint64_t abort_refused = 0;  // epoch of the canary that the guard could not abort; its thread's
   CanaryGuard canary_guard{[this] { return look_at_canary(); }, std::chrono::milliseconds(100)};
 
  private:
@@ -212,9 +218,11 @@ struct Registry::Impl {
   /// Adds what `proposal` does; the answer if all of it becomes current.
   Result<ChangeReport> add(const Proposal& proposal, uint64_t origin, Draft* draft) const;
   /// Writes the records, calls `publish`, takes the records back if that fails.
-  Status persist_and(std::vector<EpochRecord> records, const std::function<Status()>& publish);
-  /// Writes what is current if the state directory does not know it yet.
-  Status record_current() EXCLUDES(commit_mutex);
+  Status persist_and(std::vector<EpochRecord> records, const std::function<Status()>& publish)
+      REQUIRES(commit_mutex);
+  /// Writes what is current if the state directory does not know it yet. To be called before any
+  /// later epoch is handed out: records are written in the order of their epochs.
+  Status record_current() REQUIRES(commit_mutex);
   using Publish = std::function<Status(std::chrono::milliseconds attempt)>;
   Status publish_patiently(const std::function<Status()>& wanted_by_any, const Publish& publish,
                            Patience* patience);

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -161,6 +162,8 @@ class Client:
         self._connections: dict[bool, Connection] = {}
         self._timeout = timeout
         self._connect_timeout = connect_timeout
+        # Another one for each client: a canary takes its part of the requests by their ids.
+        self._mark = secrets.token_hex(4)
         self._ids = itertools.count(1)
 
     def __enter__(self) -> "Client":
@@ -184,9 +187,12 @@ class Client:
                                                   self._connect_timeout, self._keys)
         return self._connections[serve]
 
+    def _new_id(self) -> str:
+        return f"py{self._mark}-{next(self._ids)}"
+
     def send(self, call: str, *, id: str | None = None, **fields: Any) -> str:
         """Sends a request without waiting and returns its id; `None` fields are left out."""
-        request_id = id if id is not None else f"py{next(self._ids)}"
+        request_id = id if id is not None else self._new_id()
         body = {"id": request_id, "call": call}
         body.update((name, value) for name, value in fields.items() if value is not None)
         self.connection(call).send(request_id, body)
@@ -394,7 +400,7 @@ class Client:
 
     def cancel_any(self, target: str) -> int:
         """Ends the serve requests of the id `target`, whoever sent them, or the job; how many."""
-        request_id = f"py{next(self._ids)}"
+        request_id = self._new_id()
         control = self.connection("stats")  # `cancel` alone would go to the serve endpoint
         control.send(request_id, {"id": request_id, "call": "cancel", "target": target})
         return int(self.receive("stats", request_id).body["cancelled"])

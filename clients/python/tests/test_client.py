@@ -167,21 +167,21 @@ class ClientTest(unittest.TestCase):
 
     def test_a_daemon_that_dies_is_noticed(self):
         client = self.start(lambda r: [])
-        client.send("health")
+        sent = client.send("health")
         while not self.peer.requests:
             time.sleep(0.01)
         self.peer.stop()
         with self.assertRaises(cc.Unavailable):
-            client.receive("health", "py1")
+            client.receive("health", sent)
 
     def test_the_last_answer_of_a_daemon_that_ends_counts(self):
         client = self.start(lambda r: [({"event": "done", "status": "ok"}, [])])
-        client.send("health")
+        sent = client.send("health")
         while not self.peer.requests:
             time.sleep(0.01)
         self.peer.stop()
         time.sleep(0.1)  # answer and end are both there when the client looks
-        self.assertEqual(client.receive("health", "py1").body["status"], "ok")
+        self.assertEqual(client.receive("health", sent).body["status"], "ok")
         with self.assertRaises(cc.Unavailable):
             client.health()
 
