@@ -112,7 +112,11 @@ void ServerLoop::notice_disconnects(size_t port) {
   for (const int fd : sockets_[port]->take_disconnected()) {
     answered_.erase({port, fd});
     connections_.erase({port, fd});
-    decoder_.forget({port, fd});
+    std::erase_if(senders_, [&](const auto& entry) {
+      if (entry.first.first != port || entry.second.fd != fd) return false;
+      decoder_.forget(entry.first);
+      return true;
+    });
     std::erase_if(cuts_, [&](const Cut& cut) { return cut.port == port && cut.fd == fd; });
     const auto gone = std::find_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
       return entry.first.first == port && entry.second.fd == fd;

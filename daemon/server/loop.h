@@ -121,6 +121,7 @@ class ServerLoop {
   /// being read.
   void handle(Incoming incoming);
   void handle_decoded();
+  /// `fd`: of the peer's connection; -1 when that has ended.
   void handle(Peer& peer, int fd, Decoded decoded);
   /// Who asks; refuses and returns false if he is no client (any more).
   bool known(Peer& peer, std::string_view id, int fd);
@@ -173,13 +174,21 @@ class ServerLoop {
   std::map<ClientKey, Client> clients_;
   std::vector<std::weak_ptr<Live>> left_;  // for as long as whoever makes the change keeps them
   std::vector<Blocked> blocked_;
-  std::map<Decoder::Connection, Clock::time_point> answered_;
+  using Descriptor = std::pair<size_t, int>;  // port, descriptor
+  std::map<Descriptor, Clock::time_point> answered_;
   struct Cut {
     size_t port;
     int fd;
     Clock::time_point at;
   };
-  std::map<Decoder::Connection, Peer> connections_;  // that asked for something
+  std::map<Descriptor, Peer> connections_;  // that asked for something
+  struct Sender {
+    Peer peer;
+    int fd = -1;  // -1: its connection has ended
+  };
+  /// Of what the decoder holds. By routing id: the next connection may have the descriptor before
+  /// the message was read, and must not be taken for its sender.
+  std::map<Decoder::Connection, Sender> senders_;
   std::vector<Cut> cuts_;
   std::optional<Clock::time_point> stop_at_;
   Decoder decoder_;

@@ -45,6 +45,9 @@ void ServerLoop::receive(size_t port) {
     // A descriptor may be used again by the next connection. The end of the old one was reported
     // before the new one could send, so taking reports first never hits the wrong client.
     notice_disconnects(port);
+    // What a peer that is gone had sent may come late. It is done, as that peer's and nobody
+    // else's.
+    if (!sockets_[port]->connected(*incoming)) incoming->fd = -1;
     handle(std::move(*incoming));
   }
 }
@@ -53,12 +56,14 @@ void ServerLoop::handle(Incoming incoming) {
   Peer& peer = incoming.peer;
   if (incoming.frames.size() != 2 || incoming.frames[0] != wire::kMagic) {
     sockets_[peer.port]->took(incoming.fd, incoming.cost);
+    // At once, before the answers to what is being read: it has no id that could be mistaken.
     return refuse(peer, "", frames_error(incoming));
   }
-  const Decoder::Connection from{peer.port, incoming.fd};
+  const Decoder::Connection from{peer.port, peer.identity};
   Undecoded message{std::move(incoming.frames[1]), peer.delimiter, incoming.cost};
-  connections_[from] = peer;
+  if (incoming.fd >= 0) connections_[{peer.port, incoming.fd}] = peer;
   if (message.text.size() > kReadHere || decoder_.holds(from)) {
+    senders_[from] = {peer, incoming.fd};
     return decoder_.post(from, std::move(message));
   }
   const auto endpoint = peer.port == 0 ? wire::Endpoint::kServe : wire::Endpoint::kControl;
@@ -67,18 +72,19 @@ void ServerLoop::handle(Incoming incoming) {
 
 void ServerLoop::handle_decoded() {
   for (auto& [from, decoded] : decoder_.take()) {
-    const auto sender = connections_.find(from);
-    if (sender == connections_.end()) continue;
-    Peer peer = sender->second;
-    handle(peer, from.second, std::move(decoded));
+    const auto sender = senders_.find(from);
+    if (sender == senders_.end()) continue;
+    Peer peer = sender->second.peer;
+    handle(peer, sender->second.fd, std::move(decoded));
   }
+  std::erase_if(senders_, [this](const auto& entry) { return !decoder_.holds(entry.first); });
 }
 
 void ServerLoop::handle(Peer& peer, int fd, Decoded decoded) {
   peer.delimiter = decoded.message.delimiter;
   sockets_[peer.port]->took(fd, decoded.message.cost);
   if (!known(peer, decoded.id, fd)) return;
-  connections_[{peer.port, fd}] = peer;
+  if (fd >= 0) connections_[{peer.port, fd}] = peer;
   if (const auto* error = std::get_if<wire::Error>(&decoded.request)) {
     if (peer.port == 1) record_unread(peer, *error);
     return refuse(peer, decoded.id, *error);

@@ -29,7 +29,7 @@ bool ServerLoop::known(Peer& peer, std::string_view id, int fd) {
   const Status status = no_client(peer);
   record(audit_entry(peer, "", Json::object()), status);
   refuse(peer, id, error_of(status));
-  cut_off_later(peer.port, fd);
+  if (fd >= 0) cut_off_later(peer.port, fd);
   return false;
 }
 

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <thread>
 #include <zmq.hpp>
 
@@ -33,9 +34,12 @@ bool eventually(Condition condition, milliseconds patience = milliseconds(60'000
 /// A client socket that sends and receives raw frames.
 class Raw {
  public:
-  Raw(zmq::context_t& context, zmq::socket_type type, const std::string& endpoint)
+  /// `immediate`: sends wait for the connection.
+  Raw(zmq::context_t& context, zmq::socket_type type, const std::string& endpoint,
+      bool immediate = false)
       : socket_(context, type) {
     socket_.set(zmq::sockopt::linger, 0);
+    socket_.set(zmq::sockopt::immediate, immediate);
     socket_.connect(endpoint);
   }
   void close() { socket_.close(); }
@@ -534,6 +538,54 @@ TEST_F(LoopBesideLargeMessages, WhatAPeerThatLeftHadSentIsNotDone) {
   other.request(large("mine"));
   kept("mine");
   EXPECT_EQ(counters_.requests, 3u);
+}
+
+// libzmq gives out what it holds of a peer after having told its end, when the next one may have
+// the descriptor already.
+TEST_F(LoopBesideLargeMessages, NothingOfAPeerThatLeftIsDoneAsTheNextOnes) {
+  std::atomic<bool> busy{false}, go_on{false};
+  start([&, keep = keeping()](std::shared_ptr<Live> live, wire::Call call) {
+    if (live->id() == "busy") {
+      busy = true;
+      EXPECT_TRUE(eventually([&] { return go_on.load(); }));
+    }
+    keep(std::move(live), std::move(call));
+  });
+  Raw other(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+  {
+    zmq::context_t own;
+    Raw leaves(own, zmq::socket_type::dealer, options_.serve_endpoint);
+    leaves.socket().set(zmq::sockopt::linger, -1);  // until all is sent
+    leaves.request(health("h"));
+    EXPECT_EQ(leaves.answer().value("id", ""), "h");
+    other.request(generate("busy"));
+    ASSERT_TRUE(eventually([&] { return busy.load(); }));
+    for (const char* id : {"old1", "old2", "old3"}) leaves.request(large(id));
+  }
+  std::vector<std::unique_ptr<Raw>> next;
+  for (int i = 0; i < 8; ++i) {
+    next.push_back(std::make_unique<Raw>(context_, zmq::socket_type::dealer,
+                                         options_.serve_endpoint, /*immediate=*/true));
+    next.back()->socket().set(zmq::sockopt::sndtimeo, 60'000);
+    next.back()->request(large("new" + std::to_string(i)));
+  }
+  go_on = true;
+  ASSERT_TRUE(shutter_.reached());
+  for (int i = 0; i < 8; ++i) {  // so that the loop has received what the others sent
+    Raw after(context_, zmq::socket_type::dealer, options_.serve_endpoint);
+    after.request(health("h"));
+    EXPECT_EQ(after.answer().value("id", ""), "h");
+  }
+  shutter_.open();
+  std::set<std::string> identities;
+  for (int i = 0; i < 8; ++i) identities.insert(kept("new" + std::to_string(i))->peer().identity);
+  EXPECT_EQ(identities.size(), next.size());
+  const MutexLock lock(mutex_);
+  for (const char* id : {"old1", "old2", "old3"}) {
+    const auto old = kept_.find(id);
+    if (old == kept_.end()) continue;
+    EXPECT_FALSE(identities.contains(old->second->peer().identity)) << id;
+  }
 }
 
 // What waits to be read is not taken yet for the front, which then reads no more of such a peer.

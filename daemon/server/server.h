@@ -6,7 +6,8 @@
 // a load nor a 4 MiB prompt holds up a stream.
 //
 // Invariants: (1) every request that was read is answered by exactly one `done` or `error`, unless
-// its client is gone; (2) nothing here blocks the engine: a client that reads too slowly loses its
+// its client is gone, or it is a large one whose JSON has not been read a second after the server
+// began to end; (2) nothing here blocks the engine: a client that reads too slowly loses its
 // request, not the others their pace; (3) per client at most kMaxLivePerClient requests are live
 // and per request at most serve.max_events events wait.
 //

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <zmq.hpp>
 
@@ -23,6 +25,9 @@ constexpr int kBacklog = 4096;  // a burst of connections is the front's to limi
 constexpr int kHandshakeMs = 5'000;
 constexpr int kHeartbeatMs = 2'000;
 constexpr int kHeartbeatTimeoutMs = 6'000;
+// Ended connections whose late messages are told from those of the next with the descriptor. One
+// forgotten too early is still answered as itself: only what it sent counts as the next one's.
+constexpr size_t kGone = 1024;
 
 void configure(zmq::socket_t& socket) {
   namespace option = zmq::sockopt;
@@ -138,11 +143,19 @@ struct RouterSocket::Impl {
   std::shared_ptr<SocketContext> context;
   size_t port = 0;
   Front* front = nullptr;
-  std::map<int, FrontPeer> peers;  // by descriptor
+  struct Connected {
+    FrontPeer front;
+    std::string identity;  // "" before its first message
+  };
+  std::map<int, Connected> peers;  // by descriptor
   std::vector<int> ended;          // descriptors not yet told
+  std::deque<std::string> gone;    // routing ids of the last kGone that ended
   zmq::socket_t socket, monitor;
 
   void read_events();
+  /// The connection with that descriptor, if the routing id is its own; null when it is that of one
+  /// that had the descriptor before.
+  const FrontPeer* connection_of(int fd, const std::string& identity);
 };
 
 RouterSocket::RouterSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -228,15 +241,32 @@ std::optional<Incoming> RouterSocket::receive() {
   } catch (const zmq::error_t&) {
     return std::nullopt;
   }
-  if (const auto peer = impl_->peers.find(in.fd); peer != impl_->peers.end()) {
-    in.peer.address = peer->second.address;
+  if (const FrontPeer* peer = impl_->connection_of(in.fd, in.peer.identity)) {
+    in.peer.address = peer->address;
   }
   return in;
 }
 
+bool RouterSocket::connected(const Incoming& incoming) {
+  return impl_->connection_of(incoming.fd, incoming.peer.identity) != nullptr;
+}
+
+const FrontPeer* RouterSocket::Impl::connection_of(int fd, const std::string& identity) {
+  const auto peer = peers.find(fd);
+  if (peer == peers.end()) return nullptr;
+  Connected& found = peer->second;
+  if (found.identity != identity) {
+    if (std::find(gone.begin(), gone.end(), identity) != gone.end()) return nullptr;
+    // Its first message. (Or the first of one that ended before any was received: whoever sends
+    // under another routing id takes the place back.)
+    found.identity = identity;
+  }
+  return &found.front;
+}
+
 void RouterSocket::took(int fd, uint64_t cost) {
   const auto peer = impl_->peers.find(fd);
-  if (peer != impl_->peers.end()) impl_->front->took(peer->second, cost);
+  if (peer != impl_->peers.end()) impl_->front->took(peer->second.front, cost);
 }
 
 RouterSocket::Sent RouterSocket::send(const Peer& peer, const Answer& answer) {
@@ -262,7 +292,7 @@ void RouterSocket::attach(Front* front) { impl_->front = front; }
 
 void RouterSocket::hang_up(int fd) {
   const auto peer = impl_->peers.find(fd);
-  if (peer != impl_->peers.end()) impl_->front->hang_up(peer->second.number);
+  if (peer != impl_->peers.end()) impl_->front->hang_up(peer->second.front.number);
 }
 
 std::vector<int> RouterSocket::take_disconnected() {
@@ -285,11 +315,15 @@ void RouterSocket::Impl::read_events() {
       if (what == ZMQ_EVENT_ACCEPTED) {
         log::debug("connection_opened",
                    {{"endpoint", port == 0 ? "serve" : "control"}, {"fd", fd}});
-        if (auto peer = front->next_accepted(port)) peers.insert_or_assign(fd, std::move(*peer));
+        if (auto peer = front->next_accepted(port)) peers[fd] = {std::move(*peer), ""};
       } else {
         log::debug("connection_closed",
                    {{"endpoint", port == 0 ? "serve" : "control"}, {"fd", fd}});
-        peers.erase(fd);
+        if (const auto peer = peers.find(fd); peer != peers.end()) {
+          if (!peer->second.identity.empty()) gone.push_back(std::move(peer->second.identity));
+          if (gone.size() > kGone) gone.pop_front();
+          peers.erase(peer);
+        }
         ended.push_back(fd);
       }
     }

@@ -57,6 +57,10 @@ class RouterSocket {
 
   /// Never blocks; nullopt when nothing waits.
   std::optional<Incoming> receive();
+  /// Whether the connection through which it came is still there, as far as was told (by receive
+  /// and take_disconnected). libzmq gives out what it holds of a peer after having told its end,
+  /// and the next connection may have the descriptor by then.
+  bool connected(const Incoming& incoming);
   /// Tells the front that what came through that connection is dealt with: until then it counts
   /// as waiting, and a connection of which too much waits is not read.
   void took(int fd, uint64_t cost);

@@ -6,7 +6,7 @@
 // little waits for the message being read and for a turn of the others, however much they sent.
 //
 // Invariants: (1) what came through one connection is given out in the order in which it came; (2)
-// of a connection that was forgotten nothing is given out any more.
+// of what was posted for a connection before it was forgotten nothing is given out any more.
 //
 // What waits is not bounded here: the front, which learns late what was taken, hands on no more
 // than some MiB of a connection (daemon/front/frame_meter.h).
@@ -54,7 +54,8 @@ Decoded decode(Undecoded message, wire::Endpoint endpoint);
 
 class Decoder {
  public:
-  using Connection = std::pair<size_t, int>;  // port and descriptor
+  /// Port and routing id: unlike a descriptor, no other connection ever has it.
+  using Connection = std::pair<size_t, std::string>;
   using Decode = std::function<Decoded(Undecoded, wire::Endpoint)>;
 
   /// A turn's bytes of one connection: JSON is read at some 10 MB/s where it is all brackets and
