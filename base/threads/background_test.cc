@@ -110,9 +110,9 @@ long sleeps_of_a_load(Foreground* foreground) {
 }
 
 TEST(Background, RestsOnlyWhileThereAreStreams) {
-  // Work of 100 ms is 400 bursts. How many of them end in a rest depends on whether the kernel takes
-  // what is offered, and what else makes a thread sleep on the neighbours; one that never rests
-  // beside streams, or always does, shows no such difference however often it is tried.
+  // Work of 100 ms is 400 bursts. How many of them end in a rest depends on whether the kernel
+  // takes what is offered, and what else makes a thread sleep on the neighbours; one that never
+  // rests beside streams, or always does, shows no such difference however often it is tried.
   Foreground foreground;
   long quiet = 0, rested = 0;
   for (int attempt = 0; attempt < 10; ++attempt) {

@@ -211,11 +211,10 @@ struct Drain {
 };
 struct Shutdown {};
 
-using Call =
-    std::variant<Generate, Chat, Score, Embed, Tokenize, Detokenize, Cancel, Info, Health, Modules,
-                 Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing, Bias, Blend, Canary,
-                 Promote, Abort, Enable, Disable, Requests, CancelAny, Stats, Audit, Usage, Drain,
-                 Shutdown>;
+using Call = std::variant<Generate, Chat, Score, Embed, Tokenize, Detokenize, Cancel, Info, Health,
+                          Modules, Load, Unload, Revoke, Plan, Apply, Rollback, Epochs, Routing,
+                          Bias, Blend, Canary, Promote, Abort, Enable, Disable, Requests, CancelAny,
+                          Stats, Audit, Usage, Drain, Shutdown>;
 
 enum class Endpoint : uint8_t { kServe, kControl };
 

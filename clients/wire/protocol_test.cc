@@ -43,11 +43,10 @@ Json conversation_to_tokenize() {
 }
 
 const std::vector<std::string> kCalls = {
-    "generate", "chat",     "score",   "embed",   "tokenize", "detokenize", "cancel",
-    "info",     "health",   "modules", "load",    "unload",   "revoke",     "plan",
-    "apply",    "rollback", "epochs",  "routing", "bias",     "enable",     "disable",
-    "canary",   "promote",  "abort",   "requests", "stats",   "audit",      "usage",
-    "drain",    "shutdown"};
+    "generate", "chat",    "score", "embed",  "tokenize", "detokenize", "cancel",  "info",
+    "health",   "modules", "load",  "unload", "revoke",   "plan",       "apply",   "rollback",
+    "epochs",   "routing", "bias",  "enable", "disable",  "canary",     "promote", "abort",
+    "requests", "stats",   "audit", "usage",  "drain",    "shutdown"};
 
 std::optional<Error> problem(const std::string& text, Endpoint endpoint) {
   std::string id;

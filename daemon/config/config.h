@@ -54,7 +54,7 @@ struct LibrariesConfig {
 
 /// What a canary may not exceed (docs/canary.md): beyond a bound it is aborted.
 struct CanaryBounds {
-  int64_t after = 20;  // requests that ended on it before a bound counts
+  int64_t after = 20;                     // requests that ended on it before a bound counts
   std::optional<double> error_rate{};     // of its requests, 0 to 1
   std::optional<double> ms_per_token{};   // of its generations, mean
   std::optional<double> bits_per_byte{};  // of the texts scored on it, mean

@@ -12,9 +12,8 @@
 namespace chimera {
 
 inline constexpr std::string_view kDeploymentKeys[] = {
-    "chimera", "backbone",  "composition", "serve",    "control", "state",
-    "watch",   "libraries", "threads",     "security", "memory",  "trust",
-    "canary"};
+    "chimera",   "backbone", "composition", "serve",  "control", "state", "watch",
+    "libraries", "threads",  "security",    "memory", "trust",   "canary"};
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision", "chat_template"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};

@@ -212,8 +212,9 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Canary) {
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Promote) {
-  context.changes.post(live,
-                       [&context, live] { ask(context, live, {"promote", "", PromoteArgs{}}); });
+  context.changes.post(live, [&context, live] {
+    ask(context, live, {"promote", "", PromoteArgs{}});
+  });
 }
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Abort) {
