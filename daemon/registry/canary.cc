@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log/log.h"
+#include "daemon/registry/canary_bounds.h"
 #include "daemon/registry/impl.h"
 
 namespace chimera {
@@ -171,21 +172,21 @@ bool Registry::Impl::look_at_canary() {
   CanaryStatus status;
   {
     const MutexLock lock(state_mutex);
-    if (!canary) return false;
+    if (!canary) return true;
     status = canary->status;
   }
   const CanaryCounts counts = options.engine->canary();
-  if (counts.epoch != status.epoch) return true;
+  if (counts.epoch != status.epoch) return false;
   const auto broken = broken_bound(status.bounds, counts.canary);
-  if (!broken) return true;
+  if (!broken) return false;
   const auto aborted = abort_canary(*broken, status.epoch);
-  if (aborted.ok()) return false;
+  if (aborted.ok()) return true;
   // It is tried again ten times a second, and said once.
   if (std::exchange(abort_refused, status.epoch) != status.epoch) {
     log::error("canary_not_aborted",
                {{"module", status.module}, {"reason", aborted.status().message()}});
   }
-  return true;
+  return false;
 }
 
 Result<ChangeReport> Registry::abort_canary() {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "daemon/registry/canary_guard.h"
+#include "daemon/registry/canary_bounds.h"
 
 namespace chimera {
 namespace {

@@ -313,4 +313,11 @@ Status Registry::Impl::record_current() {
                                  is.loaded.revoked, is.loaded.set_aside}});
 }
 
+bool Registry::Impl::record_late() {
+  const MutexLock lock(commit_mutex);
+  if (!record_current().ok()) return false;
+  log::info("revocation_recorded");
+  return true;
+}
+
 }  // namespace chimera

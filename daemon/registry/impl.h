@@ -26,14 +26,13 @@
 #include <vector>
 
 #include "base/threads/mutex.h"
+#include "base/threads/repeater.h"
 #include "base/threads/worker_pool.h"
-#include "daemon/registry/canary_guard.h"
 #include "daemon/registry/composer.h"
 #include "daemon/registry/first_epoch.h"
 #include "daemon/registry/module_loader.h"
 #include "daemon/registry/preparation.h"
 #include "daemon/registry/registry.h"
-#include "daemon/registry/state/late_record.h"
 
 namespace chimera {
 
@@ -111,7 +110,7 @@ struct Registry::Impl {
   Result<ChangeReport> abort_canary(const std::string& reason, std::optional<uint64_t> epoch)
       EXCLUDES(commit_mutex, revoke_mutex);
   Result<ChangeReport> make(const PromoteArgs& args, const Running& running);
-  /// Aborts it beyond a bound; false when there is none to look at.
+  /// Aborts it beyond a bound; true when there is none to look at any more.
   bool look_at_canary();
   bool tried_by_canary(const std::string& name) const EXCLUDES(state_mutex);
   /// failed_precondition while there is a canary.
@@ -193,13 +192,11 @@ struct Registry::Impl {
   // the modules of those that have several.
   WorkerPool loaders{kLoadsAtOnce};
   WorkerPool loads{kLoadsAtOnce}, edits{1};
-  LateRecord late_record{[this] {
-                           const MutexLock lock(commit_mutex);
-                           return record_current();
-                         },
-                         std::chrono::seconds(1)};
+  /// A revocation does not wait for a disk: it takes effect, and its record follows when it can.
+  Repeater late_record{"chimera-record", std::chrono::seconds(1), [this] { return record_late(); }};
   uint64_t abort_refused = 0;  // epoch of the canary that the guard could not abort; its thread's
-  CanaryGuard canary_guard{[this] { return look_at_canary(); }, std::chrono::milliseconds(100)};
+  Repeater canary_guard{"chimera-canary", std::chrono::milliseconds(100),
+                        [this] { return look_at_canary(); }};
 
  private:
   /// How long a change waits for its publication.
@@ -223,6 +220,8 @@ struct Registry::Impl {
   /// Writes what is current if the state directory does not know it yet. To be called before any
   /// later epoch is handed out: records are written in the order of their epochs.
   Status record_current() REQUIRES(commit_mutex);
+  /// The same for `late_record`: whether nothing is left to write.
+  bool record_late() EXCLUDES(commit_mutex);
   using Publish = std::function<Status(std::chrono::milliseconds attempt)>;
   Status publish_patiently(const std::function<Status()>& wanted_by_any, const Publish& publish,
                            Patience* patience);

@@ -1,12 +1,10 @@
-#include "daemon/registry/state/late_record.h"
+#include "base/threads/repeater.h"
 
 #include <pthread.h>
 
-#include "base/log/log.h"
-
 namespace chimera {
 
-LateRecord::~LateRecord() {
+void Repeater::stop() {
   std::thread thread;
   {
     const MutexLock lock(mutex_);
@@ -17,7 +15,7 @@ LateRecord::~LateRecord() {
   if (thread.joinable()) thread.join();
 }
 
-void LateRecord::begin() {
+void Repeater::begin() {
   {
     const MutexLock lock(mutex_);
     wanted_ = true;
@@ -26,8 +24,8 @@ void LateRecord::begin() {
   wake_.notify_all();
 }
 
-void LateRecord::run() {
-  pthread_setname_np(pthread_self(), "chimera-record");
+void Repeater::run() {
+  pthread_setname_np(pthread_self(), name_.c_str());
   while (true) {
     {
       const MutexLock lock(mutex_);
@@ -36,10 +34,7 @@ void LateRecord::run() {
       if (stopping_) return;
       wanted_ = false;
     }
-    if (write_().ok()) {
-      log::info("revocation_recorded");
-      continue;
-    }
+    if (attempt_()) continue;
     const MutexLock lock(mutex_);
     wanted_ = true;
   }
