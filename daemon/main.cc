@@ -53,7 +53,7 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   EngineOptions options = engine_options(config);
   CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
   ModuleLoader loader(*model, library_runtime(config), &memory.ledger(),
-                      std::bind_front(&ModuleTrust::check, guard->modules.get()));
+                      std::bind_front(&ModuleTrust::check_together, guard->modules.get()));
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
   options.kv_bytes = memory.settle_cache(*model, options);

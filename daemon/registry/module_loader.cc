@@ -85,6 +85,12 @@ int64_t wall_clock_ns() {
   return std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+/// For loads, which look at one module at a time and for themselves.
+ModuleLoader::Accept accept_each(const ModuleLoader::MakeAccept& make) {
+  if (!make) return nullptr;
+  return [make](const std::string& dir, const Manifest& manifest) { return make()(dir, manifest); };
+}
+
 template <class T>
 void bound(std::list<T>* list) {
   while (list->size() > kRemembered) list->pop_back();
@@ -93,14 +99,15 @@ void bound(std::list<T>* list) {
 }  // namespace
 
 ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries,
-                           Ledger* ledger, decltype(BackboneInfo::accept) accept)
+                           Ledger* ledger, MakeAccept accept)
     : model_(std::move(model)),
+      make_accept_(std::move(accept)),
       info_{model_.backbone->config(),
             model_.fingerprint,
             model_.backbone->precision().experts,
             std::move(libraries),
             std::make_shared<DigestMemo>(),
-            std::move(accept)},
+            accept_each(make_accept_)},
       builder_(info_.config, model_.base),
       places_(ledger, &kept_) {}
 
@@ -131,10 +138,10 @@ Result<std::shared_ptr<const Manifest>> ModuleLoader::manifest_of(const std::str
 }
 
 Result<std::shared_ptr<const Manifest>> ModuleLoader::accepted_manifest(
-    const std::string& dir) const {
+    const std::string& dir, const Accept& accept) const {
   auto manifest = manifest_of(dir);
   if (!manifest.ok()) return manifest;
-  if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, **manifest));
+  if (accept) CHIMERA_RETURN_IF_ERROR(accept(dir, **manifest));
   if (!(*manifest)->derived) return manifest;
   Manifest whole = **manifest;
   CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, info_.digests.get(), &whole));
@@ -144,7 +151,7 @@ Result<std::shared_ptr<const Manifest>> ModuleLoader::accepted_manifest(
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job,
                                                          const Lambdas& lambda) {
   const int64_t began_ns = wall_clock_ns();
-  const auto read = accepted_manifest(dir);
+  const auto read = accepted_manifest(dir, info_.accept);
   if (!read.ok()) return read.status();
   const std::shared_ptr<const Manifest>& manifest = *read;
   std::vector<Stamp> stamps = stamps_of(dir, *manifest);
@@ -190,13 +197,13 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   return module;
 }
 
-Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
-                                                    const Lambdas& lambda) const {
+Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir, const Lambdas& lambda,
+                                                    const Accept& accept) const {
   if (auto known = known_outline(dir, lambda)) {
-    if (info_.accept) CHIMERA_RETURN_IF_ERROR(info_.accept(dir, *known->manifest));
+    if (accept) CHIMERA_RETURN_IF_ERROR(accept(dir, *known->manifest));
     return std::move(*known);
   }
-  const auto accepted = accepted_manifest(dir);
+  const auto accepted = accepted_manifest(dir, accept);
   if (!accepted.ok()) return accepted.status();
   const std::shared_ptr<const Manifest>& manifest = *accepted;
   Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);

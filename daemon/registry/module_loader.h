@@ -43,10 +43,14 @@ struct WantedModule {
 
 class ModuleLoader {
  public:
+  /// As BackboneInfo::accept; one that is made may remember what it saw for as long as it lives.
+  using Accept = decltype(BackboneInfo::accept);
+  using MakeAccept = std::function<Accept()>;
+
   /// Without `libraries`, modules of kind library are refused; without `ledger`, memory is not
-  /// counted. A ledger outlives the loader.
+  /// counted; without `accept`, every module is let in. A ledger outlives the loader.
   explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr,
-                        Ledger* ledger = nullptr, decltype(BackboneInfo::accept) accept = nullptr);
+                        Ledger* ledger = nullptr, MakeAccept accept = nullptr);
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }
@@ -87,7 +91,10 @@ class ModuleLoader {
   };
   /// As far as manifest and headers tell, within milliseconds; `dir` as of load(). What load()
   /// would refuse by these is refused here; digests, numbers and the probe are not looked at.
-  Result<Outline> outline(const std::string& dir, const Lambdas& lambda = {}) const;
+  /// `accept`: one for all modules of a plan, from new_accept().
+  Result<Outline> outline(const std::string& dir, const Lambdas& lambda,
+                          const Accept& accept) const;
+  Accept new_accept() const { return make_accept_ ? make_accept_() : nullptr; }
   /// resource_exhausted when a module of so many bytes would not fit now. What was kept gives way.
   Status check_room(const Manifest& manifest, uint64_t bytes) const;
   /// What load() gave for a plan, for the loads of its apply.
@@ -126,8 +133,9 @@ class ModuleLoader {
   /// where they do not tell.
   std::optional<Outline> known_outline(const std::string& dir, const Lambdas& lambda) const
       EXCLUDES(mutex_);
-  /// manifest_of(), let in (BackboneInfo::accept) and complete.
-  Result<std::shared_ptr<const Manifest>> accepted_manifest(const std::string& dir) const
+  /// manifest_of(), let in by `accept` and complete.
+  Result<std::shared_ptr<const Manifest>> accepted_manifest(const std::string& dir,
+                                                            const Accept& accept) const
       EXCLUDES(mutex_);
   Result<Outline> outline_assembly(const std::string& dir, std::shared_ptr<const Manifest> manifest,
                                    std::shared_ptr<const Module> loaded,
@@ -143,6 +151,7 @@ class ModuleLoader {
   Result<ScoreText> probe_input(const Manifest& manifest) const;
 
   const LoadedBackbone model_;
+  const MakeAccept make_accept_;
   const BackboneInfo info_;
   const RoutingTableBuilder builder_;
   std::atomic<uint64_t> probes_run_{0};

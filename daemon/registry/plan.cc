@@ -62,10 +62,11 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
   uint64_t resident = 0;                              // of those that come in
   uint64_t missing = 0;                               // of those among them not in memory yet
+  const ModuleLoader::Accept accept = options.loader->new_accept();
   const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
-    Result<ModuleLoader::Outline> found = options.loader->outline(*dir, wish.lambda);
+    Result<ModuleLoader::Outline> found = options.loader->outline(*dir, wish.lambda, accept);
     if (!found.ok()) return found.status();
     const Manifest& manifest = *found->manifest;
     const auto namesake = dirs.find(manifest.name);

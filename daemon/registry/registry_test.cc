@@ -195,6 +195,28 @@ TEST_F(RegistryTest, AnOutlineWaitsForNoLoad) {
   for (auto& load : loads) load.wait();
 }
 
+TEST_F(RegistryTest, APlanLooksAtItsModulesTogetherAndTheNextOneAnew) {
+  int made = 0;
+  std::vector<int> asked;  // of each that was made
+  Daemon::Settings settings;
+  settings.accept = [&]() -> ModuleLoader::Accept {
+    asked.push_back(0);
+    return [&, mine = static_cast<size_t>(made++)](const std::string& dir, const Manifest&) {
+      ++asked[mine];
+      return dir == at("finance") ? Status(Code::kPermissionDenied, "not this one") : Status();
+    };
+  };
+  const TempDir state;
+  const Daemon daemon(state.path, std::move(settings));
+  const CompositionSpec wish = spec_of({at("legal"), at("bio"), at("finance")});
+  for (int plan = 1; plan <= 2; ++plan) {
+    const PlanReport report = daemon.registry->outline(wish);
+    ASSERT_EQ(report.refusals.size(), 1u);
+    EXPECT_EQ(report.refusals[0].message(), "not this one");
+    EXPECT_EQ(asked, std::vector<int>(static_cast<size_t>(plan), 3));
+  }
+}
+
 TEST_F(RegistryTest, AnOutlineRefusesByHeadersAndLeavesContentsToThePlan) {
   const auto daemon = start();
   const std::string dir = copy("legal");

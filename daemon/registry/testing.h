@@ -113,13 +113,14 @@ class Daemon {
     Env* env = &Env::system();
     std::string fingerprint = Fixture::get().loaded().fingerprint;
     Ledger* ledger = nullptr;
+    ModuleLoader::MakeAccept accept = nullptr;
   };
   Daemon(const std::string& state_dir, Settings settings) {
     LoadedBackbone model = Fixture::get().loaded();
     model.tokenizer = settings.tokenizer;
     model.fingerprint = settings.fingerprint;
     store = must(StateStore::open(state_dir, *settings.env));
-    loader = std::make_unique<ModuleLoader>(model, nullptr, settings.ledger);
+    loader = std::make_unique<ModuleLoader>(model, nullptr, settings.ledger, settings.accept);
     FirstEpoch first = must(first_epoch(loader.get(), store.get(), settings.deployment));
     engine = must(Engine::create(model.backbone, nullptr, std::move(first.table), settings.engine));
     registry = std::make_unique<Registry>(

@@ -13,7 +13,6 @@
 #include "base/io/digest.h"
 #include "base/io/env.h"
 #include "base/moment.h"
-#include "daemon/security/writers.h"
 #include "experts/module/files.h"
 
 namespace chimera {
@@ -119,9 +118,10 @@ std::shared_ptr<const ModuleTrust::Keys> ModuleTrust::keys() const {
   return keys_;
 }
 
-Status ModuleTrust::check_place(const std::string& dir, const Manifest& manifest) const {
-  const Status place =
-      manifest.kind == ModuleKind::kLibrary ? check_code_place(dir) : check_not_everybodys(dir);
+Status ModuleTrust::check_place(const std::string& dir, const Manifest& manifest,
+                                KnownPlaces* known) const {
+  const Status place = manifest.kind == ModuleKind::kLibrary ? check_code_place(dir, known)
+                                                             : check_not_everybodys(dir, known);
   if (!place.ok()) return place.with_context("module " + manifest.name);
   if (options_.roots.empty()) return {};
   // Links are followed first: what counts is where the module lies.
@@ -139,8 +139,17 @@ Status ModuleTrust::check_place(const std::string& dir, const Manifest& manifest
                  "put it there, or name its directory in the deployment");
 }
 
-Status ModuleTrust::check(const std::string& dir, const Manifest& manifest) const {
-  CHIMERA_RETURN_IF_ERROR(check_place(dir, manifest));
+std::function<Status(const std::string& dir, const Manifest& manifest)>
+ModuleTrust::check_together() const {
+  return [this, known = std::make_shared<KnownPlaces>()](const std::string& dir,
+                                                         const Manifest& manifest) {
+    return check(dir, manifest, known.get());
+  };
+}
+
+Status ModuleTrust::check(const std::string& dir, const Manifest& manifest,
+                          KnownPlaces* known) const {
+  CHIMERA_RETURN_IF_ERROR(check_place(dir, manifest, known));
   const auto minimum = options_.minimum.find(manifest.name);
   if (minimum != options_.minimum.end() && is_older(manifest.version, minimum->second)) {
     return refused(manifest, fmt::format("too old (expected {} or later)", minimum->second),

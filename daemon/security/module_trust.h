@@ -6,9 +6,11 @@
 // end its time ("expires:2027-01-31"). Keys are the *.pub of a directory in minisign's format;
 // those in its folder `revoked` sign nothing any more.
 //
-// Thread safety: check() from any thread; reload() from one at a time.
+// Thread safety: check() from any thread, what check_together() gives from one at a time, which
+// ends before this; reload() from one at a time.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +19,7 @@
 #include "base/minisign/minisign.h"
 #include "base/status.h"
 #include "base/threads/mutex.h"
+#include "daemon/security/writers.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -34,7 +37,11 @@ class ModuleTrust {
 
   /// Ok when the module of `dir` with that manifest may be used: permission_denied naming it and
   /// the reason otherwise (unsigned, unknown key, revoked key, expired, another content, too old).
-  Status check(const std::string& dir, const Manifest& manifest) const;
+  Status check(const std::string& dir, const Manifest& manifest) const {
+    return check(dir, manifest, nullptr);
+  }
+  /// check() for one look at many modules: what lies above several of them is looked at once.
+  std::function<Status(const std::string& dir, const Manifest& manifest)> check_together() const;
   /// Reads the keys again; on failure those there were stay.
   Status reload();
 
@@ -43,7 +50,8 @@ class ModuleTrust {
     std::vector<minisign::PublicKey> good, revoked;
   };
   explicit ModuleTrust(TrustOptions options) : options_(std::move(options)) {}
-  Status check_place(const std::string& dir, const Manifest& manifest) const;
+  Status check(const std::string& dir, const Manifest& manifest, KnownPlaces* known) const;
+  Status check_place(const std::string& dir, const Manifest& manifest, KnownPlaces* known) const;
   Status check_signature(const std::string& dir, const Manifest& manifest) const;
   std::shared_ptr<const Keys> keys() const;
 

@@ -114,6 +114,28 @@ TEST_F(Trust, PlacesThatEverybodyCanWrite) {
   EXPECT_EQ(check().code(), Code::kPermissionDenied);
 }
 
+TEST_F(Trust, WhatIsAboveManyModulesIsLookedAtOnceAndByTheNextLookAnew) {
+  const std::string other = dir_ + "/bio";
+  fs::create_directories(other);
+  KnownPlaces known;
+  ASSERT_TRUE(check_not_everybodys(module(), &known).ok());
+  const size_t above = known.size();
+  EXPECT_GE(above, 2u);
+  ASSERT_TRUE(check_not_everybodys(other, &known).ok());
+  EXPECT_EQ(known.size(), above);
+
+  const auto trust = *ModuleTrust::open({{}, keys(), false, {}});
+  const auto before = trust->check_together();
+  ASSERT_TRUE(before(module(), manifest_).ok());
+  chmod(dir_.c_str(), 0777);
+  EXPECT_EQ(trust->check_together()(other, manifest_).code(), Code::kPermissionDenied);
+  EXPECT_EQ(trust->check(other, manifest_).code(), Code::kPermissionDenied);
+  chmod(dir_.c_str(), 0700);
+  // Of the directory itself nothing is remembered.
+  chmod(module().c_str(), 0777);
+  EXPECT_EQ(before(module(), manifest_).code(), Code::kPermissionDenied);
+}
+
 TEST_F(Trust, OnlyUnderTheDirectoriesThatAreNamed) {
   fs::create_directories(dir_ + "/leg");
   roots_ = {dir_ + "/leg", dir_ + "/nowhere"};
