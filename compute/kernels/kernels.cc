@@ -79,7 +79,7 @@ kernels_impl::PackedScratch kernels_impl::packed_scratch(const InputRows& rows, 
   // Grow to the largest product of the thread.
   thread_local std::vector<int8_t> codes;
   thread_local std::vector<float> row_scales, scales;
-  thread_local std::vector<int32_t> sums;
+  thread_local std::vector<int32_t> offsets;
   thread_local std::vector<int16_t> k_sums;
   thread_local InputRows made;
   thread_local uint64_t made_in = 0;
@@ -91,10 +91,10 @@ kernels_impl::PackedScratch kernels_impl::packed_scratch(const InputRows& rows, 
     codes.resize(count);
     row_scales.resize(count / kBlockInputs);
     scales.resize(count / kBlockInputs);
-    sums.resize(count / kBlockInputs);
+    offsets.resize(count / kBlockInputs);
     k_sums.resize(count / kLeastGroup);
   }
-  return {codes.data(), row_scales.data(), scales.data(), sums.data(), k_sums.data(), kept};
+  return {codes.data(), row_scales.data(), scales.data(), offsets.data(), k_sums.data(), kept};
 }
 
 }  // namespace chimera

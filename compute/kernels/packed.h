@@ -40,7 +40,7 @@ inline constexpr float kLeastInput = 1e-36f;
 /// One block of inputs as integers in [-127, 127].
 struct BlockSums {
   float scale = 0.0f;  // before Matrix::scale
-  int32_t sum = 0;     // of the integers
+  int32_t offset = 0;  // made of the sum of the integers, as the variant's q4 tiles take it
 };
 
 /// Rows of inputs, and how they are made integers.
@@ -58,7 +58,7 @@ struct PackedScratch {
   int8_t* codes;      // [rows, inputs], whole blocks
   float* row_scales;  // [rows, blocks]
   float* scales;      // [rows, blocks]: the same times Matrix::scale
-  int32_t* sums;      // [rows, blocks]
+  int32_t* offsets;   // [rows, blocks]: BlockSums::offset
   int16_t* k_sums;    // [rows, groups] K formats: of the integers of a group, at most 32 * 127
   bool kept;          // these very rows are there (SharedInputs), but for `scales`
 };
@@ -81,7 +81,7 @@ void quantize_rows(const InputRows& in, const PackedScratch& out) {
         block = P::quantize(padded, codes);
       }
       out.row_scales[at] = block.scale;
-      out.sums[at] = block.sum;
+      out.offsets[at] = block.offset;
     }
   }
 }
@@ -123,11 +123,11 @@ struct PackedTile {
   const std::byte* weights;  // first block of the first panel
   int64_t panel_bytes;       // between panels
   int64_t blocks;
-  const int8_t* codes;    // of the first row; rows are whole blocks apart
-  const float* scales;    // of the first row; rows are `blocks` apart
-  const int32_t* sums;    // likewise
-  const int16_t* k_sums;  // of the first row; rows are the groups of `blocks` apart
-  float* y;               // [M, N * 16]; rows are `ldy` apart
+  const int8_t* codes;     // of the first row; rows are whole blocks apart
+  const float* scales;     // of the first row; rows are `blocks` apart
+  const int32_t* offsets;  // likewise
+  const int16_t* k_sums;   // of the first row; rows are the groups of `blocks` apart
+  float* y;                // [M, N * 16]; rows are `ldy` apart
   int64_t ldy;
 };
 
@@ -142,7 +142,7 @@ void advance(PackedTile& tile, int64_t rows) {
   if constexpr (is_k_format(F)) {
     tile.k_sums += rows * tile.blocks * k_layout(F).groups();
   } else {
-    tile.sums += rows * tile.blocks;
+    tile.offsets += rows * tile.blocks;
   }
 }
 
@@ -175,7 +175,7 @@ void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int6
                   blocks,
                   rows.codes,
                   rows.scales,
-                  rows.sums,
+                  rows.offsets,
                   rows.k_sums,
                   y + n0,
                   ldy};

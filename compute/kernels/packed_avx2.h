@@ -3,11 +3,11 @@
 // The instruction at hand, maddubs, multiplies unsigned by signed bytes and adds pairs in 16 bits,
 // saturating:
 //   q8   |w| times sign(w) * x: 2 * 127 * 127 = 32,258 stays below 32,767, so pairs are exact; they
-//   are
-//        widened to 32 bits at once
+//        are widened to 32 bits at once
 //   q4   w + 8 in [0, 15] times x: 2 * 15 * 127 = 3,810, so the 8 groups of a block add up to at
-//   most
-//        30,480 in 16 bits and are widened once a block; 8 * sum(x) comes off again
+//        most 30,480 in 16 bits and are widened once a block. 8 * sum(x) comes off again: a sum
+//        begins with its half of that, -4 * sum(x), which keeps it within the same 30,480 at the
+//        end
 //   table formats   as q8 with the integers that the table says; those of mxfp4 reach 12, and the 8
 //        groups of a block 24,384 in 16 bits
 //
@@ -32,7 +32,8 @@ struct PackedAvx2 {
     if (bits >= kNotFiniteBits || top < kLeastInput)
       return {no_integers(bits, kBlockInputs, codes), 0};
     const HalfSums sums = round_32(x, _mm256_set1_ps(127.0f / top), codes);
-    return {top / 127.0f, sum_of(_mm256_add_epi32(sums.first, sums.second))};
+    const int32_t sum = sum_of(_mm256_add_epi32(sums.first, sums.second));
+    return {top / 127.0f, (-4 * sum & 0xffff) * 0x10001};
   }
   template <int64_t kGroup>
   static float quantize_k(const float* x, int8_t* codes, int16_t* sums) {
@@ -128,8 +129,8 @@ struct PackedAvx2 {
           const __m256i x = group(t, m, b, g);
           const __m256i p0 = _mm256_maddubs_epi16(a0, _mm256_sign_epi8(x, w0));
           const __m256i p1 = _mm256_maddubs_epi16(a1, _mm256_sign_epi8(x, w1));
-          sums[m][n][0] = _mm256_add_epi32(sums[m][n][0], _mm256_madd_epi16(p0, ones));
-          sums[m][n][1] = _mm256_add_epi32(sums[m][n][1], _mm256_madd_epi16(p1, ones));
+          add_in_order(sums[m][n][0], _mm256_madd_epi16(p0, ones));
+          add_in_order(sums[m][n][1], _mm256_madd_epi16(p1, ones));
         }
       }
     }
@@ -160,9 +161,10 @@ struct PackedAvx2 {
 #pragma GCC unroll 4
           for (int m = 0; m < M; ++m) {
             const __m256i p = _mm256_maddubs_epi16(a, _mm256_sign_epi8(group(t, m, b, g), w));
-            sums[m][n][half] = kShort
-                                   ? _mm256_add_epi16(sums[m][n][half], p)
-                                   : _mm256_add_epi32(sums[m][n][half], _mm256_madd_epi16(p, ones));
+            if constexpr (kShort)
+              add_short_in_order(sums[m][n][half], p);
+            else
+              add_in_order(sums[m][n][half], _mm256_madd_epi16(p, ones));
           }
         }
       }
@@ -181,37 +183,43 @@ struct PackedAvx2 {
   [[gnu::always_inline]] static void block_q4(const PackedTile& t, const std::byte* block,
                                               int64_t b, __m256i (&sums)[M][N][2]) {
     const __m256i low_bits = _mm256_set1_epi8(15);
-    clear(sums);
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      const __m256i begin = _mm256_set1_epi32(t.offsets[m * t.blocks + b]);
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) sums[m][n][0] = sums[m][n][1] = begin;
+    }
 #pragma GCC unroll 4
     for (int pair = 0; pair < 4; ++pair) {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         const std::byte* at = block + n * t.panel_bytes + kPanelScaleBytes + 64 * pair;
         _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes), _MM_HINT_T0);
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-          const __m256i w = load(at + 32 * half);
-          const __m256i low = _mm256_and_si256(w, low_bits);
-          const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 4), low_bits);
+        const __m256i w0 = load(at);
+        const __m256i w1 = load(at + 32);
+        const __m256i low0 = _mm256_and_si256(w0, low_bits);
+        const __m256i low1 = _mm256_and_si256(w1, low_bits);
+        const __m256i high0 = _mm256_and_si256(_mm256_srli_epi16(w0, 4), low_bits);
+        const __m256i high1 = _mm256_and_si256(_mm256_srli_epi16(w1, 4), low_bits);
 #pragma GCC unroll 4
-          for (int m = 0; m < M; ++m) {
-            const __m256i first = _mm256_maddubs_epi16(low, group(t, m, b, 2 * pair));
-            const __m256i second = _mm256_maddubs_epi16(high, group(t, m, b, 2 * pair + 1));
-            sums[m][n][half] = _mm256_add_epi16(sums[m][n][half], _mm256_add_epi16(first, second));
-          }
+        for (int m = 0; m < M; ++m) {
+          const __m256i first = group(t, m, b, 2 * pair);
+          add_short_in_order(sums[m][n][0], _mm256_maddubs_epi16(low0, first));
+          add_short_in_order(sums[m][n][1], _mm256_maddubs_epi16(low1, first));
+          const __m256i second = group(t, m, b, 2 * pair + 1);
+          add_short_in_order(sums[m][n][0], _mm256_maddubs_epi16(high0, second));
+          add_short_in_order(sums[m][n][1], _mm256_maddubs_epi16(high1, second));
         }
       }
     }
     const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) {
-      const __m256i offset = _mm256_set1_epi32(8 * t.sums[m * t.blocks + b]);
+    for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n)
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half)
-          sums[m][n][half] = _mm256_sub_epi32(_mm256_madd_epi16(sums[m][n][half], ones), offset);
-    }
+          sums[m][n][half] = _mm256_madd_epi16(sums[m][n][half], ones);
   }
 };
 

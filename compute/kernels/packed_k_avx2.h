@@ -155,8 +155,8 @@ class KTile {
           const __m256i minima = kLayout.minima ? pairs(at + kLayout.minima_at()) : scales[n][half];
 #pragma GCC unroll 4
           for (int m = 0; m < M; ++m)
-            corrections.s[m][n][half] = _mm256_add_epi32(
-                corrections.s[m][n][half], _mm256_madd_epi16(minima, input_sums(m, b, pair)));
+            add_in_order(corrections.s[m][n][half],
+                         _mm256_madd_epi16(minima, input_sums(m, b, pair)));
         }
 #pragma GCC unroll 2
       for (int g = 0; g < 2; ++g) add_group(block, b, pair, g, scales, products);
@@ -204,7 +204,10 @@ class KTile {
 #pragma GCC unroll 4
             for (int m = 0; m < M; ++m) {
               const __m256i p = _mm256_maddubs_epi16(w, inputs(m, b, first + 4 * q));
-              part.s[m][n][half] = q == begin ? p : _mm256_add_epi16(part.s[m][n][half], p);
+              if (q == begin)
+                part.s[m][n][half] = p;
+              else
+                add_short_in_order(part.s[m][n][half], p);
             }
           }
       }
@@ -214,8 +217,7 @@ class KTile {
         for (int n = 0; n < N; ++n)
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half)
-            products.s[m][n][half] = _mm256_add_epi32(
-                products.s[m][n][half], _mm256_madd_epi16(part.s[m][n][half], s[n][half]));
+            add_in_order(products.s[m][n][half], _mm256_madd_epi16(part.s[m][n][half], s[n][half]));
     }
   }
 

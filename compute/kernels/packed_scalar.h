@@ -17,7 +17,6 @@ struct PackedScalar {
   static BlockSums quantize(const float* x, int8_t* codes) {
     BlockSums block;
     block.scale = integers(x, kBlockInputs, codes);
-    for (int64_t i = 0; i < kBlockInputs; ++i) block.sum += codes[i];
     return block;
   }
   /// Returns the scale.
