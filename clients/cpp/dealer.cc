@@ -46,6 +46,10 @@ Dealer::Dealer(zmq::context_t& context, const std::string& endpoint,
   namespace option = zmq::sockopt;
   dealer.set(option::linger, 0);
   dealer.set(option::sndtimeo, static_cast<int>(send_timeout.count()));
+  // Without a mark. Where one is reached, libzmq 4.3.4 reads no more, and ends the process when the
+  // connection breaks meanwhile: at its next heartbeat, or at one that lies behind what it has not
+  // taken. What can pile up is what was asked for.
+  dealer.set(option::rcvhwm, 0);
   dealer.set(option::heartbeat_ivl, kHeartbeatMs);
   dealer.set(option::heartbeat_timeout, kHeartbeatTimeoutMs);
   if (keys) {

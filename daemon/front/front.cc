@@ -205,6 +205,7 @@ void Front::Impl::look_at_all() {
   uint64_t together = 0, most = 0;
   Link* heaviest = nullptr;
   for (const auto& [number, link] : links) {
+    if (link->parting()) continue;  // is let go of
     const uint64_t held = link->held();
     together += held;
     if (held >= most) most = held, heaviest = link.get();
@@ -214,7 +215,8 @@ void Front::Impl::look_at_all() {
                                       {"reason", "messages that do not end, or are too many"},
                                       {"held_bytes", most},
                                       {"held_bytes_of_all", together}});
-  close(*heaviest);
+  heaviest->part();
+  tend(*heaviest);
 }
 
 void Front::Impl::tell(Link& link) const {

@@ -7,13 +7,15 @@
 // than there are descriptors for, and without names that peers chose (handshake.h).
 //
 // Invariants: (1) at most Endpoint::most connections at a time, and of one host over TCP at most
-// Endpoint::most_per_host; more are closed at once; (2) what one side has sent is handed
-// to the other in order and whole, or both are closed; per direction at most 64 KiB wait here, so a
-// peer that does not read is felt by libzmq as before; (3) nothing here waits: one thread, epoll;
-// (4) of messages that libzmq holds for a peer because their end has not come, or nobody took them,
-// it gets no more than some 16 MiB of one connection and 96 MiB of all: nothing more is read from
-// the one, and of all that with most is closed. A peer from which nothing is read for long loses
-// its connection by libzmq's heartbeats.
+// Endpoint::most_per_host, those counted whose end libzmq has not seen yet; more are closed at
+// once; (2) what one side has sent is handed to the other in order and whole, or both are closed;
+// per direction at most 64 KiB wait here, so a peer that does not read is felt by libzmq as before;
+// (3) nothing here waits: one thread, epoll; (4) of messages that libzmq holds for a peer because
+// their end has not come, or nobody took them, it gets no more than some 16 MiB of one connection
+// and 96 MiB of all: nothing more is read from the one, and of all that with most is closed. A peer
+// from which nothing is read for long loses its connection by libzmq's heartbeats; (5) libzmq's
+// connections do not hang up: it closes them first, when it has read what came (link.h), so its
+// sockets have to end before the front does.
 //
 // Thread safety: all methods may be called from any thread. Callbacks come on the front's thread
 // and must not block.
@@ -62,6 +64,7 @@ class Front {
   /// Binds all addresses.
   static Result<std::unique_ptr<Front>> start(Options options);
   /// Closes the listeners, hands on what libzmq has left for at most `flush`, then closes the rest.
+  /// libzmq's sockets have ended before: see (5).
   void stop(std::chrono::milliseconds flush);
   ~Front();
 

@@ -143,6 +143,33 @@ TEST_F(Fronts, AnEndIsHandedOnAfterWhatCameBefore) {
   EXPECT_TRUE(ended(zmq.get()));
 }
 
+// libzmq ends its process when a connection hangs up that it is not reading (link.h).
+TEST_F(Fronts, WhatLibzmqHoldsNeverHangsUp) {
+  start();
+  const auto hung_up = [](int fd) {
+    pollfd item{fd, 0, 0};
+    return ::poll(&item, 1, 0) != 0;
+  };
+  for (const bool told_by_number : {false, true}) {
+    OwnedFd peer = connect(), zmq = accept();
+    const auto known = front_->next_accepted(0);
+    ASSERT_TRUE(known);
+    send_all(peer.get(), greeting("NULL") + ready());
+    if (told_by_number) {
+      EXPECT_EQ(read_bytes(zmq.get(), 1).size(), 1u);  // so that it was passed on
+      front_->hang_up(known->number);
+      EXPECT_TRUE(ended(peer.get()));
+    } else {
+      peer.reset();
+    }
+    while (!ended(zmq.get())) {
+    }
+    EXPECT_FALSE(hung_up(zmq.get()));
+    send_all(zmq.get(), std::string(4u << 20, 'x'));  // and what it writes goes somewhere
+    EXPECT_FALSE(hung_up(zmq.get()));
+  }
+}
+
 TEST_F(Fronts, NoMoreConnectionsThanMayBe) {
   options_.endpoints[0].most = 4;
   start();
@@ -157,7 +184,9 @@ TEST_F(Fronts, NoMoreConnectionsThanMayBe) {
   }
   peers.pop_back();
   EXPECT_TRUE(ended(inner.back().get()));
-  peers.push_back(connect());
+  EXPECT_TRUE(ended(connect().get())) << "libzmq has not closed its side yet";
+  inner.pop_back();
+  for (int i = 0; i < 3000 && !readable(inner_->fd(), 20); ++i) peers.back() = connect();
   EXPECT_TRUE(accept().valid());
 }
 

@@ -126,7 +126,7 @@ bool Link::take_inner() {
   return true;
 }
 
-bool Link::pump() {
+bool Link::move() {
   if (!to_inner_.write_to(inner_.get())) return false;
   if (!to_outer_.write_to(outer_.get())) return false;
   if (!closing_ && !take_outer()) return false;
@@ -137,8 +137,38 @@ bool Link::pump() {
   return !inner_ended_ || !to_outer_.empty();
 }
 
+void Link::part() {
+  parting_ = true;
+  outer_.reset();
+  told[static_cast<size_t>(Side::kOuter)] = 0;  // epoll forgets what is closed
+  to_inner_ = to_outer_ = {};
+  ::shutdown(inner_.get(), SHUT_WR);
+}
+
+bool Link::await_inner_end() {
+  for (int i = 0; i < kReadBatch; ++i) {
+    std::string bytes;
+    switch (read(inner_.get(), Pipe::kMost, &bytes)) {
+      case Read::kSome:
+        continue;
+      case Read::kNothing:
+        return true;
+      case Read::kEnd:
+      case Read::kBroken:
+        return false;
+    }
+  }
+  return true;
+}
+
+bool Link::pump() {
+  if (!parting_ && !move()) part();
+  return !parting_ || await_inner_end();
+}
+
 uint32_t Link::interest(Side side) const {
   const bool outer = side == Side::kOuter;
+  if (parting_) return outer ? 0 : uint32_t{EPOLLIN};
   const bool reads = !closing_ && !(outer ? outer_ended_ || waits_ : inner_ended_) &&
                      (outer ? to_inner_ : to_outer_).room() > 0;
   const bool writes = !(outer ? to_outer_ : to_inner_).empty();

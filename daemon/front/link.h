@@ -1,5 +1,12 @@
 // Link: one accepted connection and the one to libzmq that belongs to it.
 //
+// Of the two the one to libzmq ends last. libzmq 4.3.4 gives up on a connection that hung up while
+// it had stopped to read it (the marks of its socket are reached) but keeps what it knows of it,
+// and ends its process when it then writes: a heartbeat that is due, or the answer to one that lies
+// behind the messages it had not taken (`Assertion failed: !_io_error`, stream_engine_base.cpp). So
+// it is told of an end as one that comes after everything else, by no more bytes, which it sees
+// when it reads on; until it has closed its side, ours stays, and what it writes is thrown away.
+//
 // Thread safety: by the front's thread.
 #pragma once
 
@@ -43,10 +50,13 @@ class Link {
   const std::string& origin() const { return origin_; }
   int fd(Side side) const { return side == Side::kOuter ? outer_.get() : inner_.get(); }
 
-  /// Moves what can be moved. False when the link is over.
+  /// Moves what can be moved. False when the link is over, on both sides.
   bool pump();
   /// Ends after what waits for the outer side.
   void hang_up() { closing_ = true; }
+  /// Ends now: the outer side at once, the inner one when libzmq has seen it.
+  void part();
+  bool parting() const { return parting_; }
   /// Bytes that libzmq may hold for the peer.
   uint64_t held() { return meter_.held(*peer_.taken); }
   /// Bytes that were handed to libzmq since the last call.
@@ -65,6 +75,10 @@ class Link {
   /// Whether libzmq holds so much for it that it has to wait.
   bool has_to_wait();
   bool take_inner();
+  /// False when nothing is left to be moved.
+  bool move();
+  /// False when libzmq has closed its side.
+  bool await_inner_end();
 
   const FrontPeer peer_;
   const std::string origin_;
@@ -75,6 +89,7 @@ class Link {
   Pipe to_inner_, to_outer_;
   bool outer_ended_ = false, inner_ended_ = false;
   bool closing_ = false;
+  bool parting_ = false;
   bool waits_ = false;  // not read: see has_to_wait
   uint64_t progress_ = 0;
   // Of a peer that is not admitted.

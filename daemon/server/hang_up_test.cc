@@ -1,13 +1,20 @@
-// The last answers of a loop that ends, as a peer reads them that is in no hurry.
+// Ends: the last answers of a loop, as a peer reads them that is in no hurry; and peers that leave
+// in the middle of what they say.
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <string>
 #include <thread>
+#include <utility>
 #include <zmq.hpp>
 
+#include "daemon/front/listener.h"
 #include "daemon/server/answers/events.h"
 #include "daemon/server/loop.h"
 
@@ -35,7 +42,8 @@ class HangUp : public testing::Test {
   void start(std::chrono::milliseconds hang_up) {
     options_.hang_up = hang_up;
     auto loop = ServerLoop::start(options_, counters_,
-                                  [](const std::shared_ptr<Live>& live, const wire::Call&) {
+                                  [this](const std::shared_ptr<Live>& live, const wire::Call&) {
+                                    if (before_answer_) before_answer_();
                                     live->answer(encode_reply(live->id(), {{"status", "ok"}}));
                                   });
     ASSERT_TRUE(loop.ok()) << loop.status().to_string();
@@ -66,8 +74,32 @@ class HangUp : public testing::Test {
   std::unique_ptr<Authority> authority_;
   ServerLoop::Options options_;
   ServerCounters counters_;
+  std::function<void()> before_answer_;  // on the IO thread
   std::unique_ptr<ServerLoop> loop_;
 };
+
+/// A peer that speaks ZMTP itself, up to READY of the other side.
+OwnedFd shake_hands(const std::string& path) {
+  using namespace std::string_literals;
+  OwnedFd fd = connect_to(path);
+  const std::string ready = "\x05READY\x0bSocket-Type\0\0\0\x06"s + "DEALER";
+  const std::string opening = "\xff"s + std::string(8, '\0') + "\x7f\x03\x01NULL"s +
+                              std::string(48, '\0') + "\x04" + static_cast<char>(ready.size()) +
+                              ready;
+  EXPECT_EQ(::send(fd.get(), opening.data(), opening.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(opening.size()));
+  std::string got;
+  while (got.find("READY") == std::string::npos) {
+    pollfd item{fd.get(), POLLIN, 0};
+    char buffer[256];
+    if (::poll(&item, 1, 60'000) != 1) break;
+    const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (n <= 0) break;
+    got.append(buffer, static_cast<size_t>(n));
+  }
+  EXPECT_NE(got.find("READY"), std::string::npos);
+  return fd;
+}
 
 TEST_F(HangUp, AnAnswerIsReadAlthoughTheLoopEndsAtOnce) {
   start(kNever);
@@ -102,6 +134,39 @@ TEST_F(HangUp, TheLoopDoesNotWaitForWhoStays) {
   ask(idle);
   wait_until_answered();
   loop_.reset();  // would never return
+}
+
+// libzmq stops to read a peer of which 64 messages wait. If the connection hangs up then, an answer
+// to a heartbeat behind them, or its own next heartbeat, ends the process (front/link.h).
+TEST_F(HangUp, NobodyEndsTheProcessByLeavingBehindAHeartbeat) {
+  using namespace std::string_literals;
+  std::promise<void> held, go_on;
+  before_answer_ = [&, first = true]() mutable {
+    if (!std::exchange(first, false)) return;
+    held.set_value();
+    go_on.get_future().wait();
+  };
+  start(kNever);
+  zmq::socket_t first = peer();
+  ask(first);
+  held.get_future().wait();  // from here to go_on nothing is received
+  const std::string path = dir_ / "serve";
+  for (int i = 0; i < 4; ++i) {
+    const OwnedFd hostile = shake_hands(path);
+    std::string all;
+    for (int message = 0; message < 100; ++message) all += "\0\x05hello"s;
+    all += "\x04\x07\x04PING\0\0"s;
+    EXPECT_EQ(::send(hostile.get(), all.data(), all.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(all.size()));
+  }
+  // What libzmq was told of those ends it knows when it has shaken hands with others.
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(shake_hands(path).valid());
+  go_on.set_value();
+  zmq::message_t frame;
+  EXPECT_TRUE(first.recv(frame));
+  zmq::socket_t next = peer();
+  ask(next);
+  EXPECT_TRUE(next.recv(frame));
 }
 
 }  // namespace
