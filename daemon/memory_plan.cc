@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/log/log.h"
 #include "compute/tensor/convert.h"
+#include "daemon/engine/sequence/drafter.h"
 
 namespace chimera {
 namespace {
@@ -49,7 +50,8 @@ uint64_t least_model_bytes(const Checkpoint& checkpoint, const PrecisionPlan& pr
 
 uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
   const auto n = [](int64_t value) { return static_cast<uint64_t>(value); };
-  const uint64_t rows = n(options.max_sequences) + n(options.prefill_chunk);
+  const int64_t guesses = options.ngram_speculation ? Drafter::kMost : 0;
+  const uint64_t rows = n(options.max_sequences * (1 + guesses)) + n(options.prefill_chunk);
   const uint64_t heads = n(model.num_heads) * n(model.head_dim + model.v_head_dim);
   const uint64_t latent =
       model.mla ? n(model.num_heads) * n(model.mla->kv_lora_rank) * 2 + n(model.key_width()) : 0;

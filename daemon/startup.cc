@@ -144,6 +144,7 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.step_target_ms = static_cast<double>(config.serve.step_target_ms);
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;
+  options.ngram_speculation = config.serve.ngram_speculation;
   if (config.memory.unread) options.max_output_bytes = *config.memory.unread;
   if (config.memory.pin_limit) options.pin_limit = std::chrono::seconds(*config.memory.pin_limit);
   options.pinned = config.memory.end_pinned ? PinnedUntil::kEnd : PinnedUntil::kRestart;

@@ -81,6 +81,12 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
   segment_index.clear();
   rows = stride = candidates = 0;
   has_adapters = false;
+  provisional_rows = 0;
+  places.clear();
+  kept_layers.clear();
+  kept_choices.clear();
+  kept_chosen.clear();
+  kept_entropy.clear();
   for (size_t s = 0; s < segments.size(); ++s) {
     RoutedSegment& segment = segments[s];
     segment.poisoned = segment.lost_call = segment.late = false;
@@ -93,6 +99,8 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_sta
     if (stats != nullptr && !active->adapters.empty()) note_adapters(*active);
     runs.back().rows += segment.rows;
     rows += segment.rows;
+    places.push_back({rows - segment.rows, provisional_rows});
+    if (segment.provisional) provisional_rows += segment.rows;
     segment_index.resize(static_cast<size_t>(rows), static_cast<int32_t>(s));
     stride = std::max(stride, segment.view->top_k);
     candidates = std::max(candidates, active->most);
@@ -174,6 +182,8 @@ MoeRouter::~MoeRouter() = default;
 void MoeRouter::begin_pass(std::span<RoutedSegment> segments, RouterStats* stats) {
   impl_->begin(segments, stats);
 }
+
+void MoeRouter::count(size_t segment) { impl_->count(segment); }
 
 Status MoeRouter::forward(int64_t layer, const float* x, int64_t rows, float* y) {
   if (rows != impl_->rows || layer < 0 || layer >= impl_->config.num_layers) {

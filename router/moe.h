@@ -56,6 +56,8 @@ struct RoutedSegment {
   RoutingTrace* trace = nullptr;      // may be null; grown as needed
   int64_t trace_row = 0;              // first row of this segment inside the trace
   uint64_t deadline_ns = 0;           // of its request, as steady_ns; 0: none
+  bool provisional = false;  // its rows may turn out not to count: until MoeRouter::count() they
+                             // are in no usage, no last_row and no statistics but last_pass
   bool poisoned = false;   // out: a non-finite value, or a failed expert, in one of its rows; from
                            // that layer on its FFN output is 0 and its results must be discarded
   bool lost_call = false;  // out: poisoned by a forward that failed, not by what it computed
@@ -70,8 +72,12 @@ class MoeRouter final : public FeedForward {
   MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool);
   ~MoeRouter() override;
   /// Sets the segments of the next pass, in batch order; they and `stats` (may be null) must stay
-  /// alive until it ends. Clears their outputs.
+  /// alive until it ends and the last count(). Clears their outputs.
   void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
+  /// Counts a provisional segment of the pass that ended: from now on everything is as if it had
+  /// stood in a pass of its own behind the others. `segment`: its index in begin_pass. Once at
+  /// most.
+  void count(size_t segment);
   /// One layer of the pass. A call is given up on when the deadlines of all its rows have passed,
   /// and for no other reason of time but the expert's own limit. An expert that fails, or gives a
   /// value that is not finite, is dropped from the rows that chose it where its policy says so

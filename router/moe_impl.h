@@ -55,6 +55,9 @@ struct MoeRouter::Impl {
   void gate(size_t layer, const float* x);
   void choose(size_t layer, int64_t row);
   void account(size_t layer);
+  void keep_choices(size_t layer, const RoutedSegment& segment, int64_t row0);
+  void count(size_t segment);
+  void mark_use(size_t layer, int64_t row);
   void account_segment(const LayerTable& table, RoutedSegment& segment, int64_t row0, size_t layer);
   void account_last_row(const LayerTable& table, RoutedSegment& segment, int64_t row);
   void account_run(size_t layer, const Run& run);
@@ -100,6 +103,17 @@ struct MoeRouter::Impl {
   std::vector<GateChoice> choices;  // [rows, stride]
   std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
   std::vector<float> entropy;       // [rows]
+  // Of provisional segments: what account() would have read, in every layer that ran.
+  struct Place {
+    int64_t row = 0;   // first of a segment
+    int64_t kept = 0;  // the same among the provisional rows
+  };
+  std::vector<Place> places;  // [segments]
+  int64_t provisional_rows = 0;
+  std::vector<size_t> kept_layers;
+  std::vector<GateChoice> kept_choices;  // [kept_layers, provisional_rows, stride]
+  std::vector<int32_t> kept_chosen;      // [kept_layers, provisional_rows]
+  std::vector<float> kept_entropy;       // likewise
   // Scratch that is clean between uses, so that what nobody chose costs nothing.
   std::vector<double> mass;       // [modules] 0
   std::vector<uint64_t> counts;   // [candidates] or [modules] 0

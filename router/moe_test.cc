@@ -396,6 +396,54 @@ TEST(MoeRouter, UsageStatsAndTraceAgree) {
   }
 }
 
+TEST(MoeRouter, ProvisionalRowsAreInNothingUntilTheyCount) {
+  Fixture f(small_config(5, 3, false));
+  const auto extra = random_module(f.rng, f.config, "extra", 2, Attach::kAppend);
+  const auto table = make_table(f.config, f.base, {extra});
+  const auto view = *make_route_view(table, table->all(), {});
+  const std::vector<float> x = random_values(f.rng, 3 * 32, 1.0f);
+  const auto row = [&](size_t i) {
+    return std::vector<float>(x.begin() + static_cast<ptrdiff_t>(i * 32),
+                              x.begin() + static_cast<ptrdiff_t>((i + 1) * 32));
+  };
+  // Row 0 counts, of 1 and 2 the latter: as if row 2 had run after row 0.
+  SequenceUsage expected, expected_last;
+  RouterStats expected_stats;
+  for (const size_t i : {0, 2}) {
+    RoutedSegment segment;
+    segment.usage = &expected;
+    segment.last_row = &expected_last;
+    f.run(table, table->all(), row(i), {}, &segment, &expected_stats);
+  }
+  SequenceUsage usage, last;
+  RouterStats stats;
+  stats.pass = {.number = 7, .unix_ms = 3};
+  std::vector<RoutedSegment> segments(3);
+  for (RoutedSegment& segment : segments) {
+    segment.view = view.get();
+    segment.rows = 1;
+    segment.usage = &usage;
+    segment.last_row = &last;
+    segment.provisional = &segment != &segments.front();
+  }
+  MoeRouter router(f.config, best_kernels(), f.pool);
+  run_layers(router, f.config, segments, x, &stats);
+  EXPECT_EQ(usage.rows_of("backbone") + usage.rows_of("extra"), 2u * 3);
+  EXPECT_EQ(stats.layers[0].tokens, 1u);
+  EXPECT_EQ(stats.last_pass.at("backbone").number, 7u);
+  router.count(2);
+  EXPECT_EQ(usage.mass, expected.mass);
+  EXPECT_EQ(usage.rows, expected.rows);
+  EXPECT_EQ(usage.total, expected.total);
+  EXPECT_EQ(last.mass, expected_last.mass);
+  for (size_t l = 0; l < 2; ++l) {
+    EXPECT_EQ(stats.layers[l].tokens, expected_stats.layers[l].tokens);
+    EXPECT_EQ(stats.layers[l].expert_tokens, expected_stats.layers[l].expert_tokens);
+    EXPECT_EQ(stats.layers[l].mass, expected_stats.layers[l].mass);
+    EXPECT_EQ(stats.layers[l].entropy_sum, expected_stats.layers[l].entropy_sum);
+  }
+}
+
 TEST(MoeRouter, TraceGrowsOverChunksAndKeepsEarlierRows) {
   Fixture f(small_config(5, 2, true));
   const auto table = make_table(f.config, f.base, {});

@@ -1,6 +1,7 @@
 // Usage accounting of MoeRouter: shares of a sequence, totals of the router, routing traces.
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "router/moe_impl.h"
 
@@ -16,18 +17,61 @@ void reach(std::vector<T>& scratch, size_t n) {
 }  // namespace
 
 void MoeRouter::Impl::account(size_t layer) {
+  if (provisional_rows > 0) kept_layers.push_back(layer);
   int64_t row0 = 0;
   for (RoutedSegment& segment : segments) {
-    account_segment(segment.view->table->layers()[layer], segment, row0, layer);
+    if (segment.provisional)
+      keep_choices(layer, segment, row0);
+    else if (!segment.poisoned)
+      account_segment(segment.view->table->layers()[layer], segment, row0, layer);
     row0 += segment.rows;
   }
   if (stats == nullptr) return;
   for (const Run& run : runs) account_run(layer, run);
 }
 
+void MoeRouter::Impl::keep_choices(size_t layer, const RoutedSegment& segment, int64_t row0) {
+  for (int64_t row = row0; row < row0 + segment.rows; ++row) {
+    kept_choices.insert(kept_choices.end(), choices_of(row), choices_of(row) + stride);
+    kept_chosen.push_back(segment.poisoned ? 0 : chosen[static_cast<size_t>(row)]);
+    kept_entropy.push_back(entropy[static_cast<size_t>(row)]);
+    if (stats != nullptr && !segment.poisoned) mark_use(layer, row);
+  }
+}
+
+/// A row that may not count has used its modules all the same.
+void MoeRouter::Impl::mark_use(size_t layer, int64_t row) {
+  const LayerTable& table = table_of(row, layer);
+  const auto& modules = segment_of(row).view->table->modules();
+  for (int32_t j = 0; j < chosen[static_cast<size_t>(row)]; ++j) {
+    const auto candidate = static_cast<size_t>(choices_of(row)[j].expert);
+    const auto owner = static_cast<size_t>(table.owner[candidate]);
+    stats->last_pass[modules[owner]->name()] = stats->pass;
+  }
+}
+
+/// Puts the choices of each layer back where they stood, and accounts for them as account() does.
+void MoeRouter::Impl::count(size_t index) {
+  RoutedSegment& segment = segments[index];
+  segment.provisional = false;
+  if (segment.last_row != nullptr) *segment.last_row = {};
+  const bool was_poisoned = std::exchange(segment.poisoned, false);  // so in the layers before it
+  const int64_t row0 = places[index].row;
+  const int64_t n = segment.rows;
+  for (size_t l = 0; l < kept_layers.size(); ++l) {
+    const int64_t from = static_cast<int64_t>(l) * provisional_rows + places[index].kept;
+    std::copy_n(kept_choices.data() + from * stride, n * stride, choices_of(row0));
+    std::copy_n(kept_chosen.data() + from, n, chosen.data() + row0);
+    std::copy_n(kept_entropy.data() + from, n, entropy.data() + row0);
+    const size_t layer = kept_layers[l];
+    account_segment(segment.view->table->layers()[layer], segment, row0, layer);
+    if (stats != nullptr) account_run(layer, {segment.view->active.get(), row0, segment.rows});
+  }
+  segment.poisoned = was_poisoned;
+}
+
 void MoeRouter::Impl::account_segment(const LayerTable& table, RoutedSegment& segment, int64_t row0,
                                       size_t layer) {
-  if (segment.poisoned) return;
   const auto& modules = segment.view->table->modules();
   reach(mass, modules.size());
   reach(counts, modules.size());
@@ -76,7 +120,8 @@ void MoeRouter::Impl::account_run(size_t layer, const Run& run) {
   used.clear();
   for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
     const int32_t n = chosen[static_cast<size_t>(row)];
-    if (n <= 0 || segment_of(row).poisoned) continue;
+    const RoutedSegment& segment = segment_of(row);
+    if (n <= 0 || segment.poisoned || segment.provisional) continue;
     for (int32_t j = 0; j < n; ++j) {
       const GateChoice& c = choices_of(row)[j];
       const auto candidate = static_cast<size_t>(c.expert);

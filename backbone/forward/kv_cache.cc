@@ -245,6 +245,12 @@ Status KvSequence::reserve(int64_t tokens) {
   return Status();
 }
 
+void KvSequence::shrink(int64_t tokens) {
+  const int64_t size = cache_->block_tokens();
+  const auto needed = static_cast<size_t>((tokens + size - 1) / size);
+  for (; blocks_.size() > needed; blocks_.pop_back()) cache_->release(blocks_.back());
+}
+
 void KvSequence::clear() {
   // Last block first: of a cached chain the tail is useless without its head, so it goes first.
   for (; !blocks_.empty(); blocks_.pop_back()) cache_->release(blocks_.back());

@@ -101,6 +101,8 @@ class KvSequence {
 
   /// Grows to hold `tokens` positions; on failure nothing changes.
   Status reserve(int64_t tokens);
+  /// Gives back the blocks that `tokens` positions do not need.
+  void shrink(int64_t tokens);
   /// Appends an already referenced block (prefix hit). REQUIRES: all earlier blocks are full.
   void adopt(KvCache::BlockId block) { blocks_.push_back(block); }
   void clear();

@@ -249,6 +249,20 @@ TEST(KvSequence, ReservesWholeBlocksOrNothing) {
   EXPECT_EQ(cache->available_blocks(), 4);
 }
 
+TEST(KvSequence, ShrinksToWhatPositionsNeed) {
+  auto cache = make_cache(4);
+  KvSequence sequence(cache.get());
+  ASSERT_TRUE(sequence.reserve(13).ok());
+  const auto before = sequence.blocks();
+  sequence.shrink(13);
+  EXPECT_EQ(sequence.blocks(), before);
+  sequence.shrink(8);
+  EXPECT_EQ(sequence.blocks(), std::vector<KvCache::BlockId>(before.begin(), before.begin() + 2));
+  EXPECT_EQ(cache->available_blocks(), 2);
+  sequence.shrink(0);
+  EXPECT_EQ(cache->available_blocks(), 4);
+}
+
 /// Random operations against a model that knows only references and contents.
 TEST(KvCache, RandomOperationsKeepTheInvariants) {
   constexpr uint32_t kSeed = 7;

@@ -131,6 +131,15 @@ class Reader {
     out->modules.push_back(std::move(spec));
   }
 
+  void speculative(const MapReader& map, DeploymentConfig* out) {
+    std::string text;
+    constexpr std::string_view kExpected = "none or ngram";
+    if (!map.string("speculative", kExpected, &text)) return;
+    out->serve.ngram_speculation = text == "ngram";
+    if (text != "none" && text != "ngram")
+      map.bad("speculative", *map.find("speculative"), kExpected);
+  }
+
   void serve(const MapReader& top, DeploymentConfig* out) {
     if (const YamlNode* node = top.find("serve")) {
       const MapReader map(*node, "serve", kServeKeys, problems_);
@@ -145,6 +154,7 @@ class Reader {
       map.integer("step_target_ms", 1, 10'000, &out->serve.step_target_ms);
       map.integer("max_live_epochs", 1, 64, &out->serve.max_live_epochs);
       map.boolean("prefix_cache", &out->serve.prefix_cache);
+      speculative(map, out);
     }
     if (const YamlNode* node = top.find("control")) {
       const MapReader map(*node, "control", kControlKeys, problems_);

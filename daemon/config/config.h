@@ -82,6 +82,7 @@ struct DeploymentConfig {
                                   // beside them see
     int64_t max_live_epochs = 4;
     bool prefix_cache = true;
+    bool ngram_speculation = false;  // `speculative: ngram`
   } serve;
   struct {
     std::string endpoint;

@@ -64,6 +64,7 @@ serve:
   prefill_chunk: 5
   max_live_epochs: 2
   prefix_cache: false
+  speculative: ngram
 control:
   endpoint: ipc://run/control.sock
 state: state
@@ -95,6 +96,7 @@ threads: 4
   EXPECT_EQ(config->serve.prefill_chunk, 5);
   EXPECT_EQ(config->serve.max_live_epochs, 2);
   EXPECT_FALSE(config->serve.prefix_cache);
+  EXPECT_TRUE(config->serve.ngram_speculation);
   EXPECT_EQ(config->control.endpoint, "ipc:///base/configs/run/control.sock");
   EXPECT_EQ(config->state_dir, "/base/configs/state");
   EXPECT_EQ(config->watch, (std::vector<std::string>{"/base/configs/drop", "/srv/x"}));
@@ -157,6 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "1..1048576)"},
         BadCase{"boolean", kGood + "serve: {prefix_cache: yes}\n",
                 "d.yaml:2:23: serve.prefix_cache: found yes (expected true or false)"},
+        BadCase{"speculative", kGood + "serve: {speculative: yes}\n",
+                "d.yaml:2:22: serve.speculative: found yes (expected none or ngram)"},
         BadCase{"null_value", kGood + "serve: {max_context: }\n",
                 "d.yaml:2:22: serve.max_context: found nothing (expected a whole number in "
                 "1..1048576)"},
@@ -175,7 +179,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "d.yaml:2:9: serve.<<: unknown key (expected endpoint, insecure, max_sequences, "
                 "max_context, "
                 "max_queue, max_events, prefill_chunk, max_live_epochs, prefix_cache, "
-                "step_target_ms)"},
+                "step_target_ms, speculative)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
                 "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
         BadCase{"precision", "backbone: {path: m, precision: f16}\n",

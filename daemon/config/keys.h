@@ -19,8 +19,9 @@ inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "h
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
 inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias", "lambda"};
 inline constexpr std::string_view kServeKeys[] = {
-    "endpoint",   "insecure",      "max_sequences",   "max_context",  "max_queue",
-    "max_events", "prefill_chunk", "max_live_epochs", "prefix_cache", "step_target_ms"};
+    "endpoint",     "insecure",       "max_sequences", "max_context",
+    "max_queue",    "max_events",     "prefill_chunk", "max_live_epochs",
+    "prefix_cache", "step_target_ms", "speculative"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
 inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread", "pin_limit", "pinned"};
 inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",

@@ -137,6 +137,8 @@ TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
       {kGood + "composition: {modules: [{path: a, bias: -100, enabled: false}]}\n", true},
       {kGood + "memory: {budget: 4GiB, kv: 512 MiB}\n", true},
       {kGood + "memory: {budget: auto, kv: auto}\n", true},
+      {kGood + "serve: {speculative: ngram}\n", true},
+      {kGood + "serve: {speculative: draft}\n", false},
       {kGood + "memory: {pin_limit: 30, pinned: end}\n", true},
       {kGood + "memory: {pin_limit: none, pinned: restart}\n", true},
       {kGood + "memory: {pinned: end}\n", false},

@@ -49,6 +49,8 @@ struct EngineOptions {
   std::optional<std::chrono::milliseconds> pin_limit = std::nullopt;
   PinnedUntil pinned = PinnedUntil::kRestart;
   bool prefix_cache = true;
+  /// Sequences that decode run guesses of their next tokens along (Drafter).
+  bool ngram_speculation = false;
   /// Of one account's large answers (logits, routing) that nobody has read yet: further ones wait.
   uint64_t max_output_bytes = uint64_t{64} << 20;
   /// Bytes of keys and values at most; none: a full context for every sequence at once. Sequences
@@ -86,8 +88,9 @@ struct EngineStats {
   int64_t live = 0, waiting = 0;
   uint64_t admitted = 0, finished = 0, failed = 0, cancelled = 0, rejected = 0, restarted = 0;
   uint64_t prompt_tokens = 0, generated_tokens = 0, cached_tokens = 0, steps = 0;
-  uint64_t dropped_choices = 0;  // of rows that went on without a failed expert
-  uint64_t paused = 0;           // sequences computed again later because older ones needed blocks
+  uint64_t dropped_choices = 0;                      // of rows that went on without a failed expert
+  uint64_t drafted_tokens = 0, accepted_tokens = 0;  // guesses that ran, and that held
+  uint64_t paused = 0;  // sequences computed again later because older ones needed blocks
   double step_ms_p50 = 0, step_ms_p99 = 0;
   Latencies latencies;  // since the start
   int64_t kv_blocks_total = 0, kv_blocks_free = 0;

@@ -37,7 +37,7 @@ LiveSequences::LiveSequences(Options options, std::unique_ptr<KvCache> cache, En
       cache_(std::move(cache)),
       scheduler_(cache_.get(),
                  StepPace(options_.step_target_ms, options_.prefill_chunk, options_.row_positions),
-                 options_.prefill_chunk, options_.prefix_cache) {}
+                 options_.prefill_chunk, options_.prefix_cache, options_.ngram_speculation) {}
 
 bool LiveSequences::has_room_for(const PendingRequest& pending) const {
   if (static_cast<int64_t>(live_.size()) >= options_.max_sequences) return false;

@@ -34,6 +34,7 @@ class LiveSequences {
     double step_target_ms = 50.0;
     double row_positions = 1.0;  // as StepPace's
     bool prefix_cache = true;
+    bool ngram_speculation = false;
   };
   /// `counters` and `reaper` outlive this.
   LiveSequences(Options options, std::unique_ptr<KvCache> cache, EngineStats* counters,

@@ -29,7 +29,8 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
             .prefill_chunk = options.prefill_chunk,
             .step_target_ms = options.step_target_ms,
             .row_positions = StepPace::row_positions(backbone->config()),
-            .prefix_cache = options.prefix_cache},
+            .prefix_cache = options.prefix_cache,
+            .ngram_speculation = options.ngram_speculation},
            std::move(cache), &statistics.counters(), &reaper),
       step(backbone, options.threads, options.mask_work, &live, &statistics) {
   show(Statistics::Routing::kNow);

@@ -65,6 +65,7 @@ void Step::run() {
     // Somebody in the batch made the whole pass fail. Alone, every other sequence gives the very
     // same bits (the kernels are batch invariant), so only the culprit is lost.
     for (size_t i = 0; i < count; ++i) {
+      if (batch_.guesses[i] > 0) continue;
       Status alone = count == 1 ? status : forward(i, 1);
       if (alone.ok())
         take_results(i, 1);
@@ -108,6 +109,7 @@ void Step::take_results(size_t first, size_t count) {
   const float* logits = workspace_.logits.data();
   const float* states = workspace_.states.data();
   samples_.clear();
+  guess_logits_.assign(batch_.segments.size(), {});
   for (size_t i = first; i < first + count; ++i) {
     Sequence& s = *batch_.owners[i];
     const auto rows = static_cast<size_t>(batch_.logit_rows(i));
@@ -115,21 +117,67 @@ void Step::take_results(size_t first, size_t count) {
     logits += rows * vocab;
     const std::span<const float> own_states(states, batch_.state_rows(i) * width);
     states += own_states.size();
+    if (batch_.guesses[i] > 0) {
+      guess_logits_[i] = {own, vocab};
+      continue;  // once it is known to be what was drawn
+    }
     if (!advance(i)) continue;
     if (s.scoring())
       take_scores(s, {own, rows * vocab});
     else if (s.embedding())
       take_states(s, own_states);
     else if (rows > 0)
-      samples_.push_back({&s, {own, vocab}, {}});
+      samples_.push_back({&s, i, {own, vocab}, {}});
   }
-  pool_.parallel_for(static_cast<int64_t>(samples_.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Sample& sample = samples_[static_cast<size_t>(i)];
-      sample.drawn = sample.sequence->draw(sample.logits);
+  // Again for those whose guess was the token drawn: its row has the logits of the next one.
+  while (!samples_.empty()) {
+    pool_.parallel_for(static_cast<int64_t>(samples_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        Sample& sample = samples_[static_cast<size_t>(i)];
+        sample.drawn = sample.sequence->draw(sample.logits);
+      }
+    });
+    size_t left = 0;
+    for (const Sample& sample : samples_) {
+      accept(sample);
+      Sample next = next_of_draft(sample, first, first + count);
+      if (next.sequence != nullptr) samples_[left++] = std::move(next);
     }
-  });
-  for (const Sample& sample : samples_) accept(sample);
+    samples_.resize(left);
+  }
+  settle_drafts(first, first + count);
+}
+
+Step::Sample Step::next_of_draft(const Sample& sample, size_t first, size_t end) {
+  Sequence& s = *sample.sequence;
+  const size_t next = sample.entry + 1;
+  const bool guessed = next < end && batch_.owners[next] == &s && batch_.guesses[next] > 0;
+  if (!guessed || s.ended || s.draft[batch_.guesses[next] - 1] != s.tokens.back()) return {};
+  // What went wrong with a guess is nobody's fault: its token runs again in the next step. There,
+  // too, those wait whose masks take long.
+  const RoutedSegment& routed = batch_.routed[next];
+  if (routed.poisoned || routed.dropped > 0 || mapping_damaged()) return {};
+  if (!s.mask_known()) {
+    uint64_t work = std::max<uint64_t>(mask_work_ / batch_.segments.size(), 1);
+    if (!s.guide->look_on(&work)) return {};
+  }
+  router_.count(next - first);
+  ++s.held;
+  if (!advance(next)) return {};
+  return {&s, next, guess_logits_[next], {}};
+}
+
+void Step::settle_drafts(size_t first, size_t end) {
+  for (size_t i = first; i < end; ++i) {
+    if (batch_.guesses[i] != 1) continue;
+    Sequence& s = *batch_.owners[i];
+    const auto drafted = static_cast<int64_t>(s.draft.size());
+    const int64_t held = std::exchange(s.held, 0);
+    statistics_->counters().drafted_tokens += static_cast<uint64_t>(drafted);
+    statistics_->counters().accepted_tokens += static_cast<uint64_t>(held);
+    s.drafter.record(drafted, held);
+    s.kv.shrink(s.computed);
+  }
 }
 
 bool Step::advance(size_t entry) {

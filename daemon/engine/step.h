@@ -32,6 +32,7 @@ class Step {
   /// A sequence whose logits are there, and what was drawn from them.
   struct Sample {
     Sequence* sequence = nullptr;
+    size_t entry = 0;               // of the batch
     std::span<const float> logits;  // [vocab]
     Drawn drawn;
   };
@@ -46,6 +47,12 @@ class Step {
   /// False when the entry's sequence failed.
   bool advance(size_t entry);
   void accept(const Sample& sample);
+  /// The sample at the guess behind `sample`, when that is the token that was drawn; nothing
+  /// (`sequence` null) when it is another, or there is none. Of a pass over entries [first, end).
+  Sample next_of_draft(const Sample& sample, size_t first, size_t end);
+  /// Tells the drafters of these entries how their guesses did, and takes back what those that did
+  /// not hold left in the KV cache.
+  void settle_drafts(size_t first, size_t end);
   /// `logits`: the rows of the positions that just ran, [rows, vocab].
   void take_scores(Sequence& sequence, std::span<const float> logits);
   /// `states`: likewise, [rows, hidden].
@@ -63,7 +70,8 @@ class Step {
   Batch batch_;
   std::vector<Sequence*> unmasked_;
   std::vector<Sample> samples_;
-  std::vector<double> row_logprobs_;  // of the score being taken
+  std::vector<std::span<const float>> guess_logits_;  // [entries], of guesses
+  std::vector<double> row_logprobs_;                  // of the score being taken
 };
 
 }  // namespace chimera

@@ -40,6 +40,10 @@ const Compared kCompared[] = {
     {"serve.max_live_epochs",
      [](const DeploymentConfig& c) { return text(c.serve.max_live_epochs); }},
     {"serve.prefix_cache", [](const DeploymentConfig& c) { return text(c.serve.prefix_cache); }},
+    {"serve.speculative",
+     [](const DeploymentConfig& c) {
+       return std::string(c.serve.ngram_speculation ? "ngram" : "none");
+     }},
     {"memory.budget", [](const DeploymentConfig& c) { return text(c.memory.budget); }},
     {"memory.kv", [](const DeploymentConfig& c) { return text(c.memory.kv); }},
     {"memory.unread", [](const DeploymentConfig& c) { return text(c.memory.unread); }},

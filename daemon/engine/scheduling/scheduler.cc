@@ -10,6 +10,7 @@ void Batch::clear() {
   segments.clear();
   routed.clear();
   owners.clear();
+  guesses.clear();
 }
 
 void Batch::group_by_adapters() {
@@ -33,6 +34,7 @@ void Batch::group_by_adapters() {
     segments[i] = before.segments[order[i]];
     routed[i] = before.routed[order[i]];
     owners[i] = before.owners[order[i]];
+    guesses[i] = before.guesses[order[i]];
   }
 }
 
@@ -99,7 +101,10 @@ void Scheduler::build(Live live, Batch& batch) {
   for (const auto& sequence : live) {
     const bool decodes = !sequence->paused && sequence->decoding() && sequence->mask_known();
     runs_.push_back({sequence.get(), decodes ? 1 : 0});
-    if (decodes) units_ += pace_.units(1, sequence->computed);
+    if (!decodes) continue;
+    plan_draft(*sequence);
+    const auto rows = static_cast<int64_t>(1 + sequence->draft.size());
+    units_ += pace_.units(rows, sequence->computed);
   }
   share_out(runs_);
   for (size_t i = 0; i < live.size(); ++i) {
@@ -109,7 +114,10 @@ void Scheduler::build(Live live, Batch& batch) {
         runs_[i].tokens > 0 && !s.paused && grow(live, i, s.computed + runs_[i].tokens);
     if (!runs) continue;
     add_to(batch, runs_[i]);
-    if (s.decoding()) continue;
+    if (s.decoding()) {
+      if (!s.draft.empty()) add_draft(batch, s);
+      continue;
+    }
     units_ += pace_.units(runs_[i].tokens, s.computed);
     has_prompts_ = true;
   }
@@ -209,6 +217,33 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
   if (s.request.deadline) routed.deadline_ns = steady_ns(*s.request.deadline);
   batch.routed.push_back(routed);
   batch.owners.push_back(&s);
+  batch.guesses.push_back(0);
+}
+
+void Scheduler::plan_draft(Sequence& s) const {
+  s.draft.clear();
+  if (!ngram_speculation_) return;
+  // A step gives one token more than guesses of it hold.
+  s.draft = s.drafter.draft(s.tokens, s.max_new - s.generated() - 1);
+}
+
+void Scheduler::add_draft(Batch& batch, Sequence& s) const {
+  const int64_t positions = s.computed + 1 + static_cast<int64_t>(s.draft.size());
+  // What every sequence may need for its own next token is left.
+  const int64_t blocks = lacking(s, positions) + static_cast<int64_t>(runs_.size());
+  if (blocks > cache_->available_blocks() || !s.kv.reserve(positions).ok()) return s.draft.clear();
+  for (size_t d = 0; d < s.draft.size(); ++d) {
+    // As the segment before it, one position on.
+    BatchSegment segment = batch.segments.back();
+    segment.tokens = {&s.draft[d], 1};
+    segment.position += 1;
+    RoutedSegment routed = batch.routed.back();
+    routed.provisional = true;
+    batch.segments.push_back(segment);
+    batch.routed.push_back(std::move(routed));
+    batch.owners.push_back(&s);
+    batch.guesses.push_back(d + 1);
+  }
 }
 
 void Scheduler::publish_blocks(Sequence& sequence) {

@@ -1,6 +1,7 @@
 // Scheduler: which tokens run in the next step, and where their keys and values go.
 //
-// Every decoding sequence runs one token per step. Sequences with a longer run of uncomputed tokens
+// Every decoding sequence runs one token per step, and with speculation guesses of those that may
+// follow it. Sequences with a longer run of uncomputed tokens
 // (prompts, restarts) share what StepPace allows beside them (chunked prefill, arXiv 2308.16369):
 // three quarters go to the shortest rest, so that a short prompt need not wait for long ones, and a
 // quarter to the one that came first, so that none waits for ever.
@@ -24,11 +25,14 @@
 
 namespace chimera {
 
-/// One forward pass; the three lists run in parallel.
+/// One forward pass; the lists run in parallel.
 struct Batch {
   std::vector<BatchSegment> segments;
   std::vector<RoutedSegment> routed;
   std::vector<Sequence*> owners;
+  /// 0, or which guess of Sequence::draft a segment runs, counted from 1. They stand behind that of
+  /// their sequence's last token, each a segment of its own.
+  std::vector<size_t> guesses;
 
   void clear();
   /// Rows of logits that segment `i` leaves behind.
@@ -43,8 +47,13 @@ class Scheduler {
  public:
   using Live = std::span<const std::unique_ptr<Sequence>>;
 
-  Scheduler(KvCache* cache, StepPace pace, int64_t prefill_chunk, bool prefix_cache)
-      : cache_(cache), pace_(pace), prefill_chunk_(prefill_chunk), prefix_cache_(prefix_cache) {}
+  Scheduler(KvCache* cache, StepPace pace, int64_t prefill_chunk, bool prefix_cache,
+            bool ngram_speculation = false)
+      : cache_(cache),
+        pace_(pace),
+        prefill_chunk_(prefill_chunk),
+        prefix_cache_(prefix_cache),
+        ngram_speculation_(ngram_speculation) {}
 
   /// Whether a prompt of `tokens` can start beside `live`: its blocks and those that the prompts
   /// there still lack are to be had, and nobody is paused.
@@ -76,6 +85,11 @@ class Scheduler {
   bool grow(Live live, size_t i, int64_t positions);
   void pause(Sequence& sequence);
   void add_to(Batch& batch, const Run& run) const;
+  /// Guesses of a sequence that decodes.
+  void plan_draft(Sequence& sequence) const;
+  /// Adds them behind their sequence, which is the last of the batch, unless others need the
+  /// blocks.
+  void add_draft(Batch& batch, Sequence& sequence) const;
   int64_t blocks_for(int64_t positions) const;
   /// Blocks that `sequence` lacks for `positions`.
   int64_t lacking(const Sequence& sequence, int64_t positions) const;
@@ -86,6 +100,7 @@ class Scheduler {
   StepPace pace_;
   int64_t prefill_chunk_;
   bool prefix_cache_;
+  bool ngram_speculation_;
   uint64_t paused_ = 0;
   // Of the batch that build() filled.
   double units_ = 0.0;

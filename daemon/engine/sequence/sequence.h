@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backbone/forward/kv_cache.h"
+#include "daemon/engine/sequence/drafter.h"
 #include "daemon/engine/sequence/request.h"
 #include "daemon/engine/sequence/sampler.h"
 #include "daemon/engine/sequence/stop_matcher.h"
@@ -126,6 +127,9 @@ class Sequence {
   std::vector<EpochUse> epochs;  // of all passes that count
   SequenceUsage usage;
   SequenceUsage last_usage;  // of the row that the next token is drawn from, if want_shares
+  Drafter drafter;
+  std::vector<int32_t> draft;  // guesses that the step under way runs
+  int64_t held = 0;            // of them, so far: what was drawn
   Sampler sampler;
   std::optional<constraint::Guide> guide;              // of a constraint: where the answer stands
   std::vector<float> logprobs;                         // per generated or scored token

@@ -218,6 +218,8 @@ Json to_json(const EngineStats& stats) {
           {"prompt_tokens", stats.prompt_tokens},
           {"generated_tokens", stats.generated_tokens},
           {"cached_tokens", stats.cached_tokens},
+          {"drafted_tokens", stats.drafted_tokens},
+          {"accepted_tokens", stats.accepted_tokens},
           {"dropped_choices", stats.dropped_choices},
           {"steps", stats.steps},
           {"step_ms_p50", stats.step_ms_p50},
