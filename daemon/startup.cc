@@ -62,7 +62,8 @@ std::shared_ptr<LibraryRuntime> library_runtime(const DeploymentConfig& config) 
   options.allow_in_process = config.libraries.in_process;
   options.worker_count = static_cast<uint32_t>(config.threads);
   options.ceilings = {config.libraries.max_deadline_ms, config.libraries.max_memory,
-                      std::chrono::milliseconds(config.libraries.max_load_ms)};
+                      std::chrono::milliseconds(config.libraries.max_load_ms),
+                      std::chrono::milliseconds(config.libraries.max_step_ms)};
   options.state_dir = config.state_dir;
   options.log = [](LibraryRuntime::Severity severity, const std::string& module,
                    const std::string& line) {

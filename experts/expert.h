@@ -37,6 +37,9 @@ struct ExpertContext {
   /// When the expert's own time for the call is up, where that began before the call (handed over
   /// to another process), as steady_ns; 0: it begins with the call.
   uint64_t limit_ns = 0;
+  /// The forward pass that the call is part of, a number of its own in this process; 0: of none (a
+  /// self-test). What computes elsewhere may be waited for so long per pass.
+  uint64_t pass = 0;
   const std::atomic<uint32_t>* cancel = nullptr;  // not 0: give up
   /// [rows] epoch of the routing table that each row is on, lent like x; null: they are on none (a
   /// self-test).

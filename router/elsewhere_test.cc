@@ -20,6 +20,7 @@ using testing::small_config;
 /// What happened in one pass, in order: b(egin), r(efused), f(orward), l(ocal), d(one).
 struct Log {
   std::string events;
+  std::vector<uint64_t> passes;  // that the calls elsewhere were part of
 };
 
 /// Passes the rows to another expert, on this thread, and notes it.
@@ -44,7 +45,8 @@ class Elsewhere final : public Local {
       : Local(std::move(inner), log), busy_(busy) {}
   bool runs_elsewhere() const override { return true; }
   std::unique_ptr<RunningForward> begin(const float* x, int64_t rows, float* y,
-                                        ExpertContext&) const override {
+                                        ExpertContext& ctx) const override {
+    log_.passes.push_back(ctx.pass);
     log_.events += busy_ ? 'r' : 'b';
     if (std::exchange(busy_, true)) return nullptr;
     return std::make_unique<Running>(*this, std::vector<float>(x, x + rows * 32), y);
@@ -133,6 +135,13 @@ TEST(MoeElsewhere, WithoutOthersItStillRuns) {
   const std::vector<float> x = random_values(m.rng, m.config.hidden_size, 1.0f);
   EXPECT_FALSE(run_layers(router, m.config, {&segment, 1}, x).empty());
   EXPECT_EQ(m.log.events, "bdbd");
+  // Both layers are one pass, and the next pass is another.
+  run_layers(router, m.config, {&segment, 1}, x);
+  ASSERT_EQ(m.log.passes.size(), 4u);
+  EXPECT_NE(m.log.passes[0], 0u);
+  EXPECT_EQ(m.log.passes[0], m.log.passes[1]);
+  EXPECT_EQ(m.log.passes[2], m.log.passes[3]);
+  EXPECT_NE(m.log.passes[0], m.log.passes[2]);
 }
 
 }  // namespace

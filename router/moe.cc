@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cmath>
 
 #include "router/moe_impl.h"
@@ -11,6 +12,12 @@ namespace {
 
 // What choosing experts costs per candidate (an exp and a comparison), in multiply-adds.
 constexpr int64_t kSelectWork = 512;
+
+/// Of the passes of all routers of the process, from 1 on.
+uint64_t next_pass() {
+  static std::atomic<uint64_t> last{0};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
 
 }  // namespace
 
@@ -74,8 +81,9 @@ void MoeRouter::Impl::note_adapters(const ActiveSet& active) {
   });
 }
 
-void MoeRouter::Impl::begin(std::span<RoutedSegment> pass, RouterStats* pass_stats) {
-  segments = pass;
+void MoeRouter::Impl::begin(std::span<RoutedSegment> given, RouterStats* pass_stats) {
+  segments = given;
+  pass = next_pass();
   stats = pass_stats;
   runs.clear();
   segment_index.clear();

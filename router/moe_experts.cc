@@ -105,6 +105,7 @@ const float* MoeRouter::Impl::expert_input(const Group& group, const float* x) {
 ExpertContext MoeRouter::Impl::context_of(const Group& group) {
   ExpertContext context{kernels, pool, scratch};
   context.deadline_ns = group.deadline_ns;
+  context.pass = pass;
   context.row_epochs = entry_epoch.data() + group.begin;
   return context;
 }

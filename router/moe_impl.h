@@ -51,7 +51,7 @@ struct MoeRouter::Impl {
   Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
 
   void note_adapters(const ActiveSet& active);
-  void begin(std::span<RoutedSegment> pass, RouterStats* pass_stats);
+  void begin(std::span<RoutedSegment> given, RouterStats* pass_stats);
   void gate(size_t layer, const float* x);
   void choose(size_t layer, int64_t row);
   void account(size_t layer);
@@ -91,6 +91,7 @@ struct MoeRouter::Impl {
   const Kernels& kernels;
   ThreadPool& pool;
 
+  uint64_t pass = 0;  // its number: ExpertContext::pass
   std::span<RoutedSegment> segments;
   RouterStats* stats = nullptr;
   std::vector<Run> runs;

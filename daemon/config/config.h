@@ -50,6 +50,7 @@ struct LibrariesConfig {
   int64_t max_deadline_ms = 2000;    // of one forward call, which the streams beside it wait for
   uint64_t max_memory = 1ull << 30;  // bytes of chimera.memory/1; a manifest's own default
   int64_t max_load_ms = 60'000;      // from the start of its code until it serves
+  int64_t max_step_ms = 2000;        // that a step waits for one; as max_deadline_ms if not given
 };
 
 /// What a canary may not exceed (docs/canary.md): beyond a bound it is aborted.

@@ -71,7 +71,8 @@ state: state
 security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
 memory: {budget: 4GiB, kv: 512MiB, pin_limit: 90, pinned: end}
-libraries: {in_process: allow, max_deadline_ms: 900, max_memory: 3MiB, max_load_ms: 70}
+libraries: {in_process: allow, max_deadline_ms: 900, max_memory: 3MiB, max_load_ms: 70,
+            max_step_ms: 40}
 canary: {after: 5, error_rate: 0.1, ms_per_token: 80, bits_per_byte: 2.5}
 threads: 4
 )",
@@ -112,6 +113,7 @@ threads: 4
   EXPECT_EQ(config->libraries.max_deadline_ms, 900);
   EXPECT_EQ(config->libraries.max_memory, uint64_t{3} << 20);
   EXPECT_EQ(config->libraries.max_load_ms, 70);
+  EXPECT_EQ(config->libraries.max_step_ms, 40);
   EXPECT_EQ(config->threads, 4);
 }
 

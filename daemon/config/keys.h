@@ -27,7 +27,7 @@ inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv", "unread", "pi
 inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",
                                                    "bits_per_byte"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",
-                                                      "max_load_ms"};
+                                                      "max_load_ms", "max_step_ms"};
 
 inline constexpr std::string_view kSecurityKeys[] = {"key", "clients"};
 inline constexpr std::string_view kTrustKeys[] = {"roots", "keys", "require", "minimum"};

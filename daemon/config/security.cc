@@ -93,6 +93,8 @@ void read_libraries(const MapReader& top, const ValueReader& values, YamlProblem
   }
   map.integer("max_deadline_ms", 1, kMostMs, &out->max_deadline_ms);
   map.integer("max_load_ms", 1, kMostMs, &out->max_load_ms);
+  out->max_step_ms = out->max_deadline_ms;
+  map.integer("max_step_ms", 1, kMostMs, &out->max_step_ms);
   std::optional<uint64_t> memory;
   values.bytes(map, "max_memory", &memory);
   out->max_memory = memory.value_or(out->max_memory);

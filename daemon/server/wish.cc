@@ -84,6 +84,8 @@ const Compared kCompared[] = {
      [](const DeploymentConfig& c) { return bytes_text(c.libraries.max_memory); }},
     {"libraries.max_load_ms",
      [](const DeploymentConfig& c) { return text(c.libraries.max_load_ms); }},
+    {"libraries.max_step_ms",
+     [](const DeploymentConfig& c) { return text(c.libraries.max_step_ms); }},
     {"threads",
      [](const DeploymentConfig& c) {
        return c.threads == 0 ? std::string("auto") : std::to_string(c.threads);

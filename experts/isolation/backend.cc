@@ -90,10 +90,16 @@ class IsolatedBackend::Call final : public RunningForward {
         host_(backend.host()),
         rows_(rows),
         row_epochs_(ctx.row_epochs),
-        limits_{Clock::now() + backend.limit_, std::nullopt} {
+        pass_(ctx.pass),
+        limits_{Clock::now() + backend.limit_, std::nullopt, std::nullopt} {
     if (ctx.deadline_ns != 0) limits_.wanted = steady_time(ctx.deadline_ns);
     backend_.calls_.fetch_add(1, std::memory_order_relaxed);
-    if (host_ != nullptr) send();
+    if (!turn_.owns_lock()) {
+      begun_ = {Code::kUnavailable, "a call of another pass is under way"};
+    } else {
+      begun_ = host_ == nullptr ? backend_.lost_status() : backend_.catch_up(*host_);
+    }
+    if (begun_.ok()) send();
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
@@ -103,11 +109,13 @@ class IsolatedBackend::Call final : public RunningForward {
 
   Status finish() override {
     finished_ = true;
-    Status status = host_ == nullptr ? backend_.lost_status() : receive();
+    const Clock::time_point begin = Clock::now();
+    const Status status = begun_.ok() ? receive() : begun_;
     if (!status.ok() && !unwanted(status)) {
       backend_.failures_.fetch_add(1, std::memory_order_relaxed);
     }
-    turn_.unlock();
+    if (turn_.owns_lock()) turn_.unlock();
+    backend_.count_wait(pass_, begin);
     return status;
   }
 
@@ -138,6 +146,7 @@ class IsolatedBackend::Call final : public RunningForward {
     const auto hidden = static_cast<int64_t>(backend_.hidden_);
     // The time since begin() was the caller's: an answer that is nearly there is still waited for.
     limits_.own = std::max(limits_.own, Clock::now() + kGrace);
+    limits_.patience = backend_.patience_of(pass_);
     Status failure;
     int64_t taken = 0;
     while (taken < rows_.count && (failure.ok() || host_->port->in_flight() > 0)) {
@@ -145,7 +154,7 @@ class IsolatedBackend::Call final : public RunningForward {
       float* const y = failure.ok() ? rows_.y + taken * hidden : nullptr;
       const Status part = backend_.take_part(*host_, limits_, n, y);
       if (failure.ok()) failure = part;
-      if (!part.ok() && part.code() == Code::kUnavailable) break;  // the host is lost
+      if (part.code() == Code::kUnavailable) break;  // the host is lost, or left to itself
       taken += n;
       limits_.own = Clock::now() + backend_.limit_;
       if (failure.ok()) send();
@@ -164,7 +173,9 @@ class IsolatedBackend::Call final : public RunningForward {
   const std::shared_ptr<HostLife> host_;
   const Rows rows_;
   const uint64_t* const row_epochs_;
+  const uint64_t pass_;
   Limits limits_;
+  Status begun_;  // not ok: nothing is under way
   int64_t sent_ = 0;
   bool finished_ = false;
 };
@@ -176,7 +187,7 @@ std::shared_ptr<HostLife> IsolatedBackend::host() const {
 
 Status IsolatedBackend::forward(int64_t layer, int64_t expert, const float* x, int64_t rows,
                                 float* y, ExpertContext& ctx) {
-  return Call(*this, MovableMutexLock(call_mutex_), {layer, expert, x, rows, y}, ctx).finish();
+  return Call(*this, take_turn(ctx.pass), {layer, expert, x, rows, y}, ctx).finish();
 }
 
 std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t expert,
@@ -193,11 +204,15 @@ std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t ex
 /// rows, but is given the time that its manifest grants it: until then it does nothing wrong.
 HostPort::Wait IsolatedBackend::await_part(HostLife& host, const Limits& limits,
                                            HostPort::Answer* answer) {
+  const auto within = [&](Clock::time_point limit) {
+    return limits.patience ? std::min(limit, *limits.patience) : limit;
+  };
   const bool unwanted_first = limits.wanted && *limits.wanted < limits.own;
-  HostPort::Wait wait = host.port->take(unwanted_first ? *limits.wanted : limits.own, answer);
+  HostPort::Wait wait =
+      host.port->take(within(unwanted_first ? *limits.wanted : limits.own), answer);
   if (wait != HostPort::Wait::kLate) return wait;
   host.port->cancel(true);
-  wait = host.port->take(limits.own + kGrace, answer);
+  wait = host.port->take(within(limits.own + kGrace), answer);
   host.port->cancel(false);
   return wait;
 }
@@ -207,6 +222,7 @@ Status IsolatedBackend::take_part(HostLife& host, const Limits& limits, int64_t 
   HostPort::Answer answer;
   switch (await_part(host, limits, &answer)) {
     case HostPort::Wait::kLate:
+      if (limits.patience && Clock::now() < limits.own + kGrace) return leave(host, limits);
       lose(host, fmt::format("did not answer within {} ms", limit_.count()));
       return lost_status();
     case HostPort::Wait::kLost:

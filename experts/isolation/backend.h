@@ -4,6 +4,11 @@
 // 0.1 s, 0.2 s, … 30 s. Five ends within a minute, and the library is in quarantine (quarantine.h).
 // Between an end and the next start forward answers `unavailable` at once.
 //
+// A forward pass waits for its calls for LibraryCeilings::pass in all. Then it goes on without
+// them: the call under way is left behind, asked to give up, and taken out of the way when it has
+// answered (late.cc). Until then, and for 0.1 s, 0.2 s, … 30 s from one such pass to the next,
+// calls are answered `unavailable` at once.
+//
 // What counts as an end: the process is gone, a call took longer than library.deadline_ms and the
 // plugin did not give up, the plugin poisoned itself (status internal), wrote outside of its rows,
 // or the host broke the protocol.
@@ -12,6 +17,7 @@
 // with the host. What begin() gave holds that mutex until it is finished.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <deque>
@@ -64,14 +70,29 @@ class IsolatedBackend final : public LibraryBackend {
   // backend.cc: calls.
   std::shared_ptr<HostLife> host() const;
   struct Limits {
-    Clock::time_point own;                    // the plugin's time is up
-    std::optional<Clock::time_point> wanted;  // nobody wants the rows after that
+    Clock::time_point own;                      // the plugin's time is up
+    std::optional<Clock::time_point> wanted;    // nobody wants the rows after that
+    std::optional<Clock::time_point> patience;  // the pass goes on without them after that
   };
   HostPort::Wait await_part(HostLife& host, const Limits& limits, HostPort::Answer* answer);
   Status take_part(HostLife& host, const Limits& limits, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
   void stop();
+
+  // late.cc: passes that go on without a call. With call_mutex_ held, where not said otherwise.
+  /// Until when the pass waits for a call from now on; nullopt: for as long as it takes. (Any
+  /// thread.)
+  std::optional<Clock::time_point> patience_of(uint64_t pass) const;
+  /// Takes the time since `begin` off what the pass waits. (Any thread.)
+  void count_wait(uint64_t pass, Clock::time_point begin);
+  /// The turn of a call, unowned when the pass goes on without it.
+  MovableMutexLock take_turn(uint64_t pass);
+  /// Leaves the calls under way to themselves: what the call is answered.
+  Status leave(HostLife& host, const Limits& limits);
+  /// Takes what a call left behind has answered meanwhile. unavailable while it has not, while the
+  /// library rests, and when its host is lost for it.
+  Status catch_up(HostLife& host);
 
   // keeper.cc: the keeper thread.
   void keep();
@@ -95,7 +116,11 @@ class IsolatedBackend final : public LibraryBackend {
   const std::shared_ptr<LibraryRuntime> runtime_;
   Quarantine quarantine_;
 
-  Mutex call_mutex_;  // held by the call under way
+  Mutex call_mutex_;                 // held by the call under way, not by one that was left behind
+  bool left_ = false;                // one was; guarded by call_mutex_, as the next three
+  Clock::time_point left_limit_;     // by when it has to have answered
+  Clock::time_point rests_until_{};  // it is not called
+  std::chrono::milliseconds rest_{0};
   std::atomic<uint64_t> calls_{0}, failures_{0}, resident_bytes_{0};
 
   mutable Mutex mutex_;
@@ -105,6 +130,12 @@ class IsolatedBackend final : public LibraryBackend {
   std::string sandbox_ GUARDED_BY(mutex_);
   uint64_t restarts_ GUARDED_BY(mutex_) = 0;
   HostCounters counters_ GUARDED_BY(mutex_);
+  struct Waited {
+    uint64_t pass = 0;
+    std::chrono::nanoseconds time{0};
+  };
+  std::array<Waited, 4> waited_ GUARDED_BY(mutex_);  // of the last passes
+  size_t next_waited_ GUARDED_BY(mutex_) = 0;
 
   // Written before open() returns, then constant.
   LibraryInfo info_;

@@ -178,6 +178,10 @@ void IsolatedBackend::watch(HostLife& host) {
       second_ = Clock::now();
       lines_this_second_ = frames_this_second_ = 0;
     }
+    // One that was left behind is ended at its own limit, whether it is called again or not.
+    if (const MovableMutexLock turn(call_mutex_, std::try_to_lock); turn.owns_lock()) {
+      (void)catch_up(host);
+    }
     std::optional<std::string> how = host.process->ended();
     if (!how && fds[1].revents != 0) {
       const Result<HostChannel::Received> message = host.channel.receive(milliseconds(0));

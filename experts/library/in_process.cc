@@ -7,8 +7,10 @@
 #include "base/steady_time.h"
 #include "base/threads/background.h"
 #include "base/threads/mutex.h"
+#include "base/threads/repeater.h"
 #include "experts/library/backend.h"
 #include "experts/library/crash_record.h"
+#include "experts/library/loading_turn.h"
 #include "experts/library/plugin_image.h"
 #include "experts/library/plugin_instance.h"
 #include "experts/library/quarantine.h"
@@ -25,13 +27,20 @@ double ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
 class InProcessBackend final : public LibraryBackend {
  public:
   InProcessBackend(LibrarySource source, std::shared_ptr<LibraryRuntime> runtime)
-      : label_(fmt::format("plugin {}", source.note.id)),
+      : module_(source.module),
+        note_(source.note),
+        label_(fmt::format("plugin {}", source.note.id)),
         hidden_(source.hidden_size),
         limit_ns_(static_cast<uint64_t>(source.spec.deadline_ms) * 1'000'000),
         runtime_(std::move(runtime)) {}
 
   Status open(const LibrarySource& source) {
     CHIMERA_RETURN_IF_ERROR(prepare_record(source));
+    const auto turn = LoadingTurn::take(module_, runtime_->options().ceilings.load);
+    if (!turn.ok()) return turn.status();
+    Repeater overdue("chimera-overdue", runtime_->options().ceilings.load,
+                     [this] { return tell_overdue(); });
+    overdue.begin();
     const MutexLock control(runtime_->control());
     const CrashScope scope(record_.get(), "while it was loaded");
     Result<std::unique_ptr<PluginImage>> image = PluginImage::load(source, *runtime_);
@@ -45,6 +54,12 @@ class InProcessBackend final : public LibraryBackend {
   }
 
   ~InProcessBackend() override {
+    if (image_ == nullptr) return;  // it was not loaded
+    const auto turn = LoadingTurn::take(module_, runtime_->options().ceilings.load);
+    if (!turn.ok()) {
+      leave_behind(turn.status().message());
+      return;
+    }
     const MutexLock control(runtime_->control());
     const CrashScope scope(record_.get(), "while it was retired");
     instance_.reset();
@@ -85,6 +100,22 @@ class InProcessBackend final : public LibraryBackend {
   struct Buffers {
     std::byte *x, *y, *scratch;
   };
+
+  bool tell_overdue() const {
+    runtime_->log(LibraryRuntime::Severity::kError, module_,
+                  fmt::format("is not loaded after {} ms (libraries.max_load_ms) and, inside the "
+                              "daemon, cannot be ended: restart the daemon without it to load "
+                              "others there",
+                              runtime_->options().ceilings.load.count()));
+    return true;
+  }
+
+  /// Of one that cannot be retired, as another call does not come back: it stays.
+  void leave_behind(const std::string& reason) {
+    runtime_->count_kept({module_, note_.version, note_.id, image_->mapped_bytes(), reason});
+    (void)instance_.release();
+    (void)image_.release();
+  }
 
   /// Where something is remembered, what ended this process before is not started again.
   Status prepare_record(const LibrarySource& source) {
@@ -177,6 +208,8 @@ class InProcessBackend final : public LibraryBackend {
     last_error_ = status.message();
   }
 
+  const std::string module_;
+  const ElfNote note_;
   const std::string label_;
   const int64_t hidden_;
   const uint64_t limit_ns_;

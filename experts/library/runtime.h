@@ -47,6 +47,9 @@ struct LibraryCeilings {
   /// From the start of its process, or of its code in this one, to the end of the self-test. Long
   /// by default, as loading may pack gigabytes of weights.
   std::chrono::milliseconds load{60'000};
+  /// For how long one forward pass, over all its layers, waits for one library in a process of its
+  /// own. It goes on without one that takes longer, within its own deadline or not.
+  std::chrono::milliseconds pass = std::chrono::milliseconds::max();
 };
 
 class LibraryRuntime {

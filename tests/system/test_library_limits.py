@@ -65,6 +65,23 @@ class Ceilings(LibraryTest):
             wait_for(lambda: not hosts_of(daemon.pid), "its process gone")
             self.assertEqual([m["name"] for m in client.modules()], ["legal"])
 
+    def test_a_step_goes_on_without_who_is_slow_within_its_deadline(self) -> None:
+        patient = 600_000  # ms; a step that waited for it would outlast every wait here
+        slow = self.module(f"gives_up {PROBED}", deadline_ms=patient)
+        with self.daemon(libraries={"max_deadline_ms": patient, "max_step_ms": 200}) as daemon, \
+                daemon.client(timeout=120 * SLOW) as client:
+            quiet = stream(client, 1, ["legal"])[0]
+            client.load(slow)
+            (host,) = hosts_of(daemon.pid)
+            with self.assertRaises(chimera_client.Unavailable) as late:
+                for seed in range(1, 100):
+                    stream(client, seed, ["sinner"])
+            self.assertIn("module sinner", str(late.exception))
+            self.assertRegex(str(late.exception), "libraries.max_step_ms|rests, as a step")
+            self.assertEqual(stream(client, 1, ["legal"])[0], quiet)
+            self.assertEqual(hosts_of(daemon.pid), [host], "it did nothing wrong")
+            self.assertIn("a step went on without it after 200 ms", daemon.log_text())
+
     def test_a_hanging_load_holds_up_nobody_and_ends_when_it_is_not_wanted(self) -> None:
         hanging = self.module("hang_in_activate 0")
         ends: list[str] = []

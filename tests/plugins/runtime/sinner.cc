@@ -118,6 +118,10 @@ class Sinner final : public chimera::plugin::Expert {
       }
     }
     if (sin_ == "sleep") sleep_for_ever();
+    if (sin_ == "nap") {
+      const timespec time{0, 20'000'000};
+      nanosleep(&time, nullptr);
+    }
     if (sin_ == "deadlock") {
       static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
       for (;;) pthread_mutex_lock(&mutex);
