@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
+import time
 import unittest
 from typing import Any
 
-from harness import GOLDEN, Daemon, chimera_client, flat, run
+from harness import DEMO, GOLDEN, Daemon, chimera_client, flat, run
 from assembly_modules import assembly, module, versions
 
 TOKENS = [(7 * i) % 90 + 1 for i in range(40)]  # of the smallest vocabulary here
@@ -285,6 +287,47 @@ class Blend(unittest.TestCase):
             ran = run("chimera", "module", *command, check=False)
             self.assertNotEqual(ran.returncode, 0)
             self.assertIn("found kind assembly (expected weights)", ran.stderr)
+
+
+class TwoVersions(unittest.TestCase):
+    """The demo's `legal` and what it was before, blended as docs/assembly.md shows: which of them answers turns
+    at one place between them, and the sweep finds it."""
+    PROMPTS = ("In the event of a default,", "The term of this Agreement", "Section 1.", "No person shall")
+
+    def test_a_sweep_finds_where_an_answer_turns_and_draws_it(self) -> None:
+        work = pathlib.Path(tempfile.mkdtemp(prefix="chimera-versions-"))
+        self.addCleanup(shutil.rmtree, work, ignore_errors=True)
+        for name in ("legal", "versions"):
+            shutil.copytree(DEMO / name, work / name)
+        mix = work / "versions" / "legal-mix"
+        run("chimera", "module", "seal", str(mix), "--backbone", str(DEMO / "backbone"))
+        text, plot = work / "text.txt", work / "blend.svg"
+        text.write_text((DEMO / "train" / "excerpts" / "legal.txt").read_text()[:500])
+        with Daemon(DEMO / "backbone", precision="bf16", threads=2) as daemon, daemon.client() as client:
+            client.load(mix)
+            answer = lambda: [client.complete(prompt, max_tokens=8, temperature=0)["text"] for prompt in self.PROMPTS]
+            now = answer()
+            began = time.monotonic()
+            client.blend("legal", {"legal-1.0.0": 1.0})
+            print(f"a blend of the demo: {1e3 * (time.monotonic() - began):.0f} ms from call to answer")
+            before = answer()
+            client.blend("legal", {"legal-1.0.0": 0.0})
+            self.assertEqual(answer(), now)
+            # A word that one of them says and the other does not.
+            turns = [(prompt, word) for prompt, a, b in zip(self.PROMPTS, now, before)
+                     for word in re.findall("[A-Za-z]{4,}", a) if word not in b]
+            self.assertTrue(turns, (now, before))
+            prompt, word = turns[0]
+            ran = daemon.cli("--json", "blend", "legal", "--sweep", "legal-1.0.0=0:1:0.5", "--score", str(text),
+                             "--ask", prompt, "--trait", word, "--max-tokens", "8", "--plot", str(plot), timeout=600)
+            lines = [json.loads(line) for line in ran.stdout.splitlines()]
+            turn = next(line for line in lines if line.get("event") == "threshold" and line["of"] == "trait")
+            self.assertLess(turn["high"] - turn["low"], 0.0011)
+            self.assertTrue(0 <= turn["low"] < turn["high"] <= 1, turn)
+            self.assertIn("<svg", plot.read_text())
+            for at, says in ((turn["low"], True), (turn["high"], False)):
+                client.blend("legal", {"legal-1.0.0": at})
+                self.assertEqual(word in client.complete(prompt, max_tokens=8, temperature=0)["text"], says, turn)
 
 
 def change(checkpoint: pathlib.Path) -> None:
