@@ -4,6 +4,8 @@
 
 For each domain and part the work directory gets `<domain>.<part>.bin` (documents in a fixed random
 order, each preceded by the end-of-text token); `sizes.json` holds documents, bytes and tokens of each.
+With `--by-source` there is a file `<domain>.<source>.train.bin` of every source beside them, so that a
+stage can draw from sources with weights of its own (`train_expert.py --sources`).
 """
 from __future__ import annotations
 
@@ -38,6 +40,18 @@ def prepare(root: Path, work: Path, tok: Tokenizer, domain: str, part: str) -> d
     tmp.rename(work / f"{domain}.{part}.bin")
     return {"documents": len(docs), "bytes": sum(len(d.encode()) for d in docs),
             "tokens": len(ids) - len(docs)}
+
+
+def prepare_sources(root: Path, work: Path, tok: Tokenizer, domain: str) -> dict[str, int]:
+    """Encode the training text of a domain into one file per source; returns the tokens of each."""
+    ids: dict[str, array] = {}
+    for record in corpus.records(root, domain, "train"):
+        of = ids.setdefault(record["source"], array("H"))
+        of.append(tok.eos)
+        of.extend(tok.encode(record["text"]))
+    for source, of in ids.items():
+        (work / f"{domain}.{source}.train.bin").write_bytes(of.tobytes())
+    return {source: len(of) for source, of in sorted(ids.items())}
 
 
 def load(work: Path, domain: str, part: str) -> np.ndarray:
@@ -79,6 +93,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=corpus.DEFAULT_WORK)
     parser.add_argument("--tokenizer", type=Path,
                         default=corpus.REPO / "experts" / "backbone" / "tokenizer.json")
+    parser.add_argument("--by-source", nargs="*", default=[], choices=corpus.DOMAINS, metavar="DOMAIN",
+                        help="of these domains a file per source, too")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     from tokenizer import Tokenizer  # needs `regex`, which who only draws windows does without
@@ -89,6 +105,8 @@ def main() -> None:
             sizes.setdefault(domain, {})[part] = prepare(args.corpora, args.work, tok, domain, part)
             print(domain, part, sizes[domain][part], flush=True)
             (args.work / "sizes.json").write_text(json.dumps(sizes, indent=1))
+    for domain in args.by_source:
+        print(domain, prepare_sources(args.corpora, args.work, tok, domain), flush=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,10 @@ def train(args: argparse.Namespace) -> None:
         step, elapsed, tokens = saved["step"], saved["elapsed"], saved["tokens"]
         schedule.decay_start, schedule.decay_end = saved["decay_start"], saved["decay_end"]
         muon.state, adam.state, adam.count = saved["muon"], saved["adam"], saved["count"]
-    stream = data.Stream(args.work, {args.domain: 1 - args.public, "general": args.public}, seed)
+    own = args.sources or {args.domain: 1.0}
+    total = sum(own.values())
+    stream = data.Stream(args.work, {**{n: (1 - args.public) * w / total for n, w in own.items()},
+                                     "general": args.public}, seed)
     last, last_save, last_eval = time.time(), time.time(), time.time() if saved else 0.0
     count, sum_loss, sum_count = args.batch // args.micro, 0.0, 0
     while True:
@@ -143,6 +146,11 @@ def train(args: argparse.Namespace) -> None:
     torch.save(extract(model), args.work / f"{args.domain}.final.pt")
 
 
+def float_by_name(text: str) -> dict[str, float]:
+    """`a=1,b=2.5` as a dictionary."""
+    return {name: float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+
+
 def main() -> None:
     """Parse arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,7 +170,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=10)
     parser.add_argument("--from-stored", action="store_true",
                         help="start at experts/<domain>/weights.safetensors (give another --seed)")
+    parser.add_argument("--sources", type=float_by_name, metavar="NAME=WEIGHT,…",
+                        help="draw from these sources (data.py --by-source) and not from all text alike")
     args = parser.parse_args()
+    if args.sources:
+        args.sources = {f"{args.domain}.{name}": weight for name, weight in args.sources.items()}
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     train(args)
