@@ -2,7 +2,8 @@
 
 Three kinds of windows, as a daemon meets them: passages out of the middle of long texts; short prompts,
 the first words of a sentence after the end-of-text token; and texts that change their domain. Every
-source of a domain has its part, by the square root of its size, so that a small kind is heard, too.
+source of a domain has its part, by the fourth root of its size and in prompts alike, so that a small
+kind is heard, too.
 """
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ from passages import starts, words_at
 if TYPE_CHECKING:  # it needs `regex`, which whoever reads windows does without
     from tokenizer import Tokenizer
 
-PROMPT_WORDS = (3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50)
+PROMPT_WORDS = (3, 4, 5, 6, 6, 6, 7, 8, 9, 10, 12, 15)  # and one in ten of them LONG_PROMPT
+LONG_PROMPT = 50
+EVERY = 5      # of a passage: its tokens tell the same, so every fifth of them does
+AFTER = 32     # tokens after a change
 KINDS = ("long", "prompt", "change")
-UNSURE = 3  # tokens after a change that nobody can tell yet: not fitted
+UNSURE = 2  # tokens after a change that nobody can tell yet: not fitted
 
 
 @dataclass
@@ -38,10 +42,10 @@ class Pool:
     """Documents of one domain by source."""
     documents: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def draw(self, rng: random.Random) -> str:
-        """A document, its source drawn by the root of its size."""
+    def draw(self, rng: random.Random, alike: bool) -> str:
+        """A document, its source drawn by the fourth root of its size, or all sources `alike`."""
         names = sorted(self.documents)
-        sizes = [sum(map(len, self.documents[n])) ** 0.5 for n in names]
+        sizes = [1.0 if alike else sum(map(len, self.documents[n])) ** 0.25 for n in names]
         return rng.choice(self.documents[rng.choices(names, sizes)[0]])
 
 
@@ -68,7 +72,7 @@ def pools(root: Path, seed: int, per_source: int, left_out: dict[str, tuple[str,
 def passage(pool: Pool, rng: random.Random, words: int, sentence: bool) -> str:
     """So many words out of a document, from the beginning of a sentence or from anywhere."""
     while True:
-        text = pool.draw(rng)
+        text = pool.draw(rng, sentence)
         at = rng.choice(starts(text) or [0]) if sentence else rng.randrange(max(1, len(text) - 1500))
         found = words_at(text, at, words)
         if found:
@@ -81,17 +85,19 @@ def windows(tok: Tokenizer, drawn: list[Pool], count: dict[str, int], length: in
     rng = random.Random(seed)
     out = []
     for d, pool in enumerate(drawn):
-        for _ in range(count["long"]):
+        for _ in range(count["long"] * (1 if d else 2)):  # general text is the most diverse
             ids = tok.encode(passage(pool, rng, length, False))[:length]
-            out.append(Window(ids, [d] * len(ids), "long"))
-        for _ in range(count["prompt"]):
-            ids = [tok.eos, *tok.encode(passage(pool, rng, rng.choice(PROMPT_WORDS), True))]
+            told = rng.randrange(EVERY)
+            out.append(Window(ids, [d if i % EVERY == told else -1 for i in range(len(ids))], "long"))
+        for i in range(count["prompt"]):
+            words = rng.choice(PROMPT_WORDS) if i % 10 else LONG_PROMPT
+            ids = [tok.eos, *tok.encode(passage(pool, rng, words, True))]
             out.append(Window(ids[:length], ([-1] + [d] * len(ids))[:min(length, len(ids))], "prompt"))
         for _ in range(count["change"]):
             to = rng.choice([e for e in range(len(drawn)) if e != d])
-            first = [tok.eos, *tok.encode(passage(pool, rng, rng.choice((15, 30, 60)), True))]
-            then = tok.encode("\n\n" + passage(drawn[to], rng, 60, True))
-            label = [-1] + [d] * (len(first) - 1) + [-1] * UNSURE + [to] * (len(then) - UNSURE)
+            first = [tok.eos, *tok.encode(passage(pool, rng, rng.choice((15, 30, 50, 60)), True))]
+            then = tok.encode("\n\n" + passage(drawn[to], rng, 40, True))[:AFTER]
+            label = [-1] * (len(first) + UNSURE) + [to] * (len(then) - UNSURE)
             out.append(Window((first + then)[:length], label[:length], "change"))
     return out
 

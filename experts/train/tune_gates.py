@@ -40,10 +40,14 @@ BATCH_TOKENS = 2048
 
 # How much each kind of window counts, and in it the tokens of each domain. In passages more those of
 # public text, which loses where a module takes what is not its own, and of bio, the hardest to tell.
-WEIGHT = {"long": 0.50, "prompt": 0.15, "change": 0.35}
-CLASS_WEIGHT = {"long": (1.6, 1.0, 1.7, 0.9), "prompt": (1.1, 1.0, 1.1, 0.9), "change": (1.0,) * 4}
-EACH_LAYER, TOGETHER, PROMPTS, SHARPNESS = 1.0, 0.5, 0.4, 10.0  # a, b, c and K above
-RIDGE = 2e-5  # pulls rows (in units of the inputs' deviations) to where they were
+WEIGHT = {"long": 0.55, "prompt": 0.20, "change": 0.25}
+CLASS_WEIGHT = {"long": (2.3, 1.2, 1.9, 1.2), "prompt": (0.8, 1.0, 1.0, 1.0), "change": (1.0,) * 4}
+EACH_LAYER, TOGETHER, PROMPTS, SHARPNESS = 1.0, 0.5, 1.2, 12.0  # a, b, c and K above
+# Prompts as a whole: nothing is lost where a module takes six words of general text, and the few long
+# ones are to be heard.
+PROMPT_CLASS_WEIGHT = (0.7, 1.0, 1.0, 1.0)
+MANY_TOKENS, MANY_WEIGHT = 40, 3.0
+RIDGE = 1e-5  # pulls rows (in units of the inputs' deviations) to where they were
 
 
 @torch.no_grad()
@@ -68,13 +72,14 @@ def gate_inputs(model: FlexOlmo, windows: list[Window]) -> list[Tensor]:
 
 @dataclass
 class Samples:
-    """Tokens that are fitted. n of them, m prompts."""
+    """Tokens that are fitted, or counted in a prompt's share (weight 0). n of them, m prompts."""
     x: list[Tensor]        # per layer [n, hidden], in units of `scale`
     scale: list[Tensor]    # per layer [hidden]: deviation of each input
     label: Tensor          # [n]
     weight: Tensor         # [n], sums to 1
     prompt: Tensor         # [n]: number of the prompt it is of, or -1
     prompt_label: Tensor   # [m]
+    prompt_weight: Tensor  # [m], sums to 1
 
 
 def samples(inputs: list[Tensor], windows: list[Window]) -> Samples:
@@ -82,21 +87,25 @@ def samples(inputs: list[Tensor], windows: list[Window]) -> Samples:
     CLASS_WEIGHT."""
     label = torch.cat([torch.tensor(w.label) for w in windows])
     kind = torch.cat([torch.full((len(w.ids),), KINDS.index(w.kind)) for w in windows])
-    number, labels = torch.full((len(windows),), -1), []
+    number, labels, counts = torch.full((len(windows),), -1), [], []
     for i, window in enumerate(windows):
         if window.kind == "prompt":
             number[i] = len(labels)
             labels.append(window.label[-1])
+            counts.append(PROMPT_CLASS_WEIGHT[window.label[-1]]
+                          * (MANY_WEIGHT if len(window.ids) > MANY_TOKENS else 1.0))
     prompt = torch.cat([number[i].repeat(len(w.ids)) for i, w in enumerate(windows)])
     weight = torch.zeros(len(label))
     for k, name in enumerate(KINDS):
         for c in range(CLASSES):
             of = (kind == k) & (label == c)
             weight[of] = WEIGHT[name] * CLASS_WEIGHT[name][c] / max(1, int(of.sum()))
-    keep = label >= 0
+    # Of a prompt also the end-of-text token before it: of no domain, but it counts in the share.
+    keep = (label >= 0) | (prompt >= 0)
     scale = [x[keep].std(0) for x in inputs]
-    return Samples([x[keep] / s for x, s in zip(inputs, scale)], scale, label[keep],
-                   weight[keep] / weight[keep].sum(), prompt[keep], torch.tensor(labels))
+    return Samples([x[keep] / s for x, s in zip(inputs, scale)], scale, label[keep].clamp_min(0),
+                   weight[keep] / weight[keep].sum(), prompt[keep], torch.tensor(labels),
+                   torch.tensor(counts) / sum(counts))
 
 
 def cross_entropy(logp: Tensor, of: Samples) -> Tensor:
@@ -116,7 +125,7 @@ def objective(rows: list[Tensor], biases: list[Tensor], of: Samples) -> tuple[Te
     count = torch.bincount(of.prompt[inside], minlength=len(of.prompt_label))
     share = torch.zeros(len(of.prompt_label), CLASSES).index_add_(0, of.prompt[inside], mixed[inside])
     share = share / count[:, None]
-    prompts = F.cross_entropy(SHARPNESS * share, of.prompt_label)
+    prompts = F.cross_entropy(SHARPNESS * share, of.prompt_label, reduction="none") @ of.prompt_weight
     first = float((share.argmax(1) == of.prompt_label).float().mean())
     return EACH_LAYER * alone + TOGETHER * together + PROMPTS * prompts, first
 
@@ -163,11 +172,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", type=Path, default=corpus.DEFAULT_CORPORA)
     parser.add_argument("--work", type=Path, default=corpus.DEFAULT_WORK)
-    parser.add_argument("--long", type=int, default=60, help="passages per domain")
-    parser.add_argument("--prompts", type=int, default=600, help="per domain")
-    parser.add_argument("--changes", type=int, default=120, help="from each domain")
+    parser.add_argument("--long", type=int, default=100, help="passages per domain")
+    parser.add_argument("--prompts", type=int, default=1220, help="per domain")
+    parser.add_argument("--changes", type=int, default=140, help="from each domain")
     parser.add_argument("--length", type=int, default=256, help="tokens of a window at most")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--prior", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar="LOG_ODDS",
+                        help="added to the biases of each module afterwards; below 0 the backbone keeps more")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -178,7 +189,10 @@ def main() -> None:
     modules = [finished_module(args.work, d) for d in corpus.EXPERTS]
     tuned = fit_modules(public_model(args.work), modules, windows, args.steps)
     args.work.mkdir(parents=True, exist_ok=True)
-    for domain, module in zip(corpus.EXPERTS, tuned):
+    for domain, module, prior in zip(corpus.EXPERTS, tuned, args.prior):
+        for name in module:
+            if name.endswith("gate.bias"):
+                module[name] = module[name] + prior
         torch.save(module, args.work / f"{domain}.tuned.pt")
 
 
