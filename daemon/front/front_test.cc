@@ -241,6 +241,24 @@ TEST_F(Fronts, AConnectionIsHungUpByItsNumber) {
   EXPECT_FALSE(readable(two.get(), 0));
 }
 
+// Its place is not its own for ever: libzmq's heartbeats end it.
+TEST_F(Fronts, WhoIsHungUpAndTakesNothingGoes) {
+  options_.endpoints[0].most = 1;
+  start();
+  OwnedFd peer = connect(), zmq = accept();
+  const auto known = front_->next_accepted(0);
+  ASSERT_TRUE(known);
+  const std::string much(64 << 10, 'x');
+  // More than the front and two sockets take.
+  pollfd room{zmq.get(), POLLOUT, 0};
+  while (::poll(&room, 1, 300) == 1) ::send(zmq.get(), much.data(), much.size(), MSG_NOSIGNAL);
+  front_->hang_up(known->number);
+  zmq.reset();
+  OwnedFd next;
+  for (int i = 0; i < 3000 && !readable(inner_->fd(), 20); ++i) next = connect();
+  EXPECT_TRUE(accept().valid());
+}
+
 TEST_F(Fronts, WithoutDescriptorsItWaitsAndGoesOn) {
   start();
   rlimit before{};

@@ -52,7 +52,7 @@ class Link {
 
   /// Moves what can be moved. False when the link is over, on both sides.
   bool pump();
-  /// Ends after what waits for the outer side.
+  /// Ends after what waits for the outer side, or when libzmq ends it for taking none of that.
   void hang_up() { closing_ = true; }
   /// Ends now: the outer side at once, the inner one when libzmq has seen it.
   void part();
