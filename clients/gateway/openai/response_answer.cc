@@ -5,8 +5,8 @@
 
 #include "base/json/writer.h"
 #include "clients/gateway/body/random_id.h"
-#include "clients/gateway/dialect/parser.h"
 #include "clients/gateway/openai/response.h"
+#include "clients/gateway/run/one_answer.h"
 
 namespace chimera::gateway::openai {
 namespace {
@@ -20,47 +20,17 @@ struct Block {
 constexpr Block kMessage{"message", "output_text", "msg_"};
 constexpr Block kReasoning{"reasoning", "reasoning_text", "rs_"};
 
-/// The events of the one choice -> a response, or the events of its stream.
-class ResponseAnswer : public Answerer {
+/// A response, or the events of its stream.
+class ResponseAnswer final : public OneAnswer {
  public:
   ResponseAnswer(const ResponseRequest& asked, int64_t created)
-      : stream_(asked.stream),
-        rules_(asked.rules),
+      : OneAnswer(asked.stream, asked.rules),
         echo_(asked.echo),
         id_(random_id("resp_")),
-        created_(created),
-        tally_(/*choices=*/1) {
-    reads({});
-  }
-
-  void reads(const Reading& reading) override {
-    dialect_ = reading.dialect;
-    parser_ = make_parser(reading, rules_.tools);
-  }
-
-  std::string on_token(size_t, const Json& event) override {
-    tally_.token(event);
-    if (!stream_) return {};
-    std::string bytes = begin();
-    bytes += take(parser_->push(event.value("text", "")));
-    return bytes;
-  }
-
-  std::string on_done(size_t, const Json& done) override {
-    tally_.done(0, done);
-    std::string bytes = begin();
-    if (!stream_) take(parser_->push(done.value("text", "")));
-    bytes += take(parser_->finish());
-    cut_ = done.value("finish_reason", "") == "length";
-    if (output_.empty())
-      bytes += grow(kMessage, "");  // an answer without words is one all the same
-    bytes += close(cut_ ? "incomplete" : "completed");
-    return bytes;
-  }
+        created_(created) {}
 
   std::string end() override {
-    return event(cut_ ? "response.incomplete" : "response.completed",
-                 {{"response", response(cut_ ? "incomplete" : "completed")}});
+    return event(fmt::format("response.{}", ended()), {{"response", response(ended())}});
   }
 
   std::string failed(const ApiError& error) override {
@@ -70,8 +40,7 @@ class ResponseAnswer : public Answerer {
     return event("response.failed", {{"response", std::move(out)}});
   }
 
-  std::string whole() override { return write_json(response(cut_ ? "incomplete" : "completed")); }
-  const Tally& tally() const override { return tally_; }
+  std::string whole() override { return write_json(response(ended())); }
 
  private:
   std::string event(const std::string& type, const Json& fields) {
@@ -80,30 +49,23 @@ class ResponseAnswer : public Answerer {
     return fmt::format("event: {}\ndata: {}\n\n", type, write_json(out));
   }
 
-  std::string begin() {
-    if (begun_) return {};
-    begun_ = true;
+  const char* ended() const { return cut() ? "incomplete" : "completed"; }
+
+  std::string begin() override {
     std::string bytes = event("response.created", {{"response", response("in_progress")}});
     bytes += event("response.in_progress", {{"response", response("in_progress")}});
     return bytes;
   }
 
-  std::string take(std::vector<Piece> pieces) {
+  std::string grow(Piece::Kind kind, const std::string& words) override {
+    return grow(kind == Piece::Kind::kText ? kMessage : kReasoning, words);
+  }
+
+  std::string finish() override {
     std::string bytes;
-    for (const Piece& piece : pieces) {
-      switch (piece.kind) {
-        case Piece::Kind::kText:
-          bytes += grow(kMessage, piece.text);
-          break;
-        case Piece::Kind::kReasoning:
-          bytes += grow(kReasoning, piece.text);
-          break;
-        case Piece::Kind::kCall:
-          if (rules_.parallel || calls_ == 0) bytes += call(piece);
-          break;
-      }
-    }
-    return bytes;
+    // An answer without words is one all the same.
+    if (output_.empty()) bytes = grow(kMessage, "");
+    return bytes + close(ended());
   }
 
   Json& last() { return *(output_.end() - 1); }
@@ -174,13 +136,12 @@ class ResponseAnswer : public Answerer {
                  {{"output_index", output_.size() - 1}, {"item", last()}});
   }
 
-  std::string call(const Piece& piece) {
-    ++calls_;
+  std::string call(const Piece& piece) override {
     std::string bytes = close("completed");
     output_.push_back({{"id", random_id("fc_")},
                        {"type", "function_call"},
                        {"status", "in_progress"},
-                       {"call_id", new_call_id(dialect_)},
+                       {"call_id", new_call_id(dialect())},
                        {"name", piece.text},
                        {"arguments", ""}});
     bytes += event("response.output_item.added",
@@ -200,37 +161,30 @@ class ResponseAnswer : public Answerer {
     Json out = {{"id", id_}, {"object", "response"}, {"created_at", created_}, {"status", status}};
     out.update(echo_);
     out["error"] = nullptr;
-    out["incomplete_details"] = cut_ ? Json{{"reason", "max_output_tokens"}} : Json();
+    out["incomplete_details"] = cut() ? Json{{"reason", "max_output_tokens"}} : Json();
     out["output"] = output_;
-    const bool ended = tally_.complete();
-    out["usage"] = ended ? usage() : Json();
-    if (ended) out["chimera"] = tally_.provenance();
+    const bool known = tally().complete();
+    out["usage"] = known ? usage() : Json();
+    if (known) out["chimera"] = tally().provenance();
     return out;
   }
 
   /// What of an answer was reasoning is not counted apart.
   Json usage() const {
-    return {{"input_tokens", tally_.prompt_tokens},
-            {"input_tokens_details", Json{{"cached_tokens", tally_.cached_tokens}}},
-            {"output_tokens", tally_.completion_tokens},
+    return {{"input_tokens", tally().prompt_tokens},
+            {"input_tokens_details", Json{{"cached_tokens", tally().cached_tokens}}},
+            {"output_tokens", tally().completion_tokens},
             {"output_tokens_details", Json{{"reasoning_tokens", 0}}},
-            {"total_tokens", tally_.prompt_tokens + tally_.completion_tokens}};
+            {"total_tokens", tally().prompt_tokens + tally().completion_tokens}};
   }
 
-  const bool stream_;
-  const CallRules rules_;
   const Json echo_;
   const std::string id_;
   const int64_t created_;
-  Dialect dialect_ = Dialect::kPlain;
-  std::unique_ptr<Parser> parser_;
-  Tally tally_;
   Json output_ = Json::array();  // items, the last of them perhaps open
   const Block* open_ = nullptr;  // what the last item is while words may be added
   std::string text_;             // of the open item
-  size_t calls_ = 0;
   int64_t sequence_ = 0;
-  bool begun_ = false, cut_ = false;
 };
 
 }  // namespace
