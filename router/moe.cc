@@ -136,6 +136,10 @@ void MoeRouter::Impl::gate(size_t layer, const float* x) {
   for (const Run& run : runs) {
     const ActiveLayer& active = run.active->layers[layer];
     const auto count = static_cast<int64_t>(active.candidates.size());
+    if (run.rows < pool.threads() && count > moe_grain(hidden)) {
+      gate_by_candidates(layer, run, x);
+      continue;
+    }
     const int64_t work = count * (hidden + kSelectWork);
     pool.parallel_for(run.rows, moe_grain(work), [&](int64_t begin, int64_t end) {
       const int64_t first = run.row0 + begin;
@@ -151,6 +155,23 @@ void MoeRouter::Impl::gate(size_t layer, const float* x) {
     poison(row, Status(Code::kUnavailable,
                        fmt::format("layer {}: the gate gave a non-finite score", layer)));
   }
+}
+
+/// For fewer rows than threads: the threads share the candidates of all of them.
+void MoeRouter::Impl::gate_by_candidates(size_t layer, const Run& run, const float* x) {
+  const int64_t hidden = config.hidden_size;
+  const ActiveLayer& active = run.active->layers[layer];
+  const auto count = static_cast<int64_t>(active.candidates.size());
+  pool.parallel_for(count, moe_grain(run.rows * hidden), [&](int64_t begin, int64_t end) {
+    for (const GateBlock& block : active.blocks) {
+      const int64_t from = std::max<int64_t>(begin - block.first, 0);
+      const int64_t to = std::min<int64_t>(end - block.first, block.gate.rows);
+      if (from >= to) continue;
+      kernels.matmul(x + run.row0 * hidden, run.rows, hidden, block.gate, from, to,
+                     logits.data() + run.row0 * candidates + block.first, candidates);
+    }
+  });
+  for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) choose(layer, row);
 }
 
 void MoeRouter::Impl::choose(size_t layer, int64_t row) {

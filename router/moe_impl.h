@@ -53,6 +53,7 @@ struct MoeRouter::Impl {
   void note_adapters(const ActiveSet& active);
   void begin(std::span<RoutedSegment> given, RouterStats* pass_stats);
   void gate(size_t layer, const float* x);
+  void gate_by_candidates(size_t layer, const Run& run, const float* x);
   void choose(size_t layer, int64_t row);
   void account(size_t layer);
   void keep_choices(size_t layer, const RoutedSegment& segment, int64_t row0);

@@ -244,6 +244,48 @@ TEST(MoeRouter, RowsDoNotDependOnTheirBatch) {
   expect_rows_independent_of_their_batch(small_config(8, 3, false));
 }
 
+TEST(MoeRouter, ManyModulesAreScoredTogetherByAllThreadsAsEachAloneWouldBe) {
+  ModelConfig config = small_config(8, 3, false);
+  config.hidden_size = 2048;  // so that some dozens of candidates are work for several threads
+  config.intermediate_size = 2;
+  Fixture f(config);
+  std::vector<std::shared_ptr<const Module>> all, even;
+  ModuleMask even_ones{0};
+  for (size_t i = 0; i < 90; ++i) {
+    all.push_back(random_module(f.rng, config, "m" + std::to_string(i), 1, Attach::kAppend));
+    if (i % 2 != 0) continue;
+    even.push_back(all.back());
+    even_ones.add(i + 1);
+  }
+  const auto table = make_table(config, f.base, all);
+  const auto without_odd = make_table(config, f.base, even);
+  ASSERT_EQ(table->layers()[0].blocks.size(), 1u) << "the rows lie together";
+  EXPECT_EQ(*table->layers()[1].gate_row(50), all[42]->layers.at(1).gate_weight[0]);
+  const std::vector<float> x = random_values(f.rng, 5 * config.hidden_size, 1.0f);
+  const std::vector<float> first(x.begin(), x.begin() + config.hidden_size);
+
+  std::vector<std::vector<float>> rows, masked;
+  for (const int threads : {1, 2, 7}) {  // fewer than rows, and more
+    ThreadPool pool(threads);
+    MoeRouter router(config, best_kernels(), pool);
+    const auto view = *make_route_view(table, table->all(), {});
+    const auto some = *make_route_view(table, even_ones, {});
+    RoutedSegment segment;
+    segment.view = view.get();
+    segment.rows = 5;
+    rows.push_back(run_layers(router, config, {&segment, 1}, x));
+    segment.rows = 1;
+    const std::vector<float> alone = run_layers(router, config, {&segment, 1}, first);
+    EXPECT_TRUE(std::equal(alone.begin(), alone.begin() + config.hidden_size, rows[0].begin()));
+    segment.view = some.get();
+    masked.push_back(run_layers(router, config, {&segment, 1}, first));
+    EXPECT_TRUE(same_bits(rows.back(), rows.front())) << threads;
+    EXPECT_TRUE(same_bits(masked.back(), masked.front())) << threads;
+  }
+  EXPECT_TRUE(same_bits(masked[0], f.run(without_odd, without_odd->all(), first)));
+  EXPECT_NE(masked[0], std::vector<float>(masked[0].size(), 0.0f));
+}
+
 TEST(MoeRouter, ExpertsTooLargeToRunTogetherRunInTurn) {
   ModelConfig config = small_config(3, 3, false);
   config.intermediate_size = 4096;  // 88 rows of three experts: 8 MiB of scratch memory

@@ -1,6 +1,9 @@
 #include "router/routing_layout.h"
 
 #include <algorithm>
+#include <memory>
+
+#include "compute/tensor/float_buffer.h"
 
 namespace chimera {
 namespace {
@@ -17,6 +20,21 @@ void add_row(const float* row, int64_t hidden, size_t next, std::vector<GateBloc
     }
   }
   blocks.push_back({static_cast<int32_t>(next), {row, WeightFormat::kF32, 1, hidden, nullptr}});
+}
+
+/// The rows of very many modules lie all over memory, a row each: products with one row at a time
+/// wait for every one of them. From so many blocks on a layer has a copy of its rows that lies
+/// together; it costs as much again as the rows, a thousandth of their experts.
+constexpr size_t kManyBlocks = 16;
+
+void gather_rows(int64_t hidden, LayerTable& table) {
+  if (table.blocks.size() < kManyBlocks) return;
+  auto rows = std::make_shared<FloatBuffer>();
+  rows->reserve(table.owner.size() * static_cast<size_t>(hidden));
+  for (const GateBlock& block : table.blocks)
+    rows->insert(rows->end(), rows_of(block.gate), rows_of(block.gate) + block.gate.rows * hidden);
+  const auto count = static_cast<int64_t>(table.owner.size());
+  table.blocks = {{0, {rows->data(), WeightFormat::kF32, count, hidden, rows}}};
 }
 
 /// Puts the gate of expert `e` of `part`, which answers for `slot`, behind those of `table`.
@@ -125,6 +143,7 @@ LayerTable RoutingLayout::build_layer(const ModelConfig& config, int64_t layer) 
       table.index.push_back(static_cast<int32_t>(e));
     }
   }
+  gather_rows(config.hidden_size, table);
   table.candidates = static_cast<int64_t>(table.experts.size());
   return table;
 }

@@ -30,7 +30,7 @@ namespace chimera {
 /// Candidates next to one another whose gate rows lie together.
 struct GateBlock {
   int32_t first = 0;  // candidate
-  Matrix gate;        // [candidates of the block, hidden], F32; borrowed from a module
+  Matrix gate;        // [candidates of the block, hidden], F32; a module's own, or a copy
 };
 
 /// A layer without a router has no candidates.
