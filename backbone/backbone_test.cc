@@ -76,14 +76,16 @@ Model load_model(const std::string& name, Precision precision = Precision::kF32)
 class Runner {
  public:
   explicit Runner(const Model& model, int threads = 1, int64_t block_tokens = 16,
-                  const Kernels& kernels = best_kernels())
+                  const Kernels& kernels = best_kernels(), KvFormat format = KvFormat::kF32)
       : model_(model), kernels_(kernels), pool_(threads) {
-    auto cache = KvCache::create(model.backbone->config(), {block_tokens, 400, true, 0});
+    auto cache = KvCache::create(model.backbone->config(), {block_tokens, 400, true, 0, format});
     EXPECT_TRUE(cache.ok()) << cache.status().to_string();
     cache_ = std::move(*cache);
   }
 
   KvCache* cache() { return cache_.get(); }
+  /// Of a cache with two bytes a number: that the sequences of a batch are widened one by one.
+  void widen_one_by_one() { workspace_.most_widened = 1; }
 
   std::vector<float> run(std::vector<BatchSegment> segments) {
     for (BatchSegment& s : segments) {
@@ -232,6 +234,55 @@ TEST_P(GoldenModels, BatchMatesChangeNoBit) {
   EXPECT_EQ(at, together.size());
 }
 
+/// All prompts in one batch, as if each were alone.
+void expect_batch_of_prompts(const Model& model, Runner& runner,
+                             const std::vector<std::vector<float>>& alone) {
+  std::vector<std::unique_ptr<KvSequence>> kvs;
+  std::vector<BatchSegment> batch;
+  for (const Prompt& prompt : model.prompts) {
+    kvs.push_back(std::make_unique<KvSequence>(runner.cache()));
+    batch.push_back({prompt.ids, 0, kvs.back().get(), BatchSegment::Logits::kAll});
+  }
+  std::vector<float> expected;
+  for (const auto& logits : alone) expected.insert(expected.end(), logits.begin(), logits.end());
+  EXPECT_TRUE(same_bits(runner.run(batch), expected));
+}
+
+class TwoByteCaches : public GoldenModels {};
+
+TEST_P(TwoByteCaches, KeepThePromisesOfTheirFormat) {
+  const Model model = load_model(GetParam());
+  const std::vector<int32_t>& ids = model.prompts.back().ids;
+  const std::vector<float> exact = Runner(model).whole(ids);
+  // Numbers of 11 bits and of 8, and both keys and values are: twice what weights of so many do.
+  for (const auto& [format, bound] :
+       {std::pair(KvFormat::kF16, 6e-3), std::pair(KvFormat::kBF16, 4e-2)}) {
+    const std::string name = kKvFormatNames.text(format);
+    Runner scalar(model, 1, 16, kernels_for(Isa::kScalar), format);
+    std::vector<std::vector<float>> alone;
+    for (const Prompt& p : model.prompts) {
+      alone.push_back(scalar.whole(p.ids));
+      double most = 0;
+      for (float v : p.logits) most = std::max(most, std::fabs(static_cast<double>(v)));
+      // Later prompts meet router choices nearer than the rounding resolves.
+      if (p.ids.size() <= 5) {
+        EXPECT_LT(worst(alone.back(), p.logits), bound * most) << name;
+      }
+    }
+    Runner runner(model, 3, 5, best_kernels(), format);
+    EXPECT_TRUE(same_bits(runner.chunked(ids, 7), alone.back())) << name;
+    expect_batch_of_prompts(model, runner, alone);
+    runner.widen_one_by_one();
+    expect_batch_of_prompts(model, runner, alone);
+    EXPECT_GT(worst(alone.back(), exact), 0.0) << name << ": nothing was rounded";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Open, TwoByteCaches,
+                         ::testing::Values("olmoe_f32", "deepseek_v3_f32", "llama4_text_f32"),
+                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Own, TwoByteCaches, ::testing::Values("gpt_oss", "qwen3_sliding"),
+                         [](const auto& name) { return name.param; });
 INSTANTIATE_TEST_SUITE_P(Open, GoldenModels,
                          ::testing::Values("deepseek_v3_f32", "deepseek_v3_bf16", "flex_olmo_f32",
                                            "flex_olmo_bf16", "llama4_composite_bf16",

@@ -38,6 +38,13 @@ uint64_t least_bytes(const TensorView& tensor, const PrecisionPlan& plan) {
       {kept(Precision::kF32), kept(plan.attention), kept(plan.head), kept(plan.dense())});
 }
 
+/// What passes widen at a time of a cache with two bytes a number.
+uint64_t widened_floats(const ModelConfig& model, const EngineOptions& options) {
+  if (options.kv_format == KvFormat::kF32) return 0;
+  const int64_t context = options.max_context * (model.key_width() + model.value_width());
+  return static_cast<uint64_t>(std::max(context, kWidenedFloats));
+}
+
 }  // namespace
 
 uint64_t least_model_bytes(const Checkpoint& checkpoint, const PrecisionPlan& precision) {
@@ -65,7 +72,7 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
       n(model.num_experts_per_tok) * (2 * n(model.hidden_size) + 2 * n(model.intermediate_size)) +
       n(model.num_experts) + n(model.vocab_size);
   const uint64_t scores = 4 * n(options.threads) * n(options.max_context);
-  return (rows * row + scores) * sizeof(float);
+  return (rows * row + scores + widened_floats(model, options)) * sizeof(float);
 }
 
 uint64_t queue_bytes(const DeploymentConfig& config) {
@@ -83,8 +90,11 @@ uint64_t planned_kv_bytes(const DeploymentConfig& config, const ModelConfig& mod
 std::string kv_text(const ModelConfig& model, const EngineOptions& options, uint64_t planned) {
   const uint64_t full = full_kv_bytes(model, options);
   const int64_t trained = model.max_position_embeddings;
-  return fmt::format("{}{}, which {} sequences of {} tokens fill", bytes_text(planned),
+  return fmt::format("{}{}{}, which {} sequences of {} tokens fill", bytes_text(planned),
                      planned < full ? " of " + bytes_text(full) : std::string(),
+                     options.kv_format == KvFormat::kF32
+                         ? std::string()
+                         : " in " + kKvFormatNames.text(options.kv_format),
                      options.max_sequences,
                      trained > 0 ? std::min(options.max_context, trained) : options.max_context);
 }

@@ -146,6 +146,7 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;
   options.ngram_speculation = config.serve.ngram_speculation;
+  options.kv_format = config.memory.kv_format;
   if (config.memory.unread) options.max_output_bytes = *config.memory.unread;
   if (config.memory.pin_limit) options.pin_limit = std::chrono::seconds(*config.memory.pin_limit);
   options.pinned = config.memory.end_pinned ? PinnedUntil::kEnd : PinnedUntil::kRestart;

@@ -20,7 +20,8 @@ namespace chimera {
 struct BatchSegment {
   std::span<const int32_t> tokens;  // ids, each < vocab_size
   int64_t position = 0;             // of tokens[0]
-  KvSequence* kv = nullptr;         // holds positions [0, position); room for the rest
+  KvSequence* kv = nullptr;         // holds positions [0, position); room for the rest. Those of
+                                    // one batch are in caches of one format
   enum class Logits : uint8_t { kNone, kLast, kAll } logits = Logits::kLast;
   /// Added in this order; borrowed for the pass. Segments next to one another with the same ones
   /// are computed together.
@@ -52,7 +53,17 @@ class Workspace {
   FloatBuffer ffn_gate, ffn_up, shared, share;  // dense and shared feed-forwards
   FloatBuffer rope;                             // [rows, rope_dim]: cosines, then sines
   std::vector<LinearOp> head_ops;               // latent attention: one product per head
-  std::vector<const float*> block_ptrs;  // of one layer: each segment's keys, then its values
+  std::vector<std::byte*> blocks;        // of one layer: each segment's keys, then its values
+  std::vector<const float*> block_ptrs;  // the same as attention reads them
+  /// A block that is widened: its keys and its values among `blocks`, how many positions of it,
+  /// and where they go in `wide`.
+  struct Widening {
+    size_t keys, values;
+    int64_t tokens, to;
+  };
+  std::vector<Widening> widenings;
+  FloatBuffer wide;                       // what two-byte caches hold, keys and values of a block
+  int64_t most_widened = kWidenedFloats;  // at a time; less in tests
   std::vector<int64_t> row_segment, row_position, first_block;
   std::vector<AdaptedRows> adapted;     // of a pass
   std::vector<LowRankOp> low_rank_ops;  // of one product

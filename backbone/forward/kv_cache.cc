@@ -22,11 +22,11 @@ struct KvCache::Impl {
   };
 
   KvCacheOptions options;
-  int64_t key_floats = 0;    // of one layer of one block
-  int64_t layer_floats = 0;  // keys and values of one layer of one block
-  int64_t block_floats = 0;
+  int64_t key_bytes = 0;    // of one layer of one block
+  int64_t layer_bytes = 0;  // keys and values of one layer of one block
+  int64_t block_bytes = 0;
   bool values_in_keys = false;
-  float* memory = nullptr;  // [blocks][layers]{[block_tokens][key], [block_tokens][value]}
+  std::byte* memory = nullptr;  // [blocks][layers]{[block_tokens][key], [block_tokens][value]}
   uint64_t bytes = 0;
   std::vector<Block> blocks;
   std::vector<BlockId> cold_;
@@ -63,10 +63,9 @@ struct KvCache::Impl {
   /// Blocks [first, first + n): the whole pages among their bytes.
   void release_memory(BlockId first, int64_t n) const {
     static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const auto base = reinterpret_cast<uintptr_t>(memory + first * block_floats);
+    const auto base = reinterpret_cast<uintptr_t>(memory + first * block_bytes);
     const uintptr_t begin = (base + page - 1) / page * page;
-    const uintptr_t end =
-        (base + static_cast<uint64_t>(n * block_floats) * sizeof(float)) / page * page;
+    const uintptr_t end = (base + static_cast<uint64_t>(n * block_bytes)) / page * page;
     // Best effort: where the system refuses, the memory stays and is used again.
     if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
   }
@@ -86,12 +85,13 @@ Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
                                               " blocks, expected 1 to 2147483647");
   auto impl = std::make_unique<Impl>();
   impl->options = options;
-  impl->key_floats = config.key_width() * options.block_tokens;
-  impl->layer_floats = impl->key_floats + config.value_width() * options.block_tokens;
-  impl->block_floats = impl->layer_floats * config.num_layers;
+  const int64_t number = kv_number_bytes(options.format);
+  impl->key_bytes = config.key_width() * options.block_tokens * number;
+  impl->layer_bytes = impl->key_bytes + config.value_width() * options.block_tokens * number;
+  impl->block_bytes = impl->layer_bytes * config.num_layers;
   impl->values_in_keys = config.value_width() == 0;
   // Sizes of a checked ModelConfig keep one block far below 2^62 bytes; the pool may not.
-  const auto block_bytes = static_cast<uint64_t>(impl->block_floats) * sizeof(float);
+  const auto block_bytes = static_cast<uint64_t>(impl->block_bytes);
   if (__builtin_mul_overflow(block_bytes, static_cast<uint64_t>(options.blocks), &impl->bytes) ||
       impl->bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
     return Status(Code::kResourceExhausted,
@@ -105,7 +105,7 @@ Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
                   "KV cache: cannot reserve " + std::to_string(impl->bytes) +
                       " bytes: " + std::strerror(errno),
                   "lower max_sequences or max_context");
-  impl->memory = static_cast<float*>(memory);
+  impl->memory = static_cast<std::byte*>(memory);
   impl->blocks.resize(static_cast<size_t>(options.blocks));
   impl->cold_.reserve(static_cast<size_t>(options.blocks));
   impl->warm_.reserve(static_cast<size_t>(options.blocks));
@@ -115,6 +115,7 @@ Result<std::unique_ptr<KvCache>> KvCache::create(const ModelConfig& config,
 }
 
 int64_t KvCache::block_tokens() const { return impl_->options.block_tokens; }
+KvFormat KvCache::format() const { return impl_->options.format; }
 int64_t KvCache::total_blocks() const { return impl_->options.blocks; }
 int64_t KvCache::available_blocks() const {
   return static_cast<int64_t>(impl_->cold_.size() + impl_->warm_.size() + impl_->lru_.size());
@@ -123,14 +124,12 @@ int64_t KvCache::cached_blocks() const { return static_cast<int64_t>(impl_->lru_
 int64_t KvCache::resident_blocks() const {
   return total_blocks() - static_cast<int64_t>(impl_->cold_.size());
 }
-uint64_t KvCache::block_bytes(const ModelConfig& config, int64_t block_tokens) {
+uint64_t KvCache::block_bytes(const ModelConfig& config, int64_t block_tokens, KvFormat format) {
   return static_cast<uint64_t>(config.key_width() + config.value_width()) *
          static_cast<uint64_t>(block_tokens) * static_cast<uint64_t>(config.num_layers) *
-         sizeof(float);
+         static_cast<uint64_t>(kv_number_bytes(format));
 }
-uint64_t KvCache::block_bytes() const {
-  return static_cast<uint64_t>(impl_->block_floats) * sizeof(float);
-}
+uint64_t KvCache::block_bytes() const { return static_cast<uint64_t>(impl_->block_bytes); }
 uint64_t KvCache::reserved_bytes() const { return impl_->bytes; }
 
 Result<KvCache::BlockId> KvCache::allocate() {
@@ -190,12 +189,12 @@ void KvCache::release(BlockId id) {
   block.in_lru = true;
 }
 
-float* KvCache::keys(BlockId block, int64_t layer) {
-  return impl_->memory + block * impl_->block_floats + layer * impl_->layer_floats;
+std::byte* KvCache::keys(BlockId block, int64_t layer) {
+  return impl_->memory + block * impl_->block_bytes + layer * impl_->layer_bytes;
 }
 
-float* KvCache::values(BlockId block, int64_t layer) {
-  return keys(block, layer) + (impl_->values_in_keys ? 0 : impl_->key_floats);
+std::byte* KvCache::values(BlockId block, int64_t layer) {
+  return keys(block, layer) + (impl_->values_in_keys ? 0 : impl_->key_bytes);
 }
 
 std::string KvCache::chain_key(std::string_view parent, const int32_t* tokens, int64_t n) {

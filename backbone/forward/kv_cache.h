@@ -1,9 +1,10 @@
 // The key/value cache: one pool of fixed-size blocks, handed out to sequences by reference count
 // so that sequences with a common prefix share the blocks of that prefix.
 //
-// A block holds `block_tokens` positions of all layers, float32: keys and values, or with latent
-// attention the latent alone, from which both are computed. Address space is reserved once; memory
-// is taken from the system as blocks are needed for the first time and given back by trim().
+// A block holds `block_tokens` positions of all layers in the cache's format: keys and values, or
+// with latent attention the latent alone, from which both are computed. Address space is reserved
+// once; memory is taken from the system as blocks are needed for the first time and given back by
+// trim().
 //
 // A block is in one of four places: *cold* (costs no memory), *warm* (its memory is there, its
 // contents are not wanted), *cached* (unused, but found by its prefix) or in use. What is there is
@@ -17,6 +18,7 @@
 // Thread safety: engine thread only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -26,6 +28,7 @@
 #include <vector>
 
 #include "backbone/families/model_config.h"
+#include "backbone/forward/kv_format.h"
 #include "base/status.h"
 
 namespace chimera {
@@ -36,6 +39,7 @@ struct KvCacheOptions {
   int64_t blocks = 0;         // pool size: the most that is ever held
   bool prefix_cache = true;
   int64_t keep_cached = 0;  // unused cached blocks that memory may grow beside
+  KvFormat format = KvFormat::kF32;
 };
 
 class KvCache {
@@ -46,6 +50,7 @@ class KvCache {
   ~KvCache();
 
   int64_t block_tokens() const;
+  KvFormat format() const;
   int64_t total_blocks() const;
   /// Blocks that allocate() could hand out now: free ones plus unreferenced cached ones.
   int64_t available_blocks() const;
@@ -54,7 +59,7 @@ class KvCache {
   /// Blocks whose memory is there: in use, cached or warm.
   int64_t resident_blocks() const;
   /// Bytes of one block of `block_tokens` positions of a model.
-  static uint64_t block_bytes(const ModelConfig& config, int64_t block_tokens);
+  static uint64_t block_bytes(const ModelConfig& config, int64_t block_tokens, KvFormat format);
   uint64_t block_bytes() const;
   uint64_t reserved_bytes() const;
 
@@ -68,10 +73,10 @@ class KvCache {
   void add_ref(BlockId block);
   void release(BlockId block);
 
-  /// [block_tokens, ModelConfig::key_width()]: by kv head, or one latent.
-  float* keys(BlockId block, int64_t layer);
+  /// [block_tokens, ModelConfig::key_width()] numbers of format(): by kv head, or one latent.
+  std::byte* keys(BlockId block, int64_t layer);
   /// [block_tokens, ModelConfig::value_width()]; the keys where that is 0 (latent attention).
-  float* values(BlockId block, int64_t layer);
+  std::byte* values(BlockId block, int64_t layer);
 
   // --- prefix index -----------------------------------------------------------------------
   /// Chain key of a block: sha256 over parent key (root: `scope`) and its tokens. `scope` is

@@ -2,11 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
+#include <limits>
 #include <map>
+#include <numeric>
 #include <random>
 #include <set>
 
 #include "base/testing.h"
+#include "compute/tensor/tensor.h"
 
 namespace chimera {
 namespace {
@@ -29,10 +34,17 @@ std::unique_ptr<KvCache> make_cache(int64_t blocks, bool prefix_cache = true,
 
 std::string key(int n) { return "key" + std::to_string(n); }
 
-TEST(KvCache, PlanesOfBlocksAndLayersDoNotOverlap) {
-  auto cache = make_cache(3);
+constexpr KvFormat kFormats[] = {KvFormat::kF32, KvFormat::kF16, KvFormat::kBF16};
+
+float* floats(std::byte* numbers) { return reinterpret_cast<float*>(numbers); }
+
+void expect_separate_planes(KvFormat format) {
+  auto made = KvCache::create(small_model(), {4, 3, true, 0, format});
+  ASSERT_TRUE(made.ok());
+  KvCache* cache = made->get();
   constexpr int64_t kPlane = 4 * 2 * 8;
-  std::vector<float*> planes;
+  const int64_t plane_bytes = kPlane * kv_number_bytes(format);
+  std::vector<std::byte*> planes;
   for (int b = 0; b < 3; ++b) {
     const auto id = cache->allocate();
     ASSERT_TRUE(id.ok());
@@ -41,10 +53,59 @@ TEST(KvCache, PlanesOfBlocksAndLayersDoNotOverlap) {
       planes.push_back(cache->values(*id, l));
     }
   }
-  EXPECT_EQ(cache->reserved_bytes(), planes.size() * kPlane * sizeof(float));
-  for (size_t i = 0; i < planes.size(); ++i) std::fill_n(planes[i], kPlane, static_cast<float>(i));
-  for (size_t i = 0; i < planes.size(); ++i)
-    for (int64_t j = 0; j < kPlane; ++j) ASSERT_EQ(planes[i][j], static_cast<float>(i));
+  EXPECT_EQ(cache->format(), format);
+  EXPECT_EQ(cache->reserved_bytes(), planes.size() * static_cast<size_t>(plane_bytes));
+  EXPECT_EQ(cache->block_bytes(), KvCache::block_bytes(small_model(), 4, format));
+  for (size_t i = 0; i < planes.size(); ++i) {
+    const std::vector<float> row(kPlane, static_cast<float>(i));
+    narrow_numbers(format, row.data(), kPlane, planes[i]);
+  }
+  for (size_t i = 0; i < planes.size(); ++i) {
+    std::vector<float> row(kPlane);
+    widen_numbers(format, planes[i], kPlane, row.data());
+    for (const float value : row) ASSERT_EQ(value, static_cast<float>(i));
+  }
+}
+
+TEST(KvCache, PlanesOfBlocksAndLayersDoNotOverlap) {
+  for (const KvFormat format : kFormats) expect_separate_planes(format);
+}
+
+TEST(KvFormat, TwoBytesAreWidenedExactlyAndRoundedToTheNearest) {
+  std::vector<uint16_t> halves(1 << 16);
+  std::iota(halves.begin(), halves.end(), uint16_t{0});
+  std::vector<float> wide(halves.size());
+  std::vector<uint16_t> back(halves.size());
+  const auto n = static_cast<int64_t>(halves.size());
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kBF16}) {
+    widen_numbers(format, reinterpret_cast<const std::byte*>(halves.data()), n, wide.data());
+    narrow_numbers(format, wide.data(), n, reinterpret_cast<std::byte*>(back.data()));
+    for (size_t i = 0; i < halves.size(); ++i) {
+      const float expected =
+          format == KvFormat::kF16 ? f16_to_f32(halves[i]) : bf16_to_f32(halves[i]);
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(wide[i])) << i;
+        continue;
+      }
+      ASSERT_EQ(std::bit_cast<uint32_t>(wide[i]), std::bit_cast<uint32_t>(expected)) << i;
+      ASSERT_EQ(back[i], halves[i]);
+    }
+  }
+}
+
+TEST(KvFormat, WhatIsBeyondF16BecomesItsLargestAndInfinityStays) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> from = {65504.0f,  65536.0f,   -1e30f,
+                                   kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()};
+  std::vector<uint16_t> stored(from.size());
+  std::vector<float> wide(from.size());
+  const auto n = static_cast<int64_t>(from.size());
+  auto* const bytes = reinterpret_cast<std::byte*>(stored.data());
+  narrow_numbers(KvFormat::kF16, from.data(), n, bytes);
+  widen_numbers(KvFormat::kF16, bytes, n, wide.data());
+  EXPECT_EQ(std::vector<float>(wide.begin(), wide.end() - 1),
+            (std::vector<float>{65504.0f, 65504.0f, -65504.0f, kInfinity, -kInfinity}));
+  EXPECT_TRUE(std::isnan(wide.back()));
 }
 
 TEST(KvCache, ExhaustionIsAnErrorAndReleaseCuresIt) {
@@ -145,7 +206,7 @@ TEST(KvCache, TrimmedMemoryIsTheSystemsAgain) {
   std::vector<KvCache::BlockId> ids;
   for (int64_t i = 0; i < kBlocks; ++i) {
     ids.push_back(*cache->allocate());
-    std::fill_n(cache->keys(ids.back(), 0), cache->block_bytes() / sizeof(float), 1.0f);
+    std::fill_n(floats(cache->keys(ids.back(), 0)), cache->block_bytes() / sizeof(float), 1.0f);
   }
   const int64_t full = testing_support::resident_kib();
   for (KvCache::BlockId id : ids) cache->release(id);
@@ -287,7 +348,7 @@ TEST(KvCache, RandomOperationsKeepTheInvariants) {
         ASSERT_FALSE(refs.contains(*id)) << "a block in use was handed out";
         refs[*id] = 1;
         published.erase(*id);
-        cache->keys(*id, 0)[0] = -1.0f;
+        floats(cache->keys(*id, 0))[0] = -1.0f;
         break;
       }
       case 1: {
@@ -301,7 +362,7 @@ TEST(KvCache, RandomOperationsKeepTheInvariants) {
         if (refs.empty()) break;
         const auto id = pick();
         if (published.contains(id)) break;
-        cache->keys(id, 0)[0] = static_cast<float>(next_key);
+        floats(cache->keys(id, 0))[0] = static_cast<float>(next_key);
         published[id] = std::to_string(next_key);
         cache->publish(id, std::to_string(next_key++));
         break;
@@ -311,7 +372,8 @@ TEST(KvCache, RandomOperationsKeepTheInvariants) {
         const int wanted = next_key - 1 - static_cast<int>(random() % 12) % next_key;
         const auto id = cache->lookup(std::to_string(wanted));
         if (id < 0) break;
-        ASSERT_EQ(cache->keys(id, 0)[0], static_cast<float>(wanted)) << "stale contents found";
+        ASSERT_EQ(floats(cache->keys(id, 0))[0], static_cast<float>(wanted))
+            << "stale contents found";
         ++refs[id];
         break;
       }

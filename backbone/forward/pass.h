@@ -92,8 +92,17 @@ class ForwardPass {
   /// Normalises a row's latent, rotates its key part, and brings the query to latent space's side.
   void finish_latent(const LayerWeights& w, int64_t r);
 
+  KvFormat kv_format() const {
+    return segments_.empty() ? KvFormat::kF32 : segments_.front().kv->cache().format();
+  }
   /// Addresses of this layer's blocks: for each segment its keys, then its values.
   void collect_blocks(int64_t layer);
+  std::byte* const* stored_keys(int64_t r) const {
+    return ws_.blocks.data() + ws_.first_block[static_cast<size_t>(row_segment(r))];
+  }
+  std::byte* const* stored_values(int64_t r) const {
+    return stored_keys(r) + segment_of(r).kv->blocks().size();
+  }
   const float* const* key_blocks(int64_t r) const {
     return ws_.block_ptrs.data() + ws_.first_block[static_cast<size_t>(row_segment(r))];
   }
@@ -106,6 +115,13 @@ class ForwardPass {
   /// Softmax attention of all rows. `shape` has what they have in common: heads, widths, scale and
   /// sinks, with q and out of row 0.
   void attend(const AttentionMask& mask, const AttentionArgs& shape);
+  /// Of a cache with two bytes a number: widens what the segments from `first` on see of their
+  /// blocks, as many of them as Workspace::most_widened holds and one at least. The one after them.
+  size_t widen_blocks(const AttentionMask& mask, size_t first);
+  void widen_block(const Workspace::Widening& block);
+  /// attend() of rows [row0, row0 + rows).
+  void attend_rows(const AttentionMask& mask, const AttentionArgs& shape, int64_t row0,
+                   int64_t rows);
   void attend_row(const AttentionMask& mask, AttentionArgs args, int64_t r, int64_t head,
                   int64_t heads);
 

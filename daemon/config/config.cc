@@ -227,6 +227,7 @@ class Reader {
     if (!map.valid()) return;
     values_.bytes(map, "budget", &out->memory.budget);
     values_.bytes(map, "kv", &out->memory.kv);
+    values_.kv_format(map, "kv_format", &out->memory.kv_format);
     values_.bytes(map, "unread", &out->memory.unread);
     pin_limit(map, out);
   }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "backbone/forward/kv_format.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
 
@@ -91,8 +92,9 @@ struct DeploymentConfig {
   SecurityConfig security;
   TrustConfig trust;
   struct {
-    std::optional<uint64_t> budget;    // bytes; none: automatic (memory_budget)
-    std::optional<uint64_t> kv;        // bytes; none: automatic (automatic_kv_bytes)
+    std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
+    std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
+    KvFormat kv_format = KvFormat::kF32;
     std::optional<uint64_t> unread;    // bytes of a client's logits and traces; none: the engine's
     std::optional<int64_t> pin_limit;  // seconds; none: sequences keep what was replaced
     bool end_pinned = false;           // `pinned: end`, instead of restart

@@ -70,7 +70,7 @@ control:
 state: state
 security: {key: keys/server.key, clients: /etc/clients.yaml}
 watch: [drop, /srv/x]
-memory: {budget: 4GiB, kv: 512MiB, pin_limit: 90, pinned: end}
+memory: {budget: 4GiB, kv: 512MiB, kv_format: f16, pin_limit: 90, pinned: end}
 libraries: {in_process: allow, max_deadline_ms: 900, max_memory: 3MiB, max_load_ms: 70,
             max_step_ms: 40}
 canary: {after: 5, error_rate: 0.1, ms_per_token: 80, bits_per_byte: 2.5}
@@ -103,6 +103,7 @@ threads: 4
   EXPECT_EQ(config->watch, (std::vector<std::string>{"/base/configs/drop", "/srv/x"}));
   EXPECT_EQ(config->memory.budget, uint64_t{4} << 30);
   EXPECT_EQ(config->memory.kv, uint64_t{512} << 20);
+  EXPECT_EQ(config->memory.kv_format, KvFormat::kF16);
   EXPECT_EQ(config->memory.pin_limit, 90);
   EXPECT_TRUE(config->memory.end_pinned);
   EXPECT_EQ(config->canary.after, 5);
@@ -204,6 +205,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "module)"},
         BadCase{"top_k", kGood + "composition: {top_k: 0}\n",
                 "d.yaml:2:22: composition.top_k: found 0 (expected 1..64)"},
+        BadCase{"kv_format", kGood + "memory: {kv_format: q8}\n",
+                "d.yaml:2:21: memory.kv_format: found q8 (expected f32, f16 or bf16)"},
         BadCase{"pin_limit", kGood + "memory: {pin_limit: long}\n",
                 "d.yaml:2:21: memory.pin_limit: found long (expected none or 1..86400 seconds)"},
         BadCase{"pinned", kGood + "memory: {pin_limit: 9, pinned: wait}\n",

@@ -65,14 +65,28 @@ void ValueReader::bytes(const MapReader& map, std::string_view key,
   map.bad(key, *map.find(key), expected);
 }
 
-bool ValueReader::precision(const MapReader& map, std::string_view key, Precision* out) const {
+namespace {
+
+/// One of the spellings of an enum. False when it is absent or wrong.
+template <class Names, class E>
+bool one_of(const Names& names, const MapReader& map, std::string_view key, E* out) {
   std::string text;
-  const std::string expected = kPrecisionNames.choices();
+  const std::string expected = names.choices();
   if (!map.string(key, expected, &text)) return false;
-  const std::optional<Precision> named = kPrecisionNames.find(text);
+  const std::optional<E> named = names.find(text);
   if (named) *out = *named;
   if (!named) map.bad(key, *map.find(key), expected);
   return named.has_value();
+}
+
+}  // namespace
+
+bool ValueReader::precision(const MapReader& map, std::string_view key, Precision* out) const {
+  return one_of(kPrecisionNames, map, key, out);
+}
+
+void ValueReader::kv_format(const MapReader& map, std::string_view key, KvFormat* out) const {
+  (void)one_of(kKvFormatNames, map, key, out);
 }
 
 }  // namespace chimera

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "backbone/forward/kv_format.h"
 #include "base/yaml/tree.h"
 #include "compute/tensor/precision.h"
 #include "daemon/config/reader.h"
@@ -34,6 +35,7 @@ class ValueReader {
   /// A size; none for `auto`.
   void bytes(const MapReader& map, std::string_view key, std::optional<uint64_t>* out) const;
   bool precision(const MapReader& map, std::string_view key, Precision* out) const;
+  void kv_format(const MapReader& map, std::string_view key, KvFormat* out) const;
 
  private:
   YamlProblems& problems_;

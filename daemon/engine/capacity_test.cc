@@ -79,6 +79,30 @@ TEST_F(CapacityTest, ACacheForOneContextServesEightStreamsWithTheSameTokens) {
   EXPECT_EQ(tight_scores, whole_scores);
 }
 
+TEST_F(CapacityTest, TwoBytesANumberKeepStreamsThroughPausesAndPrefixes) {
+  const uint64_t wide = one_context();
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kBF16}) {
+    options_.kv_format = format;
+    EXPECT_EQ(one_context(), wide / 2);
+    std::vector<Stream> streams[2];
+    uint64_t paused = 0;
+    for (const bool is_tight : {false, true}) {
+      auto engine = make(is_tight ? std::optional(one_context()) : std::nullopt);
+      std::vector<std::shared_ptr<Collector>> sinks;
+      for (int i = 0; i < 8; ++i) sinks.push_back(submit(*engine, greedy(prompt(i, 10), 60)));
+      for (const auto& sink : sinks) streams[is_tight].push_back(stream_of(sink->done()));
+      if (is_tight) paused = engine->stats().paused;
+      // What the prefix of an earlier one holds gives the same bits as computing it.
+      const DoneEvent first = submit(*engine, greedy(prompt(90, 70), 5))->done();
+      const DoneEvent again = submit(*engine, greedy(prompt(90, 70), 5))->done();
+      EXPECT_GT(again.cached_tokens, 0);
+      EXPECT_EQ(stream_of(again), stream_of(first));
+    }
+    EXPECT_GT(paused, 0u) << "the cache was not short";
+    EXPECT_EQ(streams[0], streams[1]);
+  }
+}
+
 TEST_F(CapacityTest, LessThanOneContextIsRefused) {
   options_.kv_bytes = one_context() - 1;
   const auto engine = Engine::create(world_->backbone, nullptr, table_, options_);

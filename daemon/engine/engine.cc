@@ -64,10 +64,11 @@ int64_t blocks_of(const ModelConfig& config, const EngineOptions& options) {
 Result<KvCacheOptions> cache_options(const ModelConfig& config, const EngineOptions& options) {
   KvCacheOptions cache;
   cache.prefix_cache = options.prefix_cache;
+  cache.format = options.kv_format;
   const int64_t context = blocks_of(config, options);
   cache.blocks = options.max_sequences * context;
   if (options.kv_bytes) {
-    const uint64_t block = KvCache::block_bytes(config, cache.block_tokens);
+    const uint64_t block = KvCache::block_bytes(config, cache.block_tokens, cache.format);
     const uint64_t affordable = *options.kv_bytes / block;
     if (affordable < static_cast<uint64_t>(context))
       return Status(
@@ -94,7 +95,7 @@ uint64_t full_kv_bytes(const ModelConfig& config, const EngineOptions& options) 
 
 uint64_t least_kv_bytes(const ModelConfig& config, const EngineOptions& options) {
   return static_cast<uint64_t>(blocks_of(config, options)) *
-         KvCache::block_bytes(config, KvCacheOptions{}.block_tokens);
+         KvCache::block_bytes(config, KvCacheOptions{}.block_tokens, options.kv_format);
 }
 
 Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<const Backbone> backbone,

@@ -56,6 +56,7 @@ struct EngineOptions {
   /// Bytes of keys and values at most; none: a full context for every sequence at once. Sequences
   /// for which there is no room wait, or are computed again later.
   std::optional<uint64_t> kv_bytes = std::nullopt;
+  KvFormat kv_format = KvFormat::kF32;  // of keys and values
   /// How often memory of the cache that nobody needed goes back to the system.
   std::chrono::milliseconds trim_interval{5'000};
 };

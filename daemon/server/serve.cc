@@ -248,6 +248,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Info) {
                 {"context", context_tokens(options)},
                 {"max_sequences", options.config->serve.max_sequences},
                 {"precision", options.config->backbone.precision.name()},
+                {"kv_format", kKvFormatNames.name(options.config->memory.kv_format)},
                 {"has_tokenizer", options.model.tokenizer != nullptr},
                 {"has_chat_template", options.model.chat_template != nullptr},
                 {"unicode", tokenizer::kUnicodeVersion},

@@ -46,6 +46,8 @@ const Compared kCompared[] = {
      }},
     {"memory.budget", [](const DeploymentConfig& c) { return text(c.memory.budget); }},
     {"memory.kv", [](const DeploymentConfig& c) { return text(c.memory.kv); }},
+    {"memory.kv_format",
+     [](const DeploymentConfig& c) { return kKvFormatNames.text(c.memory.kv_format); }},
     {"memory.unread", [](const DeploymentConfig& c) { return text(c.memory.unread); }},
     {"memory.pin_limit",
      [](const DeploymentConfig& c) {
