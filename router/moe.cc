@@ -73,12 +73,15 @@ void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
   k = new_k;
 }
 
-/// They are given no rows of their own, and used by every pass of those that name them.
-void MoeRouter::Impl::note_adapters(const ActiveSet& active) {
-  const auto& modules = active.layout->modules();
-  active.mask.for_each([&](size_t m) {
-    if (modules[m]->adapter != nullptr) stats->last_pass[modules[m]->name()] = stats->pass;
-  });
+void MoeRouter::Impl::note_adapters(const RoutedSegment& segment) {
+  const ActiveSet& active = *segment.view->active;
+  if (stats != nullptr) {
+    const auto& modules = active.layout->modules();
+    active.mask.for_each([&](size_t m) {
+      if (modules[m]->adapter != nullptr) stats->last_pass[modules[m]->name()] = stats->pass;
+    });
+  }
+  if (!segment.provisional) add_adapter_rows(segment);
 }
 
 void MoeRouter::Impl::begin(std::span<RoutedSegment> given, RouterStats* pass_stats) {
@@ -104,7 +107,7 @@ void MoeRouter::Impl::begin(std::span<RoutedSegment> given, RouterStats* pass_st
     const ActiveSet* active = segment.view->active.get();
     if (runs.empty() || runs.back().active != active) runs.push_back({active, rows, 0});
     has_adapters = has_adapters || !active->adapters.empty();
-    if (stats != nullptr && !active->adapters.empty()) note_adapters(*active);
+    if (!active->adapters.empty()) note_adapters(segment);
     runs.back().rows += segment.rows;
     rows += segment.rows;
     places.push_back({rows - segment.rows, provisional_rows});

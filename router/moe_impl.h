@@ -50,7 +50,8 @@ struct MoeRouter::Impl {
 
   Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
 
-  void note_adapters(const ActiveSet& active);
+  void note_adapters(const RoutedSegment& segment);
+  void add_adapter_rows(const RoutedSegment& segment) const;
   void begin(std::span<RoutedSegment> given, RouterStats* pass_stats);
   void gate(size_t layer, const float* x);
   void gate_by_candidates(size_t layer, const Run& run, const float* x);

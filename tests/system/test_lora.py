@@ -206,6 +206,7 @@ class Lora(unittest.TestCase):
 
     def test_prefixes_are_those_of_the_adapters(self) -> None:
         base = self.model()
+        computed = {"a": 0, "b": 0}  # tokens, with each: all but the last one, and what was cached
         with Daemon(base, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
             client.load(Adapter(base, ATTENTION, seed=1).write(self.dir / "a"))
             client.load(Adapter(base, ATTENTION, seed=2).write(self.dir / "b"))
@@ -217,6 +218,17 @@ class Lora(unittest.TestCase):
                 self.assertEqual(cold["usage"]["cached_tokens"], 0)
                 self.assertGreater(warm["usage"]["cached_tokens"], 0)
                 self.assertEqual((cold["tokens"], cold["logprobs"]), (warm["tokens"], warm["logprobs"]))
+                for answer in (cold, warm):
+                    rows = {name: module["rows"] for name, module in answer["provenance"]["modules"].items()}
+                    self.assertEqual(rows, {name: 48 + 7 - answer["usage"]["cached_tokens"] for name in names})
+                    for name in names:
+                        computed[name] += rows[name]
+            billed = {"a": 0, "b": 0}
+            for row in client.usage():
+                if row["module"] in billed:
+                    billed[row["module"]] += row["rows"]
+                    self.assertEqual((row["requests"], row["share"]), (4, 0))
+            self.assertEqual(billed, computed)
 
     def test_survives_a_restart_and_is_told_of(self) -> None:
         base = self.model()

@@ -220,7 +220,7 @@ void Sequence::fill_generation(DoneEvent& event) {
   event.top_logprobs = std::move(top_logprobs);
 }
 
-/// The modules that are permitted now, and those gone meanwhile that had a share.
+/// The modules that are permitted now, and those gone meanwhile that were used.
 void Sequence::fill_provenance(DoneEvent& event) const {
   event.dropped_choices = dropped;
   event.backbone_share = usage.share("backbone");
@@ -228,9 +228,9 @@ void Sequence::fill_provenance(DoneEvent& event) const {
   for (const auto& [name, module] : modules_) {
     const int index = view->table->module_index(name);
     const bool permitted = index > 0 && view->mask().has(static_cast<size_t>(index));
-    const double share = usage.share(name);
-    if (!permitted && share <= 0.0) continue;
-    event.modules[name] = {module.version, module.digest, share, usage.rows_of(name)};
+    const uint64_t rows = usage.rows_of(name);
+    if (!permitted && rows == 0) continue;
+    event.modules[name] = {module.version, module.digest, usage.share(name), rows};
   }
 }
 
