@@ -129,6 +129,10 @@ Status MemoryPlan::take(const LoadedBackbone& model, const EngineOptions& option
       MemoryUse::kTables, gate_bytes(*model.base) * static_cast<uint64_t>(options.max_live_epochs),
       "routing tables"));
   CHIMERA_RETURN_IF_ERROR(hold(MemoryUse::kQueues, queue_bytes(config_), "answers that wait"));
+  if (options.gate_sample_bytes > 0) {
+    CHIMERA_RETURN_IF_ERROR(
+        hold(MemoryUse::kSamples, options.gate_sample_bytes, "samples of what gates see"));
+  }
   cache_bytes_ = planned_kv_bytes(config_, config, options, 0);
   Result<Ledger::Place> cache =
       ledger_.take(MemoryUse::kKeyValue, "", cache_bytes_, "the key/value cache");

@@ -52,6 +52,27 @@ std::shared_ptr<const RouteView> same_view(const RouteView& view,
   return same;
 }
 
+int32_t choose_experts(const RouteView& view, size_t layer, std::span<float> logits,
+                       std::span<GateChoice> out, float* entropy) {
+  const LayerTable& part = view.table->layers()[layer];
+  const ActiveLayer& active = view.active->layers[layer];
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const auto c = static_cast<size_t>(active.candidates[i]);
+    const auto owner = static_cast<size_t>(part.owner[c]);
+    logits[i] = logits[i] + (part.bias[c] + view.table->module_bias(owner)) +
+                (view.request_bias.empty() ? 0.0f : view.request_bias[owner]);
+    // A true -infinity must not pass for a masked expert.
+    if (!std::isfinite(logits[i])) return -1;
+  }
+  const int count = select_experts(
+      view.table->gate_rule(), {logits, active.correction, active.group}, view.top_k, out, entropy);
+  for (int j = 0; j < count; ++j) {
+    int32_t& expert = out[static_cast<size_t>(j)].expert;
+    expert = active.candidates[static_cast<size_t>(expert)];
+  }
+  return count;
+}
+
 void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
   const int64_t new_rows = std::max(rows, want_rows);
   const int64_t new_k = std::max(k, want_k);
@@ -182,28 +203,10 @@ void MoeRouter::Impl::choose(size_t layer, int64_t row) {
   int32_t& count = chosen[static_cast<size_t>(row)];
   count = 0;
   if (segment.poisoned) return;
-  const RouteView& view = *segment.view;
-  const LayerTable& part = view.table->layers()[layer];
-  const ActiveLayer& active = view.active->layers[layer];
-  const std::span<float> row_logits(logits.data() + row * candidates, active.candidates.size());
-  for (size_t i = 0; i < row_logits.size(); ++i) {
-    const auto c = static_cast<size_t>(active.candidates[i]);
-    const auto owner = static_cast<size_t>(part.owner[c]);
-    row_logits[i] = row_logits[i] + (part.bias[c] + view.table->module_bias(owner)) +
-                    (view.request_bias.empty() ? 0.0f : view.request_bias[owner]);
-    // A true -infinity must not pass for a masked expert.
-    if (!std::isfinite(row_logits[i])) {
-      count = -1;
-      return;
-    }
-  }
-  count = select_experts(view.table->gate_rule(), {row_logits, active.correction, active.group},
-                         view.top_k, {choices_of(row), static_cast<size_t>(stride)},
+  const size_t active = segment.view->active->layers[layer].candidates.size();
+  count = choose_experts(*segment.view, layer, {logits.data() + row * candidates, active},
+                         {choices_of(row), static_cast<size_t>(stride)},
                          &entropy[static_cast<size_t>(row)]);
-  for (int32_t j = 0; j < count; ++j) {
-    int32_t& expert = choices_of(row)[j].expert;
-    expert = active.candidates[static_cast<size_t>(expert)];
-  }
 }
 
 MoeRouter::MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool)

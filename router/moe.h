@@ -35,6 +35,13 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
 std::shared_ptr<const RouteView> same_view(const RouteView& view,
                                            const std::shared_ptr<const RoutingTable>& table);
 
+/// Experts of one row in one layer by its gate scores. `logits`: [active candidates of the layer],
+/// what the gate rows gave; the biases of table and request are added to them. Writes to `out`
+/// candidates of the layer by descending weight and returns their number; -1 when a score is not
+/// finite. `entropy` as select_experts'.
+int32_t choose_experts(const RouteView& view, size_t layer, std::span<float> logits,
+                       std::span<GateChoice> out, float* entropy);
+
 /// Top-k ids and weights of every row and layer, kept when a request asks for "routing".
 struct RoutingTrace {
   int64_t k = 0;               // set by the router: largest top_k seen

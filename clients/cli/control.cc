@@ -160,6 +160,22 @@ Outcome bias(const Invocation& run) {
   return show_change(run, wire::Bias{run.arguments[0], *value});
 }
 
+/// Of recent traffic: who gets what, and what they would get.
+void show_shares(const Output& out, const Json& plan) {
+  const Json* shares = plan.find("shares");
+  if (shares == nullptr) return;
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& share : *shares) {
+    const double now = share.value("now", 0.0), then = share.value("then", 0.0);
+    rows.push_back({share.value("module", ""), fmt::format("{:.1f} %", 100 * now),
+                    fmt::format("{:.1f} %", 100 * then),
+                    fmt::format("{:+.1f}", 100 * (then - now))});
+  }
+  out.table({"share of", "now", "then", "points"}, rows, {1, 2, 3});
+  out.line(fmt::format("predicted from {} samples of recent traffic",
+                       plan.value("share_samples", int64_t{0})));
+}
+
 void show_plan(const Output& out, const Json& plan, const CompositionFile& file) {
   std::vector<std::vector<std::string>> rows;
   for (const Json& change : plan["changes"]) {
@@ -171,6 +187,7 @@ void show_plan(const Output& out, const Json& plan, const CompositionFile& file)
   } else if (plan.value("accepted", false)) {
     out.line("Nothing would change.");
   }
+  show_shares(out, plan);
   const std::string digest = plan.value("composition", "");
   if (!digest.empty()) {  // else it is refused before that much is known
     out.line(fmt::format("memory while both are live  {}",

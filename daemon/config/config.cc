@@ -229,6 +229,12 @@ class Reader {
     values_.bytes(map, "kv", &out->memory.kv);
     values_.kv_format(map, "kv_format", &out->memory.kv_format);
     values_.bytes(map, "unread", &out->memory.unread);
+    const YamlNode* samples = map.find("gate_samples");
+    if (samples != nullptr && is_string(*samples) && samples->text == "none") {
+      out->memory.gate_samples = 0;
+    } else {
+      values_.bytes(map, "gate_samples", &out->memory.gate_samples);
+    }
     pin_limit(map, out);
   }
 

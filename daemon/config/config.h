@@ -95,9 +95,10 @@ struct DeploymentConfig {
     std::optional<uint64_t> budget;  // bytes; none: automatic (memory_budget)
     std::optional<uint64_t> kv;      // bytes; none: automatic (automatic_kv_bytes)
     KvFormat kv_format = KvFormat::kF32;
-    std::optional<uint64_t> unread;    // bytes of a client's logits and traces; none: the engine's
-    std::optional<int64_t> pin_limit;  // seconds; none: sequences keep what was replaced
-    bool end_pinned = false;           // `pinned: end`, instead of restart
+    std::optional<uint64_t> unread;  // bytes of a client's logits and traces; none: the engine's
+    std::optional<uint64_t> gate_samples;  // bytes; none: automatic; 0: none are kept
+    std::optional<int64_t> pin_limit;      // seconds; none: sequences keep what was replaced
+    bool end_pinned = false;               // `pinned: end`, instead of restart
   } memory;
   CanaryBounds canary;
   std::string state_dir;

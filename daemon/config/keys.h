@@ -23,8 +23,8 @@ inline constexpr std::string_view kServeKeys[] = {
     "max_queue",    "max_events",     "prefill_chunk", "max_live_epochs",
     "prefix_cache", "step_target_ms", "speculative"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
-inline constexpr std::string_view kMemoryKeys[] = {"budget", "kv",        "kv_format",
-                                                   "unread", "pin_limit", "pinned"};
+inline constexpr std::string_view kMemoryKeys[] = {
+    "budget", "kv", "kv_format", "unread", "gate_samples", "pin_limit", "pinned"};
 inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",
                                                    "bits_per_byte"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",

@@ -184,6 +184,8 @@ EngineStats Engine::stats() const {
   return stats;
 }
 
+GateSamples::Copy Engine::gate_samples() const { return impl_->samples.copy(); }
+
 Foreground* Engine::foreground() { return &impl_->foreground; }
 
 bool Engine::drain(std::chrono::milliseconds timeout) { return impl_->queue.drain(timeout); }

@@ -25,6 +25,7 @@
 #include "daemon/engine/latency.h"
 #include "daemon/engine/sequence/request.h"
 #include "router/routing_table.h"
+#include "router/shadow/gate_samples.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace chimera {
@@ -51,6 +52,8 @@ struct EngineOptions {
   bool prefix_cache = true;
   /// Sequences that decode run guesses of their next tokens along (Drafter).
   bool ngram_speculation = false;
+  /// Of gate inputs of recent traffic (gate_samples.h), bytes; 0: none are kept.
+  uint64_t gate_sample_bytes = 0;
   /// Of one account's large answers (logits, routing) that nobody has read yet: further ones wait.
   uint64_t max_output_bytes = uint64_t{64} << 20;
   /// Bytes of keys and values at most; none: a full context for every sequence at once. Sequences
@@ -154,6 +157,8 @@ class Engine {
   std::shared_ptr<const RoutingTable> table() const;
   std::vector<EpochInfo> epochs() const;
   EngineStats stats() const;
+  /// What gates saw of recent traffic; empty where none is kept.
+  GateSamples::Copy gate_samples() const;
   /// Busy while requests run or wait: for loads, to give way to.
   Foreground* foreground();
 

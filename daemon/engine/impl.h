@@ -5,6 +5,7 @@
 //   PinLimit        for how long sequences keep what was replaced
 //   LiveSequences   sequences in progress, and how requests end
 //   Step            one forward pass over them
+//   GateSamples     what gates saw of it
 //   Statistics      what all of this counted
 //
 // Thread safety: the parts' own; run() and what it calls belong to the engine thread.
@@ -66,6 +67,7 @@ struct Engine::Impl {
   EpochBoard board;
   PinLimit pin_limit;
   LiveSequences live;
+  GateSamples samples;
   Step step;
 
   // Engine thread only.

@@ -32,7 +32,8 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
             .prefix_cache = options.prefix_cache,
             .ngram_speculation = options.ngram_speculation},
            std::move(cache), &statistics.counters(), &reaper),
-      step(backbone, options.threads, options.mask_work, &live, &statistics) {
+      samples(options.gate_sample_bytes, backbone->config().hidden_size),
+      step(backbone, options.threads, options.mask_work, &live, &statistics, &samples) {
   show(Statistics::Routing::kNow);
   thread = std::thread([this] { run(); });
 }

@@ -38,14 +38,15 @@ Status bad_values_status(const Sequence& sequence) {
 }  // namespace
 
 Step::Step(std::shared_ptr<const Backbone> backbone, int threads, uint64_t mask_work,
-           LiveSequences* live, Statistics* statistics)
+           LiveSequences* live, Statistics* statistics, GateSamples* samples)
     : backbone_(std::move(backbone)),
       mask_work_(mask_work),
       live_(live),
       statistics_(statistics),
       kernels_(best_kernels()),
       pool_(threads),
-      router_(backbone_->config(), kernels_, pool_) {}
+      router_(backbone_->config(), kernels_, pool_),
+      sampler_(backbone_->config(), &router_, samples) {}
 
 void Step::run() {
   const Clock::time_point begin = Clock::now();
@@ -95,12 +96,14 @@ void Step::find_masks() {
   });
 }
 
-void Step::let_go() { router_.begin_pass({}, nullptr); }
+void Step::let_go() { sampler_.begin_pass({}, nullptr); }
 
 Status Step::forward(size_t first, size_t count) {
-  router_.begin_pass(std::span(batch_.routed).subspan(first, count), statistics_->router());
-  return backbone_->forward(std::span(batch_.segments).subspan(first, count), router_, kernels_,
-                            pool_, workspace_);
+  sampler_.begin_pass(std::span(batch_.routed).subspan(first, count), statistics_->router());
+  Status status = backbone_->forward(std::span(batch_.segments).subspan(first, count), sampler_,
+                                     kernels_, pool_, workspace_);
+  if (status.ok()) sampler_.end_pass();
+  return status;
 }
 
 void Step::take_results(size_t first, size_t count) {

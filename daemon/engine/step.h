@@ -13,15 +13,16 @@
 #include "daemon/engine/scheduling/scheduler.h"
 #include "daemon/engine/statistics.h"
 #include "router/moe.h"
+#include "router/shadow/gate_sampler.h"
 
 namespace chimera {
 
 class Step {
  public:
-  /// `live` and `statistics` outlive this. `threads`: compute pool including the engine thread.
-  /// `mask_work`: EngineOptions::mask_work.
+  /// `live`, `statistics` and `samples` outlive this. `threads`: compute pool including the engine
+  /// thread. `mask_work`: EngineOptions::mask_work.
   Step(std::shared_ptr<const Backbone> backbone, int threads, uint64_t mask_work,
-       LiveSequences* live, Statistics* statistics);
+       LiveSequences* live, Statistics* statistics, GateSamples* samples);
 
   /// Advances every live sequence that has its turn, and ends those that are complete or failed.
   void run();
@@ -66,6 +67,7 @@ class Step {
   const Kernels& kernels_;
   ThreadPool pool_;
   MoeRouter router_;
+  GateSampler sampler_;  // in front of it
   Workspace workspace_;
   Batch batch_;
   std::vector<Sequence*> unmasked_;

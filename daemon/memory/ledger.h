@@ -47,10 +47,11 @@ enum class MemoryUse : uint8_t {
   kKeyValue,  // the key/value cache, at its largest
   kScratch,   // of forward passes, at their largest
   kTables,    // routing tables, as many as may be in use at once
-  kQueues     // answers that clients have not read yet, at their most
+  kQueues,    // answers that clients have not read yet, at their most
+  kSamples    // what gates saw of recent traffic
 };
 inline constexpr auto kMemoryUseNames = enum_names<MemoryUse>(
-    "backbone", "experts", "module", "key_value", "scratch", "tables", "queues");
+    "backbone", "experts", "module", "key_value", "scratch", "tables", "queues", "gate_samples");
 
 class Ledger {
   struct Book;

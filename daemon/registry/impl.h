@@ -164,6 +164,9 @@ struct Registry::Impl {
   /// `fresh`: what it loaded and is not current.
   PlanReport plan(const CompositionSpec& spec, KeptModules::Modules* fresh);
   PlanReport outline(const CompositionSpec& spec) const;
+  /// Fills in the shares of a report of which nothing is refused, were `next` current. Modules may
+  /// be known by their gates alone.
+  void predict_shares(const LoadedComposition& next, PlanReport* report) const;
 
   const Options options;
 

@@ -13,6 +13,7 @@
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
 #include "experts/kinds/assembly_module.h"
+#include "experts/kinds/gates.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/lora.h"
 #include "experts/library/backend.h"
@@ -248,6 +249,12 @@ Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
   if (*wanted == (*source)->lambdas()) wanted->clear();
   return Outline{std::move(manifest), assembled_size(*plan, info_), std::move(loaded),
                  std::move(*wanted)};
+}
+
+Result<std::shared_ptr<const Module>> ModuleLoader::gates_of(const std::string& dir,
+                                                             const Manifest& manifest) const {
+  if (manifest.kind != ModuleKind::kWeights) return std::shared_ptr<const Module>();
+  return gates_of_module(dir, manifest, info_);
 }
 
 Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const {

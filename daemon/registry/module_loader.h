@@ -95,6 +95,10 @@ class ModuleLoader {
   Result<Outline> outline(const std::string& dir, const Lambdas& lambda,
                           const Accept& accept) const;
   Accept new_accept() const { return make_accept_ ? make_accept_() : nullptr; }
+  /// What outline() found and did not find loaded, as far as routing goes (gates_of_module); null
+  /// for kinds whose gates only loading tells.
+  Result<std::shared_ptr<const Module>> gates_of(const std::string& dir,
+                                                 const Manifest& manifest) const;
   /// resource_exhausted when a module of so many bytes would not fit now. What was kept gives way.
   Status check_room(const Manifest& manifest, uint64_t bytes) const;
   /// What load() gave for a plan, for the loads of its apply.

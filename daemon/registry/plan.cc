@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "daemon/registry/impl.h"
+#include "router/shadow/shadow_shares.h"
 #include "router/top_k.h"
 
 namespace chimera {
@@ -44,6 +45,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
     report.notes = (*table)->notes();
+    predict_shares(*next, &report);
   } else {
     report.refusals.push_back(table.status());
   }
@@ -55,10 +57,12 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   if (Status beside = no_change_beside_canary(); !beside.ok()) report.refusals.push_back(beside);
   const Current from = current();
   const CurrentModules loaded(from.loaded);
-  LoadedComposition next;  // with null for what is not in memory
+  LoadedComposition next;    // with null for what is not in memory
+  LoadedComposition routed;  // the same with gates in their place
   next.composition.backbone_fingerprint = options.loader->fingerprint();
   next.composition.top_k = spec.top_k;
   std::vector<FittedModule> fitted;
+  bool gates_known = true;
   std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
   uint64_t resident = 0;                              // of those that come in
   uint64_t missing = 0;                               // of those among them not in memory yet
@@ -82,6 +86,14 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
                                         wish.enabled, wish.bias, std::move(found->lambda)});
+    if (found->loaded == nullptr && wish.enabled) {
+      // What is wrong with what they hold is the plan's to tell that loads it.
+      Result<std::shared_ptr<const Module>> gates = options.loader->gates_of(*dir, manifest);
+      routed.modules.push_back(gates.ok() ? std::move(*gates) : nullptr);
+      gates_known = gates_known && routed.modules.back() != nullptr;
+    } else {
+      routed.modules.push_back(found->loaded);
+    }
     next.modules.push_back(std::move(found->loaded));
     return {};
   };
@@ -93,7 +105,28 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   report.composition = next.composition.digest();
   report.memory_bytes = static_cast<int64_t>(resident);
   report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
+  routed.composition = next.composition;
+  if (gates_known) predict_shares(routed, &report);
   return report;
+}
+
+void Registry::Impl::predict_shares(const LoadedComposition& next, PlanReport* report) const {
+  if (!report->refusals.empty()) return;
+  const GateSamples::Copy samples = options.engine->gate_samples();
+  if (samples.layers.empty()) return;
+  const auto table = options.loader->builder().build(0, next.composition, next.modules);
+  if (!table.ok()) return;
+  const auto then = shadow_shares(*table, samples);
+  auto before = shadow_shares(options.engine->table(), samples);
+  if (!then.ok() || !before.ok()) return;
+  report->share_samples = static_cast<int64_t>(samples.layers.size());
+  for (const auto& module : (*table)->modules()) {
+    const auto share = then->find(module->name());
+    if (share == then->end()) continue;
+    const auto was = before->extract(module->name());
+    report->shares.push_back({module->name(), was.empty() ? 0.0 : was.mapped(), share->second});
+  }
+  for (const auto& [name, share] : *before) report->shares.push_back({name, share, 0.0});
 }
 
 PlanReport Registry::outline(const CompositionSpec& spec) const { return impl_->outline(spec); }

@@ -93,12 +93,22 @@ struct ChangeItem {
   std::string detail;
 };
 
+/// What a module gets of recent traffic, and what it would get: parts of the gate's mass, 0 to 1.
+struct PredictedShare {
+  std::string module;
+  double now = 0.0, then = 0.0;
+};
+
 struct PlanReport {
   std::vector<ChangeItem> changes;
   int64_t memory_bytes = 0;        // additional resident bytes while both tables live
   std::vector<Status> refusals;    // empty: apply would be accepted
   std::string composition;         // digest that would result
   std::vector<std::string> notes;  // RoutingTable::notes of what would result
+  /// Where nothing is refused, traffic was sampled and all gates are known: of the backbone and
+  /// every module with experts, in the order of what would result, then of those that would go.
+  std::vector<PredictedShare> shares;
+  int64_t share_samples = 0;  // that these were computed from
 };
 
 struct ChangeReport {

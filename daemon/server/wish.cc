@@ -49,6 +49,10 @@ const Compared kCompared[] = {
     {"memory.kv_format",
      [](const DeploymentConfig& c) { return kKvFormatNames.text(c.memory.kv_format); }},
     {"memory.unread", [](const DeploymentConfig& c) { return text(c.memory.unread); }},
+    {"memory.gate_samples",
+     [](const DeploymentConfig& c) {
+       return c.memory.gate_samples == uint64_t{0} ? "none" : text(c.memory.gate_samples);
+     }},
     {"memory.pin_limit",
      [](const DeploymentConfig& c) {
        return c.memory.pin_limit ? text(*c.memory.pin_limit) : std::string("none");

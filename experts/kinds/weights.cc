@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <thread>
 
 #include "base/threads/thread_pool.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/repack.h"
 #include "compute/tensor/tensor_source.h"
+#include "experts/kinds/gates.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/payload.h"
 
@@ -89,19 +89,10 @@ class WeightBuilder {
   BlockShape block_;
 };
 
-Status read_vector(const TensorView* tensor, int64_t n, std::vector<float>& out) {
-  if (tensor == nullptr) return {};
-  Result<std::vector<float>> values = to_f32(*tensor, n);
-  if (!values.ok()) return values.status();
-  out = std::move(*values);
-  return {};
-}
-
 Result<ModuleLayer> build_layer(const LayerTensors& tensors, const Manifest& manifest,
                                 const BackboneInfo& backbone) {
   ModuleLayer part;
   const int64_t hidden = backbone.config.hidden_size;
-  const auto n = static_cast<int64_t>(tensors.experts.size());
   const WeightBuilder builder(backbone.precision, tensors.fp8_block);
   for (const auto& [index, expert] : tensors.experts) {
     if (manifest.attach == Attach::kReplace) part.slots.push_back(index);
@@ -110,18 +101,7 @@ Result<ModuleLayer> build_layer(const LayerTensors& tensors, const Manifest& man
     if (!built.ok()) return built.status();
     part.experts.push_back(std::move(*built));
   }
-  if (tensors.gate_weight != nullptr) {
-    Result<std::vector<float>> rows = matrix_to_f32(*tensors.gate_weight, n, hidden);
-    if (!rows.ok()) return rows.status();
-    part.gate_weight = std::move(*rows);
-  }
-  CHIMERA_RETURN_IF_ERROR(read_vector(tensors.gate_bias, n, part.gate_bias));
-  CHIMERA_RETURN_IF_ERROR(read_vector(tensors.gate_score_correction, n, part.gate_correction));
-  if (tensors.gate_group != nullptr) {
-    part.gate_group.resize(static_cast<size_t>(n));
-    std::memcpy(part.gate_group.data(), tensors.gate_group->bytes.data(),
-                tensors.gate_group->bytes.size());
-  }
+  CHIMERA_RETURN_IF_ERROR(read_gate(tensors, hidden, &part));
   return part;
 }
 
@@ -132,7 +112,7 @@ Status build_base_gate(const BaseLayer& tensors, const ModelConfig& config, Modu
   if (!rows.ok()) return rows.status();
   part.gate_weight = std::move(*rows);
   const auto read = [&](const std::optional<TensorView>& tensor, std::vector<float>& out) {
-    return tensor ? read_vector(&*tensor, config.num_experts, out) : Status();
+    return tensor ? read_gate_values(&*tensor, config.num_experts, &out) : Status();
   };
   CHIMERA_RETURN_IF_ERROR(read(tensors.gate_bias, part.gate_bias));
   CHIMERA_RETURN_IF_ERROR(read(tensors.score_correction, part.gate_correction));

@@ -9,6 +9,7 @@
 
 #include "base/io/digest.h"
 #include "base/io/env.h"
+#include "base/io/read_range.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -110,6 +111,21 @@ Result<SafetensorsFile> ModuleFile::safetensors() const {
   Result<SafetensorsFile> result = SafetensorsFile::open(descriptor_path(), Residency::kCopied);
   if (!result.ok()) return relabel(result.status());
   return result;
+}
+
+Result<std::vector<std::byte>> ModuleFile::content(const SafetensorsFile& header,
+                                                   const TensorView& tensor) const {
+  // Data begin behind the header and the eight bytes of its length, with the first tensor.
+  uint64_t length = 0;
+  CHIMERA_RETURN_IF_ERROR(read_range(Env::system(), fd_, label_,
+                                     reinterpret_cast<std::byte*>(&length), 0, sizeof(length)));
+  const std::byte* begin = tensor.bytes.data();
+  for (const TensorView& other : header.tensors()) begin = std::min(begin, other.bytes.data());
+  std::vector<std::byte> bytes(tensor.bytes.size());
+  CHIMERA_RETURN_IF_ERROR(read_range(
+      Env::system(), fd_, label_, bytes.data(),
+      sizeof(length) + length + static_cast<uint64_t>(tensor.bytes.data() - begin), bytes.size()));
+  return bytes;
 }
 
 Status ModuleFile::relabel(const Status& status) const {

@@ -4,10 +4,12 @@
 // Thread safety: a ModuleFile is a value for one thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "backbone/checkpoint/safetensors.h"
 #include "base/status.h"
@@ -37,6 +39,9 @@ class ModuleFile {
   const std::string& label() const { return label_; }
   /// A copy in private memory (reliability R21); its sha256() is over the very bytes it shows.
   Result<SafetensorsFile> safetensors() const;
+  /// The bytes of one tensor of header(), read and not mapped.
+  Result<std::vector<std::byte>> content(const SafetensorsFile& header,
+                                         const TensorView& tensor) const;
   /// Its tensors without reading them: mapped, for names, shapes and sizes alone.
   Result<SafetensorsFile> header() const;
 

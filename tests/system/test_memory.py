@@ -27,7 +27,8 @@ class Memory(unittest.TestCase):
         with self.daemon(kv="4MiB") as daemon, daemon.client() as client:
             account = client.stats()["memory"]
             self.assertEqual({part["use"] for part in account["parts"]},
-                             {"backbone", "experts", "scratch", "tables", "queues", "key_value"})
+                             {"backbone", "experts", "scratch", "tables", "queues", "gate_samples",
+                              "key_value"})
             self.assertEqual(sum(part["bytes"] for part in account["parts"]), account["used_bytes"])
             self.assertEqual(account["budget_bytes"],
                              account["limit_bytes"] - account["reserve_bytes"])

@@ -104,12 +104,20 @@ Json to_json(const CanaryStatus& canary) {
 Json to_json(const PlanReport& report) {
   Json refusals = Json::array();
   for (const Status& refusal : report.refusals) refusals.push_back(to_json(refusal));
-  return {{"accepted", report.refusals.empty()},
-          {"changes", change_list(report.changes)},
-          {"memory_bytes", report.memory_bytes},
-          {"refusals", std::move(refusals)},
-          {"notes", report.notes},
-          {"composition", report.composition}};
+  Json out = {{"accepted", report.refusals.empty()},
+              {"changes", change_list(report.changes)},
+              {"memory_bytes", report.memory_bytes},
+              {"refusals", std::move(refusals)},
+              {"notes", report.notes},
+              {"composition", report.composition}};
+  if (report.shares.empty()) return out;
+  Json shares = Json::array();
+  for (const PredictedShare& share : report.shares) {
+    shares.push_back({{"module", share.module}, {"now", share.now}, {"then", share.then}});
+  }
+  out["shares"] = std::move(shares);
+  out["share_samples"] = report.share_samples;
+  return out;
 }
 
 Json to_json(const LibraryStats& stats) {
