@@ -29,6 +29,8 @@ int run_capacity(const std::vector<std::string>& args);
 
 /// Streams that decode with low-rank adapters, in one batch and in this process.
 int run_adapters(const std::vector<std::string>& args);
+/// Parents assembled into a child, against plain reads and writes of the same bytes.
+int run_assembly(const std::vector<std::string>& args);
 /// Text to ids and back on one core, against memcpy and a bare regular expression.
 int run_tokenizer(const std::vector<std::string>& args);
 /// What a constraint adds to a token, against a softmax over the vocabulary.

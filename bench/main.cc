@@ -39,6 +39,8 @@ const Workload kWorkloads[] = {
      chimera::bench::run_capacity},
     {"adapters", "tokens/s of streams with adapters (LoRA) of their own vs without",
      chimera::bench::run_adapters},
+    {"assembly", "s and GB/s of assembling parents vs plain reads and writes",
+     chimera::bench::run_assembly},
     {"tokenizer", "MB/s from text to ids and back vs memcpy and a bare regex",
      chimera::bench::run_tokenizer},
     {"constraint", "us per token that a constraint adds vs a softmax",

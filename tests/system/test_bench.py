@@ -45,6 +45,19 @@ class Bench(unittest.TestCase):
         bench("synth", str(cls.work / "shape.yaml"), "--out", cls.plain)
         bench("synth", str(cls.work / "shape.yaml"), "--gguf", "--type", "q8_0", "--out", cls.gguf)
 
+    def test_assemblies_are_measured_beside_plain_copies_and_nothing_is_left(self) -> None:
+        work = self.work / "assembly"
+        work.mkdir()
+        common = ("assembly", "--shape", str(self.work / "shape.yaml"), "--work", str(work))
+        told = bench(*common, "--layers", "1", "2", "3", "--parents", "2", "--rounds", "1", "--threads", "1",
+                     "--memory", "64").splitlines()
+        rows = [line.split() for line in told[2:5]]
+        self.assertEqual([row[:2] for row in rows], [["1", "2"], ["2", "2"], ["3", "2"]])
+        self.assertTrue(all(float(row[4]) > 0 and float(row[5]) > 0 for row in rows), told)
+        self.assertRegex(told[5], r"^2 parents: seconds over bytes, R2 [01]\.\d+$")
+        self.assertEqual(list(work.iterdir()), [])
+        self.assertIn("--parents from 2", bench(*common, "--parents", "1", status=2))
+
     def test_a_step_reads_the_active_weights(self) -> None:
         common = ("--rounds", "2", "--tokens", "2", "--json")
         report = json.loads(bench("decode", "--backbone", self.plain, "--context", "0", *common))
