@@ -16,7 +16,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kFirstRest{100};
 constexpr milliseconds kLongestRest{30'000};
 // Rests begin afresh when it was waited for this long.
-constexpr std::chrono::seconds kHealthy{60};
+constexpr std::chrono::seconds kUnhurried{60};
 // How often who waits for its turn looks.
 constexpr std::chrono::microseconds kLook{200};
 
@@ -68,7 +68,7 @@ Status IsolatedBackend::leave(HostLife& host, const Limits& limits) {
   if (!left_) {
     left_ = true;
     left_limit_ = limits.own + limit_ * (host.port->in_flight() - 1);
-    rest_ = now - rests_until_ >= kHealthy ? kFirstRest : std::min(rest_ * 2, kLongestRest);
+    rest_ = now - rests_until_ >= kUnhurried ? kFirstRest : std::min(rest_ * 2, kLongestRest);
     rests_until_ = now + rest_;
     const milliseconds most = runtime_->options().ceilings.pass;
     log(LibraryRuntime::Severity::kWarning,
