@@ -45,6 +45,12 @@ struct AdaptedRows {
   int64_t rows = 0;
 };
 
+/// Rows of a batch that one segment has.
+struct RowRun {
+  int64_t first = 0;
+  int64_t rows = 0;
+};
+
 /// Scratch memory of forward passes; grows to the largest batch seen.
 class Workspace {
  public:
@@ -65,6 +71,8 @@ class Workspace {
   FloatBuffer wide;                       // what two-byte caches hold, keys and values of a block
   int64_t most_widened = kWidenedFloats;  // at a time; less in tests
   std::vector<int64_t> row_segment, row_position, first_block;
+  std::vector<VisibleRange> visible;    // of a layer, by row
+  std::vector<RowRun> row_runs;         // likewise: what attends together
   std::vector<AdaptedRows> adapted;     // of a pass
   std::vector<LowRankOp> low_rank_ops;  // of one product
   FloatBuffer low_rank;                 // lent to them

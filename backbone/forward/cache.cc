@@ -33,14 +33,16 @@ void ForwardPass::store_kv(int64_t r, const float* k, const float* v) {
 }
 
 void ForwardPass::attend(const AttentionMask& mask, const AttentionArgs& shape) {
-  if (kv_format() == KvFormat::kF32) return attend_rows(mask, shape, 0, rows_);
-  int64_t row0 = 0;
-  for (size_t first = 0; first < segments_.size();) {
+  ws_.visible.clear();
+  for (int64_t r = 0; r < rows_; ++r)
+    ws_.visible.push_back({mask.first_visible(row_position(r)), row_position(r) + 1});
+  if (kv_format() == KvFormat::kF32) return attend_rows(shape, {0, rows_});
+  RowRun run;
+  for (size_t first = 0; first < segments_.size(); run.first += run.rows) {
     const size_t end = widen_blocks(mask, first);
-    int64_t rows = 0;
-    for (; first < end; ++first) rows += static_cast<int64_t>(segments_[first].tokens.size());
-    attend_rows(mask, shape, row0, rows);
-    row0 += rows;
+    for (run.rows = 0; first < end; ++first)
+      run.rows += static_cast<int64_t>(segments_[first].tokens.size());
+    attend_rows(shape, run);
   }
 }
 
@@ -85,32 +87,48 @@ void ForwardPass::widen_block(const Workspace::Widening& block) {
   ws_.block_ptrs[block.values] = values;
 }
 
-/// A task is a row and the heads of one key/value head, or one head where that gives too few tasks;
-/// task t goes to share t mod shares, because later rows of a prompt see more positions than
+/// Cuts rows into runs of one segment, as many as one read of the cache serves - fewer where that
+/// leaves threads without one.
+void ForwardPass::cut_rows(const RowRun& of, int64_t unit_heads, int64_t units) {
+  int64_t most = std::max<int64_t>(1, kAttentionQueries / unit_heads);
+  while (most > 1 && of.rows / most * units < pool_.threads() * kSharesPerThread)
+    most = (most + 1) / 2;
+  ws_.row_runs.clear();
+  for (int64_t r = of.first; r < of.first + of.rows;) {
+    const int64_t first = r;
+    while (r < of.first + of.rows && r - first < most && row_segment(r) == row_segment(first)) ++r;
+    ws_.row_runs.push_back({first, r - first});
+  }
+}
+
+/// A task is some rows and the heads of one key/value head, or one head where that gives too few
+/// tasks; task t goes to share t mod shares, because later rows of a prompt see more positions than
 /// earlier ones.
-void ForwardPass::attend_rows(const AttentionMask& mask, const AttentionArgs& shape, int64_t row0,
-                              int64_t rows) {
-  int64_t most = 0;
+void ForwardPass::attend_rows(const AttentionArgs& shape, const RowRun& of) {
   int64_t work = 0;
-  for (int64_t r = row0; r < row0 + rows; ++r) {
-    const int64_t visible = row_position(r) + 1 - mask.first_visible(row_position(r));
-    most = std::max(most, visible);
-    work += visible * shape.heads * shape.head_dim;
+  for (int64_t r = of.first; r < of.first + of.rows; ++r) {
+    const VisibleRange& visible = ws_.visible[static_cast<size_t>(r)];
+    work += (visible.count - visible.first) * shape.heads * shape.head_dim;
   }
   const bool inline_it = pool_.threads() == 1 || work < kInlineAttention;
-  const bool by_group = inline_it || rows * shape.kv_heads >= 2 * pool_.threads();
+  const bool by_group = inline_it || of.rows * shape.kv_heads >= 2 * pool_.threads();
   const int64_t units = by_group ? shape.kv_heads : shape.heads;
   const int64_t unit_heads = shape.heads / units;
-  const int64_t tasks = rows * units;
+  cut_rows(of, unit_heads, units);
+  int64_t scratch = 0;
+  for (const RowRun& run : ws_.row_runs)
+    scratch = std::max(scratch, attention_scratch(rows_of(run, shape)));
+  const auto tasks = static_cast<int64_t>(ws_.row_runs.size()) * units;
   const int64_t shares = inline_it ? 1 : std::min(tasks, pool_.threads() * kSharesPerThread);
-  ws_.scores.resize(static_cast<size_t>(shares * most));
+  ws_.scores.resize(static_cast<size_t>(shares * scratch));
   const auto run = [&](int64_t begin, int64_t end) {
-    for (int64_t share = begin; share < end; ++share) {
-      AttentionArgs args = shape;
-      args.scores = ws_.scores.data() + share * most;
-      for (int64_t t = share; t < tasks; t += shares)
-        attend_row(mask, args, row0 + t / units, t % units * unit_heads, unit_heads);
-    }
+    for (int64_t share = begin; share < end; ++share)
+      for (int64_t t = share; t < tasks; t += shares) {
+        AttentionArgs args = rows_of(ws_.row_runs[static_cast<size_t>(t / units)], shape);
+        args.scratch = ws_.scores.data() + share * scratch;
+        const int64_t head = t % units * unit_heads;
+        kernels_.attention(args, head, head + unit_heads);
+      }
   };
   if (inline_it)
     run(0, 1);
@@ -118,16 +136,15 @@ void ForwardPass::attend_rows(const AttentionMask& mask, const AttentionArgs& sh
     pool_.parallel_for(shares, 1, run);
 }
 
-void ForwardPass::attend_row(const AttentionMask& mask, AttentionArgs args, int64_t r, int64_t head,
-                             int64_t heads) {
-  args.q += r * args.heads * args.head_dim;
-  args.out += r * args.heads * args.v_dim;
-  args.k = key_blocks(r);
-  args.v = value_blocks(r);
-  args.block_tokens = segment_of(r).kv->cache().block_tokens();
-  args.first = mask.first_visible(row_position(r));
-  args.count = row_position(r) + 1;
-  kernels_.attention(args, head, head + heads);
+AttentionArgs ForwardPass::rows_of(const RowRun& run, AttentionArgs args) const {
+  args.q += run.first * args.heads * args.head_dim;
+  args.out += run.first * args.heads * args.v_dim;
+  args.rows = run.rows;
+  args.visible = ws_.visible.data() + run.first;
+  args.k = key_blocks(run.first);
+  args.v = value_blocks(run.first);
+  args.block_tokens = segment_of(run.first).kv->cache().block_tokens();
+  return args;
 }
 
 }  // namespace chimera

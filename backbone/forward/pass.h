@@ -119,11 +119,11 @@ class ForwardPass {
   /// blocks, as many of them as Workspace::most_widened holds and one at least. The one after them.
   size_t widen_blocks(const AttentionMask& mask, size_t first);
   void widen_block(const Workspace::Widening& block);
-  /// attend() of rows [row0, row0 + rows).
-  void attend_rows(const AttentionMask& mask, const AttentionArgs& shape, int64_t row0,
-                   int64_t rows);
-  void attend_row(const AttentionMask& mask, AttentionArgs args, int64_t r, int64_t head,
-                  int64_t heads);
+  /// attend() of these rows, whose Workspace::visible is there.
+  void attend_rows(const AttentionArgs& shape, const RowRun& of);
+  void cut_rows(const RowRun& of, int64_t unit_heads, int64_t units);
+  /// `shape` with what these rows have of their own, but for scratch memory.
+  AttentionArgs rows_of(const RowRun& run, AttentionArgs shape) const;
 
   /// A product of a layer that adapters may change: y [rows, outputs] = x [rows, inputs] * w^T.
   struct Product {

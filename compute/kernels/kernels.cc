@@ -1,6 +1,7 @@
 // Run-time choice among the kernel tables.
 #include "compute/kernels/kernels.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <vector>
@@ -58,6 +59,13 @@ const Kernels& best_kernels() {
   for (Isa isa : {Isa::kAvx512, Isa::kAvx2})
     if (isa <= most && isa_supported(isa)) return kernels_for(isa);
   return kScalarKernels;
+}
+
+int64_t attention_scratch(const AttentionArgs& a) {
+  const int64_t queries = std::min(a.rows * (a.heads / a.kv_heads), kAttentionQueries);
+  const int64_t span = a.visible[a.rows - 1].count - a.visible[0].first;
+  return queries * (kernels_impl::score_row(span) + a.head_dim + a.v_dim) +
+         kernels_impl::attention_step(a) * std::max(a.head_dim, a.v_dim);
 }
 
 namespace {

@@ -18,25 +18,38 @@ namespace chimera {
 
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512 };
 
-/// One query row over the cache. Query head h uses key/value head h / (heads / kv_heads); with
-/// latent attention all share one, whose values are the first v_dim channels of its keys.
+/// Positions that a query row sees.
+struct VisibleRange {
+  int64_t first;  // absolute (window or chunk)
+  int64_t count;  // one past the last
+};
+
+/// Query rows of one sequence over its cache. Query head h uses key/value head
+/// h / (heads / kv_heads); with latent attention all share one, whose values are the first v_dim
+/// channels of its keys.
 struct AttentionArgs {
-  const float* q;         // [heads, head_dim], rotated
+  const float* q;               // [rows, heads, head_dim], rotated
+  int64_t rows;                 // an output has the same bits whatever their number
+  const VisibleRange* visible;  // [rows], none empty; from row to row neither end goes down
   const float* const* k;  // block pointers: k[b] is [block_tokens] rows of k_stride floats, in
                           // which key/value head g begins at g * head_dim
   const float* const* v;  // same with v_stride and g * v_dim; may be `k`
   int64_t block_tokens;
-  int64_t first;  // first visible position (window or chunk), absolute
-  int64_t count;  // one past the last visible position, absolute
   int64_t heads, kv_heads;
   int64_t head_dim, v_dim;
   int64_t k_stride, v_stride;
   float scale;
   const float* sinks = nullptr;  // [heads], or null: logits that take part in the softmax's sum and
                                  // add no value, not scaled
-  float* scores;                 // scratch, [count - first]
-  float* out;                    // [heads, v_dim]
+  float* scratch;                // attention_scratch(args) floats
+  float* out;                    // [rows, heads, v_dim]
 };
+
+/// Queries - rows times heads that share a key/value head - that one read of the cache serves. With
+/// more, their scores would outgrow a second-level cache from 4 Ki positions on (24 x 16 KiB).
+inline constexpr int64_t kAttentionQueries = 24;
+/// Floats of scratch memory of a call; q, k, v, scratch and out do not matter.
+int64_t attention_scratch(const AttentionArgs& args);
 
 /// Function table of one instruction set. Shapes: x [m, cols] with row stride ldx, y [m, rows]
 /// with row stride ldy (all in elements); weights [rows, cols].
@@ -53,7 +66,7 @@ struct Kernels {
   void (*swiglu)(float* gate, const float* up, int64_t n);
   /// y[i] += a * x[i].
   void (*axpy)(float a, const float* x, float* y, int64_t n);
-  /// Softmax attention of heads [h0, h1) of one query row over the cache.
+  /// Softmax attention of heads [h0, h1) of the query rows.
   void (*attention)(const AttentionArgs& args, int64_t h0, int64_t h1);
 };
 

@@ -260,19 +260,24 @@ float case_scale(const AttentionCase& c) {
   return 1.0f / std::sqrt(static_cast<float>(c.head_dim));
 }
 
-std::vector<float> run_attention(const Kernels& kernels, const AttentionCase& c,
+/// Calls of attention: all rows [data.q.size() / (heads * head_dim)], of which row r sees
+/// [visible[r]).
+struct AttentionCall {
+  const Kernels& kernels;
+  std::vector<VisibleRange> visible;
+  int64_t rows_together;
+};
+
+std::vector<float> run_attention(const AttentionCall& call, const AttentionCase& c,
                                  const AttentionData& data) {
   const Blocks k = make_blocks(c, data.k, c.k_row());
   const Blocks v = make_blocks(c, data.v, c.v_row());
-  std::vector<float> scores(static_cast<size_t>(c.count - c.first));
-  std::vector<float> out(static_cast<size_t>(c.heads * c.v_dim));
+  const auto rows = static_cast<int64_t>(call.visible.size());
+  std::vector<float> out(static_cast<size_t>(rows * c.heads * c.v_dim));
   AttentionArgs args{};
-  args.q = data.q.data();
   args.k = k.ptr.data();
   args.v = c.latent ? k.ptr.data() : v.ptr.data();
   args.block_tokens = c.block_tokens;
-  args.first = c.first;
-  args.count = c.count;
   args.heads = c.heads;
   args.kv_heads = c.kv_heads;
   args.head_dim = c.head_dim;
@@ -281,12 +286,25 @@ std::vector<float> run_attention(const Kernels& kernels, const AttentionCase& c,
   args.v_stride = c.v_row();
   args.scale = case_scale(c);
   args.sinks = c.sinks ? data.sinks.data() : nullptr;
-  args.scores = scores.data();
-  args.out = out.data();
-  const int64_t half = c.heads / 2;
-  kernels.attention(args, 0, half);
-  kernels.attention(args, half, c.heads);
+  for (int64_t r = 0; r < rows; r += call.rows_together) {
+    args.rows = std::min(call.rows_together, rows - r);
+    args.q = data.q.data() + r * c.heads * c.head_dim;
+    args.visible = call.visible.data() + r;
+    args.out = out.data() + r * c.heads * c.v_dim;
+    const int64_t half = c.heads / 2;
+    // Exactly as much as is asked for, so that checkers of memory see what goes beyond.
+    std::vector<float> scratch(static_cast<size_t>(attention_scratch(args)));
+    args.scratch = scratch.data();
+    call.kernels.attention(args, 0, half);
+    call.kernels.attention(args, half, c.heads);
+  }
   return out;
+}
+
+/// One row.
+std::vector<float> run_attention(const Kernels& kernels, const AttentionCase& c,
+                                 const AttentionData& data) {
+  return run_attention({kernels, {{c.first, c.count}}, 1}, c, data);
 }
 
 /// Softmax attention of one head in double precision.
@@ -350,6 +368,48 @@ TEST_F(KernelsTest, AttentionEqualsSoftmaxAndIgnoresBlocksAndInstructionSet) {
           << kernels_for(isa).name << " count " << c.count << " head_dim " << c.head_dim;
       EXPECT_TRUE(same_bits(run_attention(kernels_for(isa), other, data), expected))
           << kernels_for(isa).name << " other blocks, count " << c.count;
+    }
+  }
+}
+
+TEST_F(KernelsTest, AttentionOfManyRowsHasTheBitsOfEachAlone) {
+  // block_tokens, first of the last row, count of the last row, heads, …; rows before the last see
+  // one position less each. Windows of `width` positions (0: all), or chunks of them.
+  struct Rows {
+    AttentionCase c;
+    int64_t rows, width;
+    bool chunks = false;
+  };
+  const std::vector<Rows> cases = {{{16, 0, 70, 4, 4, 16, 16}, 70, 0},
+                                   {{16, 0, 150, 4, 2, 64, 64}, 37, 0},
+                                   {{8, 0, 129, 8, 2, 72, 72}, 5, 0},
+                                   {{16, 0, 61, 2, 2, 24, 10}, 25, 7},
+                                   {{16, 0, 333, 2, 1, 6, 6, true}, 50, 40},
+                                   {{5, 0, 99, 2, 2, 128, 128}, 30, 20, true},
+                                   {{16, 0, 90, 4, 2, 20, 12, true}, 3, 0},
+                                   {{16, 0, 130, 60, 1, 24, 16, false, true}, 3, 0},
+                                   {{8, 0, 99, 4, 1, 600, 512, false, true}, 13, 0}};
+  for (const auto& [c, rows, width, chunks] : cases) {
+    AttentionData data{normal(rows * c.heads * c.head_dim, 2.0f), normal(c.count * c.k_row()),
+                       normal(c.count * c.v_row()), normal(c.heads, 2.0f)};
+    if (c.latent) data.v = data.k;
+    std::vector<VisibleRange> visible;
+    for (int64_t count = c.count - rows + 1; count <= c.count; ++count) {
+      int64_t first = width == 0 ? 0 : std::max<int64_t>(0, count - width);
+      if (chunks) first = (count - 1) / width * width;
+      visible.push_back({first, count});
+    }
+    const std::vector<float> expected =
+        run_attention({kernels_for(Isa::kScalar), visible, 1}, c, data);
+    std::vector<Isa> isas = vector_isas();
+    isas.push_back(Isa::kScalar);
+    for (Isa isa : isas) {
+      for (int64_t together : {rows, int64_t{1}, int64_t{4}, int64_t{7}}) {
+        EXPECT_TRUE(
+            same_bits(run_attention({kernels_for(isa), visible, together}, c, data), expected))
+            << kernels_for(isa).name << " " << together << " of " << rows << " rows, count "
+            << c.count << " head_dim " << c.head_dim << " seed " << kSeed;
+      }
     }
   }
 }
