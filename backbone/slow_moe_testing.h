@@ -223,7 +223,8 @@ class SlowMoe final : public FeedForward {
       Doubles one(scores.begin() + static_cast<int64_t>(g),
                   scores.begin() + static_cast<int64_t>(g + size));
       std::sort(one.rbegin(), one.rend());
-      groups.push_back(one.size() > 1 ? one[0] + one[1] : one[0]);
+      const bool sums = c_.gate_kind == GateKind::kGroupedSigmoid && one.size() > 1;
+      groups.push_back(sums ? one[0] + one[1] : one[0]);
     }
     const std::vector<size_t> kept = largest(groups, c_.topk_group);
     for (size_t e = 0; e < scores.size(); ++e)
@@ -243,8 +244,8 @@ class SlowMoe final : public FeedForward {
     if (c_.gate_kind == GateKind::kGroupedSigmoid) {
       scores = p;
       for (size_t e = 0; e < scores.size(); ++e) scores[e] += layer.correction[e];
-      scores = group_limited(scores);
     }
+    if (c_.gate_kind == GateKind::kGroupedSigmoid || c_.n_group > 1) scores = group_limited(scores);
     std::vector<Choice> out;
     Doubles weights;
     for (const size_t e : largest(scores, c_.num_experts_per_tok)) {

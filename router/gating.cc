@@ -49,8 +49,58 @@ int largest(size_t n, size_t k, std::span<GateChoice> out, const Key& key) {
   return static_cast<int>(count);
 }
 
-int select_softmax(std::span<const float> logits, float max, size_t k, bool normalise,
+/// Which groups of a token's experts stay eligible.
+class GroupFilter {
+ public:
+  /// `choice_key(i)` is the score of candidate i, -infinity when masked. A group scores its
+  /// largest, with kGroupedSigmoid the sum of its two largest.
+  template <class Key>
+  GroupFilter(const GateRule& rule, std::span<const int32_t> group, const Key& choice_key)
+      : groups_(rule.n_group > 1 ? static_cast<size_t>(rule.n_group) : 0) {
+    if (groups_ == 0) return;
+    std::array<float, kMaxGateGroups> first;
+    std::array<float, kMaxGateGroups> second;
+    std::fill_n(first.begin(), groups_, kMasked);
+    std::fill_n(second.begin(), groups_, kMasked);
+    for (size_t i = 0; i < group.size(); ++i) {
+      if (group[i] < 0) continue;
+      const auto g = static_cast<size_t>(group[i]);
+      const float key = choice_key(i);
+      second[g] = std::max(second[g], std::min(first[g], key));
+      first[g] = std::max(first[g], key);
+    }
+    if (rule.kind != GateKind::kGroupedSigmoid) std::fill_n(second.begin(), groups_, kMasked);
+    for (int64_t n = 0; n < rule.topk_group; ++n) keep_best(first, second);
+  }
+
+  bool eligible(std::span<const int32_t> group, size_t i) const {
+    if (groups_ == 0 || group.empty() || group[i] < 0) return true;
+    return kept_[static_cast<size_t>(group[i])];
+  }
+
+ private:
+  void keep_best(std::span<const float> first, std::span<const float> second) {
+    size_t best = groups_;
+    float best_score = kMasked;
+    for (size_t g = 0; g < groups_; ++g) {
+      if (kept_[g] || first[g] == kMasked) continue;
+      const float score = second[g] == kMasked ? first[g] : first[g] + second[g];
+      if (best != groups_ && score <= best_score) continue;
+      best = g;
+      best_score = score;
+    }
+    if (best != groups_) kept_[best] = true;
+  }
+
+  size_t groups_;
+  std::array<bool, kMaxGateGroups> kept_{};
+};
+
+int select_softmax(const GateRule& rule, const GateScores& scores, float max, size_t k,
                    std::span<GateChoice> out, float* entropy) {
+  const std::span<const float> logits = scores.logits;
+  // Softmax over the chosen alone is the softmax over all, normalised over the chosen.
+  const bool normalise = rule.norm_topk_prob || rule.kind == GateKind::kTopKSoftmax;
   uint64_t sum_fixed = 0;       // of e_i = exp(l_i - max)
   uint64_t surprise_fixed = 0;  // of e_i * (max - l_i), each at most 1/e
   for (const float logit : logits) {
@@ -66,7 +116,11 @@ int select_softmax(std::span<const float> logits, float max, size_t k, bool norm
     *entropy = static_cast<float>(std::log(sum) + from_fixed(surprise_fixed) / sum);
   }
 
-  const int count = largest(logits.size(), k, out, [&](size_t i) { return logits[i]; });
+  // Logits are in the order of their probabilities.
+  const GroupFilter filter(rule, scores.group, [&](size_t i) { return logits[i]; });
+  const int count = largest(logits.size(), k, out, [&](size_t i) {
+    return filter.eligible(scores.group, i) ? logits[i] : kMasked;
+  });
   const std::span<GateChoice> chosen = out.first(static_cast<size_t>(count));
   uint64_t chosen_fixed = 0;
   for (const GateChoice& c : chosen) {
@@ -76,7 +130,7 @@ int select_softmax(std::span<const float> logits, float max, size_t k, bool norm
   for (GateChoice& c : chosen) {
     const double e = std::exp(static_cast<double>(c.weight) - static_cast<double>(max));
     c.mass = static_cast<float>(e / chosen_sum);
-    c.weight = normalise ? c.mass : static_cast<float>(e / sum);
+    c.weight = static_cast<float>(e / (normalise ? chosen_sum : sum) * rule.routed_scaling_factor);
   }
   return count;
 }
@@ -122,51 +176,6 @@ void weigh_sigmoids(std::span<const float> logits, bool normalise, double scale,
   }
 }
 
-/// Which groups of a token's experts stay eligible.
-class GroupFilter {
- public:
-  /// `choice_key(i)` is sigmoid + correction of candidate i, -infinity when masked.
-  template <class Key>
-  GroupFilter(const GateRule& rule, std::span<const int32_t> group, const Key& choice_key)
-      : groups_(rule.n_group > 1 ? static_cast<size_t>(rule.n_group) : 0) {
-    if (groups_ == 0) return;
-    std::array<float, kMaxGateGroups> first;
-    std::array<float, kMaxGateGroups> second;
-    std::fill_n(first.begin(), groups_, kMasked);
-    std::fill_n(second.begin(), groups_, kMasked);
-    for (size_t i = 0; i < group.size(); ++i) {
-      if (group[i] < 0) continue;
-      const auto g = static_cast<size_t>(group[i]);
-      const float key = choice_key(i);
-      second[g] = std::max(second[g], std::min(first[g], key));
-      first[g] = std::max(first[g], key);
-    }
-    for (int64_t n = 0; n < rule.topk_group; ++n) keep_best(first, second);
-  }
-
-  bool eligible(std::span<const int32_t> group, size_t i) const {
-    if (groups_ == 0 || group.empty() || group[i] < 0) return true;
-    return kept_[static_cast<size_t>(group[i])];
-  }
-
- private:
-  void keep_best(std::span<const float> first, std::span<const float> second) {
-    size_t best = groups_;
-    float best_score = kMasked;
-    for (size_t g = 0; g < groups_; ++g) {
-      if (kept_[g] || first[g] == kMasked) continue;
-      const float score = second[g] == kMasked ? first[g] : first[g] + second[g];
-      if (best != groups_ && score <= best_score) continue;
-      best = g;
-      best_score = score;
-    }
-    if (best != groups_) kept_[best] = true;
-  }
-
-  size_t groups_;
-  std::array<bool, kMaxGateGroups> kept_{};
-};
-
 int select_grouped(const GateRule& rule, const GateScores& scores, size_t k,
                    std::span<GateChoice> out) {
   const auto choice_key = [&](size_t i) {
@@ -203,10 +212,8 @@ int select_experts(const GateRule& rule, const GateScores& scores, int64_t k,
   if (sigmoids && entropy != nullptr) *entropy = sigmoid_entropy(logits);
   switch (rule.kind) {
     case GateKind::kSoftmaxTopK:
-      return select_softmax(logits, max, limit, rule.norm_topk_prob, out, entropy);
     case GateKind::kTopKSoftmax:
-      // Softmax over the chosen alone is the softmax over all, normalised over the chosen.
-      return select_softmax(logits, max, limit, true, out, entropy);
+      return select_softmax(rule, scores, max, limit, out, entropy);
     case GateKind::kTopKSigmoid: {
       const int count = largest(logits.size(), limit, out, [&](size_t i) { return logits[i]; });
       weigh_sigmoids(logits, false, 1.0, out.first(static_cast<size_t>(count)));

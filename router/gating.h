@@ -5,7 +5,9 @@
 // invariants 1 and 2). Ties go to the lower index.
 //
 //   kSoftmaxTopK     softmax over all, then the k largest; w = p, or p / sum of the chosen p when
-//                    norm_topk_prob (Shazeer et al. 2017, arXiv 1701.06538)
+//                    norm_topk_prob (Shazeer et al. 2017, arXiv 1701.06538). With groups, each
+//                    scores its largest p, and the k are chosen from the topk_group best ones; w is
+//                    multiplied by routed_scaling_factor (DeepSeek-V2, arXiv 2405.04434)
 //   kTopKSoftmax     the k largest logits, then softmax over these alone (gpt_oss)
 //   kTopKSigmoid     the k largest logits, each weighted by its own sigmoid (llama4)
 //   kGroupedSigmoid  p = sigmoid(logit), c = p + correction. Every group scores the sum of its two
@@ -16,7 +18,7 @@
 //
 // Experts that a module adds to a grouped layer stand outside the groups (group -1) and are always
 // eligible, unless the module says which group they belong to, as modules that `split` cut do. A
-// group with one unmasked expert scores that expert's c, one with none is never kept.
+// group with one unmasked expert scores that expert alone, one with none is never kept.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -35,7 +37,7 @@ inline constexpr int64_t kMaxGateGroups = 256;
 struct GateRule {
   GateKind kind = GateKind::kSoftmaxTopK;
   bool norm_topk_prob = false;
-  int64_t n_group = 1;     // kGroupedSigmoid, at most kMaxGateGroups; 1: no groups
+  int64_t n_group = 1;     // kSoftmaxTopK, kGroupedSigmoid; at most kMaxGateGroups; 1: no groups
   int64_t topk_group = 1;  // groups that stay eligible
   double routed_scaling_factor = 1.0;
 
@@ -47,7 +49,7 @@ GateRule gate_rule(const ModelConfig& config);
 struct GateScores {
   std::span<const float> logits;      // -infinity: masked
   std::span<const float> correction;  // kGroupedSigmoid: finite; empty: 0
-  std::span<const int32_t> group;     // kGroupedSigmoid: < n_group, -1: none; empty: none
+  std::span<const int32_t> group;     // with groups: < n_group, -1: none; empty: none
 };
 
 struct GateChoice {

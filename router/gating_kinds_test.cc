@@ -61,8 +61,9 @@ struct Reference {
 Reference reference(const GateRule& rule, const Token& token, size_t k) {
   const std::vector<double> z(token.logits.begin(), token.logits.end());
   std::vector<double> choice = z;
-  if (rule.kind == GateKind::kGroupedSigmoid) {
-    for (size_t i = 0; i < z.size(); ++i) {
+  const bool sums = rule.kind == GateKind::kGroupedSigmoid;
+  if (sums || rule.n_group > 1) {
+    for (size_t i = 0; sums && i < z.size(); ++i) {
       choice[i] = std::isinf(z[i]) ? z[i] : sigmoid(z[i]) + double{token.correction[i]};
     }
     std::vector<double> score(static_cast<size_t>(rule.n_group), -HUGE_VAL);
@@ -74,7 +75,7 @@ Reference reference(const GateRule& rule, const Token& token, size_t k) {
         }
       }
       std::sort(members.rbegin(), members.rend());
-      if (!members.empty()) score[g] = members[0] + (members.size() > 1 ? members[1] : 0.0);
+      if (!members.empty()) score[g] = members[0] + (sums && members.size() > 1 ? members[1] : 0.0);
     }
     const std::vector<size_t> groups = ranked(score);
     for (size_t i = 0; i < z.size(); ++i) {
@@ -88,18 +89,18 @@ Reference reference(const GateRule& rule, const Token& token, size_t k) {
   Reference r;
   r.experts = ranked(choice);
   r.experts.resize(std::min(k, r.experts.size()));
-  const auto weight = [&](size_t i) {
-    return rule.kind == GateKind::kTopKSoftmax ? std::exp(z[i]) : sigmoid(z[i]);
-  };
+  const bool softmax = rule.kind == GateKind::kTopKSoftmax || rule.kind == GateKind::kSoftmaxTopK;
+  double all = 0.0;
+  for (const double one : z) all += std::exp(one);
+  const auto weight = [&](size_t i) { return softmax ? std::exp(z[i]) / all : sigmoid(z[i]); };
   std::stable_sort(r.experts.begin(), r.experts.end(),
                    [&](size_t a, size_t b) { return weight(a) > weight(b); });
   double sum = 0.0;
   for (const size_t i : r.experts) sum += weight(i);
-  const bool normalise = rule.kind == GateKind::kTopKSoftmax ||
-                         (rule.kind == GateKind::kGroupedSigmoid && rule.norm_topk_prob);
+  const bool normalise = rule.kind == GateKind::kTopKSoftmax || rule.norm_topk_prob;
   for (const size_t i : r.experts) {
     r.weights.push_back(normalise ? weight(i) / sum : weight(i));
-    if (rule.kind == GateKind::kGroupedSigmoid) r.weights.back() *= rule.routed_scaling_factor;
+    r.weights.back() *= rule.routed_scaling_factor;
   }
   return r;
 }
@@ -112,7 +113,9 @@ std::vector<GateRule> rules() {
           {GateKind::kGroupedSigmoid, false, 8, 3, 1.0},
           {GateKind::kGroupedSigmoid, true, 1, 1, 2.5},
           {GateKind::kSoftmaxTopK, true},
-          {GateKind::kSoftmaxTopK, false}};
+          {GateKind::kSoftmaxTopK, false},
+          {GateKind::kSoftmaxTopK, false, 4, 2, 16.0},
+          {GateKind::kSoftmaxTopK, false, 8, 3, 1.0}};
 }
 
 Token random_token(std::mt19937& rng, const GateRule& rule, size_t n) {
@@ -265,6 +268,17 @@ TEST(GroupedGate, AGroupCountsByItsTwoLargest) {
   const auto got = select(kGrouped, token, 1);
   ASSERT_EQ(got.size(), 1u);
   EXPECT_EQ(got[0].expert, 0);
+}
+
+TEST(GroupedGate, WithASoftmaxAGroupCountsByItsLargest) {
+  const Token token{{1.0f, 1.0f, 2.0f, -5.0f}, {}, {0, 0, 1, 1}};
+  const auto got = select({GateKind::kSoftmaxTopK, false, 2, 1, 16.0}, token, 2);
+  ASSERT_EQ(got.size(), 2u);
+  EXPECT_EQ(got[0].expert, 2);
+  EXPECT_EQ(got[1].expert, 3);
+  // The softmax is over all of them, those of the losing group as well.
+  const double sum = 2 * std::exp(1.0) + std::exp(2.0) + std::exp(-5.0);
+  EXPECT_NEAR(got[0].weight, 16.0 * std::exp(2.0) / sum, 1e-5);
 }
 
 TEST(GroupedGate, AppendedExpertsAreAlwaysEligible) {

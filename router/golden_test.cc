@@ -311,8 +311,8 @@ INSTANTIATE_TEST_SUITE_P(
                       "deepseek_v3_f32", "deepseek_v3_bf16", "deepseek_v3_fp8", "llama4_text_f32",
                       "llama4_text_bf16", "llama4_composite_bf16", "llama_f32", "qwen3_tied_bf16",
                       "gpt_oss", "gpt_oss_mxfp4", "qwen2_moe", "qwen3_moe_sparse",
-                      "deepseek_v3_direct", "deepseek_v3_grouped", "llama4_two_experts",
-                      "llama4_scout", "llama_biases"),
+                      "deepseek_v2_grouped", "deepseek_v2_lite", "deepseek_v3_direct",
+                      "deepseek_v3_grouped", "llama4_two_experts", "llama4_scout", "llama_biases"),
     [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

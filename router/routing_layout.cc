@@ -50,7 +50,8 @@ void add_gate(const ModelConfig& config, const ModuleLayer& part, size_t e, int6
   const bool own_bias = own_row || !part.gate_bias.empty();
   const std::vector<float>& biases = own_bias ? part.gate_bias : base->gate_bias;
   table.bias.push_back(biases.empty() ? 0.0f : biases[own_bias ? e : at]);
-  if (config.gate_kind != GateKind::kGroupedSigmoid) return;
+  const bool corrects = config.gate_kind == GateKind::kGroupedSigmoid;
+  if (!corrects && config.n_group <= 1) return;
   // The correction balances the load of a slot, and the group is where the slot stands: a replacing
   // expert takes both over.
   const bool takes_over = base != nullptr && at < base->experts.size();
@@ -66,7 +67,7 @@ void add_gate(const ModelConfig& config, const ModuleLayer& part, size_t e, int6
   } else if (!part.gate_group.empty()) {
     group = part.gate_group[e];
   }
-  table.correction.push_back(correction);
+  if (corrects) table.correction.push_back(correction);
   table.group.push_back(group);
 }
 

@@ -39,7 +39,7 @@ struct LayerTable {
   std::vector<GateBlock> blocks;                       // in order, of all C
   std::vector<float> bias;                             // [C]: gate.bias
   std::vector<float> correction;                       // [C] kGroupedSigmoid, else empty
-  std::vector<int32_t> group;                          // [C] kGroupedSigmoid, else empty
+  std::vector<int32_t> group;                          // [C] where there are groups, else empty
   std::vector<std::shared_ptr<const Expert>> experts;  // [C]
   std::vector<int32_t> owner;                          // [C] index into modules; 0 = backbone
   std::vector<int32_t> slot;                           // [C] base expert e has slot e

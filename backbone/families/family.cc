@@ -20,8 +20,9 @@ std::span<const RopeType> all_rope_types() { return kRopeTypes; }
 
 std::span<const Family> families() {
   // Built on first use: the order in which the families' own constants are initialised is open.
-  static const std::array table = {kDeepseekV3, kFlexOlmo, kGptOss,   kLlama, kLlama4,  kLlama4Text,
-                                   kMixtral,    kOlmoe,    kQwen2Moe, kQwen3, kQwen3Moe};
+  static const std::array table = {kDeepseekV2, kDeepseekV3, kFlexOlmo,   kGptOss,
+                                   kLlama,      kLlama4,     kLlama4Text, kMixtral,
+                                   kOlmoe,      kQwen2Moe,   kQwen3,      kQwen3Moe};
   return table;
 }
 

@@ -174,6 +174,7 @@ void read_sparse_layers(ConfigReader& reader, int64_t default_expert_width, Mode
 TensorNames common_names();
 
 // One or two per family_*.cc.
+extern const Family kDeepseekV2;
 extern const Family kDeepseekV3;
 extern const Family kFlexOlmo;
 extern const Family kGptOss;

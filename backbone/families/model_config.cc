@@ -43,9 +43,10 @@ void complete(ModelConfig& c) {
   if (c.rope_dim == 0) c.rope_dim = c.head_dim;
 }
 
-/// Grouped routing chooses k experts from the kept groups, whose score is a sum of two.
+/// Grouped routing chooses k experts from the kept groups; sigmoids score them by a sum of two.
 void check_groups(ConfigReader& reader, const ModelConfig& c) {
-  if (c.gate_kind != GateKind::kGroupedSigmoid) return;
+  const bool sums = c.gate_kind == GateKind::kGroupedSigmoid;
+  if (!sums && c.n_group <= 1) return;
   const std::string groups = "n_group is " + std::to_string(c.n_group);
   const int64_t experts = std::max(c.grouped_experts, c.num_experts);
   if (experts % c.n_group != 0)
@@ -53,7 +54,7 @@ void check_groups(ConfigReader& reader, const ModelConfig& c) {
         Code::kInvalidArgument,
         groups + ", which does not divide n_routed_experts " + std::to_string(experts));
   const int64_t size = experts / c.n_group;
-  if (c.n_group > 1 && size < 2)
+  if (sums && c.n_group > 1 && size < 2)
     return reader.fail(Code::kInvalidArgument,
                        groups + " for " + std::to_string(experts) +
                            " experts, expected at least two experts per group");

@@ -17,7 +17,7 @@ enum class RopeType : uint8_t { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
 
 /// How the router turns logits into weights; see router/gating.h.
 enum class GateKind : uint8_t {
-  kSoftmaxTopK,     // softmax over all, then the k largest (optionally normalised)
+  kSoftmaxTopK,     // softmax over all, then the k largest (of the best groups, if there are any)
   kTopKSoftmax,     // the k largest, then softmax over these (gpt_oss)
   kTopKSigmoid,     // the k largest, each weighted by its own sigmoid (llama4)
   kGroupedSigmoid,  // sigmoid + correction bias, group-limited top-k (deepseek_v3)
@@ -141,7 +141,7 @@ struct ModelConfig {
   bool gate_bias = false;         // the router adds a stored bias to its logits
   bool score_correction = false;  // e_score_correction_bias: counts for the choice, not the weight
   bool score_scales_input = false;  // the weight multiplies the expert's input, not its output
-  int64_t n_group = 1;              // kGroupedSigmoid: groups of experts, and how many are kept
+  int64_t n_group = 1;              // groups of experts, and how many are kept (router/gating.h)
   int64_t topk_group = 1;
   /// Over how many experts the groups were laid, in a backbone that `split` took some from (key
   /// chimera_grouped_experts); 0: num_experts.

@@ -150,6 +150,34 @@ TEST(ModelConfig, ClassDefaultsOfTheQwenAndLlamaFamilies) {
   EXPECT_EQ(parsed(j).num_kv_heads, 32);
 }
 
+TEST(ModelConfig, ClassDefaultsOfDeepseekV2) {
+  Json j = base("deepseek_v2");
+  j["num_hidden_layers"] = 3;
+  ModelConfig c = parsed(j);
+  ASSERT_TRUE(c.mla.has_value());
+  EXPECT_EQ(c.mla->q_lora_rank, 1536);
+  EXPECT_EQ(c.key_width(), 576);
+  EXPECT_EQ(c.num_experts, 64);
+  EXPECT_EQ(c.gate_kind, GateKind::kSoftmaxTopK);
+  EXPECT_EQ(c.n_group, 1);
+  EXPECT_EQ(c.routed_scaling_factor, 1.0f);
+  EXPECT_EQ(c.max_position_embeddings, 2048);
+  EXPECT_EQ(c.intermediate_size, 1407);
+  EXPECT_EQ(c.shared_intermediate_size, 2 * 1407);
+  EXPECT_EQ(c.moe_layers, (std::vector<uint8_t>{1, 1, 1}));
+  EXPECT_FALSE(c.norm_topk_prob || c.score_correction);
+  EXPECT_TRUE(c.rope_interleaved);
+  // Without groups in the method, whatever else is said of them.
+  j["n_group"] = 8;
+  j["topk_group"] = 3;
+  EXPECT_EQ(parsed(j).n_group, 1);
+  j["topk_method"] = "group_limited_greedy";
+  EXPECT_EQ(parsed(j).n_group, 8);
+  EXPECT_EQ(parsed(j).topk_group, 3);
+  j["n_shared_experts"] = nullptr;
+  EXPECT_EQ(parsed(j).shared_intermediate_size, 0);
+}
+
 TEST(ModelConfig, ClassDefaultsOfDeepseek) {
   Json j = base("deepseek_v3");
   j.erase("num_experts_per_tok");
@@ -453,6 +481,31 @@ INSTANTIATE_TEST_SUITE_P(
                 {{"moe_intermediate_size", 8}, {"scoring_func", "softmax"}},
                 Code::kUnimplemented,
                 {"scoring_func", "softmax", "sigmoid"}},
+        Refusal{"deepseek_v2_scores",
+                "deepseek_v2",
+                {{"scoring_func", "sigmoid"}},
+                Code::kUnimplemented,
+                {"scoring_func", "sigmoid", "softmax"}},
+        Refusal{"deepseek_v2_method",
+                "deepseek_v2",
+                {{"topk_method", "noaux_tc"}},
+                Code::kUnimplemented,
+                {"topk_method", "noaux_tc", "greedy or group_limited_greedy"}},
+        Refusal{"deepseek_v2_norm",
+                "deepseek_v2",
+                {{"norm_topk_prob", true}},
+                Code::kUnimplemented,
+                {"norm_topk_prob", "true"}},
+        Refusal{"deepseek_v2_rotation",
+                "deepseek_v2",
+                {{"rope_interleave", false}},
+                Code::kUnimplemented,
+                {"rope_interleave", "false"}},
+        Refusal{"deepseek_v2_groups",
+                "deepseek_v2",
+                {{"topk_method", "group_limited_greedy"}, {"n_group", 3}, {"topk_group", 2}},
+                Code::kInvalidArgument,
+                {"n_group is 3", "64"}},
         Refusal{"deepseek_groups",
                 "deepseek_v3",
                 {{"moe_intermediate_size", 8}, {"n_routed_experts", 10}, {"n_group", 4}},

@@ -20,6 +20,7 @@ constexpr Near kNear[] = {
     {"bailing_moe", "deepseek_v3"},
     {"dbrx", "mixtral"},
     {"deepseek", "deepseek_v3"},
+    {"deepseek_v32", "deepseek_v3"},
     {"dots1", "deepseek_v3"},
     {"ernie4_5", "llama"},
     {"ernie4_5_moe", "deepseek_v3"},

@@ -359,7 +359,7 @@ bool asks_for_nothing(Harmless harmless, std::string_view value, const ModelConf
     case kCorrection:
       return is_switch(value, c.score_correction);
     case kGrouped:
-      return is_switch(value, c.gate_kind == GateKind::kGroupedSigmoid);
+      return is_switch(value, c.gate_kind == GateKind::kGroupedSigmoid || c.n_group > 1);
     case kTopK:
       return c.dense_base || value == std::to_string(c.num_experts_per_tok);
     case kShared:

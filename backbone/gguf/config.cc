@@ -78,8 +78,33 @@ void make_llama(GgufConfigMaker& m) {
   m.config["mlp_bias"] = m.has_tensor("blk.0.ffn_gate.bias");
 }
 
+/// Whether a deepseek2 model scores by softmax, as DeepSeek-V2 does. Older files do not say: then
+/// those without corrections do.
+bool scores_by_softmax(GgufConfigMaker& m) {
+  const std::string first = std::to_string(m.integer("leading_dense_block_count").value_or(0));
+  const bool corrected = m.has_tensor("blk." + first + ".exp_probs_b.bias");
+  const int64_t stated = m.integer("expert_gating_func").value_or(0);
+  const bool softmax = stated == kSoftmax || (stated == 0 && !corrected);
+  if (stated != 0 && stated != kSoftmax && stated != kSigmoid)
+    m.refuse(m.key("expert_gating_func") + " is " + std::to_string(stated),
+             "1, softmax, or 2, sigmoid");
+  else if (softmax == corrected)
+    m.refuse(softmax ? "a softmax gate with score corrections" : "a sigmoid gate without them",
+             "sigmoids with score corrections, or a softmax without");
+  return softmax;
+}
+
+/// The gate of DeepSeek-V2: its groups count by their best expert. Files that do not speak of
+/// groups choose among all experts.
+void softmax_gate(GgufConfigMaker& m) {
+  const bool grouped = m.integer("expert_group_count").value_or(1) > 1;
+  m.config["topk_method"] = grouped ? "group_limited_greedy" : "greedy";
+  m.config["scoring_func"] = "softmax";
+}
+
 void make_deepseek(GgufConfigMaker& m) {
-  m.common("deepseek_v3");
+  const bool softmax = scores_by_softmax(m);
+  m.common(softmax ? "deepseek_v2" : "deepseek_v3");
   m.rope();
   // Multi-head attention lengths stand beside those of the latent form in current files, alone in
   // older ones.
@@ -95,11 +120,7 @@ void make_deepseek(GgufConfigMaker& m) {
   m.config["qk_nope_head_dim"] = keys - rotated;
   m.config["v_head_dim"] = values;
   m.config["num_key_value_heads"] = m.heads();
-  m.gating(kSigmoid, "sigmoid (DeepSeek-V3 and its kin)");
-  if (!m.has_tensor("blk." + std::to_string(m.integer("leading_dense_block_count").value_or(0)) +
-                    ".exp_probs_b.bias"))
-    m.refuse("a deepseek2 model without score corrections, such as DeepSeek-V2",
-             "DeepSeek-V3 and its kin");
+  if (softmax) softmax_gate(m);
   m.config["n_routed_experts"] = m.required("expert_count");
   m.config["num_experts_per_tok"] = m.required("expert_used_count");
   m.config["n_shared_experts"] = m.integer("expert_shared_count").value_or(0);
@@ -110,7 +131,6 @@ void make_deepseek(GgufConfigMaker& m) {
   m.config["topk_group"] = m.integer("expert_group_used_count").value_or(1);
   m.config["norm_topk_prob"] = m.boolean("expert_weights_norm").value_or(false);
   m.config["routed_scaling_factor"] = m.decimal(m.number("expert_weights_scale").value_or(1.0));
-  m.config["rope_interleave"] = true;
   // 0.1 * mscale_all_dim; DeepSeek's two scales are the same.
   const auto log_multiplier = m.number("rope.scaling.yarn_log_multiplier");
   Json* scaling = m.config.find("rope_scaling");

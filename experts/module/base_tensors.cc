@@ -206,7 +206,7 @@ std::string expert_group_name(const ModelConfig& config, int64_t layer) {
 
 Result<std::vector<int32_t>> base_groups(const BaseLayer& layer, const ModelConfig& config) {
   std::vector<int32_t> groups;
-  if (config.gate_kind != GateKind::kGroupedSigmoid || config.n_group <= 1) return groups;
+  if (config.n_group <= 1) return groups;
   const int64_t experts = config.num_experts;
   if (!layer.expert_group) {
     if (experts % config.n_group != 0) {

@@ -266,12 +266,16 @@ Status check_expert(int64_t layer, int64_t e, const LayerTensors& part, int64_t 
 /// What only a grouped gate has a use for.
 Status check_grouped(const LayerTensors& part, int64_t n, const ModelConfig& config,
                      TensorDepth depth) {
-  for (const TensorView* tensor : {part.gate_score_correction, part.gate_group}) {
-    if (tensor == nullptr || config.gate_kind == GateKind::kGroupedSigmoid) continue;
+  const bool corrects = config.gate_kind == GateKind::kGroupedSigmoid;
+  const auto unused = [&](const TensorView& tensor, std::string_view what) -> Status {
     return {Code::kFailedPrecondition,
-            fmt::format("found the tensor {} (expected none: the gate of {} has no groups)",
-                        tensor->name, config.model_type)};
-  }
+            fmt::format("found the tensor {} (expected none: the gate of {} has no {})",
+                        tensor.name, config.model_type, what)};
+  };
+  if (part.gate_score_correction != nullptr && !corrects)
+    return unused(*part.gate_score_correction, "score corrections");
+  if (part.gate_group != nullptr && !corrects && config.n_group <= 1)
+    return unused(*part.gate_group, "groups");
   if (part.gate_score_correction != nullptr) {
     CHIMERA_RETURN_IF_ERROR(check_tensor(*part.gate_score_correction, std::array{n}, depth));
   }

@@ -123,7 +123,8 @@ void describe(const ModelConfig& config, Json& out) {
   if (config.shared_intermediate_size > 0) {
     out["shared_expert_width"] = config.shared_intermediate_size;
   }
-  if (config.gate_kind == GateKind::kGroupedSigmoid) out["expert_groups"] = config.n_group;
+  if (config.gate_kind == GateKind::kGroupedSigmoid || config.n_group > 1)
+    out["expert_groups"] = config.n_group;
   out["vocab_size"] = config.vocab_size;
   out["max_positions"] = config.max_position_embeddings;
 }

@@ -40,7 +40,7 @@ constexpr const char* kWholeExpertsKey = "chimera_whole_experts";
 
 /// What the family calls its number of experts.
 const char* expert_count_key(const std::string& model_type) {
-  if (model_type == "deepseek_v3" || model_type == "kimi_k2") return "n_routed_experts";
+  if (model_type.starts_with("deepseek_v") || model_type == "kimi_k2") return "n_routed_experts";
   const bool local =
       model_type == "mixtral" || model_type == "gpt_oss" || model_type.starts_with("llama4");
   return local ? "num_local_experts" : "num_experts";

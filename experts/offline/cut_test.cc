@@ -141,14 +141,13 @@ TEST_P(Cut, ReplaceKeepsTheBackboneAndGraftsBack) {
   expect_same_checkpoint(dir_, out / "whole");
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Cut,
-                         ::testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32",
-                                           "mixtral_f32", "mixtral_bf16", "qwen3_moe_bf16",
-                                           "qwen3_moe_v5_fused_bf16", "deepseek_v3_f32",
-                                           "deepseek_v3_fp8", "llama4_text_bf16",
-                                           "llama4_composite_bf16", "gpt_oss", "gpt_oss_mxfp4",
-                                           "qwen2_moe", "deepseek_v3_grouped"),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Golden, Cut,
+    ::testing::Values("flex_olmo_f32", "flex_olmo_bf16", "olmoe_f32", "mixtral_f32", "mixtral_bf16",
+                      "qwen3_moe_bf16", "qwen3_moe_v5_fused_bf16", "deepseek_v3_f32",
+                      "deepseek_v3_fp8", "llama4_text_bf16", "llama4_composite_bf16", "gpt_oss",
+                      "gpt_oss_mxfp4", "qwen2_moe", "deepseek_v3_grouped", "deepseek_v2_grouped"),
+    [](const auto& test) { return std::string(test.param); });
 
 /// The checkpoint rewritten in the fused layout of transformers 5.
 void write_fused(const std::string& from, const std::string& to) {

@@ -124,7 +124,7 @@ Status GraftLayer::replace(const std::string& module, const LayerTensors& part) 
 }
 
 Status GraftLayer::check_groups() const {
-  if (config_.gate_kind != GateKind::kGroupedSigmoid || config_.n_group <= 1) return {};
+  if (config_.n_group <= 1) return {};
   const auto experts = static_cast<int64_t>(placed_.size());
   const int64_t size = experts / config_.n_group;
   for (int64_t e = 0; e < experts; ++e) {

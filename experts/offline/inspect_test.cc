@@ -147,9 +147,10 @@ TEST_P(Inspect, FindsATokenizerThatLoadingRefuses) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Inspect,
-                         testing::Values("deepseek_v3_grouped", "deepseek_v3_direct",
-                                         "gpt_oss_mxfp4", "llama4_two_experts", "llama_biases",
-                                         "qwen2_moe", "qwen3_moe_sparse", "olmoe_clip"),
+                         testing::Values("deepseek_v2_grouped", "deepseek_v3_grouped",
+                                         "deepseek_v3_direct", "gpt_oss_mxfp4",
+                                         "llama4_two_experts", "llama_biases", "qwen2_moe",
+                                         "qwen3_moe_sparse", "olmoe_clip"),
                          [](const auto& name) { return name.param; });
 
 TEST(InspectRefused, AnUnsupportedConfigurationIsReportedNotThrown) {

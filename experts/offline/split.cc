@@ -56,9 +56,7 @@ class Splitter {
  private:
   bool append() const { return options_.attach == Attach::kAppend; }
   /// Groups that the backbone has to spell out, because they are not all of one size any more.
-  bool grouped() const {
-    return config_.gate_kind == GateKind::kGroupedSigmoid && config_.n_group > 1;
-  }
+  bool grouped() const { return config_.n_group > 1; }
 
   Status plan() {
     if (options_.modules.empty()) {

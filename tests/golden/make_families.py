@@ -29,6 +29,21 @@ assert spec is not None and spec.loader is not None
 reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
 
+
+class Cfg(reference.Cfg):
+    """DeepSeek-V2 is V3 but for its router."""
+
+    def __init__(self, folder, mut=()):
+        super().__init__(folder, mut)
+        self.softmax_groups = self.mt == "deepseek_v2"
+        if self.softmax_groups:
+            c, self.mt = self.c, "deepseek_v3"
+            self.dn, self.dr, self.dv = (c[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+            self.kvl, self.ql = c["kv_lora_rank"], c["q_lora_rank"]
+
+
+reference.Cfg = Cfg
+
 COMMON = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
               vocab_size=96, hidden_act="silu", rms_norm_eps=1e-3, rope_theta=10000.0,
               max_position_embeddings=4096, eos_token_id=3, tie_word_embeddings=False)
@@ -78,6 +93,20 @@ CASES = {
         first_k_dense_replace=0, norm_topk_prob=True, routed_scaling_factor=2.0, rms_norm_eps=1e-2,
         q_lora_rank=14, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
         attention_bias=True, rope_scaling={"type": "linear", "factor": 2.0}),
+    "deepseek_v2_grouped": case(
+        "deepseek_v2", num_key_value_heads=4, intermediate_size=40, moe_intermediate_size=16,
+        n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, n_shared_experts=2,
+        first_k_dense_replace=1, norm_topk_prob=False, routed_scaling_factor=4.0,
+        topk_method="group_limited_greedy", scoring_func="softmax", moe_layer_freq=1,
+        rms_norm_eps=1e-2, q_lora_rank=14, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8,
+        v_head_dim=10, attention_bias=False,
+        rope_scaling={"type": "yarn", "mscale": 0.707, "mscale_all_dim": 0.707, **YARN}),
+    "deepseek_v2_lite": case(
+        "deepseek_v2", num_key_value_heads=4, moe_intermediate_size=16, n_routed_experts=5,
+        num_experts_per_tok=2, n_group=1, topk_group=1, n_shared_experts=1, first_k_dense_replace=0,
+        norm_topk_prob=False, routed_scaling_factor=1.0, topk_method="greedy", rms_norm_eps=1e-2,
+        q_lora_rank=None, kv_lora_rank=20, qk_nope_head_dim=12, qk_rope_head_dim=8, v_head_dim=10,
+        attention_bias=False),
     "llama4_two_experts": case(
         "llama4_text", intermediate_size=16, intermediate_size_mlp=40, num_local_experts=5,
         num_experts_per_tok=2, interleave_moe_layer_step=2, no_rope_layers=[1, 0, 1], head_dim=16,
@@ -199,9 +228,10 @@ def experts(t, cfg, layer):
         moe = layer + "mlp."
         t.add(moe + "gate.weight", e, h)
         if mt == "deepseek_v3":
-            t.add(moe + "gate.e_score_correction_bias", e, spread=0.2)
-            t.out[moe + "gate.e_score_correction_bias"] = \
-                ("F32", t.out[moe + "gate.e_score_correction_bias"][1])
+            if not cfg.softmax_groups:
+                t.add(moe + "gate.e_score_correction_bias", e, spread=0.2)
+                t.out[moe + "gate.e_score_correction_bias"] = \
+                    ("F32", t.out[moe + "gate.e_score_correction_bias"][1])
             t.mlp(moe + "shared_experts.", width * c["n_shared_experts"])
         if c.get("layout") == "fused":
             t.add(moe + "experts.gate_up_proj", e, 2 * width, h)
@@ -255,7 +285,28 @@ def write_safetensors(path, tensors):
 class Model(reference.Model):
     """Keeps how far every router choice is from another one."""
 
+    def route_v2(self, l, x):
+        """DeepSeek-V2: the k most likely of the groups whose best expert is among the best."""
+        c = self.s.c
+        logits = self.lin(x, f"model.layers.{l}.mlp.gate")
+        p = reference.softmax(logits)
+        groups, kept = (c["n_group"], c["topk_group"]) if c["topk_method"] != "greedy" else (1, 1)
+        best = p.reshape(len(p), groups, -1).max(-1)
+        eligible = np.zeros(best.shape, bool)
+        np.put_along_axis(eligible, np.argsort(-best, -1, kind="stable")[:, :kept], True, -1)
+        eligible = np.repeat(eligible, p.shape[1] // groups, -1)
+        ids = np.argsort(-np.where(eligible, p, -1.0), -1, kind="stable")[:, :self.s.k]
+        ordered = -np.sort(-np.where(eligible, logits, -np.inf), -1)
+        margin = ordered[:, self.s.k - 1] - ordered[:, self.s.k]
+        if kept < groups:
+            best = -np.sort(-logits.reshape(len(p), groups, -1).max(-1), -1)
+            margin = np.minimum(margin, best[:, kept - 1] - best[:, kept])
+        self.margins[l] = margin
+        return ids, np.take_along_axis(p, ids, -1) * c["routed_scaling_factor"]
+
     def route(self, l, x):
+        if self.s.softmax_groups:
+            return self.route_v2(l, x)
         ids, weights = super().route(l, x)
         layer = f"model.layers.{l}."
         name = next(n for n in ("feed_forward.router", "mlp.router", "block_sparse_moe.gate",

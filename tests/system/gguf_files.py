@@ -240,6 +240,7 @@ def read_checkpoint(directory: pathlib.Path) -> tuple[dict, dict[str, np.ndarray
 
 ARCHITECTURES = {"olmoe": "olmoe", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "qwen3": "qwen3",
                  "llama": "llama", "mixtral": "llama", "deepseek_v3": "deepseek2",
+                 "deepseek_v2": "deepseek2",
                  "llama4_text": "llama4", "gpt_oss": "gpt-oss"}
 NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
@@ -320,6 +321,10 @@ def metadata_of(c: dict) -> dict[str, Any]:
               "expert_shared_count": c["n_shared_experts"], "expert_group_count": c["n_group"],
               "expert_group_used_count": c["topk_group"],
               "expert_weights_scale": float(c["routed_scaling_factor"])}
+        if c["model_type"] == "deepseek_v2":
+            m["expert_gating_func"] = 1
+            if c["n_group"] == 1:  # as older files are
+                del m["expert_gating_func"], m["expert_group_count"], m["expert_group_used_count"]
         if c.get("q_lora_rank"):
             m["attention.q_lora_rank"] = c["q_lora_rank"]
         if rope.get("mscale_all_dim"):

@@ -74,7 +74,7 @@ class Inspect(Scratch):
         for name, edit, words in [
                 ("hqq", {"quantization_config": {"quant_method": "hqq", "bits": 4}},
                  ("quantization_config", "hqq")),
-                ("v2", {"model_type": "deepseek_v2"}, ("deepseek_v2",)),
+                ("v32", {"model_type": "deepseek_v32"}, ("deepseek_v32",)),
                 ("foreign", {"final_logit_softcapping": 30.0}, ("final_logit_softcapping is 30.0",)),
                 ("mlx", {"quantization": {"bits": 4}}, ("quantization",))]:
             with self.subTest(name):

@@ -23,7 +23,8 @@ TOKENS = list(range(3, 60))
 # What GGUF can say of the goldens; the others have options that its metadata has no keys for.
 FAMILIES = {"olmoe_bf16": "BF16", "mixtral_bf16": "BF16", "families/mixtral_yarn": "F32",
             "families/llama_biases": "F32", "families/llama4_scout": "F32", "families/gpt_oss": "F32",
-            "families/qwen2_moe": "F32"}
+            "families/qwen2_moe": "F32", "families/deepseek_v2_grouped": "F32",
+            "families/deepseek_v2_lite": "F32"}
 SHARED = {"deepseek_v3_f32": "F32", "qwen3_moe_f32": "F32", "qwen3_tied_bf16": "BF16",
           "llama_f32": "F32", "llama4_text_f32": "F32"}
 
@@ -217,6 +218,23 @@ class Texts(Work):
                 if model == path:
                     self.assertTrue(client.info()["has_chat_template"])
         self.assertEqual(*answers)
+
+    def test_text_is_cut_as_deepseek_cuts_it(self) -> None:
+        """Merges that reach over a cut are not made: which are, shows the cuts."""
+        letters = {chr(b): i for i, b in enumerate(range(33, 127))} | {"\u0120": 94, "\u010a": 95}
+        merges = ["\u010a \u010a", "a b", "b 1", "1 2", "! !", "\u0120 !", "\u0120 a", "b \u0120"]
+        vocab = letters | {m.replace(" ", ""): 96 + i for i, m in enumerate(merges)}
+        tokenizer = {"model": {"vocab": vocab, "merges": merges}, "added_tokens": []}
+        names = {i: t.replace("\u0120", " ").replace("\u010a", "/") for t, i in vocab.items()}
+        for pre, expected in (("deepseek-llm", ["ab", "12", "/", "/", " a", "!!", " !", " ", " "]),
+                              ("deepseek-coder", ["ab", "1", "2", "/", "/", " a", "!!", " !", " ", " "]),
+                              ("gpt-2", ["ab", "12", "//", " a", "!!", " !", " ", " "])):
+            path = self.work / "model.gguf"
+            gguf.convert(GOLDEN / "olmoe_bf16", path, "BF16",
+                         gguf.vocabulary(tokenizer, pre, eos_token_id=0))
+            with Daemon(path) as daemon, daemon.client() as client:
+                tokens = client.tokenize("ab12\n\n a!! !  ")
+            self.assertEqual([names[t] for t in tokens], expected, pre)
 
     def test_unknown_vocabularies_are_refused_by_name(self) -> None:
         tokenizer = json.loads((GOLDEN / "tiny312_tokenizer.json").read_text())
