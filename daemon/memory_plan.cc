@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/log/log.h"
+#include "compute/kernels/kernels.h"
 #include "compute/tensor/convert.h"
 #include "daemon/engine/sequence/drafter.h"
 
@@ -71,7 +72,8 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
       2 * wide +
       n(model.num_experts_per_tok) * (2 * n(model.hidden_size) + 2 * n(model.intermediate_size)) +
       n(model.num_experts) + n(model.vocab_size);
-  const uint64_t scores = 4 * n(options.threads) * n(options.max_context);
+  // Of each share of attention's rows, one for each query that a read of the cache serves.
+  const uint64_t scores = 4 * n(options.threads) * n(options.max_context) * n(kAttentionQueries);
   return (rows * row + scores + widened_floats(model, options)) * sizeof(float);
 }
 
