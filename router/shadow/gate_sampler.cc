@@ -33,7 +33,7 @@ void GateSampler::pick(std::span<const RoutedSegment> segments) {
   int64_t row = 0;
   for (size_t s = 0; s < segments.size(); ++s) {
     const int64_t end = row + segments[s].rows;
-    if (!leaves_choice_to_gates(*segments[s].view)) row = end;
+    if (segments[s].provisional || !leaves_choice_to_gates(*segments[s].view)) row = end;
     for (; row < end && picks_.size() < kMostOfPass; ++row) {
       if (every > 1 && draw_.below(every) != 0) continue;
       picks_.push_back({moe_layers_[draw_.below(moe_layers_.size())], row, s});

@@ -1,8 +1,9 @@
 // The router of the engine, and between it and the backbone somebody who keeps samples of what its
 // gates see.
 //
-// Sampled are rows of sequences that leave the choice to the gates: those that leave out a module, by
-// request or for want of rights, or have biases of their own, say nothing of what one would get.
+// Sampled are rows of sequences that leave the choice to the gates: those that leave out a module,
+// by request or for want of rights, or have biases of their own, say nothing of what one would get.
+// Nor are rows that may turn out not to count.
 //
 // Thread safety: one per thread that runs passes.
 #pragma once
