@@ -107,7 +107,7 @@ void MoeRouter::Impl::note_adapters(const RoutedSegment& segment) {
 
 void MoeRouter::Impl::begin(std::span<RoutedSegment> given, RouterStats* pass_stats) {
   segments = given;
-  pass = next_pass();
+  pass = takes_time ? 0 : next_pass();
   stats = pass_stats;
   runs.clear();
   segment_index.clear();
@@ -195,7 +195,9 @@ void MoeRouter::Impl::gate_by_candidates(size_t layer, const Run& run, const flo
                      logits.data() + run.row0 * candidates + block.first, candidates);
     }
   });
-  for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) choose(layer, row);
+  pool.parallel_for(run.rows, moe_grain(count * kSelectWork), [&](int64_t begin, int64_t end) {
+    for (int64_t row = run.row0 + begin; row < run.row0 + end; ++row) choose(layer, row);
+  });
 }
 
 void MoeRouter::Impl::choose(size_t layer, int64_t row) {
@@ -217,6 +219,8 @@ MoeRouter::~MoeRouter() = default;
 void MoeRouter::begin_pass(std::span<RoutedSegment> segments, RouterStats* stats) {
   impl_->begin(segments, stats);
 }
+
+void MoeRouter::take_time() { impl_->takes_time = true; }
 
 void MoeRouter::count(size_t segment) { impl_->count(segment); }
 

@@ -81,6 +81,9 @@ class MoeRouter final : public FeedForward {
   /// Sets the segments of the next pass, in batch order; they and `stats` (may be null) must stay
   /// alive until it ends and the last count(). Clears their outputs.
   void begin_pass(std::span<RoutedSegment> segments, RouterStats* stats);
+  /// From now on passes give every call the time that the expert may take, not only what a step
+  /// waits (ExpertContext::pass): for passes that hold nobody up.
+  void take_time();
   /// Counts a provisional segment of the pass that ended: from now on everything is as if it had
   /// stood in a pass of its own behind the others. `segment`: its index in begin_pass. Once at
   /// most.

@@ -94,6 +94,7 @@ struct MoeRouter::Impl {
   ThreadPool& pool;
 
   uint64_t pass = 0;  // its number: ExpertContext::pass
+  bool takes_time = false;
   std::span<RoutedSegment> segments;
   RouterStats* stats = nullptr;
   std::vector<Run> runs;

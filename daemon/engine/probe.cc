@@ -50,6 +50,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   CHIMERA_RETURN_IF_ERROR(kv.reserve(n));
   ThreadPool pool(1);
   MoeRouter router(config, best_kernels(), pool);
+  router.take_time();
   Workspace workspace;
   Sha256 digest;
   ProbeResult result;

@@ -8,6 +8,7 @@
 #include <future>
 #include <thread>
 
+#include "base/threads/progress.h"
 #include "daemon/registry/reading_turns.h"
 #include "daemon/registry/testing.h"
 
@@ -207,14 +208,14 @@ TEST_F(JobsTest, ACompositionLoadsItsModulesSideBySide) {
 }
 
 TEST(ReadingTurns, OnesThatMustBeAloneAre) {
-  ReadingTurns turns;
+  ReadingTurns turns(std::chrono::hours(1));
   std::atomic<int> beside{0}, alone{0};
   std::atomic<bool> wrong{false};
   std::vector<std::thread> threads;
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&, by_itself = i % 4 == 0] {
       for (int n = 0; n < 500; ++n) {
-        const ReadingTurn turn(&turns, by_itself);
+        const ReadingTurn turn(&turns, by_itself, "legal");
         std::atomic<int>& mine = by_itself ? alone : beside;
         const int now = ++mine;
         if (by_itself ? now > 1 || beside > 0 : alone > 0) wrong = true;
@@ -224,7 +225,31 @@ TEST(ReadingTurns, OnesThatMustBeAloneAre) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_FALSE(wrong);
-  const ReadingTurn one(&turns, false), other(&turns, false);  // does not hang
+  const ReadingTurn one(&turns, false, "bio"), other(&turns, false, "legal");  // does not hang
+}
+
+TEST(ReadingTurns, WhoDoesNotComeBackTakesNobodyAlong) {
+  ReadingTurns turns(std::chrono::milliseconds(1));
+  const ReadingTurn hangs(&turns, true, "hangs");
+  const ReadingTurn inside(&turns, true, "finance");
+  EXPECT_EQ(inside.status().code(), Code::kUnavailable);
+  EXPECT_THAT(inside.status().message(),
+              testing::HasSubstr("module finance: module hangs has not been loaded inside"));
+  const ReadingTurn legal(&turns, false, "legal"), bio(&turns, false, "bio");
+  EXPECT_TRUE(legal.status().ok());
+  EXPECT_TRUE(bio.status().ok());
+}
+
+TEST(ReadingTurns, WhoIsGivenUpWaitsNoMore) {
+  ReadingTurns turns(std::chrono::hours(1));
+  const ReadingTurn slow(&turns, true, "slow");
+  Progress progress;
+  progress.give_up();
+  const ProgressScope scope(&progress);
+  for (const bool alone : {false, true}) {
+    const ReadingTurn turn(&turns, alone, "legal");
+    EXPECT_EQ(turn.status().code(), Code::kCancelled);
+  }
 }
 
 TEST_F(JobsTest, TheLastOnesAreRemembered) {

@@ -110,6 +110,8 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::make_shared<DigestMemo>(),
             accept_each(make_accept_)},
       builder_(info_.config, model_.base),
+      reading_(info_.libraries == nullptr ? LibraryCeilings().load
+                                          : info_.libraries->options().ceilings.load),
       places_(ledger, &kept_) {}
 
 LibraryStats ModuleLoader::library_stats() const {
@@ -264,8 +266,9 @@ Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const 
 Result<std::shared_ptr<const Module>> ModuleLoader::read(const Manifest& manifest, const Make& make,
                                                          Job* job) {
   const bool alone = manifest.library && manifest.library->isolation == Isolation::kInProcess;
-  const ReadingTurn turn(&reading_, alone);
   const ProgressScope counted(job == nullptr ? nullptr : job->progress());
+  const ReadingTurn turn(&reading_, alone, manifest.name);
+  CHIMERA_RETURN_IF_ERROR(turn.status());
   Result<std::shared_ptr<const Module>> module = make();
   // What was left in the middle fails in ways of its own.
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());

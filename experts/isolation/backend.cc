@@ -95,7 +95,7 @@ class IsolatedBackend::Call final : public RunningForward {
     if (ctx.deadline_ns != 0) limits_.wanted = steady_time(ctx.deadline_ns);
     backend_.calls_.fetch_add(1, std::memory_order_relaxed);
     if (!turn_.owns_lock()) {
-      begun_ = {Code::kUnavailable, "a call of another pass is under way"};
+      begun_ = backend_.busy_status();
     } else {
       begun_ = host_ == nullptr ? backend_.lost_status() : backend_.catch_up(*host_);
     }

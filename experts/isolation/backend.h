@@ -78,6 +78,7 @@ class IsolatedBackend final : public LibraryBackend {
   Status take_part(HostLife& host, const Limits& limits, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
+  Status busy_status() const;
   void stop();
 
   // late.cc: passes that go on without a call. With call_mutex_ held, where not said otherwise.

@@ -63,12 +63,21 @@ MovableMutexLock IsolatedBackend::take_turn(uint64_t pass) {
   return turn;
 }
 
+Status IsolatedBackend::busy_status() const {
+  return {Code::kUnavailable,
+          fmt::format("a call of another pass is under way, for longer than a step waits ({} ms, "
+                      "libraries.max_step_ms of the deployment)",
+                      runtime_->options().ceilings.pass.count()),
+          kHint};
+}
+
 Status IsolatedBackend::leave(HostLife& host, const Limits& limits) {
   const Clock::time_point now = Clock::now();
   if (!left_) {
     left_ = true;
     left_limit_ = limits.own + limit_ * (host.port->in_flight() - 1);
-    rest_ = now - rests_until_ >= kUnhurried ? kFirstRest : std::min(rest_ * 2, kLongestRest);
+    const bool afresh = rest_ == rest_.zero() || now - rests_until_ >= kUnhurried;
+    rest_ = afresh ? kFirstRest : std::min(rest_ * 2, kLongestRest);
     rests_until_ = now + rest_;
     const milliseconds most = runtime_->options().ceilings.pass;
     log(LibraryRuntime::Severity::kWarning,

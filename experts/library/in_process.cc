@@ -7,6 +7,7 @@
 #include "base/steady_time.h"
 #include "base/threads/background.h"
 #include "base/threads/mutex.h"
+#include "base/threads/progress.h"
 #include "base/threads/repeater.h"
 #include "experts/library/backend.h"
 #include "experts/library/crash_record.h"
@@ -54,7 +55,8 @@ class InProcessBackend final : public LibraryBackend {
   }
 
   ~InProcessBackend() override {
-    if (image_ == nullptr) return;  // it was not loaded
+    if (image_ == nullptr) return;     // it was not loaded
+    const ProgressScope own(nullptr);  // whoever lets go of it last may have been given up
     const auto turn = LoadingTurn::take(module_, runtime_->options().ceilings.load);
     if (!turn.ok()) {
       leave_behind(turn.status().message());
@@ -110,11 +112,14 @@ class InProcessBackend final : public LibraryBackend {
     return true;
   }
 
-  /// Of one that cannot be retired, as another call does not come back: it stays.
+  /// Of one that cannot be retired, as another call does not come back: it stays, with all that
+  /// threads of its own may still reach.
   void leave_behind(const std::string& reason) {
     runtime_->count_kept({module_, note_.version, note_.id, image_->mapped_bytes(), reason});
     (void)instance_.release();
     (void)image_.release();
+    (void)record_.release();
+    (void)new std::shared_ptr<LibraryRuntime>(runtime_);
   }
 
   /// Where something is remembered, what ended this process before is not started again.
