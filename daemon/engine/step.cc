@@ -67,6 +67,7 @@ void Step::run() {
     // same bits (the kernels are batch invariant), so only the culprit is lost.
     for (size_t i = 0; i < count; ++i) {
       if (batch_.guesses[i] > 0) continue;
+      forget_draft(*batch_.owners[i]);  // it may have been a guess
       Status alone = count == 1 ? status : forward(i, 1);
       if (alone.ok())
         take_results(i, 1);
@@ -149,6 +150,12 @@ void Step::take_results(size_t first, size_t count) {
     samples_.resize(left);
   }
   settle_drafts(first, first + count);
+}
+
+void Step::forget_draft(Sequence& sequence) {
+  if (sequence.draft.empty()) return;
+  sequence.drafter.record(static_cast<int64_t>(sequence.draft.size()), 0);
+  sequence.kv.shrink(sequence.computed + 1);
 }
 
 Step::Sample Step::next_of_draft(const Sample& sample, size_t first, size_t end) {

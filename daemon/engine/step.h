@@ -51,6 +51,8 @@ class Step {
   /// The sample at the guess behind `sample`, when that is the token that was drawn; nothing
   /// (`sequence` null) when it is another, or there is none. Of a pass over entries [first, end).
   Sample next_of_draft(const Sample& sample, size_t first, size_t end);
+  /// Takes guesses back that did not run.
+  static void forget_draft(Sequence& sequence);
   /// Tells the drafters of these entries how their guesses did, and takes back what those that did
   /// not hold left in the KV cache.
   void settle_drafts(size_t first, size_t end);

@@ -107,8 +107,11 @@ void Scheduler::build(Live live, Batch& batch) {
     units_ += pace_.units(rows, sequence->computed);
   }
   share_out(runs_);
+  to_come_ = 0;
+  for (const Run& run : runs_) to_come_ += blocks_of(run);
   for (size_t i = 0; i < live.size(); ++i) {
     Sequence& s = *live[i];
+    to_come_ -= blocks_of(runs_[i]);
     // Whoever was before it in the list may have paused it in the meantime.
     const bool runs =
         runs_[i].tokens > 0 && !s.paused && grow(live, i, s.computed + runs_[i].tokens);
@@ -220,6 +223,10 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
   batch.guesses.push_back(0);
 }
 
+int64_t Scheduler::blocks_of(const Run& run) const {
+  return run.tokens == 0 ? 0 : lacking(*run.sequence, run.sequence->computed + run.tokens);
+}
+
 void Scheduler::plan_draft(Sequence& s) const {
   s.draft.clear();
   if (!ngram_speculation_) return;
@@ -229,8 +236,8 @@ void Scheduler::plan_draft(Sequence& s) const {
 
 void Scheduler::add_draft(Batch& batch, Sequence& s) const {
   const int64_t positions = s.computed + 1 + static_cast<int64_t>(s.draft.size());
-  // What every sequence may need for its own next token is left.
-  const int64_t blocks = lacking(s, positions) + static_cast<int64_t>(runs_.size());
+  // What the others of this step need is left, and what every sequence may for its next token.
+  const int64_t blocks = lacking(s, positions) + to_come_ + static_cast<int64_t>(runs_.size());
   if (blocks > cache_->available_blocks() || !s.kv.reserve(positions).ok()) return s.draft.clear();
   for (size_t d = 0; d < s.draft.size(); ++d) {
     // As the segment before it, one position on.

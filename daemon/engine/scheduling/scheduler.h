@@ -78,6 +78,8 @@ class Scheduler {
     Sequence* sequence = nullptr;
     int64_t tokens = 0;
   };
+  /// Blocks that a run lacks.
+  int64_t blocks_of(const Run& run) const;
   void resume(Live live);
   /// Sets tokens of the runs of prompts.
   void share_out(std::vector<Run>& runs) const;
@@ -102,6 +104,7 @@ class Scheduler {
   bool prefix_cache_;
   bool ngram_speculation_;
   uint64_t paused_ = 0;
+  int64_t to_come_ = 0;  // blocks, of the runs that build() has yet to add
   // Of the batch that build() filled.
   double units_ = 0.0;
   bool has_prompts_ = false;
