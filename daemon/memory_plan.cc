@@ -42,7 +42,8 @@ uint64_t least_bytes(const TensorView& tensor, const PrecisionPlan& plan) {
 /// What passes widen at a time of a cache with two bytes a number.
 uint64_t widened_floats(const ModelConfig& model, const EngineOptions& options) {
   if (options.kv_format == KvFormat::kF32) return 0;
-  const int64_t context = options.max_context * (model.key_width() + model.value_width());
+  const int64_t context =
+      usable_context(model, options) * (model.key_width() + model.value_width());
   return static_cast<uint64_t>(std::max(context, kWidenedFloats));
 }
 
@@ -73,7 +74,8 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
       n(model.num_experts_per_tok) * (2 * n(model.hidden_size) + 2 * n(model.intermediate_size)) +
       n(model.num_experts) + n(model.vocab_size);
   // Of each share of attention's rows, one for each query that a read of the cache serves.
-  const uint64_t scores = 4 * n(options.threads) * n(options.max_context) * n(kAttentionQueries);
+  const int64_t scratch = usable_context(model, options) * kAttentionQueries;
+  const uint64_t scores = n(attention_shares(options.threads, scratch)) * n(scratch);
   return (rows * row + scores + widened_floats(model, options)) * sizeof(float);
 }
 

@@ -51,6 +51,14 @@ struct RowRun {
   int64_t rows = 0;
 };
 
+/// In how many shares, each with scratch memory of its own, the rows of a pass attend: some for
+/// each thread, so that none waits long for another; one, where the scores of a long context would
+/// otherwise add up.
+inline int64_t attention_shares(int64_t threads, int64_t scratch_floats) {
+  constexpr int64_t kLongScratch = int64_t{1} << 19;
+  return scratch_floats > kLongScratch ? threads : 4 * threads;
+}
+
 /// Scratch memory of forward passes; grows to the largest batch seen.
 class Workspace {
  public:

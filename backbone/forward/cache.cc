@@ -119,7 +119,8 @@ void ForwardPass::attend_rows(const AttentionArgs& shape, const RowRun& of) {
   for (const RowRun& run : ws_.row_runs)
     scratch = std::max(scratch, attention_scratch(rows_of(run, shape)));
   const auto tasks = static_cast<int64_t>(ws_.row_runs.size()) * units;
-  const int64_t shares = inline_it ? 1 : std::min(tasks, pool_.threads() * kSharesPerThread);
+  const int64_t shares =
+      inline_it ? 1 : std::min(tasks, attention_shares(pool_.threads(), scratch));
   ws_.scores.resize(static_cast<size_t>(shares * scratch));
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t share = begin; share < end; ++share)

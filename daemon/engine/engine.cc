@@ -31,12 +31,6 @@ Status check_options(const EngineOptions& options) {
   return positive("max_live_epochs", options.max_live_epochs);
 }
 
-/// Positions past the trained range have no meaning; the smaller limit rules.
-int64_t usable_context(const ModelConfig& config, const EngineOptions& options) {
-  const int64_t trained = config.max_position_embeddings;
-  return trained > 0 ? std::min(options.max_context, trained) : options.max_context;
-}
-
 /// What it takes at most: of tokens, and of memory for the parts of its answer that are large.
 void estimate(EngineRequest& request, const ModelConfig& config, const EngineOptions& options) {
   const auto n = static_cast<int64_t>(request.tokens.size());
@@ -88,6 +82,11 @@ Result<KvCacheOptions> cache_options(const ModelConfig& config, const EngineOpti
 }
 
 }  // namespace
+
+int64_t usable_context(const ModelConfig& config, const EngineOptions& options) {
+  const int64_t trained = config.max_position_embeddings;
+  return trained > 0 ? std::min(options.max_context, trained) : options.max_context;
+}
 
 uint64_t full_kv_bytes(const ModelConfig& config, const EngineOptions& options) {
   return least_kv_bytes(config, options) * static_cast<uint64_t>(options.max_sequences);

@@ -64,6 +64,10 @@ struct EngineOptions {
   std::chrono::milliseconds trim_interval{5'000};
 };
 
+/// Tokens of one sequence at most. Positions past the trained range have no meaning; the smaller
+/// limit rules.
+int64_t usable_context(const ModelConfig& config, const EngineOptions& options);
+
 /// Bytes of a cache that holds a full context for every sequence at once, and of one that holds a
 /// single context: the most and the least that an engine of these options takes.
 uint64_t full_kv_bytes(const ModelConfig& config, const EngineOptions& options);
