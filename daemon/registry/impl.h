@@ -166,7 +166,8 @@ struct Registry::Impl {
   PlanReport outline(const CompositionSpec& spec) const;
   /// Fills in the shares of a report of which nothing is refused, were `next` current. Modules may
   /// be known by their gates alone.
-  void predict_shares(const LoadedComposition& next, PlanReport* report) const;
+  void predict_shares(const LoadedComposition& next, const GateSamples::Copy& samples,
+                      PlanReport* report) const;
 
   const Options options;
 

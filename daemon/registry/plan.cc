@@ -12,6 +12,14 @@ namespace {
 
 // For an apply that somebody asks for who has read what the plan says.
 constexpr std::chrono::minutes kKept{2};
+// Of modules that are not loaded: what a plan reads to predict shares. Beyond, loading tells.
+constexpr uint64_t kMostGateBytes = uint64_t{64} << 20;
+
+uint64_t bytes_of_gates(const Module& module) {
+  uint64_t floats = 0;
+  for (const auto& [layer, part] : module.layers) floats += part.gate_weight.size();
+  return floats * sizeof(float);
+}
 
 }  // namespace
 
@@ -45,7 +53,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
     report.notes = (*table)->notes();
-    predict_shares(*next, &report);
+    predict_shares(*next, options.engine->gate_samples(), &report);
   } else {
     report.refusals.push_back(table.status());
   }
@@ -62,7 +70,10 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   next.composition.backbone_fingerprint = options.loader->fingerprint();
   next.composition.top_k = spec.top_k;
   std::vector<FittedModule> fitted;
-  bool gates_known = true;
+  // Gates are read for predictions alone.
+  const GateSamples::Copy samples = options.engine->gate_samples();
+  bool gates_known = !samples.layers.empty();
+  uint64_t gate_bytes = 0;
   std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
   uint64_t resident = 0;                              // of those that come in
   uint64_t missing = 0;                               // of those among them not in memory yet
@@ -86,13 +97,13 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
                                         wish.enabled, wish.bias, std::move(found->lambda)});
-    if (found->loaded == nullptr && wish.enabled) {
+    routed.modules.push_back(found->loaded);
+    if (found->loaded == nullptr && wish.enabled && gates_known) {
       // What is wrong with what they hold is the plan's to tell that loads it.
       Result<std::shared_ptr<const Module>> gates = options.loader->gates_of(*dir, manifest);
-      routed.modules.push_back(gates.ok() ? std::move(*gates) : nullptr);
-      gates_known = gates_known && routed.modules.back() != nullptr;
-    } else {
-      routed.modules.push_back(found->loaded);
+      if (gates.ok() && *gates != nullptr) gate_bytes += bytes_of_gates(**gates);
+      gates_known = gates.ok() && *gates != nullptr && gate_bytes <= kMostGateBytes;
+      if (gates_known) routed.modules.back() = std::move(*gates);
     }
     next.modules.push_back(std::move(found->loaded));
     return {};
@@ -106,14 +117,13 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   report.memory_bytes = static_cast<int64_t>(resident);
   report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
   routed.composition = next.composition;
-  if (gates_known) predict_shares(routed, &report);
+  if (gates_known) predict_shares(routed, samples, &report);
   return report;
 }
 
-void Registry::Impl::predict_shares(const LoadedComposition& next, PlanReport* report) const {
-  if (!report->refusals.empty()) return;
-  const GateSamples::Copy samples = options.engine->gate_samples();
-  if (samples.layers.empty()) return;
+void Registry::Impl::predict_shares(const LoadedComposition& next, const GateSamples::Copy& samples,
+                                    PlanReport* report) const {
+  if (!report->refusals.empty() || samples.layers.empty()) return;
   const auto table = options.loader->builder().build(0, next.composition, next.modules);
   if (!table.ok()) return;
   const auto then = shadow_shares(*table, samples);

@@ -47,9 +47,15 @@ Status read_gate(const LayerTensors& tensors, int64_t hidden, ModuleLayer* part)
   CHIMERA_RETURN_IF_ERROR(
       read_gate_values(tensors.gate_score_correction, n, &part->gate_correction));
   if (tensors.gate_group != nullptr) {
+    // The file may be another one than the outline saw.
+    const TensorView& group = *tensors.gate_group;
+    if (group.dtype != DType::kI32 ||
+        group.bytes.size() != static_cast<size_t>(n) * sizeof(int32_t))
+      return {Code::kFailedPrecondition,
+              fmt::format("{}: found {} bytes (expected {} integers of 32 bits)", group.name,
+                          group.bytes.size(), n)};
     part->gate_group.resize(static_cast<size_t>(n));
-    std::memcpy(part->gate_group.data(), tensors.gate_group->bytes.data(),
-                tensors.gate_group->bytes.size());
+    std::memcpy(part->gate_group.data(), group.bytes.data(), group.bytes.size());
   }
   return {};
 }
