@@ -114,7 +114,8 @@ class Daemon:
     def __init__(self, directory: str) -> None:
         self.endpoints = [f"ipc://{directory}/{name}" for name in ("serve", "control")]
         self.orders, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("fork").Process(target=serve, args=(self.endpoints, theirs))
+        self.process = multiprocessing.get_context("fork").Process(target=serve, args=(self.endpoints, theirs),
+                                                                     daemon=True)
         self.process.start()
 
     def order(self, *what: Any) -> None:
@@ -238,7 +239,11 @@ class Load:
     def __init__(self, build: pathlib.Path) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="chimera-load-")
         self.daemon = Daemon(self.directory.name)
-        self.gateway = Gateway(build, self.directory.name, self.daemon)
+        try:
+            self.gateway = Gateway(build, self.directory.name, self.daemon)
+        except BaseException:
+            self.daemon.stop()
+            raise
 
     def __enter__(self) -> "Load":
         return self
@@ -320,7 +325,10 @@ class Load:
 def descriptors(wanted: int) -> int:
     """So many connections this program may have, at most `wanted`."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except ValueError:  # more than the kernel grants a process
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard - 256)
 
 

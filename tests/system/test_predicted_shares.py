@@ -1,4 +1,4 @@
-"""`plan` says what a module would get of recent traffic, and from whom (issue: predicted against real share).
+"""`plan` says what a module would get of recent traffic, and from whom.
 
 On the demo, four mixes of text and four compositions: the shares that `plan` predicts from what the gates saw
 are those that the same texts give once the change is made, to within five points.
