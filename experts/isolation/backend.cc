@@ -94,11 +94,7 @@ class IsolatedBackend::Call final : public RunningForward {
         limits_{Clock::now() + backend.limit_, std::nullopt, std::nullopt} {
     if (ctx.deadline_ns != 0) limits_.wanted = steady_time(ctx.deadline_ns);
     backend_.calls_.fetch_add(1, std::memory_order_relaxed);
-    if (!turn_.owns_lock()) {
-      begun_ = backend_.busy_status();
-    } else {
-      begun_ = host_ == nullptr ? backend_.lost_status() : backend_.catch_up(*host_);
-    }
+    begun_ = turn_.owns_lock() ? prepare() : backend_.spent_status();
     if (begun_.ok()) send();
   }
   Call(const Call&) = delete;
@@ -120,6 +116,14 @@ class IsolatedBackend::Call final : public RunningForward {
   }
 
  private:
+  Status prepare() {
+    if (host_ == nullptr) return backend_.lost_status();
+    CHIMERA_RETURN_IF_ERROR(backend_.catch_up(*host_));
+    const auto patience = backend_.patience_of(pass_);
+    if (!patience || *patience > Clock::now()) return {};
+    backend_.begin_rest();
+    return backend_.spent_status();
+  }
   /// As many parts as there are slots for.
   void send() {
     const auto most = static_cast<int64_t>(backend_.payload_.load.slot_rows);
@@ -211,6 +215,8 @@ HostPort::Wait IsolatedBackend::await_part(HostLife& host, const Limits& limits,
   HostPort::Wait wait =
       host.port->take(within(unwanted_first ? *limits.wanted : limits.own), answer);
   if (wait != HostPort::Wait::kLate) return wait;
+  // What it would answer to being told now has nothing to do with its own time.
+  if (limits.patience && Clock::now() >= *limits.patience) return wait;
   host.port->cancel(true);
   wait = host.port->take(within(limits.own + kGrace), answer);
   host.port->cancel(false);

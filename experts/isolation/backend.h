@@ -78,7 +78,6 @@ class IsolatedBackend final : public LibraryBackend {
   Status take_part(HostLife& host, const Limits& limits, int64_t rows, float* y);
   void lose(HostLife& host, const std::string& why);
   Status lost_status() const;
-  Status busy_status() const;
   void stop();
 
   // late.cc: passes that go on without a call. With call_mutex_ held, where not said otherwise.
@@ -89,6 +88,10 @@ class IsolatedBackend final : public LibraryBackend {
   void count_wait(uint64_t pass, Clock::time_point begin);
   /// The turn of a call, unowned when the pass goes on without it.
   MovableMutexLock take_turn(uint64_t pass);
+  /// What calls are answered of a pass that waits no more. (Any thread.)
+  Status spent_status() const;
+  /// It is not called for a while.
+  void begin_rest();
   /// Leaves the calls under way to themselves: what the call is answered.
   Status leave(HostLife& host, const Limits& limits);
   /// Takes what a call left behind has answered meanwhile. unavailable while it has not, while the

@@ -63,28 +63,32 @@ MovableMutexLock IsolatedBackend::take_turn(uint64_t pass) {
   return turn;
 }
 
-Status IsolatedBackend::busy_status() const {
+Status IsolatedBackend::spent_status() const {
   return {Code::kUnavailable,
-          fmt::format("a call of another pass is under way, for longer than a step waits ({} ms, "
+          fmt::format("the step has waited for the plugin as long as it may ({} ms, "
                       "libraries.max_step_ms of the deployment)",
                       runtime_->options().ceilings.pass.count()),
           kHint};
 }
 
-Status IsolatedBackend::leave(HostLife& host, const Limits& limits) {
+void IsolatedBackend::begin_rest() {
   const Clock::time_point now = Clock::now();
+  const bool afresh = rest_ == rest_.zero() || now - rests_until_ >= kUnhurried;
+  rest_ = afresh ? kFirstRest : std::min(rest_ * 2, kLongestRest);
+  rests_until_ = now + rest_;
+  const milliseconds most = runtime_->options().ceilings.pass;
+  log(LibraryRuntime::Severity::kWarning,
+      fmt::format("a step went on without it after {} ms; not called for {} ms", most.count(),
+                  rest_.count()));
+  const MutexLock guard(mutex_);
+  last_error_ = fmt::format("took longer than a step waits ({} ms)", most.count());
+}
+
+Status IsolatedBackend::leave(HostLife& host, const Limits& limits) {
   if (!left_) {
     left_ = true;
     left_limit_ = limits.own + limit_ * (host.port->in_flight() - 1);
-    const bool afresh = rest_ == rest_.zero() || now - rests_until_ >= kUnhurried;
-    rest_ = afresh ? kFirstRest : std::min(rest_ * 2, kLongestRest);
-    rests_until_ = now + rest_;
-    const milliseconds most = runtime_->options().ceilings.pass;
-    log(LibraryRuntime::Severity::kWarning,
-        fmt::format("a step went on without it after {} ms; not called for {} ms", most.count(),
-                    rest_.count()));
-    const MutexLock guard(mutex_);
-    last_error_ = fmt::format("took longer than a step waits ({} ms)", most.count());
+    begin_rest();
   }
   // Nobody waits for it now: it may give up, but has its own time.
   host.port->cancel(true);
