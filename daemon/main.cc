@@ -79,9 +79,8 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   log_ready(config, **engine, Clock::now() - started);
   tell_ready();
   ReceivedSignal signal = signals.wait();
-  for (; signal.wish == Wish::kReload; signal = signals.wait()) {
+  for (; signal.wish == Wish::kReload; signal = signals.wait())
     reload(&config, watcher->get(), *guard);
-  }
   log::info("draining", {{"signal", signal.name}});
   const bool drained = drain(**server, **engine, signals);
   signals.exit_within(drained ? kStopLimit : std::chrono::seconds(1), drained ? 0 : 1);
