@@ -1,9 +1,9 @@
 #include "daemon/check.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <optional>
 
@@ -28,11 +28,6 @@
 
 namespace chimera {
 namespace {
-
-bool is_directory(const std::string& path) {
-  struct stat info {};
-  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
 
 std::string budget_text(const MemoryBudget& budget) {
   if (budget.bytes == 0) return "no limit is known";
@@ -251,7 +246,7 @@ class DeploymentCheck {
   void watched() {
     for (size_t i = 0; i < config_.watch.size(); ++i) {
       line("watch", config_.watch[i]);
-      if (is_directory(config_.watch[i])) continue;
+      if (std::error_code none; std::filesystem::is_directory(config_.watch[i], none)) continue;
       problems_.push_back(
           fmt::format("watch[{}]: found no directory {} (expected one)", i, config_.watch[i]));
     }

@@ -21,11 +21,6 @@ namespace {
 // share is).
 constexpr uint64_t kGateSampleBytes = uint64_t{4} << 20;
 
-bool is_directory(const std::string& path) {
-  struct stat info {};
-  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 /// Whoever may write there can put a socket of his own in the place of ours.
 Status check_endpoint_directory(const std::string& dir) {
   struct stat info {};
@@ -48,7 +43,7 @@ Result<std::vector<FileLock>> lock_endpoints(const DeploymentConfig& config) {
     const std::string path(wire::ipc_path(endpoint));
     if (path.empty()) continue;
     const std::string parent = parent_directory(path);
-    if (!is_directory(parent)) {
+    if (std::error_code none; !std::filesystem::is_directory(parent, none)) {
       std::error_code error;
       std::filesystem::create_directories(parent, error);
       if (error) return errno_status("directory of " + endpoint, error.value());
