@@ -115,6 +115,47 @@ class Ceilings(LibraryTest):
             self.assertEqual(daemon.stop(), 0)
             thread.join(60 * SLOW)
 
+    def test_one_that_hangs_inside_the_daemon_takes_nobody_along(self) -> None:
+        hanging = self.module("hang_in_activate 0", isolation="in-process")
+        other = self.module("none 0", isolation="in-process")
+        manifest = other / "module.yaml"
+        manifest.write_text(manifest.read_text().replace("name: sinner", "name: other"))
+        ends: list[str] = []
+
+        def load(daemon: Daemon) -> None:
+            try:
+                with daemon.client(timeout=120 * SLOW) as mine:
+                    mine.load(hanging)
+            except chimera_client.ChimeraError as error:
+                ends.append(error.code)
+
+        # It cannot be ended: not by time, not by its client, not by a signal to the daemon.
+        most = int(2000 * SLOW)
+        with self.daemon(in_process=True, libraries={"max_load_ms": most}) as daemon, \
+                daemon.client(timeout=120 * SLOW) as client:
+            quiet = stream(client, 1, ["legal"])[0]
+            thread = threading.Thread(target=load, args=(daemon,))
+            thread.start()
+            wait_for(lambda: f"is not loaded after {most} ms" in daemon.log_text(), "its time is over")
+            client.bias("legal", 0.5)
+            client.unload("legal")
+            client.load(LEGAL)
+            self.assertEqual(stream(client, 1, ["legal"])[0], quiet)
+            with self.assertRaises(chimera_client.ChimeraError) as behind:
+                client.load(other)
+            self.assertIn("module sinner", str(behind.exception))
+            self.assertEqual(stream(client, 1, ["legal"])[0], quiet)
+            self.assertEqual(daemon.stop(), 0)
+            thread.join(60 * SLOW)
+            self.assertEqual(len(ends), 1, "its client was told")
+        with self.daemon(in_process=True, libraries={"max_load_ms": 3_600_000}) as daemon, daemon.client() as client:
+            thread = threading.Thread(target=load, args=(daemon,))
+            thread.start()
+            wait_for(lambda: any(job["modules"] == ["sinner"] for job in client.jobs()), "its load")
+            self.assertEqual(daemon.stop(), 0)
+            thread.join(60 * SLOW)
+            self.assertEqual(len(ends), 2, "its client was told")
+
 
 @unittest.skipIf(SLOW > 1, "a sanitizer's report of the crash is taken for a finding")
 class Crashes(LibraryTest):
