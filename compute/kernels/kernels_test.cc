@@ -64,7 +64,8 @@ std::vector<Shape> matmul_shapes() {
       for (int64_t k : {1, 15, 16, 17, 48, 100}) shapes.push_back({m, n, k});
   // Groups of four rows, and what is left of them; weights widened once and for every tile; several
   // tiles of weights, with the next one fetched ahead.
-  for (int64_t m : {6, 15, 16, 17, 18, 19, 34})
+  // Few rows: several outputs of every stream of weight rows, and what is left of them.
+  for (int64_t m : {1, 2, 6, 15, 16, 17, 18, 19, 34})
     for (int64_t k : {64, 100, 512}) shapes.push_back({m, 27, k});
   for (int64_t m : {1, 8, 37}) shapes.push_back({m, 9, 1024});  // one depth block exactly
   for (int64_t m : {1, 8, 37}) shapes.push_back({m, 9, 2051});  // three, the last one short

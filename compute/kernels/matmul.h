@@ -34,10 +34,14 @@ inline typename V::Reg load(const uint16_t* p) {
 }
 
 // Fetching ahead: rows of small models are too short for the prefetchers of the hardware to find
-// their stride, and a step of decoding reads every weight once. While one register tile is
+// their stride, and pages of 4 KiB end their streams. While the first register tile of a column is
 // computed, the weights of the next are asked for. Rows of at least 2 KiB do without.
 template <class W>
 constexpr int64_t kAheadDepth = 2048 / sizeof(W);
+// How far ahead a stream of weights is asked for that is read once: see kAheadBytes of
+// quantize_avx2.h.
+template <class W>
+constexpr int64_t kAheadElements = 768 / sizeof(W);
 
 /// Nothing is read next.
 struct NothingAhead {
@@ -272,10 +276,38 @@ void matmul_rows(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_
     matmul_tile_column<V, R, 1>(x, m, ldx, row, w.cols, false, y, ldy);
 }
 
+/// M rows of inputs - one or two, which wait for memory - against `n` weight rows. N weight rows
+/// are in work at once, each of another part of the matrix: N streams that go on where a row ends.
+/// (Rows side by side are streams that end with every row, which cost a third of the bandwidth
+/// where rows are pages of 4 KiB, and half of it where they are half a page.)
+template <class V, int M, int N, class W>
+void matmul_streams(const float* x, int64_t ldx, const W* w, int64_t cols, int64_t n, float* y,
+                    int64_t ldy) {
+  const int64_t part = n / N;
+  const int64_t stride = part * cols;
+  for (int64_t i = 0; i < part; ++i, w += cols, ++y) {
+    Sums<V, M, N> sums;
+    sums.clear();
+    sums.add(x, ldx, w, stride, cols, RowsAhead<W>{w + kAheadElements<W>, stride});
+    alignas(64) float out[M * N];
+    sums.fold(out, N);
+    for (int m = 0; m < M; ++m)
+      for (int j = 0; j < N; ++j) y[m * ldy + j * part] = out[m * N + j];
+  }
+  w += (N - 1) * stride;
+  y += (N - 1) * part;
+  for (int64_t left = n - N * part; left > 0; --left, w += cols, ++y)
+    tile<V, M, 1>(x, ldx, w, cols, cols, y, ldy);
+}
+
 template <class V, class W>
 void matmul_of(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
                float* y, int64_t ldy) {
-  if (m == 1) return matmul_rows<V, 1, V::kGemvCols, W>(x, m, ldx, w, n0, n1, y, ldy);
+  const auto* rows = static_cast<const W*>(w.data) + n0 * w.cols;
+  if (m == 1) return matmul_streams<V, 1, V::kGemvCols>(x, ldx, rows, w.cols, n1 - n0, y + n0, ldy);
+  if constexpr (V::kRows >= 2) {
+    if (m == 2) return matmul_streams<V, 2, V::kCols>(x, ldx, rows, w.cols, n1 - n0, y + n0, ldy);
+  }
   for (int64_t i = 0; i < m; i += kRowBlock)
     matmul_rows<V, V::kRows, V::kCols, W>(x + i * ldx, std::min(kRowBlock, m - i), ldx, w, n0, n1,
                                           y + i * ldy, ldy);

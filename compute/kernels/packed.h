@@ -127,8 +127,9 @@ struct PackedTile {
   const float* scales;     // of the first row; rows are `blocks` apart
   const int32_t* offsets;  // likewise
   const int16_t* k_sums;   // of the first row; rows are the groups of `blocks` apart
-  float* y;                // [M, N * 16]; rows are `ldy` apart
+  float* y;                // [M, N, 16]; rows are `ldy` apart
   int64_t ldy;
+  int64_t panel_y;  // floats between the outputs of two panels
 };
 
 /// Largest number of rows that one tile takes.
@@ -163,6 +164,25 @@ void packed_panels(PackedTile tile, int64_t m) {
   run.template operator()<1>();
 }
 
+/// One row against 2 * `half` panels, of which it is moved past; returns their outputs. A single
+/// row waits for memory, so it reads two streams of it: the first half of the panels beside the
+/// second. Each stream goes on where a panel ends, and what a tile fetches ahead is what the next
+/// one reads.
+template <class P, WeightFormat F>
+int64_t row_in_halves(PackedTile& tile, int64_t half) {
+  PackedTile pair = tile;
+  pair.panel_bytes = half * tile.panel_bytes;
+  pair.panel_y = half * kPanelOutputs;
+  for (int64_t i = 0; i < half; ++i) {
+    P::template tile<F, 1, 2>(pair);
+    pair.weights += tile.panel_bytes;
+    pair.y += kPanelOutputs;
+  }
+  tile.weights += 2 * pair.panel_bytes;
+  tile.y += 2 * pair.panel_y;
+  return 2 * pair.panel_y;
+}
+
 /// y[:, n0..n1) of all rows. REQUIRES: n0 is a multiple of 16, n1 one or all outputs.
 template <class P, WeightFormat F>
 void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0, int64_t n1,
@@ -178,14 +198,10 @@ void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int6
                   rows.offsets,
                   rows.k_sums,
                   y + n0,
-                  ldy};
+                  ldy,
+                  kPanelOutputs};
   int64_t left = n1 - n0;
-  // A single row waits for memory: two panels are two streams of it.
-  for (; m == 1 && left >= 2 * kPanelOutputs; left -= 2 * kPanelOutputs) {
-    P::template tile<F, 1, 2>(tile);
-    tile.weights += 2 * panel_bytes;
-    tile.y += 2 * kPanelOutputs;
-  }
+  if (m == 1) left -= row_in_halves<P, F>(tile, left / kPanelOutputs / 2);
   for (; left >= kPanelOutputs; left -= kPanelOutputs) {
     packed_panels<P, F, 1>(tile, m);
     tile.weights += panel_bytes;

@@ -61,6 +61,7 @@ struct PackedAvx2 {
     const std::byte* block = t.weights;
     for (int64_t b = 0; b < t.blocks; ++b, block += kBytes) {
       __m256i sums[M][N][2];
+      fetch_ahead<N>(block, t.panel_bytes, kBytes);
       if constexpr (F == WeightFormat::kQ8)
         block_q8<M, N>(t, block, b, sums);
       else if constexpr (is_table_format(F))
@@ -86,7 +87,7 @@ struct PackedAvx2 {
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
-        float* out = t.y + m * t.ldy + n * kPanelOutputs;
+        float* out = t.y + m * t.ldy + n * t.panel_y;
         _mm256_storeu_ps(out, y[m][n][0]);
         _mm256_storeu_ps(out + 8, y[m][n][1]);
       }
@@ -119,7 +120,6 @@ struct PackedAvx2 {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         const std::byte* at = block + n * t.panel_bytes + kPanelScaleBytes + 64 * g;
-        _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes), _MM_HINT_T0);
         const __m256i w0 = load(at);
         const __m256i w1 = load(at + 32);
         const __m256i a0 = _mm256_abs_epi8(w0);
@@ -150,7 +150,6 @@ struct PackedAvx2 {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         const std::byte* at = block + n * t.panel_bytes + kPanelScaleBytes + g / 2 * 64;
-        if (g % 2 == 0) _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes), _MM_HINT_T0);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
           const __m256i bytes = load(at + 32 * half);
@@ -194,7 +193,6 @@ struct PackedAvx2 {
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
         const std::byte* at = block + n * t.panel_bytes + kPanelScaleBytes + 64 * pair;
-        _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes), _MM_HINT_T0);
         const __m256i w0 = load(at);
         const __m256i w1 = load(at + 32);
         const __m256i low0 = _mm256_and_si256(w0, low_bits);

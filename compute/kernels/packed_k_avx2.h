@@ -66,7 +66,7 @@ class KTile {
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) {
-        float* out = t_.y + m * t_.ldy + n * kPanelOutputs;
+        float* out = t_.y + m * t_.ldy + n * t_.panel_y;
         _mm256_storeu_ps(out, y[m][n][0]);
         _mm256_storeu_ps(out + 8, y[m][n][1]);
       }
@@ -141,10 +141,10 @@ class KTile {
     KSums<M, N> products, corrections;
     clear(products);
     clear(corrections);
-    fetch_ahead(block, 0, kLayout.codes_at());
+    fetch_ahead<N>(block, t_.panel_bytes, kLayout.codes_at());
     for (int64_t pair = 0; pair < kLayout.groups() / 2; ++pair) {
       const int64_t from = kLayout.codes_at() + pair * kPairBytes;
-      fetch_ahead(block, from, from + kPairBytes);
+      fetch_ahead<N>(block + from, t_.panel_bytes, kPairBytes);
       __m256i scales[N][2];
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n)
@@ -166,16 +166,6 @@ class KTile {
 
   // Of two groups.
   static constexpr int64_t kPairBytes = 2 * kLayout.group * kLayout.code_bytes() / kBlockInputs;
-
-  /// Asks for bytes [from, to) of a block of every panel, some time before they are read.
-  [[gnu::always_inline]] void fetch_ahead(const std::byte* block, int64_t from, int64_t to) const {
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-      for (int64_t at = from; at < to; at += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(block + n * t_.panel_bytes + at + kAheadBytes),
-                     _MM_HINT_T0);
-  }
 
   /// Group g of a pair, whose scales these are.
   [[gnu::always_inline]] void add_group(const std::byte* block, int64_t b, int64_t pair, int g,

@@ -35,10 +35,11 @@ struct PackedScalar {
   static void tile(const PackedTile& t) {
     for (int64_t m = 0; m < M; ++m)
       for (int64_t n = 0; n < N * kPanelOutputs; ++n) {
+        float& y = t.y[m * t.ldy + n / kPanelOutputs * t.panel_y + n % kPanelOutputs];
         if constexpr (is_k_format(F)) {
-          t.y[m * t.ldy + n] = k_output<F>(t, m, n);
+          y = k_output<F>(t, m, n);
         } else {
-          t.y[m * t.ldy + n] = output<F>(t, m, n);
+          y = output<F>(t, m, n);
         }
       }
   }
