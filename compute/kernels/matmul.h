@@ -18,6 +18,10 @@ constexpr int kLanes = 16;
 // Inputs handled per pass over a weight tile: 1024 floats x (3..4 weight rows + 2..4 input rows)
 // fill the smallest common L1 (32 KiB) without overflowing it.
 constexpr int64_t kDepthBlock = 1024;
+// Floats between widened weight rows: a cache line more than they have, as loads of one step that
+// differ by whole pages (of input rows that often do too) get in each other's way: 4-15 % of a
+// product of 64 rows.
+constexpr int64_t kWidenedStride = kDepthBlock + kLanes;
 // Input rows that share one widened weight tile: 32 x 1024 floats stay within half of a 256 KiB L2.
 constexpr int64_t kRowBlock = 32;
 
@@ -38,8 +42,8 @@ inline typename V::Reg load(const uint16_t* p) {
 // computed, the weights of the next are asked for. Rows of at least 2 KiB do without.
 template <class W>
 constexpr int64_t kAheadDepth = 2048 / sizeof(W);
-// How far ahead a stream of weights is asked for that is read once: see kAheadBytes of
-// quantize_avx2.h.
+// How far ahead each of three to eight streams of weights is asked for that are read once. (From
+// 512 to 1,024 bytes it made no difference; asking for nothing was slower in pages of 4 KiB.)
 template <class W>
 constexpr int64_t kAheadElements = 768 / sizeof(W);
 
@@ -218,12 +222,12 @@ void rows_block(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw,
     tile_block<V, 1, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
 }
 
-/// Widens N rows of `depth` BF16 weights into `out` (row stride kDepthBlock).
+/// Widens N rows of `depth` BF16 weights into `out` (row stride kWidenedStride).
 template <class V>
 void widen_rows(const uint16_t* w, int64_t ldw, int64_t rows, int64_t depth, float* out) {
   for (int64_t n = 0; n < rows; ++n) {
     const uint16_t* from = w + n * ldw;
-    float* to = out + n * kDepthBlock;
+    float* to = out + n * kWidenedStride;
     int64_t k = 0;
     for (; k + V::kWidth <= depth; k += V::kWidth) V::store(to + k, V::load_bf16(from + k));
     for (; k < depth; ++k) to[k] = V::widen(from[k]);
@@ -237,7 +241,7 @@ void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int6
                         float* y, int64_t ldy) {
   constexpr bool kNarrow = sizeof(W) < sizeof(float);
   alignas(64) float saved[kRowBlock * N * kLanes];
-  alignas(64) float widened[kNarrow ? N * kDepthBlock : 1];
+  alignas(64) float widened[kNarrow ? N * kWidenedStride : 1];
   static_assert(V::kWidenFromRows > R, "widened blocks are at most kDepthBlock deep");
   const bool widen = kNarrow && m >= V::kWidenFromRows;
   // The weights of a single register tile are used once.
@@ -256,7 +260,7 @@ void matmul_tile_column(const float* x, int64_t m, int64_t ldx, const W* w, int6
     if constexpr (kNarrow) {
       if (widen) {
         widen_rows<V>(w + k, ldw, N, depth, widened);
-        multiply(widened, kDepthBlock);
+        multiply(widened, kWidenedStride);
         continue;
       }
     }

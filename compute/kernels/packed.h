@@ -164,17 +164,17 @@ void packed_panels(PackedTile tile, int64_t m) {
   run.template operator()<1>();
 }
 
-/// One row against 2 * `half` panels, of which it is moved past; returns their outputs. A single
-/// row waits for memory, so it reads two streams of it: the first half of the panels beside the
-/// second. Each stream goes on where a panel ends, and what a tile fetches ahead is what the next
-/// one reads.
-template <class P, WeightFormat F>
-int64_t row_in_halves(PackedTile& tile, int64_t half) {
+/// M rows, one or two, against 2 * `half` panels, past which `tile` is moved; returns their
+/// outputs. So few rows wait for memory, so they read two streams of it: the first half of the
+/// panels beside the second. Each stream goes on where a panel ends, and what a tile fetches ahead
+/// is what the next one reads.
+template <class P, WeightFormat F, int M>
+int64_t rows_in_halves(PackedTile& tile, int64_t half) {
   PackedTile pair = tile;
   pair.panel_bytes = half * tile.panel_bytes;
   pair.panel_y = half * kPanelOutputs;
   for (int64_t i = 0; i < half; ++i) {
-    P::template tile<F, 1, 2>(pair);
+    P::template tile<F, M, 2>(pair);
     pair.weights += tile.panel_bytes;
     pair.y += kPanelOutputs;
   }
@@ -201,7 +201,9 @@ void packed_matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int6
                   ldy,
                   kPanelOutputs};
   int64_t left = n1 - n0;
-  if (m == 1) left -= row_in_halves<P, F>(tile, left / kPanelOutputs / 2);
+  const int64_t half = left / kPanelOutputs / 2;
+  if (m == 1) left -= rows_in_halves<P, F, 1>(tile, half);
+  if (m == 2) left -= rows_in_halves<P, F, 2>(tile, half);
   for (; left >= kPanelOutputs; left -= kPanelOutputs) {
     packed_panels<P, F, 1>(tile, m);
     tile.weights += panel_bytes;
