@@ -51,12 +51,15 @@ struct RowRun {
   int64_t rows = 0;
 };
 
+/// Shares of a loop over rows for each thread: none waits long for another that lost its CPU.
+inline constexpr int64_t kForwardShares = 4;
+
 /// In how many shares, each with scratch memory of its own, the rows of a pass attend: some for
 /// each thread, so that none waits long for another; one, where the scores of a long context would
 /// otherwise add up.
 inline int64_t attention_shares(int64_t threads, int64_t scratch_floats) {
   constexpr int64_t kLongScratch = int64_t{1} << 19;
-  return scratch_floats > kLongScratch ? threads : 4 * threads;
+  return scratch_floats > kLongScratch ? threads : kForwardShares * threads;
 }
 
 /// Scratch memory of forward passes; grows to the largest batch seen.

@@ -74,7 +74,7 @@ size_t ForwardPass::widen_blocks(const AttentionMask& mask, size_t first) {
   if (floats < kInlineFloats)
     run(0, blocks);
   else
-    pool_.parallel_for(blocks, blocks / (pool_.threads() * kSharesPerThread) + 1, run);
+    pool_.parallel_for(blocks, blocks / (pool_.threads() * kForwardShares) + 1, run);
   return s;
 }
 
@@ -91,7 +91,7 @@ void ForwardPass::widen_block(const Workspace::Widening& block) {
 /// leaves threads without one.
 void ForwardPass::cut_rows(const RowRun& of, int64_t unit_heads, int64_t units) {
   int64_t most = std::max<int64_t>(1, kAttentionQueries / unit_heads);
-  while (most > 1 && of.rows / most * units < pool_.threads() * kSharesPerThread)
+  while (most > 1 && of.rows / most * units < pool_.threads() * kForwardShares)
     most = (most + 1) / 2;
   ws_.row_runs.clear();
   for (int64_t r = of.first; r < of.first + of.rows;) {

@@ -63,7 +63,7 @@ class ForwardPass {
       for (int64_t r = 0; r < rows_; ++r) body(r);
       return;
     }
-    pool_.parallel_for(rows_, rows_ / (pool_.threads() * kSharesPerThread) + 1,
+    pool_.parallel_for(rows_, rows_ / (pool_.threads() * kForwardShares) + 1,
                        [&](int64_t begin, int64_t end) {
                          for (int64_t r = begin; r < end; ++r) body(r);
                        });
@@ -158,7 +158,6 @@ class ForwardPass {
   // than handing them over (about a microsecond).
   static constexpr int64_t kInlineFloats = 32 * 1024;
   static constexpr int64_t kInlineAttention = 64 * 1024;
-  static constexpr int64_t kSharesPerThread = 4;
 
   const ModelConfig& c_;
   const Rope& rope_;
