@@ -21,18 +21,6 @@ double from_fixed(uint64_t value) { return static_cast<double>(value) / kScale; 
 
 double sigmoid(float x) { return 1.0 / (1.0 + std::exp(-static_cast<double>(x))); }
 
-/// Largest logit; NaN when one is NaN or +infinity; -infinity when all are masked.
-float checked_max(std::span<const float> logits) {
-  float max = kMasked;
-  for (const float logit : logits) {
-    if (std::isnan(logit) || logit == std::numeric_limits<float>::infinity()) {
-      return std::numeric_limits<float>::quiet_NaN();
-    }
-    max = std::max(max, logit);
-  }
-  return max;
-}
-
 /// The `k` candidates of `n` with the largest key(i), descending, ties by index, leaving out keys
 /// of -infinity; `weight` holds the key meanwhile.
 template <class Key>
@@ -97,23 +85,15 @@ class GroupFilter {
 };
 
 int select_softmax(const GateRule& rule, const GateScores& scores, float max, size_t k,
-                   std::span<GateChoice> out, float* entropy) {
+                   std::span<GateChoice> out, float* entropy, const SoftmaxSums* sums) {
   const std::span<const float> logits = scores.logits;
   // Softmax over the chosen alone is the softmax over all, normalised over the chosen.
   const bool normalise = rule.norm_topk_prob || rule.kind == GateKind::kTopKSoftmax;
-  uint64_t sum_fixed = 0;       // of e_i = exp(l_i - max)
-  uint64_t surprise_fixed = 0;  // of e_i * (max - l_i), each at most 1/e
-  for (const float logit : logits) {
-    if (std::isinf(logit)) continue;
-    const double below = static_cast<double>(max) - static_cast<double>(logit);
-    const double e = std::exp(-below);
-    sum_fixed += to_fixed(e);
-    surprise_fixed += to_fixed(e * below);
-  }
-  const double sum = from_fixed(sum_fixed);
+  const SoftmaxSums all = sums != nullptr ? *sums : softmax_sums(logits, max);
+  const double sum = from_fixed(all.exponentials);
   // H = -sum p ln p with p = e / sum.
   if (entropy != nullptr) {
-    *entropy = static_cast<float>(std::log(sum) + from_fixed(surprise_fixed) / sum);
+    *entropy = static_cast<float>(std::log(sum) + from_fixed(all.surprise) / sum);
   }
 
   // Logits are in the order of their probabilities.
@@ -194,16 +174,43 @@ int select_grouped(const GateRule& rule, const GateScores& scores, size_t k,
 
 }  // namespace
 
+bool sums_candidates(const GateRule& rule) {
+  return rule.kind == GateKind::kSoftmaxTopK || rule.kind == GateKind::kTopKSoftmax;
+}
+
+SoftmaxSums softmax_sums(std::span<const float> logits, float max) {
+  SoftmaxSums sums;  // of e_i = exp(l_i - max), and of e_i * (max - l_i), each at most 1/e
+  for (const float logit : logits) {
+    if (std::isinf(logit)) continue;
+    const double below = static_cast<double>(max) - static_cast<double>(logit);
+    const double e = std::exp(-below);
+    sums.exponentials += to_fixed(e);
+    sums.surprise += to_fixed(e * below);
+  }
+  return sums;
+}
+
+float largest_logit(std::span<const float> logits) {
+  float max = kMasked;
+  for (const float logit : logits) {
+    if (std::isnan(logit) || logit == std::numeric_limits<float>::infinity()) {
+      return std::numeric_limits<float>::quiet_NaN();
+    }
+    max = std::max(max, logit);
+  }
+  return max;
+}
+
 GateRule gate_rule(const ModelConfig& config) {
   return {config.gate_kind, config.norm_topk_prob, config.n_group, config.topk_group,
           static_cast<double>(config.routed_scaling_factor)};
 }
 
 int select_experts(const GateRule& rule, const GateScores& scores, int64_t k,
-                   std::span<GateChoice> out, float* entropy) {
+                   std::span<GateChoice> out, float* entropy, const SoftmaxSums* sums) {
   const std::span<const float> logits = scores.logits;
   const size_t limit = std::min(static_cast<size_t>(std::max<int64_t>(k, 0)), out.size());
-  const float max = checked_max(logits);
+  const float max = largest_logit(logits);
   if (std::isnan(max)) return -1;
   if (entropy != nullptr) *entropy = 0.0f;
   if (std::isinf(max) || limit == 0) return 0;
@@ -213,7 +220,7 @@ int select_experts(const GateRule& rule, const GateScores& scores, int64_t k,
   switch (rule.kind) {
     case GateKind::kSoftmaxTopK:
     case GateKind::kTopKSoftmax:
-      return select_softmax(rule, scores, max, limit, out, entropy);
+      return select_softmax(rule, scores, max, limit, out, entropy, sums);
     case GateKind::kTopKSigmoid: {
       const int count = largest(logits.size(), limit, out, [&](size_t i) { return logits[i]; });
       weigh_sigmoids(logits, false, 1.0, out.first(static_cast<size_t>(count)));

@@ -58,12 +58,26 @@ struct GateChoice {
   float mass = 0.0f;    // weight / sum of the chosen weights: what usage accounting counts
 };
 
+/// What a softmax over candidates sums up. The sums of parts of them add up to those of all,
+/// exactly.
+struct SoftmaxSums {
+  uint64_t exponentials = 0;
+  uint64_t surprise = 0;
+};
+/// Whether the rule takes a softmax over all candidates: then select_experts() needs their sums.
+bool sums_candidates(const GateRule& rule);
+/// `max`: the largest_logit() of all candidates, finite.
+SoftmaxSums softmax_sums(std::span<const float> logits, float max);
+/// NaN when one is NaN or +infinity; -infinity when all are masked.
+float largest_logit(std::span<const float> logits);
+
 /// Writes at most min(k, out.size()) choices in descending weight and returns their number: fewer
 /// when fewer experts are eligible, 0 when every expert is masked. `entropy`, if not null, receives
 /// the entropy in nats of the softmax, or of the sigmoids divided by their sum.
 /// Returns -1, with nothing written, when a logit is NaN or +infinity: the caller must not use the
 /// row (an expert or the backbone produced a non-finite value before).
+/// `sums`: softmax_sums() of all candidates, if they are known already.
 int select_experts(const GateRule& rule, const GateScores& scores, int64_t k,
-                   std::span<GateChoice> out, float* entropy);
+                   std::span<GateChoice> out, float* entropy, const SoftmaxSums* sums = nullptr);
 
 }  // namespace chimera

@@ -52,25 +52,38 @@ std::shared_ptr<const RouteView> same_view(const RouteView& view,
   return same;
 }
 
-int32_t choose_experts(const RouteView& view, size_t layer, std::span<float> logits,
-                       std::span<GateChoice> out, float* entropy) {
+void add_biases(const RouteView& view, size_t layer, size_t first, std::span<float> logits) {
   const LayerTable& part = view.table->layers()[layer];
-  const ActiveLayer& active = view.active->layers[layer];
+  const int32_t* const candidates = view.active->layers[layer].candidates.data() + first;
   for (size_t i = 0; i < logits.size(); ++i) {
-    const auto c = static_cast<size_t>(active.candidates[i]);
+    const auto c = static_cast<size_t>(candidates[i]);
     const auto owner = static_cast<size_t>(part.owner[c]);
     logits[i] = logits[i] + (part.bias[c] + view.table->module_bias(owner)) +
                 (view.request_bias.empty() ? 0.0f : view.request_bias[owner]);
-    // A true -infinity must not pass for a masked expert.
-    if (!std::isfinite(logits[i])) return -1;
   }
-  const int count = select_experts(
-      view.table->gate_rule(), {logits, active.correction, active.group}, view.top_k, out, entropy);
+}
+
+int32_t choose_biased(const RouteView& view, size_t layer, std::span<const float> logits,
+                      std::span<GateChoice> out, float* entropy, const SoftmaxSums* sums) {
+  const ActiveLayer& active = view.active->layers[layer];
+  // A true -infinity must not pass for a masked expert.
+  for (const float logit : logits) {
+    if (!std::isfinite(logit)) return -1;
+  }
+  const int count =
+      select_experts(view.table->gate_rule(), {logits, active.correction, active.group}, view.top_k,
+                     out, entropy, sums);
   for (int j = 0; j < count; ++j) {
     int32_t& expert = out[static_cast<size_t>(j)].expert;
     expert = active.candidates[static_cast<size_t>(expert)];
   }
   return count;
+}
+
+int32_t choose_experts(const RouteView& view, size_t layer, std::span<float> logits,
+                       std::span<GateChoice> out, float* entropy) {
+  add_biases(view, layer, 0, logits);
+  return choose_biased(view, layer, logits, out, entropy, nullptr);
 }
 
 void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
@@ -194,21 +207,67 @@ void MoeRouter::Impl::gate_by_candidates(size_t layer, const Run& run, const flo
       kernels.matmul(x + run.row0 * hidden, run.rows, hidden, block.gate, from, to,
                      logits.data() + run.row0 * candidates + block.first, candidates);
     }
+    for (int64_t row = run.row0; row < run.row0 + run.rows; ++row) {
+      add_biases(*segment_of(row).view, layer, static_cast<size_t>(begin),
+                 {logits.data() + row * candidates + begin, static_cast<size_t>(end - begin)});
+    }
   });
-  pool.parallel_for(run.rows, moe_grain(count * kSelectWork), [&](int64_t begin, int64_t end) {
-    for (int64_t row = run.row0 + begin; row < run.row0 + end; ++row) choose(layer, row);
+  const bool summed = sum_candidates(layer, run);
+  const int64_t work = count * (summed ? kSelectWork / 16 : kSelectWork);
+  pool.parallel_for(run.rows, moe_grain(work), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const RowSums& row = row_sums[static_cast<size_t>(i)];
+      const SoftmaxSums sums{row.exponentials, row.surprise};
+      choose_biased(layer, run.row0 + i, summed ? &sums : nullptr);
+    }
   });
 }
 
+/// An exp for each of very many candidates is most of choosing: the threads share that, too. Sums
+/// in fixed point are the same whoever adds what. False where there is nothing to sum.
+bool MoeRouter::Impl::sum_candidates(size_t layer, const Run& run) {
+  if (!sums_candidates(segment_of(run.row0).view->table->gate_rule())) return false;
+  const size_t count = run.active->layers[layer].candidates.size();
+  const auto logits_of = [&](int64_t i) {
+    return std::span<const float>(logits.data() + (run.row0 + i) * candidates, count);
+  };
+  for (int64_t i = 0; i < run.rows; ++i) {
+    RowSums& row = row_sums[static_cast<size_t>(i)];
+    row.max = largest_logit(logits_of(i));
+    row.exponentials = row.surprise = 0;
+  }
+  const int64_t grain = moe_grain(run.rows * kSelectWork);
+  pool.parallel_for(static_cast<int64_t>(count), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < run.rows; ++i) {
+      RowSums& row = row_sums[static_cast<size_t>(i)];
+      if (!std::isfinite(row.max)) continue;  // whoever chooses says so
+      const SoftmaxSums part = softmax_sums(
+          logits_of(i).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+          row.max);
+      row.exponentials.fetch_add(part.exponentials, std::memory_order_relaxed);
+      row.surprise.fetch_add(part.surprise, std::memory_order_relaxed);
+    }
+  });
+  return true;
+}
+
 void MoeRouter::Impl::choose(size_t layer, int64_t row) {
+  const RouteView& view = *segment_of(row).view;
+  const size_t active = view.active->layers[layer].candidates.size();
+  if (!segment_of(row).poisoned)
+    add_biases(view, layer, 0, {logits.data() + row * candidates, active});
+  choose_biased(layer, row, nullptr);
+}
+
+void MoeRouter::Impl::choose_biased(size_t layer, int64_t row, const SoftmaxSums* sums) {
   const RoutedSegment& segment = segment_of(row);
   int32_t& count = chosen[static_cast<size_t>(row)];
   count = 0;
   if (segment.poisoned) return;
   const size_t active = segment.view->active->layers[layer].candidates.size();
-  count = choose_experts(*segment.view, layer, {logits.data() + row * candidates, active},
-                         {choices_of(row), static_cast<size_t>(stride)},
-                         &entropy[static_cast<size_t>(row)]);
+  count = chimera::choose_biased(*segment.view, layer, {logits.data() + row * candidates, active},
+                                 {choices_of(row), static_cast<size_t>(stride)},
+                                 &entropy[static_cast<size_t>(row)], sums);
 }
 
 MoeRouter::MoeRouter(const ModelConfig& config, const Kernels& kernels, ThreadPool& pool)

@@ -42,6 +42,12 @@ std::shared_ptr<const RouteView> same_view(const RouteView& view,
 int32_t choose_experts(const RouteView& view, size_t layer, std::span<float> logits,
                        std::span<GateChoice> out, float* entropy);
 
+/// The two halves of choose_experts(). The first adds to the logits of active candidates `first`
+/// on; the second takes all of them, with their sums where these are known.
+void add_biases(const RouteView& view, size_t layer, size_t first, std::span<float> logits);
+int32_t choose_biased(const RouteView& view, size_t layer, std::span<const float> logits,
+                      std::span<GateChoice> out, float* entropy, const SoftmaxSums* sums);
+
 /// Top-k ids and weights of every row and layer, kept when a request asks for "routing".
 struct RoutingTrace {
   int64_t k = 0;               // set by the router: largest top_k seen

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -48,14 +49,24 @@ struct MoeRouter::Impl {
     Status status;
   };
 
-  Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p) : config(c), kernels(k), pool(p) {}
+  /// SoftmaxSums of a row that several threads add to.
+  struct RowSums {
+    float max = 0.0f;
+    std::atomic<uint64_t> exponentials{0}, surprise{0};
+  };
+
+  Impl(const ModelConfig& c, const Kernels& k, ThreadPool& p)
+      : config(c), kernels(k), pool(p), row_sums(static_cast<size_t>(p.threads())) {}
 
   void note_adapters(const RoutedSegment& segment);
   void add_adapter_rows(const RoutedSegment& segment) const;
   void begin(std::span<RoutedSegment> given, RouterStats* pass_stats);
   void gate(size_t layer, const float* x);
   void gate_by_candidates(size_t layer, const Run& run, const float* x);
+  bool sum_candidates(size_t layer, const Run& run);
+  /// `sums`: of a row whose logits have their biases already.
   void choose(size_t layer, int64_t row);
+  void choose_biased(size_t layer, int64_t row, const SoftmaxSums* sums);
   void account(size_t layer);
   void keep_choices(size_t layer, const RoutedSegment& segment, int64_t row0);
   void count(size_t segment);
@@ -104,6 +115,7 @@ struct MoeRouter::Impl {
   int64_t candidates = 0;  // logits kept per row: the most active ones of a layer of the pass
 
   FloatBuffer logits;               // [rows, candidates]
+  std::vector<RowSums> row_sums;    // [threads], of fewer rows than that
   std::vector<GateChoice> choices;  // [rows, stride]
   std::vector<int32_t> chosen;      // [rows] number of choices; -1: not to be used
   std::vector<float> entropy;       // [rows]

@@ -252,7 +252,7 @@ TEST(MoeRouter, ManyModulesAreScoredTogetherByAllThreadsAsEachAloneWouldBe) {
   std::vector<std::shared_ptr<const Module>> all, even;
   ModuleMask even_ones{0};
   for (size_t i = 0; i < 90; ++i) {
-    all.push_back(random_module(f.rng, config, "m" + std::to_string(i), 1, Attach::kAppend));
+    all.push_back(random_module(f.rng, config, "m" + std::to_string(i), 3, Attach::kAppend));
     if (i % 2 != 0) continue;
     even.push_back(all.back());
     even_ones.add(i + 1);
@@ -260,11 +260,12 @@ TEST(MoeRouter, ManyModulesAreScoredTogetherByAllThreadsAsEachAloneWouldBe) {
   const auto table = make_table(config, f.base, all);
   const auto without_odd = make_table(config, f.base, even);
   ASSERT_EQ(table->layers()[0].blocks.size(), 1u) << "the rows lie together";
-  EXPECT_EQ(*table->layers()[1].gate_row(50), all[42]->layers.at(1).gate_weight[0]);
+  EXPECT_EQ(*table->layers()[1].gate_row(50), all[14]->layers.at(1).gate_weight[0]);
   const std::vector<float> x = random_values(f.rng, 5 * config.hidden_size, 1.0f);
   const std::vector<float> first(x.begin(), x.begin() + config.hidden_size);
 
   std::vector<std::vector<float>> rows, masked;
+  std::vector<double> entropies;
   for (const int threads : {1, 2, 7}) {  // fewer than rows, and more
     ThreadPool pool(threads);
     MoeRouter router(config, best_kernels(), pool);
@@ -275,7 +276,10 @@ TEST(MoeRouter, ManyModulesAreScoredTogetherByAllThreadsAsEachAloneWouldBe) {
     segment.rows = 5;
     rows.push_back(run_layers(router, config, {&segment, 1}, x));
     segment.rows = 1;
-    const std::vector<float> alone = run_layers(router, config, {&segment, 1}, first);
+    RouterStats stats;
+    const std::vector<float> alone = run_layers(router, config, {&segment, 1}, first, &stats);
+    entropies.push_back(stats.layers[1].entropy_sum);
+    EXPECT_EQ(entropies.back(), entropies.front()) << threads;
     EXPECT_TRUE(std::equal(alone.begin(), alone.begin() + config.hidden_size, rows[0].begin()));
     segment.view = some.get();
     masked.push_back(run_layers(router, config, {&segment, 1}, first));
