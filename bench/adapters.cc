@@ -129,7 +129,7 @@ class Bench {
                           position,
                           kvs[i].get(),
                           BatchSegment::Logits::kLast,
-                          views[i]->active->backbone_adapters});
+                          views[i]->backbone_adapters});
       RoutedSegment segment;
       segment.view = views[i].get();
       segment.rows = 1;

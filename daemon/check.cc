@@ -145,10 +145,21 @@ class DeploymentCheck {
       if (model_) {
         const BackboneInfo info{*model_, fingerprint_, config_.backbone.precision.experts};
         const Result<ModuleSize> size = module_size(module.path, *manifest, info);
-        if (size.ok()) module_bytes_ += size->resident;  // else told below
+        if (size.ok()) count(where, *manifest, size->resident);  // else told below
       }
       if (!model_ || fingerprint_.empty()) continue;
       good(where, check_payload(module, *manifest));
+    }
+  }
+
+  void count(const std::string& where, const Manifest& manifest, uint64_t bytes) {
+    const std::optional<uint64_t>& adapters = config_.memory.adapters;
+    if (!adapters || manifest.kind != ModuleKind::kLora) {
+      module_bytes_ += bytes;
+    } else if (bytes > *adapters) {
+      problems_.push_back(
+          fmt::format("{}: found an adapter of {} (expected {} at most, memory.adapters)", where,
+                      bytes_text(bytes), bytes_text(*adapters)));
     }
   }
 
@@ -177,15 +188,18 @@ class DeploymentCheck {
     const EngineOptions options = engine_options(config_);
     const MemoryBudget budget = memory_budget(config_.memory.budget, memory_limit());
     const uint64_t rest = scratch_bytes(*model_, options) + queue_bytes(config_);
-    const uint64_t fixed = model_bytes_ + rest + module_bytes_;
+    const uint64_t fixed =
+        model_bytes_ + rest + module_bytes_ + config_.memory.adapters.value_or(0);
     const uint64_t left = budget.bytes == 0 ? std::numeric_limits<uint64_t>::max()
                                             : budget.bytes - std::min(budget.bytes, fixed);
     const uint64_t cache = planned_kv_bytes(config_, *model_, options, left);
     line("memory", budget_text(budget));
-    line("",
-         fmt::format("{}: checkpoint {}, modules {}, scratch and queues {}, key/value cache {}",
-                     bytes_text(fixed + cache), bytes_text(model_bytes_), bytes_text(module_bytes_),
-                     bytes_text(rest), kv_text(*model_, options, cache)));
+    line("", fmt::format(
+                 "{}: checkpoint {}, modules {}, {}scratch and queues {}, key/value cache {}",
+                 bytes_text(fixed + cache), bytes_text(model_bytes_), bytes_text(module_bytes_),
+                 config_.memory.adapters ? "adapters " + bytes_text(*config_.memory.adapters) + ", "
+                                         : std::string(),
+                 bytes_text(rest), kv_text(*model_, options, cache)));
     const uint64_t least = least_kv_bytes(*model_, options);
     if (cache < least) {
       problems_.push_back(fmt::format(

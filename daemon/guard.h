@@ -4,6 +4,7 @@
 // Thread safety: made by the main thread before the daemon serves; the parts say their own.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,9 @@ struct Guard {
   std::unique_ptr<ModuleTrust> modules;   // which are let in
   std::string secret_key;                 // Z85; empty: none
   std::optional<StatementSigner> signer;  // with that key
+
+  /// For a ModuleLoader, which `modules` outlives.
+  auto accept() const { return std::bind_front(&ModuleTrust::check_together, modules.get()); }
 };
 
 /// Reads key and clients file; `config` has its defaults filled in.

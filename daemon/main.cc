@@ -1,6 +1,5 @@
 // chimerad: options -> deployment -> objects in dependency order -> run -> destroy in reverse.
 #include <chrono>
-#include <functional>
 #include <iostream>
 
 #include "base/log/log.h"
@@ -52,11 +51,12 @@ Status serve(DeploymentConfig config, Signals& signals, Clock::time_point starte
   const MappingWatch mapped_files;
   EngineOptions options = engine_options(config);
   CHIMERA_RETURN_IF_ERROR(memory.take(*model, options));
-  ModuleLoader loader(*model, library_runtime(config), &memory.ledger(),
-                      std::bind_front(&ModuleTrust::check_together, guard->modules.get()));
+  ModuleLoader loader(*model, library_runtime(config), &memory.ledger(), guard->accept(),
+                      memory.adapters());
   auto first = first_epoch(&loader, store->get(), config.composition);
   if (!first.ok()) return first.status();
   options.kv_bytes = memory.settle_cache(*model, options);
+  options.adapters = memory.adapters();
   auto engine = Engine::create(model->backbone, model->tokenizer, std::move(first->table), options);
   if (!engine.ok()) return engine.status();
   Registry registry({&loader, store->get(), engine->get(), kPublishTimeout, config.canary},

@@ -104,7 +104,9 @@ std::string kv_text(const ModelConfig& model, const EngineOptions& options, uint
 }
 
 MemoryPlan::MemoryPlan(const DeploymentConfig* config)
-    : config_(*config), ledger_(memory_budget(config->memory.budget, memory_limit())) {}
+    : config_(*config), ledger_(memory_budget(config->memory.budget, memory_limit())) {
+  if (config_.memory.adapters) adapters_.emplace(*config_.memory.adapters);
+}
 
 Status MemoryPlan::check_model() const {
   const std::string& dir = config_.backbone.path;
@@ -137,6 +139,9 @@ Status MemoryPlan::take(const LoadedBackbone& model, const EngineOptions& option
     CHIMERA_RETURN_IF_ERROR(
         hold(MemoryUse::kSamples, options.gate_sample_bytes, "samples of what gates see"));
   }
+  if (config_.memory.adapters)
+    CHIMERA_RETURN_IF_ERROR(
+        hold(MemoryUse::kAdapters, *config_.memory.adapters, "adapters (memory.adapters)"));
   cache_bytes_ = planned_kv_bytes(config_, config, options, 0);
   Result<Ledger::Place> cache =
       ledger_.take(MemoryUse::kKeyValue, "", cache_bytes_, "the key/value cache");

@@ -8,11 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
+#include "daemon/adapters/adapter_store.h"
 #include "daemon/config/config.h"
 #include "daemon/engine/engine.h"
 #include "daemon/memory/ledger.h"
@@ -42,6 +44,8 @@ class MemoryPlan {
   explicit MemoryPlan(const DeploymentConfig* config);
 
   Ledger& ledger() { return ledger_; }
+  /// Adapters within `memory.adapters`; null where all of them stay in memory.
+  AdapterStore* adapters() { return adapters_ ? &*adapters_ : nullptr; }
   /// resource_exhausted when the checkpoint cannot fit, before its weights are read.
   Status check_model() const;
   /// Takes what a loaded model and its engine hold, and the smallest cache.
@@ -54,6 +58,7 @@ class MemoryPlan {
 
   const DeploymentConfig& config_;
   Ledger ledger_;
+  std::optional<AdapterStore> adapters_;
   std::vector<Ledger::Place> held_;
   Ledger::Place cache_;
   uint64_t cache_bytes_ = 0;

@@ -119,7 +119,7 @@ class Adapters : public ::testing::TestWithParam<const char*> {
       kvs.push_back(std::make_unique<KvSequence>(cache->get()));
       EXPECT_TRUE(kvs.back()->reserve(static_cast<int64_t>(one.tokens.size())).ok());
       segments.push_back({one.tokens, 0, kvs.back().get(), BatchSegment::Logits::kAll,
-                          views.back()->active->backbone_adapters});
+                          views.back()->backbone_adapters});
       RoutedSegment segment;
       segment.view = views.back().get();
       segment.rows = static_cast<int64_t>(one.tokens.size());

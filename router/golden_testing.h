@@ -96,8 +96,7 @@ struct LoadedModel {
     ThreadPool pool(1);
     MoeRouter router(config, best_kernels(), pool);
     Workspace ws;
-    BatchSegment segment{tokens, 0, &kv, BatchSegment::Logits::kAll,
-                         (*view)->active->backbone_adapters};
+    BatchSegment segment{tokens, 0, &kv, BatchSegment::Logits::kAll, (*view)->backbone_adapters};
     RoutedSegment routed;
     routed.view = view->get();
     routed.rows = static_cast<int64_t>(tokens.size());

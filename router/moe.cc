@@ -21,6 +21,32 @@ uint64_t next_pass() {
 
 }  // namespace
 
+namespace {
+
+void set_adapters(RouteView* view, std::vector<std::shared_ptr<const Adapter>> adapters) {
+  view->has_adapters = adapters.size() == view->active->adapters.size();
+  view->adapters.clear();
+  view->backbone_adapters.clear();
+  for (const auto& adapter : adapters) {
+    view->adapters.push_back(adapter.get());
+    view->backbone_adapters.push_back(&adapter->backbone);
+  }
+  view->held = std::move(adapters);
+}
+
+/// What is in memory of them; nothing where one is missing, so that who waits for it keeps no
+/// other.
+std::vector<std::shared_ptr<const Adapter>> held_adapters(const ActiveSet& active) {
+  std::vector<std::shared_ptr<const Adapter>> held;
+  for (const Module* module : active.adapters) {
+    held.push_back(module->hold_adapter());
+    if (held.back() == nullptr) return {};
+  }
+  return held;
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
                                                          const ModuleMask& mask,
                                                          std::vector<float> request_bias) {
@@ -41,7 +67,19 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
   view->scope = table->scope(view->mask(), request_bias);
   view->request_bias = std::move(request_bias);
   view->table = std::move(table);
+  set_adapters(view.get(), held_adapters(*view->active));
   return std::shared_ptr<const RouteView>(std::move(view));
+}
+
+std::shared_ptr<const RouteView> with_adapters(
+    const RouteView& view, std::vector<std::shared_ptr<const Adapter>> adapters) {
+  auto whole = std::make_shared<RouteView>(view);
+  set_adapters(whole.get(), std::move(adapters));
+  return whole;
+}
+
+std::shared_ptr<const RouteView> without_adapters(const RouteView& view) {
+  return with_adapters(view, {});
 }
 
 std::shared_ptr<const RouteView> same_view(const RouteView& view,
@@ -108,12 +146,9 @@ void RoutingTrace::reserve(int64_t layers, int64_t want_rows, int64_t want_k) {
 }
 
 void MoeRouter::Impl::note_adapters(const RoutedSegment& segment) {
-  const ActiveSet& active = *segment.view->active;
   if (stats != nullptr) {
-    const auto& modules = active.layout->modules();
-    active.mask.for_each([&](size_t m) {
-      if (modules[m]->adapter != nullptr) stats->last_pass[modules[m]->name()] = stats->pass;
-    });
+    for (const Module* module : segment.view->active->adapters)
+      stats->last_pass[module->name()] = stats->pass;
   }
   if (!segment.provisional) add_adapter_rows(segment);
 }

@@ -23,6 +23,13 @@ struct RouteView {
   std::vector<float> request_bias;  // per module of the table, added to its logits; or empty
   int64_t top_k = 0;                // table->top_k(mask())
   std::string scope;                // table->scope(mask(), request_bias)
+  /// Whether the adapters of `active` are here. Where one of them was not in memory, none is, and
+  /// no pass may use the view: with_adapters() gives one that passes may use.
+  bool has_adapters = true;
+  // Of the modules of active->adapters, in their order.
+  std::vector<std::shared_ptr<const Adapter>> held = {};
+  std::vector<const Adapter*> adapters = {};
+  std::vector<const BackboneAdapter*> backbone_adapters = {};
 
   const ModuleMask& mask() const { return active->mask; }
 };
@@ -30,6 +37,11 @@ struct RouteView {
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
                                                          const ModuleMask& mask,
                                                          std::vector<float> request_bias);
+/// `view` with its adapters, in the order of active->adapters; or with none, so that it has to get
+/// them.
+std::shared_ptr<const RouteView> with_adapters(
+    const RouteView& view, std::vector<std::shared_ptr<const Adapter>> adapters);
+std::shared_ptr<const RouteView> without_adapters(const RouteView& view);
 /// The view on `table` that gives the same outputs as `view`, made without a look at its modules;
 /// null where they cannot be told to be the same.
 std::shared_ptr<const RouteView> same_view(const RouteView& view,

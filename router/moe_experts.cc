@@ -132,10 +132,10 @@ const StagedExpert* MoeRouter::Impl::staged_of(size_t layer, const Group& group)
     return segment_index[static_cast<size_t>(entry_row[static_cast<size_t>(group.begin + i)])];
   };
   for (int64_t i = 0; i < group.count;) {
-    const auto& adapters = segments[static_cast<size_t>(segment_at(i))].view->active->adapters;
+    const auto& adapters = segments[static_cast<size_t>(segment_at(i))].view->adapters;
     const int64_t first = i;
     for (; i < group.count; ++i) {
-      if (segments[static_cast<size_t>(segment_at(i))].view->active->adapters != adapters) break;
+      if (segments[static_cast<size_t>(segment_at(i))].view->adapters != adapters) break;
     }
     for (const Adapter* adapter : adapters) {
       const ExpertChange* change = adapter->change_of(layer, group.base_expert);

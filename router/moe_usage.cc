@@ -52,13 +52,9 @@ void MoeRouter::Impl::mark_use(size_t layer, int64_t row) {
 
 /// Adapters are given no rows at a gate, and change every row of those that name them.
 void MoeRouter::Impl::add_adapter_rows(const RoutedSegment& segment) const {
-  const ActiveSet& active = *segment.view->active;
-  if (segment.usage == nullptr || active.adapters.empty()) return;
-  const auto& modules = active.layout->modules();
-  active.mask.for_each([&](size_t m) {
-    if (modules[m]->adapter == nullptr) return;
-    segment.usage->add(modules[m]->name(), 0.0, static_cast<uint64_t>(segment.rows));
-  });
+  if (segment.usage == nullptr) return;
+  for (const Module* module : segment.view->active->adapters)
+    segment.usage->add(module->name(), 0.0, static_cast<uint64_t>(segment.rows));
 }
 
 /// Puts the choices of each layer back where they stood, and accounts for them as account() does.

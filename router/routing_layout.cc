@@ -115,7 +115,7 @@ RoutingLayout::RoutingLayout(const ModelConfig& config, Modules modules)
     : modules_(std::move(modules)) {
   for (size_t i = 0; i < modules_.size(); ++i) {
     index_.emplace(modules_[i]->name(), static_cast<int>(i));
-    if (modules_[i]->adapter == nullptr) unnamed_.add(i);
+    if (!modules_[i]->is_adapter()) unnamed_.add(i);
   }
   layers_.reserve(static_cast<size_t>(config.num_layers));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -170,10 +170,8 @@ std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) c
     made->most = std::max(made->most, static_cast<int64_t>(made->layers.back().candidates.size()));
   }
   mask.for_each([&](size_t i) {
-    const Adapter* adapter = i < modules_.size() ? modules_[i]->adapter.get() : nullptr;
-    if (adapter == nullptr) return;
-    made->adapters.push_back(adapter);
-    made->backbone_adapters.push_back(&adapter->backbone);
+    if (i < modules_.size() && modules_[i]->is_adapter())
+      made->adapters.push_back(modules_[i].get());
   });
   active_.emplace_back(mask, made);
   return made;

@@ -65,10 +65,8 @@ struct ActiveSet {
   std::shared_ptr<const RoutingLayout> layout;
   ModuleMask mask;
   std::vector<ActiveLayer> layers;
-  int64_t most = 0;  // active candidates of one layer at most
-  // Of the modules of `mask`, in their order; the layout keeps them.
-  std::vector<const Adapter*> adapters;
-  std::vector<const BackboneAdapter*> backbone_adapters;
+  int64_t most = 0;                     // active candidates of one layer at most
+  std::vector<const Module*> adapters;  // of `mask`, in their order; the layout keeps them
 };
 
 class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {

@@ -60,9 +60,11 @@ Outcome modules(const Invocation& run) {
   }
   std::vector<std::vector<std::string>> rows;
   for (const Json& m : event->body["modules"]) {
-    rows.push_back({m.value("name", ""), m.value("version", ""), state_of(m), fixed(m["bias"]),
-                    fixed(m["experts"]), human_bytes(m.value("resident_bytes", 0.0)),
-                    m.value("description", "")});
+    rows.push_back(
+        {m.value("name", ""), m.value("version", ""), state_of(m), fixed(m["bias"]),
+         fixed(m["experts"]),
+         m.value("resident", true) ? human_bytes(m.value("resident_bytes", 0.0)) : "not read",
+         m.value("description", "")});
   }
   if (rows.empty()) {
     run.out.line("No modules are loaded; `chimera load PATH` loads one.");

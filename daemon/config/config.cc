@@ -235,6 +235,9 @@ class Reader {
     } else {
       values_.bytes(map, "gate_samples", &out->memory.gate_samples);
     }
+    const YamlNode* adapters = map.find("adapters");
+    if (adapters == nullptr || !is_string(*adapters) || adapters->text != "none")
+      values_.bytes(map, "adapters", &out->memory.adapters);
     pin_limit(map, out);
   }
 

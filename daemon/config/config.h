@@ -97,6 +97,7 @@ struct DeploymentConfig {
     KvFormat kv_format = KvFormat::kF32;
     std::optional<uint64_t> unread;  // bytes of a client's logits and traces; none: the engine's
     std::optional<uint64_t> gate_samples;  // bytes; none: automatic; 0: none are kept
+    std::optional<uint64_t> adapters;      // bytes; none: all of them stay in memory
     std::optional<int64_t> pin_limit;      // seconds; none: sequences keep what was replaced
     bool end_pinned = false;               // `pinned: end`, instead of restart
   } memory;

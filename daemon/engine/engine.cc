@@ -180,6 +180,7 @@ EngineStats Engine::stats() const {
   const RequestQueue::Counts counts = impl_->queue.counts();
   stats.waiting = counts.waiting;
   stats.rejected = counts.refused;
+  if (impl_->options.adapters != nullptr) stats.adapters = impl_->options.adapters->stats();
   return stats;
 }
 

@@ -21,6 +21,7 @@
 
 #include "backbone/backbone.h"
 #include "base/threads/background.h"
+#include "daemon/adapters/adapter_store.h"
 #include "daemon/engine/canary.h"
 #include "daemon/engine/latency.h"
 #include "daemon/engine/sequence/request.h"
@@ -60,6 +61,9 @@ struct EngineOptions {
   /// for which there is no room wait, or are computed again later.
   std::optional<uint64_t> kv_bytes = std::nullopt;
   KvFormat kv_format = KvFormat::kF32;  // of keys and values
+  /// Reads adapters that are not in memory when sequences use them; outlives the engine. None: all
+  /// of them are in memory.
+  AdapterStore* adapters = nullptr;
   /// How often memory of the cache that nobody needed goes back to the system.
   std::chrono::milliseconds trim_interval{5'000};
 };
@@ -105,6 +109,7 @@ struct EngineStats {
   /// The most there may be; what is taken from the system now; of that, what live sequences hold
   /// and what only prefixes find.
   uint64_t kv_bytes_budget = 0, kv_bytes_resident = 0, kv_bytes_used = 0, kv_bytes_cached = 0;
+  std::optional<AdapterStats> adapters{};  // where there is a budget for them
   CanaryCounts canary;
   RouterStats router;
 };

@@ -61,10 +61,54 @@ void LiveSequences::admit(PendingRequest pending,
   counters_->latencies.queue.observe(s.admitted - s.request.arrived);
   counters_->prompt_tokens += static_cast<uint64_t>(s.prompt_tokens);
   if (!view.ok()) return fail(s, view.status());
-  s.set_view(std::move(*view));
+  // Who came first gets memory first, even where what this one uses is still there.
+  const bool others_wait =
+      options_.adapters != nullptr && !(*view)->held.empty() && options_.adapters->contended();
+  s.set_view(others_wait ? without_adapters(**view) : std::move(*view));
+  let_run(s);
+}
+
+void LiveSequences::let_run(Sequence& s) {
+  s.paused = s.waits_for_adapters();
+  if (s.paused) return;
   scheduler_.place(s);
+  if (s.epoch > 0) return;  // it is told what was found at first
   s.cached = s.computed;
   counters_->cached_tokens += static_cast<uint64_t>(s.cached);
+}
+
+void LiveSequences::fetch_adapters() {
+  for (const auto& sequence : live_) {
+    if (!sequence->ended && sequence->waits_for_adapters()) fetch_adapters(*sequence);
+  }
+}
+
+void LiveSequences::fetch_adapters(Sequence& s) {
+  std::vector<AdapterStore::SourcePtr> sources;
+  for (const Module* module : s.view->active->adapters) {
+    if (module->adapter_source != nullptr) sources.push_back(module->adapter_source);
+  }
+  if (options_.adapters == nullptr)
+    return fail(s, {Code::kInternal, "adapters that are not in memory, and nothing to read them"});
+  if (s.adapter_wait == nullptr)
+    s.adapter_wait = options_.adapters->ask(std::move(sources), [bell = options_.bell] {
+      if (bell != nullptr) bell->ring();
+    });
+  if (!s.adapter_wait->over()) return;
+  Result<std::vector<AdapterStore::AdapterPtr>> fetched = s.adapter_wait->answer();
+  if (!fetched.ok()) return fail(s, fetched.status());
+  std::vector<AdapterStore::AdapterPtr> adapters;
+  size_t next = 0;
+  for (const Module* module : s.view->active->adapters)
+    adapters.push_back(module->adapter_source != nullptr ? (*fetched)[next++] : module->adapter);
+  move(s, with_adapters(*s.view, std::move(adapters)));
+  let_run(s);
+}
+
+bool LiveSequences::all_wait_for_adapters() const {
+  return std::all_of(live_.begin(), live_.end(), [](const auto& sequence) {
+    return sequence->ended || sequence->waits_for_adapters();
+  });
 }
 
 void LiveSequences::refuse(PendingRequest pending, FinishReason reason, const RoutingTable& table) {
@@ -149,6 +193,11 @@ void LiveSequences::count(FinishReason reason) {
 
 void LiveSequences::move(Sequence& sequence, RouteViewPtr view) {
   reaper_->take(sequence.set_view(std::move(view)));
+  if (!sequence.waits_for_adapters() || sequence.paused) return;
+  // Another object of the same module, whose adapter is not in memory: computed again, to the same
+  // bits, once it is.
+  sequence.restart();
+  sequence.paused = true;
 }
 
 void LiveSequences::restart(Sequence& sequence, const Result<RouteViewPtr>& view) {
@@ -192,6 +241,7 @@ std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current,
 void LiveSequences::sweep() {
   std::erase_if(live_, [this](std::unique_ptr<Sequence>& sequence) {
     if (!sequence->ended) return false;
+    sequence->adapter_wait.reset();
     reaper_->take(std::exchange(sequence->view, nullptr));
     return true;
   });

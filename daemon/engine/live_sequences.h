@@ -35,8 +35,11 @@ class LiveSequences {
     double row_positions = 1.0;  // as StepPace's
     bool prefix_cache = true;
     bool ngram_speculation = false;
+    AdapterStore* adapters =
+        nullptr;               // of adapters that need not be in memory; null: there are none
+    Doorbell* bell = nullptr;  // rung when some have come
   };
-  /// `counters` and `reaper` outlive this.
+  /// The store, `counters` and `reaper` outlive this.
   LiveSequences(Options options, std::unique_ptr<KvCache> cache, EngineStats* counters,
                 Reaper* reaper);
 
@@ -51,6 +54,12 @@ class LiveSequences {
   /// Ends a request that never started.
   void refuse(PendingRequest pending, FinishReason reason, const RoutingTable& table);
   void refuse(PendingRequest pending, Status status);
+
+  /// Asks for adapters that sequences lack, and lets those go on that got theirs. A sequence that
+  /// waits has no blocks.
+  void fetch_adapters();
+  /// Whether all that have not ended wait for adapters.
+  bool all_wait_for_adapters() const;
 
   /// Ends a sequence; no effect when it ended already, as for fail().
   void end(Sequence& sequence, FinishReason reason);
@@ -83,6 +92,9 @@ class LiveSequences {
   std::vector<RequestEnd> send_endings();
 
  private:
+  /// Lets a sequence run that has its adapters; else it is paused.
+  void let_run(Sequence& sequence);
+  void fetch_adapters(Sequence& sequence);
   /// A terminal event to be sent.
   struct Ending {
     RequestId id = 0;

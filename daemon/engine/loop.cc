@@ -30,7 +30,9 @@ Engine::Impl::Impl(std::shared_ptr<const Backbone> backbone_in,
             .step_target_ms = options.step_target_ms,
             .row_positions = StepPace::row_positions(backbone->config()),
             .prefix_cache = options.prefix_cache,
-            .ngram_speculation = options.ngram_speculation},
+            .ngram_speculation = options.ngram_speculation,
+            .adapters = options.adapters,
+            .bell = &bell},
            std::move(cache), &statistics.counters(), &reaper),
       samples(options.gate_sample_bytes, backbone->config().hidden_size),
       step(backbone, options.threads, options.mask_work, &live, &statistics, &samples) {
@@ -60,11 +62,12 @@ void Engine::Impl::run() {
     flush_endings();
     carry_out_changes();
     admit();
+    live.fetch_adapters();
     flush_endings();
-    if (live.empty()) {
-      // What waits is held back by answers of its own client that nobody has read yet. Whoever
-      // frees some rings; deadlines do not.
-      if (!queue.idle()) bell.wait_until(Clock::now() + kDeadlineLook);
+    if (live.all_wait_for_adapters()) {
+      // What waits is held back by answers of its own client that nobody has read yet, or for
+      // adapters. Whoever frees or fetches some rings; deadlines do not.
+      if (!queue.idle() || !live.empty()) bell.wait_until(Clock::now() + kDeadlineLook);
       continue;
     }
     step.run();

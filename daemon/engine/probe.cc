@@ -58,7 +58,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   for (int64_t at = 0; at < n; at += kProbeChunk) {
     const int64_t rows = std::min(kProbeChunk, n - at);
     BatchSegment segment{tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), at,
-                         &kv, BatchSegment::Logits::kAll, (*view)->active->backbone_adapters};
+                         &kv, BatchSegment::Logits::kAll, (*view)->backbone_adapters};
     RoutedSegment routed;
     routed.view = view->get();
     routed.rows = rows;

@@ -48,10 +48,12 @@ enum class MemoryUse : uint8_t {
   kScratch,   // of forward passes, at their largest
   kTables,    // routing tables, as many as may be in use at once
   kQueues,    // answers that clients have not read yet, at their most
-  kSamples    // what gates saw of recent traffic
+  kSamples,   // what gates saw of recent traffic
+  kAdapters   // adapters that are read when they are used, at their most
 };
-inline constexpr auto kMemoryUseNames = enum_names<MemoryUse>(
-    "backbone", "experts", "module", "key_value", "scratch", "tables", "queues", "gate_samples");
+inline constexpr auto kMemoryUseNames =
+    enum_names<MemoryUse>("backbone", "experts", "module", "key_value", "scratch", "tables",
+                          "queues", "gate_samples", "adapters");
 
 class Ledger {
   struct Book;

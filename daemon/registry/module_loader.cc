@@ -100,7 +100,7 @@ void bound(std::list<T>* list) {
 }  // namespace
 
 ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries,
-                           Ledger* ledger, MakeAccept accept)
+                           Ledger* ledger, MakeAccept accept, AdapterStore* adapters)
     : model_(std::move(model)),
       make_accept_(std::move(accept)),
       info_{model_.backbone->config(),
@@ -110,6 +110,9 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::make_shared<DigestMemo>(),
             accept_each(make_accept_)},
       builder_(info_.config, model_.base),
+      adapters_(adapters),
+      reading_info_(std::make_shared<BackboneInfo>(
+          BackboneInfo{info_.config, info_.fingerprint, info_.precision, nullptr, info_.digests})),
       reading_(info_.libraries == nullptr ? LibraryCeilings().load
                                           : info_.libraries->options().ceilings.load),
       places_(ledger, &kept_) {}
@@ -167,7 +170,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
     return known.module;
   }
   if (job != nullptr) job->begin(manifest);
-  const Result<ModuleSize> size = module_size(dir, *manifest, info_);
+  const Result<ModuleSize> size = size_of(dir, *manifest);
   Result<std::shared_ptr<const Module>> module = load_new(
       *manifest, size, 2, [&] { return load_module(dir, info_, lambda); }, job);
   if (job != nullptr) job->end(manifest.get());
@@ -217,7 +220,7 @@ Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir, cons
   }
   if (known.module != nullptr) return Outline{manifest, known.size, std::move(known.module), {}};
   CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
-  const Result<ModuleSize> size = module_size(dir, *manifest, info_);
+  const Result<ModuleSize> size = size_of(dir, *manifest);
   if (!size.ok()) return size.status();
   return Outline{manifest, *size, nullptr, {}};
 }
@@ -280,6 +283,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& man
                                                              int read_times, const Make& make,
                                                              Job* job) {
   if (job != nullptr) CHIMERA_RETURN_IF_ERROR(job->still_wanted());
+  if (sized.status().code() == Code::kResourceExhausted) return sized.status();
   // Files that cannot be sized cannot be loaded either, and the loader says best why.
   const ModuleSize size = sized.ok() ? *sized : ModuleSize{};
   auto loading = places_.take(manifest, size.loading, job);
@@ -300,7 +304,37 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& man
   const std::shared_ptr<const Module> module(counted, counted->module.get());
   if (job != nullptr) job->enter(JobPhase::kProbing);
   CHIMERA_RETURN_IF_ERROR(probe(module));
-  return module;
+  return adapters_ != nullptr && module->is_adapter() ? registered(*module) : module;
+}
+
+Result<ModuleSize> ModuleLoader::size_of(const std::string& dir, const Manifest& manifest) const {
+  Result<ModuleSize> size = module_size(dir, manifest, info_);
+  if (!size.ok() || adapters_ == nullptr || manifest.kind != ModuleKind::kLora) return size;
+  CHIMERA_RETURN_IF_ERROR(adapters_->check_size(manifest.name, size->resident));
+  size->resident = 0;
+  return size;
+}
+
+std::shared_ptr<const Module> ModuleLoader::registered(const Module& module) const {
+  auto out = std::make_shared<Module>(module);
+  const uint64_t bytes = module.adapter->bytes;
+  const auto read = [info = reading_info_, dir = module.dir, manifest = module.manifest,
+                     bytes]() -> Result<std::shared_ptr<const Adapter>> {
+    auto adapter = read_lora_adapter(dir, manifest, bytes, *info);
+    if (adapter.ok()) return adapter;
+    const Status& why = adapter.status();
+    log::warning("adapter_not_read", {{"module", manifest.name}, {"reason", why.message()}});
+    // For clients: where it lies is not for them.
+    std::string told = why.message();
+    for (size_t at = 0; (at = told.find(dir + "/")) != std::string::npos;)
+      told.erase(at, dir.size() + 1);
+    return Status(
+        why.code() == Code::kResourceExhausted ? why.code() : Code::kDataCorrupt,
+        fmt::format("module {}: its files are not what was loaded: {}", manifest.name, told),
+        "have it loaded again, or its files put back; other modules are not concerned");
+  };
+  out->adapter_source = adapters_->add(module.name(), std::exchange(out->adapter, nullptr), read);
+  return out;
 }
 
 std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/threads/mutex.h"
+#include "daemon/adapters/adapter_store.h"
 #include "daemon/engine/score_text.h"
 #include "daemon/memory/ledger.h"
 #include "daemon/model/loaded_backbone.h"
@@ -49,8 +50,11 @@ class ModuleLoader {
 
   /// Without `libraries`, modules of kind library are refused; without `ledger`, memory is not
   /// counted; without `accept`, every module is let in. A ledger outlives the loader.
+  /// With `adapters`, those of modules of kind lora are in memory as it says; it outlives the
+  /// loader.
   explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr,
-                        Ledger* ledger = nullptr, MakeAccept accept = nullptr);
+                        Ledger* ledger = nullptr, MakeAccept accept = nullptr,
+                        AdapterStore* adapters = nullptr);
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }
@@ -150,6 +154,10 @@ class ModuleLoader {
                                                  const Result<ModuleSize>& size, int read_times,
                                                  const Make& make, Job* job);
   Result<std::shared_ptr<const Module>> read(const Manifest& manifest, const Make& make, Job* job);
+  /// module_size(); what an adapter takes after loading is the store's, and within its budget.
+  Result<ModuleSize> size_of(const std::string& dir, const Manifest& manifest) const;
+  /// The same module with its adapter in the care of the store.
+  std::shared_ptr<const Module> registered(const Module& module) const;
   Status probe(const std::shared_ptr<const Module>& module) EXCLUDES(mutex_);
   Status run_probe(const std::shared_ptr<const Module>& module);
   Result<ScoreText> probe_input(const Manifest& manifest) const;
@@ -158,6 +166,10 @@ class ModuleLoader {
   const MakeAccept make_accept_;
   const BackboneInfo info_;
   const RoutingTableBuilder builder_;
+  AdapterStore* const adapters_;
+  /// For adapters, which may be read after the loader has gone: info_ without what concerns
+  /// loading.
+  const std::shared_ptr<const BackboneInfo> reading_info_;
   std::atomic<uint64_t> probes_run_{0};
   ReadingTurns reading_;
   KeptModules kept_;

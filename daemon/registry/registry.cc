@@ -25,6 +25,7 @@ ModuleStatus describe(const Module& module, ModuleState state) {
   ModuleStatus status = describe(module.manifest, state);
   status.experts = module.expert_count();
   status.resident_bytes = module.resident_bytes();
+  if (module.is_adapter()) status.resident = status.resident_bytes > 0;
   if (module.assembly != nullptr) {
     const Lambdas& in_force = module.lambda.empty() ? module.assembly->lambdas() : module.lambda;
     for (const std::string& parent : parent_names(module.assembly->recipe())) {

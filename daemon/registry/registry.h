@@ -58,7 +58,8 @@ struct ModuleStatus {
   std::vector<std::pair<std::string, double>> lambda;
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
-  std::optional<int64_t> top_k;  // that it was fitted for
+  std::optional<bool> resident{};  // kind lora: whether its adapter is in memory now
+  std::optional<int64_t> top_k;    // that it was fitted for
   ModuleState state = ModuleState::kActive;
   std::optional<JobStatus> job;  // of one that is being loaded
   struct Library {

@@ -309,10 +309,12 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Routing call
 
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Stats) {
   context.queries.post(live, [&context, live] {
+    const EngineStats stats = context.options.engine->stats();
     Json out =
-        with_epoch(context, {{"engine", to_json(context.options.engine->stats())},
+        with_epoch(context, {{"engine", to_json(stats)},
                              {"server", server_stats(context)},
                              {"libraries", to_json(context.options.registry->library_stats())}});
+    if (stats.adapters) out["adapters"] = to_json(*stats.adapters);
     if (context.options.memory) out["memory"] = to_json(context.options.memory->account());
     live->answer(encode_reply(live->id(), out));
   });

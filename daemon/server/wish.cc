@@ -53,6 +53,10 @@ const Compared kCompared[] = {
      [](const DeploymentConfig& c) {
        return c.memory.gate_samples == uint64_t{0} ? "none" : text(c.memory.gate_samples);
      }},
+    {"memory.adapters",
+     [](const DeploymentConfig& c) {
+       return c.memory.adapters ? text(c.memory.adapters) : std::string("none");
+     }},
     {"memory.pin_limit",
      [](const DeploymentConfig& c) {
        return c.memory.pin_limit ? text(*c.memory.pin_limit) : std::string("none");

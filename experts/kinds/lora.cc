@@ -69,6 +69,21 @@ Result<Package> open_package(const std::string& dir, Manifest manifest, DigestMe
   return package;
 }
 
+/// What has grown cannot be what it was, and is not to be read into memory to find that out.
+Status check_no_larger(const std::string& dir, const Manifest& manifest, uint64_t bytes) {
+  for (const ManifestFile& entry : manifest.files) {
+    if (!entry.path.ends_with(".safetensors")) continue;
+    const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+    if (!file.ok()) return file.status();
+    const Result<uint64_t> size = file->size();
+    if (!size.ok()) return size.status();
+    if (*size <= bytes) continue;
+    return {Code::kDataCorrupt,
+            fmt::format("{}: found {} bytes (expected {} at most)", file->label(), *size, bytes)};
+  }
+  return {};
+}
+
 Result<Manifest> complete(const std::string& dir, DigestMemo* digests) {
   Result<Manifest> manifest = read_manifest(dir);
   if (manifest.ok()) CHIMERA_RETURN_IF_ERROR(complete_manifest(dir, digests, &*manifest));
@@ -104,6 +119,20 @@ Result<std::shared_ptr<const Module>> load_lora_module(const std::string& dir,
   module->dir = dir;
   module->adapter = std::move(*adapter);
   return std::shared_ptr<const Module>(std::move(module));
+}
+
+Result<std::shared_ptr<const Adapter>> read_lora_adapter(const std::string& dir,
+                                                         const Manifest& manifest, uint64_t bytes,
+                                                         const BackboneInfo& backbone) {
+  CHIMERA_RETURN_IF_ERROR(check_no_larger(dir, manifest, bytes));
+  const Result<Package> package =
+      open_package(dir, manifest, backbone.digests.get(), TensorDepth::kContent);
+  if (!package.ok()) return package.status();
+  // Its digests say that its numbers were found finite before.
+  const Result<std::vector<StoredChange>> changes = sort_adapter_tensors(
+      *package->tensors, *package->config, backbone.config, TensorDepth::kHeader, package->label);
+  if (!changes.ok()) return changes.status();
+  return build_adapter(*changes, backbone.config, package->tensors->file_bytes());
 }
 
 Status check_lora_outline(const std::string& dir, const Manifest& manifest,

@@ -3,6 +3,7 @@
 // Thread safety: free functions; blocking, to be called off the engine thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,12 @@ namespace chimera {
 /// load_module for kind lora.
 Result<std::shared_ptr<const Module>> load_lora_module(const std::string& dir,
                                                        const BackboneInfo& backbone);
+
+/// The adapter of a module that load_lora_module loaded, read again to the same bits. data_corrupt,
+/// with the name of the file, when a file is not what it was. `bytes`: Adapter::bytes of it then.
+Result<std::shared_ptr<const Adapter>> read_lora_adapter(const std::string& dir,
+                                                         const Manifest& manifest, uint64_t bytes,
+                                                         const BackboneInfo& backbone);
 
 /// What load_lora_module checks but digests and numbers: manifest, options, names and shapes.
 Status check_lora_outline(const std::string& dir, const Manifest& manifest,

@@ -19,6 +19,7 @@
 #include "experts/expert.h"
 #include "experts/kinds/traces.h"
 #include "experts/lora/adapter.h"
+#include "experts/lora/adapter_source.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -45,12 +46,19 @@ class Module {
   std::string dir;                          // where it was read from (not shown on the wire)
   std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
   std::vector<HeldBytes> held;              // kind weights: its files, while they are in memory
-  std::shared_ptr<const Adapter> adapter;   // kind lora; else null
+  // Kind lora has one of these: the adapter, or where it is read from when it is used.
+  std::shared_ptr<const Adapter> adapter;
+  std::shared_ptr<const AdapterSource> adapter_source;
   std::shared_ptr<const AssemblySource> assembly;  // kind assembly: what it is made of; else null
   /// Kind assembly: λ in force, of every parent by name; empty: those of its recipe.
   std::map<std::string, double> lambda;
 
   const std::string& name() const { return manifest.name; }
+  bool is_adapter() const { return adapter != nullptr || adapter_source != nullptr; }
+  /// Of an adapter what it adds, for as long as the answer is kept; null when it is not in memory.
+  std::shared_ptr<const Adapter> hold_adapter() const {
+    return adapter_source != nullptr ? adapter_source->hold() : adapter;
+  }
   uint64_t resident_bytes() const;
   int64_t expert_count() const;
 };

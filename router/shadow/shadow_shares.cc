@@ -81,7 +81,7 @@ Result<std::map<std::string, double>> shadow_shares(
   if (seen == 0) return shares;
   for (size_t m = 0; m < mean.size(); ++m) {
     const Module& module = *table->modules()[m];
-    if (module.adapter == nullptr) shares[module.name()] = mean[m] / seen;
+    if (!module.is_adapter()) shares[module.name()] = mean[m] / seen;
   }
   return shares;
 }

@@ -21,7 +21,7 @@ METRIC = re.compile(r"\b(?:chimera|gen_ai|http)_\w+(?=\{|\[| [=>]|\))")
 class MetricsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
-        cls.daemon = Daemon(DEMO / "backbone", precision="bf16", modules=[{"path": str(SOURCE / "experts" / "legal"), "bias": 0.5}])
+        cls.daemon = Daemon(DEMO / "backbone", precision="bf16", memory={"adapters": "16MiB"}, modules=[{"path": str(SOURCE / "experts" / "legal"), "bias": 0.5}])
 
     @classmethod
     def tearDownClass(cls) -> None:

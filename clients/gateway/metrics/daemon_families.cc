@@ -85,6 +85,26 @@ void append_engine(const Json& stats, std::vector<MetricFamily>& out) {
   out.push_back(blocks.take());
 }
 
+/// Of a daemon with a budget for adapters.
+void append_adapters(const Json& adapters, std::vector<MetricFamily>& out) {
+  if (!adapters.is_object()) return;
+  out.push_back(of_engine(adapters, MetricType::Gauge, "chimera_daemon_adapter_bytes",
+                          "Memory of adapters", "kind",
+                          std::array{Row{"used", "bytes"}, Row{"limit", "limit_bytes"}}));
+  out.push_back(of_engine(adapters, MetricType::Gauge, "chimera_daemon_adapters", "Adapters",
+                          "state",
+                          std::array{Row{"registered", "registered"}, Row{"resident", "resident"},
+                                     Row{"in_use", "in_use"}}));
+  out.push_back(of_engine(adapters, MetricType::Counter, "chimera_daemon_adapter_events_total",
+                          "What became of adapters in memory", "event",
+                          std::array{Row{"read", "reads"}, Row{"read_failed", "read_failures"},
+                                     Row{"evicted", "evictions"}}));
+  Writer waiting(MetricType::Gauge, "chimera_daemon_adapter_waits",
+                 "Sequences that wait for adapters");
+  waiting.add({}, adapters["waiting"].number().value_or(0.0));
+  out.push_back(waiting.take());
+}
+
 /// What the daemon counted itself, whoever asked it.
 void append_latencies(const Json& latency, std::vector<MetricFamily>& out) {
   struct Shown {
@@ -148,6 +168,7 @@ void append_daemon_families(const DaemonState& daemon, std::vector<MetricFamily>
   out.push_back(up.take());
   if (daemon.stats.is_object()) {
     append_engine(daemon.stats, out);
+    append_adapters(daemon.stats["adapters"], out);
     append_latencies(daemon.stats["engine"]["latency_seconds"], out);
   }
   if (daemon.modules.is_object()) append_modules(daemon.modules, out);

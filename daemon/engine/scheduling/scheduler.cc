@@ -67,6 +67,7 @@ int64_t Scheduler::lacking(const Sequence& sequence, int64_t positions) const {
 bool Scheduler::fits(int64_t tokens, Live live) const {
   int64_t wanted = blocks_for(tokens);
   for (const auto& sequence : live) {
+    if (sequence->waits_for_adapters()) continue;  // has no blocks, and needs none yet
     if (sequence->paused) return false;
     wanted += lacking(*sequence, static_cast<int64_t>(sequence->tokens.size()));
   }
@@ -160,7 +161,7 @@ void Scheduler::share_out(std::vector<Run>& runs) const {
 
 void Scheduler::resume(Live live) {
   for (size_t i = 0; i < live.size(); ++i) {
-    if (!live[i]->paused) continue;
+    if (!live[i]->paused || live[i]->waits_for_adapters()) continue;
     int64_t wanted = 0;
     for (const auto& other : live) {
       if (!other->paused || other == live[i]) wanted += lacking(*other, other->max_positions());
@@ -199,7 +200,7 @@ void Scheduler::add_to(Batch& batch, const Run& run) const {
                                                               static_cast<size_t>(run.tokens));
   segment.position = s.computed;
   segment.kv = &s.kv;
-  segment.adapters = s.view->active->backbone_adapters;
+  segment.adapters = s.view->backbone_adapters;
   segment.states = s.embedding();
   if (s.scoring()) {
     segment.logits = BatchSegment::Logits::kAll;

@@ -56,7 +56,7 @@ class Scheduler {
         ngram_speculation_(ngram_speculation) {}
 
   /// Whether a prompt of `tokens` can start beside `live`: its blocks and those that the prompts
-  /// there still lack are to be had, and nobody is paused.
+  /// there still lack are to be had, and nobody is paused for want of some.
   bool fits(int64_t tokens, Live live) const;
   /// Gives a sequence (with a view, without KV) the blocks of a known prefix. Never the whole of
   /// its tokens: the last one must run to give logits. What reads starts empty, because

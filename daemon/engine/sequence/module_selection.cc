@@ -15,7 +15,7 @@ bool visible(const RoutingTable& table, size_t index, const ModuleRightsPtr& rig
 }
 
 bool is_adapter(const RoutingTable& table, size_t index) {
-  return table.modules()[index]->adapter != nullptr;
+  return table.modules()[index]->is_adapter();
 }
 
 std::string_view kind_of(const RoutingTable& table, const std::string& name) {

@@ -97,6 +97,7 @@ RouteViewPtr Sequence::set_view(RouteViewPtr next) {
     const Manifest& manifest = modules[i]->manifest;
     modules_[manifest.name] = {manifest.version, manifest.digest};
   });
+  adapter_wait.reset();
   return std::exchange(view, std::move(next));
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backbone/forward/kv_cache.h"
+#include "daemon/adapters/adapter_store.h"
 #include "daemon/engine/sequence/drafter.h"
 #include "daemon/engine/sequence/request.h"
 #include "daemon/engine/sequence/sampler.h"
@@ -89,6 +90,9 @@ class Sequence {
   /// KV positions it can ever need.
   int64_t max_positions() const { return prompt_tokens + max_new; }
 
+  /// Whether adapters that it uses have to be read before it can run.
+  bool waits_for_adapters() const { return view != nullptr && !view->has_adapters; }
+
   /// Puts the sequence on `next` and remembers the modules it permits; returns the view it left.
   RouteViewPtr set_view(RouteViewPtr next);
   /// Forgets the KV cache. What reads starts over; generated tokens stay.
@@ -114,11 +118,13 @@ class Sequence {
   int64_t cached = 0;        // of them found in the prefix cache at admission
   uint64_t dropped = 0;      // choices done without (RoutedSegment::dropped)
   bool kv_degraded = false;  // so were some behind the KV cache: it is not what the scope says
-  bool paused = false;       // gave its blocks up for an older sequence; waits for room
+  bool paused = false;  // has no blocks: gave them up for an older sequence and waits for room,
+                        // or waits for its adapters
   KvSequence kv;
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far
 
   RouteViewPtr view;
+  std::unique_ptr<AdapterStore::Wait> adapter_wait;  // of that view
   /// Since then other modules are current than its own (PinLimit).
   std::optional<Clock::time_point> left_behind;
   int pin_restarts = 0;          // how often it was moved

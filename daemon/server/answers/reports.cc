@@ -156,6 +156,7 @@ Json to_json(const ModuleStatus& module) {
   if (!module.path.empty()) out["path"] = module.path;
   for (const auto& [parent, value] : module.lambda) out["lambda"][parent] = value;
   if (module.top_k) out["top_k"] = *module.top_k;
+  if (module.resident) out["resident"] = *module.resident;
   if (module.job) out["job"] = to_json(*module.job);
   if (module.library) out["library"] = library_json(*module.library);
   return out;
@@ -240,6 +241,14 @@ Json to_json(const EngineStats& stats) {
           {"kv_bytes_used", stats.kv_bytes_used},
           {"kv_bytes_cached", stats.kv_bytes_cached},
           {"paused", stats.paused}};
+}
+
+Json to_json(const AdapterStats& stats) {
+  return {{"limit_bytes", stats.limit},     {"bytes", stats.bytes},
+          {"registered", stats.registered}, {"resident", stats.resident},
+          {"in_use", stats.in_use},         {"waiting", stats.waiting},
+          {"reads", stats.reads},           {"read_failures", stats.read_failures},
+          {"evictions", stats.evictions}};
 }
 
 Json to_json(const Ledger::Account& account) {

@@ -25,6 +25,7 @@ Json to_json(const EpochRecord& record);
 /// {"le": upper ends of the buckets, "queue": {"counts": one more than `le`, "sum"}, …}
 Json to_json(const Latencies& latencies);
 Json to_json(const EngineStats& stats);
+Json to_json(const AdapterStats& stats);
 Json to_json(const Ledger::Account& account);
 /// Names of mapped files that somebody wrote to; where they lie is not for clients.
 Json changed_files_json();
