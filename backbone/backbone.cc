@@ -2,7 +2,6 @@
 #include "backbone/backbone.h"
 
 #include "backbone/checkpoint/check.h"
-#include "backbone/families/needed_tensors.h"
 
 namespace chimera {
 namespace {
@@ -49,6 +48,44 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
         load_layer(checkpoint, c, precision, l, backbone->layers_[static_cast<size_t>(l)]));
   backbone->rope_ = Rope(c);
   return std::shared_ptr<const Backbone>(std::move(backbone));
+}
+
+const Matrix* Backbone::weight(int64_t layer, TensorRole role) const {
+  const LayerWeights& of = layers_[static_cast<size_t>(layer)];
+  const auto ffn = [](const std::optional<FfnWeights>& weights, Matrix FfnWeights::*part) {
+    return weights ? &((*weights).*part) : nullptr;
+  };
+  const auto present = [](const Matrix& weight) { return weight.rows > 0 ? &weight : nullptr; };
+  switch (role) {
+    case TensorRole::kQ:
+      return present(of.q);
+    case TensorRole::kK:
+      return present(of.k);
+    case TensorRole::kV:
+      return present(of.v);
+    case TensorRole::kO:
+      return present(of.o);
+    case TensorRole::kQA:
+      return of.latent ? present(of.latent->q_a) : nullptr;
+    case TensorRole::kKvA:
+      return of.latent ? present(of.latent->kv_a) : nullptr;
+    case TensorRole::kDenseGate:
+      return ffn(of.dense, &FfnWeights::gate);
+    case TensorRole::kDenseUp:
+      return ffn(of.dense, &FfnWeights::up);
+    case TensorRole::kDenseDown:
+      return ffn(of.dense, &FfnWeights::down);
+    case TensorRole::kSharedGate:
+      return ffn(of.shared, &FfnWeights::gate);
+    case TensorRole::kSharedUp:
+      return ffn(of.shared, &FfnWeights::up);
+    case TensorRole::kSharedDown:
+      return ffn(of.shared, &FfnWeights::down);
+    case TensorRole::kSharedScore:
+      return of.shared_gate ? &*of.shared_gate : nullptr;
+    default:
+      return nullptr;  // no product, or one that is kept in another form
+  }
 }
 
 uint64_t Backbone::resident_bytes() const {

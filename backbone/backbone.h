@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backbone/checkpoint/checkpoint.h"
+#include "backbone/families/needed_tensors.h"
 #include "backbone/forward/batch.h"
 #include "backbone/forward/rope.h"
 #include "backbone/forward/weights.h"
@@ -35,6 +36,10 @@ class Backbone {
   const PrecisionPlan& precision() const { return precision_; }
   /// Bytes held for weights.
   uint64_t resident_bytes() const;
+
+  /// The weight of a product of a layer; null where the layer has none, and for kKvB, which is kept
+  /// cut up per head.
+  const Matrix* weight(int64_t layer, TensorRole role) const;
 
   /// One pass over `segments`. Logits of the requested rows are left in ws.logits, [n, vocab], in
   /// row order, and the final norm of the rows of segments that want states in ws.states, [n,

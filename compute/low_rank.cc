@@ -83,7 +83,14 @@ void expand(const Kernels& kernels, std::span<const LowRankOp> ops, int64_t begi
       const LowRank& next = *ops[i + 1].change;
       fetch(next.b, begin * next.rank(), (std::min(end, next.outputs()) - begin) * next.rank());
     }
-    add(op.low, op.rows, op.change->b, begin, n1, op.y, op.ldy > 0 ? op.ldy : outputs);
+    const int64_t ldy = op.ldy > 0 ? op.ldy : outputs;
+    add(op.low, op.rows, op.change->b, begin, n1, op.y, ldy);
+    if (op.change->factors == nullptr) continue;
+    const float* const factors = op.change->factors->data();
+    for (int64_t r = 0; r < op.rows; ++r) {
+      float* const y = op.y + r * ldy;
+      for (int64_t n = begin; n < n1; ++n) y[n] *= factors[n];
+    }
   }
 }
 

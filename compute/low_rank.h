@@ -4,15 +4,17 @@
 // Two loops: the first brings the inputs down to the ranks, the second adds to the outputs. As with
 // linear.h they are cut along what they write alone, so an element has one fixed order of
 // operations - the order of the kernels over the inputs, then one multiply-add per rank in
-// ascending order, beginning at y - and depends on its own row alone: not on the batch, on who else
-// is changed in it, nor on the number of threads.
+// ascending order, beginning at y, then the factor, if there are some - and depends on its own row
+// alone: not on the batch, on who else is changed in it, nor on the number of threads.
 //
 // Thread safety: a LowRank is immutable and read by any number of threads; add_low_rank by the
 // pool's owner, as linear().
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
 #include "base/threads/thread_pool.h"
 #include "compute/kernels/kernels.h"
@@ -21,20 +23,25 @@
 
 namespace chimera {
 
-/// The change scale * B A of a weight [outputs, inputs].
+/// The change scale * B A of a weight [outputs, inputs]; with factors, of what it is changed to:
+/// y = factor * (y + scale * (x A^T) B^T) for each output (DoRA).
 struct LowRank {
   Matrix a;  // [rank, inputs], F32 or BF16
   Matrix b;  // [rank, outputs], F32 or BF16: B as compute/kernels/rank_panels.h has it
   float scale = 1.0f;
+  std::shared_ptr<const std::vector<float>> factors = nullptr;  // [outputs]; null: none
 
   int64_t rank() const { return a.rows; }
   int64_t inputs() const { return a.cols; }
   int64_t outputs() const { return b.cols; }
   bool empty() const { return a.rows == 0; }
-  uint64_t bytes() const { return a.bytes() + b.bytes(); }
+  uint64_t bytes() const {
+    return a.bytes() + b.bytes() + (factors == nullptr ? 0 : factors->size() * sizeof(float));
+  }
 };
 
-/// y [rows, outputs] += change of x [rows, inputs]. Pointers are borrowed for the call.
+/// Adds the change of x [rows, inputs] to y [rows, outputs], in place. Pointers are borrowed for
+/// the call.
 struct LowRankOp {
   const LowRank* change = nullptr;
   const float* x = nullptr;

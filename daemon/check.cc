@@ -20,7 +20,7 @@
 #include "daemon/startup.h"
 #include "experts/kinds/assembly_module.h"
 #include "experts/kinds/library_module.h"
-#include "experts/kinds/load.h"
+#include "experts/kinds/lora.h"
 #include "experts/kinds/size.h"
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
@@ -171,7 +171,7 @@ class DeploymentCheck {
       case ModuleKind::kLibrary:
         return open_library_package(module.path, *model_, fingerprint_).status();
       case ModuleKind::kLora:
-        return load_module(module.path, info).status();
+        return open_lora_payload(module.path, *model_, fingerprint_).status();
       case ModuleKind::kAssembly:
         break;
     }

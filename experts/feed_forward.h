@@ -23,6 +23,7 @@ class FeedForwardExpert final : public StagedExpert {
   const FeedForwardExpert* feed_forward() const override { return this; }
   uint64_t resident_bytes() const override;
 
+  const ExpertWeights& weights() const { return w_; }
   int64_t hidden() const { return w_.gate.cols(); }
   int64_t width() const { return w_.gate.rows(); }
 

@@ -29,7 +29,15 @@ LowRank random_change(std::mt19937& rng, int64_t outputs, int64_t inputs, int64_
   return {matrix(inputs), matrix(outputs), 0.5f};
 }
 
-/// Changes every product of the model.
+/// As DoRA has them.
+std::shared_ptr<const std::vector<float>> random_factors(std::mt19937& rng, int64_t outputs) {
+  std::uniform_real_distribution<float> around_one(0.7f, 1.3f);
+  auto factors = std::make_shared<std::vector<float>>(static_cast<size_t>(outputs));
+  for (float& factor : *factors) factor = around_one(rng);
+  return factors;
+}
+
+/// Changes every product of the model; with an even seed its factors, too.
 std::shared_ptr<Module> random_adapter(const ModelConfig& c, const std::string& name, unsigned seed,
                                        int64_t rank) {
   std::mt19937 rng(seed);
@@ -42,6 +50,7 @@ std::shared_ptr<Module> random_adapter(const ModelConfig& c, const std::string& 
       if (t.shape.size() != 2) continue;
       if (t.role != TensorRole::kKvB) {
         part.changes.emplace_back(t.role, random_change(rng, t.shape[0], t.shape[1], rank));
+        if (seed % 2 == 0) part.changes.back().second.factors = random_factors(rng, t.shape[0]);
         continue;
       }
       for (int64_t h = 0; h < c.num_heads; ++h) {
@@ -58,6 +67,7 @@ std::shared_ptr<Module> random_adapter(const ModelConfig& c, const std::string& 
       experts[e].gate = random_change(rng, width, c.hidden_size, rank);
       if (e % 3 != 1) experts[e].up = random_change(rng, width, c.hidden_size, rank);
       if (e % 3 != 2) experts[e].down = random_change(rng, c.hidden_size, width, rank);
+      if (seed % 2 == 0) experts[e].gate.factors = random_factors(rng, width);
     }
   }
   auto module = std::make_shared<Module>();

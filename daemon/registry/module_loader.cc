@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "base/log/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/model/model_weights.h"
 #include "experts/kinds/assembly_module.h"
 #include "experts/kinds/gates.h"
 #include "experts/kinds/load.h"
@@ -108,11 +109,13 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             model_.backbone->precision().experts,
             std::move(libraries),
             std::make_shared<DigestMemo>(),
-            accept_each(make_accept_)},
+            accept_each(make_accept_),
+            std::make_shared<ModelWeights>(model_.backbone, model_.base)},
       builder_(info_.config, model_.base),
       adapters_(adapters),
       reading_info_(std::make_shared<BackboneInfo>(
-          BackboneInfo{info_.config, info_.fingerprint, info_.precision, nullptr, info_.digests})),
+          BackboneInfo{info_.config, info_.fingerprint, info_.precision, nullptr, info_.digests,
+                       nullptr, info_.weights})),
       reading_(info_.libraries == nullptr ? LibraryCeilings().load
                                           : info_.libraries->options().ceilings.load),
       places_(ledger, &kept_) {}

@@ -112,7 +112,8 @@ Result<std::shared_ptr<const Module>> load_lora_module(const std::string& dir,
       open_lora_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!payload.ok()) return payload.status();
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
-  auto adapter = build_adapter(payload->changes, backbone.config, payload->tensors.file_bytes());
+  auto adapter = build_adapter(payload->changes, backbone.config, payload->tensors.file_bytes(),
+                               backbone.weights.get());
   if (!adapter.ok()) return adapter.status().with_context("module " + payload->manifest.name);
   auto module = std::make_shared<Module>();
   module->manifest = std::move(payload->manifest);
@@ -132,7 +133,8 @@ Result<std::shared_ptr<const Adapter>> read_lora_adapter(const std::string& dir,
   const Result<std::vector<StoredChange>> changes = sort_adapter_tensors(
       *package->tensors, *package->config, backbone.config, TensorDepth::kHeader, package->label);
   if (!changes.ok()) return changes.status();
-  return build_adapter(*changes, backbone.config, package->tensors->file_bytes());
+  return build_adapter(*changes, backbone.config, package->tensors->file_bytes(),
+                       backbone.weights.get());
 }
 
 Status check_lora_outline(const std::string& dir, const Manifest& manifest,

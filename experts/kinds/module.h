@@ -20,6 +20,7 @@
 #include "experts/kinds/traces.h"
 #include "experts/lora/adapter.h"
 #include "experts/lora/adapter_source.h"
+#include "experts/lora/base_weights.h"
 #include "experts/module/manifest.h"
 
 namespace chimera {
@@ -76,6 +77,7 @@ struct BackboneInfo {
   /// Whether the module of a directory may be used, asked before any of its code runs and any of
   /// its weights count. Null: every one may.
   std::function<Status(const std::string& dir, const Manifest& manifest)> accept = nullptr;
+  std::shared_ptr<const BaseWeights> weights = nullptr;  // null: adapters with DoRA are refused
 };
 
 }  // namespace chimera

@@ -5,9 +5,11 @@
 #include <array>
 #include <cstddef>
 
+#include "base/threads/background.h"
 #include "compute/kernels/rank_panels.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
+#include "experts/lora/magnitude.h"
 
 namespace chimera {
 namespace {
@@ -63,7 +65,8 @@ Result<Matrix> turned_rows(const Matrix& from, int64_t first, int64_t count) {
 
 class Builder {
  public:
-  explicit Builder(const ModelConfig& config) : config_(config) {
+  Builder(const ModelConfig& config, const BaseWeights* weights)
+      : config_(config), weights_(weights) {
     adapter_->backbone.layers.resize(static_cast<size_t>(config.num_layers));
     adapter_->experts.resize(static_cast<size_t>(config.num_layers));
   }
@@ -85,6 +88,7 @@ class Builder {
     if (!panels.ok()) return panels.status();
     made_ += panels->bytes();
     LowRank change{std::move(*a), std::move(*panels), scale};
+    if (stored.magnitude) CHIMERA_RETURN_IF_ERROR(add_factors(stored, change));
     if (at.expert >= 0) return add_to_expert(at, std::move(change));
     adapter_->backbone.layers[layer].changes.emplace_back(at.role, std::move(change));
     return {};
@@ -96,6 +100,19 @@ class Builder {
   }
 
  private:
+  Status add_factors(const StoredChange& stored, LowRank& change) {
+    if (weights_ == nullptr) {
+      return {Code::kFailedPrecondition,
+              "found an adapter with use_dora, and no weights in memory "
+              "(expected those that it changes, for their norms)"};
+    }
+    auto factors = output_factors(stored, *weights_);
+    if (!factors.ok()) return factors.status();
+    change.factors = std::move(*factors);
+    made_ += change.factors->size() * sizeof(float);
+    return {};
+  }
+
   Status add_to_expert(const AdapterTarget& at, LowRank change) {
     std::vector<ExpertChange>& experts = adapter_->experts[static_cast<size_t>(at.layer)];
     experts.resize(static_cast<size_t>(config_.num_experts));
@@ -134,6 +151,7 @@ class Builder {
   }
 
   const ModelConfig& config_;
+  const BaseWeights* const weights_;
   std::shared_ptr<Adapter> adapter_ = std::make_shared<Adapter>();
   uint64_t made_ = 0;
 };
@@ -141,10 +159,13 @@ class Builder {
 }  // namespace
 
 Result<std::shared_ptr<const Adapter>> build_adapter(const std::vector<StoredChange>& changes,
-                                                     const ModelConfig& config,
-                                                     uint64_t file_bytes) {
-  Builder builder(config);
-  for (const StoredChange& change : changes) CHIMERA_RETURN_IF_ERROR(builder.add(change));
+                                                     const ModelConfig& config, uint64_t file_bytes,
+                                                     const BaseWeights* weights) {
+  Builder builder(config, weights);
+  for (const StoredChange& change : changes) {
+    CHIMERA_RETURN_IF_ERROR(builder.add(change));
+    give_way();
+  }
   return std::shared_ptr<const Adapter>(builder.take(file_bytes));
 }
 
@@ -154,6 +175,8 @@ uint64_t built_bytes(const SafetensorsFile& file, int64_t experts) {
     const auto within = [&](const char* part) {
       return tensor.name.find(part) != std::string::npos;
     };
+    if (within(".lora_magnitude_vector"))
+      bytes += static_cast<uint64_t>(tensor.elements()) * sizeof(float);
     const bool shared = tensor.shape.size() == 3 && tensor.shape[0] == 1;
     const bool stack =
         tensor.shape.size() == 3 || within(".experts.lora_") || within(".base_layer.lora_");

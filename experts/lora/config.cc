@@ -68,6 +68,7 @@ class LoraConfigReader {
     if (const Json& alpha = take("lora_alpha"); !alpha.is_null())
       c.alpha_ = number("lora_alpha", alpha).value_or(1.0);
     c.root_scale_ = flag("use_rslora");
+    c.dora = flag("use_dora");
     for (auto& [pattern, value] : patterns("rank_pattern")) {
       if (const auto rank = integer("rank_pattern", *value, 1, kMostRank))
         c.ranks_.emplace_back(std::move(pattern), *rank);
@@ -78,6 +79,8 @@ class LoraConfigReader {
     }
     targets(c);
     layers(c);
+    if (c.dora && !c.target_parameters.empty())
+      refuse("use_dora", root_["use_dora"], "false beside target_parameters");
     unsupported();
     return c;
   }

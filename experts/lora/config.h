@@ -31,6 +31,7 @@ class LoraConfig {
   std::vector<std::string> target_parameters;  // stacks of experts
   std::optional<std::vector<int64_t>> layers;  // layers_to_transform
   int64_t rank = 0;
+  bool dora = false;  // use_dora: every change comes with the lengths of the changed weight's rows
   /// Of stacks stored [E, outputs, inputs], PEFT took inputs for outputs and outputs for inputs
   /// until 0.18. Nothing: it does not say which version wrote it.
   std::optional<bool> swaps_stacks;

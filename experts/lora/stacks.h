@@ -36,7 +36,8 @@ struct StoredChange {
   TensorView a;  // [rank, inputs], F32, F16 or BF16
   TensorView b;  // [outputs, rank]
   double scale = 1.0;
-  bool copied = false;  // `a` is memory of its own, and not the file's
+  bool copied = false;                       // `a` is memory of its own, and not the file's
+  std::optional<TensorView> magnitude = {};  // DoRA: [outputs]
 };
 
 struct ExpertStack {

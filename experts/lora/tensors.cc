@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "base/fields/problems.h"
 #include "base/quote.h"
@@ -17,6 +18,9 @@ namespace {
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr std::string_view kDown = ".lora_A.weight";
 constexpr std::string_view kUp = ".lora_B.weight";
+// As PEFT writes it, and as its module has it.
+constexpr std::string_view kMagnitudes[] = {".lora_magnitude_vector",
+                                            ".lora_magnitude_vector.weight"};
 
 /// What else PEFT writes, and why it is not taken.
 struct OtherTensor {
@@ -25,7 +29,7 @@ struct OtherTensor {
 };
 constexpr std::array kOthers = {
     OtherTensor{".lora_embedding_", "no adapters of embeddings"},
-    OtherTensor{".lora_magnitude_vector", "no DoRA"},
+    OtherTensor{".lora_magnitude_vector", "magnitudes of DoRA beside use_dora: true alone"},
     OtherTensor{".lora_B.bias", "no lora_bias"},
     OtherTensor{".modules_to_save.", "no modules_to_save"},
 };
@@ -33,6 +37,7 @@ constexpr std::array kOthers = {
 struct Pair {
   const TensorView* a = nullptr;
   const TensorView* b = nullptr;
+  const TensorView* magnitude = nullptr;
 };
 
 class Sorter {
@@ -68,6 +73,14 @@ class Sorter {
     std::string_view name = tensor.name;
     if (!name.starts_with(kPrefix)) return unknown(tensor);
     name.remove_prefix(kPrefix.size());  // first: the two may share a dot
+    for (const std::string_view suffix : kMagnitudes) {
+      if (!adapter_.dora || !name.ends_with(suffix)) continue;
+      name.remove_suffix(suffix.size());
+      if (const TensorView* other = std::exchange(pairs_[std::string(name)].magnitude, &tensor))
+        note(Code::kFailedPrecondition, fmt::format("found {} beside {} (expected one)",
+                                                    quote(tensor.name, 200), quote(other->name)));
+      return;
+    }
     const bool down = name.ends_with(kDown);
     if (!down && !name.ends_with(kUp)) return unknown(tensor);
     name.remove_suffix(kDown.size());
@@ -87,6 +100,11 @@ class Sorter {
 
   void take(const std::string& name, const Pair& pair) {
     const std::string shown = quote(name, 200);
+    if (pair.a == nullptr && pair.b == nullptr) {
+      return note(Code::kFailedPrecondition,
+                  fmt::format("found {} without lora_A and lora_B (expected all three)",
+                              quote(pair.magnitude->name, 200)));
+    }
     if (pair.a == nullptr || pair.b == nullptr) {
       const TensorView& half = pair.a == nullptr ? *pair.b : *pair.a;
       return note(Code::kFailedPrecondition,
@@ -113,10 +131,31 @@ class Sorter {
     const size_t before = noted_;
     check(*pair.a, {rank, at.inputs});
     check(*pair.b, {at.outputs, rank});
+    check_magnitude(shown, at, pair);
     if (noted_ != before) return;
     seen_.insert(target->first);
     if (at.expert >= 0) expert_layers_.insert(at.layer);
     changes_.push_back({at, *pair.a, *pair.b, adapter_.scale_of(name)});
+    if (pair.magnitude != nullptr) changes_.back().magnitude = *pair.magnitude;
+  }
+
+  void check_magnitude(const std::string& shown, const AdapterTarget& at, const Pair& pair) {
+    if (!adapter_.dora) return;
+    if (pair.magnitude == nullptr) {
+      return bad(Code::kFailedPrecondition,
+                 fmt::format("found a change of {} without lora_magnitude_vector (expected one, as "
+                             "use_dora says)",
+                             shown));
+    }
+    const bool cut_up = at.expert < 0 && at.role == TensorRole::kKvB;
+    const bool biased = at.expert >= 0 && config_.expert_kind == ExpertKind::kClampedSwiGlu;
+    if (cut_up || biased) {
+      return bad(Code::kUnimplemented,
+                 fmt::format("found use_dora for {} (supported: for products that are kept whole, "
+                             "and experts without biases)",
+                             shown));
+    }
+    check(*pair.magnitude, {at.outputs});
   }
 
   /// Whether no other pair changes this weight: a stack and a pair of one of its experts would
@@ -135,6 +174,13 @@ class Sorter {
 
   void take_stack(const ExpertStack& stack, const std::string& name, const Pair& pair) {
     const size_t before = noted_;
+    if (adapter_.dora) {
+      return bad(
+          Code::kUnimplemented,
+          fmt::format("found a stack of experts, {}, with use_dora (supported: experts one by "
+                      "one)",
+                      quote(name, 200)));
+    }
     check_numbers(*pair.a);
     check_numbers(*pair.b);
     if (noted_ != before) return;

@@ -24,7 +24,10 @@ def part_names(checkpoint: pathlib.Path, targets: list[str]) -> list[str]:
 
 
 class Adapter:
-    """`parts`: name of a linear layer -> (A [r, in], B [out, r], scale), float64."""
+    """`parts`: name of a linear layer -> (A [r, in], B [out, r], scale), float64; `magnitudes` (use_dora):
+    name -> [out]."""
+
+    suffix = ""  # of the names of magnitudes
 
     def __init__(self, checkpoint: pathlib.Path, targets: list[str], seed: int, *, rank: int = 4,
                  alpha: float = 8, dtype: str = "F32", rslora: bool = False, strength: float = 0.6,
@@ -54,6 +57,13 @@ class Adapter:
             a = self.stored(rng.normal(size=(r, inner)) * inner**-0.5)
             b = self.stored(rng.normal(size=(out, r)) * strength / (scale * r**0.5))
             self.parts[name] = (a, b, scale)
+        self.magnitudes = {}
+        if config.get("use_dora"):
+            # As training leaves them: lengths of the rows of the weights, somewhat changed.
+            for name, (_, b, _) in self.parts.items():
+                rows = to_f64(*read_tensors(checkpoint)[name + ".weight"])
+                lengths = np.linalg.norm(rows, axis=1)
+                self.magnitudes[name] = self.stored(lengths * rng.uniform(0.6, 1.4, size=lengths.shape))
 
     def stored(self, values):
         """Rounded (BF16: cut off) to what the file holds."""
@@ -72,6 +82,8 @@ class Adapter:
         for name, (a, b, _) in self.parts.items():
             out[f"base_model.model.{name}.lora_A.weight"] = (self.dtype, self.raw(a))
             out[f"base_model.model.{name}.lora_B.weight"] = (self.dtype, self.raw(b))
+        for name, lengths in self.magnitudes.items():
+            out[f"base_model.model.{name}.lora_magnitude_vector{self.suffix}"] = (self.dtype, self.raw(lengths))
         return out
 
     def write(self, directory: pathlib.Path, tensors: dict | None = None) -> pathlib.Path:
@@ -84,16 +96,26 @@ class Adapter:
     def deltas(self) -> dict:
         return {name: scale * b @ a for name, (a, b, scale) in self.parts.items()}
 
+    def changed(self, name: str, values, stored):
+        """The weight `name` [out, in] with the change, float64; `stored`: as the checkpoint has it, where other
+        adapters changed `values`."""
+        delta = self.deltas().get(name)
+        if delta is None:
+            return values
+        if name not in self.magnitudes:
+            return values + delta
+        lengths = np.linalg.norm(stored + delta, axis=1)
+        return (self.magnitudes[name] / lengths)[:, None] * (values + delta)
+
 
 def merge(checkpoint: pathlib.Path, out: pathlib.Path, *adapters: Adapter) -> pathlib.Path:
     """The checkpoint with the changes of all adapters added, in F32."""
     out.mkdir(parents=True)
     tensors = {}
     for name, (dtype, shape, blob) in read_tensors(checkpoint).items():
-        values = to_f64(dtype, shape, blob)
+        stored = values = to_f64(dtype, shape, blob)
         for adapter in adapters:
-            delta = adapter.deltas().get(name.removesuffix(".weight"))
-            values = values if delta is None else values + delta
+            values = adapter.changed(name.removesuffix(".weight"), values, stored)
         tensors[name] = ("F32", values.astype(np.float32))
     write_safetensors(out / "model.safetensors", tensors)
     shutil.copy(checkpoint / "config.json", out / "config.json")

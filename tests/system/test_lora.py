@@ -128,6 +128,77 @@ class Lora(unittest.TestCase):
         self.check_family("llama4_text", native(module="feed_forward.experts"),
                           lambda c: not c.get("moe_layers") and c["interleave_moe_layer_step"] == 1, fused=True)
 
+    def test_dora(self) -> None:
+        self.check_family("llama", {
+            "attention": {"targets": ATTENTION, "rank": 3, "use_dora": True},
+            "all": {"targets": ATTENTION + FEED_FORWARD, "dtype": "BF16", "rank": 16, "alpha": 16,
+                    "rslora": True, "use_dora": True},
+            "plain": {"targets": ATTENTION + FEED_FORWARD}})
+        self.check_family("qwen2_moe", {
+            "all": {"targets": ATTENTION + FEED_FORWARD + ["shared_expert_gate"], "use_dora": True},
+            "patterns": {"targets": ATTENTION + FEED_FORWARD, "rank_pattern": {"v_proj": 1},
+                         "alpha_pattern": {"o_proj": 1.5}, "use_dora": True, "dtype": "F16"}},
+            good=lambda c: not c["mlp_only_layers"])
+        self.check_family("mixtral", {
+            "experts": {"targets": ["w1", "w2", "w3"], "rank": 2, "use_dora": True},
+            "k": {"targets": ["k_proj"], "rank": 17, "use_dora": True}})
+        self.check_family("deepseek_v3", {
+            "latent": {"targets": [n for n in LATENT if n != "kv_b_proj"], "use_dora": True},
+            "feed-forwards": {"targets": FEED_FORWARD, "dtype": "F16", "use_dora": True}},
+            good=lambda c: c["first_k_dense_replace"] == 1 and c["q_lora_rank"] is not None)
+
+    def test_what_dora_cannot_be_is_named(self) -> None:
+        base = self.model()
+        good = Adapter(base, ATTENTION, seed=1, use_dora=True)
+        tensors = good.tensors()
+        vector = sorted(n for n in tensors if n.endswith("lora_magnitude_vector"))[0]
+        part = vector.removesuffix(".lora_magnitude_vector")
+        length = tensors[vector][1].shape[0]
+        zero = {**tensors, f"{part}.lora_B.weight": ("F32", np.zeros_like(tensors[f"{part}.lora_B.weight"][1]))}
+        stacks = Stacks(base, "peft", 3)
+        stacks.config["use_dora"] = True
+        shared = Stacks(base, "shared-outer", 3)
+        shared.config["use_dora"] = True
+        latent = self.dir / "latent"
+        drawn("deepseek_v3", latent)
+        cases = {
+            "missing": (good, {n: t for n, t in tensors.items() if n != vector}, ["use_dora", "lora_magnitude_vector"]),
+            "alone": (good, {n: t for n, t in tensors.items() if not n.startswith(part + ".lora_A") and
+                             not n.startswith(part + ".lora_B")}, [vector, "without lora_A"]),
+            "twice": (good, {**tensors, vector + ".weight": tensors[vector]}, [vector, "beside"]),
+            "shape": (good, {**tensors, vector: ("F32", np.ones((1, length), np.float32))}, [vector, f"[1, {length}]"]),
+            "nan": (good, {**tensors, vector: ("F32", np.full(length, np.nan, np.float32))}, [vector, "nan"]),
+            "stacks": (stacks, None, ["use_dora", "target_parameters"]),
+            "shared": (shared, None, ["use_dora", "experts"]),
+        }
+        with Daemon(base, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
+            for name, (adapter, content, words) in cases.items():
+                with self.subTest(name):
+                    with self.assertRaises(Exception) as raised:
+                        client.load(adapter.write(self.dir / "dora" / name, content))
+                    for word in words:
+                        self.assertIn(word.lower(), str(raised.exception).lower())
+            client.load(good.write(self.dir / "dora" / "good", zero))
+            # As PEFT's own module has it.
+            good.suffix = ".weight"
+            client.load(good.write(self.dir / "dora" / "spelled"))
+            run("chimera", "module", "verify", str(self.dir / "dora" / "spelled"), "--backbone", str(base))
+        with Daemon(latent, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
+            with self.assertRaisesRegex(Exception, "kv_b_proj"):
+                client.load(Adapter(latent, ["kv_b_proj"], seed=1, use_dora=True).write(self.dir / "cut-up"))
+
+    def test_dora_of_weights_that_are_packed(self) -> None:
+        base = self.model()
+        adapter = Adapter(base, ATTENTION, seed=1, use_dora=True).write(self.dir / "adapter")
+        ids = np.arange(20)
+        for precision in ("q8", "q4"):
+            with Daemon(base, serve={"max_context": CONTEXT}, precision=precision) as daemon, \
+                    daemon.client() as client:
+                plain = self.score(client, ids)
+                client.load(adapter)
+                self.assertTrue(np.isfinite(self.score(client, ids, adapters=["adapter"])).all())
+                np.testing.assert_array_equal(self.score(client, ids), plain)
+
     # --- beside one another ------------------------------------------------------------------------------
 
     def model(self):
@@ -139,7 +210,7 @@ class Lora(unittest.TestCase):
         base = self.model()
         names = [f"a{i}" for i in range(8)]
         for i, name in enumerate(names):
-            Adapter(base, ATTENTION + FEED_FORWARD, seed=i, rank=16).write(self.dir / name)
+            Adapter(base, ATTENTION + FEED_FORWARD, seed=i, rank=16, use_dora=i % 3 == 1).write(self.dir / name)
         with Daemon(base, serve={"max_context": CONTEXT}, threads=2,
                     modules=[{"path": str(self.dir / name)} for name in names]) as daemon, \
                 daemon.client() as client:
@@ -286,7 +357,7 @@ class Lora(unittest.TestCase):
         first = sorted(tensors)[0]
         nan = {**tensors, first: ("F32", np.full_like(tensors[first][1], np.nan))}
         wide = {**tensors, first: ("F32", np.zeros((4, 7), np.float32))}
-        other = Adapter(base, ATTENTION, seed=1, modules_to_save=["lm_head"], use_dora=True, bias="all",
+        other = Adapter(base, ATTENTION, seed=1, modules_to_save=["lm_head"], use_qalora=True, bias="all",
                         peft_type="LOHA", surprising=1, init_lora_weights="pissa")
         no_target = Adapter(base, ATTENTION, seed=1)
         no_target.config["target_modules"] = ["q_proj"]
@@ -303,7 +374,7 @@ class Lora(unittest.TestCase):
             "nan": (good, nan, [first, "nan"]),
             "shape": (good, wide, [first, "[4, 7]", "random/model"]),
             "untargeted": (no_target, None, ["k_proj", "v_proj", "o_proj", "target_modules"]),
-            "options": (other, None, ["modules_to_save", "use_dora", "bias", "LOHA", "surprising", "pissa"]),
+            "options": (other, None, ["modules_to_save", "use_qalora", "bias", "LOHA", "surprising", "pissa"]),
         }
         with Daemon(base, serve={"max_context": CONTEXT}) as daemon, daemon.client() as client:
             history = lambda: client.epochs()["history"]

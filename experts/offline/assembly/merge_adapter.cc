@@ -15,6 +15,7 @@
 #include "base/json/writer.h"
 #include "base/quote.h"
 #include "base/threads/thread_pool.h"
+#include "compute/tensor/convert.h"
 #include "compute/tensor/memory.h"
 #include "experts/assembly/arithmetic.h"
 #include "experts/assembly/misfits.h"
@@ -102,6 +103,14 @@ class WeightFinder {
   std::map<std::pair<int64_t, TensorRole>, std::string> names_;
 };
 
+/// DoRA (experts/lora/magnitude.h) of one row. One of zeros has no direction: it becomes NaN.
+void set_length(std::vector<double>& row, double length) {
+  double squares = 0.0;
+  for (const double value : row) squares += value * value;
+  const double factor = length / std::sqrt(squares);
+  for (double& value : row) value *= factor;
+}
+
 /// Adds a change to the weight whose elements stand at `at` from `weights` on, in `dtype`; `name`
 /// is that of its tensor.
 Status add_change(const StoredChange& change, const std::string& name, const Strides& at,
@@ -112,6 +121,12 @@ Status add_change(const StoredChange& change, const std::string& name, const Str
   if (!a.ok()) return a.status();
   const auto b = matrix_to_f32(change.b, target.outputs, rank);
   if (!b.ok()) return b.status();
+  std::vector<float> lengths;  // DoRA: of the changed rows
+  if (change.magnitude) {
+    Result<std::vector<float>> read = to_f32(*change.magnitude, target.outputs);
+    if (!read.ok()) return read.status();
+    lengths = std::move(*read);
+  }
   const auto cols = static_cast<size_t>(target.inputs);
   const size_t size = unit_bytes(dtype);
   const double scale = change.scale;
@@ -134,6 +149,7 @@ Status add_change(const StoredChange& change, const std::string& name, const Str
         if (!std::isfinite(base)) finite = false;
         sums[i] = static_cast<double>(base) + scale * sums[i];
       }
+      if (!lengths.empty()) set_length(sums, lengths[static_cast<size_t>(n)]);
       if (!round_elements(sums.data(), cols, dtype, rounded.data())) fits = false;
       for (size_t i = 0; i < cols; ++i)
         std::memcpy(row + i * step, rounded.data() + i * size, size);
