@@ -29,7 +29,7 @@ int64_t grain_of(int64_t count, int64_t work, int64_t step, int threads) {
 constexpr int64_t kAheadBytes = 2048;
 
 void fetch(const Matrix& m, int64_t first, int64_t elements) {
-  const int64_t size = m.format == WeightFormat::kBF16 ? 2 : 4;
+  const int64_t size = info_of(m.format).element_bytes;
   const auto* from = static_cast<const char*>(m.data) + first * size;
   const int64_t bytes = std::min(elements * size, kAheadBytes);
   constexpr int64_t kLine = 64;

@@ -69,8 +69,9 @@ std::vector<Matrix> copies_of(const std::vector<float>& values, int64_t rows, in
   } else if (is_packed(format)) {
     m = *pack_matrix(m, format);
   }
-  if (format == WeightFormat::kBF16) {
-    for (const float v : values) narrow.push_back(f32_to_bf16(v));
+  if (info_of(format).element_bytes == sizeof(uint16_t)) {
+    const bool half = format == WeightFormat::kF16;
+    for (const float v : values) narrow.push_back(half ? f32_to_f16(v) : f32_to_bf16(v));
     m.data = narrow.data();
     m.format = format;
   }

@@ -9,7 +9,8 @@
 //
 // What V provides: Reg (kWidth floats), the operations used below, kRows x kCols (register tile of
 // the matrix product), kGemvCols (weight rows in flight for a single input row) and kWidenFromRows
-// (from how many rows on widening a BF16 tile once beats widening it for every register tile).
+// (from how many rows on widening a tile of two-byte weights once beats widening it for every
+// register tile).
 //
 // Thread safety: pure functions.
 #pragma once
@@ -70,6 +71,8 @@ void matmul(const float* x, int64_t m, int64_t ldx, const Matrix& w, int64_t n0,
       return matmul_of<V, float>(x, m, ldx, w, n0, n1, y, ldy);
     case WeightFormat::kBF16:
       return matmul_of<V, uint16_t>(x, m, ldx, w, n0, n1, y, ldy);
+    case WeightFormat::kF16:
+      return matmul_of<V, Half>(x, m, ldx, w, n0, n1, y, ldy);
     case WeightFormat::kQ8:
       return packed_matmul<P, WeightFormat::kQ8>(x, m, ldx, w, n0, n1, y, ldy);
     case WeightFormat::kQ4:

@@ -28,9 +28,10 @@ uint16_t to_bf16(float v) {
 
 struct Weights {
   std::vector<float> f32;
-  std::vector<uint16_t> bf16;  // same values when used
+  std::vector<uint16_t> narrow;  // same values when used
   Matrix matrix;
 };
+constexpr WeightFormat kRowMajor[] = {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kF16};
 
 Weights make_weights(std::vector<float> values, int64_t rows, int64_t cols, WeightFormat format) {
   Weights w;
@@ -39,13 +40,13 @@ Weights make_weights(std::vector<float> values, int64_t rows, int64_t cols, Weig
   w.matrix.cols = cols;
   w.matrix.format = format;
   w.matrix.data = w.f32.data();
-  if (format == WeightFormat::kBF16) {
-    for (float& v : w.f32) {
-      w.bf16.push_back(to_bf16(v));
-      v = bf16_to_f32(w.bf16.back());
-    }
-    w.matrix.data = w.bf16.data();
+  if (format == WeightFormat::kF32) return w;
+  const bool half = format == WeightFormat::kF16;
+  for (float& v : w.f32) {
+    w.narrow.push_back(half ? f32_to_f16(v) : to_bf16(v));
+    v = half ? f16_to_f32(w.narrow.back()) : bf16_to_f32(w.narrow.back());
   }
+  w.matrix.data = w.narrow.data();
   return w;
 }
 
@@ -74,7 +75,7 @@ std::vector<Shape> matmul_shapes() {
 
 TEST_F(KernelsTest, MatmulIsBitwiseEqualOnEveryInstructionSet) {
   for (const Shape& s : matmul_shapes()) {
-    for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    for (WeightFormat format : kRowMajor) {
       const int64_t ldx = s.k + between(0, 5);
       const int64_t ldy = s.n + between(0, 5);
       const std::vector<float> x = normal(s.m * ldx);
@@ -95,8 +96,32 @@ TEST_F(KernelsTest, MatmulIsBitwiseEqualOnEveryInstructionSet) {
   }
 }
 
+TEST_F(KernelsTest, WeightsOfTwoBytesGiveTheBitsOfTheSameNumbersInFour) {
+  std::vector<Isa> isas = vector_isas();
+  isas.push_back(Isa::kScalar);
+  for (const Shape& s : matmul_shapes()) {
+    for (WeightFormat format : {WeightFormat::kBF16, WeightFormat::kF16}) {
+      const std::vector<float> x = normal(s.m * s.k);
+      // From numbers that are subnormal in half precision to the larger ones of it.
+      std::vector<float> values = normal(s.n * s.k);
+      for (float& v : values) v = std::ldexp(v, static_cast<int>(between(-24, 13)));
+      const Weights w = make_weights(std::move(values), s.n, s.k, format);
+      const Matrix wide{w.f32.data(), WeightFormat::kF32, s.n, s.k, nullptr};
+      for (Isa isa : isas) {
+        std::vector<float> y(static_cast<size_t>(s.m * s.n));
+        std::vector<float> expected = y;
+        kernels_for(isa).matmul(x.data(), s.m, s.k, w.matrix, 0, s.n, y.data(), s.n);
+        kernels_for(isa).matmul(x.data(), s.m, s.k, wide, 0, s.n, expected.data(), s.n);
+        ASSERT_TRUE(same_bits(y, expected))
+            << kernels_for(isa).name << " m=" << s.m << " n=" << s.n << " k=" << s.k << ' '
+            << info_of(format).name << " seed " << kSeed;
+      }
+    }
+  }
+}
+
 TEST_F(KernelsTest, MatmulRowDependsOnItsOwnInputsAlone) {
-  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+  for (WeightFormat format : kRowMajor) {
     constexpr int64_t kRows = 64, kOut = 13, kIn = 1500;
     const std::vector<float> x = normal(kRows * kIn);
     const Weights w = make_weights(normal(kOut * kIn), kOut, kIn, format);

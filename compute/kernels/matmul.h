@@ -36,6 +36,19 @@ template <class V>
 inline typename V::Reg load(const uint16_t* p) {
   return V::load_bf16(p);
 }
+template <class V>
+inline typename V::Reg load(const Half* p) {
+  return V::load_f16(p);
+}
+
+template <class V>
+inline float widen(uint16_t v) {
+  return V::widen(v);
+}
+template <class V>
+inline float widen(Half v) {
+  return f16_to_f32(v.bits);
+}
 
 // Fetching ahead: rows of small models are too short for the prefetchers of the hardware to find
 // their stride, and pages of 4 KiB end their streams. While the first register tile of a column is
@@ -222,15 +235,15 @@ void rows_block(const float* x, int64_t m, int64_t ldx, const W* w, int64_t ldw,
     tile_block<V, 1, N>(x + i * ldx, ldx, w, ldw, block, kNothing, state, y + i * ldy, ldy);
 }
 
-/// Widens N rows of `depth` BF16 weights into `out` (row stride kWidenedStride).
-template <class V>
-void widen_rows(const uint16_t* w, int64_t ldw, int64_t rows, int64_t depth, float* out) {
+/// Widens rows of `depth` weights of two bytes into `out` (row stride kWidenedStride).
+template <class V, class W>
+void widen_rows(const W* w, int64_t ldw, int64_t rows, int64_t depth, float* out) {
   for (int64_t n = 0; n < rows; ++n) {
-    const uint16_t* from = w + n * ldw;
+    const W* from = w + n * ldw;
     float* to = out + n * kWidenedStride;
     int64_t k = 0;
-    for (; k + V::kWidth <= depth; k += V::kWidth) V::store(to + k, V::load_bf16(from + k));
-    for (; k < depth; ++k) to[k] = V::widen(from[k]);
+    for (; k + V::kWidth <= depth; k += V::kWidth) V::store(to + k, load<V>(from + k));
+    for (; k < depth; ++k) to[k] = widen<V>(from[k]);
   }
 }
 

@@ -31,7 +31,7 @@ using ExpandRanks = void (*)(const float* low, int64_t rows, const Matrix& b, in
 ExpandRanks expand_ranks(Isa isa);
 
 /// Puts B into panels at `out`, as many elements. Element [n, k] of B, output n and rank k, is at
-/// b[n * output_step + k * rank_step]; T is float or the bits of a BF16.
+/// b[n * output_step + k * rank_step]; T is float or the bits of a BF16 or F16.
 template <class T>
 void to_rank_panels(const T* b, int64_t output_step, int64_t rank_step, int64_t outputs,
                     int64_t ranks, T* out) {

@@ -96,6 +96,7 @@ template <class V>
 void expand_ranks_in(const float* low, int64_t rows, const Matrix& b, int64_t n0, int64_t n1,
                      float* y, int64_t ldy) {
   if (b.format == WeightFormat::kBF16) return expand_of<V, uint16_t>(low, rows, b, n0, n1, y, ldy);
+  if (b.format == WeightFormat::kF16) return expand_of<V, Half>(low, rows, b, n0, n1, y, ldy);
   expand_of<V, float>(low, rows, b, n0, n1, y, ldy);
 }
 

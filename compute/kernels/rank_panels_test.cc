@@ -66,6 +66,8 @@ TEST_F(RankPanels, AddOneRankAfterAnotherWhateverTheInstructionSet) {
         std::vector<uint16_t> narrow;
         for (const float v : b) narrow.push_back(f32_to_bf16(v));
         check<uint16_t>({rows, ranks, outputs}, WeightFormat::kBF16, narrow, bf16_to_f32);
+        for (size_t i = 0; i < b.size(); ++i) narrow[i] = f32_to_f16(b[i]);
+        check<uint16_t>({rows, ranks, outputs}, WeightFormat::kF16, narrow, f16_to_f32);
       }
     }
   }

@@ -22,6 +22,7 @@ struct Scalar {
   static void store(float* p, Reg r) { *p = r; }
   static float widen(uint16_t v) { return bf16_to_f32(v); }
   static Reg load_bf16(const uint16_t* p) { return widen(*p); }
+  static Reg load_f16(const Half* p) { return f16_to_f32(p->bits); }
   static void keep_in_register(Reg&) {}
   static Reg fma(Reg a, Reg b, Reg c) { return std::fma(a, b, c); }
   static Reg add(Reg a, Reg b) { return a + b; }

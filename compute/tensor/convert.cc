@@ -75,8 +75,7 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
   const DTypeUnit unit = unit_of(t.dtype);
   const std::byte* from = t.bytes.data() + first / unit.elements * unit.bytes;
   const WeightFormat format = kept_format(t.dtype, p);
-  const bool wide = format == WeightFormat::kF32;
-  const bool keep = t.dtype == (wide ? DType::kF32 : DType::kBF16);
+  const bool keep = is_stored_as(t.dtype, format);
   Matrix m{from, format, rows, cols, t.owner};
   if (keep && is_aligned(from, static_cast<size_t>(unit.bytes))) return m;
 
@@ -89,7 +88,7 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
   }
   if (keep) {
     if (n > 0) std::memcpy(memory.get(), from, m.bytes());
-  } else if (wide) {
+  } else if (format == WeightFormat::kF32) {
     widen(from, t.dtype, n, reinterpret_cast<float*>(memory.get()));
   } else if (is_block_type(t.dtype)) {
     round_blocks(from, t.dtype, n, reinterpret_cast<uint16_t*>(memory.get()));
@@ -156,8 +155,9 @@ WeightFormat kept_packed(DType stored, WeightFormat asked) {
 
 WeightFormat kept_format(DType stored, Precision p) {
   switch (p) {
-    case Precision::kF32:  // no wider form of BF16 says more
-      return stored == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+    case Precision::kF32:  // no wider form of two bytes says more
+      if (stored == DType::kBF16) return WeightFormat::kBF16;
+      return stored == DType::kF16 ? WeightFormat::kF16 : WeightFormat::kF32;
     case Precision::kBF16:
       return WeightFormat::kBF16;
     case Precision::kQ8:
@@ -165,6 +165,12 @@ WeightFormat kept_format(DType stored, Precision p) {
       return kept_packed(stored, *packed_format(p));
   }
   return WeightFormat::kF32;
+}
+
+bool is_stored_as(DType stored, WeightFormat format) {
+  return (stored == DType::kF32 && format == WeightFormat::kF32) ||
+         (stored == DType::kF16 && format == WeightFormat::kF16) ||
+         (stored == DType::kBF16 && format == WeightFormat::kBF16);
 }
 
 WeightFormat charged_format(DType stored, Precision p) {

@@ -13,6 +13,8 @@ namespace chimera {
 
 /// The format in which a tensor stored as F32, F16, BF16 or in blocks is kept.
 WeightFormat kept_format(DType stored, Precision p);
+/// Whether these are the same numbers in the same bytes: a tensor is used in place.
+bool is_stored_as(DType stored, WeightFormat format);
 /// The format to charge before its numbers are known: what needs most memory of those that it may
 /// be kept in. MXFP4 with scales too far apart for its own format is rounded (repack.h).
 WeightFormat charged_format(DType stored, Precision p);
@@ -21,7 +23,7 @@ WeightFormat charged_format(DType stored, Precision p);
 ///   stored  kF32              kBF16                     kQ8, kQ4
 ///   F32     in place          rounded to nearest even   packed
 ///   BF16    in place          in place                  packed
-///   F16     widened (exact)   rounded to nearest even   packed
+///   F16     in place          rounded to nearest even   packed
 ///   blocks  widened (exact)   rounded to nearest even   packed; Q8_0 and Q5_0 to q8, Q4_0 to q4 as
 ///                                                       they are, integers with their scales;
 ///                                                       IQ4_NL, MXFP4 and the K types as they are

@@ -4,8 +4,10 @@
 
 #include <cstring>
 #include <numeric>
+#include <tuple>
 
 #include "compute/tensor/convert.h"
+#include "compute/tensor/pack.h"
 
 namespace chimera {
 namespace {
@@ -23,13 +25,7 @@ TensorView make(DType dtype, std::vector<int64_t> shape, const void* data, size_
 
 std::vector<float> values_of(const Matrix& m) {
   std::vector<float> out(static_cast<size_t>(m.rows * m.cols));
-  for (size_t i = 0; i < out.size(); ++i) {
-    if (m.format == WeightFormat::kF32) {
-      std::memcpy(&out[i], static_cast<const float*>(m.data) + i, 4);
-    } else {
-      out[i] = bf16_to_f32(static_cast<const uint16_t*>(m.data)[i]);
-    }
-  }
+  for (int64_t r = 0; r < m.rows; ++r) widen_row(m, r, out.data() + r * m.cols);
   return out;
 }
 
@@ -43,12 +39,15 @@ constexpr uint16_t kBF16[] = {0x3f80, 0xc020, 0x3f81, 0x0000, 0x8000, 0x7f80};
 TEST(ToMatrixTest, SharesMemoryWhenTheDtypeFits) {
   const TensorView f32 = make(DType::kF32, {2, 3}, kF32, sizeof(kF32));
   const TensorView bf16 = make(DType::kBF16, {2, 3}, kBF16, sizeof(kBF16));
-  for (const auto& [t, p] : {std::pair(f32, Precision::kF32), std::pair(bf16, Precision::kF32),
-                             std::pair(bf16, Precision::kBF16)}) {
+  const TensorView f16 = make(DType::kF16, {2, 3}, kF16, sizeof(kF16));
+  for (const auto& [t, p, name] :
+       {std::tuple(f32, Precision::kF32, "f32"), std::tuple(bf16, Precision::kF32, "bf16"),
+        std::tuple(bf16, Precision::kBF16, "bf16"), std::tuple(f16, Precision::kF32, "f16")}) {
     const auto m = to_matrix(t, 2, 3, p);
     ASSERT_TRUE(m.ok());
     EXPECT_EQ(m->data, t.bytes.data());
-    EXPECT_EQ(info_of(m->format).name, t.dtype == DType::kF32 ? "f32" : "bf16");
+    EXPECT_EQ(info_of(m->format).name, name);
+    EXPECT_TRUE(is_stored_as(t.dtype, m->format));
     EXPECT_EQ(m->owner, t.owner);
     EXPECT_EQ(m->bytes(), t.bytes.size());
   }
@@ -57,22 +56,23 @@ TEST(ToMatrixTest, SharesMemoryWhenTheDtypeFits) {
 TEST(ToMatrixTest, CopiesWhatIsNotAligned) {
   const TensorView f32 = make(DType::kF32, {2, 3}, kF32, sizeof(kF32), 1);
   const TensorView bf16 = make(DType::kBF16, {2, 3}, kBF16, sizeof(kBF16), 3);
-  for (const auto& [t, p] : {std::pair(f32, Precision::kF32), std::pair(bf16, Precision::kF32)}) {
-    const auto m = to_matrix(t, 2, 3, p);
+  const TensorView f16 = make(DType::kF16, {2, 3}, kF16, sizeof(kF16), 1);
+  for (const auto& [t, name] :
+       {std::pair(f32, "f32"), std::pair(bf16, "bf16"), std::pair(f16, "f16")}) {
+    const auto m = to_matrix(t, 2, 3, Precision::kF32);
     ASSERT_TRUE(m.ok());
     EXPECT_EQ(reinterpret_cast<uintptr_t>(m->data) % 64, 0u);
-    EXPECT_EQ(info_of(m->format).name, t.dtype == DType::kF32 ? "f32" : "bf16");
+    EXPECT_EQ(info_of(m->format).name, name);
     EXPECT_EQ(std::memcmp(m->data, t.bytes.data(), t.bytes.size()), 0);
   }
 }
 
 TEST(ToMatrixTest, WidensAndRounds) {
   for (const size_t offset : {0u, 1u}) {
-    const auto wide =
+    const auto same =
         to_matrix(make(DType::kF16, {2, 3}, kF16, sizeof(kF16), offset), 2, 3, Precision::kF32);
-    ASSERT_TRUE(wide.ok());
-    EXPECT_EQ(wide->format, WeightFormat::kF32);
-    EXPECT_EQ(values_of(*wide),
+    ASSERT_TRUE(same.ok());
+    EXPECT_EQ(values_of(*same),
               (std::vector<float>{1.0f, -2.5f, 1.00390625f, 1.01171875f, 0.0f, 0x1p-24f}));
     const auto half =
         to_matrix(make(DType::kF16, {2, 3}, kF16, sizeof(kF16), offset), 2, 3, Precision::kBF16);
@@ -84,6 +84,19 @@ TEST(ToMatrixTest, WidensAndRounds) {
     ASSERT_TRUE(rounded.ok());
     EXPECT_EQ(rounded->format, WeightFormat::kBF16);
     EXPECT_EQ(values_of(*rounded), kRounded);
+  }
+}
+
+TEST(ToMatrixTest, PacksWhatIsStoredInTwoBytesAsTheSameNumbersInFour) {
+  const std::vector<float> wide = values_of({kF16, WeightFormat::kF16, 2, 3, nullptr});
+  const TensorView f16 = make(DType::kF16, {2, 3}, kF16, sizeof(kF16));
+  const TensorView f32 = make(DType::kF32, {2, 3}, wide.data(), wide.size() * sizeof(float));
+  for (const Precision p : {Precision::kQ8, Precision::kQ4}) {
+    const auto found = to_matrix(f16, 2, 3, p);
+    const auto expected = to_matrix(f32, 2, 3, p);
+    ASSERT_TRUE(found.ok() && expected.ok());
+    EXPECT_EQ(found->scale, expected->scale);
+    EXPECT_EQ(std::memcmp(found->data, expected->data, expected->bytes()), 0);
   }
 }
 

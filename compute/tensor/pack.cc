@@ -200,6 +200,11 @@ void widen_row(const Matrix& from, int64_t row, float* out) {
       for (int64_t i = 0; i < from.cols; ++i) out[i] = bf16_to_f32(values[i]);
       return;
     }
+    case WeightFormat::kF16: {
+      const auto* values = static_cast<const uint16_t*>(from.data) + row * from.cols;
+      for (int64_t i = 0; i < from.cols; ++i) out[i] = f16_to_f32(values[i]);
+      return;
+    }
     case WeightFormat::kQ8:
     case WeightFormat::kQ4:
     case WeightFormat::kIQ4_NL:

@@ -12,7 +12,7 @@
 
 namespace chimera {
 
-/// kF32 keeps BF16 tensors as BF16 (lossless) and widens F16; kBF16 rounds wider ones; kQ8 and kQ4
+/// kF32 keeps BF16 and F16 tensors as they are (lossless); kBF16 rounds all others; kQ8 and kQ4
 /// pack them, and keep K types of GGUF, IQ4_NL and MXFP4 number for number (kQ4: those of at most
 /// four bits). What a checkpoint stores quantised stays as it is otherwise.
 enum class Precision : uint8_t { kF32, kBF16, kQ8, kQ4 };

@@ -110,6 +110,11 @@ struct Matrix {
   size_t bytes() const { return static_cast<size_t>(weight_bytes(format, rows, cols)); }
 };
 
+/// A weight in half precision, where a bare uint16_t is one in BF16.
+struct Half {
+  uint16_t bits = 0;
+};
+
 /// Exact widening and round-to-nearest-even narrowing.
 inline float bf16_to_f32(uint16_t value) {
   const uint32_t bits = static_cast<uint32_t>(value) << 16;

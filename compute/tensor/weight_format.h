@@ -1,9 +1,9 @@
 // The formats in which the kernels take weights, and what they cost.
 //
-//   f32, bf16   row-major [outputs, inputs], as Hugging Face stores them
-//   q8, q4      integers of 8 or 4 bits in blocks of 32 inputs with one scale each, packed in
-//   panels
-//               of 16 outputs (see below)
+//   f32, bf16, f16   row-major [outputs, inputs], as Hugging Face stores them. Products widen, and
+//                    exactly: bf16 and f16 give the bits of the same numbers in f32
+//   q8, q4           integers of 8 or 4 bits in blocks of 32 inputs with one scale each, packed in
+//                    panels of 16 outputs (see below)
 //   iq4_nl, mxfp4   as q4, with integers that a table of 16 says; and
 //   q2_k … q6_k     the K types of GGUF (k_layout.h): what is stored so, number for number. Nothing
 //                   is ever rounded to these
@@ -38,6 +38,7 @@ namespace chimera {
 enum class WeightFormat : uint8_t {
   kF32,
   kBF16,
+  kF16,
   kQ8,
   kQ4,
   kIQ4_NL,
@@ -78,6 +79,7 @@ struct WeightFormatInfo {
 inline constexpr std::array kWeightFormats{
     WeightFormatInfo{WeightFormat::kF32, "f32", 4, 0, 0},
     WeightFormatInfo{WeightFormat::kBF16, "bf16", 2, 0, 0},
+    WeightFormatInfo{WeightFormat::kF16, "f16", 2, 0, 0},
     WeightFormatInfo{WeightFormat::kQ8, "q8", 0, kPanelScaleBytes + kPanelOutputs* kBlockInputs,
                      kBlockInputs},
     WeightFormatInfo{WeightFormat::kQ4, "q4", 0, kPanelScaleBytes + kPanelOutputs* kBlockInputs / 2,

@@ -48,11 +48,8 @@ Kept kept(const TensorView& tensor, Precision precision) {
     const int64_t rows = cols == 0 ? 0 : tensor.elements() / cols;
     return {false, static_cast<uint64_t>(weight_bytes(format, rows, cols))};
   }
-  const auto stored = tensor.bytes.size();
-  const auto bytes = elements * static_cast<uint64_t>(info_of(format).element_bytes);
-  const bool same =
-      bytes == stored && (format == WeightFormat::kF32) == (tensor.dtype == DType::kF32);
-  return same ? Kept{true, 0} : Kept{false, bytes};
+  if (is_stored_as(tensor.dtype, format)) return {true, 0};
+  return {false, elements * static_cast<uint64_t>(info_of(format).element_bytes)};
 }
 
 void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size) {

@@ -21,9 +21,7 @@ constexpr int kMostLoaders = 16;
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
   if (is_block_type(dtype)) return !packed_format(p);
-  const WeightFormat kept = kept_format(dtype, p);
-  return (kept == WeightFormat::kF32 && dtype == DType::kF32) ||
-         (kept == WeightFormat::kBF16 && dtype == DType::kBF16);
+  return is_stored_as(dtype, kept_format(dtype, p));
 }
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.

@@ -28,10 +28,10 @@ Result<std::shared_ptr<std::byte[]>> memory_for(int64_t rows, int64_t cols, Weig
   return memory;
 }
 
-/// Calls use(T()) for the type of the numbers of a matrix, which is F32 or BF16.
+/// Calls use(T()) for the type of the numbers of a matrix, which is F32, BF16 or F16.
 template <class Use>
 void with_type(WeightFormat format, const Use& use) {
-  if (format == WeightFormat::kBF16) return use(uint16_t());
+  if (format == WeightFormat::kBF16 || format == WeightFormat::kF16) return use(uint16_t());
   use(float());
 }
 
@@ -76,7 +76,7 @@ class Builder {
     const int64_t rank = stored.a.shape[0];
     Result<Matrix> a = to_matrix(stored.a, rank, at.inputs, Precision::kF32);
     if (!a.ok()) return a.status();
-    if (stored.a.dtype == DType::kF16 || stored.copied) made_ += a->bytes();
+    if (stored.copied) made_ += a->bytes();
     // Only read here: its memory is given back with the file's, where that is a copy.
     const Result<Matrix> b = to_matrix(stored.b, at.outputs, rank, Precision::kF32);
     if (!b.ok()) return b.status();
@@ -182,12 +182,9 @@ uint64_t built_bytes(const SafetensorsFile& file, int64_t experts) {
         tensor.shape.size() == 3 || within(".experts.lora_") || within(".base_layer.lora_");
     // The A of latent attention's kv_b serves its keys the other way round.
     const bool turned = within("kv_b_proj.lora_A.");
-    const bool widened = tensor.dtype == DType::kF16;
-    if (!stack && !within(".lora_B.") && !turned && !widened) continue;
-    const uint64_t size = tensor.dtype == DType::kBF16 ? sizeof(uint16_t) : sizeof(float);
-    const uint64_t once =
-        static_cast<uint64_t>(tensor.elements()) * size * (turned && widened ? 2 : 1);
-    // What experts share each of them has for itself; gate and up each widen what they share.
+    if (!stack && !within(".lora_B.") && !turned) continue;
+    const uint64_t once = tensor.bytes.size();
+    // What experts share each of them has for itself; gate and up each have what they share.
     bytes += once * (shared ? static_cast<uint64_t>(experts) : 1) * (stack ? 2 : 1);
   }
   return bytes;

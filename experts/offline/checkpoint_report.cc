@@ -47,7 +47,8 @@ bool is_used(const ModelConfig& config, const std::string& name) {
 /// Bytes of a backbone tensor once loaded: as stored where the kernels take it so, else F32.
 uint64_t loaded_bytes(const TensorView& tensor) {
   if (is_scale(tensor.name)) return 0;
-  const bool narrow = tensor.dtype == DType::kBF16 && tensor.shape.size() == 2;
+  const bool two_bytes = tensor.dtype == DType::kBF16 || tensor.dtype == DType::kF16;
+  const bool narrow = two_bytes && tensor.shape.size() == 2;
   return static_cast<uint64_t>(tensor.elements()) * (narrow ? 2 : 4);
 }
 

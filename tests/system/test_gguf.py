@@ -161,6 +161,17 @@ class Models(Work):
                 tokens.append(answer["tokens"])
         self.assertEqual(*tokens)
 
+    def test_half_precision_has_the_bits_of_the_same_numbers_in_f32(self) -> None:
+        half = self.work / "half.gguf"
+        gguf.convert(GOLDEN / "olmoe_bf16", half, "F16")
+        converted(half, self.work / "wide", "f32")
+        with Daemon(half) as narrow, Daemon(self.work / "wide") as wide:
+            found = []
+            for daemon in (narrow, wide):
+                with daemon.client() as client:
+                    found.append(client.score(tokens=TOKENS, logits=True).logits)
+            np.testing.assert_array_equal(found[0].view(np.uint32), found[1].view(np.uint32))
+
     def test_a_split_file_is_the_whole(self) -> None:
         whole = self.work / "whole.gguf"
         gguf.convert(GOLDEN / "olmoe_bf16", whole, "BF16")
