@@ -127,8 +127,7 @@ Status MemoryPlan::take(const LoadedBackbone& model, const EngineOptions& option
   const ModelConfig& config = model.backbone->config();
   CHIMERA_RETURN_IF_ERROR(
       hold(MemoryUse::kBackbone, model.backbone->resident_bytes(), "the backbone"));
-  CHIMERA_RETURN_IF_ERROR(
-      hold(MemoryUse::kExperts, model.base->resident_bytes(), "the experts of the checkpoint"));
+  CHIMERA_RETURN_IF_ERROR(take_experts(*model.base));
   CHIMERA_RETURN_IF_ERROR(
       hold(MemoryUse::kScratch, scratch_bytes(config, options), "scratch memory"));
   CHIMERA_RETURN_IF_ERROR(hold(
@@ -149,6 +148,27 @@ Status MemoryPlan::take(const LoadedBackbone& model, const EngineOptions& option
     return {cache.status().code(), cache.status().message(),
             "lower serve.max_context or memory.kv, or raise memory.budget"};
   cache_ = std::move(*cache);
+  return {};
+}
+
+Status MemoryPlan::take_experts(const Module& base) {
+  auto place =
+      ledger_.take(MemoryUse::kExperts, "", base.resident_bytes(), "the experts of the checkpoint");
+  if (!place.ok()) return place.status();
+  const auto experts = std::make_shared<Ledger::Place>(std::move(*place));
+  experts_ = experts;
+  if (base.residency == nullptr) return {};
+  base.residency->set_account(
+      {.take =
+           [experts](uint64_t bytes) {
+             return experts->grow_back(bytes, "experts of the backbone, to be read again");
+           },
+       .give_back = [experts](uint64_t bytes) { experts->evict(bytes); },
+       .problem =
+           [](const Status& status) {
+             log::warning("replaced_experts",
+                          {{"reason", status.message()}, {"hint", status.hint()}});
+           }});
   return {};
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -54,12 +55,15 @@ class MemoryPlan {
   uint64_t settle_cache(const LoadedBackbone& model, const EngineOptions& options);
 
  private:
+  /// What of them leaves memory and comes back changes the account.
+  Status take_experts(const Module& base);
   Status hold(MemoryUse use, uint64_t bytes, const std::string& what);
 
   const DeploymentConfig& config_;
   Ledger ledger_;
   std::optional<AdapterStore> adapters_;
   std::vector<Ledger::Place> held_;
+  std::shared_ptr<Ledger::Place> experts_;
   Ledger::Place cache_;
   uint64_t cache_bytes_ = 0;
 };

@@ -27,14 +27,16 @@ void add_row(const float* row, int64_t hidden, size_t next, std::vector<GateBloc
 /// together; it costs as much again as the rows, a thousandth of their experts.
 constexpr size_t kManyBlocks = 16;
 
-void gather_rows(int64_t hidden, LayerTable& table) {
-  if (table.blocks.size() < kManyBlocks) return;
+/// Gives the bytes of the copy.
+uint64_t gather_rows(int64_t hidden, LayerTable& table) {
+  if (table.blocks.size() < kManyBlocks) return 0;
   auto rows = std::make_shared<FloatBuffer>();
   rows->reserve(table.owner.size() * static_cast<size_t>(hidden));
   for (const GateBlock& block : table.blocks)
     rows->insert(rows->end(), rows_of(block.gate), rows_of(block.gate) + block.gate.rows * hidden);
   const auto count = static_cast<int64_t>(table.owner.size());
   table.blocks = {{0, {rows->data(), WeightFormat::kF32, count, hidden, rows}}};
+  return rows->size() * sizeof(float);
 }
 
 /// Puts the gate of expert `e` of `part`, which answers for `slot`, behind those of `table`.
@@ -120,6 +122,7 @@ RoutingLayout::RoutingLayout(const ModelConfig& config, Modules modules)
   layers_.reserve(static_cast<size_t>(config.num_layers));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     layers_.push_back(build_layer(config, layer));
+    gathered_bytes_ += gather_rows(config.hidden_size, layers_.back());
   }
 }
 
@@ -144,7 +147,6 @@ LayerTable RoutingLayout::build_layer(const ModelConfig& config, int64_t layer) 
       table.index.push_back(static_cast<int32_t>(e));
     }
   }
-  gather_rows(config.hidden_size, table);
   table.candidates = static_cast<int64_t>(table.experts.size());
   return table;
 }
@@ -173,8 +175,23 @@ std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) c
     if (i < modules_.size() && modules_[i]->is_adapter())
       made->adapters.push_back(modules_[i].get());
   });
+  if (const auto& residency = modules_.front()->residency)
+    made->lease = residency->lease(backbone_experts(*made));
   active_.emplace_back(mask, made);
   return made;
+}
+
+std::vector<ExpertPlace> backbone_experts(const ActiveSet& active) {
+  std::vector<ExpertPlace> places;
+  for (size_t layer = 0; layer < active.layers.size(); ++layer) {
+    const LayerTable& table = active.layout->layers()[layer];
+    for (const int32_t c : active.layers[layer].candidates) {
+      const auto candidate = static_cast<size_t>(c);
+      if (table.owner[candidate] == 0)
+        places.push_back({static_cast<int64_t>(layer), int64_t{table.index[candidate]}});
+    }
+  }
+  return places;
 }
 
 std::shared_ptr<const RoutingLayout> LayoutCache::find_locked(
@@ -204,7 +221,8 @@ std::shared_ptr<const RoutingLayout> LayoutCache::get(const ModelConfig& config,
   if (auto known = find(modules)) return known;
   Known made;
   for (const auto& module : modules) made.modules.push_back(module.get());
-  auto layout = std::make_shared<const RoutingLayout>(config, std::move(modules));
+  auto layout = std::make_shared<RoutingLayout>(config, std::move(modules));
+  if (account_ && layout->gathered_bytes() > 0) layout->hold(account_(layout->gathered_bytes()));
   made.layout = layout;
   const MutexLock lock(mutex_);
   if (auto known = find_locked(layout->modules())) return known;  // another thread was quicker

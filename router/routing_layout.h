@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -67,7 +68,13 @@ struct ActiveSet {
   std::vector<ActiveLayer> layers;
   int64_t most = 0;                     // active candidates of one layer at most
   std::vector<const Module*> adapters;  // of `mask`, in their order; the layout keeps them
+  /// On the backbone's experts among the candidates; null where these never leave memory. No pass
+  /// may run before it is ready.
+  std::shared_ptr<ExpertLease> lease;
 };
+
+/// The backbone's experts among the candidates of a set.
+std::vector<ExpertPlace> backbone_experts(const ActiveSet& active);
 
 class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
  public:
@@ -80,6 +87,11 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   /// Those that a request uses without naming them: all but adapters.
   const ModuleMask& unnamed() const { return unnamed_; }
   const std::vector<LayerTable>& layers() const { return layers_; }
+  /// Of gate rows that it has copied to lie together; 0 where they stay with their modules.
+  uint64_t gathered_bytes() const { return gathered_bytes_; }
+  /// Keeps what stands for that memory in an account, for as long as it lives. Once, before anybody
+  /// else knows it.
+  void hold(std::shared_ptr<void> place) { place_ = std::move(place); }
   /// Index of a module, -1 when there is none of that name.
   int module_index(const std::string& name) const;
   /// The candidates that `mask` lets through; made once while anybody uses them.
@@ -91,6 +103,8 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   const Modules modules_;
   ModuleMask unnamed_;
   std::vector<LayerTable> layers_;
+  uint64_t gathered_bytes_ = 0;
+  std::shared_ptr<void> place_;
   std::unordered_map<std::string_view, int> index_;  // names are the modules' own
   mutable Mutex mutex_;
   mutable std::vector<std::pair<ModuleMask, std::weak_ptr<const ActiveSet>>> active_
@@ -101,6 +115,12 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
 /// biases or in the number of experts alone have all of it in common.
 class LayoutCache {
  public:
+  /// Counts so many bytes, which are there already, for as long as what it gives lives.
+  using Account = std::function<std::shared_ptr<void>(uint64_t bytes)>;
+
+  /// Without `account` nobody counts what layouts hold.
+  explicit LayoutCache(Account account = nullptr) : account_(std::move(account)) {}
+
   /// REQUIRES: as RoutingLayout's constructor.
   std::shared_ptr<const RoutingLayout> get(const ModelConfig& config,
                                            RoutingLayout::Modules modules) EXCLUDES(mutex_);
@@ -117,6 +137,7 @@ class LayoutCache {
   std::shared_ptr<const RoutingLayout> find_locked(const RoutingLayout::Modules& modules) const
       REQUIRES(mutex_);
 
+  const Account account_;
   mutable Mutex mutex_;
   std::vector<Known> known_ GUARDED_BY(mutex_);
 };

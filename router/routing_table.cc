@@ -73,8 +73,11 @@ std::vector<std::string> RoutingTable::notes(const ModuleMask& mask) const {
 }
 
 RoutingTableBuilder::RoutingTableBuilder(const ModelConfig& config,
-                                         std::shared_ptr<const Module> base)
-    : config_(config), base_(std::move(base)) {}
+                                         std::shared_ptr<const Module> base,
+                                         LayoutCache::Account account)
+    : config_(config),
+      base_(std::move(base)),
+      layouts_(std::make_shared<LayoutCache>(std::move(account))) {}
 
 Result<std::shared_ptr<const RoutingTable>> RoutingTableBuilder::build(
     uint64_t epoch, const Composition& composition,

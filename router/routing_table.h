@@ -85,7 +85,9 @@ class RoutingTable {
 /// from any thread.
 class RoutingTableBuilder {
  public:
-  RoutingTableBuilder(const ModelConfig& config, std::shared_ptr<const Module> base);
+  /// `account`: of memory that tables hold themselves; null: nobody counts it.
+  RoutingTableBuilder(const ModelConfig& config, std::shared_ptr<const Module> base,
+                      LayoutCache::Account account = nullptr);
   /// `loaded[i]` is the module of composition.modules[i] (null allowed when disabled). Checks
   /// counts, duplicate names, slots of replacing modules, top_k, finite biases.
   Result<std::shared_ptr<const RoutingTable>> build(
@@ -101,7 +103,7 @@ class RoutingTableBuilder {
 
   ModelConfig config_;
   std::shared_ptr<const Module> base_;
-  std::shared_ptr<LayoutCache> layouts_ = std::make_shared<LayoutCache>();
+  std::shared_ptr<LayoutCache> layouts_;
 };
 
 }  // namespace chimera

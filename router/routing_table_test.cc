@@ -244,6 +244,40 @@ TEST(RoutingTable, TablesOfTheSameModulesShareTheirLayout) {
   EXPECT_EQ(same_view(*view, without), nullptr) << "another layout says nothing";
 }
 
+TEST(RoutingTable, GateRowsThatAreCopiedCountForAsLongAsTheyAreThere) {
+  std::mt19937 rng(11);
+  const ModelConfig config = small_config(4, 2, true);
+  const auto base = random_module(rng, config, "backbone", 4, Attach::kReplace);
+  uint64_t counted = 0;
+  const RoutingTableBuilder builder(config, base, [&](uint64_t bytes) -> std::shared_ptr<void> {
+    counted += bytes;
+    return {&counted, [bytes](uint64_t* sum) { *sum -= bytes; }};
+  });
+  Composition composition;
+  std::vector<std::shared_ptr<const Module>> modules;
+  const auto add = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "m" + std::to_string(modules.size());
+      modules.push_back(random_module(rng, config, name, 1, Attach::kAppend));
+      composition.modules.push_back(entry(name));
+    }
+  };
+  add(3);
+  auto few = *builder.build(1, composition, modules);
+  EXPECT_EQ(counted, 0u) << "few stay where their modules have them";
+  EXPECT_EQ(few->layout()->gathered_bytes(), 0u);
+  add(40);
+  auto many = *builder.build(2, composition, modules);
+  EXPECT_EQ(counted, uint64_t{2} * (4 + 43) * 32 * sizeof(float));
+  composition.modules[5].bias = 1.0f;
+  auto biased = *builder.build(3, composition, modules);
+  EXPECT_EQ(counted, many->layout()->gathered_bytes()) << "tables of the same modules share them";
+  many = nullptr;
+  EXPECT_GT(counted, 0u);
+  biased = nullptr;
+  EXPECT_EQ(counted, 0u);
+}
+
 TEST(ModuleMask, IsASetOfAnySize) {
   ModuleMask mask{1, 63, 64, 1000};
   EXPECT_EQ(mask.size(), 4u);

@@ -1,8 +1,6 @@
 #include "backbone/checkpoint/checkpoint.h"
 
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -231,11 +229,7 @@ void Checkpoint::release(const TensorView& t) const {
   }
   for (const auto& file : files_) {
     if (!file->mapped() || file->owner() != t.owner) continue;
-    // Whole pages only: neighbours share the first and the last one.
-    const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto begin = (reinterpret_cast<uintptr_t>(t.bytes.data()) + page - 1) / page * page;
-    const auto end = reinterpret_cast<uintptr_t>(t.bytes.data() + t.bytes.size()) / page * page;
-    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    give_back_pages(t.bytes);
     return;
   }
 }

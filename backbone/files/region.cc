@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -54,6 +55,13 @@ Result<std::shared_ptr<Region>> reserve_region(const std::string& path, uint64_t
 
 void advise_huge_pages(const Region& region) {
   if (region.size() > kHugePage) ::madvise(region.data(), region.size(), MADV_HUGEPAGE);
+}
+
+void give_back_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 Status check_memory(const std::string& path, uint64_t needed) {

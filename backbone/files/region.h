@@ -64,6 +64,11 @@ Result<std::shared_ptr<Region>> reserve_region(const std::string& path, uint64_t
 /// Best effort: fewer TLB misses while weights stream through the cores.
 void advise_huge_pages(const Region& region);
 
+/// Tells the system that nobody needs these bytes of a region now, in whole pages: neighbours share
+/// the first and the last one. Mapped bytes are read from their file again when somebody does;
+/// those of a copy are gone.
+void give_back_pages(std::span<const std::byte> bytes);
+
 /// A sparse file costs its author nothing; copying it must not cost the daemon its life.
 /// resource_exhausted when `needed` bytes are more than the system has available.
 Status check_memory(const std::string& path, uint64_t needed);

@@ -192,6 +192,12 @@ void show_plan(const Output& out, const Json& plan, const CompositionFile& file)
   if (!digest.empty()) {  // else it is refused before that much is known
     out.line(fmt::format("memory while both are live  {}",
                          human_bytes(plan.value("memory_bytes", 0.0))));
+    const double experts = plan.value("experts_bytes", 0.0);
+    if (experts < 0) {
+      out.line(fmt::format("replaced experts give back  {}", human_bytes(-experts)));
+    } else if (experts > 0) {
+      out.line(fmt::format("experts to be read again  {}", human_bytes(experts)));
+    }
   }
   show_needs_restart(out, plan);
   if (!digest.empty()) out.line("composition  " + short_digest(digest));

@@ -238,6 +238,7 @@ class Reader {
     const YamlNode* adapters = map.find("adapters");
     if (adapters == nullptr || !is_string(*adapters) || adapters->text != "none")
       values_.bytes(map, "adapters", &out->memory.adapters);
+    map.boolean("evict_replaced", &out->memory.evict_replaced);
     pin_limit(map, out);
   }
 

@@ -100,6 +100,7 @@ struct DeploymentConfig {
     std::optional<uint64_t> adapters;      // bytes; none: all of them stay in memory
     std::optional<int64_t> pin_limit;      // seconds; none: sequences keep what was replaced
     bool end_pinned = false;               // `pinned: end`, instead of restart
+    bool evict_replaced = false;           // base experts that no table uses leave memory
   } memory;
   CanaryBounds canary;
   std::string state_dir;

@@ -24,7 +24,8 @@ inline constexpr std::string_view kServeKeys[] = {
     "prefix_cache", "step_target_ms", "speculative"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
 inline constexpr std::string_view kMemoryKeys[] = {
-    "budget", "kv", "kv_format", "unread", "gate_samples", "adapters", "pin_limit", "pinned"};
+    "budget", "kv", "kv_format", "unread", "gate_samples", "adapters", "pin_limit", "pinned",
+    "evict_replaced"};
 inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",
                                                    "bits_per_byte"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",

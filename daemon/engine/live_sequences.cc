@@ -238,6 +238,26 @@ std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current,
   return epochs;
 }
 
+bool LiveSequences::look_at_experts() {
+  bool all = true;
+  for (const auto& sequence : live_) {
+    if (sequence->ended || !sequence->view) continue;
+    const ExpertLease* const lease = sequence->view->active->lease.get();
+    sequence->awaits_experts = lease != nullptr && !lease->ready();
+    if (!sequence->awaits_experts) {
+      all = false;
+      continue;
+    }
+    if (!lease->failure()) continue;
+    // Where they lie, and what is wrong there, is for the log and not for clients.
+    fail(*sequence, {Code::kUnavailable,
+                     "experts of the backbone that this request needs are not in memory, and could "
+                     "not be read again",
+                     "send it again later, or without modules.exclude"});
+  }
+  return all;
+}
+
 void LiveSequences::sweep() {
   std::erase_if(live_, [this](std::unique_ptr<Sequence>& sequence) {
     if (!sequence->ended) return false;

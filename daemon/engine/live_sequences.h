@@ -82,6 +82,10 @@ class LiveSequences {
   /// each; in order.
   std::vector<EpochInfo> epochs(const RoutingTable& current, const RoutingTable* canary) const;
 
+  /// Sees which sequences must wait until experts of their views are in memory again, before a
+  /// step; fails those whose cannot be read. True when nobody else is there.
+  bool look_at_experts();
+
   bool has_endings() const { return !endings_.empty(); }
   /// Takes out the sequences that ended.
   void sweep();

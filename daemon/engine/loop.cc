@@ -10,6 +10,8 @@ namespace {
 
 // How late the deadline of a request may be noticed while no step runs.
 constexpr std::chrono::milliseconds kDeadlineLook{20};
+// The same of experts that have been read again while nothing else runs: reading takes longer.
+constexpr std::chrono::milliseconds kExpertsLook{2};
 
 }  // namespace
 
@@ -68,6 +70,12 @@ void Engine::Impl::run() {
       // What waits is held back by answers of its own client that nobody has read yet, or for
       // adapters. Whoever frees or fetches some rings; deadlines do not.
       if (!queue.idle() || !live.empty()) bell.wait_until(Clock::now() + kDeadlineLook);
+      continue;
+    }
+    if (live.look_at_experts()) {
+      flush_endings();
+      // Whoever reads them does not ring.
+      bell.wait_until(Clock::now() + kExpertsLook);
       continue;
     }
     step.run();

@@ -45,6 +45,8 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   const ModuleMask all = table->all();
   Result<std::shared_ptr<const RouteView>> view = make_route_view(std::move(table), all, {});
   if (!view.ok()) return view.status();
+  // A module is probed beside the whole backbone, whatever the current composition replaces of it.
+  if (const auto& lease = (*view)->active->lease) CHIMERA_RETURN_IF_ERROR(lease->wait());
 
   KvSequence kv(cache->get());
   CHIMERA_RETURN_IF_ERROR(kv.reserve(n));

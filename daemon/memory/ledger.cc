@@ -100,7 +100,7 @@ Result<Ledger::Place> Ledger::take(MemoryUse use, const std::string& name, uint6
   const MutexLock lock(book_->mutex);
   CHIMERA_RETURN_IF_ERROR(book_->check(bytes, what));
   const uint64_t id = book_->next_id++;
-  book_->entries.emplace(id, Entry{use, name, bytes});
+  book_->entries.emplace(id, Entry{use, name, bytes, 0});
   return Place(book_, id);
 }
 
@@ -131,6 +131,25 @@ void Ledger::Place::correct(uint64_t bytes) {
   if (book_ == nullptr) return;
   const MutexLock lock(book_->mutex);
   book_->entries.at(id_).bytes = bytes;
+}
+
+void Ledger::Place::evict(uint64_t bytes) {
+  if (book_ == nullptr) return;
+  const MutexLock lock(book_->mutex);
+  Entry& entry = book_->entries.at(id_);
+  const uint64_t gone = std::min(bytes, entry.bytes);
+  entry.bytes -= gone;
+  entry.evicted += gone;
+}
+
+Status Ledger::Place::grow_back(uint64_t bytes, const std::string& what) {
+  if (book_ == nullptr) return {};
+  const MutexLock lock(book_->mutex);
+  CHIMERA_RETURN_IF_ERROR(book_->check(bytes, what));
+  Entry& entry = book_->entries.at(id_);
+  entry.bytes += bytes;
+  entry.evicted -= std::min(bytes, entry.evicted);
+  return {};
 }
 
 }  // namespace chimera

@@ -68,6 +68,10 @@ class Ledger {
     ~Place();
     /// What it came to, once that is known.
     void correct(uint64_t bytes);
+    /// Part of it goes out of memory, and may be wanted back: grow_back() of as much.
+    void evict(uint64_t bytes);
+    /// resource_exhausted, and nothing changes, when that does not fit any more; as take().
+    Status grow_back(uint64_t bytes, const std::string& what);
 
    private:
     friend class Ledger;
@@ -80,6 +84,7 @@ class Ledger {
     MemoryUse use = MemoryUse::kModule;
     std::string name;  // of the module, with its version; else empty
     uint64_t bytes = 0;
+    uint64_t evicted = 0;  // not among them: may have to come back
   };
   struct Account {
     MemoryBudget budget;

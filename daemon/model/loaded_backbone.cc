@@ -1,10 +1,20 @@
 #include "daemon/model/loaded_backbone.h"
 
+#include <chrono>
+
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/language/language.h"
+#include "experts/kinds/evictable_base.h"
 #include "experts/kinds/weights.h"
 
 namespace chimera {
+namespace {
+
+// A replaced expert that a request excluded its module for stays that long: reading it for each of
+// a client's requests would make all of them wait.
+constexpr std::chrono::seconds kLinger{30};
+
+}  // namespace
 
 Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::string& cache_dir) {
   LoadedBackbone out;
@@ -19,6 +29,12 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
       load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision.experts);
   if (!base.ok()) return base.status();
   out.base = std::move(*base);
+  if (config.memory.evict_replaced) {
+    auto evictable = make_evictable(out.base, *checkpoint, out.backbone->config(),
+                                    config.backbone.precision.experts, kLinger);
+    if (!evictable.ok()) return evictable.status();
+    out.base = std::move(*evictable);
+  }
   Result<std::string> fingerprint = backbone_fingerprint(*checkpoint, cache_dir);
   if (!fingerprint.ok()) return fingerprint.status();
   out.fingerprint = std::move(*fingerprint);

@@ -50,9 +50,12 @@ Status Registry::Impl::no_change_beside_canary() const {
 Result<ChangeReport> Registry::Impl::begin_canary(const Running& running, const Edit& edit,
                                                   const CanaryArgs& args) {
   const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
+  std::vector<std::shared_ptr<ExpertLease>> read;
+  Status unread;
   for (;;) {
-    Patience patience{deadline};
+    Patience patience{deadline, false, unread};
     auto answer = try_canary(running, edit, args, &patience);
+    if (read_experts(&patience, &read, &unread)) continue;
     if (!patience.gave_way) return answer;
     const MutexLock until_revoked(revoke_mutex);
   }
@@ -77,6 +80,8 @@ Result<ChangeReport> Registry::Impl::try_canary(const Running& running, const Ed
   const uint64_t epoch = std::max(options.store->last_epoch(), from.epoch) + 1;
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
+  auto experts = lease_of(**table);
+  CHIMERA_RETURN_IF_ERROR(check_experts(experts, patience));
   // A revocation that the disk did not take yet goes first: behind a later epoch it never could.
   CHIMERA_RETURN_IF_ERROR(record_current());
   // Answers will name it: it must not come again after a crash.
@@ -103,7 +108,7 @@ Result<ChangeReport> Registry::Impl::try_canary(const Running& running, const Ed
                              {"fraction", args.fraction}});
   {
     const MutexLock state(state_mutex);
-    canary.emplace(Canary{std::move(status), std::move(next)});
+    canary.emplace(Canary{std::move(status), std::move(next), std::move(experts)});
   }
   if (!options.canary_bounds.none()) canary_guard.begin();
   return report;
@@ -118,6 +123,7 @@ std::optional<CanaryStatus> Registry::Impl::end_canary(CanaryOutcome outcome,
                                                        const CanaryCounts& counts,
                                                        const std::string& reason) {
   LoadedComposition gone;  // let go of outside of the lock
+  std::shared_ptr<ExpertLease> experts;
   CanaryStatus ended;
   {
     const MutexLock lock(state_mutex);
@@ -128,6 +134,7 @@ std::optional<CanaryStatus> Registry::Impl::end_canary(CanaryOutcome outcome,
     ended.reason = reason;
     if (counts.epoch == ended.epoch) ended.counts = counts;
     gone = std::move(canary->loaded);
+    experts = std::move(canary->experts);
     canary.reset();
     note_retiring(gone.modules);
     last_canary = ended;

@@ -108,27 +108,60 @@ void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Modul
 }
 
 void Registry::Impl::make_current(Current next) {
-  Current old;
-  const MutexLock lock(state_mutex);
-  old = std::exchange(now, std::move(next));
-  note_retiring(old.loaded.modules);
-  // What was kept for this is in use now, and what was kept for another composition is not wanted.
-  if (old.loaded.modules != now.loaded.modules) options.loader->kept().let_go_soon();
+  bool other_experts = false;
+  {
+    Current old;
+    const MutexLock lock(state_mutex);
+    old = std::exchange(now, std::move(next));
+    note_retiring(old.loaded.modules);
+    // What was kept for this is in use now, and what was kept for another composition is not
+    // wanted.
+    if (old.loaded.modules != now.loaded.modules) options.loader->kept().let_go_soon();
+    other_experts =
+        old.experts != nullptr && now.experts != nullptr && !old.experts->same(*now.experts);
+  }
+  if (other_experts) options.loader->residency()->let_go_unused();
+}
+
+std::shared_ptr<ExpertLease> Registry::Impl::lease_of(const RoutingTable& table) const {
+  if (options.loader->residency() == nullptr) return nullptr;
+  return table.layout()->active(table.layout()->unnamed())->lease;
+}
+
+Status Registry::Impl::check_experts(const std::shared_ptr<ExpertLease>& lease,
+                                     Patience* patience) {
+  if (lease == nullptr || lease->ready()) return {};
+  if (!patience->unread.ok()) return patience->unread;
+  patience->to_read.push_back(lease);
+  return {Code::kUnavailable, "experts of the backbone are to be read again first"};
+}
+
+bool Registry::Impl::read_experts(Patience* patience,
+                                  std::vector<std::shared_ptr<ExpertLease>>* kept,
+                                  Status* failure) {
+  for (auto& lease : patience->to_read) {
+    if (Status status = lease->wait(); !status.ok()) *failure = std::move(status);
+    kept->push_back(std::move(lease));
+  }
+  return !patience->to_read.empty();
 }
 
 Registry::Impl::Answers Registry::Impl::commit(std::span<const Proposal> proposals,
                                                InFlight in_flight, uint64_t origin) {
   const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
+  std::vector<std::shared_ptr<ExpertLease>> read;  // kept until they are in use
+  Status unread;
   for (;;) {
-    Patience patience{deadline};
+    Patience patience{deadline, false, unread};
     Answers answers = try_commit(proposals, in_flight, origin, &patience);
+    if (read_experts(&patience, &read, &unread)) continue;
     if (!patience.gave_way) return answers;
     const MutexLock until_revoked(revoke_mutex);
   }
 }
 
-Result<ChangeReport> Registry::Impl::add(const Proposal& proposal, uint64_t origin,
-                                         Draft* draft) const {
+Result<ChangeReport> Registry::Impl::add(const Proposal& proposal, uint64_t origin, Draft* draft,
+                                         Patience* patience) const {
   CHIMERA_RETURN_IF_ERROR(wanted(proposal.running));
   LoadedComposition next = draft->loaded;
   CHIMERA_RETURN_IF_ERROR(proposal.edit(&next));
@@ -140,6 +173,9 @@ Result<ChangeReport> Registry::Impl::add(const Proposal& proposal, uint64_t orig
     uint64_t epoch = std::max(options.store->last_epoch(), draft->epoch) + 1;
     auto table = options.loader->builder().build(epoch, next.composition, next.modules);
     if (!table.ok()) return table.status();
+    auto experts = lease_of(**table);
+    CHIMERA_RETURN_IF_ERROR(check_experts(experts, patience));
+    draft->experts = std::move(experts);
     draft->epoch = epoch;
     draft->table = std::move(*table);
     draft->records.push_back(
@@ -166,8 +202,10 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
   const Status beside = no_change_beside_canary();
   const CanaryCounts counts = options.engine->canary();
   for (const Proposal& proposal : proposals) {
-    answers.push_back(beside.ok() || proposal.promotes ? add(proposal, origin, &draft) : beside);
+    answers.push_back(beside.ok() || proposal.promotes ? add(proposal, origin, &draft, patience)
+                                                       : beside);
   }
+  if (!patience->to_read.empty()) return answers;
   Status status;
   if (!draft.records.empty()) {
     status = persist_and(std::move(draft.records), [&] {
@@ -177,7 +215,8 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
       return publish_patiently([&] { return wanted_by_any(proposals); }, publish, patience);
     });
     if (status.ok())
-      make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin});
+      make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin,
+                    std::move(draft.experts)});
   }
   const bool promoted =
       !proposals.empty() && proposals.front().promotes && answers.front().ok() && status.ok();
@@ -257,6 +296,9 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   const uint64_t epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
+  // Who must be out is not kept in by a disk: requests wait for what takes its place.
+  auto experts = lease_of(**table);
+  if (experts != nullptr) experts->begin();
   bool tried = false;
   const auto of_the_engine = [&] {
     tried = true;
@@ -291,7 +333,7 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   report.notes = (*table)->notes();
   report.disabled = disabled_modules(next.composition);
   report.durable = durable;
-  make_current({epoch, std::move(next), epoch});
+  make_current({epoch, std::move(next), epoch, std::move(experts)});
   end_canary(CanaryOutcome::kAborted, counts, "module " + name + " was revoked");
   log_change(report);
   if (!durable) {

@@ -249,5 +249,32 @@ TEST_F(MemoryTest, AtTheStartWhatDoesNotFitIsLeftOut) {
   EXPECT_EQ(daemon->names(), "legal");
 }
 
+TEST_F(MemoryTest, GateRowsOfVeryManyModulesCountWhileATableHasThem) {
+  constexpr int kMany = 20;
+  auto daemon = with_room_for(kMany + 4);
+  std::vector<std::string> paths;
+  for (int i = 0; i < kMany; ++i) {
+    const std::string name = "m" + std::to_string(i);
+    paths.push_back(copy("legal", name));
+    edit(paths.back() + "/module.yaml", "name: \"legal\"", "name: \"" + name + "\"");
+  }
+  const auto counted = [&] {
+    uint64_t bytes = 0;
+    for (const auto& entry : ledger_->account().entries)
+      bytes += entry.use == MemoryUse::kTables ? entry.bytes : 0;
+    return bytes;
+  };
+  ASSERT_TRUE(daemon->registry->apply(spec_of({paths[0]}), InFlight::kPin).ok());
+  EXPECT_EQ(counted(), 0u);
+  const auto report = daemon->registry->apply(spec_of(paths), InFlight::kPin);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  const ModelConfig& config = Fixture::get().loaded().backbone->config();
+  const auto rows = static_cast<uint64_t>(config.num_layers * (config.num_experts + kMany));
+  EXPECT_EQ(counted(), rows * static_cast<uint64_t>(config.hidden_size) * sizeof(float));
+  ASSERT_TRUE(daemon->registry->apply(spec_of({}), InFlight::kPin).ok());
+  for (int i = 0; i < 6000 && counted() > 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(counted(), 0u);
+}
+
 }  // namespace
 }  // namespace chimera

@@ -98,6 +98,19 @@ void bound(std::list<T>* list) {
   while (list->size() > kRemembered) list->pop_back();
 }
 
+/// Gate rows of very many modules are copied to lie together (router/routing_layout.h): a
+/// thousandth of what the modules are. A table is not refused for it, as a revocation needs one,
+/// too.
+LayoutCache::Account account_of(Ledger* ledger) {
+  if (ledger == nullptr) return nullptr;
+  return [ledger](uint64_t bytes) -> std::shared_ptr<void> {
+    auto place = ledger->take(MemoryUse::kTables, "", 0, "gate rows of a routing table");
+    if (!place.ok()) return nullptr;
+    place->correct(bytes);
+    return std::make_shared<Ledger::Place>(std::move(*place));
+  };
+}
+
 }  // namespace
 
 ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries,
@@ -111,7 +124,7 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::make_shared<DigestMemo>(),
             accept_each(make_accept_),
             std::make_shared<ModelWeights>(model_.backbone, model_.base)},
-      builder_(info_.config, model_.base),
+      builder_(info_.config, model_.base, account_of(ledger)),
       adapters_(adapters),
       reading_info_(std::make_shared<BackboneInfo>(
           BackboneInfo{info_.config, info_.fingerprint, info_.precision, nullptr, info_.digests,

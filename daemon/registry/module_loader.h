@@ -62,6 +62,8 @@ class ModuleLoader {
   /// Makes tables of that backbone and of what load() gave.
   const RoutingTableBuilder& builder() const { return builder_; }
   LibraryStats library_stats() const;
+  /// Which of the backbone's experts are in memory; null where all always are.
+  ExpertResidency* residency() const { return model_.base->residency.get(); }
 
   /// `dir` is absolute and normal. On failure nothing is kept. resource_exhausted, before any
   /// weight is read, when the module does not fit the ledger's budget, and would not either once

@@ -53,6 +53,7 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
     report.notes = (*table)->notes();
+    report.experts_bytes = experts_change(**table);
     predict_shares(*next, options.engine->gate_samples(), &report);
   } else {
     report.refusals.push_back(table.status());
@@ -72,7 +73,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   std::vector<FittedModule> fitted;
   // Gates are read for predictions alone.
   const GateSamples::Copy samples = options.engine->gate_samples();
-  bool gates_known = !samples.layers.empty();
+  bool gates_known = !samples.layers.empty() || options.loader->residency() != nullptr;
   uint64_t gate_bytes = 0;
   std::unordered_map<std::string, std::string> dirs;  // by name, of what is in `next`
   uint64_t resident = 0;                              // of those that come in
@@ -117,8 +118,22 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   report.memory_bytes = static_cast<int64_t>(resident);
   report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
   routed.composition = next.composition;
-  if (gates_known) predict_shares(routed, samples, &report);
+  if (gates_known) {
+    predict_shares(routed, samples, &report);
+    const auto table = options.loader->builder().build(0, routed.composition, routed.modules);
+    if (table.ok()) report.experts_bytes = experts_change(**table);
+  }
   return report;
+}
+
+int64_t Registry::Impl::experts_change(const RoutingTable& next) const {
+  const ExpertResidency* const residency = options.loader->residency();
+  if (residency == nullptr) return 0;
+  const auto used = [&](const RoutingTable& table) {
+    const auto active = table.layout()->active(table.layout()->unnamed());
+    return static_cast<int64_t>(residency->bytes_of(backbone_experts(*active)));
+  };
+  return used(next) - used(*options.engine->table());
 }
 
 void Registry::Impl::predict_shares(const LoadedComposition& next, const GateSamples::Copy& samples,

@@ -45,6 +45,9 @@ Registry::Impl::Impl(Options o, FirstEpoch first)
     : options(o), queue([this](const std::string& name) { return is_loaded(name); }) {
   const MutexLock lock(state_mutex);
   now = {first.epoch, std::move(first.loaded), first.place};
+  // Kept before what it does not name may go.
+  now.experts = lease_of(*options.engine->table());
+  if (now.experts != nullptr) options.loader->residency()->let_go_unused();
 }
 
 Registry::Impl::Current Registry::Impl::current() const {

@@ -102,7 +102,9 @@ struct PredictedShare {
 
 struct PlanReport {
   std::vector<ChangeItem> changes;
-  int64_t memory_bytes = 0;        // additional resident bytes while both tables live
+  int64_t memory_bytes = 0;  // additional resident bytes while both tables live
+  /// Of the backbone's experts, what comes into memory once it is current, or leaves it (negative).
+  int64_t experts_bytes = 0;
   std::vector<Status> refusals;    // empty: apply would be accepted
   std::string composition;         // digest that would result
   std::vector<std::string> notes;  // RoutingTable::notes of what would result

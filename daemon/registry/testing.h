@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -114,11 +115,14 @@ class Daemon {
     std::string fingerprint = Fixture::get().loaded().fingerprint;
     Ledger* ledger = nullptr;
     ModuleLoader::MakeAccept accept = nullptr;
+    std::optional<LoadedBackbone> model = {};  // none: the fixture's
   };
   Daemon(const std::string& state_dir, Settings settings) {
-    LoadedBackbone model = Fixture::get().loaded();
-    model.tokenizer = settings.tokenizer;
-    model.fingerprint = settings.fingerprint;
+    LoadedBackbone model = settings.model.value_or(Fixture::get().loaded());
+    if (!settings.model) {
+      model.tokenizer = settings.tokenizer;
+      model.fingerprint = settings.fingerprint;
+    }
     store = must(StateStore::open(state_dir, *settings.env));
     loader = std::make_unique<ModuleLoader>(model, nullptr, settings.ledger, settings.accept);
     FirstEpoch first = must(first_epoch(loader.get(), store.get(), settings.deployment));

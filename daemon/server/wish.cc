@@ -57,6 +57,8 @@ const Compared kCompared[] = {
      [](const DeploymentConfig& c) {
        return c.memory.adapters ? text(c.memory.adapters) : std::string("none");
      }},
+    {"memory.evict_replaced",
+     [](const DeploymentConfig& c) { return text(c.memory.evict_replaced); }},
     {"memory.pin_limit",
      [](const DeploymentConfig& c) {
        return c.memory.pin_limit ? text(*c.memory.pin_limit) : std::string("none");

@@ -22,6 +22,7 @@
 #include "experts/lora/adapter_source.h"
 #include "experts/lora/base_weights.h"
 #include "experts/module/manifest.h"
+#include "experts/residency/expert_residency.h"
 
 namespace chimera {
 
@@ -51,6 +52,8 @@ class Module {
   std::shared_ptr<const Adapter> adapter;
   std::shared_ptr<const AdapterSource> adapter_source;
   std::shared_ptr<const AssemblySource> assembly;  // kind assembly: what it is made of; else null
+  /// Of the backbone's, where its experts may leave memory (evictable_base.h); else null.
+  std::shared_ptr<ExpertResidency> residency;
   /// Kind assembly: λ in force, of every parent by name; empty: those of its recipe.
   std::map<std::string, double> lambda;
 

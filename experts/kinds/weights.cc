@@ -1,22 +1,17 @@
 #include "experts/kinds/weights.h"
 
 #include <algorithm>
-#include <atomic>
-#include <thread>
 
-#include "base/threads/thread_pool.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/repack.h"
 #include "compute/tensor/tensor_source.h"
+#include "experts/kinds/each_parallel.h"
 #include "experts/kinds/gates.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/payload.h"
 
 namespace chimera {
 namespace {
-
-// More threads than memory channels do not load faster.
-constexpr int kMostLoaders = 16;
 
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
@@ -126,49 +121,17 @@ Result<ModuleLayer> build_base_layer(const Checkpoint& checkpoint, const ModelCo
   if (!tensors.ok()) return tensors.status();
   ModuleLayer part;
   CHIMERA_RETURN_IF_ERROR(build_base_gate(*tensors, config, part).with_context(checkpoint.dir()));
-  const WeightBuilder builder(p, checkpoint.block_shape());
   for (const StoredExpert& stored : tensors->experts) {
-    StoredExpert expert = stored;
-    for (StoredProjection& projection : expert) {
-      Result<TensorView> made = loaded(projection.weight.tensor);
-      if (!made.ok()) return made.status().with_context(checkpoint.dir());
-      projection.weight.tensor = std::move(*made);
-      CHIMERA_RETURN_IF_ERROR(
-          check_finite(projection, checkpoint.block_shape()).with_context(checkpoint.dir()));
-    }
-    Result<std::shared_ptr<const Expert>> built = builder.build(config.expert_kind, expert);
+    auto built = build_base_expert(stored, config, checkpoint.block_shape(), p);
     if (!built.ok()) return built.status().with_context(checkpoint.dir());
     part.slots.push_back(static_cast<int64_t>(part.experts.size()));
     part.experts.push_back(std::move(*built));
     // What was transposed or converted is not needed twice.
     for (const StoredProjection& projection : stored) {
-      if (projection.encoding != Encoding::kPlain && !packed_format(p)) continue;
-      const bool kept = projection.weight.tensor.source == nullptr &&
-                        projection.weight.at.dense() && keeps(projection.weight.tensor.dtype, p);
-      if (!kept) checkpoint.release(projection.weight.tensor);
+      if (!used_in_place(projection, p)) checkpoint.release(projection.weight.tensor);
     }
   }
   return part;
-}
-
-/// Runs `body(i)` for i in [0, n) on the CPUs this process may use; returns the first error by i.
-/// Loading is bound by memory, and one core does not saturate it.
-template <class Body>
-Status for_each_parallel(int64_t n, const Body& body) {
-  std::atomic<int64_t> next{0};
-  std::vector<Status> results(static_cast<size_t>(n));
-  const auto work = [&] {
-    for (int64_t i = next++; i < n; i = next++) results[static_cast<size_t>(i)] = body(i);
-  };
-  std::vector<std::jthread> threads;
-  const int64_t helpers = std::min<int64_t>(n, std::min(auto_threads(), kMostLoaders)) - 1;
-  for (int64_t t = 0; t < helpers; ++t) threads.emplace_back(work);
-  work();
-  threads.clear();  // joins
-  for (const Status& status : results) {
-    if (!status.ok()) return status;
-  }
-  return {};
 }
 
 /// From the first to the last byte of its tensors.
@@ -184,6 +147,25 @@ HeldBytes held_bytes(const SafetensorsFile& file) {
 }
 
 }  // namespace
+
+Result<std::shared_ptr<const Expert>> build_base_expert(const StoredExpert& stored,
+                                                        const ModelConfig& config, BlockShape block,
+                                                        Precision p) {
+  StoredExpert expert = stored;
+  for (StoredProjection& projection : expert) {
+    Result<TensorView> made = loaded(projection.weight.tensor);
+    if (!made.ok()) return made.status();
+    projection.weight.tensor = std::move(*made);
+    CHIMERA_RETURN_IF_ERROR(check_finite(projection, block));
+  }
+  return WeightBuilder(p, block).build(config.expert_kind, expert);
+}
+
+bool used_in_place(const StoredProjection& projection, Precision p) {
+  if (projection.encoding != Encoding::kPlain && !packed_format(p)) return true;
+  return projection.weight.tensor.source == nullptr && projection.weight.at.dense() &&
+         keeps(projection.weight.tensor.dtype, p);
+}
 
 Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
                                                            const Manifest& manifest,

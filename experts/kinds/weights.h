@@ -11,6 +11,7 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
 #include "experts/kinds/module.h"
+#include "experts/module/stored_expert.h"
 #include "experts/module/tensors.h"
 
 namespace chimera {
@@ -23,6 +24,13 @@ Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& 
 /// load_module for kind weights.
 Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
                                                           const BackboneInfo& backbone);
+
+/// An expert of the checkpoint, as load_base_experts() makes it. `block`: of FP8 weights.
+Result<std::shared_ptr<const Expert>> build_base_expert(const StoredExpert& stored,
+                                                        const ModelConfig& config, BlockShape block,
+                                                        Precision p);
+/// Whether an expert made of it uses the stored bytes, instead of numbers made from them.
+bool used_in_place(const StoredProjection& projection, Precision p);
 
 /// The checkpoint's own experts and gate rows as a module named "backbone". Slots are 0..E-1 in
 /// `slots`; it is always the first entry of a routing table.

@@ -100,7 +100,8 @@ void Scheduler::build(Live live, Batch& batch) {
   resume(live);
   runs_.clear();
   for (const auto& sequence : live) {
-    const bool decodes = !sequence->paused && sequence->decoding() && sequence->mask_known();
+    const bool waits = sequence->paused || sequence->awaits_experts || !sequence->mask_known();
+    const bool decodes = !waits && sequence->decoding();
     runs_.push_back({sequence.get(), decodes ? 1 : 0});
     if (!decodes) continue;
     plan_draft(*sequence);

@@ -83,7 +83,10 @@ class Sequence {
   /// Whether the next token could be drawn: what it may be is known.
   bool mask_known() const { return !guide || guide->ready(); }
   /// Of the uncomputed tokens those that may run: the last waits for that.
-  int64_t runnable() const { return uncomputed() - (generating() && !mask_known() ? 1 : 0); }
+  int64_t runnable() const {
+    if (awaits_experts) return 0;
+    return uncomputed() - (generating() && !mask_known() ? 1 : 0);
+  }
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_tokens; }
   /// One token per step, outside the prefill budget.
   bool decoding() const { return generated() > 0 && uncomputed() == 1; }
@@ -120,6 +123,8 @@ class Sequence {
   bool kv_degraded = false;  // so were some behind the KV cache: it is not what the scope says
   bool paused = false;  // has no blocks: gave them up for an older sequence and waits for room,
                         // or waits for its adapters
+  /// Experts that its view needs are being read again (LiveSequences::look_at_experts).
+  bool awaits_experts = false;
   KvSequence kv;
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far
 

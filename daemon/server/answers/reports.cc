@@ -110,6 +110,7 @@ Json to_json(const PlanReport& report) {
               {"refusals", std::move(refusals)},
               {"notes", report.notes},
               {"composition", report.composition}};
+  if (report.experts_bytes != 0) out["experts_bytes"] = report.experts_bytes;
   if (report.shares.empty()) return out;
   Json shares = Json::array();
   for (const PredictedShare& share : report.shares) {
@@ -255,6 +256,7 @@ Json to_json(const Ledger::Account& account) {
   Json parts = Json::array();
   for (const Ledger::Entry& entry : account.entries) {
     Json part = {{"use", kMemoryUseNames.name(entry.use)}, {"bytes", entry.bytes}};
+    if (entry.evicted > 0) part["evicted_bytes"] = entry.evicted;
     if (!entry.name.empty()) part["name"] = entry.name;
     parts.push_back(std::move(part));
   }
