@@ -245,7 +245,7 @@ bool LiveSequences::look_at_experts() {
     const ExpertLease* const lease = sequence->view->active->lease.get();
     sequence->awaits_experts = lease != nullptr && !lease->ready();
     if (!sequence->awaits_experts) {
-      all = false;
+      if (!sequence->waits_for_adapters()) all = false;
       continue;
     }
     if (!lease->failure()) continue;
