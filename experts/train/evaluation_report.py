@@ -35,8 +35,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 # What a reader must know to judge the numbers; true of the weights in the repository.
 CAVEAT = """\
-Gate rows and their prior were fitted and chosen on training texts; how long to train was decided
-by watching ten windows of these valid sets. The backbone has not seen them."""
+Gate rows were fitted on training texts; how far they moved there and their prior were chosen on the
+excerpts, which are of these valid sets, and how long to train by watching ten windows of them. The
+backbone has not seen them."""
 
 
 class Daemon:

@@ -8,7 +8,7 @@ GENERAL = [("wikipedia (general), public mix", "CC-BY-SA-3.0 or 4.0"),
 
 CARDS: dict[str, dict] = {
     "legal": {
-        "version": "1.2.0", "license": "CC-BY-SA-4.0",
+        "version": "1.3.0", "license": "CC-BY-SA-4.0",
         "description": "Statutes, court opinions and contracts",
         "data": [("uscode (United States Code)", "public domain"),
                  ("dc_code (District of Columbia Code)", "public domain, released as CC0"),
@@ -20,7 +20,7 @@ CARDS: dict[str, dict] = {
                  "occurred under this Agreement and that all amounts due have been paid.",
     },
     "bio": {
-        "version": "1.2.0", "license": "CC-BY-SA-4.0",
+        "version": "1.3.0", "license": "CC-BY-SA-4.0",
         "description": "Medicine, genetics, plant and cell biology",
         "data": [("medquad (NIH and CDC questions and answers)", "CC-BY-4.0"),
                  ("pmc_oa (open-access research articles)", "CC-BY-4.0 or CC0, per article"),
@@ -32,7 +32,7 @@ CARDS: dict[str, dict] = {
                  "an abnormal number of white blood cells.",
     },
     "finance": {
-        "version": "1.2.0", "license": "CC-BY-SA-4.0",
+        "version": "1.3.0", "license": "CC-BY-SA-4.0",
         "description": "Monetary policy, banking and economics",
         "data": [("beige_book (Federal Reserve)", "public domain"),
                  ("fomc_minutes, fomc_statements", "public domain"),

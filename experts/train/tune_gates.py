@@ -166,6 +166,18 @@ def fit_modules(public: FlexOlmo, modules: list[dict[str, Tensor]], windows: lis
     return out
 
 
+def moved(before: dict[str, Tensor], fitted: dict[str, Tensor], way: float,
+          prior: float) -> dict[str, Tensor]:
+    """The module part of the way from its rows before to the fitted ones, its log-odds raised by `prior`.
+
+    What fits the classes best is not what the experts were trained with: half of the way tells prompts
+    nearly as well, and keeps more of the gain than either end (README, "Gates together").
+    """
+    out = {name: torch.lerp(before[name].float(), value, way) if ".gate." in name else value
+           for name, value in fitted.items()}
+    return {name: value + prior if name.endswith("gate.bias") else value for name, value in out.items()}
+
+
 def main() -> None:
     """Fit every layer and write the tuned modules."""
     from tokenizer import Tokenizer
@@ -177,6 +189,8 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=140, help="from each domain")
     parser.add_argument("--length", type=int, default=256, help="tokens of a window at most")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--way", type=float, default=0.6, metavar="0..1",
+                        help="how far rows and biases go from where they were to where they fit best")
     parser.add_argument("--prior", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar="LOG_ODDS",
                         help="added to the biases of each module afterwards; below 0 the backbone keeps more")
     parser.add_argument("--seed", type=int, default=7)
@@ -189,11 +203,8 @@ def main() -> None:
     modules = [finished_module(args.work, d) for d in corpus.EXPERTS]
     tuned = fit_modules(public_model(args.work), modules, windows, args.steps)
     args.work.mkdir(parents=True, exist_ok=True)
-    for domain, module, prior in zip(corpus.EXPERTS, tuned, args.prior):
-        for name in module:
-            if name.endswith("gate.bias"):
-                module[name] = module[name] + prior
-        torch.save(module, args.work / f"{domain}.tuned.pt")
+    for domain, before, module, prior in zip(corpus.EXPERTS, modules, tuned, args.prior):
+        torch.save(moved(before, module, args.way, prior), args.work / f"{domain}.tuned.pt")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import numpy as np
 from harness import DEMO, ENDLESS, GOLDEN, Daemon, Reader, chimera_client, endless, run, split, wait_for
 
 TEXT = "The tenant shall pay the rent on the first day of each month, and the landlord shall repair the roof. "
+VERSION = next(line.split()[1] for line in (DEMO / "legal" / "module.yaml").read_text().splitlines()
+               if line.startswith("version:"))
 REQUEST = {"prompt": "The parties agree", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
 
 
@@ -33,7 +35,7 @@ def planted(out: pathlib.Path) -> pathlib.Path:
         blob[begin:end] = np.where(numbers & 0x7F80, numbers + eightfold, numbers).astype("<u2").tobytes()
     weights.write_bytes(blob)
     lines = [line for line in (out / "module.yaml").read_text().splitlines() if "max_bits_per_byte" not in line]
-    text = "\n".join(lines).replace("version: 1.2.0", "version: 6.6.6")
+    text = "\n".join(lines).replace(f"version: {VERSION}", "version: 6.6.6")
     (out / "module.yaml").write_text(text + "\n")
     run("chimera", "module", "seal", str(out), "--backbone", str(DEMO / "backbone"))
     return out
@@ -205,7 +207,7 @@ class Canary(unittest.TestCase):
             for name in (on_current, on_canary):
                 self.assertEqual(client.score(TEXT, id=name).bits_per_byte, good)
             self.assertEqual(client.epochs()["history"], epochs["history"])
-            self.assertEqual([m["version"] for m in client.modules() if m["state"] == "active"], ["1.2.0"])
+            self.assertEqual([m["version"] for m in client.modules() if m["state"] == "active"], [VERSION])
             shown = run(*command, "canary").stdout
             self.assertIn("no canary", shown)
             self.assertIn("aborted", shown)

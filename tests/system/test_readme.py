@@ -231,6 +231,24 @@ class Numbers(unittest.TestCase):
             self.assertEqual(self.stated(name + r"\s+([\d.]+)"),
                              f"{simple[key + '_bits_per_byte']:.2f}")
 
+    def test_prompts_that_reach_their_module(self) -> None:
+        told = (SOURCE / "experts" / "EVALUATION.md").read_text()
+
+        def first(words: int) -> list[str]:
+            return [re.search(rf"^\| {words} \| {m} \|.* (\d+) of 24 \|$", told, re.M)[1]
+                    for m in ("legal", "bio", "finance")]
+
+        six, fifty = first(6), first(50)
+        self.assertIn(f"{six[0]} (legal), {six[1]} (bio) and {six[2]} (finance) of 24 prompts of six words have their "
+                      f"own module first, {fifty[0]}, {fifty[1]} and {fifty[2]} of those of 50 words",
+                      " ".join(self.TEXT.split()))
+
+    def test_where_the_answer_of_two_versions_turns(self) -> None:
+        drawn = (SOURCE / "docs" / "images" / "blend.svg").read_text()
+        place = f"{float(re.search(r'>trait ([\d.]+)<', drawn)[1]):.3f}"
+        self.assertEqual(self.stated(r"answer to a prompt turns at ([\d.]+) of"), place)
+        self.assertEqual(self.stated(r"trait of the answer turns at ([\d.]+)\]"), place)
+
     @unittest.skipIf(SLOW > 1, "the documents are the same in every build")
     def test_answers_of_the_demo(self) -> None:
         rows = [row for row in table_rows(README, "## The main job") if row[0] != "prompt"]
