@@ -139,16 +139,19 @@ class DeploymentCheck {
       const Result<Manifest> manifest = read_manifest(module.path);
       if (!good(where, manifest.status())) continue;
       let_in(where, module.path, *manifest);
-      line("module", fmt::format("{} {}{} ({})", manifest->name, manifest->version,
+      const auto precision = module.precision ? module.precision : manifest->precision;
+      line("module", fmt::format("{} {}{}{} ({})", manifest->name, manifest->version,
+                                 precision ? ", " + kPrecisionNames.text(*precision) : "",
                                  module.enabled ? "" : ", disabled", module.path));
       if (module.enabled) fitted_.push_back({manifest->name, manifest->fitted_top_k()});
-      if (model_) {
-        const BackboneInfo info{*model_, fingerprint_, config_.backbone.precision.experts};
-        const Result<ModuleSize> size = module_size(module.path, *manifest, info);
-        if (size.ok()) count(where, *manifest, size->resident);  // else told below
-      }
-      if (!model_ || fingerprint_.empty()) continue;
-      good(where, check_payload(module, *manifest));
+      if (!model_) continue;
+      const auto info = with_precision({*model_, fingerprint_, config_.backbone.precision.experts},
+                                       *manifest, module.precision);
+      if (!good(where, info.status())) continue;
+      const Result<ModuleSize> size = module_size(module.path, *manifest, *info);
+      if (size.ok()) count(where, *manifest, size->resident);  // else told below
+      if (fingerprint_.empty()) continue;
+      good(where, check_payload(module, *manifest, *info));
     }
   }
 
@@ -163,8 +166,8 @@ class DeploymentCheck {
     }
   }
 
-  Status check_payload(const CompositionSpec::ModuleSpec& module, const Manifest& manifest) {
-    const BackboneInfo info{*model_, fingerprint_, config_.backbone.precision.experts};
+  Status check_payload(const CompositionSpec::ModuleSpec& module, const Manifest& manifest,
+                       const BackboneInfo& info) {
     switch (manifest.kind) {
       case ModuleKind::kWeights:
         return open_module_payload(module.path, *model_, fingerprint_).status();

@@ -12,13 +12,13 @@ namespace chimera {
 namespace {
 
 bool same_composition(const CompositionSpec& x, const CompositionSpec& y) {
-  return x.top_k == y.top_k && std::equal(x.modules.begin(), x.modules.end(), y.modules.begin(),
-                                          y.modules.end(), [](const auto& one, const auto& other) {
-                                            return one.path == other.path &&
-                                                   one.enabled == other.enabled &&
-                                                   one.bias == other.bias &&
-                                                   one.lambda == other.lambda;
-                                          });
+  return x.top_k == y.top_k &&
+         std::equal(x.modules.begin(), x.modules.end(), y.modules.begin(), y.modules.end(),
+                    [](const auto& one, const auto& other) {
+                      return one.path == other.path && one.enabled == other.enabled &&
+                             one.bias == other.bias && one.lambda == other.lambda &&
+                             one.precision == other.precision;
+                    });
 }
 
 }  // namespace

@@ -8,16 +8,22 @@
 namespace chimera {
 
 bool same_outputs(const CompositionModule& a, const CompositionModule& b) {
-  return a.name == b.name && a.digest == b.digest && a.bias == b.bias && a.lambda == b.lambda;
+  return a.name == b.name && a.digest == b.digest && a.bias == b.bias && a.lambda == b.lambda &&
+         a.precision == b.precision;
 }
 
-void CompositionModule::hash_lambda(Sha256& hash) const {
-  if (lambda.empty()) return;
-  hash.update_field(" lambda");  // no module has this name
-  hash.update_u64(lambda.size());
-  for (const auto& [parent, value] : lambda) {
-    hash.update_field(parent);
-    hash.update_u64(std::bit_cast<uint64_t>(value + 0.0));
+void CompositionModule::hash_options(Sha256& hash) const {
+  if (!lambda.empty()) {
+    hash.update_field(" lambda");  // no module has this name
+    hash.update_u64(lambda.size());
+    for (const auto& [parent, value] : lambda) {
+      hash.update_field(parent);
+      hash.update_u64(std::bit_cast<uint64_t>(value + 0.0));
+    }
+  }
+  if (precision) {
+    hash.update_field(" precision");  // nor this one
+    hash.update_field(kPrecisionNames.name(*precision));
   }
 }
 
@@ -31,7 +37,7 @@ std::string Composition::digest() const {
     hash.update_field(m.name);
     hash.update_field(m.digest);
     hash.update_u64(std::bit_cast<uint32_t>(m.bias + 0.0f));  // -0 and +0 are the same bias
-    m.hash_lambda(hash);
+    m.hash_options(hash);
   }
   return hash.finish();
 }

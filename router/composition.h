@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "compute/tensor/precision.h"
 
 namespace chimera {
 
@@ -24,9 +25,12 @@ struct CompositionModule {
   float bias = 0.0f;  // added to the logits of its experts
   /// Kind assembly: λ of all its parents, by name; empty: those of its recipe.
   std::map<std::string, double> lambda{};
+  /// Kinds weights and assembly: in which its experts are kept; none: its manifest's, else the
+  /// deployment's.
+  std::optional<Precision> precision{};
   bool operator==(const CompositionModule&) const = default;
-  /// Adds λ, if there are any, to a digest of what decides outputs.
-  void hash_lambda(Sha256& hash) const;
+  /// Adds λ and the precision, if there are any, to a digest of what decides outputs.
+  void hash_options(Sha256& hash) const;
 };
 /// Whether one in the place of the other would give the same outputs, where both are enabled.
 bool same_outputs(const CompositionModule& a, const CompositionModule& b);
@@ -38,7 +42,7 @@ struct Composition {
   bool operator==(const Composition&) const = default;
 
   /// sha256 over everything that decides outputs: fingerprint, top_k, and per enabled module in
-  /// order name, digest, bias and λ. Paths do not count.
+  /// order name, digest, bias, λ and precision. Paths do not count.
   std::string digest() const;
   const CompositionModule* find(const std::string& name) const;
 };

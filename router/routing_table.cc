@@ -29,7 +29,7 @@ std::string RoutingTable::scope(const ModuleMask& mask, std::span<const float> r
     hash.update_field(i == 0 ? "" : composition_.modules[entry_[i]].digest);
     hash.update_u64(bias_bits(module_bias_[i]));
     hash.update_u64(bias_bits(extra));
-    if (i != 0) composition_.modules[entry_[i]].hash_lambda(hash);
+    if (i != 0) composition_.modules[entry_[i]].hash_options(hash);
   };
   add(0);
   mask.for_each([&](size_t i) {

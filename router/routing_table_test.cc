@@ -92,6 +92,13 @@ TEST(Composition, DigestCoversWhatDecidesOutputs) {
   EXPECT_TRUE(changed([](Composition& o) { o.modules[2].enabled = true; }));
   EXPECT_TRUE(changed([](Composition& o) { std::swap(o.modules[0], o.modules[1]); }));
   EXPECT_TRUE(changed([](Composition& o) { o.modules[0].lambda = {{"a", 0.5}, {"b", 0.5}}; }));
+  EXPECT_TRUE(changed([](Composition& o) { o.modules[0].precision = Precision::kQ8; }));
+  EXPECT_FALSE(changed([](Composition& o) { o.modules[2].precision = Precision::kQ8; }));
+  Composition q8 = c, q4 = c;
+  q8.modules[0].precision = Precision::kQ8;
+  q4.modules[0].precision = Precision::kQ4;
+  EXPECT_NE(q8.digest(), q4.digest());
+  EXPECT_FALSE(same_outputs(q8.modules[0], q4.modules[0]));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[0].path = "/elsewhere"; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[1].bias = -0.0f; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules.pop_back(); }));
@@ -117,6 +124,13 @@ TEST(RoutingTable, ScopeKnowsWhatTheMaskLetsThrough) {
             one->scope(mask_of(0b11), {}));
   EXPECT_NE(with_bias->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
   EXPECT_NE(with_top_k->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
+  Composition packed;
+  packed.modules = {entry("append")};
+  packed.modules[0].precision = Precision::kQ8;
+  const auto with_precision = make_table(m.config, m.base, {m.append}, packed);
+  EXPECT_NE(with_precision->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
+  EXPECT_EQ(with_precision->scope(mask_of(0b01), {}), one->scope(mask_of(0b01), {}));
+  EXPECT_FALSE(with_precision->same_scope(*one, mask_of(0b11)));
 }
 
 TEST(TopK, IsTheCompositionsElseTheModulesElseTheCheckpoints) {

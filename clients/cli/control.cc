@@ -125,6 +125,8 @@ Outcome load(const Invocation& run) {
   }
   if (enabled || disabled) call.enabled = enabled;
   if (run.options.count("bias") > 0) call.bias = run.options["bias"].as<Real>().value;
+  if (run.options.count("precision") > 0)
+    call.precision = run.options["precision"].as<std::string>();
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
   call.restart = std::get<bool>(restart);
@@ -259,6 +261,8 @@ void add_load_options(po::options_description& options) {
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
+  add("precision", po::value<std::string>()->value_name("P"),
+      "in which its experts are kept, such as q8");
   add("canary", po::value<std::string>()->value_name("X%"),
       "only this part of the new requests gets it, until `canary promote`");
   add_change_options(options);

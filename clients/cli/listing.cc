@@ -1,6 +1,8 @@
 // Commands that show what is loaded, and what was.
 #include <fmt/format.h>
 
+#include <set>
+
 #include "commands.h"
 #include "job.h"
 
@@ -51,6 +53,15 @@ std::string state_of(const Json& module) {
   return module.value("state", "") + (part.empty() ? "" : " " + part);
 }
 
+/// Whether modules with weights keep them in more than one precision.
+bool precisions_differ(const Json& modules) {
+  std::set<std::string> found;
+  for (const Json& m : modules) {
+    if (m.contains("precision")) found.insert(m.value("precision", ""));
+  }
+  return found.size() > 1;
+}
+
 Outcome modules(const Invocation& run) {
   const auto event = run.client.call(wire::Modules{}, kAnswerWait);
   if (!event.ok()) return event.error();
@@ -59,20 +70,24 @@ Outcome modules(const Invocation& run) {
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
+  std::vector<std::string> header{"module",  "version", "state",      "bias",
+                                  "experts", "memory",  "description"};
+  const bool mixed = precisions_differ(event->body["modules"]);
+  if (mixed) header.insert(header.end() - 1, "precision");
   for (const Json& m : event->body["modules"]) {
     rows.push_back(
         {m.value("name", ""), m.value("version", ""), state_of(m), fixed(m["bias"]),
          fixed(m["experts"]),
          m.value("resident", true) ? human_bytes(m.value("resident_bytes", 0.0)) : "not read",
          m.value("description", "")});
+    if (mixed) rows.back().insert(rows.back().end() - 1, m.value("precision", "-"));
   }
   if (rows.empty()) {
     run.out.line("No modules are loaded; `chimera load PATH` loads one.");
     show_kept_libraries(run, event->body["kept_libraries"]);
     return 0;
   }
-  run.out.table({"module", "version", "state", "bias", "experts", "memory", "description"}, rows,
-                {3, 4, 5});
+  run.out.table(header, rows, {3, 4, 5});
   for (const Json& m : event->body["modules"]) {
     const std::string parents = parents_of(m["lambda"]);
     if (!parents.empty()) run.out.line(m.value("name", "") + ": " + parents);
@@ -89,6 +104,7 @@ std::string describe_modules(const Json& record) {
     const double bias = module.value("bias", 0.0);
     text += (text.empty() ? "" : ", ") + module.value("name", "") + " " +
             module.value("version", "") + (bias != 0.0 ? fmt::format(" bias {:g}", bias) : "") +
+            (module.contains("precision") ? " " + module.value("precision", "") : "") +
             (module.contains("lambda") ? " (" + parents_of(module["lambda"]) + ")" : "") +
             (module.value("enabled", true) ? "" : " (disabled)");
   }

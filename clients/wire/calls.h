@@ -162,6 +162,9 @@ void describe(V& v, Load& c) {
   v.label(range::name, c.name, "must be the manifest's, when given");
   v.boolean("enabled", c.enabled, "else as the namesake before it, else true");
   v.real(range::bias, c.bias, "added to its logits at the gate; else as the namesake's, else 0");
+  v.label(range::precision, c.precision,
+          "in which its experts are kept, a name that `backbone.precision` takes; else as the "
+          "namesake's, else as its manifest or the deployment says");
   v.choice("in_flight", {"pin", "restart"}, c.restart,
            "whether streams finish where they are or move along");
   v.real(range::canary, c.canary,

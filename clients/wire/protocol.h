@@ -132,6 +132,7 @@ struct Load {
   std::optional<std::string> name;
   std::optional<bool> enabled;
   std::optional<double> bias;
+  std::optional<std::string> precision{};
   bool restart = false;  // in_flight: restart
   std::optional<double> canary{};
   Waiting waiting{};

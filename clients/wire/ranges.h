@@ -30,6 +30,7 @@ inline constexpr TextRange role{"role", 1, 64};
 inline constexpr TextRange stop{"stop", 1, 256};          // each of at most kMaxStops strings
 inline constexpr TextRange regex{"regex", 0, 16 * 1024};  // of a constraint
 inline constexpr TextRange name{"name", 1, 128};
+inline constexpr TextRange precision{"precision", 1, 16};
 inline constexpr TextRange path{"path", 1, 4096};            // PATH_MAX
 inline constexpr TextRange directory{"directory", 1, 4096};  // likewise
 

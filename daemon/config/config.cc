@@ -128,6 +128,8 @@ class Reader {
     map.boolean("enabled", &spec.enabled);
     map.number("bias", kMaxBias, &spec.bias);
     map.numbers("lambda", kMaxLambda, &spec.lambda);
+    Precision precision{};
+    if (values_.precision(map, "precision", &precision)) spec.precision = precision;
     out->modules.push_back(std::move(spec));
   }
 

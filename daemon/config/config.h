@@ -26,6 +26,8 @@ struct CompositionSpec {
     float bias = 0.0f;
     /// Kind assembly: λ of parents, by name; empty: those of its recipe.
     std::map<std::string, double> lambda{};
+    /// Kinds weights and assembly; none: the module's own, else `backbone.precision`'s of experts.
+    std::optional<Precision> precision{};
   };
   std::optional<int64_t> top_k;
   std::vector<ModuleSpec> modules;

@@ -54,6 +54,7 @@ composition:
     - path: ../experts/legal
     - path: /abs/bio/
       bias: -0.25
+      precision: q8
     - {path: "with space", enabled: false}
 serve:
   endpoint: tcp://127.0.0.1:5555
@@ -85,6 +86,8 @@ threads: 4
   EXPECT_EQ(config->composition.modules[0].path, "/base/experts/legal");
   EXPECT_EQ(config->composition.modules[1].path, "/abs/bio");
   EXPECT_EQ(config->composition.modules[1].bias, -0.25f);
+  EXPECT_EQ(config->composition.modules[1].precision, Precision::kQ8);
+  EXPECT_FALSE(config->composition.modules[0].precision.has_value());
   EXPECT_EQ(config->composition.modules[2].path, "/base/configs/with space");
   EXPECT_FALSE(config->composition.modules[2].enabled);
   EXPECT_EQ(config->serve.endpoint, "tcp://127.0.0.1:5555");

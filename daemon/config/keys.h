@@ -17,7 +17,8 @@ inline constexpr std::string_view kDeploymentKeys[] = {
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision", "chat_template"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
-inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias", "lambda"};
+inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias", "lambda",
+                                                   "precision"};
 inline constexpr std::string_view kServeKeys[] = {
     "endpoint",     "insecure",       "max_sequences", "max_context",
     "max_queue",    "max_events",     "prefill_chunk", "max_live_epochs",

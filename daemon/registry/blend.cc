@@ -20,7 +20,7 @@ Result<Blended> find_assembly(const LoadedComposition& now, const std::string& n
     if (now.composition.modules[i].name != name) continue;
     const Module& module = *now.modules[i];
     if (module.assembly == nullptr) return no_parents(module.manifest);
-    return Blended{{module.assembly, module.manifest, module.dir},
+    return Blended{{module.assembly, module.manifest, module.dir, module.asked_precision},
                    now.composition.modules[i],
                    module.lambda.empty() ? module.assembly->lambdas() : module.lambda};
   }
@@ -46,7 +46,8 @@ Result<ChangeReport> Registry::Impl::make(const BlendArgs& args, const Running& 
   }
   const auto put = [&](LoadedComposition* next) -> Status {
     const CompositionModule* is = next->composition.find(args.name);
-    if (is == nullptr || is->digest != was->entry.digest || is->lambda != was->entry.lambda) {
+    if (is == nullptr || is->digest != was->entry.digest || is->lambda != was->entry.lambda ||
+        is->precision != was->entry.precision) {
       return overtaken();
     }
     if (*made == nullptr) return {};  // nothing changes

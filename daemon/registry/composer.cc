@@ -24,6 +24,10 @@ std::string blend_text(const Lambdas& lambda) {
   return lambda.empty() ? "as its recipe says" : lambdas_text(lambda);
 }
 
+std::string precision_text(const std::optional<Precision>& precision) {
+  return precision ? kPrecisionNames.text(*precision) : "as module and deployment say";
+}
+
 // What happened to a module that is in both.
 void compare(const CompositionModule& from, const CompositionModule& to,
              std::vector<ChangeItem>* out) {
@@ -38,6 +42,11 @@ void compare(const CompositionModule& from, const CompositionModule& to,
   if (from.lambda != to.lambda) {
     out->push_back({ChangeAction::kBlend, to.name,
                     fmt::format("{} -> {}", blend_text(from.lambda), blend_text(to.lambda))});
+  }
+  if (from.precision != to.precision) {
+    out->push_back(
+        {ChangeAction::kPrecision, to.name,
+         fmt::format("{} -> {}", precision_text(from.precision), precision_text(to.precision))});
   }
   if (from.bias != to.bias) {
     out->push_back({ChangeAction::kBias, to.name, fmt::format("{} -> {}", from.bias, to.bias)});
@@ -127,8 +136,8 @@ namespace {
 /// The entry of a module that comes in, which counts no longer as revoked or set aside.
 CompositionModule admit(LoadedComposition* target, const Module& module, bool enabled, float bias) {
   CompositionModule entry{
-      module.name(), module.manifest.version, module.manifest.digest, module.dir, enabled, bias,
-      module.lambda};
+      module.name(), module.manifest.version, module.manifest.digest, module.dir, enabled,
+      bias,          module.lambda,           module.asked_precision};
   std::erase(target->revoked, entry.name);
   const auto aside = target->set_aside.find(entry.name);
   if (aside != target->set_aside.end() && aside->second == entry.digest)
@@ -266,7 +275,8 @@ bool same_wish(const CompositionSpec& spec, const Composition& composition) {
   return std::equal(spec.modules.begin(), spec.modules.end(), composition.modules.begin(),
                     composition.modules.end(), [](const auto& wish, const CompositionModule& is) {
                       return wish.path == is.path && wish.enabled == is.enabled &&
-                             wish.bias == is.bias && same_blend(wish.lambda, is.lambda);
+                             wish.bias == is.bias && same_blend(wish.lambda, is.lambda) &&
+                             wish.precision == is.precision;
                     });
 }
 

@@ -53,7 +53,7 @@ LoadedComposition restored(ModuleLoader* loader, const Composition& last) {
   Beginning out(loader, last.top_k);
   for (const CompositionModule& wanted : last.modules) {
     Result<std::shared_ptr<const Module>> module =
-        loader->load(wanted.path, nullptr, wanted.lambda);
+        loader->load(wanted.path, nullptr, {wanted.lambda, wanted.precision});
     if (module.ok() && (*module)->manifest.digest != wanted.digest) {
       module = Status(Code::kFailedPrecondition,
                       fmt::format("module {}: found {} (expected {}, the acknowledged one)",
@@ -68,7 +68,8 @@ LoadedComposition restored(ModuleLoader* loader, const Composition& last) {
 LoadedComposition deployed(ModuleLoader* loader, const CompositionSpec& deployment) {
   Beginning out(loader, deployment.top_k);
   for (const CompositionSpec::ModuleSpec& wish : deployment.modules) {
-    out.try_add(loader->load(wish.path, nullptr, wish.lambda), wish.path, wish.enabled, wish.bias);
+    out.try_add(loader->load(wish.path, nullptr, {wish.lambda, wish.precision}), wish.path,
+                wish.enabled, wish.bias);
   }
   return out.take();
 }

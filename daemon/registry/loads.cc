@@ -32,7 +32,7 @@ Status check_name(const LoadArgs& args, const std::string& name, const Change& c
 Result<std::shared_ptr<const Module>> Registry::Impl::load_beside_streams(
     const WantedModule& wanted, Job* job) {
   const BackgroundScope background(options.engine->foreground());
-  return options.loader->load(wanted.path, job, wanted.lambda);
+  return options.loader->load(wanted.path, job, wanted.options);
 }
 
 std::vector<Result<FoundModule>> Registry::Impl::find_modules(
@@ -40,7 +40,7 @@ std::vector<Result<FoundModule>> Registry::Impl::find_modules(
   const auto find = [&, job](const WantedModule& one) -> Result<FoundModule> {
     const Result<std::string> dir = normal_module_path(one.path);
     if (!dir.ok()) return dir.status();
-    const auto module = load_beside_streams({*dir, one.lambda}, job);
+    const auto module = load_beside_streams({*dir, one.options}, job);
     if (!module.ok()) return module.status();
     return FoundModule(*module, current);
   };
@@ -71,7 +71,7 @@ Preparation Registry::Impl::prepare(const CompositionSpec& spec, Job* job,
                                     std::vector<Status>* refusals) {
   std::vector<WantedModule> wanted;
   for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
-    wanted.push_back({wish.path, wish.lambda});
+    wanted.push_back({wish.path, {wish.lambda, wish.precision}});
   }
   auto modules = find_modules(wanted, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), spec.top_k);
@@ -115,7 +115,7 @@ Result<Preparation> Registry::Impl::prepare(const EpochRecord& record, Job* job)
   CHIMERA_RETURN_IF_ERROR(check_record(record, options.loader->fingerprint(), current().loaded));
   std::vector<WantedModule> all;
   for (const CompositionModule& wanted : record.composition.modules) {
-    all.push_back({wanted.path, wanted.lambda});
+    all.push_back({wanted.path, {wanted.lambda, wanted.precision}});
   }
   auto modules = find_modules(all, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), record.composition.top_k);
@@ -175,11 +175,17 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   // Before seconds are spent on what would be refused in the end.
   CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   const CurrentModules loaded(current().loaded);
-  // Once more when it is put in: this saves reading what will not come in.
+  ModuleOptions made{.lambda = {}, .precision = args.precision};
   if (const auto manifest = options.loader->manifest_of(*dir); manifest.ok()) {
-    CHIMERA_RETURN_IF_ERROR(check_unasked(current().loaded, **manifest, args));
+    const LoadedComposition before = current().loaded;
+    // Once more when it is put in: this saves reading what will not come in.
+    CHIMERA_RETURN_IF_ERROR(check_unasked(before, **manifest, args));
+    const CompositionModule* namesake = before.composition.find((*manifest)->name);
+    if (namesake != nullptr && !args.precision && (*manifest)->takes_precision())
+      made.precision = namesake->precision;
   }
-  Result<std::shared_ptr<const Module>> module = load_beside_streams({*dir, {}}, running.job.get());
+  Result<std::shared_ptr<const Module>> module =
+      load_beside_streams({*dir, std::move(made)}, running.job.get());
   if (!module.ok()) return module.status();
   const Manifest manifest = (*module)->manifest;
   CHIMERA_RETURN_IF_ERROR(check_name(args, manifest.name, *running.change));

@@ -70,11 +70,12 @@ Status check_outline(const std::string& dir, const Manifest& manifest, const Mod
   return {Code::kInternal, dir + ": a module kind without an outline"};
 }
 
-/// Whether load() with `lambda` would make the same of the same files.
-bool made_the_same(const Module& module, const Lambdas& lambda) {
-  if (module.assembly == nullptr) return lambda.empty();
+/// Whether load() with `options` would make the same of the same files.
+bool made_the_same(const Module& module, const ModuleOptions& options) {
+  if (module.asked_precision != options.precision) return false;
+  if (module.assembly == nullptr) return options.lambda.empty();
   const Lambdas& recipes = module.assembly->lambdas();
-  const auto wanted = complete_lambdas(module.assembly->recipe(), recipes, lambda);
+  const auto wanted = complete_lambdas(module.assembly->recipe(), recipes, options.lambda);
   if (!wanted.ok() || !module.assembly->check_unchanged().ok()) return false;
   return *wanted == (module.lambda.empty() ? recipes : module.lambda);
 }
@@ -171,7 +172,7 @@ Result<std::shared_ptr<const Manifest>> ModuleLoader::accepted_manifest(
 }
 
 Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir, Job* job,
-                                                         const Lambdas& lambda) {
+                                                         const ModuleOptions& options) {
   const int64_t began_ns = wall_clock_ns();
   const auto read = accepted_manifest(dir, info_.accept);
   if (!read.ok()) return read.status();
@@ -181,14 +182,16 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load(const std::string& dir,
                                {"version", manifest->version},
                                {"dir", dir},
                                {"digest", manifest->digest}});
-  if (auto known = reusable(dir, *manifest, stamps, lambda); known.module != nullptr) {
+  if (auto known = reusable(dir, *manifest, stamps, options); known.module != nullptr) {
     log::debug("load_known", {{"module", manifest->name}});
     return known.module;
   }
+  const auto fitted = with_precision(info_, *manifest, options.precision);
+  if (!fitted.ok()) return fitted.status();
   if (job != nullptr) job->begin(manifest);
-  const Result<ModuleSize> size = size_of(dir, *manifest);
+  const Result<ModuleSize> size = size_of(dir, *manifest, *fitted);
   Result<std::shared_ptr<const Module>> module = load_new(
-      *manifest, size, 2, [&] { return load_module(dir, info_, lambda); }, job);
+      *manifest, size, 2, [&] { return load_module(dir, info_, options); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (!module.ok()) return module.status();
   // Only when nothing changed while it was read do the stamps stand for these bytes.
@@ -208,10 +211,13 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   const auto manifest = std::make_shared<const Manifest>(from.manifest);
   if (job != nullptr) job->begin(manifest);
   auto stamps = stamps_of(from.dir, from.manifest);
-  const ModuleSize size = assembled_size(*plan, info_);
+  const auto fitted = with_precision(info_, from.manifest, from.precision);
+  if (!fitted.ok()) return fitted.status();
+  const ModuleSize size = assembled_size(*plan, *fitted);
+  const ModuleOptions options{lambda, from.precision};
   Result<std::shared_ptr<const Module>> module = load_new(
       *manifest, size, 1,
-      [&] { return blend_module(from.source, from.manifest, from.dir, lambda, info_); }, job);
+      [&] { return blend_module(from.source, from.manifest, from.dir, options, info_); }, job);
   if (job != nullptr) job->end(manifest.get());
   if (module.ok() && stamps_of(from.dir, from.manifest) == stamps) {
     remember(from.dir, {manifest, std::move(stamps), size, *module, false});
@@ -219,30 +225,33 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   return module;
 }
 
-Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir, const Lambdas& lambda,
+Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
+                                                    const ModuleOptions& options,
                                                     const Accept& accept) const {
-  if (auto known = known_outline(dir, lambda)) {
+  if (auto known = known_outline(dir, options)) {
     if (accept) CHIMERA_RETURN_IF_ERROR(accept(dir, *known->manifest));
     return std::move(*known);
   }
   const auto accepted = accepted_manifest(dir, accept);
   if (!accepted.ok()) return accepted.status();
   const std::shared_ptr<const Manifest>& manifest = *accepted;
-  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
-  if (manifest->assembly) return outline_assembly(dir, manifest, std::move(known.module), lambda);
-  if (!lambda.empty()) return no_parents(*manifest);
+  const auto fitted = with_precision(info_, *manifest, options.precision);
+  if (!fitted.ok()) return fitted.status();
+  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), options);
+  if (manifest->assembly) return outline_assembly(dir, manifest, std::move(known.module), options);
+  if (!options.lambda.empty()) return no_parents(*manifest);
   if (info_.libraries && manifest->library) {
     CHIMERA_RETURN_IF_ERROR(info_.libraries->check_demands(manifest->name, *manifest->library));
   }
   if (known.module != nullptr) return Outline{manifest, known.size, std::move(known.module), {}};
   CHIMERA_RETURN_IF_ERROR(check_outline(dir, *manifest, info_.config, info_.fingerprint));
-  const Result<ModuleSize> size = size_of(dir, *manifest);
+  const Result<ModuleSize> size = size_of(dir, *manifest, *fitted);
   if (!size.ok()) return size.status();
   return Outline{manifest, *size, nullptr, {}};
 }
 
-std::optional<ModuleLoader::Outline> ModuleLoader::known_outline(const std::string& dir,
-                                                                 const Lambdas& lambda) const {
+std::optional<ModuleLoader::Outline> ModuleLoader::known_outline(
+    const std::string& dir, const ModuleOptions& options) const {
   std::shared_ptr<const Manifest> manifest;
   {
     const MutexLock lock(mutex_);
@@ -252,23 +261,25 @@ std::optional<ModuleLoader::Outline> ModuleLoader::known_outline(const std::stri
   }
   // Parents, and what libraries may demand, are no files of it.
   if (manifest->assembly || manifest->library) return std::nullopt;
-  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), lambda);
+  Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), options);
   if (known.module == nullptr) return std::nullopt;
   return Outline{std::move(manifest), known.size, std::move(known.module), {}};
 }
 
 Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
     const std::string& dir, std::shared_ptr<const Manifest> manifest,
-    std::shared_ptr<const Module> loaded, const Lambdas& lambda) const {
+    std::shared_ptr<const Module> loaded, const ModuleOptions& options) const {
+  const auto fitted = with_precision(info_, *manifest, options.precision);
+  if (!fitted.ok()) return fitted.status();
   const auto source = AssemblySource::open(dir, *manifest);
   if (!source.ok()) return source.status().with_context("module " + manifest->name);
   CHIMERA_RETURN_IF_ERROR(check_assembly_outline(**source, *manifest, info_));
-  auto wanted = complete_lambdas((*source)->recipe(), (*source)->lambdas(), lambda);
+  auto wanted = complete_lambdas((*source)->recipe(), (*source)->lambdas(), options.lambda);
   if (!wanted.ok()) return wanted.status().with_context("module " + manifest->name);
   const Result<AssemblyPlan> plan = (*source)->plan(*wanted);
   if (!plan.ok()) return plan.status();
   if (*wanted == (*source)->lambdas()) wanted->clear();
-  return Outline{std::move(manifest), assembled_size(*plan, info_), std::move(loaded),
+  return Outline{std::move(manifest), assembled_size(*plan, *fitted), std::move(loaded),
                  std::move(*wanted)};
 }
 
@@ -323,8 +334,9 @@ Result<std::shared_ptr<const Module>> ModuleLoader::load_new(const Manifest& man
   return adapters_ != nullptr && module->is_adapter() ? registered(*module) : module;
 }
 
-Result<ModuleSize> ModuleLoader::size_of(const std::string& dir, const Manifest& manifest) const {
-  Result<ModuleSize> size = module_size(dir, manifest, info_);
+Result<ModuleSize> ModuleLoader::size_of(const std::string& dir, const Manifest& manifest,
+                                         const BackboneInfo& info) const {
+  Result<ModuleSize> size = module_size(dir, manifest, info);
   if (!size.ok() || adapters_ == nullptr || manifest.kind != ModuleKind::kLora) return size;
   CHIMERA_RETURN_IF_ERROR(adapters_->check_size(manifest.name, size->resident));
   size->resident = 0;
@@ -370,14 +382,14 @@ std::vector<ModuleLoader::Stamp> ModuleLoader::stamps_of(const std::string& dir,
 
 ModuleLoader::Reusable ModuleLoader::reusable(const std::string& dir, const Manifest& manifest,
                                               const std::vector<Stamp>& stamps,
-                                              const Lambdas& lambda) const {
+                                              const ModuleOptions& options) const {
   const MutexLock lock(mutex_);
   const auto at = known_.find(dir);
   if (at == known_.end()) return {};
   const Known& known = at->second;
   if (known.manifest->digest != manifest.digest || known.stamps != stamps) return {};
   auto module = known.module.lock();
-  if (module != nullptr && !made_the_same(*module, lambda)) return {};
+  if (module != nullptr && !made_the_same(*module, options)) return {};
   // The code of a library in quarantine is not started again; a new object may be, or is refused
   // with the reason.
   const bool shut_out = module != nullptr && module->library != nullptr &&
@@ -394,9 +406,13 @@ void ModuleLoader::remember(const std::string& dir, Known known) {
 
 Status ModuleLoader::probe(const std::shared_ptr<const Module>& module) {
   // load_module compared the digests of the very bytes in use with the manifest, so its digest
-  // stands for the content; backbone and precision are this process's own.
+  // stands for the content; backbone and its precision are this process's own.
   std::string digest = module->manifest.digest;
   if (!module->lambda.empty()) digest += " " + lambdas_text(module->lambda);
+  if (module->asked_precision) {
+    digest += " precision ";
+    digest += kPrecisionNames.name(*module->asked_precision);
+  }
   const auto passed = [&] {
     const MutexLock lock(mutex_);
     const auto known = std::find(verdicts_.begin(), verdicts_.end(), digest);
@@ -453,8 +469,8 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
 
   Composition alone;
   alone.backbone_fingerprint = model_.fingerprint;
-  alone.modules.push_back(
-      {manifest.name, manifest.version, manifest.digest, module->dir, true, 0.0f, module->lambda});
+  alone.modules.push_back({manifest.name, manifest.version, manifest.digest, module->dir, true,
+                           0.0f, module->lambda, module->asked_precision});
   const auto table = builder_.build(0, alone, std::span(&module, 1));
   if (!table.ok()) return table.status();
 

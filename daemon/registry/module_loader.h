@@ -39,7 +39,7 @@ namespace chimera {
 /// A module as a composition wants it.
 struct WantedModule {
   std::string path;
-  Lambdas lambda;  // kind assembly: of its parents; empty: those of its recipe
+  ModuleOptions options{};
 };
 
 class ModuleLoader {
@@ -71,13 +71,14 @@ class ModuleLoader {
   /// keeps the module. `job` is told how far it is and asked whether to go on;
   /// it may be null.
   Result<std::shared_ptr<const Module>> load(const std::string& dir, Job* job = nullptr,
-                                             const Lambdas& lambda = {});
+                                             const ModuleOptions& options = {});
 
   /// What a loaded module of kind assembly is made of; does not keep its experts alive.
   struct Assembled {
     std::shared_ptr<const AssemblySource> source;
     Manifest manifest;
     std::string dir;
+    std::optional<Precision> precision;  // asked for
   };
   /// load() of that module with the coefficients `lambda`, of all its parents, and without reading
   /// and verifying again what is open.
@@ -95,10 +96,10 @@ class ModuleLoader {
     std::shared_ptr<const Module> loaded;  // not null: load() would give this
     Lambdas lambda;                        // that it would have; empty: those of its recipe
   };
-  /// As far as manifest and headers tell, within milliseconds; `dir` as of load(). What load()
-  /// would refuse by these is refused here; digests, numbers and the probe are not looked at.
-  /// `accept`: one for all modules of a plan, from new_accept().
-  Result<Outline> outline(const std::string& dir, const Lambdas& lambda,
+  /// As far as manifest and headers tell, within milliseconds; `dir` and `options` as of load().
+  /// What load() would refuse by these is refused here; digests, numbers and the probe are not
+  /// looked at. `accept`: one for all modules of a plan, from new_accept().
+  Result<Outline> outline(const std::string& dir, const ModuleOptions& options,
                           const Accept& accept) const;
   Accept new_accept() const { return make_accept_ ? make_accept_() : nullptr; }
   /// What outline() found and did not find loaded, as far as routing goes (gates_of_module); null
@@ -137,11 +138,12 @@ class ModuleLoader {
 
   static std::vector<Stamp> stamps_of(const std::string& dir, const Manifest& manifest);
   Reusable reusable(const std::string& dir, const Manifest& manifest,
-                    const std::vector<Stamp>& stamps, const Lambdas& lambda) const EXCLUDES(mutex_);
+                    const std::vector<Stamp>& stamps, const ModuleOptions& options) const
+      EXCLUDES(mutex_);
   void remember(const std::string& dir, Known known) EXCLUDES(mutex_);
   /// What outline() gives of a module that is in memory, by the stamps of its files alone; nothing
   /// where they do not tell.
-  std::optional<Outline> known_outline(const std::string& dir, const Lambdas& lambda) const
+  std::optional<Outline> known_outline(const std::string& dir, const ModuleOptions& options) const
       EXCLUDES(mutex_);
   /// manifest_of(), let in by `accept` and complete.
   Result<std::shared_ptr<const Manifest>> accepted_manifest(const std::string& dir,
@@ -149,7 +151,7 @@ class ModuleLoader {
       EXCLUDES(mutex_);
   Result<Outline> outline_assembly(const std::string& dir, std::shared_ptr<const Manifest> manifest,
                                    std::shared_ptr<const Module> loaded,
-                                   const Lambdas& lambda) const;
+                                   const ModuleOptions& options) const;
   using Make = std::function<Result<std::shared_ptr<const Module>>()>;
   /// Loads by `make`, counts, probes. `read_times`: how often every byte of its files is looked at.
   Result<std::shared_ptr<const Module>> load_new(const Manifest& manifest,
@@ -157,7 +159,8 @@ class ModuleLoader {
                                                  const Make& make, Job* job);
   Result<std::shared_ptr<const Module>> read(const Manifest& manifest, const Make& make, Job* job);
   /// module_size(); what an adapter takes after loading is the store's, and within its budget.
-  Result<ModuleSize> size_of(const std::string& dir, const Manifest& manifest) const;
+  Result<ModuleSize> size_of(const std::string& dir, const Manifest& manifest,
+                             const BackboneInfo& info) const;
   /// The same module with its adapter in the care of the store.
   std::shared_ptr<const Module> registered(const Module& module) const;
   Status probe(const std::shared_ptr<const Module>& module) EXCLUDES(mutex_);
@@ -179,7 +182,7 @@ class ModuleLoader {
   mutable Mutex mutex_;
   std::map<std::string, Known> known_ GUARDED_BY(mutex_);  // by directory, bounded
   // What passed, most recent first, bounded: manifest digests, with λ where they are not the
-  // recipe's.
+  // recipe's and a precision that was asked for.
   std::list<std::string> verdicts_ GUARDED_BY(mutex_);
 };
 

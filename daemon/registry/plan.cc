@@ -82,7 +82,8 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   const auto add = [&](const CompositionSpec::ModuleSpec& wish) -> Status {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
-    Result<ModuleLoader::Outline> found = options.loader->outline(*dir, wish.lambda, accept);
+    Result<ModuleLoader::Outline> found =
+        options.loader->outline(*dir, {wish.lambda, wish.precision}, accept);
     if (!found.ok()) return found.status();
     const Manifest& manifest = *found->manifest;
     const auto namesake = dirs.find(manifest.name);
@@ -97,7 +98,8 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
-                                        wish.enabled, wish.bias, std::move(found->lambda)});
+                                        wish.enabled, wish.bias, std::move(found->lambda),
+                                        wish.precision});
     routed.modules.push_back(found->loaded);
     if (found->loaded == nullptr && wish.enabled && gates_known) {
       // What is wrong with what they hold is the plan's to tell that loads it.

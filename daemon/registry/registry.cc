@@ -24,6 +24,7 @@ ModuleStatus describe(const Manifest& manifest, ModuleState state) {
 ModuleStatus describe(const Module& module, ModuleState state) {
   ModuleStatus status = describe(module.manifest, state);
   status.experts = module.expert_count();
+  status.precision = module.precision;
   status.resident_bytes = module.resident_bytes();
   if (module.is_adapter()) status.resident = status.resident_bytes > 0;
   if (module.assembly != nullptr) {

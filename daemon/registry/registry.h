@@ -56,6 +56,7 @@ struct ModuleStatus {
   float bias = 0.0f;
   /// Kind assembly, once it is made: λ in force of its parents, in the order of the recipe.
   std::vector<std::pair<std::string, double>> lambda;
+  std::optional<Precision> precision;  // of its experts, once they are made; none: no weights
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
   std::optional<bool> resident{};  // kind lora: whether its adapter is in memory now
@@ -80,13 +81,14 @@ enum class ChangeAction : uint8_t {
   kDisable,
   kBias,
   kBlend,  // other coefficients of an assembly's parents
+  kPrecision,
   kReorder,
   kTopK,
   kAbort  // of a canary
 };
 inline constexpr auto kChangeActionNames =
     enum_names<ChangeAction>("load", "unload", "revoke", "replace", "restart", "enable", "disable",
-                             "bias", "blend", "reorder", "top_k", "abort");
+                             "bias", "blend", "precision", "reorder", "top_k", "abort");
 
 struct ChangeItem {
   ChangeAction action = ChangeAction::kLoad;
@@ -151,6 +153,7 @@ struct LoadArgs {
   std::string name;  // optional: must equal the manifest's when given
   std::optional<bool> enabled;
   std::optional<float> bias;
+  std::optional<Precision> precision{};  // of its experts; none: its namesake's
   InFlight in_flight = InFlight::kPin;
   LoadSource source = LoadSource::kPerson;
   /// Set: it is not made current; this part of the new sequences, in (0, 1], tries it (canary.h).

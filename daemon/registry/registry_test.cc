@@ -93,6 +93,74 @@ TEST_F(RegistryTest, ReplaceKeepsPlaceAndOptions) {
   EXPECT_THAT(actions(enabled->changes), ElementsAre("enable legal"));
 }
 
+/// Of the module `name` as `modules` tells it.
+std::optional<Precision> told(const Daemon& daemon, const std::string& name) {
+  for (const ModuleStatus& module : daemon.registry->modules()) {
+    if (module.name == name) return module.precision;
+  }
+  return std::nullopt;
+}
+
+TEST_F(RegistryTest, AModuleKeepsThePrecisionThatItWasLoadedWith) {
+  const std::string next = copy("legal");
+  std::string packed;
+  {
+    const auto daemon = start();                  // f32
+    ASSERT_TRUE(daemon->load(at("legal")).ok());  // 2
+    EXPECT_EQ(told(*daemon, "legal"), Precision::kF32);
+    const std::string wide = daemon->digest();
+    const Stream answer = daemon->run();
+    LoadArgs args = load_of(at("legal"));
+    args.precision = Precision::kQ8;
+    const auto report = daemon->registry->load(args);  // 3
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_THAT(actions(report->changes), ElementsAre("precision legal"));
+    EXPECT_THAT(report->changes[0].detail, HasSubstr("-> q8"));
+    EXPECT_EQ(told(*daemon, "legal"), Precision::kQ8);
+    packed = daemon->digest();
+    EXPECT_NE(packed, wide);
+    // A load that says nothing of it changes nothing of it, be it of another version.
+    EXPECT_TRUE(must(daemon->load(at("legal"))).changes.empty());
+    edit(next + "/module.yaml", must(read_manifest(next)).version, "9.9.9");
+    EXPECT_THAT(actions(must(daemon->load(next)).changes), ElementsAre("replace legal"));  // 4
+    EXPECT_EQ(told(*daemon, "legal"), Precision::kQ8);
+    ASSERT_TRUE(daemon->registry->rollback(2).ok());
+    EXPECT_EQ(daemon->digest(), wide);
+    EXPECT_EQ(told(*daemon, "legal"), Precision::kF32);
+    EXPECT_EQ(daemon->run().tokens, answer.tokens);
+    ASSERT_TRUE(daemon->registry->rollback(3).ok());
+    EXPECT_EQ(daemon->digest(), packed);
+  }
+  const auto again = start();
+  EXPECT_EQ(again->digest(), packed);
+  EXPECT_EQ(told(*again, "legal"), Precision::kQ8);
+}
+
+TEST_F(RegistryTest, APlanKnowsWhatAPrecisionTakesAndAnApplyKeepsIt) {
+  const auto daemon = start();
+  CompositionSpec wish = spec_of({at("legal"), at("bio")});
+  const PlanReport wide = daemon->registry->outline(wish);
+  wish.modules[0].precision = Precision::kQ8;
+  const PlanReport quick = daemon->registry->outline(wish);
+  EXPECT_NE(quick.composition, wide.composition);
+  EXPECT_LT(quick.memory_bytes, wide.memory_bytes * 3 / 4);
+  const PlanReport whole = daemon->registry->plan(wish);
+  EXPECT_EQ(quick.composition, whole.composition);
+  EXPECT_GE(quick.memory_bytes, whole.memory_bytes);
+  EXPECT_LE(quick.memory_bytes, whole.memory_bytes * 105 / 100);
+  const uint64_t probed = daemon->loader->probes_run();
+  ASSERT_TRUE(daemon->registry->apply(wish, InFlight::kPin).ok());
+  EXPECT_EQ(daemon->loader->probes_run(), probed);
+  EXPECT_EQ(daemon->digest(), whole.composition);
+  EXPECT_EQ(told(*daemon, "legal"), Precision::kQ8);
+  EXPECT_EQ(told(*daemon, "bio"), Precision::kF32);
+  // One that a plan looked at in passing is not what an apply without it gets.
+  wish.modules[0].precision.reset();
+  ASSERT_TRUE(daemon->registry->apply(wish, InFlight::kPin).ok());
+  EXPECT_EQ(told(*daemon, "legal"), Precision::kF32);
+  EXPECT_EQ(daemon->digest(), wide.composition);
+}
+
 TEST_F(RegistryTest, UnknownModulesAreListed) {
   const auto daemon = start();
   EXPECT_THAT(daemon->registry->unload("legal").status().message(), HasSubstr("none is loaded"));

@@ -32,6 +32,13 @@ Status check_canary(const wire::Load& call) {
                 "streams in progress stay where they are, and new ones try the module");
 }
 
+/// The wire protocol knows no formats of weights.
+Status check_precision(const wire::Load& call) {
+  if (!call.precision || kPrecisionNames.find(*call.precision)) return {};
+  return {Code::kInvalidArgument, fmt::format("load.precision: found {} (expected {})",
+                                              *call.precision, kPrecisionNames.choices())};
+}
+
 /// A change that was not made is an event of the daemon as much as one that was.
 void log_refused(std::string_view call, std::string_view what, const Status& status) {
   log::warning("change_refused", {{"call", call},
@@ -167,6 +174,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Modules) {
 void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
   Status status = check_absolute("load.path", call.path);
   if (status.ok()) status = check_canary(call);
+  if (status.ok()) status = check_precision(call);
   if (!status.ok()) return live->on_error(status);
   context.changes.post(live, [&context, live, call = std::move(call)] {
     LoadArgs args;
@@ -175,6 +183,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
     args.enabled = call.enabled;
     args.in_flight = in_flight(call.restart);
     if (call.bias) args.bias = static_cast<float>(*call.bias);
+    if (call.precision) args.precision = kPrecisionNames.find(*call.precision);
     args.canary = call.canary;
     ask(context, live, {"load", call.path, std::move(args)}, call.waiting);
   });

@@ -26,9 +26,12 @@ void set_layers(const AssemblySource& source, const ModuleTensors& tensors, Mani
 
 Result<std::shared_ptr<const Module>> make(std::shared_ptr<const AssemblySource> source,
                                            Manifest manifest, const std::string& dir,
-                                           const Lambdas& lambda, const BackboneInfo& backbone) {
+                                           const ModuleOptions& options,
+                                           const BackboneInfo& backbone) {
   const std::string label = "module " + manifest.name;
-  const Result<AssemblyPlan> plan = source->plan(lambda);
+  const auto fitted = with_precision(backbone, manifest, options.precision);
+  if (!fitted.ok()) return fitted.status();
+  const Result<AssemblyPlan> plan = source->plan(options.lambda);
   if (!plan.ok()) return plan.status().with_context(label);
   const Result<std::vector<TensorView>> made = assemble_tensors(*plan);
   if (!made.ok()) return made.status().with_context(label);
@@ -39,22 +42,24 @@ Result<std::shared_ptr<const Module>> make(std::shared_ptr<const AssemblySource>
   set_layers(*source, *tensors, manifest);
   CHIMERA_RETURN_IF_ERROR(
       check_module_tensors(*tensors, manifest, backbone.config).with_context(label));
-  auto layers = build_module_layers(*tensors, manifest, backbone);
+  auto layers = build_module_layers(*tensors, manifest, *fitted);
   if (!layers.ok()) return layers.status();
   auto module = std::make_shared<Module>();
   module->layers = std::move(*layers);
   module->manifest = std::move(manifest);
   module->dir = dir;
-  if (lambda != source->lambdas()) module->lambda = lambda;
+  if (options.lambda != source->lambdas()) module->lambda = options.lambda;
+  module->asked_precision = options.precision;
+  module->precision = fitted->precision;
   module->assembly = std::move(source);
   return std::shared_ptr<const Module>(std::move(module));
 }
 
 }  // namespace
 
-Result<std::shared_ptr<const Module>> load_assembly_module(
-    const std::string& dir, const BackboneInfo& backbone,
-    const std::map<std::string, double>& lambda) {
+Result<std::shared_ptr<const Module>> load_assembly_module(const std::string& dir,
+                                                           const BackboneInfo& backbone,
+                                                           const ModuleOptions& options) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   const std::string label = "module " + manifest->name;
@@ -62,11 +67,11 @@ Result<std::shared_ptr<const Module>> load_assembly_module(
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, *manifest));
   auto source = AssemblySource::open(dir, *manifest);
   if (!source.ok()) return source.status().with_context(label);
-  Lambdas wanted = (*source)->lambdas();
-  if (!lambda.empty()) {
-    auto complete = complete_lambdas((*source)->recipe(), wanted, lambda);
+  ModuleOptions wanted{(*source)->lambdas(), options.precision};
+  if (!options.lambda.empty()) {
+    auto complete = complete_lambdas((*source)->recipe(), wanted.lambda, options.lambda);
     if (!complete.ok()) return complete.status().with_context(label);
-    wanted = std::move(*complete);
+    wanted.lambda = std::move(*complete);
   }
   CHIMERA_RETURN_IF_ERROR((*source)->verify().with_context(label));
   Manifest whole = completed(*manifest, **source);
@@ -75,9 +80,9 @@ Result<std::shared_ptr<const Module>> load_assembly_module(
 
 Result<std::shared_ptr<const Module>> blend_module(std::shared_ptr<const AssemblySource> source,
                                                    const Manifest& manifest, const std::string& dir,
-                                                   const Lambdas& lambda,
+                                                   const ModuleOptions& options,
                                                    const BackboneInfo& backbone) {
-  return make(std::move(source), manifest, dir, lambda, backbone);
+  return make(std::move(source), manifest, dir, options, backbone);
 }
 
 Status no_parents(const Manifest& manifest) {

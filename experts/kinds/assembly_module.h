@@ -6,7 +6,6 @@
 // Thread safety: free functions, from any thread; blocking, to be called off the engine thread.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 
@@ -17,16 +16,16 @@
 namespace chimera {
 
 /// load_module for kind assembly. The parents are hashed, and compared with what module.yaml names.
-/// `lambda` may be empty, or name some of the parents (complete_lambdas).
-Result<std::shared_ptr<const Module>> load_assembly_module(
-    const std::string& dir, const BackboneInfo& backbone,
-    const std::map<std::string, double>& lambda);
+/// λ may be those of some parents (complete_lambdas).
+Result<std::shared_ptr<const Module>> load_assembly_module(const std::string& dir,
+                                                           const BackboneInfo& backbone,
+                                                           const ModuleOptions& options);
 
-/// A module that was loaded already, with these coefficients, of all its parents: `source`,
+/// A module that was loaded already, with these options, λ of all its parents among them: `source`,
 /// `manifest` and `dir` are its own. failed_precondition when a parent was changed on disk since.
 Result<std::shared_ptr<const Module>> blend_module(std::shared_ptr<const AssemblySource> source,
                                                    const Manifest& manifest, const std::string& dir,
-                                                   const Lambdas& lambda,
+                                                   const ModuleOptions& options,
                                                    const BackboneInfo& backbone);
 
 /// failed_precondition: coefficients for a module that has no parents.

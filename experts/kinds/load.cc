@@ -9,21 +9,22 @@ namespace chimera {
 
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
                                                   const BackboneInfo& backbone,
-                                                  const std::map<std::string, double>& lambda) {
+                                                  const ModuleOptions& options) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  if (!lambda.empty() && manifest->kind != ModuleKind::kAssembly) {
+  if (!options.lambda.empty() && manifest->kind != ModuleKind::kAssembly) {
     return no_parents(*manifest);
   }
+  CHIMERA_RETURN_IF_ERROR(with_precision(backbone, *manifest, options.precision).status());
   switch (manifest->kind) {
     case ModuleKind::kWeights:
-      return load_weights_module(dir, backbone);
+      return load_weights_module(dir, backbone, options.precision);
     case ModuleKind::kLibrary:
       return load_library_module(dir, backbone);
     case ModuleKind::kLora:
       return load_lora_module(dir, backbone);
     case ModuleKind::kAssembly:
-      return load_assembly_module(dir, backbone, lambda);
+      return load_assembly_module(dir, backbone, options);
   }
   return Status(Code::kInternal, dir + ": a module kind without a loader");
 }

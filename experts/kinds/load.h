@@ -3,7 +3,6 @@
 // Thread safety: free functions; blocking, to be called off the engine thread.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 
@@ -14,10 +13,10 @@ namespace chimera {
 
 /// Loads a module directory: manifest, file digests over the very bytes that are used, fingerprint
 /// and shapes, finite weights, experts built. Nothing is kept on failure. Blocking; call it off
-/// the engine thread. The kinds: weights.h, library_module.h, lora.h and assembly_module.h. `lambda`:
-/// coefficients of an assembly's parents, by name, in place of its recipe's; empty for other kinds.
+/// the engine thread. The kinds: weights.h, library_module.h, lora.h and assembly_module.h.
+/// failed_precondition: `options` has what a module of that kind has no use for.
 Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
                                                   const BackboneInfo& backbone,
-                                                  const std::map<std::string, double>& lambda = {});
+                                                  const ModuleOptions& options = {});
 
 }  // namespace chimera

@@ -1,5 +1,7 @@
 #include "experts/kinds/module.h"
 
+#include <fmt/format.h>
+
 #include "experts/library/backend.h"
 
 namespace chimera {
@@ -19,6 +21,21 @@ int64_t Module::expert_count() const {
   int64_t count = 0;
   for (const auto& [index, layer] : layers) count += static_cast<int64_t>(layer.experts.size());
   return count;
+}
+
+Result<BackboneInfo> with_precision(const BackboneInfo& backbone, const Manifest& manifest,
+                                    std::optional<Precision> asked) {
+  if (asked && !manifest.takes_precision()) {
+    return Status(Code::kFailedPrecondition,
+                  fmt::format("module {}: precision: found {} (expected none: modules of kind {} "
+                              "have no weights to keep in it)",
+                              manifest.name, kPrecisionNames.name(*asked),
+                              kModuleKindNames.name(manifest.kind)),
+                  "Leave the precision of this module out");
+  }
+  BackboneInfo out = backbone;
+  out.precision = asked.value_or(manifest.precision.value_or(backbone.precision));
+  return out;
 }
 
 }  // namespace chimera

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,14 @@ struct ModuleLayer {
   std::vector<int32_t> gate_group;     // [n] or empty: outside the groups
 };
 
+/// What a composition may say of how a module is made.
+struct ModuleOptions {
+  /// Kind assembly: λ of parents by name, some or all; empty: those of its recipe.
+  std::map<std::string, double> lambda{};
+  /// Kinds weights and assembly: of its experts; none: its manifest's, else the deployment's.
+  std::optional<Precision> precision{};
+};
+
 class Module {
  public:
   Manifest manifest;
@@ -56,6 +65,8 @@ class Module {
   std::shared_ptr<ExpertResidency> residency;
   /// Kind assembly: λ in force, of every parent by name; empty: those of its recipe.
   std::map<std::string, double> lambda;
+  std::optional<Precision> asked_precision;  // as ModuleOptions::precision
+  std::optional<Precision> precision;        // in force; none: its kind has none
 
   const std::string& name() const { return manifest.name; }
   bool is_adapter() const { return adapter != nullptr || adapter_source != nullptr; }
@@ -74,7 +85,7 @@ std::string library_image_name(const std::string& module, const std::string& sha
 struct BackboneInfo {
   ModelConfig config;
   std::string fingerprint;
-  Precision precision = Precision::kBF16;
+  Precision precision = Precision::kBF16;               // of experts, where nothing else says one
   std::shared_ptr<LibraryRuntime> libraries = nullptr;  // null: modules of kind library are refused
   std::shared_ptr<DigestMemo> digests = nullptr;        // null: everything is hashed in full
   /// Whether the module of a directory may be used, asked before any of its code runs and any of
@@ -82,5 +93,11 @@ struct BackboneInfo {
   std::function<Status(const std::string& dir, const Manifest& manifest)> accept = nullptr;
   std::shared_ptr<const BaseWeights> weights = nullptr;  // null: adapters with DoRA are refused
 };
+
+/// `backbone` with the precision that is in force for a module: `asked`, else its manifest's, else
+/// the backbone's own. failed_precondition: one is asked for, and its kind has no weights to keep
+/// in it.
+Result<BackboneInfo> with_precision(const BackboneInfo& backbone, const Manifest& manifest,
+                                    std::optional<Precision> asked);
 
 }  // namespace chimera

@@ -185,6 +185,77 @@ TEST(Module, HalfPrecisionStaysSoUnlessItIsRounded) {
   expect_known_size(draft, 2);
 }
 
+BackboneInfo backbone_of(Precision precision) {
+  BackboneInfo backbone;
+  backbone.config.hidden_size = kHidden;
+  backbone.config.intermediate_size = kWidth;
+  backbone.config.num_layers = 2;
+  backbone.config.num_experts = 4;
+  backbone.fingerprint = kFingerprint;
+  backbone.precision = precision;
+  return backbone;
+}
+
+/// The bits that all its experts give for some rows.
+std::vector<std::vector<float>> outputs_of(const Module& module) {
+  constexpr int64_t kRows = 3;
+  std::mt19937 rng(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(kRows * kHidden);
+  for (float& v : x) v = normal(rng);
+  FloatBuffer scratch;
+  ThreadPool pool(1);
+  ExpertContext context{best_kernels(), pool, scratch};
+  std::vector<std::vector<float>> out;
+  for (const auto& [layer, part] : module.layers) {
+    for (const auto& expert : part.experts) {
+      std::vector<float>& y = out.emplace_back(kRows * kHidden);
+      EXPECT_TRUE(expert->forward(x.data(), kRows, y.data(), context).ok());
+    }
+  }
+  return out;
+}
+
+TEST(Module, ItsPrecisionIsTheCompositionsElseItsOwnElseTheDeployments) {
+  Draft draft;
+  draft.write();
+  const auto of = [&](Precision deployment, std::optional<Precision> asked) {
+    auto module =
+        load_module(draft.dir, backbone_of(deployment), {.lambda = {}, .precision = asked});
+    EXPECT_TRUE(module.ok()) << module.status().to_string();
+    EXPECT_EQ((*module)->asked_precision, asked);
+    return *module;
+  };
+  const auto wide = of(Precision::kF32, std::nullopt);
+  const auto packed = of(Precision::kQ8, std::nullopt);
+  const auto asked = of(Precision::kF32, Precision::kQ8);
+  EXPECT_EQ(asked->precision, Precision::kQ8);
+  EXPECT_EQ(outputs_of(*asked), outputs_of(*packed));  // to the bit
+  EXPECT_NE(outputs_of(*asked), outputs_of(*wide));
+  EXPECT_EQ(asked->resident_bytes(), packed->resident_bytes());
+  EXPECT_EQ(outputs_of(*of(Precision::kQ8, Precision::kF32)), outputs_of(*wide));
+
+  draft.manifest.precision = Precision::kQ8;
+  draft.write();
+  EXPECT_EQ(outputs_of(*of(Precision::kF32, std::nullopt)), outputs_of(*packed));
+  EXPECT_EQ(of(Precision::kF32, std::nullopt)->precision, Precision::kQ8);
+  EXPECT_EQ(outputs_of(*of(Precision::kQ4, Precision::kF32)), outputs_of(*wide));
+}
+
+TEST(Module, APrecisionIsRefusedWhereThereAreNoWeightsForIt) {
+  Manifest manifest;
+  manifest.name = "finance";
+  for (const ModuleKind kind : {ModuleKind::kLibrary, ModuleKind::kLora}) {
+    manifest.kind = kind;
+    const auto refused = with_precision(backbone_of(Precision::kF32), manifest, Precision::kQ8);
+    EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+    EXPECT_NE(refused.status().message().find("module finance: precision: found q8"),
+              std::string::npos)
+        << refused.status().to_string();
+    EXPECT_TRUE(with_precision(backbone_of(Precision::kF32), manifest, std::nullopt).ok());
+  }
+}
+
 TEST(Module, LoadsAppendAndComputes) {
   Draft draft;
   draft.add("layers.1.gate.bias", {2});

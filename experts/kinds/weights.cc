@@ -180,14 +180,19 @@ Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& 
 }
 
 Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
-                                                          const BackboneInfo& backbone) {
+                                                          const BackboneInfo& backbone,
+                                                          std::optional<Precision> precision) {
   Result<ModulePayload> payload =
       open_module_payload(dir, backbone.config, backbone.fingerprint, backbone.digests.get());
   if (!payload.ok()) return payload.status();
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
+  const auto fitted = with_precision(backbone, payload->manifest, precision);
+  if (!fitted.ok()) return fitted.status();
   auto module = std::make_shared<Module>();
-  auto layers = build_module_layers(payload->tensors, payload->manifest, backbone);
+  auto layers = build_module_layers(payload->tensors, payload->manifest, *fitted);
   if (!layers.ok()) return layers.status();
+  module->asked_precision = precision;
+  module->precision = fitted->precision;
   module->layers = std::move(*layers);
   for (const SafetensorsFile& file : payload->files) module->held.push_back(held_bytes(file));
   module->manifest = std::move(payload->manifest);

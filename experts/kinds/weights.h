@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "backbone/checkpoint/checkpoint.h"
@@ -21,9 +22,10 @@ Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& 
                                                            const Manifest& manifest,
                                                            const BackboneInfo& backbone);
 
-/// load_module for kind weights.
-Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
-                                                          const BackboneInfo& backbone);
+/// load_module for kind weights. `precision` as of ModuleOptions.
+Result<std::shared_ptr<const Module>> load_weights_module(
+    const std::string& dir, const BackboneInfo& backbone,
+    std::optional<Precision> precision = std::nullopt);
 
 /// An expert of the checkpoint, as load_base_experts() makes it. `block`: of FP8 weights.
 Result<std::shared_ptr<const Expert>> build_base_expert(const StoredExpert& stored,

@@ -12,6 +12,7 @@
 
 #include "base/enum_names.h"
 #include "base/status.h"
+#include "compute/tensor/precision.h"
 #include "experts/failure_policy.h"
 
 namespace chimera {
@@ -79,6 +80,9 @@ struct Manifest {
   std::optional<int64_t> original_top_k;
   /// routing.top_k: how many experts per token the module was fitted for.
   std::optional<int64_t> top_k;
+  /// In which its experts are meant to be kept; a composition may say otherwise. Kinds weights and
+  /// assembly alone.
+  std::optional<Precision> precision;
   std::string probe_text;  // empty: no text probe
   std::optional<double> probe_max_bits_per_byte;
   std::string probe_tokens_digest;  // reserved for token-only checkpoints
@@ -90,6 +94,10 @@ struct Manifest {
   /// top_k; where there is none that of the checkpoint that `split` cut, for which its experts were
   /// trained.
   std::optional<int64_t> fitted_top_k() const;
+  /// Whether its kind has weights that a precision can be chosen for.
+  bool takes_precision() const {
+    return kind == ModuleKind::kWeights || kind == ModuleKind::kAssembly;
+  }
 };
 
 /// Longest accepted module.yaml, bytes.

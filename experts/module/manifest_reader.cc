@@ -101,6 +101,7 @@ Manifest ManifestReader::read(const YamlNode& root) {
     if (routing.integer({"top_k", 1, kMaxTopK}, top_k)) m.top_k = top_k;
     routing.finish();
   }
+  precision(top, m);
   if (const auto value = top.find("provenance")) provenance(*value, m);
   if (const auto value = top.find("probe")) probe(*value, m);
   check_library(top, m);
@@ -116,6 +117,14 @@ void ManifestReader::backbone(const FieldValue& value, Manifest& m) {
          m.backbone_fingerprint);
   map.integer({"hidden_size", 1, kMaxHidden}, m.hidden_size, FieldReader::kRequired);
   map.finish();
+}
+
+void ManifestReader::precision(FieldReader& top, Manifest& m) {
+  Precision precision{};
+  if (!top.choice("precision", kPrecisionNames, precision)) return;
+  m.precision = precision;
+  if (m.takes_precision()) return;
+  top.bad("precision", *top.find("precision"), "it in a module of kind weights or assembly alone");
 }
 
 void ManifestReader::layers(FieldReader& top, Manifest& m) {

@@ -30,6 +30,8 @@ class ManifestReader {
   void layers(FieldReader& top, Manifest& m);
   void files(FieldReader& top, Manifest& m);
   void file(const FieldValue& value, Manifest& m);
+  /// After the kind.
+  void precision(FieldReader& top, Manifest& m);
   void provenance(const FieldValue& value, Manifest& m);
   void probe(const FieldValue& value, Manifest& m);
 

@@ -107,6 +107,7 @@ TEST(Manifest, WrittenTextReadsBackTheSame) {
   m->version = "1.0";
   m->original_slots = {{0, {1, 3}}, {2, {4}}};
   m->original_top_k = 5;
+  m->precision = Precision::kQ8;
   m->parents = {"{\"digest\": \"x\", \"lambda\": \"0.5\"}"};
   const std::string yaml = manifest_yaml(*m);
   const auto again = parse_manifest(yaml, "again");
@@ -117,6 +118,7 @@ TEST(Manifest, WrittenTextReadsBackTheSame) {
   EXPECT_EQ(again->original_slots, m->original_slots);
   EXPECT_EQ(again->original_top_k, m->original_top_k);
   EXPECT_EQ(again->top_k, m->top_k);
+  EXPECT_EQ(again->precision, Precision::kQ8);
   EXPECT_EQ(again->parents, m->parents);
   EXPECT_EQ(again->data_sources, m->data_sources);
   EXPECT_EQ(again->layers, m->layers);
@@ -191,6 +193,10 @@ const Bad kBad[] = {
     {"version", "1.2.0", "\"1 2\"", "m.yaml:4:10: version: found \"1 2\""},
     {"kind", "kind: weights", "kind: adapter",
      "kind: found \"adapter\" (expected weights, library, lora or assembly)"},
+    {"precision", "domain: legal", "precision: int8",
+     "m.yaml:5:12: precision: found \"int8\" (expected f32, "},
+    {"precision_of_a_library", "kind: weights\n", "kind: library\nprecision: q8\n",
+     "precision: found \"q8\" (expected it in a module of kind weights or assembly alone)"},
     {"attach", "attach: append", "attach: prepend", "(expected append or replace)"},
     {"unknown_key", "domain: legal", "domian: legal",
      "m.yaml:5:1: module.yaml: found the unknown key \"domian\""},

@@ -102,6 +102,7 @@ std::string manifest_yaml(const Manifest& m) {
   if (m.library) out += library_yaml(*m.library);
   if (m.assembly) out += assembly_yaml(*m.assembly);
   if (m.top_k) out += fmt::format("routing:\n  top_k: {}\n", *m.top_k);
+  if (m.precision) out += fmt::format("precision: {}\n", kPrecisionNames.name(*m.precision));
   return out + provenance_yaml(m) + probe_yaml(m);
 }
 

@@ -13,7 +13,7 @@ import unittest
 
 import numpy as np
 
-from harness import GOLDEN, SOURCE, Daemon, split
+from harness import GOLDEN, SOURCE, Daemon, chimera_client, split
 
 EXPERTS = SOURCE / "experts"
 MODULES = ("legal", "bio", "finance")
@@ -108,6 +108,39 @@ class Formats(unittest.TestCase):
                             modules=[{"path": str(parts / "modules" / m)} for m in slots]) as other:
                     with other.client() as client:
                         self.assertEqual(client.score(tokens=tokens).logprobs, expected, name)
+
+    def test_a_module_has_a_precision_of_its_own(self) -> None:
+        text = excerpts()[0][:600]
+        wish = [{"path": str(EXPERTS / m)} for m in MODULES]
+
+        def logits(client, **options) -> bytes:
+            return np.asarray(client.score(text, logits=True, **options).logits).tobytes()
+
+        with demo("bf16") as daemon, daemon.client() as client:
+            wide, before = logits(client), client.info()["composition"]
+            done = client.load(EXPERTS / "legal", precision="q8")
+            self.assertEqual([c["action"] for c in done["changes"]], ["precision"])
+            packed = logits(client)
+            self.assertNotEqual(packed, wide)
+            told = {m["name"]: m for m in client.modules()}
+            self.assertEqual([told[m]["precision"] for m in MODULES], ["q8", "bf16", "bf16"])
+            self.assertEqual(client.epochs()["history"][-1]["modules"][0]["precision"], "q8")
+            # What does not use it does not notice, nor does what is remembered of it reach anybody else.
+            without = {"modules": {"exclude": ["legal"]}}
+            masked = logits(client, **without)
+            client.rollback(done["epoch"] - 1)
+            self.assertEqual((logits(client), client.info()["composition"]), (wide, before))
+            self.assertEqual(logits(client, **without), masked)
+            # The other way: the file of a deployment says so.
+            wish[0]["precision"] = "q8"
+            planned = client.plan({"top_k": 2, "modules": wish})
+            self.assertEqual([(c["action"], c["module"]) for c in planned["changes"]], [("precision", "legal")])
+            applied = client.apply({"top_k": 2, "modules": wish})
+            self.assertEqual((logits(client), applied["composition"]), (packed, planned["composition"]))
+            with self.assertRaisesRegex(chimera_client.ChimeraError, "load.precision: found q5 .expected f32, "):
+                client.load(EXPERTS / "legal", precision="q5")
+            with self.assertRaisesRegex(chimera_client.ChimeraError, r"modules\[0\].precision"):
+                client.apply({"modules": [{"path": str(EXPERTS / "legal"), "precision": "f64"}]})
 
     def test_memory_and_names(self) -> None:
         def resident(precision) -> tuple[int, str]:

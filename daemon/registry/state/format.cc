@@ -30,6 +30,7 @@ void put_options(const CompositionModule& module, Json& out) {
   for (const auto& [parent, value] : module.lambda) {
     out["lambda"][parent] = fmt::format("{}", value);
   }
+  if (module.precision) out["precision"] = kPrecisionNames.name(*module.precision);
 }
 
 Json to_json(const Composition& composition) {
@@ -122,10 +123,18 @@ bool take_digests(const Json& object, std::map<std::string, std::string>& out) {
   return true;
 }
 
+bool take_precision(const Json& object, std::optional<Precision>& out) {
+  if (object.is_null()) return true;
+  out = object.string() == nullptr ? std::nullopt : kPrecisionNames.find(*object.string());
+  return out.has_value();
+}
+
 bool take_options(const Json& object, CompositionModule& out) {
   out.lambda.clear();
+  out.precision.reset();
   return take(object, "enabled", out.enabled) && take(object, "bias", out.bias) &&
-         take_lambda(object["lambda"], out.lambda);
+         take_lambda(object["lambda"], out.lambda) &&
+         take_precision(object["precision"], out.precision);
 }
 
 bool take_composition(const Json& in, Composition& out) {

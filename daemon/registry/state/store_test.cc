@@ -90,6 +90,7 @@ TEST_F(StateStoreTest, RemembersExactly) {
   first.composition.modules.push_back({"bio", "2", "sha256:22", "/p\"q\n", false, -1.0f / 3.0f});
   first.composition.modules[0].lambda = {{"legal-a", 1.0 - 1.0 / 3.0},
                                          {"../legal \"b\"", 1.0 / 3.0}};
+  first.composition.modules[1].precision = Precision::kQ8;
   {
     const auto store = open();
     ASSERT_TRUE(store->append(first).ok());
@@ -170,6 +171,8 @@ TEST_F(StateStoreTest, AHistoryOfOptionsIsHardlyLongerThanOneComposition) {
     module.bias += 0.1f;
     module.enabled = e % 5 != 0;
     module.lambda.clear();
+    module.precision.reset();
+    if (e % 4 == 0) module.precision = e % 8 == 0 ? Precision::kQ8 : Precision::kBF16;
     if (e % 3 == 0) module.lambda = {{"parent", 0.1 * static_cast<double>(e)}};
     ASSERT_TRUE(store->append(now).ok());
     if (e > StateStore::kHistory) want.push_back(now);

@@ -155,6 +155,7 @@ Json to_json(const ModuleStatus& module) {
               {"resident_bytes", module.resident_bytes},
               {"state", state_of(module)}};
   if (!module.path.empty()) out["path"] = module.path;
+  if (module.precision) out["precision"] = kPrecisionNames.name(*module.precision);
   for (const auto& [parent, value] : module.lambda) out["lambda"][parent] = value;
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.resident) out["resident"] = *module.resident;
@@ -191,6 +192,7 @@ Json to_json(const EpochRecord& record) {
                   {"enabled", module.enabled},
                   {"bias", module.bias}};
     if (!module.lambda.empty()) entry["lambda"] = module.lambda;
+    if (module.precision) entry["precision"] = kPrecisionNames.name(*module.precision);
     modules.push_back(std::move(entry));
   }
   Json out = {{"epoch", record.epoch},
