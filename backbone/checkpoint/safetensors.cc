@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "backbone/checkpoint/block_types_entry.h"
+#include "backbone/checkpoint/packed_entry.h"
 #include "backbone/checkpoint/safetensors_header.h"
 #include "base/io/digest_memo.h"
 #include "base/io/foreign_file.h"
@@ -149,6 +150,7 @@ class SafetensorsParser {
     auto header = parse_safetensors_header(text, data, file_.owner_, path());
     if (!header.ok()) return header.status();
     CHIMERA_RETURN_IF_ERROR(apply_block_types(header->metadata, header->tensors, path()));
+    CHIMERA_RETURN_IF_ERROR(apply_packed(header->metadata, header->tensors, path()));
     file_.tensors_ = std::move(header->tensors);
     file_.by_name_ = std::move(header->by_name);
     file_.metadata_ = std::move(header->metadata);

@@ -31,7 +31,8 @@ void touch(const chimera::Matrix& m) {
 }
 
 void convert(const TensorView& t) {
-  for (const Precision p : {Precision::kF32, Precision::kBF16}) {
+  for (const Precision p : {Precision::kF32, Precision::kBF16, Precision::kQ8, Precision::kQ4}) {
+    if (!chimera::is_packed_type(t.dtype) && chimera::packed_format(p)) continue;  // slow
     if (t.shape.size() == 2) {
       const auto m = chimera::to_matrix(t, t.shape[0], t.shape[1], p);
       if (m.ok()) touch(*m);
@@ -53,7 +54,8 @@ void check_file(const SafetensorsFile& file, std::span<const std::byte> image) {
     require(t.bytes.data() >= image.data() + 10);
     require(t.bytes.data() + t.bytes.size() <= image.data() + image.size());
     require(next == nullptr || t.bytes.data() == next);  // neither hole nor overlap
-    next = t.bytes.data() + t.bytes.size();
+    const bool packed = chimera::is_packed_type(t.dtype);
+    next = t.bytes.data() + (packed ? (t.bytes.size() + 63) / 64 * 64 : t.bytes.size());
     require(file.find(t.name) == &t);  // so no name is there twice
     convert(t);
   }

@@ -1,16 +1,45 @@
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "backbone/checkpoint/block_types_entry.h"
+#include "backbone/checkpoint/packed_entry.h"
 #include "backbone/checkpoint/safetensors.h"
 #include "backbone/checkpoint/safetensors_header.h"
 #include "base/json/writer.h"
 #include "base/quote.h"
 #include "base/utf8.h"
+#include "compute/tensor/packed_tensor.h"
 #include "compute/tensor/tensor_source.h"
 
 namespace chimera {
 namespace {
+
+constexpr size_t kPrefixBytes = 8;  // of the header, at the start of the file
+
+/// The tensor as the file keeps it. A packed matrix is counted with the zeros behind it, which its
+/// bytes do not have.
+TensorView kept_form(const TensorView& t) {
+  if (!is_packed_type(t.dtype)) return stored_form(t);
+  TensorView bytes = t;
+  bytes.dtype = DType::kU8;
+  bytes.bytes = {t.bytes.data(), static_cast<size_t>(stored_packed_bytes(t))};
+  bytes.shape = {static_cast<int64_t>(bytes.bytes.size())};
+  return bytes;
+}
+
+Status check_packed_bytes(const std::vector<TensorView>& tensors, const std::string& path) {
+  for (const TensorView& t : tensors) {
+    if (!is_packed_type(t.dtype)) continue;
+    const auto bytes = dense_bytes(t.dtype, t.shape);
+    if (bytes && static_cast<size_t>(*bytes) == t.bytes.size()) continue;
+    return Status(Code::kInvalidArgument,
+                  path + ": tensor " + quote(t.name) + " has " + std::to_string(t.bytes.size()) +
+                      " bytes, which do not make " + std::string(dtype_name(t.dtype)) + " " +
+                      shape_string(t.shape));
+  }
+  return {};
+}
 
 Status check_tensor(const TensorView& t, const std::string& path) {
   int64_t bits = dtype_bits(t.dtype);
@@ -33,7 +62,8 @@ std::string entry_json(const TensorView& t, uint64_t begin) {
   return json_string(t.name) + ":" + write_json(entry);
 }
 
-/// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes.
+/// The JSON header, padded with spaces so that the data starts at a multiple of eight bytes, and of
+/// what packed matrices begin at where there are some.
 std::string header_json(const std::vector<TensorView>& tensors,
                         const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
@@ -45,7 +75,8 @@ std::string header_json(const std::vector<TensorView>& tensors,
     at += t.bytes.size();
   }
   text += '}';
-  text.append((8 - text.size() % 8) % 8, ' ');
+  const size_t alignment = metadata.contains(kPackedKey) ? kPackedAlignment : kPrefixBytes;
+  text.append((alignment - (kPrefixBytes + text.size()) % alignment) % alignment, ' ');
   return text;
 }
 
@@ -86,14 +117,18 @@ Status write_safetensors(const std::string& path, const std::vector<TensorView>&
                          const std::map<std::string, std::string>& metadata, Env& env) {
   std::vector<TensorView> stored;
   stored.reserve(tensors.size());
-  for (const TensorView& t : tensors) stored.push_back(stored_form(t));
+  CHIMERA_RETURN_IF_ERROR(check_packed_bytes(tensors, path));
+  for (const TensorView& t : tensors) stored.push_back(kept_form(t));
   std::map<std::string, std::string> entries = metadata;
   entries.erase(kBlockTypesKey);
   std::string blocks = block_types_text(tensors);
   if (!blocks.empty()) entries[kBlockTypesKey] = std::move(blocks);
+  entries.erase(kPackedKey);
+  std::string packed = packed_text(tensors);
+  if (!packed.empty()) entries[kPackedKey] = std::move(packed);
   auto header = safetensors_header(path, stored, entries);
   if (!header.ok()) return header.status();
-  std::string prefix(8, '\0');
+  std::string prefix(kPrefixBytes, '\0');
   for (size_t i = 0; i < prefix.size(); ++i) {
     prefix[i] = static_cast<char>((header->size() >> (8 * i)) & 0xff);
   }
@@ -102,10 +137,13 @@ Status write_safetensors(const std::string& path, const std::vector<TensorView>&
   for (const std::string* text : {&prefix, &header.value()}) {
     CHIMERA_RETURN_IF_ERROR(file->append(std::as_bytes(std::span(*text))));
   }
-  for (const TensorView& t : tensors) {
-    const Result<TensorView> made = loaded(t);  // one at a time
+  constexpr std::array<std::byte, kPackedAlignment> kZeros{};
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Result<TensorView> made = loaded(tensors[i]);  // one at a time
     if (!made.ok()) return made.status();
     CHIMERA_RETURN_IF_ERROR(file->append(made->bytes));
+    const size_t zeros = stored[i].bytes.size() - made->bytes.size();
+    if (zeros > 0) CHIMERA_RETURN_IF_ERROR(file->append(std::span(kZeros).first(zeros)));
   }
   return file->commit();
 }

@@ -9,6 +9,7 @@
 #include "compute/tensor/k_layout.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
+#include "compute/tensor/packed_tensor.h"
 #include "compute/tensor/repack.h"
 #include "compute/tensor/tensor_source.h"
 
@@ -137,7 +138,8 @@ Status check_number_dtype(const TensorView& t) {
   return Status(Code::kUnimplemented,
                 "tensor " + quote(t.name) + " is stored as " + std::string(dtype_name(t.dtype)) +
                     ", expected F32, F16 or BF16",
-                "Convert the weights to one of these.");
+                is_packed_type(t.dtype) ? "Use what it was packed from."
+                                        : "Convert the weights to one of these.");
 }
 
 namespace {
@@ -178,10 +180,24 @@ WeightFormat charged_format(DType stored, Precision p) {
   return kept == WeightFormat::kMXFP4 ? *packed_format(p) : kept;
 }
 
+namespace {
+
+Result<Matrix> as_packed(const TensorView& t, Precision p) {
+  const WeightFormat format = format_of_packed(t.dtype);
+  if (runs_packed(format, p)) return packed_matrix(t);
+  return Status(Code::kFailedPrecondition,
+                "tensor " + quote(t.name) + " is packed as " + std::string(info_of(format).name) +
+                    ", expected weights for precision " + kPrecisionNames.text(p),
+                "Choose the precision that it was packed for, or what it was packed from.");
+}
+
+}  // namespace
+
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {
   if (t.shape.size() != 2 || t.shape[0] != rows || t.shape[1] != cols) {
     return wrong_shape(t, shape_string(std::array{rows, cols}));
   }
+  if (is_packed_type(t.dtype)) return as_packed(t, p);
   return convert(t, 0, rows, cols, p);
 }
 

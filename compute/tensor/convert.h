@@ -30,9 +30,10 @@ WeightFormat charged_format(DType stored, Precision p);
 ///                                                       in formats of their own, under kQ4 K types
 ///                                                       of at most four bits (repack.h,
 ///                                                       k_blocks.h)
-/// "In place" shares the tensor's memory; data that is not aligned for its dtype is copied.
-/// data_corrupt: another shape, or rows that are no whole blocks; unimplemented: another dtype;
-/// resource_exhausted: no memory.
+/// A packed matrix (packed_tensor.h) is used in place, with the precisions that make matrices of
+/// its format (runs_packed); failed_precondition with others. "In place" shares the tensor's
+/// memory; data that is not aligned for its dtype is copied. data_corrupt: another shape, or rows
+/// that are no whole blocks; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
 /// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
 /// store experts. Same conversions and errors.

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "compute/tensor/block_types.h"
+#include "compute/tensor/packed_tensor.h"
 
 namespace chimera {
 
@@ -61,6 +62,24 @@ std::string_view dtype_name(DType dtype) {
       return "U8";
     case DType::kBool:
       return "BOOL";
+    case DType::kPackedQ8:
+      return "PACKED_Q8";
+    case DType::kPackedQ4:
+      return "PACKED_Q4";
+    case DType::kPackedIQ4_NL:
+      return "PACKED_IQ4_NL";
+    case DType::kPackedMXFP4:
+      return "PACKED_MXFP4";
+    case DType::kPackedQ2_K:
+      return "PACKED_Q2_K";
+    case DType::kPackedQ3_K:
+      return "PACKED_Q3_K";
+    case DType::kPackedQ4_K:
+      return "PACKED_Q4_K";
+    case DType::kPackedQ5_K:
+      return "PACKED_Q5_K";
+    case DType::kPackedQ6_K:
+      return "PACKED_Q6_K";
     case DType::kF8E4M3:
       return "F8_E4M3";
     case DType::kF8E5M2:
@@ -76,6 +95,7 @@ DTypeUnit unit_of(DType dtype) {
 }
 
 std::optional<int64_t> dense_bytes(DType dtype, std::span<const int64_t> shape) {
+  if (is_packed_type(dtype)) return packed_bytes(dtype, shape);
   const DTypeUnit unit = unit_of(dtype);
   int64_t bytes = unit.bytes;
   bool empty = false;

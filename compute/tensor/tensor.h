@@ -55,7 +55,17 @@ enum class DType : uint8_t {
   kInt8,
   kInt4Affine,
   kInt8Affine,
-  kNVFP4
+  kNVFP4,
+  // Matrices in packed formats, in the order of WeightFormat (packed_tensor.h).
+  kPackedQ8,
+  kPackedQ4,
+  kPackedIQ4_NL,
+  kPackedMXFP4,
+  kPackedQ2_K,
+  kPackedQ3_K,
+  kPackedQ4_K,
+  kPackedQ5_K,
+  kPackedQ6_K
 };
 
 /// Bits per element; 0 for blocks, whose elements have no place of their own.
@@ -69,9 +79,10 @@ struct DTypeUnit {
   int64_t bytes;
 };
 DTypeUnit unit_of(DType dtype);
-inline bool is_block_type(DType dtype) { return dtype >= DType::kQ4_0; }
-/// Of a dense tensor whose innermost dimension is whole units; nothing when it is not, when a
-/// dimension is negative, or when 63 bits do not hold it.
+inline bool is_block_type(DType dtype) { return dtype >= DType::kQ4_0 && dtype <= DType::kNVFP4; }
+inline bool is_packed_type(DType dtype) { return dtype >= DType::kPackedQ8; }
+/// Of a dense tensor, or a packed matrix whose innermost dimension is whole units; nothing when it
+/// is not, when a dimension is negative, or when 63 bits do not hold it.
 std::optional<int64_t> dense_bytes(DType dtype, std::span<const int64_t> shape);
 
 class TensorSource;
@@ -86,6 +97,7 @@ struct TensorView {
   std::span<const std::byte> bytes;   // dense row-major, product(shape) elements
   std::shared_ptr<const void> owner;  // keeps `bytes` alive
   std::shared_ptr<const TensorSource> source = nullptr;
+  float scale = 1.0f;  // packed types: Matrix::scale
 
   int64_t elements() const {
     int64_t n = 1;

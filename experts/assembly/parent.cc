@@ -23,11 +23,13 @@ std::string without_tail(const std::string& name, std::string_view tail) {
 
 /// Their numbers cannot be taken one by one.
 Status refuse_blocks(const TensorView& tensor) {
-  if (!is_block_type(tensor.dtype) && tensor.source == nullptr) return {};
+  const bool packed = is_packed_type(tensor.dtype);
+  if (!is_block_type(tensor.dtype) && !packed && tensor.source == nullptr) return {};
   return {Code::kUnimplemented,
           "tensor " + quote(tensor.name) + " is stored as " +
               std::string(dtype_name(tensor.dtype)) + " (expected F32, F16, BF16, FP8 or MXFP4)",
-          "Convert the parent's checkpoint with `chimera module convert`."};
+          packed ? "Use the module that it was packed from."
+                 : "Convert the parent's checkpoint with `chimera module convert`."};
 }
 
 /// A projection of MXFP4 as a module stores it: blocks [out, in / 32, 16] and scales.

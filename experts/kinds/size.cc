@@ -36,6 +36,7 @@ Kept kept(const TensorView& tensor, Precision precision) {
     case DType::kU8:
       return kept_bytes(tensor, precision);
     default:  // quantised already
+      if (is_packed_type(tensor.dtype)) return {true, 0};
       if (!packed_format(precision)) return {true, 0};
   }
   const auto elements = static_cast<uint64_t>(tensor.elements());

@@ -15,8 +15,33 @@ namespace {
 
 /// Whether to_matrix uses a tensor of this dtype in place.
 bool keeps(DType dtype, Precision p) {
+  if (is_packed_type(dtype)) return true;
   if (is_block_type(dtype)) return !packed_format(p);
   return is_stored_as(dtype, kept_format(dtype, p));
+}
+
+/// MXFP4 has kernels of its own, for scales that are not too far apart; FP8 is packed as wider
+/// numbers are.
+Result<ExpertWeight> build_quantised(const StoredProjection& stored, Precision precision,
+                                     BlockShape block) {
+  ExpertWeight out;
+  Result<QuantMatrix> matrix = quant_matrix(stored, block);
+  if (!matrix.ok()) return matrix.status();
+  if (packed_format(precision) && stored.encoding == Encoding::kMxfp4) {
+    Result<std::optional<Matrix>> packed = repack_mxfp4(*matrix);
+    if (!packed.ok()) return packed.status();
+    if (*packed) {
+      out.matrix = std::move(**packed);
+      return out;
+    }
+  } else if (packed_format(precision)) {
+    Result<Matrix> packed = widen_matrix(*matrix, precision);
+    if (!packed.ok()) return packed.status();
+    out.matrix = std::move(*packed);
+    return out;
+  }
+  out.quantised = std::move(*matrix);
+  return out;
 }
 
 /// Plain numbers as the kernels take them, quantised ones as they are stored.
@@ -30,7 +55,9 @@ class WeightBuilder {
     const std::array<std::vector<float>*, 3> biases{&weights.gate_bias, &weights.up_bias,
                                                     &weights.down_bias};
     for (size_t p = 0; p < stored.size(); ++p) {
-      CHIMERA_RETURN_IF_ERROR(fill(stored[p], *targets[p]));
+      Result<ExpertWeight> weight = build_weight(stored[p], precision_, block_);
+      if (!weight.ok()) return weight.status();
+      *targets[p] = std::move(*weight);
       if (!stored[p].bias) continue;
       Result<std::vector<float>> bias =
           to_f32(dense(*stored[p].bias, stored[p].bias->tensor.name), stored[p].rows);
@@ -41,43 +68,6 @@ class WeightBuilder {
   }
 
  private:
-  Status fill(const StoredProjection& stored, ExpertWeight& out) const {
-    if (stored.encoding != Encoding::kPlain) return fill_quantised(stored, out);
-    const Result<TensorView> made = loaded(dense(stored.weight, stored.weight.tensor.name));
-    if (!made.ok()) return made.status();
-    const TensorView& weight = *made;
-    if (is_block_type(weight.dtype) && !packed_format(precision_)) {
-      out.quantised = block_matrix(weight);
-      return {};
-    }
-    Result<Matrix> matrix = to_matrix(weight, stored.rows, stored.cols, precision_);
-    if (!matrix.ok()) return matrix.status();
-    out.matrix = std::move(*matrix);
-    return {};
-  }
-
-  /// MXFP4 has kernels of its own, for scales that are not too far apart; FP8 is packed as wider
-  /// numbers are.
-  Status fill_quantised(const StoredProjection& stored, ExpertWeight& out) const {
-    Result<QuantMatrix> matrix = quant_matrix(stored, block_);
-    if (!matrix.ok()) return matrix.status();
-    if (packed_format(precision_) && stored.encoding == Encoding::kMxfp4) {
-      Result<std::optional<Matrix>> packed = repack_mxfp4(*matrix);
-      if (!packed.ok()) return packed.status();
-      if (*packed) {
-        out.matrix = std::move(**packed);
-        return {};
-      }
-    } else if (packed_format(precision_)) {
-      Result<Matrix> packed = widen_matrix(*matrix, precision_);
-      if (!packed.ok()) return packed.status();
-      out.matrix = std::move(*packed);
-      return {};
-    }
-    out.quantised = std::move(*matrix);
-    return {};
-  }
-
   Precision precision_;
   BlockShape block_;
 };
@@ -165,6 +155,22 @@ bool used_in_place(const StoredProjection& projection, Precision p) {
   if (projection.encoding != Encoding::kPlain && !packed_format(p)) return true;
   return projection.weight.tensor.source == nullptr && projection.weight.at.dense() &&
          keeps(projection.weight.tensor.dtype, p);
+}
+
+Result<ExpertWeight> build_weight(const StoredProjection& stored, Precision precision,
+                                  BlockShape block) {
+  if (stored.encoding != Encoding::kPlain) return build_quantised(stored, precision, block);
+  const Result<TensorView> made = loaded(dense(stored.weight, stored.weight.tensor.name));
+  if (!made.ok()) return made.status();
+  ExpertWeight out;
+  if (is_block_type(made->dtype) && !packed_format(precision)) {
+    out.quantised = block_matrix(*made);
+    return out;
+  }
+  Result<Matrix> matrix = to_matrix(*made, stored.rows, stored.cols, precision);
+  if (!matrix.ok()) return matrix.status();
+  out.matrix = std::move(*matrix);
+  return out;
 }
 
 Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,

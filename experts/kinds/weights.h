@@ -17,6 +17,11 @@
 
 namespace chimera {
 
+/// One weight of an expert as loading with `precision` keeps it: in place where it is stored so.
+/// REQUIRES: shapes were checked. Errors as of to_matrix.
+Result<ExpertWeight> build_weight(const StoredProjection& stored, Precision precision,
+                                  BlockShape block);
+
 /// The experts and gates of tensors that were checked, by layer.
 Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
                                                            const Manifest& manifest,

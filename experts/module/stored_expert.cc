@@ -184,6 +184,11 @@ std::string_view part_tail(Encoding encoding, Part part) {
 size_t unit_bytes(DType dtype) { return static_cast<size_t>(unit_of(dtype).bytes); }
 
 TensorView dense(const StoredPart& part, std::string name) {
+  if (is_packed_type(part.tensor.dtype)) {  // whole matrices only
+    TensorView view = part.tensor;
+    view.name = std::move(name);
+    return view;
+  }
   const size_t unit = unit_bytes(part.tensor.dtype);
   const Strides& at = part.at;
   const std::byte* from = part.tensor.bytes.data() + static_cast<size_t>(at.offset) * unit;

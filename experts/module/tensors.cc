@@ -13,6 +13,7 @@
 #include "compute/tensor/block_types.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/pack.h"
+#include "compute/tensor/packed_tensor.h"
 #include "compute/tensor/tensor_source.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/outline.h"
@@ -209,7 +210,10 @@ Status check_projection(const ProjectionTensors& t, const std::string& name, int
     if (!fp8 && t.weight_scale_inv != nullptr) {
       return surplus(t.weight_scale_inv, "an F8_E4M3 weight");
     }
-    if (!fp8) {
+    if (is_packed_type(t.weight->dtype)) {
+      CHIMERA_RETURN_IF_ERROR(check_shape(*t.weight, std::array{rows, cols}));
+      if (depth == TensorDepth::kContent) CHIMERA_RETURN_IF_ERROR(check_finite(*t.weight));
+    } else if (!fp8) {
       CHIMERA_RETURN_IF_ERROR(check_tensor(*t.weight, std::array{rows, cols}, depth));
     } else {
       CHIMERA_RETURN_IF_ERROR(check_shape(*t.weight, std::array{rows, cols}));
@@ -455,6 +459,7 @@ Status check_finite(const TensorView& tensor) {
     at = first_non_finite_block(tensor.dtype, tensor.bytes);
     if (at > 0) at *= unit_of(tensor.dtype).elements;
   }
+  if (is_packed_type(tensor.dtype)) at = first_non_finite_packed(tensor);
   if (at < 0) return {};
   return {Code::kDataCorrupt,
           fmt::format("tensor {}: found NaN or infinity at element {} (expected finite numbers)",

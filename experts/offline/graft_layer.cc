@@ -55,6 +55,14 @@ Result<GraftLayer::Placed> GraftLayer::from_module(const std::string& module,
   Placed placed;
   placed.owner = module;
   placed.expert = stored_expert(part.experts.at(number));
+  for (const StoredProjection& projection : placed.expert) {
+    if (!is_packed_type(projection.weight.tensor.dtype)) continue;
+    return Status(Code::kFailedPrecondition,
+                  fmt::format("module {}, layer {}: found weights packed for the kernels (expected "
+                              "those of a checkpoint)",
+                              module, layer_),
+                  "Graft the module that it was packed from.");
+  }
   if (placed.expert[0].rows != config_.intermediate_size) {
     return Status(Code::kFailedPrecondition,
                   fmt::format("module {}, layer {}: found experts {} wide (expected {}, as the "

@@ -230,6 +230,12 @@ Status verify_assembly(const std::string& dir, const Manifest& manifest,
 
 }  // namespace
 
+Result<ModulePayload> open_payload_alone(const std::string& dir, const Manifest& manifest) {
+  ModelConfig config = permissive_config(manifest);
+  if (!manifest.layers) CHIMERA_RETURN_IF_ERROR(read_layers(dir, manifest, config));
+  return open_module_payload(dir, manifest, config, manifest.backbone_fingerprint);
+}
+
 Result<Json> inspect_directory(const std::string& dir, Status* verdict) {
   Status ignored;
   if (exists(dir + "/module.yaml") || is_bare_adapter(dir)) return inspect_module(dir);

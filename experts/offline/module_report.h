@@ -8,6 +8,7 @@
 #include "base/json/json.h"
 #include "base/status.h"
 #include "experts/module/manifest.h"
+#include "experts/module/payload.h"
 
 namespace chimera {
 
@@ -22,6 +23,9 @@ Result<Json> verify_module(const std::string& dir, const std::string& backbone_d
 /// The same with a manifest that is not, or not yet, the one in `dir`.
 Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
                              const std::string& backbone_dir);
+
+/// The payload of a module of kind weights, checked as far as it can be without its backbone.
+Result<ModulePayload> open_payload_alone(const std::string& dir, const Manifest& manifest);
 
 /// Fingerprint of the checkpoint in `dir`.
 Result<std::string> checkpoint_fingerprint(const std::string& dir);

@@ -10,6 +10,7 @@
 #include "experts/offline/cut.h"
 #include "experts/offline/module_print.h"
 #include "experts/offline/module_report.h"
+#include "experts/offline/pack.h"
 #include "experts/offline/sign.h"
 #include "experts/offline/slot_sets.h"
 #include "router/offline/assembly_commands.h"
@@ -152,6 +153,32 @@ Status run_convert(const Words& words, bool json) {
   return {};
 }
 
+Status run_pack(const Words& words, bool json) {
+  PackOptions pack;
+  std::string precision;
+  po::options_description options;
+  auto add = options.add_options();
+  add("out", po::value(&pack.out)->required());
+  add("precision", po::value(&precision)->default_value("q8"));
+  pack.from = only_argument(parse(words, options), "MODULE");
+  const auto named = kPrecisionNames.find(precision);
+  if (!named || !packed_format(*named))
+    usage(fmt::format("--precision: \"{}\" (expected q8 or q4)", precision));
+  pack.precision = *named;
+  const Result<PackReport> report = pack_module(pack);
+  if (!report.ok()) return report.status();
+  Json out;
+  out["module"] = report->name;
+  out["version"] = report->version;
+  out["digest"] = report->digest;
+  out["precision"] = kPrecisionNames.name(pack.precision);
+  out["packed"] = report->packed;
+  out["kept"] = report->kept;
+  out["bytes"] = report->bytes;
+  print_report(out, json);
+  return {};
+}
+
 Status run_inspect(const Words& words, bool json) {
   Status verdict;
   const std::string dir = only_argument(parse(words, {}), "DIR or FILE.gguf");
@@ -202,7 +229,8 @@ constexpr std::pair<const char*, Command> kCommands[] = {
     {"split", run_split},     {"graft", run_graft},       {"convert", run_convert},
     {"inspect", run_inspect}, {"verify", run_verify},     {"fingerprint", run_fingerprint},
     {"seal", run_seal},       {"sign", run_sign},         {"assemble", run_assemble},
-    {"diff", run_diff},       {"fit-gate", run_fit_gate}, {"merge", run_merge}};
+    {"diff", run_diff},       {"fit-gate", run_fit_gate}, {"merge", run_merge},
+    {"pack", run_pack}};
 
 }  // namespace
 

@@ -18,6 +18,9 @@ inline constexpr const char* kModuleUsage = R"(Usage: chimera-module [--json] CO
                           put backbone and modules together into one checkpoint
   convert CHECKPOINT --out DIR [--type f32|f16|bf16]
                           write a checkpoint, or a GGUF file, as safetensors
+  pack MODULE --out DIR [--precision q8|q4]
+                          write the module with its weights packed as that
+                          precision keeps them, so that a load only reads them
   inspect PATH            say what a module or checkpoint holds, and if it runs;
                           exit status 1 when Chimera would refuse the checkpoint
   verify MODULE [--backbone DIR] [--key FILE.pub]

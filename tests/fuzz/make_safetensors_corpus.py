@@ -37,6 +37,16 @@ def main():
         every[name.lower()] = entry(name, [1], at, at + size)
         at += size
     save("every_dtype", every, ramp[:at])
+    # Packed matrices (backbone/checkpoint/packed_entry.h): 2 outputs of 3 inputs are one block of 16 x 32.
+    def packed(layout=1, **matrix):
+        entries = {"w": {"format": "q4", "shape": [2, 3], "exponent": -9, **matrix}}
+        text = json.dumps({"layout": layout, "matrices": entries}, separators=(",", ":"))
+        return {"__metadata__": {"chimera.packed": text}, "w": entry("U8", [320], 0, 320)}
+    save("packed", packed(), ramp * 5)
+    save("packed_other_layout", packed(layout=2), ramp * 5)
+    save("packed_other_bytes", packed(format="q8"), ramp * 5)
+    save("packed_huge", packed(shape=[1 << 62, 1 << 62]), ramp * 5)
+    save("packed_half_blocks", packed(format="q4_k"), ramp * 5)
     save("hole", {"a": entry("U8", [1], 0, 1), "b": entry("U8", [1], 2, 3)}, ramp[:3])
     save("overlap", {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, ramp[:3])
     save("wrap", {"w": entry("F32", [1 << 62, 4], 0, 0)})

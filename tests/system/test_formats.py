@@ -7,13 +7,15 @@ the next-token distributions over the shipped excerpts, in nats.
 """
 from __future__ import annotations
 
+import json
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
 import numpy as np
 
-from harness import GOLDEN, SOURCE, Daemon, chimera_client, split
+from harness import BIN, GOLDEN, SOURCE, Daemon, chimera_client, split
 
 EXPERTS = SOURCE / "experts"
 MODULES = ("legal", "bio", "finance")
@@ -141,6 +143,27 @@ class Formats(unittest.TestCase):
                 client.load(EXPERTS / "legal", precision="q5")
             with self.assertRaisesRegex(chimera_client.ChimeraError, r"modules\[0\].precision"):
                 client.apply({"modules": [{"path": str(EXPERTS / "legal"), "precision": "f64"}]})
+
+    def test_a_module_packed_beforehand_has_the_same_bits(self) -> None:
+        text = excerpts()[0][:600]
+        plain = {"top_k": 2, "modules": [{"path": str(EXPERTS / m)} for m in MODULES]}
+        with tempfile.TemporaryDirectory() as work, demo("bf16") as daemon, daemon.client() as client:
+            for name in FORMATS:
+                out = pathlib.Path(work) / name
+                report = json.loads(subprocess.check_output(
+                    [BIN / "chimera-module", "--json", "pack", EXPERTS / "legal", "--out", out, "--precision", name]))
+                self.assertEqual(report["precision"], name)
+                client.load(EXPERTS / "legal", precision=name)
+                expected = np.asarray(client.score(text, logits=True).logits)
+                client.apply(plain)
+                client.load(out)
+                found = np.asarray(client.score(text, logits=True).logits)
+                np.testing.assert_array_equal(found, expected)
+                told = {m["name"]: m for m in client.modules()}
+                self.assertEqual(told["legal"]["precision"], name)
+                with self.assertRaisesRegex(chimera_client.ChimeraError, f"is packed as {name}"):
+                    client.load(out, precision="bf16")
+                client.apply(plain)
 
     def test_memory_and_names(self) -> None:
         def resident(precision) -> tuple[int, str]:
