@@ -60,7 +60,11 @@ uint64_t least_model_bytes(const Checkpoint& checkpoint, const PrecisionPlan& pr
 uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
   const auto n = [](int64_t value) { return static_cast<uint64_t>(value); };
   const int64_t guesses = options.ngram_speculation ? Drafter::kMost : 0;
-  const uint64_t rows = n(options.max_sequences * (1 + guesses)) + n(options.prefill_chunk);
+  const uint64_t streams = n(options.max_sequences * (1 + guesses));
+  const uint64_t logits = streams + n(options.prefill_chunk);
+  // A lone prompt leaves logits of its last row alone.
+  const uint64_t rows =
+      std::max(logits, n(std::max(options.prefill_chunk, options.lone_chunk)) + uint64_t{1});
   const uint64_t heads = n(model.num_heads) * n(model.head_dim + model.v_head_dim);
   const uint64_t latent =
       model.mla ? n(model.num_heads) * n(model.mla->kv_lora_rank) * 2 + n(model.key_width()) : 0;
@@ -72,11 +76,12 @@ uint64_t scratch_bytes(const ModelConfig& model, const EngineOptions& options) {
       7 * n(model.hidden_size) + heads + n(model.key_width()) + n(model.value_width()) + latent +
       2 * wide +
       n(model.num_experts_per_tok) * (2 * n(model.hidden_size) + 2 * n(model.intermediate_size)) +
-      n(model.num_experts) + n(model.vocab_size);
+      n(model.num_experts);
   // Of each share of attention's rows, one for each query that a read of the cache serves.
   const int64_t scratch = usable_context(model, options) * kAttentionQueries;
   const uint64_t scores = n(attention_shares(options.threads, scratch)) * n(scratch);
-  return (rows * row + scores + widened_floats(model, options)) * sizeof(float);
+  return (rows * row + logits * n(model.vocab_size) + scores + widened_floats(model, options)) *
+         sizeof(float);
 }
 
 uint64_t queue_bytes(const DeploymentConfig& config) {

@@ -19,6 +19,9 @@ namespace {
 // What gates saw, unless the deployment says how much: of a hidden size of 2,048 a thousand
 // samples, which tell a share to within three points (two standard deviations of what a token's
 // share is).
+// Times serve.prefill_chunk that a prompt may take which is alone: by default 512 tokens, of which
+// an expert of 64 gets 64 where a token chooses eight, so that its weights are read for many.
+constexpr int64_t kLoneChunks = 4;
 constexpr uint64_t kGateSampleBytes = uint64_t{4} << 20;
 
 /// Whoever may write there can put a socket of his own in the place of ours.
@@ -142,6 +145,7 @@ EngineOptions engine_options(const DeploymentConfig& config) {
   options.max_context = config.serve.max_context;
   options.max_queue = config.serve.max_queue;
   options.prefill_chunk = config.serve.prefill_chunk;
+  options.lone_chunk = kLoneChunks * config.serve.prefill_chunk;
   options.step_target_ms = static_cast<double>(config.serve.step_target_ms);
   options.max_live_epochs = config.serve.max_live_epochs;
   options.prefix_cache = config.serve.prefix_cache;

@@ -41,6 +41,7 @@ struct EngineOptions {
   int64_t max_context = 2048;
   int64_t max_queue = 64;
   int64_t prefill_chunk = 128;
+  int64_t lone_chunk = 0;  // of a prompt that is alone; less than prefill_chunk: that
   /// What a step may do to find out what constrained sequences may draw next, in places looked at
   /// (constraint::MaskSearch): some 5 ms of one core. Schemas take a few thousand places where they
   /// take any; hostile ones up to a million, and wait for it.

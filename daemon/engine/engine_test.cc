@@ -65,6 +65,18 @@ TEST_F(EngineTest, SharesOfATokenAreThoseOfThePositionItWasDrawnFrom) {
   }
 }
 
+TEST_F(EngineTest, TheSizeOfChunksChangesNoBit) {
+  std::vector<Stream> streams;
+  for (const auto& [chunk, lone] : {std::pair<int64_t, int64_t>{1, 0}, {5, 0}, {128, 0}, {3, 64}}) {
+    EngineOptions options;
+    options.prefill_chunk = chunk;
+    options.lone_chunk = lone;
+    const auto engine = make(options);
+    streams.push_back(stream_of(submit(*engine, greedy(prompt(3, 60), 12))->done()));
+  }
+  for (const Stream& stream : streams) EXPECT_EQ(stream, streams.front());
+}
+
 // What it takes to find what a constraint allows is spread over the steps: its sequence waits, the
 // others go on, and nothing comes out differently.
 TEST_F(EngineTest, AConstraintThatTakesLongHoldsUpItsOwnSequenceAlone) {

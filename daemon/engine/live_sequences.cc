@@ -36,8 +36,10 @@ LiveSequences::LiveSequences(Options options, std::unique_ptr<KvCache> cache, En
       reaper_(reaper),
       cache_(std::move(cache)),
       scheduler_(cache_.get(),
-                 StepPace(options_.step_target_ms, options_.prefill_chunk, options_.row_positions),
-                 options_.prefill_chunk, options_.prefix_cache, options_.ngram_speculation) {}
+                 StepPace(options_.step_target_ms, options_.prefill_chunk, options_.row_positions,
+                          options_.lone_chunk),
+                 options_.prefill_chunk, options_.prefix_cache, options_.ngram_speculation,
+                 options_.lone_chunk) {}
 
 bool LiveSequences::has_room_for(const PendingRequest& pending) const {
   if (static_cast<int64_t>(live_.size()) >= options_.max_sequences) return false;

@@ -31,6 +31,7 @@ class LiveSequences {
     int64_t max_sequences = 1;
     int64_t max_context = 1;
     int64_t prefill_chunk = 1;
+    int64_t lone_chunk = 0;  // as Scheduler's
     double step_target_ms = 50.0;
     double row_positions = 1.0;  // as StepPace's
     bool prefix_cache = true;

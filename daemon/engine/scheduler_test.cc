@@ -27,12 +27,13 @@ class SchedulerTest : public testing::Test {
     live_->sweep();
     live_->send_endings();
   }
-  void make(int64_t blocks, int64_t chunk = 128, bool prefix_cache = true) {
+  void make(int64_t blocks, int64_t chunk = 128, bool prefix_cache = true, int64_t lone = 0) {
     KvCacheOptions cache;
     cache.blocks = blocks;  // of 16 tokens
     live_ = std::make_unique<LiveSequences>(LiveSequences::Options{.max_sequences = 64,
                                                                    .max_context = 16384,
                                                                    .prefill_chunk = chunk,
+                                                                   .lone_chunk = lone,
                                                                    .row_positions = 1000.0,
                                                                    .prefix_cache = prefix_cache},
                                             must(KvCache::create(world_->config, cache)),
@@ -129,6 +130,22 @@ TEST_F(SchedulerTest, WhatIsShorterGoesFirstAndTheFirstComeGoesOn) {
   steps_to_first_token(second);
   EXPECT_EQ(first->generated(), 0);
   steps_to_first_token(first);
+}
+
+TEST_F(SchedulerTest, APromptThatIsAloneTakesLargerChunksUntilSomebodyComes) {
+  make(8 * 1024, 32, /*prefix_cache=*/false, 128);
+  Sequence* alone = admit(8000, 1000);
+  std::map<Sequence*, int64_t> ran;
+  for (int i = 0; i < 10; ++i) ran = step();
+  EXPECT_GT(ran[alone], 48) << "128 units, of which a row so far back takes nearly two";
+  // A prompt that waits beside it, then a stream.
+  Sequence* other = admit(200, 1000);
+  for (int i = 0; i < 20; ++i) {
+    ran = step();
+    EXPECT_LE(ran[alone] + (other->decoding() ? 0 : ran[other]), 32) << i;
+  }
+  EXPECT_GT(other->generated(), 0);
+  EXPECT_GT(alone->uncomputed(), 1000);
 }
 
 TEST_F(SchedulerTest, DecodingRunsInEveryStep) {

@@ -136,8 +136,11 @@ void Scheduler::share_out(std::vector<Run>& runs) const {
     if (run.tokens == 0 && !waits) prompts.push_back(&run);
   }
   if (prompts.empty()) return;
-  double units = pace_.allowance(units_);
-  int64_t rows = prefill_chunk_;
+  // Live sequences that do not run wait as well.
+  const bool lone = runs.size() == 1;
+  double units = pace_.allowance(units_, lone);
+  // Where every row leaves logits, their memory is that of a chunk.
+  int64_t rows = lone && !prompts.front()->sequence->scoring() ? lone_chunk_ : prefill_chunk_;
   const auto give = [&](Run& run, double most) {
     const int64_t at = run.sequence->computed + run.tokens;
     const int64_t left = run.sequence->runnable() - run.tokens;

@@ -14,6 +14,7 @@
 // Thread safety: engine thread only.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <utility>
@@ -47,11 +48,13 @@ class Scheduler {
  public:
   using Live = std::span<const std::unique_ptr<Sequence>>;
 
+  /// `lone_chunk`: `prefill_chunk` of a prompt that is alone; less than that: that.
   Scheduler(KvCache* cache, StepPace pace, int64_t prefill_chunk, bool prefix_cache,
-            bool ngram_speculation = false)
+            bool ngram_speculation = false, int64_t lone_chunk = 0)
       : cache_(cache),
         pace_(pace),
         prefill_chunk_(prefill_chunk),
+        lone_chunk_(std::max(prefill_chunk, lone_chunk)),
         prefix_cache_(prefix_cache),
         ngram_speculation_(ngram_speculation) {}
 
@@ -101,6 +104,7 @@ class Scheduler {
   KvCache* cache_;
   StepPace pace_;
   int64_t prefill_chunk_;
+  int64_t lone_chunk_;
   bool prefix_cache_;
   bool ngram_speculation_;
   uint64_t paused_ = 0;

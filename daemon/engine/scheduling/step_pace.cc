@@ -13,6 +13,8 @@ constexpr double kForget = 0.89;
 constexpr double kFirst = 32.0;
 // A step that took longer than this many times what was expected met something else than its work.
 constexpr double kOutlier = 4.0;
+// Rows of a lone prompt cost this many times the constant, which is a fifth of the step then.
+constexpr double kLoneShare = 4.0;
 // Relative spread (variance over squared mean) of units from which on a slope can be told.
 constexpr double kSpread = 1e-3;
 // A multiply-add of attention against one of a matrix product: keys are read for one query at a
@@ -21,9 +23,10 @@ constexpr double kAttentionCost = 2.0;
 
 }  // namespace
 
-StepPace::StepPace(double target_ms, int64_t most_rows, double row_positions)
+StepPace::StepPace(double target_ms, int64_t most_rows, double row_positions, int64_t lone_rows)
     : target_ms_(target_ms),
       most_units_(static_cast<double>(most_rows)),
+      lone_units_(static_cast<double>(std::max(most_rows, lone_rows))),
       row_positions_(row_positions) {}
 
 double StepPace::row_positions(const ModelConfig& c) {
@@ -63,15 +66,18 @@ StepPace::Cost StepPace::cost() const {
   return {mean_y - slope * mean_x, slope};
 }
 
-double StepPace::allowance(double decode_units) const {
-  if (weight_ == 0.0) return std::min(kFirst, most_units_);
+double StepPace::allowance(double decode_units, bool lone) const {
+  const double most = lone ? lone_units_ : most_units_;
+  if (weight_ == 0.0) return std::min(kFirst, most);
   const Cost c = cost();
-  const double in_time = (target_ms_ - c.constant) / c.slope;
+  const double target = lone ? kLoneTargets * target_ms_ : target_ms_;
+  const double in_time = (target - c.constant) / c.slope;
   // From half the target on the constant decides: as many units as cost what it does.
-  const double worthwhile = c.constant > target_ms_ / 2.0 ? c.constant / c.slope : 0.0;
+  const bool decides = c.constant > target_ms_ / 2.0;
+  const double worthwhile = decides ? (lone ? kLoneShare : 1.0) * c.constant / c.slope : 0.0;
   const double known = 2.0 * largest_;
   const double wanted = std::min(std::max(in_time, worthwhile), known) - decode_units;
-  return std::min(std::max(wanted, kLeast), most_units_);
+  return std::min(std::max(wanted, kLeast), most);
 }
 
 void StepPace::record(double units, double ms) {

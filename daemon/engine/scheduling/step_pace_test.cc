@@ -65,6 +65,30 @@ TEST(StepPace, SmallChunksAreNotWorthTheirConstant) {
   EXPECT_GE((Machine{600.0, 1.0}.settle(pace, 60)), 400.0);
 }
 
+TEST(StepPace, ALonePromptTakesLongerStepsAndAStreamBesideItEndsThat) {
+  StepPace pace(kTarget, 128, 1000.0, kMost);
+  const Machine fast{10.0, 0.25};
+  fast.settle(pace, 40);
+  EXPECT_EQ(pace.allowance(0.0), 128.0);
+  for (int i = 0; i < 10; ++i) {
+    const double units = pace.allowance(0.0, /*lone=*/true);
+    pace.record(units, fast.ms(units));
+  }
+  EXPECT_EQ(pace.allowance(0.0, true), static_cast<double>(kMost)) << "138 ms of 200";
+  EXPECT_EQ(pace.allowance(0.0), 128.0);
+
+  StepPace slow(kTarget, 128, 1000.0, 4096);
+  const Machine heavy{300.0, 5.0};  // weights that are read in 300 ms
+  heavy.settle(slow, 40);
+  const double beside = slow.allowance(0.0);
+  EXPECT_NEAR(beside, 60.0, 6.0) << "as many rows as cost what the weights do";
+  for (int i = 0; i < 20; ++i) {
+    const double units = slow.allowance(0.0, true);
+    slow.record(i % 5 == 4 ? units * 0.6 : units, heavy.ms(i % 5 == 4 ? units * 0.6 : units));
+  }
+  EXPECT_NEAR(slow.allowance(0.0, true), 240.0, 24.0) << "a fifth of the step for the weights";
+}
+
 TEST(StepPace, FollowsAMachineThatGetsANeighbour) {
   StepPace pace(kTarget, kMost, 1000.0);
   Machine{2.0, 0.2}.settle(pace, 40);
