@@ -42,10 +42,11 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
       CHIMERA_RETURN_IF_ERROR(read(precision.head, backbone->head_));
   }
   if (c.tie_word_embeddings && !packed_format(precision.head)) backbone->head_ = backbone->embed_;
-  backbone->layers_.resize(static_cast<size_t>(c.num_layers));
-  for (int64_t l = 0; l < c.num_layers; ++l)
-    CHIMERA_RETURN_IF_ERROR(
-        load_layer(checkpoint, c, precision, l, backbone->layers_[static_cast<size_t>(l)]));
+  for (int64_t l = 0; l < c.num_layers; ++l) {
+    auto layer = std::make_shared<LayerWeights>();
+    CHIMERA_RETURN_IF_ERROR(load_layer(checkpoint, c, precision, l, *layer));
+    backbone->layers_.push_back(std::move(layer));
+  }
   backbone->rope_ = Rope(c);
   return std::shared_ptr<const Backbone>(std::move(backbone));
 }
@@ -91,7 +92,7 @@ const Matrix* Backbone::weight(int64_t layer, TensorRole role) const {
 uint64_t Backbone::resident_bytes() const {
   uint64_t bytes = embed_.bytes() + final_norm_.size() * sizeof(float);
   if (head_.data != embed_.data) bytes += head_.bytes();
-  for (const LayerWeights& layer : layers_) bytes += weight_bytes(layer);
+  for (const auto& layer : layers_) bytes += weight_bytes(*layer);
   return bytes;
 }
 

@@ -5,6 +5,9 @@
 // different tables, and the backbone knows nothing of modules. Layers without a router, and shared
 // experts, are the backbone's own.
 //
+// A backbone can be made from another one and other tensors in some places; both are whole, and
+// what did not change they share. Which of them a sequence runs on is its caller's to say.
+//
 // Thread safety: a Backbone is immutable; `forward` is const and needs a Workspace of the caller's
 // own, one per thread that runs passes.
 #pragma once
@@ -32,6 +35,14 @@ class Backbone {
   static Result<std::shared_ptr<const Backbone>> load(const Checkpoint& checkpoint,
                                                       const PrecisionPlan& precision);
 
+  /// This backbone with these tensors in place of its own: dense, F32, F16 or BF16, each once, by
+  /// the names and with the shapes of needed_tensors.h, kept in the formats that load() would give
+  /// them. Every other tensor is shared with this one. not_found: a name that is none of them;
+  /// data_corrupt: another shape; unimplemented: another dtype; resource_exhausted: no memory.
+  Result<std::shared_ptr<const Backbone>> with(std::span<const TensorView> tensors) const;
+  /// Bytes held for weights that `other`, of the same checkpoint, does not hold as well.
+  uint64_t bytes_beside(const Backbone& other) const;
+
   const ModelConfig& config() const { return config_; }
   const PrecisionPlan& precision() const { return precision_; }
   /// Bytes held for weights.
@@ -49,13 +60,16 @@ class Backbone {
                  ThreadPool& pool, Workspace& ws) const;
 
  private:
+  /// Puts `tensor` where `needed`, one of needed_model_tensors(), says.
+  Status place(const NeededTensor& needed, const TensorView& tensor);
+
   ModelConfig config_;
   PrecisionPlan precision_;
   Matrix embed_;  // [vocab, hidden]
   Matrix head_;   // [vocab, hidden]
   std::vector<float> final_norm_;
   Rope rope_;
-  std::vector<LayerWeights> layers_;
+  std::vector<std::shared_ptr<const LayerWeights>> layers_;
 };
 
 }  // namespace chimera

@@ -49,7 +49,7 @@ Status Backbone::forward(std::span<BatchSegment> segments, FeedForward& ffn, con
     pass.embed(embed_);
     pass.rope_angles();
     for (size_t l = 0; l < layers_.size(); ++l)
-      CHIMERA_RETURN_IF_ERROR(pass.block(static_cast<int64_t>(l), layers_[l], ffn));
+      CHIMERA_RETURN_IF_ERROR(pass.block(static_cast<int64_t>(l), *layers_[l], ffn));
     pass.states(final_norm_);
     pass.head(final_norm_, head_);
   } catch (const std::bad_alloc&) {

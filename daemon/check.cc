@@ -19,6 +19,7 @@
 #include "daemon/security/module_trust.h"
 #include "daemon/startup.h"
 #include "experts/kinds/assembly_module.h"
+#include "experts/kinds/bundle_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/lora.h"
 #include "experts/kinds/size.h"
@@ -175,6 +176,8 @@ class DeploymentCheck {
         return open_library_package(module.path, *model_, fingerprint_).status();
       case ModuleKind::kLora:
         return open_lora_payload(module.path, *model_, fingerprint_).status();
+      case ModuleKind::kBundle:
+        return verify_bundle(module.path, manifest, *model_, fingerprint_, &*model_);
       case ModuleKind::kAssembly:
         break;
     }

@@ -45,6 +45,7 @@ struct LoadedModel {
   std::string fingerprint;
   std::shared_ptr<const Backbone> backbone;
   std::shared_ptr<const Module> base;
+  std::shared_ptr<const BackboneSource> source;
 
   static Result<LoadedModel> load(const std::string& dir, Precision precision) {
     Result<Checkpoint> checkpoint = Checkpoint::open(dir, Residency::kCopied);
@@ -61,6 +62,7 @@ struct LoadedModel {
     auto backbone = Backbone::load(*checkpoint, precision);
     if (!backbone.ok()) return backbone.status();
     model.backbone = *backbone;
+    model.source = std::make_shared<const BackboneSource>(model.backbone, *checkpoint);
     auto base = load_base_experts(*checkpoint, model.config, precision);
     if (!base.ok()) return base.status();
     model.base = *base;
@@ -75,7 +77,9 @@ struct LoadedModel {
     composition.top_k = top_k;
     std::vector<std::shared_ptr<const Module>> modules;
     for (const std::string& dir : dirs) {
-      auto module = load_module(dir, {config, fingerprint, precision});
+      BackboneInfo info{config, fingerprint, precision};
+      info.source = source;
+      auto module = load_module(dir, info);
       if (!module.ok()) return module.status();
       composition.modules.push_back(
           {(*module)->name(), "1.0.0", (*module)->manifest.digest, dir, true, 0.0f});
@@ -102,7 +106,8 @@ struct LoadedModel {
     routed.rows = static_cast<int64_t>(tokens.size());
     routed.trace = trace;
     router.begin_pass({&routed, 1}, nullptr);
-    const Status status = backbone->forward({&segment, 1}, router, best_kernels(), pool, ws);
+    const Backbone& used = (*view)->active->backbone_or(*backbone);
+    const Status status = used.forward({&segment, 1}, router, best_kernels(), pool, ws);
     EXPECT_TRUE(status.ok()) << status.to_string();
     EXPECT_FALSE(routed.poisoned);
     if (!status.ok()) return {};

@@ -34,6 +34,7 @@ struct RouteView {
   const ModuleMask& mask() const { return active->mask; }
 };
 /// `request_bias` may be empty. Modules that are not in the table do not count.
+/// failed_precondition: there is no backbone for its bundles (RoutingLayout::backbone).
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
                                                          const ModuleMask& mask,
                                                          std::vector<float> request_bias);

@@ -1,7 +1,10 @@
 #include "router/routing_layout.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
+#include <string>
 
 #include "compute/tensor/float_buffer.h"
 
@@ -113,11 +116,13 @@ const float* LayerTable::gate_row(int64_t candidate) const {
   return rows_of(block.gate) + (candidate - block.first) * block.gate.cols;
 }
 
-RoutingLayout::RoutingLayout(const ModelConfig& config, Modules modules)
-    : modules_(std::move(modules)) {
+RoutingLayout::RoutingLayout(const ModelConfig& config, Modules modules,
+                             std::shared_ptr<const Backbone> average)
+    : modules_(std::move(modules)), average_(std::move(average)) {
   for (size_t i = 0; i < modules_.size(); ++i) {
     index_.emplace(modules_[i]->name(), static_cast<int>(i));
     if (!modules_[i]->is_adapter()) unnamed_.add(i);
+    if (modules_[i]->bundle != nullptr) ++bundles_;
   }
   layers_.reserve(static_cast<size_t>(config.num_layers));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -156,6 +161,24 @@ int RoutingLayout::module_index(const std::string& name) const {
   return found == index_.end() ? -1 : found->second;
 }
 
+Result<std::shared_ptr<const Backbone>> RoutingLayout::backbone(const ModuleMask& mask) const {
+  std::vector<const Module*> used;
+  mask.for_each([&](size_t i) {
+    if (bundles_ > 0 && i < modules_.size() && modules_[i]->bundle != nullptr)
+      used.push_back(modules_[i].get());
+  });
+  if (used.empty()) return std::shared_ptr<const Backbone>();
+  if (used.size() == 1) return used.front()->bundle->backbone();
+  if (static_cast<int64_t>(used.size()) == bundles_ && average_ != nullptr) return average_;
+  std::string names;
+  for (const Module* module : used) names += (names.empty() ? "" : ", ") + module->name();
+  return Status(Code::kFailedPrecondition,
+                fmt::format("bundles {}: found no backbone of these together (expected one bundle, "
+                            "none, or all that are loaded)",
+                            names),
+                "Name one of them in modules.only, or exclude all but one.");
+}
+
 std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) const {
   const MutexLock lock(mutex_);
   std::erase_if(active_, [](const auto& known) { return known.second.expired(); });
@@ -177,6 +200,8 @@ std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) c
   });
   if (const auto& residency = modules_.front()->residency)
     made->lease = residency->lease(backbone_experts(*made));
+  if (auto backbone_of_mask = backbone(mask); backbone_of_mask.ok())
+    made->backbone = std::move(*backbone_of_mask);
   active_.emplace_back(mask, made);
   return made;
 }
@@ -217,11 +242,12 @@ std::shared_ptr<const RoutingLayout> LayoutCache::find(
 }
 
 std::shared_ptr<const RoutingLayout> LayoutCache::get(const ModelConfig& config,
-                                                      RoutingLayout::Modules modules) {
+                                                      RoutingLayout::Modules modules,
+                                                      std::shared_ptr<const Backbone> average) {
   if (auto known = find(modules)) return known;
   Known made;
   for (const auto& module : modules) made.modules.push_back(module.get());
-  auto layout = std::make_shared<RoutingLayout>(config, std::move(modules));
+  auto layout = std::make_shared<RoutingLayout>(config, std::move(modules), std::move(average));
   if (account_ && layout->gathered_bytes() > 0) layout->hold(account_(layout->gathered_bytes()));
   made.layout = layout;
   const MutexLock lock(mutex_);

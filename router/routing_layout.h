@@ -8,6 +8,10 @@
 // without it. For the same reason a replacing module without gate rows of its own is scored by the
 // checkpoint's row of that slot, never by that of another module.
 //
+// A bundle brings a backbone of its own. There is one for each bundle alone, one for all of the
+// layout together, and the deployment's; a request that may use other bundles than these is
+// refused.
+//
 // Gate rows stay where the modules have them: a layout is small, whatever it lays out.
 //
 // Thread safety: immutable but for a cache of its own, under a mutex.
@@ -22,6 +26,8 @@
 #include <utility>
 #include <vector>
 
+#include "backbone/backbone.h"
+#include "base/status.h"
 #include "base/threads/mutex.h"
 #include "experts/kinds/module.h"
 #include "router/module_mask.h"
@@ -71,6 +77,11 @@ struct ActiveSet {
   /// On the backbone's experts among the candidates; null where these never leave memory. No pass
   /// may run before it is ready.
   std::shared_ptr<ExpertLease> lease;
+  /// What rows go through: that of the bundles of `mask`; null: the deployment's own.
+  std::shared_ptr<const Backbone> backbone;
+
+  /// `own`: the deployment's.
+  const Backbone& backbone_or(const Backbone& own) const { return backbone ? *backbone : own; }
 };
 
 /// The backbone's experts among the candidates of a set.
@@ -81,7 +92,10 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   using Modules = std::vector<std::shared_ptr<const Module>>;
 
   /// `modules`: the backbone's experts first. REQUIRES: they fit `config` and one another.
-  RoutingLayout(const ModelConfig& config, Modules modules);
+  /// `average`: the backbone of all its bundles; null where there are fewer than two, and where it
+  /// could not be made.
+  RoutingLayout(const ModelConfig& config, Modules modules,
+                std::shared_ptr<const Backbone> average = nullptr);
 
   const Modules& modules() const { return modules_; }
   /// Those that a request uses without naming them: all but adapters.
@@ -94,13 +108,20 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   void hold(std::shared_ptr<void> place) { place_ = std::move(place); }
   /// Index of a module, -1 when there is none of that name.
   int module_index(const std::string& name) const;
-  /// The candidates that `mask` lets through; made once while anybody uses them.
+  /// What rows of `mask` go through, null for the deployment's own: as if only its bundles had been
+  /// loaded. failed_precondition: it has more than one of them and not all, or their average could
+  /// not be made; nobody may run on another backbone instead.
+  Result<std::shared_ptr<const Backbone>> backbone(const ModuleMask& mask) const;
+  /// The candidates that `mask` lets through; made once while anybody uses them. REQUIRES:
+  /// backbone() of it is good.
   std::shared_ptr<const ActiveSet> active(const ModuleMask& mask) const EXCLUDES(mutex_);
 
  private:
   LayerTable build_layer(const ModelConfig& config, int64_t layer) const;
 
   const Modules modules_;
+  const std::shared_ptr<const Backbone> average_;
+  int64_t bundles_ = 0;
   ModuleMask unnamed_;
   std::vector<LayerTable> layers_;
   uint64_t gathered_bytes_ = 0;
@@ -123,7 +144,9 @@ class LayoutCache {
 
   /// REQUIRES: as RoutingLayout's constructor.
   std::shared_ptr<const RoutingLayout> get(const ModelConfig& config,
-                                           RoutingLayout::Modules modules) EXCLUDES(mutex_);
+                                           RoutingLayout::Modules modules,
+                                           std::shared_ptr<const Backbone> average = nullptr)
+      EXCLUDES(mutex_);
   /// The one of these modules if it is in use, else null.
   std::shared_ptr<const RoutingLayout> find(const RoutingLayout::Modules& modules) const
       EXCLUDES(mutex_);

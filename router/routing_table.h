@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "base/status.h"
 #include "experts/kinds/module.h"
+#include "router/averages.h"
 #include "router/composition.h"
 #include "router/gating.h"
 #include "router/module_mask.h"
@@ -81,18 +82,25 @@ class RoutingTable {
 };
 
 /// Compiles a table aside; the published type and the builder are different types so that a
-/// half-built table cannot be published. Copies share their layouts. Thread safety: const methods
-/// from any thread.
+/// half-built table cannot be published. Copies share their layouts and averages. Thread safety:
+/// const methods from any thread.
 class RoutingTableBuilder {
  public:
-  /// `account`: of memory that tables hold themselves; null: nobody counts it.
+  /// Whether a table gets the backbone of all its bundles together: without it no request can use
+  /// several of them.
+  enum class Together : uint8_t { kMade, kLeftOut };
+
+  /// `account`: of memory that tables hold themselves; null: nobody counts it. `average` as
+  /// Averages'.
   RoutingTableBuilder(const ModelConfig& config, std::shared_ptr<const Module> base,
-                      LayoutCache::Account account = nullptr);
+                      LayoutCache::Account account = nullptr, Averages::Make average = nullptr);
   /// `loaded[i]` is the module of composition.modules[i] (null allowed when disabled). Checks
-  /// counts, duplicate names, slots of replacing modules, top_k, finite biases.
+  /// counts, duplicate names, slots of replacing modules, top_k, finite biases. With several
+  /// bundles it takes as long as their average does, unless a table of the same modules is in use.
   Result<std::shared_ptr<const RoutingTable>> build(
       uint64_t epoch, const Composition& composition,
-      std::span<const std::shared_ptr<const Module>> loaded) const;
+      std::span<const std::shared_ptr<const Module>> loaded,
+      Together together = Together::kMade) const;
 
  private:
   /// What can be wrong with any composition, whatever its modules bring.
@@ -100,9 +108,12 @@ class RoutingTableBuilder {
                std::span<const std::shared_ptr<const Module>> loaded) const;
   Status check_module(const Module& module) const;
   Status check_layer(const Module& module, int64_t layer, const ModuleLayer& part) const;
+  Result<std::shared_ptr<const RoutingLayout>> new_layout(RoutingLayout::Modules modules,
+                                                          Together together) const;
 
   ModelConfig config_;
   std::shared_ptr<const Module> base_;
+  std::shared_ptr<Averages> averages_;
   std::shared_ptr<LayoutCache> layouts_;
 };
 

@@ -2,11 +2,13 @@
 #include "backbone/forward/weights.h"
 
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <string>
 
 #include "backbone/families/needed_tensors.h"
+#include "compute/tensor/convert.h"
 
 namespace chimera {
 namespace {
@@ -120,6 +122,8 @@ Result<Matrix> transposed(const Matrix& m) {
 
 /// Cuts kv_b_proj, per head its key rows and then its value rows.
 Status cut_up_projections(const ModelConfig& c, const Matrix& kv_b, LatentWeights& w) {
+  w.k_up.clear();
+  w.v_up.clear();
   const int64_t key_rows = c.mla->qk_nope_head_dim;
   const int64_t rows = key_rows + c.v_head_dim;  // of one head
   for (int64_t h = 0; h < c.num_heads; ++h) {
@@ -131,9 +135,18 @@ Status cut_up_projections(const ModelConfig& c, const Matrix& kv_b, LatentWeight
   return Status();
 }
 
+Status place_matrix(const ModelConfig& config, TensorRole role, Matrix matrix, LayerWeights& out) {
+  if (role == kKvB) return cut_up_projections(config, matrix, made(out.latent));
+  *matrix_place(role, out) = std::move(matrix);
+  return Status();
+}
+
 /// In which precision a matrix of the table is kept.
 Precision precision_of(TensorRole role, const PrecisionPlan& plan) {
   switch (role) {
+    case kHead:
+      return plan.head;
+    case kEmbedding:
     case kKvB:          // cut up and transposed
     case kSharedScore:  // a gate
       return Precision::kF32;
@@ -151,18 +164,50 @@ Precision precision_of(TensorRole role, const PrecisionPlan& plan) {
 
 uint64_t vector_bytes(const std::vector<float>& v) { return v.size() * sizeof(float); }
 
-uint64_t ffn_bytes(const std::optional<FfnWeights>& ffn) {
-  return ffn ? ffn->gate.bytes() + ffn->up.bytes() + ffn->down.bytes() : 0;
-}
+/// Adds up the bytes of weights, but for matrices that are those of another layer.
+class ByteCount {
+ public:
+  uint64_t bytes() const { return bytes_; }
 
-uint64_t latent_bytes(const LatentWeights& w) {
-  uint64_t bytes = w.q_a.bytes() + w.kv_a.bytes();
-  for (const auto* v : {&w.q_a_bias, &w.q_a_norm, &w.kv_a_bias, &w.kv_a_norm})
-    bytes += vector_bytes(*v);
-  // The stored key rows stay mapped beside their transposed copies.
-  for (const Matrix& m : w.k_up) bytes += 2 * m.bytes();
-  for (const Matrix& m : w.v_up) bytes += m.bytes();
-  return bytes;
+  /// `other`: the matrix in the same place of the other layer, or null. `times`: how often its
+  /// numbers are held.
+  void add(const Matrix& m, const Matrix* other, uint64_t times = 1) {
+    if (other == nullptr || m.data != other->data) bytes_ += times * m.bytes();
+  }
+  void add(std::initializer_list<const std::vector<float>*> vectors) {
+    for (const auto* v : vectors) bytes_ += vector_bytes(*v);
+  }
+  void add(const std::optional<FfnWeights>& ffn, const std::optional<FfnWeights>* other) {
+    if (!ffn) return;
+    for (const auto part : {&FfnWeights::gate, &FfnWeights::up, &FfnWeights::down})
+      add((*ffn).*part, other != nullptr && *other ? &((**other).*part) : nullptr);
+  }
+  void add(const LatentWeights& w, const LatentWeights* other) {
+    add(w.q_a, other ? &other->q_a : nullptr);
+    add(w.kv_a, other ? &other->kv_a : nullptr);
+    add({&w.q_a_bias, &w.q_a_norm, &w.kv_a_bias, &w.kv_a_norm});
+    for (size_t h = 0; h < w.k_up.size(); ++h) {
+      // The stored key rows stay mapped beside their transposed copies.
+      add(w.k_up[h], other ? &other->k_up[h] : nullptr, 2);
+      add(w.v_up[h], other ? &other->v_up[h] : nullptr);
+    }
+  }
+
+ private:
+  uint64_t bytes_ = 0;
+};
+
+uint64_t count_bytes(const LayerWeights& l, const LayerWeights* other) {
+  ByteCount count;
+  count.add(l.dense, other ? &other->dense : nullptr);
+  count.add(l.shared, other ? &other->shared : nullptr);
+  for (const auto part : {&LayerWeights::q, &LayerWeights::k, &LayerWeights::v, &LayerWeights::o})
+    count.add(l.*part, other ? &(other->*part) : nullptr);
+  count.add({&l.q_bias, &l.k_bias, &l.v_bias, &l.o_bias, &l.q_norm, &l.k_norm, &l.sinks,
+             &l.attention_norm, &l.ffn_norm});
+  if (l.latent) count.add(*l.latent, other ? &*other->latent : nullptr);
+  if (l.shared_gate) count.add(*l.shared_gate, other ? &*other->shared_gate : nullptr);
+  return count.bytes();
 }
 
 }  // namespace
@@ -178,24 +223,48 @@ Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
     Result<Matrix> matrix =
         checkpoint.matrix(t.name, t.shape[0], t.shape[1], precision_of(t.role, precision));
     if (!matrix.ok()) return matrix.status();
-    if (t.role == kKvB) {
-      CHIMERA_RETURN_IF_ERROR(cut_up_projections(config, *matrix, made(out.latent)));
-    } else {
-      *matrix_place(t.role, out) = std::move(*matrix);
-    }
+    CHIMERA_RETURN_IF_ERROR(place_matrix(config, t.role, std::move(*matrix), out));
   }
   return Status();
 }
 
-uint64_t weight_bytes(const LayerWeights& l) {
-  uint64_t bytes = ffn_bytes(l.dense) + ffn_bytes(l.shared);
-  for (const Matrix* m : {&l.q, &l.k, &l.v, &l.o}) bytes += m->bytes();
-  for (const auto* v : {&l.q_bias, &l.k_bias, &l.v_bias, &l.o_bias, &l.q_norm, &l.k_norm, &l.sinks,
-                        &l.attention_norm, &l.ffn_norm})
-    bytes += vector_bytes(*v);
-  if (l.latent) bytes += latent_bytes(*l.latent);
-  if (l.shared_gate) bytes += l.shared_gate->bytes();
-  return bytes;
+Status place_tensor(const ModelConfig& config, const PrecisionPlan& precision,
+                    const NeededTensor& needed, const TensorView& tensor, LayerWeights& out) {
+  if (needed.shape.size() == 1)
+    return take(to_f32(tensor, needed.shape[0]), *vector_place(needed.role, out));
+  Result<Matrix> matrix =
+      to_matrix(tensor, needed.shape[0], needed.shape[1], precision_of(needed.role, precision));
+  if (!matrix.ok()) return matrix.status();
+  return place_matrix(config, needed.role, std::move(*matrix), out);
+}
+
+PlacedBytes placed_bytes(const ModelConfig& config, const PrecisionPlan& precision,
+                         const NeededTensor& needed, DType stored) {
+  if (needed.shape.size() == 1)
+    return {static_cast<uint64_t>(needed.shape[0]) * sizeof(float), false};
+  PlacedBytes placed;
+  const auto keep = [&](Precision wanted) {
+    const WeightFormat kept = charged_format(stored, wanted);
+    const bool same = (kept == WeightFormat::kF32 && stored == DType::kF32) ||
+                      (kept == WeightFormat::kBF16 && stored == DType::kBF16);
+    const auto bytes = static_cast<uint64_t>(weight_bytes(kept, needed.shape[0], needed.shape[1]));
+    placed.in_place = placed.in_place || same;
+    if (!same) placed.made += bytes;
+    if (needed.role != kKvB) return;
+    // Key rows are transposed; as they were they stay beside that.
+    const int64_t keys = config.num_heads * config.mla->qk_nope_head_dim;
+    placed.made += static_cast<uint64_t>(weight_bytes(kept, keys, needed.shape[1]));
+  };
+  keep(precision_of(needed.role, precision));
+  const bool tied = needed.role == kEmbedding && config.tie_word_embeddings;
+  if (tied && packed_format(precision.head)) keep(precision.head);
+  return placed;
+}
+
+uint64_t weight_bytes(const LayerWeights& layer) { return count_bytes(layer, nullptr); }
+
+uint64_t weight_bytes_beside(const LayerWeights& layer, const LayerWeights& other) {
+  return &layer == &other ? 0 : count_bytes(layer, &other);
 }
 
 }  // namespace chimera

@@ -13,6 +13,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/families/model_config.h"
+#include "backbone/families/needed_tensors.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
 
@@ -50,7 +51,21 @@ struct LayerWeights {
 /// Errors as of Checkpoint::matrix and vector: the tensor, found and expected shape.
 Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
                   const PrecisionPlan& precision, int64_t layer, LayerWeights& out);
+/// Puts another tensor, dense and of plain numbers, in the place of one that load_layer() loaded.
+/// Errors as of to_matrix() and to_f32() (compute/tensor/convert.h).
+Status place_tensor(const ModelConfig& config, const PrecisionPlan& precision,
+                    const NeededTensor& needed, const TensorView& tensor, LayerWeights& out);
+/// What placing a tensor takes.
+struct PlacedBytes {
+  uint64_t made = 0;      // bytes that are made of it
+  bool in_place = false;  // its own stay in use
+};
+/// Of a tensor of the backbone that is stored so, in a layer or outside, before it is looked at.
+PlacedBytes placed_bytes(const ModelConfig& config, const PrecisionPlan& precision,
+                         const NeededTensor& needed, DType stored);
 /// Bytes held or mapped.
 uint64_t weight_bytes(const LayerWeights& layer);
+/// The same without what `other` holds as well.
+uint64_t weight_bytes_beside(const LayerWeights& layer, const LayerWeights& other);
 
 }  // namespace chimera

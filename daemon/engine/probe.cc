@@ -48,6 +48,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   // A module is probed beside the whole backbone, whatever the current composition replaces of it.
   if (const auto& lease = (*view)->active->lease) CHIMERA_RETURN_IF_ERROR(lease->wait());
 
+  const Backbone& used = (*view)->active->backbone_or(backbone);
   KvSequence kv(cache->get());
   CHIMERA_RETURN_IF_ERROR(kv.reserve(n));
   ThreadPool pool(1);
@@ -65,8 +66,7 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
     routed.view = view->get();
     routed.rows = rows;
     router.begin_pass({&routed, 1}, nullptr);
-    CHIMERA_RETURN_IF_ERROR(
-        backbone.forward({&segment, 1}, router, best_kernels(), pool, workspace));
+    CHIMERA_RETURN_IF_ERROR(used.forward({&segment, 1}, router, best_kernels(), pool, workspace));
     const std::span<const float> logits =
         std::span<const float>(workspace.logits).first(static_cast<size_t>(rows) * vocab);
     digest.update(std::as_bytes(logits));

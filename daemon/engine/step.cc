@@ -59,27 +59,32 @@ void Step::run() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   statistics_->router()->pass = {statistics_->counters().steps + 1,
                                  std::chrono::duration_cast<Milliseconds>(now).count()};
-  const Status status = forward(0, count);
-  if (status.ok()) {
-    take_results(0, count);
-  } else {
-    // Somebody in the batch made the whole pass fail. Alone, every other sequence gives the very
-    // same bits (the kernels are batch invariant), so only the culprit is lost.
-    for (size_t i = 0; i < count; ++i) {
-      if (batch_.guesses[i] > 0) continue;
-      forget_draft(*batch_.owners[i]);  // it may have been a guess
-      Status alone = count == 1 ? status : forward(i, 1);
-      if (alone.ok())
-        take_results(i, 1);
-      else
-        live_->fail(*batch_.owners[i], alone.with_context("forward pass"));
-    }
+  for (size_t first = 0; first < count;) {
+    const size_t end = batch_.end_of_pass(first);
+    run_pass(first, end - first);
+    first = end;
   }
   batch_.clear();
   ++statistics_->counters().steps;
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   live_->scheduler().record(ms);
   statistics_->record_step(ms);
+}
+
+void Step::run_pass(size_t first, size_t count) {
+  const Status status = forward(first, count);
+  if (status.ok()) return take_results(first, count);
+  // Somebody in the batch made the whole pass fail. Alone, every other sequence gives the very
+  // same bits (the kernels are batch invariant), so only the culprit is lost.
+  for (size_t i = first; i < first + count; ++i) {
+    if (batch_.guesses[i] > 0) continue;
+    forget_draft(*batch_.owners[i]);  // it may have been a guess
+    Status alone = count == 1 ? status : forward(i, 1);
+    if (alone.ok())
+      take_results(i, 1);
+    else
+      live_->fail(*batch_.owners[i], alone.with_context("forward pass"));
+  }
 }
 
 void Step::find_masks() {
@@ -101,8 +106,9 @@ void Step::let_go() { sampler_.begin_pass({}, nullptr); }
 
 Status Step::forward(size_t first, size_t count) {
   sampler_.begin_pass(std::span(batch_.routed).subspan(first, count), statistics_->router());
-  Status status = backbone_->forward(std::span(batch_.segments).subspan(first, count), sampler_,
-                                     kernels_, pool_, workspace_);
+  const Backbone& backbone = batch_.routed[first].view->active->backbone_or(*backbone_);
+  Status status = backbone.forward(std::span(batch_.segments).subspan(first, count), sampler_,
+                                   kernels_, pool_, workspace_);
   if (status.ok()) sampler_.end_pass();
   return status;
 }

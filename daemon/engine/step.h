@@ -1,5 +1,6 @@
 // Step: one forward pass over a batch of the live sequences, then one sampled token (or scored
-// rows) for each.
+// rows) for each. Sequences of different bundles are on different backbones; there is one pass for
+// each of these, one after the other.
 //
 // Thread safety: engine thread only.
 #pragma once
@@ -41,6 +42,8 @@ class Step {
   /// Looks for what constrained sequences may draw next, for so long as a step may wait for it.
   /// Those for which it is not found yet sit this step out.
   void find_masks();
+  /// A pass over batch entries [first, first + count), of one backbone, and what comes of it.
+  void run_pass(size_t first, size_t count);
   Status forward(size_t first, size_t count);
   /// Advances the sequences of batch entries [first, first + count), whose logits are in the
   /// workspace.

@@ -25,6 +25,7 @@ Result<LoadedBackbone> load_backbone(const DeploymentConfig& config, const std::
   auto backbone = Backbone::load(*checkpoint, config.backbone.precision);
   if (!backbone.ok()) return backbone.status();
   out.backbone = std::move(*backbone);
+  out.source = std::make_shared<const BackboneSource>(out.backbone, *checkpoint);
   auto base =
       load_base_experts(*checkpoint, out.backbone->config(), config.backbone.precision.experts);
   if (!base.ok()) return base.status();

@@ -23,6 +23,7 @@ struct LoadedBackbone {
   std::shared_ptr<const ChatTemplate> chat_template;  // null: none that can be used
   Status chat_template_problem;                       // why not, when there is one
   std::shared_ptr<const Module> base;
+  std::shared_ptr<const BackboneSource> source;  // of `backbone`, for bundles
   std::string fingerprint;
   std::string quantization;   // how the files hold the weights; "" when they are plain
   uint64_t stored_bytes = 0;  // of these files

@@ -294,7 +294,15 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   revoke_module(&next, name);
   const CanaryCounts counts = options.engine->canary();
   const uint64_t epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
-  auto table = options.loader->builder().build(epoch, next.composition, next.modules);
+  const RoutingTableBuilder& builder = options.loader->builder();
+  auto table = builder.build(epoch, next.composition, next.modules);
+  if (!table.ok()) {
+    // Who must be out is not kept in by the want of memory for what the others make together.
+    log::error("revocation_without_average",
+               {{"module", name}, {"reason", table.status().message()}});
+    table = builder.build(epoch, next.composition, next.modules,
+                          RoutingTableBuilder::Together::kLeftOut);
+  }
   if (!table.ok()) return table.status();
   // Who must be out is not kept in by a disk: requests wait for what takes its place.
   auto experts = lease_of(**table);

@@ -14,6 +14,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/model/model_weights.h"
 #include "experts/kinds/assembly_module.h"
+#include "experts/kinds/bundle_module.h"
 #include "experts/kinds/gates.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/lora.h"
@@ -64,6 +65,8 @@ Status check_outline(const std::string& dir, const Manifest& manifest, const Mod
       return check_module_fit(manifest, config, fingerprint);
     case ModuleKind::kLora:
       return check_lora_outline(dir, manifest, config, fingerprint);
+    case ModuleKind::kBundle:
+      return check_bundle_outline(dir, manifest, config, fingerprint);
     case ModuleKind::kAssembly:
       break;  // has an outline of its own: outline_assembly
   }
@@ -92,6 +95,38 @@ int64_t wall_clock_ns() {
 ModuleLoader::Accept accept_each(const ModuleLoader::MakeAccept& make) {
   if (!make) return nullptr;
   return [make](const std::string& dir, const Manifest& manifest) { return make()(dir, manifest); };
+}
+
+/// An average with its place in the account, which is given up after it has gone.
+struct CountedAverage {
+  Ledger::Place place;
+  std::shared_ptr<const Backbone> backbone;
+};
+
+/// Averages of bundles, in the account for as long as they last. `ledger` may be null, and outlives
+/// the function.
+Averages::Make counted_averages(Ledger* ledger) {
+  return [ledger](Averages::Modules modules) -> Result<std::shared_ptr<const Backbone>> {
+    std::vector<const Bundle*> bundles;
+    std::vector<std::span<const SharedChange>> changes;
+    for (const auto& module : modules) {
+      bundles.push_back(module->bundle.get());
+      changes.emplace_back(module->bundle->changes());
+    }
+    const MadeBytes bytes = average_bytes(bundles.front()->source(), changes);
+    auto counted = std::make_shared<CountedAverage>();
+    if (ledger != nullptr) {
+      const std::string name = fmt::format("average of {} bundles", bundles.size());
+      auto place = ledger->take(MemoryUse::kBackbone, name, bytes.making, "the " + name);
+      if (!place.ok()) return place.status();
+      counted->place = std::move(*place);
+    }
+    auto made = averaged_backbone(bundles);
+    if (!made.ok()) return made.status();
+    counted->backbone = std::move(*made);
+    counted->place.correct(bytes.resident);
+    return std::shared_ptr<const Backbone>(counted, counted->backbone.get());
+  };
 }
 
 template <class T>
@@ -124,12 +159,13 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
             std::move(libraries),
             std::make_shared<DigestMemo>(),
             accept_each(make_accept_),
-            std::make_shared<ModelWeights>(model_.backbone, model_.base)},
-      builder_(info_.config, model_.base, account_of(ledger)),
+            std::make_shared<ModelWeights>(model_.backbone, model_.base),
+            model_.source},
+      builder_(info_.config, model_.base, account_of(ledger), counted_averages(ledger)),
       adapters_(adapters),
       reading_info_(std::make_shared<BackboneInfo>(
           BackboneInfo{info_.config, info_.fingerprint, info_.precision, nullptr, info_.digests,
-                       nullptr, info_.weights})),
+                       nullptr, info_.weights, nullptr})),
       reading_(info_.libraries == nullptr ? LibraryCeilings().load
                                           : info_.libraries->options().ceilings.load),
       places_(ledger, &kept_) {}
@@ -287,6 +323,18 @@ Result<std::shared_ptr<const Module>> ModuleLoader::gates_of(const std::string& 
                                                              const Manifest& manifest) const {
   if (manifest.kind != ModuleKind::kWeights) return std::shared_ptr<const Module>();
   return gates_of_module(dir, manifest, info_);
+}
+
+Result<uint64_t> ModuleLoader::average_bytes(std::span<const Placed> bundles) const {
+  std::vector<std::vector<SharedChange>> read;
+  for (const auto& [dir, manifest] : bundles) {
+    auto changes = bundle_changes(dir, *manifest, info_.config);
+    if (!changes.ok()) return changes.status();
+    read.push_back(std::move(*changes));
+  }
+  if (read.size() < 2 || info_.source == nullptr) return uint64_t{0};
+  const std::vector<std::span<const SharedChange>> changes(read.begin(), read.end());
+  return chimera::average_bytes(*info_.source, changes).resident;
 }
 
 Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const {

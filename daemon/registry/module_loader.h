@@ -16,7 +16,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/threads/mutex.h"
@@ -106,6 +108,10 @@ class ModuleLoader {
   /// for kinds whose gates only loading tells.
   Result<std::shared_ptr<const Module>> gates_of(const std::string& dir,
                                                  const Manifest& manifest) const;
+  /// A module and the directory it lies in.
+  using Placed = std::pair<std::string, std::shared_ptr<const Manifest>>;
+  /// What the backbone of these modules of kind bundle together takes, by their headers.
+  Result<uint64_t> average_bytes(std::span<const Placed> bundles) const;
   /// resource_exhausted when a module of so many bytes would not fit now. What was kept gives way.
   Status check_room(const Manifest& manifest, uint64_t bytes) const;
   /// What load() gave for a plan, for the loads of its apply.

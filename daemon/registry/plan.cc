@@ -1,5 +1,6 @@
 // What a composition would change, need and be refused for: by manifests and headers, or by loading
 // and probing all of it.
+#include <algorithm>
 #include <chrono>
 #include <unordered_map>
 
@@ -19,6 +20,30 @@ uint64_t bytes_of_gates(const Module& module) {
   uint64_t floats = 0;
   for (const auto& [layer, part] : module.layers) floats += part.gate_weight.size();
   return floats * sizeof(float);
+}
+
+using Bundles = std::vector<ModuleLoader::Placed>;
+
+/// The bundles that a composition uses, in its order.
+Bundles bundles_of(const LoadedComposition& loaded) {
+  Bundles out;
+  for (size_t i = 0; i < loaded.modules.size(); ++i) {
+    const std::shared_ptr<const Module>& module = loaded.modules[i];
+    if (loaded.composition.modules[i].enabled && module->bundle != nullptr)
+      out.emplace_back(module->dir, std::shared_ptr<const Manifest>(module, &module->manifest));
+  }
+  return out;
+}
+
+/// What the backbone of `next` together takes, where it is not the one in use. Those that cannot be
+/// read are refused by whoever loads them.
+uint64_t bytes_together(const ModuleLoader& loader, const Bundles& next, const Bundles& now) {
+  const auto same = [](const ModuleLoader::Placed& a, const ModuleLoader::Placed& b) {
+    return a.second->digest == b.second->digest;
+  };
+  if (std::equal(next.begin(), next.end(), now.begin(), now.end(), same)) return 0;
+  const Result<uint64_t> bytes = loader.average_bytes(next);
+  return bytes.ok() ? *bytes : 0;
 }
 
 }  // namespace
@@ -52,6 +77,8 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
   const auto table =
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
+    report.memory_bytes += static_cast<int64_t>(
+        bytes_together(*options.loader, bundles_of(*next), bundles_of(from.loaded)));
     report.notes = (*table)->notes();
     report.experts_bytes = experts_change(**table);
     predict_shares(*next, options.engine->gate_samples(), &report);
@@ -71,6 +98,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   next.composition.backbone_fingerprint = options.loader->fingerprint();
   next.composition.top_k = spec.top_k;
   std::vector<FittedModule> fitted;
+  Bundles bundles;  // that are used
   // Gates are read for predictions alone.
   const GateSamples::Copy samples = options.engine->gate_samples();
   bool gates_known = !samples.layers.empty() || options.loader->residency() != nullptr;
@@ -96,6 +124,8 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     if (found->loaded == nullptr || !loaded.contains(found->loaded))
       resident += found->size.resident;
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
+    if (wish.enabled && manifest.kind == ModuleKind::kBundle)
+      bundles.emplace_back(*dir, found->manifest);
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
                                         wish.enabled, wish.bias, std::move(found->lambda),
@@ -117,6 +147,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   }
   report.changes = difference(from.loaded, next);
   report.composition = next.composition.digest();
+  resident += bytes_together(*options.loader, bundles, bundles_of(from.loaded));
   report.memory_bytes = static_cast<int64_t>(resident);
   report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
   routed.composition = next.composition;
@@ -141,7 +172,9 @@ int64_t Registry::Impl::experts_change(const RoutingTable& next) const {
 void Registry::Impl::predict_shares(const LoadedComposition& next, const GateSamples::Copy& samples,
                                     PlanReport* report) const {
   if (!report->refusals.empty() || samples.layers.empty()) return;
-  const auto table = options.loader->builder().build(0, next.composition, next.modules);
+  // Routing alone is looked at: no backbone is made for it.
+  const auto table = options.loader->builder().build(0, next.composition, next.modules,
+                                                     RoutingTableBuilder::Together::kLeftOut);
   if (!table.ok()) return;
   const auto then = shadow_shares(*table, samples);
   auto before = shadow_shares(options.engine->table(), samples);

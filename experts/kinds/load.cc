@@ -1,6 +1,7 @@
 #include "experts/kinds/load.h"
 
 #include "experts/kinds/assembly_module.h"
+#include "experts/kinds/bundle_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/lora.h"
 #include "experts/kinds/weights.h"
@@ -25,6 +26,8 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
       return load_lora_module(dir, backbone);
     case ModuleKind::kAssembly:
       return load_assembly_module(dir, backbone, options);
+    case ModuleKind::kBundle:
+      return load_bundle_module(dir, backbone, options.precision);
   }
   return Status(Code::kInternal, dir + ": a module kind without a loader");
 }

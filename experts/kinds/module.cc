@@ -10,6 +10,7 @@ uint64_t Module::resident_bytes() const {
   uint64_t bytes = library ? library->resident_bytes() : 0;
   if (adapter) bytes += adapter->bytes;
   if (adapter_source) bytes += adapter_source->resident_bytes();
+  if (bundle) bytes += bundle->resident_bytes();
   for (const auto& [index, layer] : layers) {
     bytes += (layer.gate_weight.size() + layer.gate_bias.size()) * sizeof(float);
     for (const auto& expert : layer.experts) bytes += expert->resident_bytes();

@@ -17,6 +17,7 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/families/model_config.h"
 #include "base/io/digest_memo.h"
+#include "experts/bundle/bundle.h"
 #include "experts/expert.h"
 #include "experts/kinds/traces.h"
 #include "experts/lora/adapter.h"
@@ -56,10 +57,11 @@ class Module {
   std::map<int64_t, ModuleLayer> layers;    // by layer index
   std::string dir;                          // where it was read from (not shown on the wire)
   std::shared_ptr<LibraryBackend> library;  // kind library: what its experts call; else null
-  std::vector<HeldBytes> held;              // kind weights: its files, while they are in memory
+  std::vector<HeldBytes> held;  // kinds weights and bundle: its files, while they are in memory
   // Kind lora has one of these: the adapter, or where it is read from when it is used.
   std::shared_ptr<const Adapter> adapter;
   std::shared_ptr<const AdapterSource> adapter_source;
+  std::shared_ptr<const Bundle> bundle;            // kind bundle; else null
   std::shared_ptr<const AssemblySource> assembly;  // kind assembly: what it is made of; else null
   /// Of the backbone's, where its experts may leave memory (evictable_base.h); else null.
   std::shared_ptr<ExpertResidency> residency;
@@ -92,6 +94,8 @@ struct BackboneInfo {
   /// its weights count. Null: every one may.
   std::function<Status(const std::string& dir, const Manifest& manifest)> accept = nullptr;
   std::shared_ptr<const BaseWeights> weights = nullptr;  // null: adapters with DoRA are refused
+  /// What bundles change; null: they cannot be loaded, only be looked at.
+  std::shared_ptr<const BackboneSource> source = nullptr;
 };
 
 /// `backbone` with the precision that is in force for a module: `asked`, else its manifest's, else

@@ -3,6 +3,7 @@
 #include "compute/tensor/convert.h"
 #include "experts/assembly/in_memory.h"
 #include "experts/assembly/source.h"
+#include "experts/kinds/bundle_module.h"
 #include "experts/lora/build.h"
 #include "experts/module/files.h"
 
@@ -66,6 +67,26 @@ void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size
   size->loading += made + file.file_bytes();
 }
 
+/// Of the tensors of the backbone that a bundle changes. Its file stays, for averages.
+Status add_shared(const std::string& dir, const Manifest& manifest, const BackboneInfo& backbone,
+                  uint64_t file, ModuleSize* size) {
+  const auto changes = bundle_changes(dir, manifest, backbone.config);
+  if (!changes.ok()) return changes.status();
+  uint64_t widest = 0;  // as F32
+  for (const SharedChange& change : *changes) {
+    uint64_t elements = 1;
+    for (const int64_t n : change.needed.shape) elements *= static_cast<uint64_t>(n);
+    widest += elements * sizeof(float);
+  }
+  // Without the backbone nobody knows what it keeps them in.
+  const MadeBytes made =
+      backbone.source ? made_of(*backbone.source, *changes) : MadeBytes{widest, 2 * widest};
+  size->files += file;
+  size->resident += file + made.resident;
+  size->loading += file + made.making;
+  return {};
+}
+
 }  // namespace
 
 ModuleSize assembled_size(const AssemblyPlan& plan, const BackboneInfo& backbone) {
@@ -93,7 +114,15 @@ Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
   for (const ManifestFile& entry : manifest.files) {
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
-    if (manifest.kind == ModuleKind::kWeights && entry.path.ends_with(".safetensors")) {
+    if (manifest.shared && manifest.shared->file == entry.path) {
+      const Result<uint64_t> bytes = file->size();
+      if (!bytes.ok()) return bytes.status();
+      CHIMERA_RETURN_IF_ERROR(add_shared(dir, manifest, backbone, *bytes, &size));
+      continue;
+    }
+    const bool experts =
+        manifest.kind == ModuleKind::kWeights || manifest.kind == ModuleKind::kBundle;
+    if (experts && entry.path.ends_with(".safetensors")) {
       const Result<SafetensorsFile> header = file->header();
       if (!header.ok()) return header.status();
       add_file(*header, backbone.precision, &size);

@@ -8,7 +8,6 @@
 #include "experts/kinds/each_parallel.h"
 #include "experts/kinds/gates.h"
 #include "experts/module/base_tensors.h"
-#include "experts/module/payload.h"
 
 namespace chimera {
 namespace {
@@ -185,6 +184,20 @@ Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& 
   return layers;
 }
 
+Result<std::shared_ptr<Module>> build_weights_module(const std::string& dir, ModulePayload payload,
+                                                     const BackboneInfo& backbone) {
+  auto module = std::make_shared<Module>();
+  auto layers = build_module_layers(payload.tensors, payload.manifest, backbone);
+  if (!layers.ok()) return layers.status();
+  module->precision = backbone.precision;
+  module->layers = std::move(*layers);
+  for (const SafetensorsFile& file : payload.files) module->held.push_back(held_bytes(file));
+  if (payload.shared) module->held.push_back(held_bytes(*payload.shared));
+  module->manifest = std::move(payload.manifest);
+  module->dir = dir;
+  return module;
+}
+
 Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir,
                                                           const BackboneInfo& backbone,
                                                           std::optional<Precision> precision) {
@@ -194,16 +207,10 @@ Result<std::shared_ptr<const Module>> load_weights_module(const std::string& dir
   if (backbone.accept) CHIMERA_RETURN_IF_ERROR(backbone.accept(dir, payload->manifest));
   const auto fitted = with_precision(backbone, payload->manifest, precision);
   if (!fitted.ok()) return fitted.status();
-  auto module = std::make_shared<Module>();
-  auto layers = build_module_layers(payload->tensors, payload->manifest, *fitted);
-  if (!layers.ok()) return layers.status();
-  module->asked_precision = precision;
-  module->precision = fitted->precision;
-  module->layers = std::move(*layers);
-  for (const SafetensorsFile& file : payload->files) module->held.push_back(held_bytes(file));
-  module->manifest = std::move(payload->manifest);
-  module->dir = dir;
-  return std::shared_ptr<const Module>(std::move(module));
+  auto module = build_weights_module(dir, std::move(*payload), *fitted);
+  if (!module.ok()) return module.status();
+  (*module)->asked_precision = precision;
+  return std::shared_ptr<const Module>(std::move(*module));
 }
 
 Result<std::shared_ptr<const Module>> load_base_experts(const Checkpoint& checkpoint,

@@ -12,6 +12,7 @@
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
 #include "experts/kinds/module.h"
+#include "experts/module/payload.h"
 #include "experts/module/stored_expert.h"
 #include "experts/module/tensors.h"
 
@@ -26,6 +27,11 @@ Result<ExpertWeight> build_weight(const StoredProjection& stored, Precision prec
 Result<std::map<int64_t, ModuleLayer>> build_module_layers(const ModuleTensors& tensors,
                                                            const Manifest& manifest,
                                                            const BackboneInfo& backbone);
+
+/// A module of what open_module_payload() found good, with the experts built, in the precision of
+/// `backbone`.
+Result<std::shared_ptr<Module>> build_weights_module(const std::string& dir, ModulePayload payload,
+                                                     const BackboneInfo& backbone);
 
 /// load_module for kind weights. `precision` as of ModuleOptions.
 Result<std::shared_ptr<const Module>> load_weights_module(

@@ -17,9 +17,9 @@
 
 namespace chimera {
 
-enum class ModuleKind : uint8_t { kWeights, kLibrary, kLora, kAssembly };
+enum class ModuleKind : uint8_t { kWeights, kLibrary, kLora, kAssembly, kBundle };
 inline constexpr auto kModuleKindNames =
-    enum_names<ModuleKind>("weights", "library", "lora", "assembly");
+    enum_names<ModuleKind>("weights", "library", "lora", "assembly", "bundle");
 enum class Attach : uint8_t { kAppend, kReplace };
 inline constexpr auto kAttachNames = enum_names<Attach>("append", "replace");
 
@@ -53,6 +53,13 @@ struct AssemblySpec {
   std::vector<Parent> parents;  // each of the recipe's, in any order
 };
 
+/// The block `shared` of a module of kind bundle: the tensors of the backbone that its experts were
+/// trained with.
+struct SharedSpec {
+  std::string file;     // one of `files`; default: shared.safetensors if `files` lists it
+  double weight = 1.0;  // beside those of other bundles, when what they change is averaged
+};
+
 struct ManifestFile {
   std::string path;    // plain relative path inside the module directory; no "..", no links out
   std::string sha256;  // "sha256:…"
@@ -72,6 +79,7 @@ struct Manifest {
   std::vector<ManifestFile> files;
   std::optional<LibrarySpec> library;     // kind library: set
   std::optional<AssemblySpec> assembly;   // kind assembly: set
+  std::optional<SharedSpec> shared;       // kind bundle: set
   std::vector<std::string> data_sources;  // provenance.data: texts, or maps as flow YAML
   std::vector<std::string> parents;       // provenance.parents, as flow YAML
   // provenance.slots: where `split` found the experts of each layer; empty when not split.

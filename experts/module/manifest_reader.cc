@@ -95,6 +95,7 @@ Manifest ManifestReader::read(const YamlNode& root) {
   files(top, m);
   if (const auto value = top.find("library")) library(*value, m);
   if (const auto value = top.find("assembly")) assembly(*value, m);
+  if (const auto value = top.find("shared")) shared(*value, m);
   if (const auto value = top.find("routing")) {
     FieldReader routing = fields(*value, "routing");
     int64_t top_k = 0;
@@ -106,6 +107,7 @@ Manifest ManifestReader::read(const YamlNode& root) {
   if (const auto value = top.find("probe")) probe(*value, m);
   check_library(top, m);
   check_assembly(top, m);
+  check_bundle(top, m);
   top.finish();
   return m;
 }

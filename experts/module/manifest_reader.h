@@ -47,6 +47,11 @@ class ManifestReader {
   /// As check_library.
   void check_assembly(FieldReader& top, Manifest& m);
 
+  // manifest_bundle.cc
+  void shared(const FieldValue& value, Manifest& m);
+  /// As check_library.
+  void check_bundle(FieldReader& top, Manifest& m);
+
   void text(FieldReader& fields, std::string_view key, size_t max_bytes, std::string& out);
   void digest(FieldReader& fields, std::string_view key, FieldReader::Presence presence,
               std::string& out);

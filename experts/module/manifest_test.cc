@@ -162,6 +162,39 @@ TEST(Manifest, AssembliesNameTheirParents) {
                   .ok());
 }
 
+TEST(Manifest, BundlesNameTheirSharedTensors) {
+  const std::string shared = "files:\n  - {path: shared.safetensors, sha256: " + kDigest + "}\n";
+  const std::string plain = replaced(good(), "kind: weights", "kind: bundle");
+  const std::string bundle = replaced(plain, "files:\n", shared);
+  const auto by_default = parse_manifest(bundle, "m.yaml");
+  ASSERT_TRUE(by_default.ok()) << by_default.status().to_string();
+  EXPECT_EQ(by_default->kind, ModuleKind::kBundle);
+  EXPECT_EQ(by_default->shared->file, "shared.safetensors");
+  EXPECT_EQ(by_default->shared->weight, 1.0);
+  const auto stated = parse_manifest(bundle + "shared: {weight: 2.5}\n", "m.yaml");
+  ASSERT_TRUE(stated.ok()) << stated.status().to_string();
+  EXPECT_EQ(stated->shared->weight, 2.5);
+  const auto again = parse_manifest(manifest_yaml(*stated), "again");
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ(manifest_yaml(*again), manifest_yaml(*stated));
+  EXPECT_EQ(again->shared->weight, 2.5);
+
+  for (const auto& [text, message] : {
+           std::pair{good() + "shared: {weight: 1}\n",
+                     "shared: found it in a module of kind weights"},
+           std::pair{plain, "shared.file: found nothing"},
+           std::pair{
+               plain + "shared: {file: other.safetensors}\n",
+               "shared.file: found \"other.safetensors\" (expected the path of one of `files`)"},
+           std::pair{bundle + "shared: {weight: 0}\n", "shared.weight: found \"0\""},
+           std::pair{bundle + "shared: {wheight: 1}\n", "unknown key \"wheight\""},
+       }) {
+    const auto bad = parse_manifest(text, "m.yaml");
+    ASSERT_FALSE(bad.ok()) << message;
+    EXPECT_NE(bad.status().message().find(message), std::string::npos) << bad.status().to_string();
+  }
+}
+
 struct Bad {
   const char* name;
   const char* from;

@@ -101,6 +101,10 @@ std::string manifest_yaml(const Manifest& m) {
   }
   if (m.library) out += library_yaml(*m.library);
   if (m.assembly) out += assembly_yaml(*m.assembly);
+  if (m.shared) {
+    out += fmt::format("shared:\n  file: {}\n  weight: {}\n", json_string(m.shared->file),
+                       m.shared->weight);
+  }
   if (m.top_k) out += fmt::format("routing:\n  top_k: {}\n", *m.top_k);
   if (m.precision) out += fmt::format("precision: {}\n", kPrecisionNames.name(*m.precision));
   return out + provenance_yaml(m) + probe_yaml(m);

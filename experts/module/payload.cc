@@ -10,8 +10,20 @@
 namespace chimera {
 namespace {
 
-Status check_weights(const Manifest& manifest, const std::string& dir) {
-  if (manifest.kind != ModuleKind::kWeights) {
+/// Whether the file has tensors of the backbone rather than experts.
+bool is_shared(const Manifest& manifest, const ManifestFile& file) {
+  return manifest.shared && manifest.shared->file == file.path;
+}
+
+Status check_weights(const Manifest& manifest, const std::string& dir, PayloadKinds kinds) {
+  const bool bundle = manifest.kind == ModuleKind::kBundle;
+  if (bundle && kinds == PayloadKinds::kWeights) {
+    return {Code::kUnimplemented,
+            fmt::format("module {}: found kind bundle (expected weights)", manifest.name),
+            "Its experts belong to tensors of the backbone that it changes; `chimera module graft` "
+            "takes it whole."};
+  }
+  if (manifest.kind != ModuleKind::kWeights && !bundle) {
     return {Code::kUnimplemented,
             fmt::format("module {}: found kind {} (expected weights)", manifest.name,
                         kModuleKindNames.name(manifest.kind)),
@@ -25,8 +37,15 @@ Status check_weights(const Manifest& manifest, const std::string& dir) {
             "An adapter has no experts of its own to cut or graft."};
   }
   const bool has_weights =
-      std::any_of(manifest.files.begin(), manifest.files.end(),
-                  [](const ManifestFile& f) { return f.path.ends_with(".safetensors"); });
+      std::any_of(manifest.files.begin(), manifest.files.end(), [&](const ManifestFile& f) {
+        return f.path.ends_with(".safetensors") && !is_shared(manifest, f);
+      });
+  if (!has_weights && bundle) {
+    return {Code::kInvalidArgument,
+            fmt::format("{}/module.yaml: files: found no .safetensors file but that of `shared` "
+                        "(expected one or more with experts)",
+                        dir)};
+  }
   if (!has_weights) {
     return {Code::kInvalidArgument,
             fmt::format("{}/module.yaml: files: found no .safetensors file (expected one or more)",
@@ -36,10 +55,8 @@ Status check_weights(const Manifest& manifest, const std::string& dir) {
 }
 
 /// Opens every file of the manifest, compares digests, and keeps the tensors.
-Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const Manifest& m,
-                                                  DigestMemo* digests) {
-  std::vector<SafetensorsFile> payload;
-  for (const ManifestFile& entry : m.files) {
+Status open_payload(const std::string& dir, DigestMemo* digests, ModulePayload* payload) {
+  for (const ManifestFile& entry : payload->manifest.files) {
     const std::string path = dir + "/" + entry.path;
     Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
@@ -52,9 +69,13 @@ Result<std::vector<SafetensorsFile>> open_payload(const std::string& dir, const 
     Result<SafetensorsFile> weights = file->safetensors();
     if (!weights.ok()) return weights.status();
     CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, weights->sha256(digests), entry.sha256));
-    payload.push_back(std::move(*weights));
+    if (is_shared(payload->manifest, entry)) {
+      payload->shared = std::move(*weights);
+    } else {
+      payload->files.push_back(std::move(*weights));
+    }
   }
-  return payload;
+  return {};
 }
 
 }  // namespace
@@ -85,13 +106,13 @@ Status check_module_fit(const Manifest& manifest, const ModelConfig& config,
 
 Status check_module_outline(const std::string& dir, const Manifest& manifest,
                             const ModelConfig& config, const std::string& fingerprint) {
-  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir));
+  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir, PayloadKinds::kWeightsAndBundles));
   CHIMERA_RETURN_IF_ERROR(check_module_fit(manifest, config, fingerprint));
   std::vector<SafetensorsFile> files;
   for (const ManifestFile& entry : manifest.files) {
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
-    if (!entry.path.ends_with(".safetensors")) continue;
+    if (!entry.path.ends_with(".safetensors") || is_shared(manifest, entry)) continue;
     Result<SafetensorsFile> header = file->header();
     if (!header.ok()) return header.status();
     files.push_back(std::move(*header));
@@ -111,20 +132,20 @@ Status check_payload_digest(const std::string& path, const std::string& found,
 }
 
 Result<ModulePayload> open_module_payload(const std::string& dir, const ModelConfig& config,
-                                          const std::string& fingerprint, DigestMemo* digests) {
+                                          const std::string& fingerprint, DigestMemo* digests,
+                                          PayloadKinds kinds) {
   Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
-  return open_module_payload(dir, std::move(*manifest), config, fingerprint, digests);
+  return open_module_payload(dir, std::move(*manifest), config, fingerprint, digests, kinds);
 }
 
 Result<ModulePayload> open_module_payload(const std::string& dir, Manifest manifest,
                                           const ModelConfig& config, const std::string& fingerprint,
-                                          DigestMemo* digests) {
-  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir));
+                                          DigestMemo* digests, PayloadKinds kinds) {
+  CHIMERA_RETURN_IF_ERROR(check_weights(manifest, dir, kinds));
   CHIMERA_RETURN_IF_ERROR(check_module_fit(manifest, config, fingerprint));
-  Result<std::vector<SafetensorsFile>> files = open_payload(dir, manifest, digests);
-  if (!files.ok()) return files.status();
-  ModulePayload payload{std::move(manifest), std::move(*files), {}};
+  ModulePayload payload{std::move(manifest), {}, {}, {}};
+  CHIMERA_RETURN_IF_ERROR(open_payload(dir, digests, &payload));
   const std::string label = "module " + payload.manifest.name;
   Result<ModuleTensors> tensors = sort_module_tensors(payload.files);
   if (!tensors.ok()) return tensors.status().with_context(label);

@@ -10,6 +10,7 @@
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
 #include "base/io/env.h"
+#include "experts/bundle/average.h"
 #include "experts/module/base_tensors.h"
 #include "experts/module/checkpoint_check.h"
 #include "experts/module/payload.h"
@@ -35,6 +36,9 @@ class Grafter {
     }
     std::vector<TensorView> tensors;
     std::set<std::string> written;  // a dense family has the expert's tensors among its own
+    Result<std::vector<TensorView>> shared = shared_tensors();
+    if (!shared.ok()) return shared.status();
+    for (TensorView& tensor : *shared) grafted.push_back(std::move(tensor));
     for (const TensorView& tensor : grafted) written.insert(tensor.name);
     for (const std::string& name : backbone_.names()) {
       if (is_cut_tensor(config_, name) || written.count(name) != 0) continue;
@@ -52,7 +56,8 @@ class Grafter {
     const Result<std::string> fingerprint = backbone_fingerprint(backbone_, "");
     if (!fingerprint.ok()) return fingerprint.status();
     for (const std::string& dir : options_.module_dirs) {
-      Result<ModulePayload> module = open_module_payload(dir, config_, *fingerprint);
+      Result<ModulePayload> module = open_module_payload(dir, config_, *fingerprint, nullptr,
+                                                         PayloadKinds::kWeightsAndBundles);
       if (!module.ok()) return module.status();
       modules_.push_back(std::move(*module));
       if (!config_.dense_base || !is_append(modules_.size() - 1)) continue;
@@ -62,6 +67,23 @@ class Grafter {
                           modules_.back().manifest.name, config_.model_type)};
     }
     return {};
+  }
+
+  /// What the bundles among the modules make of the backbone's tensors.
+  Result<std::vector<TensorView>> shared_tensors() const {
+    std::vector<std::vector<SharedChange>> changes;
+    std::vector<double> weights;
+    for (const ModulePayload& module : modules_) {
+      if (!module.shared) continue;
+      auto sorted = sort_shared_tensors(*module.shared, config_, TensorDepth::kContent,
+                                        "module " + module.manifest.name);
+      if (!sorted.ok()) return sorted.status();
+      changes.push_back(std::move(*sorted));
+      weights.push_back(module.manifest.shared->weight);
+    }
+    std::vector<WeightedChanges> bundles;
+    for (size_t i = 0; i < changes.size(); ++i) bundles.push_back({weights[i], changes[i]});
+    return averaged_tensors(backbone_, config_, bundles);
   }
 
   /// Every layer with a router must end with the same number of experts.

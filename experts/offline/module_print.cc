@@ -28,7 +28,9 @@ std::string human_count(double count) {
   return fmt::format("{:.1f} billion", count / 1e9);
 }
 
-bool holds_bytes(const std::string& key) { return key == "bytes" || key == "memory"; }
+bool holds_bytes(const std::string& key) {
+  return key == "bytes" || key == "memory" || key == "shared_bytes";
+}
 bool holds_count(const std::string& key) { return key.ends_with("parameters"); }
 
 std::string human_value(const std::string& key, const Json& value) {

@@ -14,6 +14,7 @@
 #include "base/io/env.h"
 #include "base/yaml/tree.h"
 #include "experts/kinds/assembly_module.h"
+#include "experts/kinds/bundle_module.h"
 #include "experts/kinds/library_module.h"
 #include "experts/kinds/lora.h"
 #include "experts/lora/build.h"
@@ -158,6 +159,12 @@ Result<Json> inspect_module(const std::string& dir) {
     Result<SafetensorsFile> weights = file->safetensors();
     if (!weights.ok()) return weights.status();
     add_tensors(*weights, by_dtype, count, bytes);
+    if (manifest->shared && manifest->shared->file == entry.path) {
+      out["shared_tensors"] = weights->tensors().size();
+      out["shared_bytes"] = weights->file_bytes();
+      out["weight"] = manifest->shared->weight;
+      continue;
+    }
     files.push_back(std::move(*weights));
   }
   const Result<ModuleTensors> tensors = sort_module_tensors(files);
@@ -199,7 +206,8 @@ Result<int64_t> count_library_layers(const std::string& dir, const Manifest& man
 /// Without a backbone nobody knows which layers `all` are: those that the payload has.
 Status read_layers(const std::string& dir, const Manifest& manifest, ModelConfig& config) {
   for (const ManifestFile& entry : manifest.files) {
-    if (!entry.path.ends_with(".safetensors")) continue;
+    const bool shared = manifest.shared && manifest.shared->file == entry.path;
+    if (shared || !entry.path.ends_with(".safetensors")) continue;
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
     std::vector<SafetensorsFile> files;
@@ -287,6 +295,10 @@ Result<Json> verify_manifest(const std::string& dir, const Manifest& manifest,
   } else if (manifest.kind == ModuleKind::kLora) {
     const bool fit = !backbone_dir.empty();
     CHIMERA_RETURN_IF_ERROR(check_lora_module(dir, manifest, fit ? &config : nullptr, fingerprint));
+  } else if (manifest.kind == ModuleKind::kBundle) {
+    const bool fit = !backbone_dir.empty();
+    CHIMERA_RETURN_IF_ERROR(
+        verify_bundle(dir, manifest, config, fingerprint, fit ? &config : nullptr));
   } else if (manifest.assembly) {
     const BackboneInfo backbone{config, fingerprint};
     CHIMERA_RETURN_IF_ERROR(

@@ -1,10 +1,30 @@
 #include "daemon/engine/scheduling/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/steady_time.h"
 
 namespace chimera {
+namespace {
+
+/// `order` with those that are the same as another one right behind the first of them; else as it
+/// was.
+template <class Same>
+std::vector<size_t> gathered(const std::vector<size_t>& order, const Same& same) {
+  std::vector<size_t> out;
+  std::vector<bool> placed(order.size(), false);
+  for (size_t i = 0; i < order.size(); ++i) {
+    for (size_t j = i; j < order.size() && !placed[i]; ++j) {
+      if (placed[j] || !same(order[i], order[j])) continue;
+      out.push_back(order[j]);
+      if (j > i) placed[j] = true;
+    }
+  }
+  return out;
+}
+
+}  // namespace
 
 void Batch::clear() {
   segments.clear();
@@ -13,22 +33,19 @@ void Batch::clear() {
   guesses.clear();
 }
 
-void Batch::group_by_adapters() {
+void Batch::group() {
+  const auto backbone = [this](size_t i) { return routed[i].view->active->backbone.get(); };
   const auto adapters = [this](size_t i) { return segments[i].adapters; };
   const size_t n = segments.size();
   size_t first = 0;
-  while (first < n && adapters(first).empty()) ++first;
+  while (first < n && adapters(first).empty() && backbone(first) == nullptr) ++first;
   if (first == n) return;
-  // Those with the same adapters follow the first of them; order changes no bits.
-  std::vector<size_t> order;
-  std::vector<bool> placed(n, false);
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t j = i; j < n && !placed[i]; ++j) {
-      if (placed[j] || !std::ranges::equal(adapters(i), adapters(j))) continue;
-      order.push_back(j);
-      if (j > i) placed[j] = true;
-    }
-  }
+  // Order changes no bits.
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t{0});
+  order = gathered(
+      order, [&](size_t i, size_t j) { return std::ranges::equal(adapters(i), adapters(j)); });
+  order = gathered(order, [&](size_t i, size_t j) { return backbone(i) == backbone(j); });
   const Batch before = *this;
   for (size_t i = 0; i < n; ++i) {
     segments[i] = before.segments[order[i]];
@@ -36,6 +53,14 @@ void Batch::group_by_adapters() {
     owners[i] = before.owners[order[i]];
     guesses[i] = before.guesses[order[i]];
   }
+}
+
+size_t Batch::end_of_pass(size_t first) const {
+  size_t end = first + 1;
+  while (end < segments.size() &&
+         routed[end].view->active->backbone == routed[first].view->active->backbone)
+    ++end;
+  return end;
 }
 
 int64_t Batch::logit_rows(size_t i) const {
@@ -126,7 +151,7 @@ void Scheduler::build(Live live, Batch& batch) {
     units_ += pace_.units(runs_[i].tokens, s.computed);
     has_prompts_ = true;
   }
-  batch.group_by_adapters();
+  batch.group();
 }
 
 void Scheduler::share_out(std::vector<Run>& runs) const {

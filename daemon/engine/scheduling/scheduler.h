@@ -26,7 +26,7 @@
 
 namespace chimera {
 
-/// One forward pass; the lists run in parallel.
+/// One step: a forward pass for each backbone that its sequences are on. The lists run in parallel.
 struct Batch {
   std::vector<BatchSegment> segments;
   std::vector<RoutedSegment> routed;
@@ -40,8 +40,12 @@ struct Batch {
   int64_t logit_rows(size_t i) const;
   /// The same of hidden states.
   size_t state_rows(size_t i) const;
-  /// Puts those with the same adapters next to one another.
-  void group_by_adapters();
+  /// Puts those on the same backbone next to one another, and of these those with the same
+  /// adapters.
+  void group();
+  /// The segment after those that follow `first` on its backbone: what goes through a pass
+  /// together.
+  size_t end_of_pass(size_t first) const;
 };
 
 class Scheduler {

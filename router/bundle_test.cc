@@ -1,0 +1,226 @@
+// Bundles through the real router: what runs is, bit for bit, what `graft` writes and a checkpoint
+// loader loads; one that a request does not use was never loaded.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "backbone/checkpoint/check.h"
+#include "experts/bundle/testing.h"
+#include "experts/offline/cut.h"
+#include "router/golden_testing.h"
+
+namespace chimera {
+namespace {
+
+using namespace chimera::testing;
+using ::testing::HasSubstr;
+
+const std::vector<int32_t> kTokens{5, 17, 99, 3, 42, 120, 7, 64, 31};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return !a.empty() && a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+bool is_norm_or_attention(const NeededTensor& t) {
+  return t.name.find("self_attn") != std::string::npos || t.shape.size() == 1;
+}
+
+struct Case {
+  const char* dir;
+  Precision precision;
+};
+
+/// A checkpoint cut into a backbone and the modules "one", "two" and "three" of an expert each.
+class Bundles : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const std::string dir = GetParam().dir;
+    const std::string from =
+        (dir.starts_with("deepseek_v2") ? own_golden_dir() : golden_dir()) + "/" + dir;
+    if (!std::filesystem::exists(from)) GTEST_SKIP() << from << " is not there";
+    const auto whole = Checkpoint::open(from, Residency::kMapped);
+    ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+    const auto config = read_model_config(*whole);
+    ASSERT_TRUE(config.ok()) << config.status().to_string();
+    const int64_t last = config->num_experts - 1;
+    SplitOptions split;
+    split.checkpoint_dir = from;
+    split.backbone_out = dir_ / "backbone";
+    split.modules_out = dir_ / "modules";
+    // In their order of before: sums are in the order of the experts.
+    split.modules = {
+        {"one", {{-1, {last - 2}}}}, {"two", {{-1, {last - 1}}}}, {"three", {{-1, {last}}}}};
+    const auto cut = split_checkpoint(split);
+    ASSERT_TRUE(cut.ok()) << cut.status().to_string();
+    auto checkpoint = Checkpoint::open(dir_ / "backbone", Residency::kCopied);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+    checkpoint_ = std::move(*checkpoint);
+    auto model = LoadedModel::load(dir_ / "backbone", GetParam().precision);
+    ASSERT_TRUE(model.ok()) << model.status().to_string();
+    model_ = std::move(*model);
+  }
+
+  std::string module(const std::string& name) const { return dir_ / ("modules/" + name); }
+  /// The module `name` as a bundle with random changes.
+  std::string bundle(const std::string& name, const RandomChanges& changes, double weight = 1.0) {
+    const std::string to = dir_ / ("bundles/" + name);
+    std::filesystem::create_directories(dir_ / "bundles");
+    write_bundle(module(name), to, random_changes(*checkpoint_, model_->config, changes), weight);
+    return to;
+  }
+  std::vector<float> logits(const std::vector<std::string>& dirs,
+                            const std::vector<std::string>& used) const {
+    const auto table = model_->compose(dirs);
+    EXPECT_TRUE(table.ok()) << table.status().to_string();
+    if (!table.ok()) return {};
+    ModuleMask mask{0};
+    for (const std::string& name : used)
+      mask.add(static_cast<size_t>((*table)->module_index(name)));
+    return model_->logits(*table, mask, kTokens);
+  }
+  /// Of the checkpoint that `graft` makes of the same modules, loaded as any other.
+  std::vector<float> grafted(const std::vector<std::string>& dirs) {
+    GraftOptions graft;
+    graft.backbone_dir = dir_ / "backbone";
+    graft.module_dirs = dirs;
+    graft.out_dir = dir_ / ("grafted" + std::to_string(++grafts_));
+    const auto report = graft_checkpoint(graft);
+    EXPECT_TRUE(report.ok()) << report.status().to_string();
+    if (!report.ok()) return {};
+    const auto whole = LoadedModel::load(graft.out_dir, GetParam().precision);
+    EXPECT_TRUE(whole.ok()) << whole.status().to_string();
+    if (!whole.ok()) return {};
+    const auto table = whole->compose({});
+    return whole->logits(*table, (*table)->all(), kTokens);
+  }
+
+  TempDir dir_;
+  std::optional<Checkpoint> checkpoint_;
+  std::optional<LoadedModel> model_;
+  int grafts_ = 0;
+};
+
+TEST_P(Bundles, OneIsTheOfflineMergeAndWithoutItTheBackboneIsAsItWas) {
+  const DType stored = checkpoint_->find(all_needed(model_->config).back().name)->dtype;
+  const std::string norms = bundle("one", {1, is_norm_or_attention, 0, stored});
+  const std::string all = bundle("two", {2, {}, 0, DType::kF32});
+  const std::string low = bundle("three", {3, {}, 3, DType::kBF16});
+  for (const std::string& dir : {norms, all, low}) {
+    SCOPED_TRACE(dir);
+    const std::string name = std::filesystem::path(dir).filename();
+    const std::vector<float> with = logits({dir}, {name});
+    EXPECT_TRUE(same_bits(with, grafted({dir})));
+    EXPECT_FALSE(same_bits(with, logits({module(name)}, {name}))) << "nothing was changed";
+    EXPECT_TRUE(same_bits(logits({dir}, {}), logits({}, {})));
+  }
+}
+
+TEST_P(Bundles, SeveralAreAveragedByTheirWeights) {
+  const std::string one = bundle("one", {1, is_norm_or_attention, 2, DType::kF32}, 3.0);
+  const std::string two = bundle("two", {2, {}, 0, DType::kF32}, 0.7);
+  const std::string three = bundle("three", {3, is_norm_or_attention, 0, DType::kBF16});
+  const std::vector<std::string> all{one, two, three};
+  const std::vector<float> together = logits(all, {"one", "two", "three"});
+  EXPECT_TRUE(same_bits(together, grafted(all)));
+  // As if the others had never been loaded.
+  EXPECT_TRUE(same_bits(logits(all, {"two"}), logits({two}, {"two"})));
+  EXPECT_TRUE(same_bits(logits(all, {}), logits({}, {})));
+  EXPECT_TRUE(same_bits(logits({one, two, module("three")}, {"one", "two"}),
+                        logits({one, two}, {"one", "two"})));
+  // Nothing else stands in for a backbone that is not there.
+  const auto table = model_->compose(all);
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  const auto refused = make_route_view(*table, ModuleMask{0, 1, 2}, {});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(refused.status().message(), HasSubstr("bundles one, two: "));
+}
+
+TEST_P(Bundles, ABackboneSharesWhatDidNotChangeAndSaysWhatItHolds) {
+  const std::string dir = bundle("one", {1, is_norm_or_attention, 0, DType::kF32});
+  const std::string other = bundle("two", {2, is_norm_or_attention, 2, DType::kF32});
+  const auto table = model_->compose({dir, other});
+  ASSERT_TRUE(table.ok()) << table.status().to_string();
+  std::vector<std::span<const SharedChange>> changes;
+  for (size_t i = 1; i <= 2; ++i) {
+    const Bundle& one = *(*table)->modules()[i]->bundle;
+    changes.emplace_back(one.changes());
+    const uint64_t beside = one.backbone()->bytes_beside(*model_->backbone);
+    EXPECT_LT(beside, model_->backbone->resident_bytes());
+    // What is used in place is the file's.
+    EXPECT_LE(made_of(*model_->source, one.changes()).resident, beside);
+  }
+  const auto average = (*table)->layout()->backbone((*table)->all());
+  ASSERT_TRUE(average.ok()) << average.status().to_string();
+  EXPECT_EQ(average_bytes(*model_->source, changes).resident,
+            (*average)->bytes_beside(*model_->backbone));
+  // Once for all tables of these bundles that one builder makes.
+  const RoutingTableBuilder builder(model_->config, model_->base);
+  std::vector<std::shared_ptr<const Module>> loaded{(*table)->modules()[1], (*table)->modules()[2]};
+  Composition composition = (*table)->composition();
+  const auto two = builder.build(1, composition, loaded);
+  ASSERT_TRUE(two.ok()) << two.status().to_string();
+  const auto plain =
+      load_module(module("three"), {model_->config, model_->fingerprint, model_->precision});
+  ASSERT_TRUE(plain.ok()) << plain.status().to_string();
+  loaded.push_back(*plain);
+  composition.modules.push_back({"three", "1.0.0", "", "", true, 0.0f});
+  const auto three = builder.build(2, composition, loaded);
+  ASSERT_TRUE(three.ok()) << three.status().to_string();
+  ASSERT_NE((*two)->layout(), (*three)->layout());
+  EXPECT_EQ(*(*two)->layout()->backbone((*two)->all()),
+            *(*three)->layout()->backbone((*three)->all()));
+}
+
+TEST_P(Bundles, WhatDoesNotFitIsNamedTensorByTensor) {
+  std::vector<TensorView> shared =
+      random_changes(*checkpoint_, model_->config, {1, is_norm_or_attention, 0, DType::kF32});
+  const std::string fits = shared[0].name;
+  shared.push_back(tensor_of("model.layers.0.mlp.gate.weight", DType::kF32, {1, 2}, {0, 0}));
+  shared.push_back(tensor_of(fits + ".delta_a", DType::kF32, {1, 2}, {0, 0}));
+  shared[1].shape = {shared[1].elements(), 1, 1};
+  const std::string half = all_needed(model_->config)[0].name;
+  shared.push_back(tensor_of(half + ".delta_b", DType::kF32, {1, 2}, {0, 0}));
+  std::filesystem::create_directories(dir_ / "bundles");
+  write_bundle(module("one"), dir_ / "bundles/one", shared);
+  const auto table = model_->compose({dir_ / "bundles/one"});
+  ASSERT_FALSE(table.ok());
+  const std::string& text = table.status().message();
+  EXPECT_EQ(table.status().code(), Code::kFailedPrecondition) << text;
+  EXPECT_THAT(text, HasSubstr("module one: shared tensors: "));
+  EXPECT_THAT(text, HasSubstr("\"model.layers.0.mlp.gate.weight\": found a tensor that"));
+  EXPECT_THAT(text, HasSubstr("\"" + fits + "\": found both the tensor and a change of it"));
+  EXPECT_THAT(text, HasSubstr("\"" + shared[1].name + "\": found shape ["));
+  EXPECT_THAT(text, HasSubstr("\"" + half + "\": found delta_b alone"));
+}
+
+TEST_P(Bundles, NumbersThatAreNoneAreRefused) {
+  std::vector<TensorView> shared =
+      random_changes(*checkpoint_, model_->config, {1, is_norm_or_attention, 0, DType::kF32});
+  std::vector<std::byte> bytes(shared[2].bytes.begin(), shared[2].bytes.end());
+  const float bad = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(bytes.data() + 4, &bad, sizeof(bad));
+  shared[2].bytes = bytes;
+  std::filesystem::create_directories(dir_ / "bundles");
+  write_bundle(module("one"), dir_ / "bundles/one", shared);
+  const auto table = model_->compose({dir_ / "bundles/one"});
+  ASSERT_FALSE(table.ok());
+  EXPECT_EQ(table.status().code(), Code::kDataCorrupt) << table.status().to_string();
+  EXPECT_THAT(table.status().message(), HasSubstr(shared[2].name));
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Bundles,
+                         ::testing::Values(Case{"flex_olmo_f32", Precision::kF32},
+                                           Case{"flex_olmo_bf16", Precision::kBF16},
+                                           Case{"flex_olmo_bf16", Precision::kQ8},
+                                           Case{"qwen3_moe_v5_fused_bf16", Precision::kBF16},
+                                           Case{"deepseek_v2_lite", Precision::kBF16},
+                                           Case{"deepseek_v2_lite", Precision::kQ4}),
+                         [](const auto& test) {
+                           return std::string(test.param.dir) + "_" + std::to_string(test.index);
+                         });
+
+}  // namespace
+}  // namespace chimera
