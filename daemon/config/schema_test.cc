@@ -142,6 +142,8 @@ TEST(ConfigSchema, AgreesWithTheReaderOnFiles) {
       {kGood + "memory: {adapters: none}\n", true},
       {kGood + "memory: {adapters: 2GiB}\n", true},
       {kGood + "memory: {adapters: all}\n", false},
+      {kGood + "memory: {evict_replaced: true}\n", true},
+      {kGood + "memory: {evict_replaced: sometimes}\n", false},
       {kGood + "serve: {speculative: ngram}\n", true},
       {kGood + "serve: {speculative: draft}\n", false},
       {kGood + "memory: {pin_limit: 30, pinned: end}\n", true},
