@@ -52,7 +52,7 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
 }
 
 const Matrix* Backbone::weight(int64_t layer, TensorRole role) const {
-  const LayerWeights& of = layers_[static_cast<size_t>(layer)];
+  const LayerWeights& of = *layers_[static_cast<size_t>(layer)];
   const auto ffn = [](const std::optional<FfnWeights>& weights, Matrix FfnWeights::*part) {
     return weights ? &((*weights).*part) : nullptr;
   };
