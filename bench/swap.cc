@@ -99,7 +99,7 @@ class Changer {
       count(control_.call(wire::Apply{
           {.composition_json = composition_with_only(state_ == 2 ? "" : next)}, false}));
     else if (state_ == 0)
-      adopt(control_.call(wire::Load{next, {}, {}, {}, false}));
+      adopt(control_.call(wire::Load{next, {}, {}, {}, {}, false}));
     else if (state_ == 1)
       adopt(control_.call(wire::Apply{{.composition_json = composition_with(next)}, false}));
     else

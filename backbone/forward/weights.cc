@@ -245,8 +245,7 @@ PlacedBytes placed_bytes(const ModelConfig& config, const PrecisionPlan& precisi
   PlacedBytes placed;
   const auto keep = [&](Precision wanted) {
     const WeightFormat kept = charged_format(stored, wanted);
-    const bool same = (kept == WeightFormat::kF32 && stored == DType::kF32) ||
-                      (kept == WeightFormat::kBF16 && stored == DType::kBF16);
+    const bool same = is_stored_as(stored, kept);
     const auto bytes = static_cast<uint64_t>(weight_bytes(kept, needed.shape[0], needed.shape[1]));
     placed.in_place = placed.in_place || same;
     if (!same) placed.made += bytes;

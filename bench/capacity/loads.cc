@@ -187,7 +187,7 @@ CapacityResult measure_loads(const CapacityOptions& o) {
   Session session(daemon);
   session.wait_ready(60.0);
   warm_up(session, 1);
-  const double alone = call_seconds(session, wire::Load{copies.path(0), {}, {}, {}, false});
+  const double alone = call_seconds(session, wire::Load{copies.path(0), {}, {}, {}, {}, false});
   (void)call_seconds(session, wire::Unload{copies.names()[0]});
   const double seven = call_seconds(
       session, wire::Apply{.wish = {.composition_json = copies.composition(2, kSeven)}});
@@ -198,7 +198,7 @@ CapacityResult measure_loads(const CapacityOptions& o) {
   streams.enter(0);
   sleep_s(std::min(o.seconds, 5.0));
   streams.enter(1);
-  const double beside = call_seconds(session, wire::Load{copies.path(1), {}, {}, {}, false});
+  const double beside = call_seconds(session, wire::Load{copies.path(1), {}, {}, {}, {}, false});
   streams.stop();
   const double quiet_ms = quantile(streams.gaps_ms(0), 0.99);
   const double loading_ms = quantile(streams.gaps_ms(1), 0.99);

@@ -100,9 +100,15 @@ class Bundles(unittest.TestCase):
         split(at / "whole", at, one=str(experts - 2), two=str(experts - 1))
         return at
 
-    def score(self, client, tokens, **modules):
-        done = client.score(tokens=tokens, logits=True, **({"modules": modules} if modules else {}))
+    def score(self, daemon, tokens, **modules):
+        with daemon.client() as client:
+            done = client.score(tokens=tokens, logits=True, **({"modules": modules} if modules else {}))
         return np.array(flat(done.logits), np.float32)
+
+    @staticmethod
+    def used(case) -> tuple[int, ...]:
+        """How many bundles; a checkpoint with a grouped gate has all of its experts or none."""
+        return (2,) if case[0] == "deepseek_v3" else (1, 2)
 
     CASES = [
         ("mixtral", {"dtype": "F32"}, {"rank": 3}, {"weight": 2.5}),
@@ -128,7 +134,7 @@ class Bundles(unittest.TestCase):
         for i, case in enumerate(self.CASES):
             with self.subTest(case=str(case)):
                 backbone, bundles, paths = self.bundles(i)
-                for used in (1, 2):
+                for used in self.used(case):
                     out = self.graft(backbone, paths[:used])
                     wanted = averaged(backbone, bundles[:used])
                     self.assertGreater(len(wanted), 5)
@@ -146,14 +152,14 @@ class Bundles(unittest.TestCase):
                 vocab = json.loads((backbone / "config.json").read_text())["vocab_size"]
                 tokens = [7 * t % vocab for t in range(1, 12)]
                 with Daemon(backbone) as plain:
-                    before = self.score(plain.client(), tokens)
-                for used in (1, 2):
+                    before = self.score(plain, tokens)
+                for used in self.used(case):
                     names = [b.module.name for b in bundles[:used]]
                     with Daemon(self.graft(backbone, paths[:used])) as whole:
-                        wanted = self.score(whole.client(), tokens)
+                        wanted = self.score(whole, tokens)
                     with Daemon(backbone, modules=[{"path": str(p)} for p in paths[:used]]) as live:
-                        there = self.score(live.client(), tokens)
-                        without = self.score(live.client(), tokens, exclude=names)
+                        there = self.score(live, tokens)
+                        without = self.score(live, tokens, exclude=names)
                     self.assertEqual(wanted.tobytes(), there.tobytes())
                     self.assertEqual(before.tobytes(), without.tobytes())
                     self.assertNotEqual(there.tobytes(), without.tobytes())
