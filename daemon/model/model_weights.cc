@@ -26,6 +26,14 @@ bool fits(const AdapterTarget& target, int64_t rows, int64_t cols) {
 
 }  // namespace
 
+Result<std::shared_ptr<const void>> ModelWeights::hold(const AdapterTarget& target) const {
+  if (target.expert < 0 || base_->residency == nullptr) return std::shared_ptr<const void>();
+  const ExpertPlace place{target.layer, target.expert};
+  auto lease = base_->residency->lease({&place, 1});
+  CHIMERA_RETURN_IF_ERROR(lease->wait());
+  return std::shared_ptr<const void>(std::move(lease));
+}
+
 bool ModelWeights::read_row(const AdapterTarget& target, int64_t row, float* out) const {
   if (target.expert < 0) {
     const Matrix* weight = backbone_->weight(target.layer, target.role);

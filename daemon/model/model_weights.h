@@ -17,6 +17,7 @@ class ModelWeights final : public BaseWeights {
   ModelWeights(std::shared_ptr<const Backbone> backbone, std::shared_ptr<const Module> base)
       : backbone_(std::move(backbone)), base_(std::move(base)) {}
 
+  Result<std::shared_ptr<const void>> hold(const AdapterTarget& target) const override;
   bool read_row(const AdapterTarget& target, int64_t row, float* out) const override;
 
  private:

@@ -45,6 +45,8 @@ Result<std::shared_ptr<const std::vector<float>>> output_factors(const StoredCha
   if (!b.ok()) return b.status();
   Result<std::vector<float>> factors = to_f32(*change.magnitude, at.outputs);
   if (!factors.ok()) return factors.status();
+  const auto held = weights.hold(at);
+  if (!held.ok()) return held.status().with_context(quote(change.magnitude->name, 200));
   const int64_t ranks = change.a.shape[0];
   std::vector<float> row(static_cast<size_t>(at.inputs));
   for (int64_t n = 0; n < at.outputs; ++n) {

@@ -17,6 +17,9 @@ constexpr double kScale = 0.75;
 class OneWeight final : public BaseWeights {
  public:
   explicit OneWeight(Matrix weight) : weight_(std::move(weight)) {}
+  Result<std::shared_ptr<const void>> hold(const AdapterTarget&) const override {
+    return std::shared_ptr<const void>();
+  }
   bool read_row(const AdapterTarget&, int64_t row, float* out) const override {
     if (weight_.rows == 0) return false;
     widen_row(weight_, row, out);
