@@ -152,7 +152,7 @@ class DeploymentCheck {
       const Result<ModuleSize> size = module_size(module.path, *manifest, *info);
       if (size.ok()) count(where, *manifest, size->resident);  // else told below
       if (fingerprint_.empty()) continue;
-      good(where, check_payload(module, *manifest, *info));
+      if (good(where, check_payload(module, *manifest, *info))) good(where, size.status());
     }
   }
 

@@ -16,12 +16,13 @@
 namespace chimera {
 namespace {
 
-// What gates saw, unless the deployment says how much: of a hidden size of 2,048 a thousand
-// samples, which tell a share to within three points (two standard deviations of what a token's
-// share is).
 // Times serve.prefill_chunk that a prompt may take which is alone: by default 512 tokens, of which
 // an expert of 64 gets 64 where a token chooses eight, so that its weights are read for many.
 constexpr int64_t kLoneChunks = 4;
+
+// What gates saw, unless the deployment says how much: of a hidden size of 2,048 a thousand
+// samples, which tell a share to within three points (two standard deviations of what a token's
+// share is).
 constexpr uint64_t kGateSampleBytes = uint64_t{4} << 20;
 
 /// Whoever may write there can put a socket of his own in the place of ours.

@@ -25,18 +25,26 @@ Result<std::shared_ptr<const Backbone>> Averages::of(Modules modules) {
     made.bundles.push_back(module.get());
   }
   if (bundles.size() < 2) return std::shared_ptr<const Backbone>();
-  const MutexLock lock(mutex_);
-  std::erase_if(known_, [](const Known& known) { return known.backbone.expired(); });
-  for (const Known& known : known_) {
-    if (known.bundles != made.bundles) continue;
-    if (auto backbone = known.backbone.lock()) return backbone;
-  }
-  // Under the lock: two who want the same wait for one, and two others are rare.
+  if (auto known = find(made.bundles)) return known;
+  // One at a time, so that two who want the same share it. Nobody waits for what is there already.
+  const MutexLock turn(making_);
+  if (auto known = find(made.bundles)) return known;
   Result<std::shared_ptr<const Backbone>> backbone = make_(bundles);
   if (!backbone.ok()) return backbone.status().with_context("the average of the bundles");
   made.backbone = *backbone;
+  const MutexLock lock(mutex_);
   known_.push_back(std::move(made));
   return backbone;
+}
+
+std::shared_ptr<const Backbone> Averages::find(const std::vector<const Module*>& bundles) {
+  const MutexLock lock(mutex_);
+  std::erase_if(known_, [](const Known& known) { return known.backbone.expired(); });
+  for (const Known& known : known_) {
+    if (known.bundles != bundles) continue;
+    if (auto backbone = known.backbone.lock()) return backbone;
+  }
+  return nullptr;
 }
 
 }  // namespace chimera

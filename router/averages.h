@@ -26,7 +26,7 @@ class Averages {
   explicit Averages(Make make = nullptr);
 
   /// The backbone of the bundles among `modules`; null where there are fewer than two.
-  Result<std::shared_ptr<const Backbone>> of(Modules modules) EXCLUDES(mutex_);
+  Result<std::shared_ptr<const Backbone>> of(Modules modules) EXCLUDES(mutex_, making_);
 
  private:
   /// The bundles are compared by address, so that looking keeps none of them alive; whoever uses
@@ -36,7 +36,10 @@ class Averages {
     std::weak_ptr<const Backbone> backbone;
   };
 
+  std::shared_ptr<const Backbone> find(const std::vector<const Module*>& bundles) EXCLUDES(mutex_);
+
   const Make make_;
+  Mutex making_;  // held while one is made; before mutex_
   Mutex mutex_;
   std::vector<Known> known_ GUARDED_BY(mutex_);
 };

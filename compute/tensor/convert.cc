@@ -180,24 +180,22 @@ WeightFormat charged_format(DType stored, Precision p) {
   return kept == WeightFormat::kMXFP4 ? *packed_format(p) : kept;
 }
 
-namespace {
-
-Result<Matrix> as_packed(const TensorView& t, Precision p) {
+Status check_packed_for(const TensorView& t, Precision p) {
+  if (!is_packed_type(t.dtype)) return {};
   const WeightFormat format = format_of_packed(t.dtype);
-  if (runs_packed(format, p)) return packed_matrix(t);
+  if (runs_packed(format, p)) return {};
   return Status(Code::kFailedPrecondition,
                 "tensor " + quote(t.name) + " is packed as " + std::string(info_of(format).name) +
                     ", expected weights for precision " + kPrecisionNames.text(p),
                 "Choose the precision that it was packed for, or what it was packed from.");
 }
 
-}  // namespace
-
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p) {
   if (t.shape.size() != 2 || t.shape[0] != rows || t.shape[1] != cols) {
     return wrong_shape(t, shape_string(std::array{rows, cols}));
   }
-  if (is_packed_type(t.dtype)) return as_packed(t, p);
+  CHIMERA_RETURN_IF_ERROR(check_packed_for(t, p));
+  if (is_packed_type(t.dtype)) return packed_matrix(t);
   return convert(t, 0, rows, cols, p);
 }
 

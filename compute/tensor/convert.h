@@ -35,6 +35,9 @@ WeightFormat charged_format(DType stored, Precision p);
 /// memory; data that is not aligned for its dtype is copied. data_corrupt: another shape, or rows
 /// that are no whole blocks; unimplemented: another dtype; resource_exhausted: no memory.
 Result<Matrix> to_matrix(const TensorView& t, int64_t rows, int64_t cols, Precision p);
+/// Refuses a packed matrix of a format that `p` does not make (failed_precondition); its header
+/// tells.
+Status check_packed_for(const TensorView& t, Precision p);
 /// Rows [row0, row0 + rows) of matrix `i` of a stack [.., >= row0 + rows, cols], as fused layouts
 /// store experts. Same conversions and errors.
 Result<Matrix> slice_matrix(const TensorView& t, int64_t i, int64_t row0, int64_t rows,

@@ -9,6 +9,11 @@ namespace chimera {
 
 namespace {
 
+// How long experts may find no room in memory before their requests are refused: what has just been
+// withdrawn goes within this. And how often it is looked for.
+constexpr std::chrono::seconds kExpertsRoom{2};
+constexpr std::chrono::milliseconds kExpertsRetry{100};
+
 /// Whether a request that ended so says something about what it ran on.
 bool is_fault(Code code) {
   return code == Code::kDataCorrupt || code == Code::kInternal || code == Code::kUnavailable ||
@@ -242,15 +247,27 @@ std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current,
 
 bool LiveSequences::look_at_experts() {
   bool all = true;
+  const Clock::time_point now = Clock::now();
   for (const auto& sequence : live_) {
     if (sequence->ended || !sequence->view) continue;
-    const ExpertLease* const lease = sequence->view->active->lease.get();
+    ExpertLease* const lease = sequence->view->active->lease.get();
     sequence->awaits_experts = lease != nullptr && !lease->ready();
     if (!sequence->awaits_experts) {
+      sequence->experts_wanted.reset();
       if (!sequence->waits_for_adapters()) all = false;
       continue;
     }
-    if (!lease->failure()) continue;
+    if (!sequence->experts_wanted) sequence->experts_wanted = now;
+    const std::optional<Status> failure = lease->failure();
+    if (!failure) continue;
+    if (failure->code() == Code::kResourceExhausted &&
+        now - *sequence->experts_wanted < kExpertsRoom) {
+      if (now - experts_retried_ >= kExpertsRetry) {
+        experts_retried_ = now;
+        lease->begin();
+      }
+      continue;
+    }
     // Where they lie, and what is wrong there, is for the log and not for clients.
     fail(*sequence, {Code::kUnavailable,
                      "experts of the backbone that this request needs are not in memory, and could "
@@ -258,6 +275,11 @@ bool LiveSequences::look_at_experts() {
                      "send it again later, or without modules.exclude"});
   }
   return all;
+}
+
+bool LiveSequences::any_awaits_experts() const {
+  return std::any_of(live_.begin(), live_.end(),
+                     [](const auto& sequence) { return sequence->awaits_experts; });
 }
 
 void LiveSequences::sweep() {

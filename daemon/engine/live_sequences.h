@@ -86,6 +86,8 @@ class LiveSequences {
   /// Sees which sequences must wait until experts of their views are in memory again, before a
   /// step; fails those whose cannot be read. True when nobody else is there.
   bool look_at_experts();
+  /// As look_at_experts() last saw it.
+  bool any_awaits_experts() const;
 
   bool has_endings() const { return !endings_.empty(); }
   /// Takes out the sequences that ended.
@@ -97,6 +99,7 @@ class LiveSequences {
   std::vector<RequestEnd> send_endings();
 
  private:
+  Clock::time_point experts_retried_;  // the last time that a read of experts was tried again
   /// Lets a sequence run that has its adapters; else it is paused.
   void let_run(Sequence& sequence);
   void fetch_adapters(Sequence& sequence);

@@ -73,13 +73,13 @@ void Engine::Impl::run() {
       if (!queue.idle() || !live.empty()) bell.wait_until(Clock::now() + kDeadlineLook);
       continue;
     }
-    if (live.look_at_experts()) {
-      flush_endings();
-      // Whoever reads them does not ring.
+    const bool all_wait = live.look_at_experts();
+    flush_endings();
+    // Whoever reads experts does not ring.
+    if (all_wait || (!step.run() && live.any_awaits_experts())) {
       bell.wait_until(Clock::now() + kExpertsLook);
       continue;
     }
-    step.run();
     to_trim = true;
     if (live.has_endings()) {
       flush_endings();

@@ -48,13 +48,14 @@ Step::Step(std::shared_ptr<const Backbone> backbone, int threads, uint64_t mask_
       router_(backbone_->config(), kernels_, pool_),
       sampler_(backbone_->config(), &router_, samples) {}
 
-void Step::run() {
+bool Step::run() {
   const Clock::time_point begin = Clock::now();
   find_masks();
   live_->scheduler().build(live_->all(), batch_);
   const size_t count = batch_.segments.size();
   statistics_->counters().paused += live_->scheduler().take_paused();
-  if (count == 0) return;  // those whose turn it is wait for blocks; the next turn is another's
+  if (count == 0)
+    return false;  // those whose turn it is wait for blocks; the next turn is another's
   using Milliseconds = std::chrono::milliseconds;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   statistics_->router()->pass = {statistics_->counters().steps + 1,
@@ -69,6 +70,7 @@ void Step::run() {
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   live_->scheduler().record(ms);
   statistics_->record_step(ms);
+  return true;
 }
 
 void Step::run_pass(size_t first, size_t count) {

@@ -26,7 +26,8 @@ class Step {
        LiveSequences* live, Statistics* statistics, GateSamples* samples);
 
   /// Advances every live sequence that has its turn, and ends those that are complete or failed.
-  void run();
+  /// False: it was nobody's turn.
+  bool run();
   /// Forgets the views of the last run.
   void let_go();
 

@@ -54,10 +54,12 @@ Kept kept(const TensorView& tensor, Precision precision) {
   return {false, elements * static_cast<uint64_t>(info_of(format).element_bytes)};
 }
 
-void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size) {
+/// failed_precondition: a tensor is packed for another precision.
+Status add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size) {
   bool stays = false;
   uint64_t made = 0;
   for (const TensorView& tensor : file.tensors()) {
+    CHIMERA_RETURN_IF_ERROR(check_packed_for(tensor, precision));
     const Kept one = kept(tensor, precision);
     stays = stays || one.in_place;
     made += one.bytes;
@@ -65,6 +67,7 @@ void add_file(const SafetensorsFile& file, Precision precision, ModuleSize* size
   size->files += file.file_bytes();
   size->resident += made + (stays ? file.file_bytes() : 0);
   size->loading += made + file.file_bytes();
+  return {};
 }
 
 /// Of the tensors of the backbone that a bundle changes. Its file stays, for averages.
@@ -125,7 +128,8 @@ Result<ModuleSize> module_size(const std::string& dir, const Manifest& manifest,
     if (experts && entry.path.ends_with(".safetensors")) {
       const Result<SafetensorsFile> header = file->header();
       if (!header.ok()) return header.status();
-      add_file(*header, backbone.precision, &size);
+      CHIMERA_RETURN_IF_ERROR(
+          add_file(*header, backbone.precision, &size).with_context("module " + manifest.name));
       continue;
     }
     if (manifest.kind == ModuleKind::kLora && entry.path.ends_with(".safetensors")) {

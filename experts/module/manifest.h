@@ -104,7 +104,8 @@ struct Manifest {
   std::optional<int64_t> fitted_top_k() const;
   /// Whether its kind has weights that a precision can be chosen for.
   bool takes_precision() const {
-    return kind == ModuleKind::kWeights || kind == ModuleKind::kAssembly;
+    return kind == ModuleKind::kWeights || kind == ModuleKind::kAssembly ||
+           kind == ModuleKind::kBundle;
   }
 };
 

@@ -4,10 +4,10 @@
 //   layers.{L}.gate.bias                                [n]
 //   layers.{L}.gate.score_correction                    [n]    grouped routing only
 //   layers.{L}.gate.group                               [n]    I32, grouped routing only
-//   layers.{L}.experts.{e}.{P}.weight                   [out, in]  F32, F16, BF16, F8_E4M3 or
-//   packed layers.{L}.experts.{e}.{P}.weight_scale_inv         F32, BF16 or F16 per block, with
-//   F8_E4M3 layers.{L}.experts.{e}.{P}.weight_blocks            [out, in / 32, 16]  U8, MXFP4
-//   instead layers.{L}.experts.{e}.{P}.weight_scales            [out, in / 32]      U8   of .weight
+//   layers.{L}.experts.{e}.{P}.weight                   [out, in]  F32, F16, BF16, F8_E4M3; packed
+//   layers.{L}.experts.{e}.{P}.weight_scale_inv         F32, BF16 or F16 per block, with F8_E4M3
+//   layers.{L}.experts.{e}.{P}.weight_blocks            [out, in / 32, 16]  U8, MXFP4 instead
+//   layers.{L}.experts.{e}.{P}.weight_scales            [out, in / 32]      U8   of .weight
 //   layers.{L}.experts.{e}.{P}.bias                     [out]
 //
 // with P one of gate_proj, up_proj, down_proj. What is quantised stays so in memory; what is

@@ -98,6 +98,7 @@ RouteViewPtr Sequence::set_view(RouteViewPtr next) {
     modules_[manifest.name] = {manifest.version, manifest.digest};
   });
   adapter_wait.reset();
+  experts_wanted.reset();
   if (next->active->lease != nullptr) next->active->lease->begin();
   return std::exchange(view, std::move(next));
 }

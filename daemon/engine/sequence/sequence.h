@@ -125,6 +125,7 @@ class Sequence {
                         // or waits for its adapters
   /// Experts that its view needs are being read again (LiveSequences::look_at_experts).
   bool awaits_experts = false;
+  std::optional<Clock::time_point> experts_wanted;  // since when; of that view
   KvSequence kv;
   std::vector<std::string> block_keys;  // chain keys of the full blocks so far
 
