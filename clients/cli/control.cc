@@ -261,8 +261,8 @@ void add_load_options(po::options_description& options) {
   add("disabled", po::bool_switch(), "load it without using it yet");
   add("enabled", po::bool_switch(), "use it even if it was disabled before");
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
-  add("precision", po::value<std::string>()->value_name("P"),
-      "in which its experts are kept, such as q8");
+  add("precision", po::value<std::string>()->value_name("f32|bf16|q8|q4"),
+      "in which its experts are kept");
   add("canary", po::value<std::string>()->value_name("X%"),
       "only this part of the new requests gets it, until `canary promote`");
   add_change_options(options);

@@ -139,6 +139,8 @@ TEST_F(Pack, IsToTheBitWhatALoadMakesAndNeedsNoPrecision) {
 
     // In place: what it takes is its file.
     const uint64_t file = fs::file_size(out_ + "/weights.safetensors");
+    const auto other = module_size(out_, *manifest, backbone(Precision::kBF16));
+    EXPECT_EQ(other.status().code(), Code::kFailedPrecondition);  // from its header alone
     const auto size = module_size(out_, *manifest, backbone(precision));
     ASSERT_TRUE(size.ok());
     EXPECT_GE(size->resident, (*packed)->resident_bytes());
