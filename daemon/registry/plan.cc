@@ -71,8 +71,10 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
   const CurrentModules loaded(from.loaded);
   for (const auto& module : next->modules) {
     if (loaded.contains(module)) continue;
-    report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
     fresh->push_back(module);
+    // Adapters that are read on use have the memory that is set aside for all of them.
+    if (module->adapter_source != nullptr) continue;
+    report.memory_bytes += static_cast<int64_t>(module->resident_bytes());
   }
   const auto table =
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
@@ -153,7 +155,10 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   routed.composition = next.composition;
   if (gates_known) {
     predict_shares(routed, samples, &report);
-    const auto table = options.loader->builder().build(0, routed.composition, routed.modules);
+    if (options.loader->residency() == nullptr) return report;
+    // Its experts are counted; no backbone is made for it.
+    const auto table = options.loader->builder().build(0, routed.composition, routed.modules,
+                                                       RoutingTableBuilder::Together::kLeftOut);
     if (table.ok()) report.experts_bytes = experts_change(**table);
   }
   return report;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 #include "base/quote.h"
 #include "base/threads/background.h"
@@ -66,7 +67,14 @@ Result<std::shared_ptr<const std::vector<float>>> output_factors(const StoredCha
                                 quote(change.magnitude->name, 200), n));
     }
     float& factor = (*factors)[static_cast<size_t>(n)];
-    factor = static_cast<float>(static_cast<double>(factor) / std::sqrt(squares));
+    const double ratio = static_cast<double>(factor) / std::sqrt(squares);
+    if (!std::isfinite(squares) || !(std::abs(ratio) <= std::numeric_limits<float>::max())) {
+      return Status(Code::kFailedPrecondition,
+                    fmt::format("{}: row {}: found {} for a row of length {} (expected a ratio "
+                                "that F32 holds)",
+                                quote(change.magnitude->name, 200), n, factor, std::sqrt(squares)));
+    }
+    factor = static_cast<float>(ratio);
     give_way();
   }
   return std::make_shared<const std::vector<float>>(std::move(*factors));

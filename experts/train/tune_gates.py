@@ -170,8 +170,8 @@ def moved(before: dict[str, Tensor], fitted: dict[str, Tensor], way: float,
           prior: float) -> dict[str, Tensor]:
     """The module part of the way from its rows before to the fitted ones, its log-odds raised by `prior`.
 
-    What fits the classes best is not what the experts were trained with: half of the way tells prompts
-    nearly as well, and keeps more of the gain than either end (README, "Gates together").
+    What fits the classes best is not what the experts were trained with: a part of the way tells prompts
+    nearly as well, and keeps more of the gain (README, "Gates together").
     """
     out = {name: torch.lerp(before[name].float(), value, way) if ".gate." in name else value
            for name, value in fitted.items()}
@@ -189,9 +189,9 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=140, help="from each domain")
     parser.add_argument("--length", type=int, default=256, help="tokens of a window at most")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--way", type=float, default=0.6, metavar="0..1",
+    parser.add_argument("--way", type=float, default=0.75, metavar="0..1",
                         help="how far rows and biases go from where they were to where they fit best")
-    parser.add_argument("--prior", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar="LOG_ODDS",
+    parser.add_argument("--prior", type=float, nargs=3, default=(0.1, 0.1, -0.1), metavar="LOG_ODDS",
                         help="added to the biases of each module afterwards; below 0 the backbone keeps more")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
