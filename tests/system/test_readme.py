@@ -245,7 +245,7 @@ class Numbers(unittest.TestCase):
 
     def test_where_the_answer_of_two_versions_turns(self) -> None:
         drawn = (SOURCE / "docs" / "images" / "blend.svg").read_text()
-        place = f"{float(re.search(r'>trait ([\d.]+)<', drawn)[1]):.3f}"
+        place = format(float(re.search(r">trait ([\d.]+)<", drawn)[1]), ".3f")
         self.assertEqual(self.stated(r"answer to a prompt turns at ([\d.]+) of"), place)
         self.assertEqual(self.stated(r"trait of the answer turns at ([\d.]+)\]"), place)
 
