@@ -19,10 +19,6 @@ uint64_t next_pass() {
   return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
-}  // namespace
-
-namespace {
-
 void set_adapters(RouteView* view, std::vector<std::shared_ptr<const Adapter>> adapters) {
   view->has_adapters = adapters.size() == view->active->adapters.size();
   view->adapters.clear();

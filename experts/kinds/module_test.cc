@@ -17,6 +17,7 @@
 #include "base/io/digest.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/size.h"
+#include "experts/kinds/testing.h"
 
 namespace chimera {
 namespace {
@@ -24,6 +25,17 @@ namespace {
 constexpr int64_t kHidden = 16;
 constexpr int64_t kWidth = 12;
 const std::string kFingerprint = "sha256:" + std::string(64, 'b');
+
+BackboneInfo backbone_of(Precision precision) {
+  BackboneInfo backbone;
+  backbone.config.hidden_size = kHidden;
+  backbone.config.intermediate_size = kWidth;
+  backbone.config.num_layers = 2;
+  backbone.config.num_experts = 4;
+  backbone.fingerprint = kFingerprint;
+  backbone.precision = precision;
+  return backbone;
+}
 
 /// A module directory under construction; write() makes it.
 struct Draft {
@@ -108,14 +120,7 @@ struct Draft {
   }
 
   Result<std::shared_ptr<const Module>> load() const {
-    BackboneInfo backbone;
-    backbone.config.hidden_size = kHidden;
-    backbone.config.intermediate_size = kWidth;
-    backbone.config.num_layers = 2;
-    backbone.config.num_experts = 4;
-    backbone.fingerprint = kFingerprint;
-    backbone.precision = Precision::kF32;
-    return load_module(dir, backbone);
+    return load_module(dir, backbone_of(Precision::kF32));
   }
 };
 
@@ -146,17 +151,11 @@ std::vector<double> reference(Draft& draft, const std::string& prefix,
 void expect_known_size(Draft& draft, int64_t bytes) {
   draft.add("layers.1.gate.bias", {2});
   draft.write();
-  BackboneInfo backbone;
-  backbone.config.hidden_size = kHidden;
-  backbone.config.intermediate_size = kWidth;
-  backbone.config.num_layers = 2;
-  backbone.config.num_experts = 4;
-  backbone.fingerprint = kFingerprint;
   const uint64_t file = std::filesystem::file_size(draft.dir + "/weights.safetensors");
   for (const Precision precision :
        {Precision::kF32, Precision::kBF16, Precision::kQ8, Precision::kQ4}) {
     SCOPED_TRACE(kPrecisionNames.name(precision));
-    backbone.precision = precision;
+    const BackboneInfo backbone = backbone_of(precision);
     const auto size = module_size(draft.dir, *read_manifest(draft.dir), backbone);
     ASSERT_TRUE(size.ok()) << size.status().to_string();
     const auto module = load_module(draft.dir, backbone);
@@ -171,7 +170,8 @@ void expect_known_size(Draft& draft, int64_t bytes) {
     EXPECT_LE(size->loading, size->resident + file);
   }
   std::filesystem::remove(draft.dir + "/weights.safetensors");
-  EXPECT_FALSE(module_size(draft.dir, *read_manifest(draft.dir), backbone).ok());
+  EXPECT_FALSE(
+      module_size(draft.dir, *read_manifest(draft.dir), backbone_of(Precision::kF32)).ok());
 }
 
 TEST(Module, ItsSizeIsKnownBeforeAWeightIsRead) {
@@ -185,35 +185,8 @@ TEST(Module, HalfPrecisionStaysSoUnlessItIsRounded) {
   expect_known_size(draft, 2);
 }
 
-BackboneInfo backbone_of(Precision precision) {
-  BackboneInfo backbone;
-  backbone.config.hidden_size = kHidden;
-  backbone.config.intermediate_size = kWidth;
-  backbone.config.num_layers = 2;
-  backbone.config.num_experts = 4;
-  backbone.fingerprint = kFingerprint;
-  backbone.precision = precision;
-  return backbone;
-}
-
-/// The bits that all its experts give for some rows.
 std::vector<std::vector<float>> outputs_of(const Module& module) {
-  constexpr int64_t kRows = 3;
-  std::mt19937 rng(7);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(kRows * kHidden);
-  for (float& v : x) v = normal(rng);
-  FloatBuffer scratch;
-  ThreadPool pool(1);
-  ExpertContext context{best_kernels(), pool, scratch};
-  std::vector<std::vector<float>> out;
-  for (const auto& [layer, part] : module.layers) {
-    for (const auto& expert : part.experts) {
-      std::vector<float>& y = out.emplace_back(kRows * kHidden);
-      EXPECT_TRUE(expert->forward(x.data(), kRows, y.data(), context).ok());
-    }
-  }
-  return out;
+  return expert_outputs(module, kHidden);
 }
 
 TEST(Module, ItsPrecisionIsTheCompositionsElseItsOwnElseTheDeployments) {

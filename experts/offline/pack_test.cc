@@ -15,6 +15,7 @@
 #include "compute/tensor/memory.h"
 #include "experts/kinds/load.h"
 #include "experts/kinds/size.h"
+#include "experts/kinds/testing.h"
 #include "experts/offline/module_report.h"
 
 namespace chimera {
@@ -82,33 +83,14 @@ class Pack : public ::testing::Test {
     return info;
   }
   Result<PackReport> pack(Precision precision) { return pack_module({from_, out_, precision}); }
-  static std::vector<std::vector<float>> outputs_of(const Module& module);
+  static std::vector<std::vector<float>> outputs_of(const Module& module) {
+    return expert_outputs(module, kHidden);
+  }
 
   Manifest manifest_;
   std::vector<TensorView> tensors_;
   std::string dir_, from_, out_;
 };
-
-/// The bits that all its experts give for some rows.
-std::vector<std::vector<float>> Pack::outputs_of(const Module& module) {
-  constexpr int64_t kRows = 5;
-  std::mt19937 rng(7);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(kRows * kHidden);
-  for (float& v : x) v = normal(rng);
-  FloatBuffer scratch;
-  ThreadPool pool(1);
-  ExpertContext context{best_kernels(), pool, scratch};
-  std::vector<std::vector<float>> out;
-  for (const auto& [layer, part] : module.layers) {
-    out.push_back(part.gate_weight);
-    for (const auto& expert : part.experts) {
-      std::vector<float>& y = out.emplace_back(kRows * kHidden);
-      EXPECT_TRUE(expert->forward(x.data(), kRows, y.data(), context).ok());
-    }
-  }
-  return out;
-}
 
 TEST_F(Pack, IsToTheBitWhatALoadMakesAndNeedsNoPrecision) {
   write();
