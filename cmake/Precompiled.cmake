@@ -52,3 +52,8 @@ target_link_libraries(chimera_test_headers PRIVATE fmt::fmt GTest::gtest)
 target_precompile_headers(chimera_test_headers PRIVATE ${precompiled_test})
 set_target_properties(chimera_test_headers PROPERTIES
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/precompiled)
+
+# main() of the tests, compiled once.
+add_library(chimera_test_main STATIC ${CMAKE_SOURCE_DIR}/tests/unit/main.cc)
+target_compile_options(chimera_test_main PRIVATE ${CHIMERA_TEST_OPTIONS})
+target_link_libraries(chimera_test_main PUBLIC GTest::gtest)

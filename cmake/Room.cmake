@@ -57,36 +57,73 @@ function(chimera_room_name name_var path_var)
   set(${path_var} ${path} PARENT_SCOPE)
 endfunction()
 
-# chimera_test(NAME SOURCES … LINKS … [TIMEOUT seconds]): a GoogleTest program, one CTest entry.
-function(chimera_test name)
-  cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LINKS" ${ARGN})
-  if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 600)
-  endif()
-  math(EXPR T_TIMEOUT "${T_TIMEOUT} * ${CHIMERA_SLOW}")
+# chimera_test_program(NAME SOURCES … LINKS …): a GoogleTest program without an entry of CTest's.
+function(chimera_test_program name)
+  cmake_parse_arguments(T "" "" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE ${T_LINKS} fmt::fmt GTest::gtest GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${T_LINKS} chimera_test_main fmt::fmt GTest::gmock)
   target_compile_options(${name} PRIVATE ${CHIMERA_TEST_OPTIONS})
   target_precompile_headers(${name} REUSE_FROM chimera_test_headers)
   target_compile_definitions(${name} PRIVATE
     CHIMERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" CHIMERA_BINARY_DIR="${CMAKE_BINARY_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+endfunction()
+
+# chimera_test_entry(NAME [TIMEOUT seconds] COMMAND program arguments…): a CTest entry of such a program.
+function(chimera_test_entry name)
+  cmake_parse_arguments(T "" "TIMEOUT" "COMMAND" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 600)
+  endif()
+  math(EXPR T_TIMEOUT "${T_TIMEOUT} * ${CHIMERA_SLOW}")
+  add_test(NAME ${name} COMMAND ${T_COMMAND} --gtest_brief=1)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT}
     ENVIRONMENT "${CHIMERA_TEST_ENVIRONMENT}")
 endfunction()
 
-# chimera_room_tests(LINKS …): registers every *_test.cc of the current folder as its own test
-# program, named after path and file (kernels_test.cc of compute/kernels is compute_kernels_test). A slow one raises its limit with
-# set_tests_properties(<name> PROPERTIES TIMEOUT …) afterwards.
+# chimera_test(NAME SOURCES … LINKS … [TIMEOUT seconds]): a GoogleTest program, one CTest entry.
+function(chimera_test name)
+  cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LINKS" ${ARGN})
+  chimera_test_program(${name} SOURCES ${T_SOURCES} LINKS ${T_LINKS})
+  chimera_test_entry(${name} TIMEOUT "${T_TIMEOUT}" COMMAND ${name})
+endfunction()
+
+# chimera_room_tests([ALONE files] LINKS …): registers every *_test.cc of the current folder as a CTest
+# entry, named after path and file (kernels_test.cc of compute/kernels is compute_kernels_test). A slow
+# one raises its limit with set_tests_properties(<name> PROPERTIES TIMEOUT …) afterwards.
+#
+# Each is a program of its own; in a build in batches those of a folder are one, <path>_tests, as five
+# of them take little longer to compile than one (what they include is read once), and an entry runs
+# its source's. The names stay those of targets. ALONE are files that need a program of their own, or whose
+# names clash with those of the others.
 function(chimera_room_tests)
-  cmake_parse_arguments(T "" "" "LINKS" ${ARGN})
+  cmake_parse_arguments(T "" "" "ALONE;LINKS" ${ARGN})
   chimera_room_name(room path)
   file(GLOB tests CONFIGURE_DEPENDS *_test.cc)
+  set(together)
   foreach(test ${tests})
-    get_filename_component(stem ${test} NAME_WE)
-    get_filename_component(folder ${path} NAME)
-    string(REGEX REPLACE "^${folder}_" "" stem ${stem})
-    chimera_test(${room}_${stem} SOURCES ${test} LINKS chimera_${room} ${T_LINKS})
+    get_filename_component(file ${test} NAME)
+    chimera_test_name(name ${test})
+    if(CHIMERA_UNITY AND NOT file IN_LIST T_ALONE)
+      list(APPEND together ${test})
+      add_custom_target(${name} DEPENDS ${room}_tests)
+      chimera_test_entry(${name} COMMAND ${room}_tests --source=${file})
+    else()
+      chimera_test(${name} SOURCES ${test} LINKS chimera_${room} ${T_LINKS})
+    endif()
   endforeach()
+  if(together)
+    chimera_test_program(${room}_tests SOURCES ${together} LINKS chimera_${room} ${T_LINKS})
+    chimera_unity(${room}_tests)
+  endif()
+endfunction()
+
+# chimera_test_name(VAR FILE): engine_test.cc and epochs_test.cc of daemon/engine are
+# daemon_engine_test and daemon_engine_epochs_test.
+function(chimera_test_name var file)
+  chimera_room_name(room path)
+  get_filename_component(stem ${file} NAME_WE)
+  get_filename_component(folder ${path} NAME)
+  string(REGEX REPLACE "^${folder}_" "" stem ${stem})
+  set(${var} ${room}_${stem} PARENT_SCOPE)
 endfunction()

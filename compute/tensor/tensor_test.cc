@@ -51,8 +51,8 @@ TEST(ConversionTest, EveryBf16ComesBack) {
 }
 
 TEST(ConversionTest, RoundsToTheNearestEven) {
-  constexpr uint64_t kSeed = 20;
-  std::mt19937_64 random(kSeed);
+  constexpr uint64_t kRandomSeed = 20;
+  std::mt19937_64 random(kRandomSeed);
   for (int i = 0; i < 1'000'000; ++i) {
     const float value = std::bit_cast<float>(static_cast<uint32_t>(random()));
     if (!std::isfinite(value)) continue;
@@ -64,7 +64,7 @@ TEST(ConversionTest, RoundsToTheNearestEven) {
     const double above = (std::isinf(next) ? 0x1p128 : std::abs(static_cast<double>(next))) -
                          std::abs(static_cast<double>(value));
     const bool up = above < below || (above == below && (cut & 1) != 0);
-    ASSERT_EQ(f32_to_bf16(value), cut + (up ? 1 : 0)) << value << ", seed " << kSeed;
+    ASSERT_EQ(f32_to_bf16(value), cut + (up ? 1 : 0)) << value << ", seed " << kRandomSeed;
   }
 }
 

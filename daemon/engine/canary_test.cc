@@ -11,7 +11,7 @@ namespace {
 
 using namespace testing_support;
 
-constexpr auto kPatience = 100s;
+constexpr auto kCanaryPatience = 100s;
 constexpr int64_t kLong = 300;  // tokens of a sequence that lives through a change
 constexpr uint64_t kFirst = 0, kLast = ~uint64_t{0};  // lots
 
@@ -37,7 +37,7 @@ class EngineCanary : public testing::Test {
     return must(Engine::create(world->backbone, nullptr, table, {}));
   }
   Status begin(double fraction) {
-    return engine->publish_canary(world->table(2, {a, b}), fraction, kPatience);
+    return engine->publish_canary(world->table(2, {a, b}), fraction, kCanaryPatience);
   }
   static EngineRequest with_lot(EngineRequest request, uint64_t lot) {
     request.lot = lot;
@@ -88,7 +88,7 @@ TEST_F(EngineCanary, WhatFailsThroughItsModuleIsCountedAndConcernsNobodyElse) {
   const auto broken = world->module("b", "1", /*gate_bias=*/100.0f, [](int64_t, size_t, ExpertPtr) {
     return std::make_shared<Broken>();
   });
-  ASSERT_TRUE(engine->publish_canary(world->table(2, {a, broken}), 0.5, kPatience).ok());
+  ASSERT_TRUE(engine->publish_canary(world->table(2, {a, broken}), 0.5, kCanaryPatience).ok());
   const EngineRequest request = greedy(prompt(7, 6), 5);
   EXPECT_EQ(submit(*engine, with_lot(request, kFirst))->error().code(), Code::kUnavailable);
   EXPECT_EQ(submit(*engine, with_lot(request, kLast))->done().completion_tokens, 5);
@@ -116,7 +116,7 @@ TEST_F(EngineCanary, WithdrawnItLeavesNothingAndItsSequencesGoOn) {
   EXPECT_EQ(epoch_of(kFirst), 1u);
   EXPECT_EQ(engine->canary().epoch, 0u);
   EXPECT_TRUE(engine->withdraw_canary().ok()) << "there is none any more";
-  EXPECT_TRUE(engine->publish(world->table(3, {a}), InFlight::kPin, kPatience).ok());
+  EXPECT_TRUE(engine->publish(world->table(3, {a}), InFlight::kPin, kCanaryPatience).ok());
 }
 
 TEST_F(EngineCanary, PublishedForAllItsSequencesMoveAlongBitwise) {
@@ -126,10 +126,10 @@ TEST_F(EngineCanary, PublishedForAllItsSequencesMoveAlongBitwise) {
   const auto tries = submit(*engine, with_lot(request, kFirst), nullptr, unhurried.from(2));
   const auto stays = submit(*engine, with_lot(request, kLast), nullptr, unhurried.from(2));
   ASSERT_TRUE(tries->wait_tokens(2) && stays->wait_tokens(2));
-  EXPECT_EQ(engine->publish(world->table(2, {a, b}), InFlight::kPin, kPatience).code(),
+  EXPECT_EQ(engine->publish(world->table(2, {a, b}), InFlight::kPin, kCanaryPatience).code(),
             Code::kFailedPrecondition)
       << "the canary's epoch is used up";
-  ASSERT_TRUE(engine->publish(world->table(3, {a, b}), InFlight::kPin, kPatience).ok());
+  ASSERT_TRUE(engine->publish(world->table(3, {a, b}), InFlight::kPin, kCanaryPatience).ok());
   unhurried.go_on();
   EXPECT_EQ(epoch_of(kLast), 3u);
   EXPECT_EQ(engine->canary().epoch, 0u);
