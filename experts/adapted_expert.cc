@@ -1,6 +1,7 @@
 #include "experts/adapted_expert.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "compute/kernels/rank_panels.h"
 
@@ -15,19 +16,20 @@ std::vector<LowRankOp>& cleared_ops() {
   return ops;
 }
 
-}  // namespace
-
-void AdaptedExpert::add(const ExpertChange& change, int64_t first, int64_t rows) {
-  if (change.empty() || rows == 0) return;
-  parts_.push_back({&change, first, rows, low_floats_});
-  low_floats_ += rows * (change.gate.rank() + change.up.rank() + change.down.rank());
+/// Floats between what it has been brought down to and the same of the next change: the ranks of
+/// gate, up and down.
+int64_t low_floats(const RowChange& part) {
+  const ExpertChange& c = *part.change;
+  return part.rows * (c.gate.rank() + c.up.rank() + c.down.rank());
 }
+
+}  // namespace
 
 template <class Rank>
 StagedExpert::Stage AdaptedExpert::reduction(int64_t inputs, Rank rank) const {
   int64_t ranks = 0;
   int64_t work = 0;
-  for (const Part& part : parts_) {
+  for (const RowChange& part : changes_) {
     ranks += rank(*part.change);
     work += rank(*part.change) * std::max(part.rows, kRankLeastRows) * inputs;
   }
@@ -40,14 +42,16 @@ StagedExpert::Stage AdaptedExpert::stage(int index, int64_t rows) const {
   if (index == 0) return reduction(expert_->hidden(), in);
   if (index == 2) return reduction(expert_->width(), out);
   Stage stage = expert_->stage(index / 2, rows);
-  for (const Part& part : parts_)
+  for (const RowChange& part : changes_)
     stage.work +=
         std::max(part.rows, kRankLeastRows) * (index == 1 ? in(*part.change) : out(*part.change));
   return stage;
 }
 
 int64_t AdaptedExpert::scratch_floats(int64_t rows) const {
-  return expert_->scratch_floats(rows) + low_floats_;
+  int64_t floats = expert_->scratch_floats(rows);
+  for (const RowChange& part : changes_) floats += low_floats(part);
+  return floats;
 }
 
 void AdaptedExpert::run_stage(int index, const Kernels& kernels, const float* x, int64_t rows,
@@ -55,17 +59,16 @@ void AdaptedExpert::run_stage(int index, const Kernels& kernels, const float* x,
   const int64_t width = expert_->width();
   float* const g = scratch;
   float* const u = g + rows * width;
-  float* const lows = u + rows * width;
+  float* low = u + rows * width;
   std::vector<LowRankOp>& ops = cleared_ops();
-  const auto add = [&](const LowRank& change, const Part& part, const float* from, float* to,
-                       float* low) {
+  const auto add = [&](const LowRank& change, const RowChange& part, const float* from, float* to,
+                       float* lows) {
     if (!change.empty())
       ops.push_back({&change, from + part.first * change.inputs(),
-                     to + part.first * change.outputs(), part.rows, 0, 0, low});
+                     to + part.first * change.outputs(), part.rows, 0, 0, lows});
   };
-  for (const Part& part : parts_) {
+  for (const RowChange& part : changes_) {
     const ExpertChange& c = *part.change;
-    float* const low = lows + part.low;
     float* const low_up = low + part.rows * c.gate.rank();
     if (index < 2) {
       add(c.gate, part, x, g, low);
@@ -73,6 +76,7 @@ void AdaptedExpert::run_stage(int index, const Kernels& kernels, const float* x,
     } else {
       add(c.down, part, g, y, low_up + part.rows * c.up.rank());
     }
+    low += low_floats(part);
   }
   switch (index) {
     case 1:

@@ -9,9 +9,10 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "compute/low_rank.h"
+#include "experts/executor.h"
 #include "experts/feed_forward.h"
 
 namespace chimera {
@@ -26,12 +27,9 @@ struct ExpertChange {
 
 class AdaptedExpert final : public StagedExpert {
  public:
-  /// `expert` outlives the call, and so do the changes.
-  explicit AdaptedExpert(const FeedForwardExpert& expert) : expert_(&expert) {}
-  /// Rows [first, first + rows) of the call. Changes of the same row are added in this order.
-  void add(const ExpertChange& change, int64_t first, int64_t rows);
-  /// Whether nothing was added.
-  bool empty() const { return parts_.empty(); }
+  /// Changes as ExpertCall's; they and `expert` outlive the call.
+  AdaptedExpert(const FeedForwardExpert& expert, std::span<const RowChange> changes)
+      : expert_(&expert), changes_(changes) {}
 
   int stages() const override { return 4; }
   Stage stage(int index, int64_t rows) const override;
@@ -41,18 +39,12 @@ class AdaptedExpert final : public StagedExpert {
   uint64_t resident_bytes() const override { return 0; }
 
  private:
-  struct Part {
-    const ExpertChange* change;
-    int64_t first, rows;
-    int64_t low;  // where its ranks are in the scratch memory: gate's, up's, down's
-  };
-  /// Of all parts, rows times what `rank` gives.
+  /// Of all changes, rows times what `rank` gives.
   template <class Rank>
   Stage reduction(int64_t inputs, Rank rank) const;
 
   const FeedForwardExpert* expert_;
-  std::vector<Part> parts_;
-  int64_t low_floats_ = 0;
+  std::span<const RowChange> changes_;
 };
 
 }  // namespace chimera

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "experts/executor.h"
 #include "experts/feed_forward.h"
 
 namespace chimera {
@@ -60,6 +61,8 @@ void clamped_swiglu(float* gate, const float* up, int64_t n) {
 }
 
 }  // namespace
+
+ExpertExecutor& Expert::executor() const { return caller_executor(); }
 
 StagedExpert::Stage FeedForwardExpert::stage(int index, int64_t rows) const {
   if (index == 0) return {width(), 2 * rows * hidden()};

@@ -2,7 +2,7 @@
 //
 // The interface is batch-in, batch-out: the router hands over all rows that chose this expert in
 // this step, over all sequences and epochs. Weights in memory, a shared library and a sandboxed
-// process all fit behind it.
+// process all fit behind it; which executor is given its calls (executor.h) is the expert's to say.
 //
 // Thread safety: forward is const and may be called by one pass at a time per Scratch; different
 // passes (the engine and a probe) may run concurrently with their own Scratch.
@@ -46,16 +46,8 @@ struct ExpertContext {
   const uint64_t* row_epochs = nullptr;
 };
 
-/// A forward under way outside of the caller's threads.
-class RunningForward {
- public:
-  /// Waits for the end, like finish().
-  virtual ~RunningForward() = default;
-  /// Waits for the end: what forward would have returned. Once, on the thread that began it.
-  virtual Status finish() = 0;
-};
-
-class StagedExpert;
+class ExpertExecutor;
+class FeedForwardExpert;
 
 class Expert {
  public:
@@ -63,18 +55,14 @@ class Expert {
   /// Overwrites y = expert(x). x, y: [rows, hidden], distinct, dense. Row r of y depends on row r
   /// of x alone, bitwise, whatever `rows` is. A failure concerns all rows.
   virtual Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const = 0;
-  /// Whether begin() may give something.
-  virtual bool runs_elsewhere() const { return false; }
-  /// Begins forward outside of the caller's threads, which are free for other work until finish().
-  /// x and what ctx lends are free again when begin returns, y is the call's until it is finished.
-  /// Null when it cannot be begun now: call forward - after what runs was finished, which may be
-  /// what it waits for.
-  virtual std::unique_ptr<RunningForward> begin(const float* /*x*/, int64_t /*rows*/, float* /*y*/,
-                                                ExpertContext& /*ctx*/) const {
-    return nullptr;
-  }
-  /// The expert itself when its forward can be run together with that of others (staged.h).
-  virtual const StagedExpert* staged() const { return nullptr; }
+  /// The expert to run now: itself, or the one that stands behind it while its weights are in
+  /// memory. As lent as those.
+  virtual const Expert& current() const { return *this; }
+  /// Whom its calls are given to, which ends with the expert or later. Of a current() expert.
+  virtual ExpertExecutor& executor() const;
+  /// The expert itself when it is weights in memory, for who reads them or adds to their products.
+  /// Of a current() expert.
+  virtual const FeedForwardExpert* feed_forward() const { return nullptr; }
   virtual uint64_t resident_bytes() const = 0;
   /// What the router does with rows that chose this expert when forward failed.
   virtual FailurePolicy on_failure() const { return FailurePolicy::kFail; }

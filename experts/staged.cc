@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "experts/cpu_executor.h"
+
 namespace chimera {
 namespace {
 
@@ -47,6 +49,8 @@ void share_out(std::span<const StagedCall> calls, int stage, int threads,
 }
 
 }  // namespace
+
+ExpertExecutor& StagedExpert::executor() const { return cpu_executor(); }
 
 Status StagedExpert::forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const {
   const StagedCall call{this, x, rows, y};

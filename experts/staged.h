@@ -2,7 +2,8 @@
 //
 // In a decode step of a Mixture-of-Experts model every expert gets a few rows: a loop of its own
 // for each would hand over to the compute pool, and wait for its slowest thread, many times per
-// layer. run_staged does it once per stage for all experts of the layer.
+// layer. run_staged does it once per stage for all of them, and the executor of such experts
+// (cpu_executor.h) hands it those of a layer.
 //
 // Thread safety: an expert is immutable and run by several threads; run_staged by the pool's owner.
 #pragma once
@@ -13,8 +14,6 @@
 #include "experts/expert.h"
 
 namespace chimera {
-
-class FeedForwardExpert;
 
 class StagedExpert : public Expert {
  public:
@@ -34,10 +33,8 @@ class StagedExpert : public Expert {
   virtual void run_stage(int index, const Kernels& kernels, const float* x, int64_t rows,
                          float* scratch, float* y, int64_t begin, int64_t end) const = 0;
 
-  /// The expert itself when it is weights that an adapter can add to.
-  virtual const FeedForwardExpert* feed_forward() const { return nullptr; }
-
-  const StagedExpert* staged() const final { return this; }
+  /// cpu_executor().
+  ExpertExecutor& executor() const final;
   Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const final;
 };
 

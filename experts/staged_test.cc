@@ -8,6 +8,9 @@
 #include <cstring>
 #include <random>
 
+#include "experts/executor.h"
+#include "experts/feed_forward.h"
+
 namespace chimera {
 namespace {
 
@@ -47,8 +50,8 @@ TEST(Staged, TogetherAreTheBitsOfEachAlone) {
   for (size_t i = 0; i < cases.size(); ++i) {
     ExpertContext context{best_kernels(), one, scratch};
     ASSERT_TRUE(experts[i]->forward(x[i].data(), cases[i].rows, alone[i].data(), context).ok());
-    ASSERT_NE(experts[i]->staged(), nullptr);
-    calls.push_back({experts[i]->staged(), x[i].data(), cases[i].rows, together[i].data()});
+    ASSERT_NE(experts[i]->feed_forward(), nullptr);
+    calls.push_back({experts[i]->feed_forward(), x[i].data(), cases[i].rows, together[i].data()});
   }
   ExpertContext context{best_kernels(), three, scratch};
   run_staged(calls, context);
@@ -105,6 +108,45 @@ TEST(Staged, EveryOutputOncePerStageAndStagesInOrder) {
   // 23 M multiply-adds a stage: an eighth of them is about 2.8 K outputs of the second.
   EXPECT_LT(second.longest, 5000);
   EXPECT_EQ(first.longest, 100) << "a small loop is not worth two shares";
+}
+
+TEST(Staged, TheirExecutorRunsWhatIsNotDoneWithinItsScratchMemory) {
+  // Two of the first fit into 4 MiB, three do not; the last does not at all.
+  std::mt19937 rng(12);
+  std::vector<std::shared_ptr<const Expert>> experts;
+  std::vector<std::vector<float>> x, expected, found;
+  const std::vector<int64_t> rows = {200, 200, 200, 1, 600};
+  ThreadPool pool(2);
+  FloatBuffer scratch, alone;
+  std::vector<ExpertCall> calls(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    experts.push_back(make_swiglu_expert(random_matrix(rng, 1024, kHidden),
+                                         random_matrix(rng, 1024, kHidden),
+                                         random_matrix(rng, kHidden, 1024)));
+    x.push_back(random_values(rng, rows[i] * kHidden));
+    expected.emplace_back(x.back().size(), NAN);
+    found.emplace_back(x.back().size(), 7.0f);
+    ExpertContext context{best_kernels(), pool, alone};
+    ASSERT_TRUE(experts[i]->forward(x[i].data(), rows[i], expected[i].data(), context).ok());
+    calls[i].expert = &experts[i]->current();
+    calls[i].x = x[i].data();
+    calls[i].rows = rows[i];
+    calls[i].y = found[i].data();
+    calls[i].deadline_ns = 1;  // has passed: weights are not asked
+  }
+  calls[3].end({Code::kUnavailable, "lost"});
+  expected[3].assign(expected[3].size(), 7.0f);
+  ExpertExecutor& executor = experts[0]->executor();
+  EXPECT_EQ(executor.place(), ExecutorPlace::kPool);
+  ExpertContext context{best_kernels(), pool, scratch};
+  EXPECT_EQ(executor.start(calls, context), nullptr);
+  executor.run(calls, context);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_TRUE(calls[i].done);
+    EXPECT_EQ(calls[i].status.code(), i == 3 ? Code::kUnavailable : Code::kOk);
+    EXPECT_EQ(found[i], expected[i]) << "call " << i;
+  }
+  EXPECT_EQ(scratch.size(), size_t{2} * 600 * 1024) << "of the largest call, and of no more";
 }
 
 TEST(Staged, NoCallsIsNoWork) {

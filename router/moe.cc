@@ -58,7 +58,6 @@ Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const R
                               table->modules()[i]->name(), request_bias[i]));
   }
   const ModuleMask used = (mask & table->all()).add(0);
-  CHIMERA_RETURN_IF_ERROR(table->layout()->backbone(used).status());
   auto view = std::make_shared<RouteView>();
   view->active = table->layout()->active(used);
   view->top_k = table->top_k(view->mask());

@@ -33,8 +33,8 @@ struct RouteView {
 
   const ModuleMask& mask() const { return active->mask; }
 };
-/// `request_bias` may be empty. Modules that are not in the table do not count.
-/// failed_precondition: there is no backbone for its bundles (RoutingLayout::backbone).
+/// `request_bias` may be empty. Modules that are not in the table do not count. No pass may use the
+/// view before its ActiveSet is ready.
 Result<std::shared_ptr<const RouteView>> make_route_view(std::shared_ptr<const RoutingTable> table,
                                                          const ModuleMask& mask,
                                                          std::vector<float> request_bias);

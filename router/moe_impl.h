@@ -1,5 +1,6 @@
 // State of one MoeRouter, shared by the files that implement it: moe.cc (passes, gate),
-// moe_usage.cc (accounting) and moe_experts.cc (grouping, running, summing, blaming).
+// moe_usage.cc (accounting), moe_calls.cc (grouping, handing over to the executors) and
+// moe_experts.cc (summing, blaming).
 //
 // Thread safety: by the pool's owner; bodies of its loops write disjoint rows.
 #pragma once
@@ -7,14 +8,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "experts/adapted_expert.h"
-#include "experts/staged.h"
+#include "experts/executor.h"
 #include "router/gating.h"
 #include "router/moe.h"
 
@@ -43,10 +43,20 @@ struct MoeRouter::Impl {
     int32_t base_expert;  // number among the checkpoint's own; -1: a module's
     int64_t begin = 0;    // of its rows in the entry order
     int64_t count = 0;
-    uint64_t deadline_ns = 0;  // the latest of its rows'; 0: a row has none
-    bool begun = false;
-    std::unique_ptr<RunningForward> running;
-    Status status;
+    uint64_t deadline_ns = 0;         // the latest of its rows'; 0: a row has none
+    const Expert* current = nullptr;  // expert->current(), of this layer and pass
+    size_t first_change = 0;          // of its call
+    size_t batch = 0;                 // that its call is in
+    size_t call = 0;
+  };
+
+  /// Calls [first, first + count) of a layer, by the order of their groups.
+  struct Batch {
+    explicit Batch(ExpertExecutor& e) : executor(&e) {}
+    ExpertExecutor* executor;
+    size_t first = 0;
+    size_t count = 0;
+    std::unique_ptr<RunningCalls> running;
   };
 
   /// SoftmaxSums of a row that several threads add to.
@@ -76,11 +86,13 @@ struct MoeRouter::Impl {
   void account_run(size_t layer, const Run& run);
   void group_rows(size_t layer);
   const float* expert_input(const Group& group, const float* x);
+  void collect_changes(size_t layer, const Group& group);
+  void make_batches();
+  void make_calls(size_t layer);
+  template <class Act>
+  void each_batch(ExecutorPlace where, Act act);
+  void take_inputs(ExecutorPlace where, const float* x);
   void run_experts(size_t layer, const float* x);
-  ExpertContext context_of(const Group& group);
-  void run_staged_groups(size_t layer, const float* x);
-  const StagedExpert* staged_of(size_t layer, const Group& group);
-  void run_group(Group& group, const float* x);
   void settle(size_t layer);
   void combine(size_t layer, float* y);
   void fail_group(size_t layer, const Group& group, const Status& why);
@@ -142,12 +154,13 @@ struct MoeRouter::Impl {
   std::vector<float> entry_weight;    // [entries]
   std::vector<uint64_t> entry_epoch;  // [entries] of the row's table
   FloatBuffer gathered;               // [entries, hidden]
-  std::vector<StagedCall> calls;      // scratch
   bool has_adapters = false;          // a segment of the pass has some
-  std::deque<AdaptedExpert> adapted;  // of the calls
-  FloatBuffer outputs;                // [entries, hidden]
-  FloatBuffer scratch;                // lent to the experts
-  std::vector<uint8_t> bad_row;       // [rows]
+  std::vector<RowChange> changes;     // of all calls
+  std::vector<ExpertCall> calls;      // [groups] by batch
+  std::vector<Batch> batches;
+  FloatBuffer outputs;           // [entries, hidden]
+  FloatBuffer scratch;           // lent to the experts
+  std::vector<uint8_t> bad_row;  // [rows]
 };
 
 }  // namespace chimera

@@ -236,11 +236,7 @@ Result<Matrix> widen_matrix(const QuantMatrix& matrix, Precision p) {
   out.rows = matrix.rows;
   out.cols = matrix.cols;
   const std::shared_ptr<std::byte[]> memory = allocate_weights(out.bytes());
-  if (memory == nullptr) {
-    return Status(Code::kResourceExhausted,
-                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
-                  "Free memory and retry.");
-  }
+  if (memory == nullptr) return no_memory("a weight", out.bytes());
   out.owner = memory;
   out.data = memory.get();
   switch (p) {

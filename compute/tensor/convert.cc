@@ -81,12 +81,7 @@ Result<Matrix> convert_rows(const TensorView& t, int64_t first, int64_t rows, in
   if (keep && is_aligned(from, static_cast<size_t>(unit.bytes))) return m;
 
   const std::shared_ptr<std::byte[]> memory = allocate_weights(m.bytes());
-  if (memory == nullptr) {
-    return Status(
-        Code::kResourceExhausted,
-        "tensor " + quote(t.name) + ": no memory for " + std::to_string(m.bytes()) + " bytes",
-        "Free memory and retry.");
-  }
+  if (memory == nullptr) return no_memory("tensor " + quote(t.name), m.bytes());
   if (keep) {
     if (n > 0) std::memcpy(memory.get(), from, m.bytes());
   } else if (format == WeightFormat::kF32) {

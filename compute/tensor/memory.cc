@@ -22,6 +22,11 @@ std::shared_ptr<std::byte[]> allocate_weights(size_t bytes) {
   return {memory, [alignment](std::byte* p) { ::operator delete[](p, alignment); }};
 }
 
+Status no_memory(const std::string& what, size_t bytes) {
+  return {Code::kResourceExhausted, what + ": no memory for " + std::to_string(bytes) + " bytes",
+          "Free memory and retry."};
+}
+
 TensorView make_unset_tensor(std::string name, DType dtype, std::vector<int64_t> shape,
                              std::byte** bytes) {
   TensorView view;

@@ -87,11 +87,7 @@ Result<Matrix> zeroed_matrix(int64_t rows, int64_t cols, WeightFormat format,
   out.rows = rows;
   out.cols = cols;
   memory = allocate_weights(out.bytes());
-  if (memory == nullptr) {
-    return Status(Code::kResourceExhausted,
-                  "no memory for a weight of " + std::to_string(out.bytes()) + " bytes",
-                  "Free memory and retry.");
-  }
+  if (memory == nullptr) return no_memory("a weight", out.bytes());
   std::fill_n(memory.get(), out.bytes(), std::byte{0});
   out.data = memory.get();
   out.owner = memory;

@@ -21,12 +21,7 @@ TensorView unmade_tensor(std::string name, DType dtype, std::vector<int64_t> sha
 Result<TensorView> loaded(const TensorView& t) {
   if (t.source == nullptr) return t;
   const std::shared_ptr<std::byte[]> memory = allocate_weights(t.bytes.size());
-  if (memory == nullptr) {
-    return Status(
-        Code::kResourceExhausted,
-        "tensor " + quote(t.name) + ": no memory for " + std::to_string(t.bytes.size()) + " bytes",
-        "Free memory and retry.");
-  }
+  if (memory == nullptr) return no_memory("tensor " + quote(t.name), t.bytes.size());
   CHIMERA_RETURN_IF_ERROR(t.source->make(memory.get()));
   TensorView out = t;
   out.source = nullptr;

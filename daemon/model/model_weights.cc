@@ -12,8 +12,7 @@ const ExpertWeight* expert_weight(const Module& base, const AdapterTarget& targe
   if (layer == base.layers.end()) return nullptr;
   const auto at = static_cast<size_t>(target.expert);
   if (at >= layer->second.experts.size()) return nullptr;
-  const StagedExpert* staged = layer->second.experts[at]->staged();
-  const FeedForwardExpert* expert = staged == nullptr ? nullptr : staged->feed_forward();
+  const FeedForwardExpert* expert = layer->second.experts[at]->current().feed_forward();
   if (expert == nullptr) return nullptr;
   const ExpertWeights& weights = expert->weights();
   const ExpertWeight* const parts[] = {&weights.gate, &weights.up, &weights.down};

@@ -11,6 +11,7 @@
 #include "base/io/env.h"
 #include "base/steady_time.h"
 #include "base/threads/progress.h"
+#include "experts/library/library_expert.h"
 
 namespace chimera {
 namespace {
@@ -75,7 +76,7 @@ LibraryStatus IsolatedBackend::status() const {
 /// One forward: parts of at most a slot's rows, several under way, so that the host computes one
 /// while the rows of the next are copied in and those of the one before are copied out. The first
 /// parts are on their way when the constructor returns.
-class IsolatedBackend::Call final : public RunningForward {
+class IsolatedBackend::Call {
  public:
   struct Rows {
     int64_t layer, expert;
@@ -99,14 +100,15 @@ class IsolatedBackend::Call final : public RunningForward {
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
-  ~Call() override {
+  ~Call() {
     if (!finished_) (void)finish();
   }
 
-  Status finish() override {
+  /// Waits for the end: what forward returns.
+  Status finish() {
     finished_ = true;
     const Clock::time_point begin = Clock::now();
-    const Status status = begun_.ok() ? receive() : begun_;
+    Status status = begun_.ok() ? receive() : begun_;
     if (!status.ok() && !unwanted(status)) {
       backend_.failures_.fetch_add(1, std::memory_order_relaxed);
     }
@@ -148,7 +150,7 @@ class IsolatedBackend::Call final : public RunningForward {
   Status receive() {
     const auto most = static_cast<int64_t>(backend_.payload_.load.slot_rows);
     const auto hidden = static_cast<int64_t>(backend_.hidden_);
-    // The time since begin() was the caller's: an answer that is nearly there is still waited for.
+    // The time since start() was the caller's: an answer that is nearly there is still waited for.
     limits_.own = std::max(limits_.own, Clock::now() + kGrace);
     limits_.patience = backend_.patience_of(pass_);
     Status failure;
@@ -194,14 +196,34 @@ Status IsolatedBackend::forward(int64_t layer, int64_t expert, const float* x, i
   return Call(*this, take_turn(ctx.pass), {layer, expert, x, rows, y}, ctx).finish();
 }
 
-std::unique_ptr<RunningForward> IsolatedBackend::begin(int64_t layer, int64_t expert,
-                                                       const float* x, int64_t rows, float* y,
-                                                       ExpertContext& ctx) {
-  // What does not fit the slots would be read from x later.
-  if (rows > static_cast<int64_t>(payload_.load.slot_rows) * kHostSlots) return nullptr;
-  MovableMutexLock turn(call_mutex_, std::try_to_lock);
-  if (!turn.owns_lock()) return nullptr;
-  return std::make_unique<Call>(*this, std::move(turn), Call::Rows{layer, expert, x, rows, y}, ctx);
+/// The call of a layer that was begun before the others.
+class IsolatedBackend::Running final : public RunningCalls {
+ public:
+  Running(IsolatedBackend& backend, MovableMutexLock turn, ExpertCall& call,
+          const LibraryExpert& expert, const ExpertContext& ctx)
+      : asked_(call),
+        call_(backend, std::move(turn), {expert.layer(), expert.index(), call.x, call.rows, call.y},
+              ctx) {}
+  void finish() override { asked_.end(call_.finish()); }
+
+ private:
+  ExpertCall& asked_;
+  Call call_;
+};
+
+std::unique_ptr<RunningCalls> IsolatedBackend::start(std::span<ExpertCall> calls,
+                                                     ExpertContext& pass) {
+  const int64_t most = static_cast<int64_t>(payload_.load.slot_rows) * kHostSlots;
+  for (ExpertCall& call : calls) {
+    // What does not fit the slots would be read from x later.
+    if (call.rows > most || call.end_unwanted()) continue;
+    MovableMutexLock turn(call_mutex_, std::try_to_lock);
+    if (!turn.owns_lock()) return nullptr;
+    return std::make_unique<Running>(*this, std::move(turn), call,
+                                     static_cast<const LibraryExpert&>(*call.expert),
+                                     context_of(call, pass));
+  }
+  return nullptr;
 }
 
 /// Waits for the oldest part under way. The plugin is asked to give up as soon as nobody wants its

@@ -14,7 +14,7 @@
 // or the host broke the protocol.
 //
 // Thread safety: as LibraryBackend; calls are ordered by a mutex of this process, none is shared
-// with the host. What begin() gave holds that mutex until it is finished.
+// with the host. What start() gave holds that mutex until it is finished.
 #pragma once
 
 #include <array>
@@ -45,7 +45,7 @@ struct HostLife {
   std::string end;  // why it had to be killed; guarded by IsolatedBackend's mutex
 };
 
-class IsolatedBackend final : public LibraryBackend {
+class IsolatedBackend final : public LibraryBackend, public ExpertExecutor {
  public:
   IsolatedBackend(const LibrarySource& source, HostPayload payload, std::string program,
                   std::shared_ptr<LibraryRuntime> runtime);
@@ -60,12 +60,16 @@ class IsolatedBackend final : public LibraryBackend {
   uint64_t resident_bytes() const override { return resident_bytes_.load(); }
   Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
                  ExpertContext& ctx) override;
-  std::unique_ptr<RunningForward> begin(int64_t layer, int64_t expert, const float* x, int64_t rows,
-                                        float* y, ExpertContext& ctx) override;
+
+  ExpertExecutor& executor() override { return *this; }
+  ExecutorPlace place() const override { return ExecutorPlace::kElsewhere; }
+  /// One call: the host computes one after the other, and is the next pass's when it is done.
+  std::unique_ptr<RunningCalls> start(std::span<ExpertCall> calls, ExpertContext& pass) override;
 
  private:
   using Clock = std::chrono::steady_clock;
   class Call;
+  class Running;
 
   // backend.cc: calls.
   std::shared_ptr<HostLife> host() const;

@@ -12,8 +12,10 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 
 #include "experts/isolation/sandbox/sandbox.h"
+#include "experts/library/library_expert.h"
 
 namespace chimera {
 namespace {
@@ -173,6 +175,49 @@ TEST_F(IsolatedBackendTest, ComputesTheSameBits) {
   }
   EXPECT_EQ(backend->status().state, LibraryState::kActive);
   EXPECT_EQ(backend->status().calls, 8u);
+}
+
+TEST_F(IsolatedBackendTest, OneCallOfALayerIsBegunAndTheOthersFollow) {
+  const auto backend = open("none");
+  ASSERT_NE(backend, nullptr);
+  const LibraryExpert expert(backend, 1, 0, FailurePolicy::kFail);
+  ExpertExecutor& executor = expert.executor();
+  EXPECT_EQ(executor.place(), ExecutorPlace::kElsewhere);
+  const std::vector<int64_t> rows = {3000, 2, 5, 4};  // the first are more than all slots take
+  std::vector<ExpertCall> calls(rows.size());
+  std::vector<std::vector<float>> x, y;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    x.emplace_back(static_cast<size_t>(rows[i] * kHidden), static_cast<float>(i) + 0.25f);
+    y.emplace_back(x.back().size(), -1.0f);
+    calls[i].expert = &expert.current();
+    calls[i].x = x[i].data();
+    calls[i].rows = rows[i];
+    calls[i].y = y[i].data();
+  }
+  calls[3].deadline_ns = 1;  // nobody waits for them any more
+  ExpertContext context{best_kernels(), pool_, scratch_};
+  const auto running = executor.start(calls, context);
+  ASSERT_NE(running, nullptr);
+  // Another pass has to wait for its turn, as long as this one is not finished.
+  const auto other = [&] { return executor.start(std::span(calls).subspan(2), context); };
+  EXPECT_EQ(std::async(std::launch::async, other).get(), nullptr);
+  running->finish();
+  const auto done = [&] {
+    std::string ended;
+    for (const ExpertCall& call : calls) ended += call.done ? 'd' : '-';
+    return ended;
+  };
+  EXPECT_EQ(done(), "-d--");
+  executor.run(calls, context);
+  EXPECT_EQ(done(), "dddd");
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(calls[i].status.ok()) << calls[i].status.to_string();
+    for (const float value : y[i]) ASSERT_EQ(value, 0.5f * (static_cast<float>(i) + 0.25f));
+  }
+  EXPECT_EQ(calls[3].status.code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(y[3], std::vector<float>(y[3].size(), -1.0f));
+  EXPECT_EQ(backend->status().calls, 3u);
+  EXPECT_EQ(backend->status().failures, 0u);
 }
 
 TEST_F(IsolatedBackendTest, TensorsReachThePlugin) {

@@ -15,6 +15,9 @@
 #include <random>
 
 #include "backbone/checkpoint/safetensors.h"
+#include "compute/tensor/convert.h"
+#include "compute/tensor/packed_tensor.h"
+#include "experts/executor.h"
 #include "experts/kinds/weights.h"
 
 namespace chimera {
@@ -40,8 +43,17 @@ T must(Result<T> result) {
   return std::move(*result);
 }
 
-/// The routed experts and gates of a checkpoint, 16 experts of 3 MiB.
-void write_checkpoint(const std::string& dir) {
+/// As `chimera backbone pack` stores it; `stretch`: of the exponent of the matrix.
+TensorView packed_q8(const TensorView& t, float stretch) {
+  TensorView out =
+      packed_tensor(t.name, must(to_matrix(t, t.shape[0], t.shape[1], Precision::kQ8)));
+  EXPECT_NE(out.scale, 1.0f);
+  out.scale *= stretch;
+  return out;
+}
+
+/// The routed experts and gates of a checkpoint, 16 experts of 3 MiB, or packed as q8.
+void write_checkpoint(const std::string& dir, bool packed = false, float stretch = 1.0f) {
   std::mt19937 rng(7);
   std::vector<TensorView> tensors;
   const auto add = [&](const std::string& name, int64_t rows, int64_t cols) {
@@ -52,7 +64,8 @@ void write_checkpoint(const std::string& dir) {
     view.shape = {rows, cols};
     view.bytes = std::as_bytes(std::span(*values));
     view.owner = values;
-    tensors.push_back(std::move(view));
+    tensors.push_back(packed && name.ends_with("_proj.weight") ? packed_q8(view, stretch)
+                                                               : std::move(view));
   };
   for (int layer = 0; layer < 2; ++layer) {
     const std::string mlp = fmt::format("model.layers.{}.mlp.", layer);
@@ -107,7 +120,14 @@ class EvictableBase : public ::testing::Test {
     for (const ExpertPlace& place : places) {
       std::vector<float> y(x.size());
       const Expert& expert = *base.layers.at(place.layer).experts[static_cast<size_t>(place.index)];
-      if (!expert.forward(x.data(), 3, y.data(), context).ok()) return {};
+      ExpertCall call;  // as the router makes it
+      call.expert = &expert.current();
+      call.x = x.data();
+      call.rows = 3;
+      call.y = y.data();
+      call.expert->executor().run({&call, 1}, context);
+      EXPECT_TRUE(call.done);
+      if (!call.status.ok()) return {};
       all.insert(all.end(), y.begin(), y.end());
     }
     return all;
@@ -168,6 +188,30 @@ TEST_F(EvictableBase, WhatNobodyUsesGoesAndComesBackBitForBitWithItsMemory) {
       EXPECT_NEAR(pss(), held, 0.05 * held + (1 << 20));
     }
   }
+}
+
+TEST_F(EvictableBase, WhatIsStoredPackedComesBackBitForBitWithItsExponent) {
+  write_checkpoint(dir_, true);
+  for (const Residency residency : {Residency::kMapped, Residency::kCopied}) {
+    SCOPED_TRACE(residency == Residency::kMapped ? "mapped" : "copied");
+    const auto base = load(residency, Precision::kQ8);
+    const std::vector<float> before = outputs(*base, some());
+    base->residency->let_go_unused();
+    base->residency->settle();
+    EXPECT_TRUE(outputs(*base, some()).empty());
+    const auto lease = base->residency->lease(some());
+    ASSERT_TRUE(lease->wait().ok()) << lease->wait().to_string();
+    EXPECT_EQ(outputs(*base, some()), before);
+  }
+  // Another exponent, and nothing else.
+  const auto base = load(Residency::kMapped, Precision::kQ8);
+  base->residency->let_go_unused();
+  base->residency->settle();
+  fs::remove(weights());
+  write_checkpoint(dir_, true, 2.0f);
+  const Status status = base->residency->lease(some())->wait();
+  EXPECT_EQ(status.code(), Code::kDataCorrupt) << status.to_string();
+  EXPECT_THAT(status.message(), HasSubstr("as it was loaded"));
 }
 
 TEST_F(EvictableBase, ItGoesOnceMoreAfterItCameBack) {

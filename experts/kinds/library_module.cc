@@ -9,6 +9,7 @@
 #include "backbone/checkpoint/block_types_entry.h"
 #include "base/io/digest.h"
 #include "experts/isolation/backend.h"
+#include "experts/library/library_expert.h"
 #include "experts/module/files.h"
 #include "experts/module/payload.h"
 
@@ -17,31 +18,6 @@ namespace {
 
 // Largest accepted library: weights of a big expert compiled in, still far below memory.
 constexpr size_t kMaxLibraryBytes = size_t{4} << 30;
-
-class LibraryExpert final : public Expert {
- public:
-  LibraryExpert(std::shared_ptr<LibraryBackend> backend, int64_t layer, int64_t expert,
-                FailurePolicy policy)
-      : backend_(std::move(backend)), layer_(layer), expert_(expert), policy_(policy) {}
-
-  Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const override {
-    if (rows == 0) return {};
-    return backend_->forward(layer_, expert_, x, rows, y, ctx);
-  }
-  bool runs_elsewhere() const override { return backend_->isolation() == Isolation::kProcess; }
-  std::unique_ptr<RunningForward> begin(const float* x, int64_t rows, float* y,
-                                        ExpertContext& ctx) const override {
-    return backend_->begin(layer_, expert_, x, rows, y, ctx);
-  }
-  /// The memory is the backend's, counted once per module.
-  uint64_t resident_bytes() const override { return 0; }
-  FailurePolicy on_failure() const override { return policy_; }
-
- private:
-  const std::shared_ptr<LibraryBackend> backend_;
-  const int64_t layer_, expert_;
-  const FailurePolicy policy_;
-};
 
 struct Payload {
   std::vector<SafetensorsFile> weights;  // for the plugin

@@ -19,7 +19,7 @@
 #include "base/io/sealed_file.h"
 #include "base/status.h"
 #include "compute/tensor/tensor.h"
-#include "experts/expert.h"
+#include "experts/executor.h"
 #include "experts/library/elf_note.h"
 #include "experts/library/runtime.h"
 #include "experts/module/manifest.h"
@@ -90,12 +90,8 @@ class LibraryBackend {
   /// longer than spec.deadline_ms; y is undefined then. Finite values are the caller's to check.
   virtual Status forward(int64_t layer, int64_t expert, const float* x, int64_t rows, float* y,
                          ExpertContext& ctx) = 0;
-  /// As Expert::begin; a backend of isolation() kProcess can.
-  virtual std::unique_ptr<RunningForward> begin(int64_t /*layer*/, int64_t /*expert*/,
-                                                const float* /*x*/, int64_t /*rows*/, float* /*y*/,
-                                                ExpertContext& /*ctx*/) {
-    return nullptr;
-  }
+  /// Of its experts, which are LibraryExperts.
+  virtual ExpertExecutor& executor() { return caller_executor(); }
 };
 
 /// Loads and activates the plugin in this process. Blocking, control role. Nothing is kept on

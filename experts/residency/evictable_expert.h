@@ -20,9 +20,10 @@ class EvictableExpert final : public Expert {
 
   /// unavailable while its weights are not in memory.
   Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const override;
-  const StagedExpert* staged() const override {
+  /// Itself while its weights are not in memory, so that a call says so.
+  const Expert& current() const override {
     const Expert* const expert = now_.load(std::memory_order_acquire);
-    return expert == nullptr ? nullptr : expert->staged();
+    return expert == nullptr ? *this : *expert;
   }
   /// 0 while its weights are not in memory.
   uint64_t resident_bytes() const override { return resident() ? bytes_ : 0; }
