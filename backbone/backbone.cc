@@ -14,10 +14,18 @@ Status take(Result<T> loaded, T& into) {
   return Status();
 }
 
+/// The tensor that a tied head is packed from: the embedding, or what has been packed of it.
+const std::string& tied_head(const Checkpoint& checkpoint, const std::string& head,
+                             const std::string& embedding) {
+  const TensorView* stored = checkpoint.find(head);
+  return stored != nullptr && is_packed_type(stored->dtype) ? head : embedding;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpoint,
                                                        const PrecisionPlan& precision) {
+  CHIMERA_RETURN_IF_ERROR(checkpoint.check_packed_for(precision));
   Result<ModelConfig> config = read_model_config(checkpoint);
   if (!config.ok()) return config.status();
   auto backbone = std::make_shared<Backbone>();
@@ -29,17 +37,20 @@ Result<std::shared_ptr<const Backbone>> Backbone::load(const Checkpoint& checkpo
       CHIMERA_RETURN_IF_ERROR(take(checkpoint.vector(t.name, t.shape[0]), backbone->final_norm_));
       continue;
     }
-    const auto read = [&](Precision p, Matrix& into) {
-      return take(checkpoint.matrix(t.name, t.shape[0], t.shape[1], p), into);
+    const auto read = [&](const std::string& name, Precision p, Matrix& into) {
+      return take(checkpoint.matrix(name, t.shape[0], t.shape[1], p), into);
     };
     if (t.role == TensorRole::kHead) {
-      CHIMERA_RETURN_IF_ERROR(read(precision.head, backbone->head_));
+      CHIMERA_RETURN_IF_ERROR(read(t.name, precision.head, backbone->head_));
       continue;
     }
-    CHIMERA_RETURN_IF_ERROR(read(Precision::kF32, backbone->embed_));
+    CHIMERA_RETURN_IF_ERROR(read(t.name, Precision::kF32, backbone->embed_));
     // Packed from what is stored: widened blocks would be rounded once more.
-    if (c.tie_word_embeddings && packed_format(precision.head))
-      CHIMERA_RETURN_IF_ERROR(read(precision.head, backbone->head_));
+    if (c.tie_word_embeddings && packed_format(precision.head)) {
+      const std::string head = head_name(c);
+      CHIMERA_RETURN_IF_ERROR(
+          read(tied_head(checkpoint, head, t.name), precision.head, backbone->head_));
+    }
   }
   if (c.tie_word_embeddings && !packed_format(precision.head)) backbone->head_ = backbone->embed_;
   for (int64_t l = 0; l < c.num_layers; ++l) {

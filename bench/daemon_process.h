@@ -12,7 +12,7 @@ namespace chimera::bench {
 
 struct DeploymentOptions {
   std::string backbone;              // checkpoint directory
-  std::string precision = "bf16";    // f32 | bf16
+  std::string precision = "bf16";    // f32 | bf16 | q8 | q4
   std::vector<std::string> modules;  // directories loaded at start
   int max_sequences = 16;
   int max_context = 1024;

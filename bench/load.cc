@@ -5,6 +5,13 @@
 //   memory     at its highest until then, against the size of the checkpoint: `own` is anonymous
 //              (what the daemon allocated and the system cannot take back), `mapped` is file pages
 //              it touched, which stay the page cache's
+//   --hot DIR  a module in the page cache, in each of these daemons: from `load` to the first token
+//              on the new epoch, the first time and once more when the daemon knows its bytes.
+//              Beside it, in the same round, what these bytes cost at least: reading them once,
+//              SHA-256 over them on all CPUs, which a load owes before it may use them, and as much
+//              fresh memory, as it copies them. In a virtual machine whose host has to find that
+//              memory first, this may be most of a load; the CPU time of the daemon says how it
+//              would be elsewhere
 //
 // The files are read once beforehand, so that starts measure the daemon and not the disk.
 #include <fmt/format.h>
@@ -17,6 +24,7 @@
 #include <vector>
 
 #include "bench.h"
+#include "hot_load.h"
 #include "options.h"
 #include "session.h"
 #include "stats.h"
@@ -60,7 +68,9 @@ struct Start {
   uint64_t peak = 0;    // bytes, of both together
 };
 
-Start start(const DeploymentOptions& options) {
+/// `module`: to be loaded afterwards; "": none.
+Start start(const DeploymentOptions& options, const std::string& module,
+            std::vector<HotLoad>* hot) {
   const DaemonProcess daemon(options);
   Session session(daemon);
   Start s;
@@ -68,6 +78,7 @@ Start start(const DeploymentOptions& options) {
   s.own = status_bytes(daemon.pid(), "RssAnon");
   s.mapped = status_bytes(daemon.pid(), "RssFile");
   s.peak = status_bytes(daemon.pid(), "VmHWM");
+  if (!module.empty()) hot->push_back(hot_load(session, daemon, module));
   return s;
 }
 
@@ -96,14 +107,21 @@ void print(const std::vector<Start>& starts, uint64_t size) {
 int run_load(const std::vector<std::string>& args) {
   DeploymentOptions options;
   options.max_sequences = 1;
-  if (const auto exit = parse(daemon_options(options), args)) return *exit;
+  std::string module;
+  auto description = daemon_options(options);
+  description.add_options()("hot", boost::program_options::value(&module),
+                            "module directory to load into each daemon");
+  if (const auto exit = parse(description, args)) return *exit;
+  if (!module.empty()) module = fs::absolute(module).string();
   try {
     const uint64_t size = read_weights(options.backbone);
     if (size == 0)
       throw std::runtime_error(fmt::format("{}: no .safetensors files", options.backbone));
     std::vector<Start> starts;
-    while (starts.size() < kColdStarts) starts.push_back(start(options));
+    std::vector<HotLoad> hot;
+    while (starts.size() < kColdStarts) starts.push_back(start(options, module, &hot));
     print(starts, size);
+    if (!hot.empty()) print_hot_loads(hot);
   } catch (const std::exception& error) {
     fmt::print(stderr, "chimera-bench: load: {}\n", error.what());
     return 1;

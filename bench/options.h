@@ -19,7 +19,8 @@ inline boost::program_options::options_description daemon_options(DeploymentOpti
   po::options_description d("Options");
   d.add_options()("help,h", "this text");
   d.add_options()("backbone", po::value(&o.backbone)->required(), "checkpoint directory");
-  d.add_options()("precision", po::value(&o.precision)->default_value("bf16"), "f32 | bf16");
+  d.add_options()("precision", po::value(&o.precision)->default_value("bf16"),
+                  "f32 | bf16 | q8 | q4");
   d.add_options()("threads", po::value(&o.threads)->default_value(0), "compute threads; 0 = auto");
   d.add_options()("module", po::value(&o.modules)->composing(), "module directory, repeatable");
   return d;

@@ -90,7 +90,9 @@ class DeploymentCheck {
                  : *chat == nullptr ? "no template"
                  : named.empty()    ? "by the checkpoint's template"
                                     : "by " + named);
-    if (!good("backbone.path", check_checkpoint_tensors(*checkpoint, *model)) ||
+    if (checkpoint->packed()) line("packed", "of " + checkpoint->packed()->source);
+    if (!good("backbone.precision", checkpoint->check_packed_for(config_.backbone.precision)) ||
+        !good("backbone.path", check_checkpoint_tensors(*checkpoint, *model)) ||
         !good("backbone.path", check_checkpoint_numbers(*checkpoint, *model)))
       return;
     good("backbone.path", load_tokenizer(*checkpoint).status());
@@ -149,6 +151,7 @@ class DeploymentCheck {
       const auto info = with_precision({*model_, fingerprint_, config_.backbone.precision.experts},
                                        *manifest, module.precision);
       if (!good(where, info.status())) continue;
+      if (!good(where, check_weight(*manifest, module.weight))) continue;
       const Result<ModuleSize> size = module_size(module.path, *manifest, *info);
       if (size.ok()) count(where, *manifest, size->resident);  // else told below
       if (fingerprint_.empty()) continue;

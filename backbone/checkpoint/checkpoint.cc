@@ -149,6 +149,9 @@ Result<Checkpoint> Checkpoint::open(const std::string& dir, Residency residency,
   auto files = open_files(dir, residency, env);
   if (!files.ok()) return files.status();
   checkpoint.files_ = std::move(*files);
+  auto packed = read_packed_record(dir, env);
+  if (!packed.ok()) return packed.status();
+  checkpoint.packed_ = std::move(*packed);
   checkpoint.read_quantization();
   const auto block = weight_block_size(checkpoint.config_json_, dir + "/config.json");
   if (!block.ok()) return block.status();
@@ -164,6 +167,26 @@ void Checkpoint::read_quantization() {
   config_json_ = std::move((*native)->config_json);
   files_ = std::move((*native)->files);
   quantization_ = std::move((*native)->description);
+}
+
+Status Checkpoint::check_unpacked() const {
+  for (const auto& file : files_) {
+    for (const TensorView& t : file->tensors()) {
+      if (!is_packed_type(t.dtype)) continue;
+      return {Code::kFailedPrecondition,
+              file->path() + ": tensor " + quote(t.name) + " is packed (expected its numbers)",
+              "Use the checkpoint that it was packed from."};
+    }
+  }
+  return {};
+}
+
+Status Checkpoint::check_packed_for(const PrecisionPlan& plan) const {
+  if (!packed_ || same_packing(packed_->precision, plan)) return {};
+  return {Code::kFailedPrecondition,
+          dir_ + ": is packed for precision " + packed_->precision.name() + " (expected " +
+              plan.name() + ", as was asked for)",
+          "Ask for the precision that it was packed for, or use what it was packed from."};
 }
 
 std::string Checkpoint::label(std::string_view name) const {
@@ -246,6 +269,7 @@ Result<Checkpoint::Stored> Checkpoint::stored(std::string_view name,
                                               std::span<const int64_t> shape) const {
   Result<TensorView> t = require(name, shape);
   if (!t.ok()) return t.status();
+  if (is_packed_type(t->dtype) && shape.size() == 2) return Stored{std::move(*t), {}};
   if (t->dtype != DType::kF8E4M3 || shape.size() != 2) {
     CHIMERA_RETURN_IF_ERROR(check_number_dtype(*t).with_context(dir_));
     return Stored{std::move(*t), {}};

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backbone/checkpoint/packed_record.h"
 #include "backbone/checkpoint/safetensors.h"
 #include "base/io/env.h"
 #include "base/status.h"
@@ -46,6 +47,12 @@ class Checkpoint {
   const std::string& quantization() const { return quantization_; }
   /// Why quantised weights cannot be read; the tensors are then those of the files.
   const Status& quantization_problem() const { return quantization_problem_; }
+  /// What it was packed from, where its weights are stored packed; else nothing.
+  const std::optional<PackedRecord>& packed() const { return packed_; }
+  /// Refuses a packed one: for who wants its numbers (failed_precondition).
+  Status check_unpacked() const;
+  /// Refuses one that was packed for another plan (failed_precondition).
+  Status check_packed_for(const PrecisionPlan& plan) const;
   /// What to call one of its files in messages: the path, or that of the GGUF file.
   std::string label(std::string_view name) const;
   /// Text of a file beside the weights, such as "tokenizer.json" or "generation_config.json", of at
@@ -76,7 +83,7 @@ class Checkpoint {
 
   /// A weight matrix of [rows, cols] at the given precision: in place when the stored dtype
   /// already fits, converted otherwise; FP8 with its `weight_scale_inv` is widened. Errors as of
-  /// check_weights, or resource_exhausted.
+  /// check_weights, resource_exhausted, or failed_precondition: packed for another precision.
   Result<Matrix> matrix(std::string_view name, int64_t rows, int64_t cols, Precision p) const;
   /// A vector of [n] widened to F32.
   Result<std::vector<float>> vector(std::string_view name, int64_t n) const;
@@ -97,6 +104,7 @@ class Checkpoint {
   bool is_gguf_ = false;
   std::string quantization_;
   Status quantization_problem_;
+  std::optional<PackedRecord> packed_;
   std::map<std::string, std::string, std::less<>> side_files_;  // of a GGUF file
   Status tokenizer_problem_;                                    // likewise
   bool has_tokenizer_ = false;

@@ -12,6 +12,7 @@
 #include "backbone/checkpoint/fingerprint.h"
 #include "backbone/families/model_config.h"
 #include "base/io/digest.h"
+#include "base/quote.h"
 #include "base/threads/thread_pool.h"
 #include "compute/tensor/tensor_source.h"
 
@@ -56,6 +57,48 @@ std::vector<PieceDigest> piece_digests(const std::vector<const TensorView*>& ten
   return digests;
 }
 
+/// The first packed tensor that `counts`; null: none.
+template <class Counts>
+const TensorView* first_packed(const Checkpoint& checkpoint, const Counts& counts) {
+  for (const auto& file : checkpoint.files()) {
+    for (const TensorView& t : file->tensors()) {
+      if (is_packed_type(t.dtype) && counts(t)) return &t;
+    }
+  }
+  return nullptr;
+}
+
+/// What the record of a packed checkpoint says, once its tensors are found to be those that it was
+/// written for.
+Result<std::string> fingerprint_of_source(const Checkpoint& checkpoint,
+                                          const std::string& content) {
+  if (checkpoint.packed()) {
+    // A record beside numbers would lend any checkpoint the name of any other.
+    if (first_packed(checkpoint, [](const TensorView&) { return true; }) == nullptr) {
+      return Status(Code::kDataCorrupt,
+                    checkpoint.label(kPackedRecordName) +
+                        ": found it beside a checkpoint without packed tensors (expected those of "
+                        "precision " +
+                        checkpoint.packed()->precision.name() + ")",
+                    "Remove it: a checkpoint that is not packed goes by a fingerprint of its own.");
+    }
+    if (checkpoint.packed()->content == content) return checkpoint.packed()->source;
+    return Status(Code::kDataCorrupt,
+                  checkpoint.label(kPackedRecordName) + ": found tensors of content " + content +
+                      " (expected " + checkpoint.packed()->content + ", for which it was written)",
+                  "Its files were changed or do not belong together; pack the checkpoint again.");
+  }
+  const auto config = parse_model_config(checkpoint.config_json(), checkpoint.dir());
+  if (!config.ok()) return config.status();
+  const TensorView* packed = first_packed(
+      checkpoint, [&](const TensorView& t) { return !is_routed_ffn(*config, t.name); });
+  if (packed == nullptr) return content;
+  return Status(Code::kFailedPrecondition,
+                checkpoint.dir() + ": found the packed tensor " + quote(packed->name) + " and no " +
+                    kPackedRecordName + " (expected it, which names what it was packed from)",
+                "Copy the whole directory, or pack the checkpoint again.");
+}
+
 /// A digest of the names, types, shapes and pieces' digests of the backbone's tensors.
 Result<std::string> compute(const Checkpoint& checkpoint) {
   const auto config = parse_model_config(checkpoint.config_json(), checkpoint.dir());
@@ -79,6 +122,7 @@ Result<std::string> compute(const Checkpoint& checkpoint) {
     hash.update_u64(t->shape.size());
     for (const int64_t dim : t->shape) hash.update_u64(static_cast<uint64_t>(dim));
     hash.update_u64(t->bytes.size());
+    if (is_packed_type(t->dtype)) hash.update(std::as_bytes(std::span(&t->scale, 1)));
     if (t->source != nullptr) {
       const Result<TensorView> made = loaded(*t);
       if (!made.ok()) return made.status().with_context(checkpoint.dir());
@@ -116,20 +160,23 @@ std::string cache_path(const Checkpoint& checkpoint, const std::string& cache_di
 
 }  // namespace
 
+Result<std::string> backbone_content(const Checkpoint& checkpoint) { return compute(checkpoint); }
+
 Result<std::string> backbone_fingerprint(const Checkpoint& checkpoint,
                                          const std::string& cache_dir) {
   const std::string path = cache_dir.empty() ? "" : cache_path(checkpoint, cache_dir);
   if (!path.empty()) {
-    auto cached = read_file(Env::system(), path, kMaxCacheBytes);
-    if (cached.ok() && is_sha256(*cached)) return cached;
+    const auto cached = read_file(Env::system(), path, kMaxCacheBytes);
+    if (cached.ok() && is_sha256(*cached)) return fingerprint_of_source(checkpoint, *cached);
   }
-  auto fingerprint = compute(checkpoint);
-  if (fingerprint.ok() && !path.empty()) {
+  const auto content = compute(checkpoint);
+  if (!content.ok()) return content;
+  if (!path.empty()) {
     // Best effort: without the cache the next start computes it again.
     ::mkdir(cache_dir.c_str(), 0700);
-    (void)write_file_durably(Env::system(), path, *fingerprint, 0600);
+    (void)write_file_durably(Env::system(), path, *content, 0600);
   }
-  return fingerprint;
+  return fingerprint_of_source(checkpoint, *content);
 }
 
 }  // namespace chimera

@@ -61,7 +61,8 @@ uint64_t filled_up(int64_t bytes) {
 }
 
 /// `t` as the bytes of that matrix.
-Status apply_form(const PackedForm& form, TensorView& t, const std::string& label) {
+Status apply_form(const PackedForm& form, const std::byte* image, TensorView& t,
+                  const std::string& label) {
   const int64_t bytes = *packed_bytes(form.dtype, form.shape);
   if (t.dtype != DType::kU8 || t.shape.size() != 1 || t.bytes.size() != filled_up(bytes)) {
     return corrupt_packed(
@@ -69,6 +70,12 @@ Status apply_form(const PackedForm& form, TensorView& t, const std::string& labe
                    shape_string(t.shape) + " (expected U8 [" + std::to_string(filled_up(bytes)) +
                    "] for " + std::string(dtype_name(form.dtype)) + " " + shape_string(form.shape) +
                    ")");
+  }
+  const auto at = static_cast<uint64_t>(t.bytes.data() - image);
+  if (at % kPackedAlignment != 0) {
+    return corrupt_packed(label, "tensor " + quote(t.name) + " begins at byte " +
+                                     std::to_string(at) + " of the file (expected a multiple of " +
+                                     std::to_string(kPackedAlignment) + ")");
   }
   t.dtype = form.dtype;
   t.shape = form.shape;
@@ -79,7 +86,7 @@ Status apply_form(const PackedForm& form, TensorView& t, const std::string& labe
 
 }  // namespace
 
-Status apply_packed(const std::map<std::string, std::string>& metadata,
+Status apply_packed(const std::map<std::string, std::string>& metadata, const std::byte* image,
                     std::vector<TensorView>& tensors, const std::string& label) {
   const auto entry = metadata.find(kPackedKey);
   if (entry == metadata.end()) return {};
@@ -106,7 +113,7 @@ Status apply_packed(const std::map<std::string, std::string>& metadata,
     }
     const auto found = by_name.find(name);
     if (found == by_name.end()) return corrupt_packed(label, "found no tensor " + quote(name));
-    CHIMERA_RETURN_IF_ERROR(apply_form(*form, *found->second, label));
+    CHIMERA_RETURN_IF_ERROR(apply_form(*form, image, *found->second, label));
   }
   return {};
 }

@@ -6,13 +6,15 @@
 //
 // The bytes are those of weight_format.h, filled up with zeros to a multiple of 64, so that
 // matrices which follow one another all begin at one; the header of such a file is filled up
-// likewise. W is integer * block scale * 2^exponent. `layout` counts changes of weight_format.h: a
-// file of another one is refused, and is made again of what it was packed from. Internal to
-// SafetensorsFile and write_safetensors.
+// likewise. One that begins elsewhere is refused: it would have to be copied to be used. W is
+// integer * block scale * 2^exponent. `layout` counts changes of weight_format.h: a file of another
+// one is refused, and is made again of what it was packed from. Internal to SafetensorsFile and
+// write_safetensors.
 //
 // Thread safety: free functions.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <vector>
@@ -25,10 +27,10 @@ namespace chimera {
 inline constexpr const char* kPackedKey = "chimera.packed";
 inline constexpr int64_t kPackedLayout = 1;
 
-/// Gives the tensors that the entry names, if there is one, their dtype, shape and scale.
-/// unimplemented: of another layout; data_corrupt: no such entry, a tensor that is not there or has
-/// other bytes.
-Status apply_packed(const std::map<std::string, std::string>& metadata,
+/// Gives the tensors that the entry names, if there is one, their dtype, shape and scale. `image`:
+/// where the file begins in memory. unimplemented: of another layout; data_corrupt: no such entry,
+/// a tensor that is not there, has other bytes or does not begin at a multiple of 64.
+Status apply_packed(const std::map<std::string, std::string>& metadata, const std::byte* image,
                     std::vector<TensorView>& tensors, const std::string& label);
 
 /// Bytes that the file has for it, zeros behind it included. REQUIRES: is_packed_type(t.dtype).

@@ -123,6 +123,27 @@ TEST_F(PackedEntry, WhatIsNotAsItSaysIsRefusedByName) {
   }
 }
 
+TEST_F(PackedEntry, AMatrixThatWouldHaveToBeCopiedIsRefusedByName) {
+  // The header filled up with other blanks than the writer's: all data begin eight bytes later.
+  ASSERT_TRUE(write_safetensors(path_, {packed("a", 37, 70, Precision::kQ8)}, {}).ok());
+  std::string text = bytes();
+  uint64_t length = 0;
+  std::memcpy(&length, text.data(), sizeof(length));
+  text.insert(8 + static_cast<size_t>(length), 8, ' ');
+  length += 8;
+  std::memcpy(text.data(), &length, sizeof(length));
+  const auto refused = SafetensorsFile::parse(std::as_bytes(std::span(text)), "f");
+  EXPECT_EQ(refused.status().code(), Code::kDataCorrupt);
+  EXPECT_THAT(refused.status().message(), HasSubstr("tensor \"a\" begins at byte"));
+  EXPECT_THAT(refused.status().message(), HasSubstr("(expected a multiple of 64)"));
+  // Nor is one written so.
+  const Status behind = write_safetensors(
+      path_ + "2", {random("gate", 3, 5), packed("a", 37, 70, Precision::kQ8)}, {});
+  EXPECT_EQ(behind.code(), Code::kInvalidArgument);
+  EXPECT_THAT(behind.message(), HasSubstr("packed tensor \"a\" would begin at byte 60"));
+  EXPECT_FALSE(std::filesystem::exists(path_ + "2"));
+}
+
 TEST_F(PackedEntry, AWriterIsToldOfBytesThatAreNoSuchMatrix) {
   TensorView t = packed("a", 37, 70, Precision::kQ8);
   t.bytes = t.bytes.first(t.bytes.size() - 1);

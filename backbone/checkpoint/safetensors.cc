@@ -150,7 +150,8 @@ class SafetensorsParser {
     auto header = parse_safetensors_header(text, data, file_.owner_, path());
     if (!header.ok()) return header.status();
     CHIMERA_RETURN_IF_ERROR(apply_block_types(header->metadata, header->tensors, path()));
-    CHIMERA_RETURN_IF_ERROR(apply_packed(header->metadata, header->tensors, path()));
+    CHIMERA_RETURN_IF_ERROR(
+        apply_packed(header->metadata, file_.image_.data(), header->tensors, path()));
     file_.tensors_ = std::move(header->tensors);
     file_.by_name_ = std::move(header->by_name);
     file_.metadata_ = std::move(header->metadata);

@@ -62,7 +62,8 @@ Result<std::string> safetensors_header(const std::string& path,
 /// Writes tensors (data in the given order, streamed) to `path` by temp file, fsync, rename,
 /// directory fsync. An existing file is replaced atomically or left untouched on error. What is
 /// still to be made (tensor_source.h) is made when its turn comes.
-/// invalid_argument: a name twice or not UTF-8, or bytes that do not match shape and dtype.
+/// invalid_argument: a name twice or not UTF-8, bytes that do not match shape and dtype, or a
+/// packed matrix behind tensors that fill no multiple of 64 bytes.
 Status write_safetensors(const std::string& path, const std::vector<TensorView>& tensors,
                          const std::map<std::string, std::string>& metadata,
                          Env& env = Env::system());

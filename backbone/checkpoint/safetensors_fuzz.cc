@@ -7,6 +7,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "backbone/checkpoint/safetensors.h"
+#include "compute/tensor/packed_tensor.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
@@ -37,6 +38,7 @@ void convert(const TensorView& t) {
       const auto m = chimera::to_matrix(t, t.shape[0], t.shape[1], p);
       if (m.ok()) touch(*m);
     }
+    if (chimera::is_packed_type(t.dtype)) require(chimera::first_non_finite_packed(t) >= -1);
     if (t.shape.size() == 3 && t.shape[0] > 0) {
       const auto m = chimera::slice_matrix(t, t.shape[0] - 1, 0, t.shape[1], t.shape[2], p);
       if (m.ok()) touch(*m);

@@ -29,8 +29,19 @@ TensorView kept_form(const TensorView& t) {
 }
 
 Status check_packed_bytes(const std::vector<TensorView>& tensors, const std::string& path) {
+  uint64_t at = 0;  // among the data, which begin at a multiple of the alignment
   for (const TensorView& t : tensors) {
-    if (!is_packed_type(t.dtype)) continue;
+    if (!is_packed_type(t.dtype)) {
+      at += t.bytes.size();
+      continue;
+    }
+    if (at % kPackedAlignment != 0) {
+      return Status(Code::kInvalidArgument,
+                    path + ": packed tensor " + quote(t.name) + " would begin at byte " +
+                        std::to_string(at) + " of the data (expected a multiple of " +
+                        std::to_string(kPackedAlignment) + "; packed tensors go first)");
+    }
+    at += stored_packed_bytes(t);
     const auto bytes = dense_bytes(t.dtype, t.shape);
     if (bytes && static_cast<size_t>(*bytes) == t.bytes.size()) continue;
     return Status(Code::kInvalidArgument,

@@ -96,11 +96,13 @@ std::vector<NeededTensor> needed_model_tensors(const ModelConfig& c) {
   const std::vector<int64_t> table{c.vocab_size, c.hidden_size};
   std::vector<NeededTensor> list;
   list.push_back({kEmbedding, model_tensor(c, "model.embed_tokens.weight"), table});
-  // A head stored beside a tied one is not used.
-  if (!c.tie_word_embeddings) list.push_back({kHead, model_tensor(c, "lm_head.weight"), table});
+  // A head stored beside a tied one is not used, unless packed.
+  if (!c.tie_word_embeddings) list.push_back({kHead, head_name(c), table});
   list.push_back({kFinalNorm, model_tensor(c, "model.norm.weight"), {c.hidden_size}});
   return list;
 }
+
+std::string head_name(const ModelConfig& config) { return model_tensor(config, "lm_head.weight"); }
 
 std::vector<NeededTensor> needed_layer_tensors(const ModelConfig& config, int64_t layer) {
   return LayerTable(config, layer).list();

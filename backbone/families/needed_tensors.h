@@ -57,6 +57,9 @@ struct NeededTensor {
 
 /// Outside of the layers: embedding, head (unless it is tied), last norm.
 std::vector<NeededTensor> needed_model_tensors(const ModelConfig& config);
+/// The name of the head in a file. Beside a tied one it is used only when it is packed: then it is
+/// what has been packed of the embedding.
+std::string head_name(const ModelConfig& config);
 /// The backbone's part of a layer: attention, norms, and the feed-forwards that every row passes.
 std::vector<NeededTensor> needed_layer_tensors(const ModelConfig& config, int64_t layer);
 

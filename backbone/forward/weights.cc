@@ -141,27 +141,6 @@ Status place_matrix(const ModelConfig& config, TensorRole role, Matrix matrix, L
   return Status();
 }
 
-/// In which precision a matrix of the table is kept.
-Precision precision_of(TensorRole role, const PrecisionPlan& plan) {
-  switch (role) {
-    case kHead:
-      return plan.head;
-    case kEmbedding:
-    case kKvB:          // cut up and transposed
-    case kSharedScore:  // a gate
-      return Precision::kF32;
-    case kDenseGate:
-    case kDenseUp:
-    case kDenseDown:
-    case kSharedGate:
-    case kSharedUp:
-    case kSharedDown:
-      return plan.dense();
-    default:
-      return plan.attention;
-  }
-}
-
 uint64_t vector_bytes(const std::vector<float>& v) { return v.size() * sizeof(float); }
 
 /// Adds up the bytes of weights, but for matrices that are those of another layer.
@@ -212,6 +191,26 @@ uint64_t count_bytes(const LayerWeights& l, const LayerWeights* other) {
 
 }  // namespace
 
+Precision kept_precision(TensorRole role, const PrecisionPlan& plan) {
+  switch (role) {
+    case kHead:
+      return plan.head;
+    case kEmbedding:
+    case kKvB:          // cut up and transposed
+    case kSharedScore:  // a gate
+      return Precision::kF32;
+    case kDenseGate:
+    case kDenseUp:
+    case kDenseDown:
+    case kSharedGate:
+    case kSharedUp:
+    case kSharedDown:
+      return plan.dense();
+    default:
+      return plan.attention;
+  }
+}
+
 Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
                   const PrecisionPlan& precision, int64_t layer, LayerWeights& out) {
   for (const NeededTensor& t : needed_layer_tensors(config, layer)) {
@@ -221,7 +220,7 @@ Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
       continue;
     }
     Result<Matrix> matrix =
-        checkpoint.matrix(t.name, t.shape[0], t.shape[1], precision_of(t.role, precision));
+        checkpoint.matrix(t.name, t.shape[0], t.shape[1], kept_precision(t.role, precision));
     if (!matrix.ok()) return matrix.status();
     CHIMERA_RETURN_IF_ERROR(place_matrix(config, t.role, std::move(*matrix), out));
   }
@@ -233,7 +232,7 @@ Status place_tensor(const ModelConfig& config, const PrecisionPlan& precision,
   if (needed.shape.size() == 1)
     return take(to_f32(tensor, needed.shape[0]), *vector_place(needed.role, out));
   Result<Matrix> matrix =
-      to_matrix(tensor, needed.shape[0], needed.shape[1], precision_of(needed.role, precision));
+      to_matrix(tensor, needed.shape[0], needed.shape[1], kept_precision(needed.role, precision));
   if (!matrix.ok()) return matrix.status();
   return place_matrix(config, needed.role, std::move(*matrix), out);
 }
@@ -254,7 +253,7 @@ PlacedBytes placed_bytes(const ModelConfig& config, const PrecisionPlan& precisi
     const int64_t keys = config.num_heads * config.mla->qk_nope_head_dim;
     placed.made += static_cast<uint64_t>(weight_bytes(kept, keys, needed.shape[1]));
   };
-  keep(precision_of(needed.role, precision));
+  keep(kept_precision(needed.role, precision));
   const bool tied = needed.role == kEmbedding && config.tie_word_embeddings;
   if (tied && packed_format(precision.head)) keep(precision.head);
   return placed;

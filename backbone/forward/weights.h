@@ -48,6 +48,8 @@ struct LayerWeights {
   std::optional<Matrix> shared_gate;            // [1, hidden]
 };
 
+/// In which precision a matrix of the table of needed tensors is kept.
+Precision kept_precision(TensorRole role, const PrecisionPlan& plan);
 /// Errors as of Checkpoint::matrix and vector: the tensor, found and expected shape.
 Status load_layer(const Checkpoint& checkpoint, const ModelConfig& config,
                   const PrecisionPlan& precision, int64_t layer, LayerWeights& out);

@@ -60,6 +60,11 @@ BackgroundHelper::BackgroundHelper()
 
 bool in_background() { return this_thread.background; }
 
+bool foreground_busy() {
+  return this_thread.background &&
+         (this_thread.foreground == nullptr || this_thread.foreground->busy());
+}
+
 void give_way() {
   if (!this_thread.background) return;
   const Clock::time_point now = Clock::now();

@@ -73,6 +73,10 @@ class BackgroundHelper {
 /// Whether this thread is in a BackgroundScope.
 bool in_background();
 
+/// Whether this thread may have somebody to give way to now: in the background, unless whom its
+/// scope names is not busy.
+bool foreground_busy();
+
 /// In the background, and at the end of a burst: offers the CPU, and rests when it was taken. Else
 /// it returns at once (a nanosecond outside of the background). To be called between pieces of
 /// work of some 100 us.

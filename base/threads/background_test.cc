@@ -6,7 +6,13 @@
 #include <time.h>
 
 #include <atomic>
+#include <new>
+#include <stdexcept>
+#include <string>
 #include <thread>
+
+#include "base/threads/each_parallel.h"
+#include "base/threads/progress.h"
 
 namespace chimera {
 namespace {
@@ -83,6 +89,44 @@ TEST(Background, IsAMatterOfTheThreadAndNests) {
   EXPECT_FALSE(in_background());
   const BackgroundScope none(false);
   EXPECT_FALSE(in_background());
+}
+
+TEST(Background, SaysWhetherThereIsSomebodyToGiveWayTo) {
+  Foreground foreground;
+  foreground.set_busy(true);
+  EXPECT_FALSE(foreground_busy());  // not in the background
+  {
+    const BackgroundScope scope(&foreground);
+    EXPECT_TRUE(foreground_busy());
+    foreground.set_busy(false);
+    EXPECT_FALSE(foreground_busy());
+  }
+  const BackgroundScope anybody;
+  EXPECT_TRUE(foreground_busy());
+}
+
+TEST(EachParallel, HelpersWorkAsTheCallerDoesAndTheFirstErrorIsTold) {
+  constexpr int64_t kBodies = 50;
+  Progress progress;
+  std::atomic<int> foreign{0};
+  const BackgroundScope scope;
+  const ProgressScope counted(&progress);
+  const Status status = for_each_parallel(kBodies, [&](int64_t i) -> Status {
+    if (!in_background() || current_progress() != &progress) ++foreign;
+    note_progress(2);
+    if (i == 30) throw std::bad_alloc();
+    if (i == 20 || i == 40) return {Code::kDataCorrupt, std::to_string(i)};
+    return {};
+  });
+  EXPECT_EQ(foreign, 0);
+  EXPECT_EQ(progress.done(), 2u * kBodies);
+  EXPECT_EQ(status.message(), "20");
+  const Status memory = for_each_parallel(2, [](int64_t) -> Status { throw std::bad_alloc(); });
+  EXPECT_EQ(memory.code(), Code::kResourceExhausted);
+  const Status other =
+      for_each_parallel(50, [](int64_t) -> Status { throw std::runtime_error("no"); });
+  EXPECT_EQ(other.code(), Code::kInternal);
+  EXPECT_EQ(other.message(), "no");
 }
 
 /// How often a thread with 100 ms of work to do slept, beside one that is always busy.

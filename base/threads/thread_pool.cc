@@ -97,6 +97,27 @@ struct ThreadPool::Impl {
            stop_.load(std::memory_order_seq_cst);
   }
 
+  /// As publish(), work() and wait_finished(), of an owner that gives way: its helpers do as well,
+  /// each in one scope for the whole loop, as bursts go on from chunk to chunk.
+  void run_in_background(const Job& job, int threads) {
+    const BackgroundHelper helper;
+    std::atomic<int64_t> next{0};
+    auto share = [&] {
+      const BackgroundScope scope = helper.scope();
+      for (int64_t i = next++; i < job.chunks; i = next++) {
+        job.invoke(job.body, i * job.grain, std::min((i + 1) * job.grain, job.count));
+        give_way();
+      }
+    };
+    const int64_t shares = std::min<int64_t>(threads, job.chunks);
+    const Invoke invoke = [](void* body, int64_t, int64_t) {
+      (*static_cast<decltype(share)*>(body))();
+    };
+    publish({shares, 1, shares, invoke, &share});
+    work();
+    wait_finished();
+  }
+
   /// Spins for a while. True when there is work.
   bool spin() const {
     const Clock::time_point start = Clock::now();
@@ -162,6 +183,8 @@ void ThreadPool::run(int64_t count, int64_t grain, Invoke invoke, void* body) {
     }
     return;
   }
+  if (in_background())
+    return impl_->run_in_background({count, grain, chunks, invoke, body}, threads_);
   impl_->publish({count, grain, chunks, invoke, body});
   impl_->work();
   impl_->wait_finished();

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/threads/background.h"
 #include "base/threads/cpu_count.h"
 
 namespace chimera {
@@ -69,6 +70,28 @@ TEST(ThreadPool, UsesSeveralThreads) {
     if (inside == 2) met = true;
   });
   EXPECT_TRUE(met);
+}
+
+TEST(ThreadPool, HelpersGiveWayAsTheOwnerDoes) {
+  ThreadPool pool(2);
+  Foreground foreground;
+  foreground.set_busy(true);
+  const BackgroundScope scope(&foreground);
+  std::vector<std::atomic<int>> hits(5);
+  std::atomic<int> inside{0}, giving{0};
+  pool.parallel_for(9, 2, [&](int64_t begin, int64_t) {
+    ++hits[static_cast<size_t>(begin / 2)];
+    if (foreground_busy()) ++giving;
+    ++inside;
+    // The first two can only both arrive on two threads.
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (inside < 2 && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+  });
+  for (const auto& h : hits) EXPECT_EQ(h.load(), 1);
+  EXPECT_EQ(giving, 5);
+  const BackgroundScope suspended(false);
+  pool.parallel_for(5, 1, [&](int64_t, int64_t) { giving -= in_background() ? 0 : 1; });
+  EXPECT_EQ(giving, 0);
 }
 
 TEST(ThreadPool, IdlePoolUsesNoCpu) {

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <boost/program_options.hpp>
 #include <iostream>
 
@@ -11,29 +10,11 @@ namespace {
 
 namespace po = boost::program_options;
 
-/// "q4", or "experts=q4,attention=q8,head=q8" with those that are not as by default.
 PrecisionPlan plan_of(const std::string& text) {
-  if (const auto all = kPrecisionNames.find(text)) return *all;
-  PrecisionPlan plan;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const std::string part = text.substr(at, end - at);
-    const size_t equals = std::min(part.find('='), part.size());
-    const std::string name = part.substr(0, equals);
-    Precision* const place = name == "experts"     ? &plan.experts
-                             : name == "attention" ? &plan.attention
-                             : name == "head"      ? &plan.head
-                                                   : nullptr;
-    const auto value = kPrecisionNames.find(part.substr(std::min(equals + 1, part.size())));
-    if (place == nullptr || !value)
-      throw po::error(
-          fmt::format("--precision: {} (expected {}, or classes as "
-                      "experts=q4,attention=q8,head=q8)",
-                      text, kPrecisionNames.choices()));
-    *place = *value;
-    at = end + 1;
-  }
-  return plan;
+  if (const auto plan = parse_precision_plan(text)) return *plan;
+  throw po::error(
+      fmt::format("--precision: {} (expected {}, or classes as experts=q4,attention=q8,head=q8)",
+                  text, kPrecisionNames.choices()));
 }
 
 po::options_description describe(Takes takes, RateOptions* o) {

@@ -97,9 +97,9 @@ Outcome dispatch(int argc, char** argv) {
   const auto commands = all_commands();
   const int at = command_index(argc, argv);
   const std::string name = at < argc ? argv[at] : "";
-  if (name == "module") {
+  if (name == "module" || name == "backbone") {
     const bool json = std::find(argv + 1, argv + at, std::string_view("--json")) != argv + at;
-    return run_module_program(argv + at, json);
+    return run_module_program(name == "module" ? argv + at + 1 : argv + at, json);
   }
   const auto command = std::find_if(commands.begin(), commands.end(),
                                     [&](const Command& one) { return one.name == name; });

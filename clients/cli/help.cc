@@ -30,13 +30,24 @@ po::options_description global_options() {
   return options;
 }
 
+namespace {
+
+/// One command of the list; where it leaves no room for what it does, that has a line of its own.
+std::string listed(const std::string& command, std::string_view summary) {
+  constexpr size_t kColumn = 35;
+  if (command.size() < kColumn) return fmt::format("  {:<{}}{}\n", command, kColumn, summary);
+  return fmt::format("  {}\n  {:<{}}{}\n", command, "", kColumn, summary);
+}
+
+}  // namespace
+
 void print_help(const std::vector<Command>& commands) {
   std::cout << "usage: chimera [--endpoint E] [--control E] [--json] COMMAND …\n\n";
   for (const Command& command : commands) {
-    std::cout << fmt::format("  {:<35}{}\n", command.name + " " + command.usage, command.summary);
+    std::cout << listed(command.name + " " + command.usage, command.summary);
   }
-  std::cout << fmt::format("  {:<35}{}\n", "module COMMAND",
-                           "split, convert, assemble, diff … offline");
+  std::cout << listed("module COMMAND", "split, convert, assemble, diff … offline")
+            << listed("backbone COMMAND", "pack, verify: packed checkpoints");
   std::cout << "\n" << global_options();
   std::cout << "\nWithout endpoints:\n  " << wire::default_serve_endpoint() << "\n  "
             << wire::default_control_endpoint() << "\n`chimera COMMAND --help` tells more.\n"
@@ -63,7 +74,7 @@ Outcome run_module_program(char** arguments, bool json) {
   std::string json_option = "--json";
   std::vector<char*> words{program.data()};
   if (json) words.push_back(json_option.data());
-  while (*++arguments != nullptr) words.push_back(*arguments);
+  for (; *arguments != nullptr; ++arguments) words.push_back(*arguments);
   words.push_back(nullptr);
   execv(program.c_str(), words.data());
   return Error{"not_found", fmt::format("{}: {}", program, std::strerror(errno)),

@@ -11,7 +11,7 @@ boost::program_options::options_description global_options();
 void print_help(const std::vector<Command>& commands);
 void print_help(const Command& command);
 /// `chimera module …` is a program of its own that knows checkpoints and needs no daemon: becomes
-/// it. `arguments` begin with "module" and end with null; `json`: --json stood before them.
+/// it. `arguments` are its own and end with null; `json`: --json stood before them.
 Outcome run_module_program(char** arguments, bool json);
 
 }  // namespace chimera::cli

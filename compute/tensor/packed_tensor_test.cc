@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <initializer_list>
 #include <random>
 #include <vector>
 
 #include "compute/tensor/convert.h"
+#include "compute/tensor/k_layout.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/pack.h"
 
@@ -85,19 +87,30 @@ TEST(PackedTensor, IsUsedInPlaceWhereItIsAlignedAndCopiedElsewhere) {
   EXPECT_EQ(check_number_dtype(t).code(), Code::kUnimplemented);
 }
 
-TEST(PackedTensor, AScaleThatIsNoNumberIsFound) {
-  const auto made = to_matrix(random_tensor(37, 70), 37, 70, Precision::kQ4);
-  ASSERT_TRUE(made.ok());
-  std::vector<std::byte> bytes(made->bytes());
-  std::memcpy(bytes.data(), made->data, bytes.size());
-  TensorView t = packed_tensor("w", *made);
-  t.bytes = bytes;
-  EXPECT_EQ(first_non_finite_packed(t), -1);
-  // Output 18 is the third of the second panel; its third block begins at input 64.
-  const auto block = static_cast<size_t>(info_of(WeightFormat::kQ4).block_bytes);
-  const uint16_t infinity = 0x7c00;
-  std::memcpy(bytes.data() + block * (3 + 2) + 2 * 2, &infinity, sizeof(infinity));
-  EXPECT_EQ(first_non_finite_packed(t), 18 * 70 + 64);
+TEST(PackedTensor, AScaleOrMinimumThatIsNoNumberIsFoundInEveryFormat) {
+  constexpr int64_t kRows = 37, kCols = 512;
+  for (const WeightFormatInfo& info : kWeightFormats) {
+    if (!is_packed(info.format)) continue;
+    std::vector<std::byte> bytes(static_cast<size_t>(weight_bytes(info.format, kRows, kCols)));
+    const Matrix zeros{bytes.data(), info.format, kRows, kCols, nullptr, 1.0f};
+    const TensorView t = packed_tensor("w", zeros);
+    EXPECT_EQ(first_non_finite_packed(t), -1) << info.name;
+    // The second block of the second panel: outputs 16 to 31. Minima follow the scales.
+    const int64_t blocks = blocks_of(info.format, kCols);
+    const auto block = static_cast<size_t>((blocks + 1) * info.block_bytes);
+    const bool minima = is_k_format(info.format) && k_layout(info.format).minima;
+    for (size_t i = 0; i < (minima ? 32u : 16u); ++i) {
+      for (const uint16_t bad : std::initializer_list<uint16_t>{0x7c00, 0xfc00, 0x7e00, 0xfdff}) {
+        std::memcpy(bytes.data() + block + 2 * i, &bad, sizeof(bad));
+        const auto output = 16 + static_cast<int64_t>(i % 16);
+        EXPECT_EQ(first_non_finite_packed(t), output * kCols + info.block_inputs)
+            << info.name << " " << i << " " << bad;
+      }
+      const uint16_t most = 0x7bff;
+      std::memcpy(bytes.data() + block + 2 * i, &most, sizeof(most));
+      EXPECT_EQ(first_non_finite_packed(t), -1) << info.name << " " << i;
+    }
+  }
 }
 
 }  // namespace

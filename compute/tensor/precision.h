@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/enum_names.h"
 #include "compute/tensor/weight_format.h"
@@ -42,5 +43,11 @@ struct PrecisionPlan {
   /// "q8", or "experts q4, attention q8, head f32".
   std::string name() const;
 };
+
+/// Whether weights packed for one plan run under the other.
+bool same_packing(const PrecisionPlan& a, const PrecisionPlan& b);
+/// "q4", or "experts=q4,attention=q8,head=q8" with those that are not named as by default; nothing
+/// for other texts.
+std::optional<PrecisionPlan> parse_precision_plan(std::string_view text);
 
 }  // namespace chimera

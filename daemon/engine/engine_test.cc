@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include <gmock/gmock.h>
 
+#include "base/threads/background.h"
+#include "base/threads/thread_pool.h"
 #include "daemon/engine/testing.h"
 #include "text/constraint/constraint.h"
 
@@ -460,6 +463,45 @@ TEST_F(EngineTest, ScoreStartsOverIsWholeAndBounded) {
   score.tokens[50] += 1;
   EXPECT_NE(probe.logits_digest,
             must(probe_score(*world->backbone, all, score.tokens)).logits_digest);
+}
+
+/// An expert around another one that tells with how many threads it is called.
+class WatchedExpert final : public Expert {
+ public:
+  WatchedExpert(ExpertPtr inner, std::function<void(int threads)> called)
+      : inner_(std::move(inner)), called_(std::move(called)) {}
+  Status forward(const float* x, int64_t rows, float* y, ExpertContext& ctx) const override {
+    called_(ctx.pool.threads());
+    return inner_->forward(x, rows, y, ctx);
+  }
+  uint64_t resident_bytes() const override { return inner_->resident_bytes(); }
+
+ private:
+  const ExpertPtr inner_;
+  const std::function<void(int threads)> called_;
+};
+
+TEST_F(EngineTest, AProbeGoesOnWithOneThreadOnceAStreamIsThere) {
+  Foreground foreground;
+  std::vector<int> threads;
+  const auto watched = [&](int64_t, size_t, ExpertPtr inner) -> ExpertPtr {
+    return std::make_shared<WatchedExpert>(inner, [&](int n) {
+      threads.push_back(n);
+      foreground.set_busy(true);  // in its first pass
+    });
+  };
+  const auto table = world->table(1, {world->module("a", "1", 50.0f, watched)});
+  const BackgroundScope scope(&foreground);
+  const std::vector<int32_t> tokens = prompt(8, 100);
+  const ProbeResult once = must(probe_score(*world->backbone, table, tokens));
+  ASSERT_GT(threads.size(), 1u);
+  EXPECT_EQ(threads.front(), auto_threads());
+  EXPECT_EQ(threads.back(), 1);
+  threads.clear();
+  const ProbeResult again = must(probe_score(*world->backbone, table, tokens));
+  EXPECT_EQ(threads.front(), 1);
+  EXPECT_EQ(again.logits_digest, once.logits_digest);
+  EXPECT_EQ(again.nats, once.nats);
 }
 
 TEST_F(EngineTest, PoisonedExpertEndsOnlyTheRequestsThatUseIt) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "base/io/digest.h"
@@ -17,6 +18,19 @@ namespace {
 /// products of a pass take between which it gives way: the head's alone is a megabyte of logits for
 /// 16 tokens, and as much to take from and give back to the kernel.
 constexpr int64_t kProbeChunk = 16;
+/// The same while no stream runs, as one pass for a probe without a text: every pass reads nearly
+/// all weights of the model.
+constexpr int64_t kLoneProbeChunk = 32;
+
+/// What passes are computed with. Bits are the same on any number of threads.
+struct Lanes {
+  Lanes(const ModelConfig& config, int threads)
+      : pool(threads), router(config, best_kernels(), pool) {
+    router.take_time();
+  }
+  ThreadPool pool;
+  MoeRouter router;
+};
 
 bool all_finite(std::span<const float> values) {
   constexpr size_t kPiece = 16 << 10;
@@ -46,27 +60,31 @@ Result<ProbeResult> probe_score(const Backbone& backbone, std::shared_ptr<const 
   Result<std::shared_ptr<const RouteView>> view = make_route_view(std::move(table), all, {});
   if (!view.ok()) return view.status();
   // A module is probed beside the whole backbone, whatever the current composition replaces of it.
-  if (const auto& lease = (*view)->active->lease) CHIMERA_RETURN_IF_ERROR(lease->wait());
+  CHIMERA_RETURN_IF_ERROR((*view)->active->wait());
 
   const Backbone& used = (*view)->active->backbone_or(backbone);
   KvSequence kv(cache->get());
   CHIMERA_RETURN_IF_ERROR(kv.reserve(n));
-  ThreadPool pool(1);
-  MoeRouter router(config, best_kernels(), pool);
-  router.take_time();
+  std::optional<Lanes> lanes;
   Workspace workspace;
   Sha256 digest;
   ProbeResult result;
   const auto vocab = static_cast<size_t>(config.vocab_size);
-  for (int64_t at = 0; at < n; at += kProbeChunk) {
-    const int64_t rows = std::min(kProbeChunk, n - at);
+  for (int64_t at = 0, rows = 0; at < n; at += rows) {
+    // All CPUs while no stream runs. With the first one that comes they give way in their pass, and
+    // from the next pass on one thread does what is left.
+    const bool busy = foreground_busy();
+    if (!lanes || (busy && lanes->pool.threads() > 1))
+      lanes.emplace(config, busy ? 1 : auto_threads());
+    rows = std::min(busy ? kProbeChunk : kLoneProbeChunk, n - at);
     BatchSegment segment{tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(rows)), at,
                          &kv, BatchSegment::Logits::kAll, (*view)->backbone_adapters};
     RoutedSegment routed;
     routed.view = view->get();
     routed.rows = rows;
-    router.begin_pass({&routed, 1}, nullptr);
-    CHIMERA_RETURN_IF_ERROR(used.forward({&segment, 1}, router, best_kernels(), pool, workspace));
+    lanes->router.begin_pass({&routed, 1}, nullptr);
+    CHIMERA_RETURN_IF_ERROR(
+        used.forward({&segment, 1}, lanes->router, best_kernels(), lanes->pool, workspace));
     const std::span<const float> logits =
         std::span<const float>(workspace.logits).first(static_cast<size_t>(rows) * vocab);
     digest.update(std::as_bytes(logits));

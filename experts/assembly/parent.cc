@@ -127,6 +127,7 @@ Status Parent::add_stacks(int64_t layer) {
 Status Parent::read_checkpoint() {
   Result<Checkpoint> checkpoint = Checkpoint::open(path_, Residency::kMapped);
   if (!checkpoint.ok()) return checkpoint.status();
+  CHIMERA_RETURN_IF_ERROR(checkpoint->check_unpacked());
   checkpoint_ = std::make_shared<const Checkpoint>(std::move(*checkpoint));
   Result<ModelConfig> config = read_model_config(*checkpoint_);
   if (!config.ok()) return config.status();

@@ -3,16 +3,15 @@
 #include <array>
 #include <cstring>
 #include <map>
-#include <new>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "backbone/files/region.h"
 #include "base/io/digest.h"
+#include "base/threads/each_parallel.h"
 #include "compute/tensor/memory.h"
 #include "compute/tensor/tensor_source.h"
-#include "experts/kinds/each_parallel.h"
 #include "experts/kinds/weights.h"
 #include "experts/module/base_tensors.h"
 
@@ -39,6 +38,7 @@ void add_bytes(const TensorView& tensor, Sha256* hash) {
     return;
   }
   hash->update_u64(tensor.bytes.size());
+  if (is_packed_type(tensor.dtype)) hash->update(std::as_bytes(std::span(&tensor.scale, 1)));
   hash->update(tensor.bytes);
 }
 
@@ -101,6 +101,7 @@ StoredExpert copied(const StoredExpert& stored) {
     if (own.owner == nullptr) {
       std::byte* bytes = nullptr;
       own = make_unset_tensor(part.tensor.name, part.tensor.dtype, part.tensor.shape, &bytes);
+      own.scale = part.tensor.scale;
       std::memcpy(bytes, part.tensor.bytes.data(), part.tensor.bytes.size());
     }
     part.tensor = own;
@@ -159,16 +160,10 @@ class CheckpointExperts final : public ExpertSource {
  private:
   static constexpr const char* kContext = "experts of the backbone, to be read again";
 
-  /// for_each_parallel() of what may run out of memory.
   template <class Body>
   static Status each(size_t n, const Body& body) {
-    return for_each_parallel(static_cast<int64_t>(n), [&](int64_t i) -> Status {
-      try {
-        return body(static_cast<size_t>(i));
-      } catch (const std::bad_alloc&) {
-        return {Code::kResourceExhausted, "out of memory", "Free memory and retry"};
-      }
-    });
+    return for_each_parallel(static_cast<int64_t>(n),
+                             [&](int64_t i) { return body(static_cast<size_t>(i)); });
   }
 
   /// That the checkpoint's files are those that the experts were made from.

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "base/threads/each_parallel.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/repack.h"
 #include "compute/tensor/tensor_source.h"
-#include "experts/kinds/each_parallel.h"
 #include "experts/kinds/gates.h"
 #include "experts/module/base_tensors.h"
 

@@ -99,7 +99,7 @@ Result<StoredProjection> read_projection(const Checkpoint& checkpoint, const Mod
     CHIMERA_RETURN_IF_ERROR(
         fp8_matrix(*weight, *scale, block).status().with_context(checkpoint.dir()));
     out.scale = whole_part(*scale);
-  } else {
+  } else if (!is_packed_type(weight->dtype)) {
     CHIMERA_RETURN_IF_ERROR(check_number_dtype(*weight).with_context(checkpoint.dir()));
   }
   out.weight = whole_part(*weight);

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "base/threads/each_parallel.h"
 #include "experts/module/files.h"
 #include "experts/module/outline.h"
 
@@ -54,25 +56,38 @@ Status check_weights(const Manifest& manifest, const std::string& dir, PayloadKi
   return {};
 }
 
-/// Opens every file of the manifest, compares digests, and keeps the tensors.
+/// Opens a file of the manifest and compares its digest; `weights` gets what holds tensors.
+Status open_file(const std::string& dir, const ManifestFile& entry, DigestMemo* digests,
+                 std::optional<SafetensorsFile>* weights) {
+  const std::string path = dir + "/" + entry.path;
+  Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
+  if (!file.ok()) return file.status();
+  if (!entry.path.ends_with(".safetensors")) {
+    const Result<std::string> digest = file->sha256();
+    if (!digest.ok()) return digest.status();
+    return check_payload_digest(path, *digest, entry.sha256);
+  }
+  Result<SafetensorsFile> read = file->safetensors();
+  if (!read.ok()) return read.status();
+  CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, read->sha256(digests), entry.sha256));
+  *weights = std::move(*read);
+  return {};
+}
+
+/// Files side by side: a digest is computed on one CPU, and takes longer than reading does.
 Status open_payload(const std::string& dir, DigestMemo* digests, ModulePayload* payload) {
-  for (const ManifestFile& entry : payload->manifest.files) {
-    const std::string path = dir + "/" + entry.path;
-    Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
-    if (!file.ok()) return file.status();
-    if (!entry.path.ends_with(".safetensors")) {
-      const Result<std::string> digest = file->sha256();
-      if (!digest.ok()) return digest.status();
-      CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, *digest, entry.sha256));
-      continue;
-    }
-    Result<SafetensorsFile> weights = file->safetensors();
-    if (!weights.ok()) return weights.status();
-    CHIMERA_RETURN_IF_ERROR(check_payload_digest(path, weights->sha256(digests), entry.sha256));
-    if (is_shared(payload->manifest, entry)) {
-      payload->shared = std::move(*weights);
+  const std::vector<ManifestFile>& entries = payload->manifest.files;
+  std::vector<std::optional<SafetensorsFile>> opened(entries.size());
+  CHIMERA_RETURN_IF_ERROR(for_each_parallel(static_cast<int64_t>(entries.size()), [&](int64_t i) {
+    const auto at = static_cast<size_t>(i);
+    return open_file(dir, entries[at], digests, &opened[at]);
+  }));
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!opened[i]) continue;
+    if (is_shared(payload->manifest, entries[i])) {
+      payload->shared = std::move(*opened[i]);
     } else {
-      payload->files.push_back(std::move(*weights));
+      payload->files.push_back(std::move(*opened[i]));
     }
   }
   return {};

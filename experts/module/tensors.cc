@@ -10,6 +10,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/threads/background.h"
+#include "base/threads/each_parallel.h"
 #include "compute/tensor/block_types.h"
 #include "compute/tensor/convert.h"
 #include "compute/tensor/pack.h"
@@ -321,6 +322,21 @@ Status check_numbers(int64_t layer, const LayerTensors& part, const Manifest& ma
   return {};
 }
 
+Status check_layer(int64_t layer, const LayerTensors& part, const Manifest& manifest,
+                   const ModelConfig& config, TensorDepth depth) {
+  CHIMERA_RETURN_IF_ERROR(check_numbers(layer, part, manifest, config));
+  for (const auto& [e, expert] : part.experts)
+    CHIMERA_RETURN_IF_ERROR(check_expert(layer, e, part, config.hidden_size, depth));
+  const auto n = static_cast<int64_t>(part.experts.size());
+  if (part.gate_weight != nullptr) {
+    CHIMERA_RETURN_IF_ERROR(
+        check_tensor(*part.gate_weight, std::array{n, config.hidden_size}, depth));
+  }
+  if (part.gate_bias != nullptr)
+    CHIMERA_RETURN_IF_ERROR(check_tensor(*part.gate_bias, std::array{n}, depth));
+  return check_grouped(part, n, config, depth);
+}
+
 /// Index of the first element whose exponent bits are all set, or -1. Whole models pass through
 /// here at every start, so eight bytes are looked at together: adding the exponent's lowest bit to
 /// the bare exponent carries into the sign's place exactly when it is all ones.
@@ -388,22 +404,17 @@ Result<ModuleTensors> sort_module_tensors(std::span<const TensorView> tensors) {
 Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manifest,
                             const ModelConfig& config, TensorDepth depth) {
   CHIMERA_RETURN_IF_ERROR(check_layers(tensors, manifest, config));
-  for (const auto& [layer, part] : tensors) {
-    CHIMERA_RETURN_IF_ERROR(check_numbers(layer, part, manifest, config));
-    for (const auto& [e, expert] : part.experts) {
-      CHIMERA_RETURN_IF_ERROR(check_expert(layer, e, part, config.hidden_size, depth));
-    }
-    const auto n = static_cast<int64_t>(part.experts.size());
-    if (part.gate_weight != nullptr) {
-      CHIMERA_RETURN_IF_ERROR(
-          check_tensor(*part.gate_weight, std::array{n, config.hidden_size}, depth));
-    }
-    if (part.gate_bias != nullptr) {
-      CHIMERA_RETURN_IF_ERROR(check_tensor(*part.gate_bias, std::array{n}, depth));
-    }
-    CHIMERA_RETURN_IF_ERROR(check_grouped(part, n, config, depth));
+  if (depth == TensorDepth::kHeader) {
+    for (const auto& [layer, part] : tensors)
+      CHIMERA_RETURN_IF_ERROR(check_layer(layer, part, manifest, config, depth));
+    return {};
   }
-  return {};
+  std::vector<ModuleTensors::const_iterator> layers;
+  for (auto at = tensors.begin(); at != tensors.end(); ++at) layers.push_back(at);
+  return for_each_parallel(static_cast<int64_t>(layers.size()), [&](int64_t i) {
+    const auto& [layer, part] = *layers[static_cast<size_t>(i)];
+    return check_layer(layer, part, manifest, config, depth);
+  });
 }
 
 Status check_module_tensors(const ModuleTensors& tensors, const Manifest& manifest,

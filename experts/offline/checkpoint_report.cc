@@ -206,6 +206,10 @@ Result<Json> inspect_checkpoint(const std::string& dir, Status* verdict) {
     tensors += file->tensors().size();
   }
   if (!checkpoint->quantization().empty()) out["quantization"] = checkpoint->quantization();
+  if (checkpoint->packed()) {
+    out["packed"] = checkpoint->packed()->precision.name();
+    out.erase("memory");  // runs in this precision alone, in place
+  }
   out["tokenizer"] = checkpoint->has_tokenizer();
   out["files"] = checkpoint->files().size();
   out["tensors"] = tensors;

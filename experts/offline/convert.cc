@@ -115,6 +115,7 @@ Status write_all(const Checkpoint& checkpoint, const ConvertOptions& options,
 Result<ConvertReport> convert_checkpoint(const ConvertOptions& options) {
   const Result<Checkpoint> checkpoint = Checkpoint::open(options.from, Residency::kMapped);
   if (!checkpoint.ok()) return checkpoint.status();
+  CHIMERA_RETURN_IF_ERROR(checkpoint->check_unpacked());
   const Result<ModelConfig> config = read_model_config(*checkpoint);
   if (!config.ok()) return config.status();
   CHIMERA_RETURN_IF_ERROR(check_checkpoint_tensors(*checkpoint, *config));

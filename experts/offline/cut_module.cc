@@ -79,6 +79,7 @@ std::map<std::string, std::string> metadata_of(const CutSource& source) {
 }  // namespace
 
 Result<CutSource> CutSource::read(const Checkpoint& checkpoint) {
+  CHIMERA_RETURN_IF_ERROR(checkpoint.check_unpacked());
   Result<ModelConfig> config = read_model_config(checkpoint);
   if (!config.ok()) return config.status();
   CHIMERA_RETURN_IF_ERROR(check_backbone_tensors(checkpoint, *config));

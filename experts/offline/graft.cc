@@ -83,7 +83,8 @@ class Grafter {
     }
     std::vector<WeightedChanges> bundles;
     for (size_t i = 0; i < changes.size(); ++i) bundles.push_back({weights[i], changes[i]});
-    return averaged_tensors(backbone_, config_, bundles);
+    ThreadPool pool(auto_threads());
+    return averaged_tensors(backbone_, config_, bundles, pool);
   }
 
   /// Every layer with a router must end with the same number of experts.
@@ -192,6 +193,7 @@ class Grafter {
 Result<GraftReport> graft_checkpoint(const GraftOptions& options) {
   const Result<Checkpoint> backbone = Checkpoint::open(options.backbone_dir, Residency::kMapped);
   if (!backbone.ok()) return backbone.status();
+  CHIMERA_RETURN_IF_ERROR(backbone->check_unpacked());
   Result<ModelConfig> config = read_model_config(*backbone);
   if (!config.ok()) return config.status();
   return Grafter(options, *backbone, std::move(*config)).run();

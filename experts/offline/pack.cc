@@ -10,6 +10,7 @@
 
 #include "base/io/digest.h"
 #include "base/io/env.h"
+#include "base/threads/each_parallel.h"
 #include "base/threads/thread_pool.h"
 #include "compute/tensor/packed_tensor.h"
 #include "experts/kinds/weights.h"
@@ -21,7 +22,7 @@
 namespace chimera {
 namespace {
 
-constexpr const char* kWeightsFile = "weights.safetensors";
+constexpr uint64_t kMostShards = 32;
 
 /// One matrix on its way.
 struct Packing {
@@ -111,18 +112,68 @@ Status check_packable(const Manifest& manifest, Precision precision) {
           "Other kinds hold no weights of experts that could be packed."};
 }
 
+bool is_weights_file(const ManifestFile& file) { return file.path.ends_with(".safetensors"); }
+
+/// Beside the files that stay as they are a manifest has room for so many.
+uint64_t most_shards(const Manifest& manifest) {
+  const auto weights = std::count_if(manifest.files.begin(), manifest.files.end(), is_weights_file);
+  const size_t others = manifest.files.size() - static_cast<size_t>(weights);
+  return std::clamp<uint64_t>(kMostModuleFiles - std::min(kMostModuleFiles, others), 1,
+                              kMostShards);
+}
+
+/// Runs of tensors, in their order; all but the last have at least `most` bytes.
+std::vector<std::vector<TensorView>> shards_of(const std::vector<TensorView>& tensors,
+                                               uint64_t most) {
+  std::vector<std::vector<TensorView>> shards(1);
+  uint64_t used = 0;
+  for (const TensorView& tensor : tensors) {
+    if (used >= most) {
+      shards.emplace_back();
+      used = 0;
+    }
+    used += tensor.bytes.size();
+    shards.back().push_back(tensor);
+  }
+  return shards;
+}
+
+/// Writes the tensors into `dir`; the files with their digests.
+Result<std::vector<ManifestFile>> write_weights(const ModulePayload& payload,
+                                                const std::vector<TensorView>& tensors,
+                                                uint64_t shard_bytes, const std::string& dir) {
+  const auto shards = shards_of(tensors, shard_bytes);
+  const auto metadata = packed_metadata(payload);
+  std::vector<ManifestFile> files(shards.size());
+  const auto write = [&](int64_t i) -> Status {
+    const auto at = static_cast<size_t>(i);
+    ManifestFile& file = files[at];
+    file.path = shards.size() == 1
+                    ? "weights.safetensors"
+                    : fmt::format("weights-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    const std::string path = dir + "/" + file.path;
+    CHIMERA_RETURN_IF_ERROR(write_safetensors(path, shards[at], metadata));
+    Result<std::string> digest = sha256_of_file(path);
+    if (digest.ok()) file.sha256 = std::move(*digest);
+    return digest.status();
+  };
+  const Status written = for_each_parallel(static_cast<int64_t>(shards.size()), write);
+  if (!written.ok()) return written;
+  return files;
+}
+
 Status write_module(const ModulePayload& payload, const PackOptions& options,
                     const std::string& dir, PackReport& report) {
   const auto tensors = packed_tensors(payload, options.precision, report);
   if (!tensors.ok()) return tensors.status().with_context("module " + payload.manifest.name);
-  const std::string weights = dir + "/" + kWeightsFile;
-  CHIMERA_RETURN_IF_ERROR(write_safetensors(weights, *tensors, packed_metadata(payload)));
-  const Result<std::string> digest = sha256_of_file(weights);
-  if (!digest.ok()) return digest.status();
+  const uint64_t shard =
+      std::max(options.shard_bytes, report.bytes / most_shards(payload.manifest) + 1);
+  auto files = write_weights(payload, *tensors, shard, dir);
+  if (!files.ok()) return files.status();
   Manifest manifest = payload.manifest;
-  manifest.files = {{kWeightsFile, *digest}};
+  manifest.files = std::move(*files);
   for (const ManifestFile& entry : payload.manifest.files) {
-    if (entry.path.ends_with(".safetensors")) continue;
+    if (is_weights_file(entry)) continue;
     CHIMERA_RETURN_IF_ERROR(copy_file(options.from, entry, dir));
     manifest.files.push_back(entry);
   }
@@ -149,6 +200,8 @@ Result<PackReport> pack_module(const PackOptions& options) {
   report.name = manifest->name;
   report.version = manifest->version;
   CHIMERA_RETURN_IF_ERROR(write_module(*payload, options, out->partial(), report));
+  const Result<Manifest> written = read_manifest(out->partial());
+  if (!written.ok()) return written.status();
   CHIMERA_RETURN_IF_ERROR(out->commit());
   return report;
 }

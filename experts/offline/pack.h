@@ -16,6 +16,9 @@ struct PackOptions {
   std::string from;                      // a module of kind weights
   std::string out;                       // a new directory
   Precision precision = Precision::kQ8;  // kQ8 or kQ4
+  /// A file is full with so many. A load verifies files side by side, each on one CPU, which takes
+  /// longer than reading them: files of this size keep all CPUs busy until shortly before the end.
+  uint64_t shard_bytes = uint64_t{32} << 20;
 };
 
 struct PackReport {

@@ -131,6 +131,50 @@ TEST_F(Pack, IsToTheBitWhatALoadMakesAndNeedsNoPrecision) {
   }
 }
 
+TEST_F(Pack, ManyFilesHoldTheSameAsOneAndEachIsVerified) {
+  write();
+  const auto one = pack(Precision::kQ8);
+  ASSERT_TRUE(one.ok()) << one.status().to_string();
+  const std::string many = dir_ + "/many";
+  const auto packed = pack_module({from_, many, Precision::kQ8, 8000});
+  ASSERT_TRUE(packed.ok()) << packed.status().to_string();
+  EXPECT_EQ(packed->bytes, one->bytes);
+  const Manifest manifest = *read_manifest(many);
+  ASSERT_GT(manifest.files.size(), 4u);
+  EXPECT_THAT(manifest.files[0].path, HasSubstr("weights-00001-of-000"));
+  EXPECT_EQ(manifest.files.back().path, "README.md");
+  const auto loaded = load_module(many, backbone(Precision::kQ8));
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  EXPECT_EQ(outputs_of(**loaded), outputs_of(**load_module(out_, backbone(Precision::kQ8))));
+
+  // Of two that are not what the manifest says, the first is named.
+  for (const size_t broken : {2, 1}) {
+    std::fstream file(many + "/" + manifest.files[broken].path,
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('\x55');
+  }
+  const auto refused = load_module(many, backbone(Precision::kQ8));
+  EXPECT_EQ(refused.status().code(), Code::kDataCorrupt);
+  EXPECT_THAT(refused.status().message(), HasSubstr(manifest.files[1].path));
+}
+
+TEST_F(Pack, FilesThatStayLeaveLessRoomForWeights) {
+  write();
+  for (int i = 0; i < 60; ++i) {
+    const std::string name = fmt::format("notes-{}.md", i);
+    std::ofstream(from_ + "/" + name) << name;
+    manifest_.files.push_back({name, *sha256_of_file(from_ + "/" + name)});
+  }
+  std::ofstream(from_ + "/module.yaml") << manifest_yaml(manifest_);
+  const auto packed = pack_module({from_, out_, Precision::kQ8, 4000});
+  ASSERT_TRUE(packed.ok()) << packed.status().to_string();
+  const auto manifest = read_manifest(out_);
+  ASSERT_TRUE(manifest.ok()) << manifest.status().to_string();
+  EXPECT_GT(manifest->files.size(), 62u);
+  EXPECT_TRUE(load_module(out_, backbone(Precision::kQ8)).ok());
+}
+
 TEST_F(Pack, AnotherPrecisionIsRefusedByName) {
   write();
   ASSERT_TRUE(pack(Precision::kQ8).ok());

@@ -14,6 +14,7 @@
 #include "experts/offline/sign.h"
 #include "experts/offline/slot_sets.h"
 #include "router/offline/assembly_commands.h"
+#include "router/offline/backbone_commands.h"
 #include "router/offline/gate_commands.h"
 
 namespace chimera {
@@ -230,7 +231,7 @@ constexpr std::pair<const char*, Command> kCommands[] = {
     {"inspect", run_inspect}, {"verify", run_verify},     {"fingerprint", run_fingerprint},
     {"seal", run_seal},       {"sign", run_sign},         {"assemble", run_assemble},
     {"diff", run_diff},       {"fit-gate", run_fit_gate}, {"merge", run_merge},
-    {"pack", run_pack}};
+    {"pack", run_pack},       {"backbone", run_backbone}};
 
 }  // namespace
 

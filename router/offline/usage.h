@@ -21,6 +21,11 @@ inline constexpr const char* kModuleUsage = R"(Usage: chimera-module [--json] CO
   pack MODULE --out DIR [--precision q8|q4]
                           write the module with its weights packed as that
                           precision keeps them, so that a load only reads them
+  backbone pack CHECKPOINT --out DIR [--precision q8|q4|CLASSES]
+                          write the checkpoint with its weights packed, so that
+                          a daemon maps them; it keeps its source's fingerprint
+  backbone verify PACKED --source CHECKPOINT
+                          prove it: pack the source again and compare
   inspect PATH            say what a module or checkpoint holds, and if it runs;
                           exit status 1 when Chimera would refuse the checkpoint
   verify MODULE [--backbone DIR] [--key FILE.pub]
@@ -49,6 +54,8 @@ inline constexpr const char* kModuleUsage = R"(Usage: chimera-module [--json] CO
                           how far two checkpoints or modules are apart, where
 
 A CHECKPOINT is the directory of one in safetensors, or a GGUF file.
+CLASSES are such as experts=q4,attention=q8,head=q8; what is not named stays as
+it is stored. `chimera backbone ...` is `chimera-module backbone ...`.
 
 SLOTS are expert numbers of every layer with a router, such as 2 or 2-5,7, or of
 single layers, such as 0:1,2;3:4 (layer 0: experts 1 and 2; layer 3: expert 4).

@@ -11,8 +11,9 @@ def entry(dtype, shape, begin, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def save(name, header, data=b""):
+def save(name, header, data=b"", alignment=1):
     text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % alignment)
     (OUT / name).write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
@@ -38,15 +39,24 @@ def main():
         at += size
     save("every_dtype", every, ramp[:at])
     # Packed matrices (backbone/checkpoint/packed_entry.h): 2 outputs of 3 inputs are one block of 16 x 32.
-    def packed(layout=1, **matrix):
+    def packed(layout=1, size=320, **matrix):
         entries = {"w": {"format": "q4", "shape": [2, 3], "exponent": -9, **matrix}}
         text = json.dumps({"layout": layout, "matrices": entries}, separators=(",", ":"))
-        return {"__metadata__": {"chimera.packed": text}, "w": entry("U8", [320], 0, 320)}
-    save("packed", packed(), ramp * 5)
-    save("packed_other_layout", packed(layout=2), ramp * 5)
-    save("packed_other_bytes", packed(format="q8"), ramp * 5)
-    save("packed_huge", packed(shape=[1 << 62, 1 << 62]), ramp * 5)
-    save("packed_half_blocks", packed(format="q4_k"), ramp * 5)
+        return {"__metadata__": {"chimera.packed": text}, "w": entry("U8", [size], 0, size)}
+    save("packed", packed(), ramp * 5, 64)
+    save("packed_unaligned", packed(), ramp * 5, 63)
+    save("packed_other_layout", packed(layout=2), ramp * 5, 64)
+    save("packed_other_bytes", packed(format="q8"), ramp * 5, 64)
+    save("packed_huge", packed(shape=[1 << 62, 1 << 62]), ramp * 5, 64)
+    save("packed_half_blocks", packed(format="q4_k"), ramp * 5, 64)
+    save("packed_q8", packed(format="q8", size=576), ramp * 9, 64)
+    # One block of a K type is 16 outputs of 256 inputs; that of q6_k is filled up to 53 lines of 64 bytes.
+    save("packed_q4_k", packed(format="q4_k", shape=[16, 256], size=2368), ramp * 37, 64)
+    save("packed_q6_k", packed(format="q6_k", shape=[16, 256], size=3392), ramp * 53, 64)
+    # Scales, and the minima of q4_k, that are no numbers: infinity, a NaN.
+    save("packed_infinite_scale", packed(), b"\x00\x7c" + (ramp * 5)[2:], 64)
+    save("packed_nan_minimum", packed(format="q4_k", shape=[16, 256], size=2368),
+         (ramp * 37)[:40] + b"\x01\xfe" + (ramp * 37)[42:], 64)
     save("hole", {"a": entry("U8", [1], 0, 1), "b": entry("U8", [1], 2, 3)}, ramp[:3])
     save("overlap", {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, ramp[:3])
     save("wrap", {"w": entry("F32", [1 << 62, 4], 0, 0)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,18 @@ class Bench(unittest.TestCase):
         limits = json.loads(bench("limits", "--rounds", "1", "--threads", "1", "--json"))
         self.assertTrue(all(figure["median"] >= 0 for figure in limits["figures"]))
         self.assertIn("memory read, streams 4", [figure["name"] for figure in limits["figures"]])
+
+    def test_a_hot_load_stands_beside_what_its_bytes_cost(self) -> None:
+        experts = SOURCE / "experts"
+        told = bench("load", "--backbone", str(experts / "backbone"), "--hot", str(experts / "legal"))
+        size = (experts / "legal" / "weights.safetensors").stat().st_size / 1e6
+        self.assertRegex(told, rf"(?m)^module +{size:.1f} MB +in 1 files$")
+        rows = re.findall(r"(?m)^(\S.*?) +([0-9.]+) ms .* ([0-9.]+) x read, ([0-9.]+) x sha-256$", told)
+        self.assertEqual([row[0] for row in rows], ["read", "sha-256", "fresh memory", "to first token",
+                                                    "daemon's CPU", "when known"])
+        self.assertTrue(all(float(row[1]) > 0 for row in rows if row[0] != "daemon's CPU"), told)
+        self.assertIn("/nowhere", bench("load", "--backbone", str(experts / "backbone"), "--hot", "/nowhere",
+                                        status=1))
 
     def test_mistakes_are_told(self) -> None:
         self.assertIn("--precision: q5 (expected", bench("decode", "--backbone", self.plain, "--precision", "q5",

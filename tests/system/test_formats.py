@@ -171,6 +171,32 @@ class Formats(unittest.TestCase):
                     client.load(out, precision="bf16")
                 client.apply(plain)
 
+    def test_a_backbone_packed_beforehand_has_the_same_bits_and_modules(self) -> None:
+        text = excerpts()[0][:600]
+
+        def answer(backbone, precision) -> tuple[bytes, str]:
+            with Daemon(backbone, precision=precision, top_k=2,
+                        modules=[{"path": str(EXPERTS / "legal")}]) as daemon, daemon.client() as client:
+                return np.asarray(client.score(text, logits=True).logits).tobytes(), client.info()["composition"]
+
+        with tempfile.TemporaryDirectory() as work:
+            out = pathlib.Path(work) / "packed"
+            classes = {"experts": "q4", "attention": "q8", "head": "q8"}
+            report = json.loads(subprocess.check_output(
+                [BIN / "chimera", "--json", "backbone", "pack", EXPERTS / "backbone", "--out", out,
+                 "--precision", ",".join(f"{c}={p}" for c, p in classes.items())]))
+            self.assertEqual(answer(out, "q4"), answer(EXPERTS / "backbone", classes))
+            proof = json.loads(subprocess.check_output(
+                [BIN / "chimera", "--json", "backbone", "verify", out, "--source", EXPERTS / "backbone"]))
+            self.assertEqual(proof["fingerprint"], report["fingerprint"])
+            deployment = pathlib.Path(work) / "d.yaml"
+            deployment.write_text(f"backbone: {{path: {out}}}\n")  # says no precision
+            refused = subprocess.run([BIN / "chimerad", "--check", "--config", deployment],
+                                     capture_output=True, text=True)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("backbone.precision: ", refused.stderr)
+            self.assertIn("is packed for precision q4 (expected bf16, as was asked for)", refused.stderr)
+
     def test_memory_and_names(self) -> None:
         def resident(precision) -> tuple[int, str]:
             with demo(precision) as daemon, daemon.client() as client:
