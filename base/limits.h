@@ -18,6 +18,8 @@ inline constexpr int64_t kMaxTopK = 64;
 inline constexpr int kMaxModules = 4096;
 /// |λ| of a parent of an assembly: beyond it nothing is a mixture any more.
 inline constexpr double kMaxLambda = 1000.0;
+/// Of a bundle beside others; above 0. It counts by its ratio to those of the others.
+inline constexpr double kMaxBundleWeight = 1e6;
 /// Most parents of an assembly.
 inline constexpr size_t kMaxParents = 64;
 

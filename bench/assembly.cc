@@ -108,6 +108,7 @@ class OpenFile {
 void drop_from_cache(const std::vector<std::string>& parents) {
   for (const std::string& parent : parents) {
     const OpenFile file(weights_of(parent), O_RDONLY);
+    (void)::fsync(file.fd());  // what is not on the disk yet stays in memory
     (void)::posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED);
   }
 }

@@ -5,7 +5,8 @@
 // modules, puts the next in its place (apply) and unloads that, at a fixed rate. The quiet phases
 // are in those three states in turn, as one expert more slows a small model down with or without
 // changes. With --resident the modules stay loaded and are switched on and off: what is
-// left is the cost of streams on several compositions at a time.
+// left is the cost of streams on several compositions at a time. With --blend a module of kind
+// assembly, among those that the deployment starts with, gets other coefficients instead.
 //
 // Reported: time between two tokens of one stream, ms, p50 and p99, of both kinds of phase, and
 // their ratio, over all phases and by pairs; CPU time that other guests of the machine took;
@@ -36,6 +37,8 @@ struct SwapOptions {
   double seconds = 60.0;
   int pairs = 6;          // of a quiet and a swapping phase
   bool resident = false;  // modules stay loaded, and are switched on and off
+  std::string blend;      // name of a module of kind assembly; empty: none is blended
+  std::string parent;     // of it, whose coefficient changes
 };
 
 // Answers of 16 to 48 tokens, as even streams fall into step with one another: then whole groups
@@ -85,7 +88,7 @@ void stream(const DaemonProcess& daemon, uint32_t seed, int64_t vocab, Shared& s
 }
 
 /// The three states that a deployment goes through: load one module, put another in its place,
-/// unload that.
+/// unload that; or three coefficients of a blend.
 class Changer {
  public:
   Changer(Session& control, const SwapOptions& o) : control_(control), o_(o) {}
@@ -94,6 +97,11 @@ class Changer {
   int state() const { return state_; }
 
   void change() {
+    if (!o_.blend.empty()) {
+      count(control_.call(wire::Blend{o_.blend, {{o_.parent, kBlends[state_]}}}));
+      state_ = (state_ + 1) % kStates;
+      return;
+    }
     const std::string& next = o_.swapped[which_];
     if (o_.resident)
       count(control_.call(wire::Apply{
@@ -109,12 +117,14 @@ class Changer {
   }
 
  private:
+  static constexpr double kBlends[kStates] = {0.3, 0.5, 0.7};
+
   /// Only what took place counts.
   const Json& count(const Json& report) {
     if (report["changes"].empty())
       throw std::runtime_error(
           "found a change without effect (expected --swap to name two or more "
-          "modules that differ)");
+          "modules that differ, or --blend a module whose parents do)");
     return report;
   }
 
@@ -260,7 +270,7 @@ int run_swap(const std::vector<std::string>& args) {
   namespace po = boost::program_options;
   SwapOptions o;
   auto description = daemon_options(o.deployment);
-  description.add_options()("swap", po::value(&o.swapped)->composing()->required(),
+  description.add_options()("swap", po::value(&o.swapped)->composing(),
                             "module directory to load and unload, repeatable");
   description.add_options()("clients", po::value(&o.clients)->default_value(16),
                             "streaming clients");
@@ -270,8 +280,15 @@ int run_swap(const std::vector<std::string>& args) {
                             "length of all swapping phases together");
   description.add_options()("resident", po::bool_switch(&o.resident),
                             "load nothing; switch modules on and off");
+  description.add_options()("blend", po::value(&o.blend),
+                            "module of kind assembly to blend instead of loading any");
+  description.add_options()("parent", po::value(&o.parent), "of it, whose coefficient changes");
   if (const auto exit = parse(description, args)) return *exit;
-  if (o.swapped.size() < 2) {
+  if (o.blend.empty() != o.parent.empty() || (!o.blend.empty() && !o.swapped.empty())) {
+    fmt::print(stderr, "chimera-bench: --blend: expected --parent with it, and no --swap\n");
+    return 2;
+  }
+  if (o.blend.empty() && o.swapped.size() < 2) {
     fmt::print(stderr, "chimera-bench: --swap: found one module (expected two or more)\n");
     return 2;
   }

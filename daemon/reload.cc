@@ -17,7 +17,7 @@ bool same_composition(const CompositionSpec& x, const CompositionSpec& y) {
                     [](const auto& one, const auto& other) {
                       return one.path == other.path && one.enabled == other.enabled &&
                              one.bias == other.bias && one.lambda == other.lambda &&
-                             one.precision == other.precision;
+                             one.precision == other.precision && one.weight == other.weight;
                     });
 }
 

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <future>
 
 #include "backbone/checkpoint/check.h"
 #include "experts/bundle/testing.h"
@@ -102,6 +104,9 @@ class Bundles : public ::testing::TestWithParam<Case> {
   int grafts_ = 0;
 };
 
+/// Of one checkpoint: what there is to see has nothing to do with families and precisions.
+class AveragesOfBundles : public Bundles {};
+
 TEST_P(Bundles, OneIsTheOfflineMergeAndWithoutItTheBackboneIsAsItWas) {
   const DType stored = checkpoint_->find(all_needed(model_->config).back().name)->dtype;
   const std::string norms = bundle("one", {1, is_norm_or_attention, 0, stored});
@@ -129,13 +134,134 @@ TEST_P(Bundles, SeveralAreAveragedByTheirWeights) {
   EXPECT_TRUE(same_bits(logits(all, {}), logits({}, {})));
   EXPECT_TRUE(same_bits(logits({one, two, module("three")}, {"one", "two"}),
                         logits({one, two}, {"one", "two"})));
-  // Nothing else stands in for a backbone that is not there.
-  const auto table = model_->compose(all);
-  ASSERT_TRUE(table.ok()) << table.status().to_string();
-  const auto refused = make_route_view(*table, ModuleMask{0, 1, 2}, {});
-  ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
-  EXPECT_THAT(refused.status().message(), HasSubstr("bundles one, two: "));
+  // Some of them, likewise.
+  EXPECT_TRUE(same_bits(logits(all, {"one", "two"}), logits({one, two}, {"one", "two"})));
+  EXPECT_TRUE(same_bits(logits(all, {"one", "three"}), logits({one, three}, {"one", "three"})));
+}
+
+Result<std::shared_ptr<const Backbone>> average_of_all(Averages::Modules modules) {
+  std::vector<const Bundle*> bundles;
+  for (const auto& module : modules) bundles.push_back(module->bundle.get());
+  return averaged_backbone(bundles);
+}
+
+TEST_P(AveragesOfBundles, AnAverageIsMadeWhenItIsWantedAndOnceForAll) {
+  const std::vector<std::string> all{bundle("one", {1, is_norm_or_attention, 0, DType::kF32}),
+                                     bundle("two", {2, is_norm_or_attention, 0, DType::kF32}),
+                                     bundle("three", {3, is_norm_or_attention, 0, DType::kF32})};
+  const auto loaded = model_->compose(all);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  const auto& modules = (*loaded)->modules();
+  int made = 0;
+  Status result;
+  Averages averages([&](Averages::Modules bundles) -> Result<std::shared_ptr<const Backbone>> {
+    ++made;
+    if (!result.ok()) return result;
+    return average_of_all(bundles);
+  });
+  using Some = std::vector<std::shared_ptr<const Module>>;
+  const Some pair{modules[1], modules[2]}, others{modules[2], modules[3]};
+  auto first = averages.of(pair);
+  EXPECT_FALSE(first->ready());
+  EXPECT_EQ(made, 0);
+  result = Status(Code::kResourceExhausted, "no room");
+  EXPECT_EQ(first->wait(AverageFor::kRequest).code(), Code::kResourceExhausted);
+  EXPECT_EQ(first->failure()->message(), "the average of the bundles: no room");
+  result = {};
+  ASSERT_TRUE(first->wait(AverageFor::kRequest).ok());
+  EXPECT_FALSE(first->failure().has_value());
+  EXPECT_EQ(made, 2);
+  EXPECT_EQ(averages.of(pair), first);
+  // It stays while its bundles are current, for whoever wants it next.
+  first.reset();
+  EXPECT_FALSE(averages.of(pair)->ready());
+  averages.set_current(modules);
+  ASSERT_TRUE(averages.of(pair)->wait(AverageFor::kRequest).ok());
+  ASSERT_TRUE(averages.of(others)->wait(AverageFor::kRequest).ok());
+  EXPECT_TRUE(averages.of(pair)->ready());
+  EXPECT_EQ(made, 4);
+  // The one that was used last goes last, and one that somebody has does not.
+  EXPECT_TRUE(averages.let_go_one());
+  EXPECT_FALSE(averages.of(others)->ready());
+  const auto held = averages.of(pair);
+  EXPECT_TRUE(held->ready());
+  EXPECT_FALSE(averages.let_go_one());
+  averages.set_current({});
+  EXPECT_TRUE(held->ready());
+  averages.stop();
+  EXPECT_EQ(averages.of(others)->wait(AverageFor::kRequest).code(), Code::kUnavailable);
+}
+
+TEST_P(AveragesOfBundles, OneThatNobodyWaitsForIsMadeToItsEndForTheNext) {
+  const std::vector<std::string> all{bundle("one", {1, is_norm_or_attention, 0, DType::kF32}),
+                                     bundle("two", {2, is_norm_or_attention, 0, DType::kF32}),
+                                     bundle("three", {3, is_norm_or_attention, 0, DType::kF32})};
+  const auto loaded = model_->compose(all);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  const auto& modules = (*loaded)->modules();
+  using Some = std::vector<std::shared_ptr<const Module>>;
+  const Some pair{modules[1], modules[2]}, others{modules[2], modules[3]};
+  std::promise<void> begin;
+  const std::shared_future<void> begun = begin.get_future().share();
+  Averages averages([&](Averages::Modules bundles) {
+    begun.wait();
+    return average_of_all(bundles);
+  });
+  averages.set_current(modules);
+  EXPECT_FALSE(averages.has(pair));
+  averages.of(pair)->begin(AverageFor::kRequest);
+  EXPECT_FALSE(averages.let_go_one()) << "it is being made";
+  EXPECT_EQ(averages.idle_bytes(*model_->backbone), 0u);
+  begin.set_value();
+  ASSERT_TRUE(averages.of(others)->wait(AverageFor::kRequest).ok());  // they are made in turn
+  ASSERT_TRUE(averages.has(pair));
+  const uint64_t bytes = averages.of(pair)->backbone().bytes_beside(*model_->backbone) +
+                         averages.of(others)->backbone().bytes_beside(*model_->backbone);
+  EXPECT_EQ(averages.idle_bytes(*model_->backbone), bytes);
+  // For another composition it is not.
+  const Some first_and_last{modules[1], modules[3]};
+  averages.of(first_and_last)->begin(AverageFor::kRequest);
+  averages.set_current({});
+  ASSERT_TRUE(averages.of(others)->wait(AverageFor::kRequest).ok());
+  EXPECT_FALSE(averages.has(first_and_last));
+}
+
+TEST_P(AveragesOfBundles, ThoseBeyondTheMostMakeRoomOrAreRefused) {
+  const std::string dir = bundle("one", {1, is_norm_or_attention, 0, DType::kF32});
+  const auto loaded = model_->compose({dir});
+  ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+  // As many as are needed, of one content.
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (size_t i = 0; i < Averages::kMost + 3; ++i)
+    modules.push_back(std::make_shared<Module>(*(*loaded)->modules()[1]));
+  std::vector<std::weak_ptr<const Backbone>> made;
+  size_t others = 0;  // that were in memory when the last was made
+  Averages averages([&](Averages::Modules bundles) {
+    others = static_cast<size_t>(
+        std::count_if(made.begin(), made.end(), [](const auto& one) { return !one.expired(); }));
+    auto average = average_of_all(bundles);
+    if (average.ok()) made.push_back(*average);
+    return average;
+  });
+  averages.set_current(modules);
+  const auto pair = [&](size_t i) { return averages.of(std::span(modules).subspan(i, 2)); };
+  std::vector<std::shared_ptr<Average>> used;
+  for (size_t i = 0; i < Averages::kMost; ++i) {
+    used.push_back(pair(i));
+    ASSERT_TRUE(used.back()->wait(AverageFor::kRequest).ok());
+  }
+  const auto more = pair(Averages::kMost);
+  const Status refused = more->wait(AverageFor::kRequest);
+  EXPECT_EQ(refused.code(), Code::kResourceExhausted) << refused.to_string();
+  EXPECT_THAT(refused.message(), HasSubstr("found 8 averages in use"));
+  // What requests choose does not hold a change of the composition back.
+  const auto composed = pair(Averages::kMost + 1);
+  EXPECT_TRUE(composed->wait(AverageFor::kComposition).ok());
+  EXPECT_EQ(more->wait(AverageFor::kRequest).code(), Code::kResourceExhausted);
+  used.erase(used.begin());
+  EXPECT_TRUE(more->wait(AverageFor::kRequest).ok());
+  EXPECT_EQ(others, Averages::kMost) << "what gave way was still in memory";
+  EXPECT_FALSE(pair(0)->ready());
 }
 
 TEST_P(Bundles, ABackboneSharesWhatDidNotChangeAndSaysWhatItHolds) {
@@ -152,10 +278,10 @@ TEST_P(Bundles, ABackboneSharesWhatDidNotChangeAndSaysWhatItHolds) {
     // What is used in place is the file's.
     EXPECT_LE(made_of(*model_->source, one.changes()).resident, beside);
   }
-  const auto average = (*table)->layout()->backbone((*table)->all());
-  ASSERT_TRUE(average.ok()) << average.status().to_string();
+  const auto active = (*table)->layout()->active((*table)->all());
+  ASSERT_TRUE(active->wait().ok());
   EXPECT_EQ(average_bytes(*model_->source, changes).resident,
-            (*average)->bytes_beside(*model_->backbone));
+            active->backbone()->bytes_beside(*model_->backbone));
   // Once for all tables of these bundles that one builder makes.
   const RoutingTableBuilder builder(model_->config, model_->base);
   std::vector<std::shared_ptr<const Module>> loaded{(*table)->modules()[1], (*table)->modules()[2]};
@@ -170,8 +296,8 @@ TEST_P(Bundles, ABackboneSharesWhatDidNotChangeAndSaysWhatItHolds) {
   const auto three = builder.build(2, composition, loaded);
   ASSERT_TRUE(three.ok()) << three.status().to_string();
   ASSERT_NE((*two)->layout(), (*three)->layout());
-  EXPECT_EQ(*(*two)->layout()->backbone((*two)->all()),
-            *(*three)->layout()->backbone((*three)->all()));
+  EXPECT_EQ((*two)->layout()->active((*two)->all())->average,
+            (*three)->layout()->active((*three)->all())->average);
 }
 
 TEST_P(Bundles, WhatDoesNotFitIsNamedTensorByTensor) {
@@ -221,6 +347,9 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, Bundles,
                          [](const auto& test) {
                            return std::string(test.param.dir) + "_" + std::to_string(test.index);
                          });
+
+INSTANTIATE_TEST_SUITE_P(Checkpoint, AveragesOfBundles,
+                         ::testing::Values(Case{"flex_olmo_f32", Precision::kF32}));
 
 }  // namespace
 }  // namespace chimera

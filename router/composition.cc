@@ -9,7 +9,7 @@ namespace chimera {
 
 bool same_outputs(const CompositionModule& a, const CompositionModule& b) {
   return a.name == b.name && a.digest == b.digest && a.bias == b.bias && a.lambda == b.lambda &&
-         a.precision == b.precision;
+         a.precision == b.precision && a.weight == b.weight;
 }
 
 void CompositionModule::hash_options(Sha256& hash) const {
@@ -24,6 +24,10 @@ void CompositionModule::hash_options(Sha256& hash) const {
   if (precision) {
     hash.update_field(" precision");  // nor this one
     hash.update_field(kPrecisionNames.name(*precision));
+  }
+  if (weight) {
+    hash.update_field(" weight");  // nor this one
+    hash.update_u64(std::bit_cast<uint64_t>(*weight));
   }
 }
 

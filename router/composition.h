@@ -28,8 +28,10 @@ struct CompositionModule {
   /// Kinds weights and assembly: in which its experts are kept; none: its manifest's, else the
   /// deployment's.
   std::optional<Precision> precision{};
+  /// Kind bundle: beside other bundles; none: its manifest's.
+  std::optional<double> weight{};
   bool operator==(const CompositionModule&) const = default;
-  /// Adds λ and the precision, if there are any, to a digest of what decides outputs.
+  /// Adds λ, precision and weight, if there are any, to a digest of what decides outputs.
   void hash_options(Sha256& hash) const;
 };
 /// Whether one in the place of the other would give the same outputs, where both are enabled.
@@ -42,7 +44,7 @@ struct Composition {
   bool operator==(const Composition&) const = default;
 
   /// sha256 over everything that decides outputs: fingerprint, top_k, and per enabled module in
-  /// order name, digest, bias, λ and precision. Paths do not count.
+  /// order name, digest, bias, λ, precision and weight. Paths do not count.
   std::string digest() const;
   const CompositionModule* find(const std::string& name) const;
 };

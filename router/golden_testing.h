@@ -106,6 +106,9 @@ struct LoadedModel {
     routed.rows = static_cast<int64_t>(tokens.size());
     routed.trace = trace;
     router.begin_pass({&routed, 1}, nullptr);
+    const Status there = (*view)->active->wait();
+    EXPECT_TRUE(there.ok()) << there.to_string();
+    if (!there.ok()) return {};
     const Backbone& used = (*view)->active->backbone_or(*backbone);
     const Status status = used.forward({&segment, 1}, router, best_kernels(), pool, ws);
     EXPECT_TRUE(status.ok()) << status.to_string();

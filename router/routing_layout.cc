@@ -1,7 +1,5 @@
 #include "router/routing_layout.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -116,13 +114,34 @@ const float* LayerTable::gate_row(int64_t candidate) const {
   return rows_of(block.gate) + (candidate - block.first) * block.gate.cols;
 }
 
+bool ActiveSet::ready() const {
+  return (lease == nullptr || lease->ready()) && (average == nullptr || average->ready());
+}
+
+void ActiveSet::begin(AverageFor whom) const {
+  if (lease != nullptr) lease->begin();
+  if (average != nullptr) average->begin(whom);
+}
+
+Status ActiveSet::wait() const {
+  begin(AverageFor::kComposition);  // both, before the first is waited for
+  if (lease != nullptr) CHIMERA_RETURN_IF_ERROR(lease->wait());
+  return average != nullptr ? average->wait(AverageFor::kComposition) : Status();
+}
+
+std::optional<Status> ActiveSet::failure() const {
+  std::optional<Status> why;
+  if (lease != nullptr) why = lease->failure();
+  if (!why && average != nullptr) why = average->failure();
+  return why;
+}
+
 RoutingLayout::RoutingLayout(const ModelConfig& config, Modules modules,
-                             std::shared_ptr<const Backbone> average)
-    : modules_(std::move(modules)), average_(std::move(average)) {
+                             std::shared_ptr<Averages> averages)
+    : modules_(std::move(modules)), averages_(std::move(averages)) {
   for (size_t i = 0; i < modules_.size(); ++i) {
     index_.emplace(modules_[i]->name(), static_cast<int>(i));
     if (!modules_[i]->is_adapter()) unnamed_.add(i);
-    if (modules_[i]->bundle != nullptr) ++bundles_;
   }
   layers_.reserve(static_cast<size_t>(config.num_layers));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -161,22 +180,13 @@ int RoutingLayout::module_index(const std::string& name) const {
   return found == index_.end() ? -1 : found->second;
 }
 
-Result<std::shared_ptr<const Backbone>> RoutingLayout::backbone(const ModuleMask& mask) const {
-  std::vector<const Module*> used;
+void RoutingLayout::set_backbone(const ModuleMask& mask, ActiveSet* made) const {
+  std::vector<std::shared_ptr<const Module>> bundles;
   mask.for_each([&](size_t i) {
-    if (bundles_ > 0 && i < modules_.size() && modules_[i]->bundle != nullptr)
-      used.push_back(modules_[i].get());
+    if (i < modules_.size() && modules_[i]->bundle != nullptr) bundles.push_back(modules_[i]);
   });
-  if (used.empty()) return std::shared_ptr<const Backbone>();
-  if (used.size() == 1) return used.front()->bundle->backbone();
-  if (static_cast<int64_t>(used.size()) == bundles_ && average_ != nullptr) return average_;
-  std::string names;
-  for (const Module* module : used) names += (names.empty() ? "" : ", ") + module->name();
-  return Status(Code::kFailedPrecondition,
-                fmt::format("bundles {}: found no backbone of these together (expected one bundle, "
-                            "none, or all that are loaded)",
-                            names),
-                "Name one of them in modules.only, or exclude all but one.");
+  if (bundles.size() == 1) made->single = bundles.front()->bundle->backbone();
+  if (bundles.size() > 1) made->average = averages_->of(bundles);
 }
 
 std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) const {
@@ -200,8 +210,7 @@ std::shared_ptr<const ActiveSet> RoutingLayout::active(const ModuleMask& mask) c
   });
   if (const auto& residency = modules_.front()->residency)
     made->lease = residency->lease(backbone_experts(*made));
-  if (auto backbone_of_mask = backbone(mask); backbone_of_mask.ok())
-    made->backbone = std::move(*backbone_of_mask);
+  set_backbone(mask, made.get());
   active_.emplace_back(mask, made);
   return made;
 }
@@ -243,11 +252,11 @@ std::shared_ptr<const RoutingLayout> LayoutCache::find(
 
 std::shared_ptr<const RoutingLayout> LayoutCache::get(const ModelConfig& config,
                                                       RoutingLayout::Modules modules,
-                                                      std::shared_ptr<const Backbone> average) {
+                                                      std::shared_ptr<Averages> averages) {
   if (auto known = find(modules)) return known;
   Known made;
   for (const auto& module : modules) made.modules.push_back(module.get());
-  auto layout = std::make_shared<RoutingLayout>(config, std::move(modules), std::move(average));
+  auto layout = std::make_shared<RoutingLayout>(config, std::move(modules), std::move(averages));
   if (account_ && layout->gathered_bytes() > 0) layout->hold(account_(layout->gathered_bytes()));
   made.layout = layout;
   const MutexLock lock(mutex_);

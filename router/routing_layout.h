@@ -8,9 +8,8 @@
 // without it. For the same reason a replacing module without gate rows of its own is scored by the
 // checkpoint's row of that slot, never by that of another module.
 //
-// A bundle brings a backbone of its own. There is one for each bundle alone, one for all of the
-// layout together, and the deployment's; a request that may use other bundles than these is
-// refused.
+// A bundle brings a backbone of its own, and several bundles have one together that is made when a
+// request may use them (averages.h).
 //
 // Gate rows stay where the modules have them: a layout is small, whatever it lays out.
 //
@@ -20,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -30,6 +30,7 @@
 #include "base/status.h"
 #include "base/threads/mutex.h"
 #include "experts/kinds/module.h"
+#include "router/averages.h"
 #include "router/module_mask.h"
 
 namespace chimera {
@@ -74,14 +75,24 @@ struct ActiveSet {
   std::vector<ActiveLayer> layers;
   int64_t most = 0;                     // active candidates of one layer at most
   std::vector<const Module*> adapters;  // of `mask`, in their order; the layout keeps them
-  /// On the backbone's experts among the candidates; null where these never leave memory. No pass
-  /// may run before it is ready.
+  /// On the backbone's experts among the candidates; null where these never leave memory.
   std::shared_ptr<ExpertLease> lease;
-  /// What rows go through: that of the bundles of `mask`; null: the deployment's own.
-  std::shared_ptr<const Backbone> backbone;
+  std::shared_ptr<const Backbone> single;  // of the only bundle of `mask`; null where there is none
+  std::shared_ptr<Average> average;        // of several bundles; null where there are fewer
 
+  /// Whether all that passes need is in memory: none may run before, and it stays then.
+  bool ready() const;
+  /// Has that read and made which is missing; again where it failed before.
+  void begin(AverageFor whom) const;
+  /// begin() for a composition, and waits: what cannot be had.
+  Status wait() const;
+  /// Why the last attempt failed; nothing while one is under way.
+  std::optional<Status> failure() const;
+  /// What rows go through: as if only the bundles of `mask` had been loaded; null: the deployment's
+  /// own. REQUIRES: ready().
+  const Backbone* backbone() const { return average ? &average->backbone() : single.get(); }
   /// `own`: the deployment's.
-  const Backbone& backbone_or(const Backbone& own) const { return backbone ? *backbone : own; }
+  const Backbone& backbone_or(const Backbone& own) const { return backbone() ? *backbone() : own; }
 };
 
 /// The backbone's experts among the candidates of a set.
@@ -92,10 +103,7 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   using Modules = std::vector<std::shared_ptr<const Module>>;
 
   /// `modules`: the backbone's experts first. REQUIRES: they fit `config` and one another.
-  /// `average`: the backbone of all its bundles; null where there are fewer than two, and where it
-  /// could not be made.
-  RoutingLayout(const ModelConfig& config, Modules modules,
-                std::shared_ptr<const Backbone> average = nullptr);
+  RoutingLayout(const ModelConfig& config, Modules modules, std::shared_ptr<Averages> averages);
 
   const Modules& modules() const { return modules_; }
   /// Those that a request uses without naming them: all but adapters.
@@ -108,20 +116,17 @@ class RoutingLayout : public std::enable_shared_from_this<RoutingLayout> {
   void hold(std::shared_ptr<void> place) { place_ = std::move(place); }
   /// Index of a module, -1 when there is none of that name.
   int module_index(const std::string& name) const;
-  /// What rows of `mask` go through, null for the deployment's own: as if only its bundles had been
-  /// loaded. failed_precondition: it has more than one of them and not all, or their average could
-  /// not be made; nobody may run on another backbone instead.
-  Result<std::shared_ptr<const Backbone>> backbone(const ModuleMask& mask) const;
-  /// The candidates that `mask` lets through; made once while anybody uses them. REQUIRES:
-  /// backbone() of it is good.
+  /// The candidates that `mask` lets through; made once while anybody uses them. Nothing of what
+  /// they need is begun.
   std::shared_ptr<const ActiveSet> active(const ModuleMask& mask) const EXCLUDES(mutex_);
 
  private:
   LayerTable build_layer(const ModelConfig& config, int64_t layer) const;
+  /// What the bundles of `mask` bring.
+  void set_backbone(const ModuleMask& mask, ActiveSet* made) const;
 
   const Modules modules_;
-  const std::shared_ptr<const Backbone> average_;
-  int64_t bundles_ = 0;
+  const std::shared_ptr<Averages> averages_;
   ModuleMask unnamed_;
   std::vector<LayerTable> layers_;
   uint64_t gathered_bytes_ = 0;
@@ -145,8 +150,7 @@ class LayoutCache {
   /// REQUIRES: as RoutingLayout's constructor.
   std::shared_ptr<const RoutingLayout> get(const ModelConfig& config,
                                            RoutingLayout::Modules modules,
-                                           std::shared_ptr<const Backbone> average = nullptr)
-      EXCLUDES(mutex_);
+                                           std::shared_ptr<Averages> averages) EXCLUDES(mutex_);
   /// The one of these modules if it is in use, else null.
   std::shared_ptr<const RoutingLayout> find(const RoutingLayout::Modules& modules) const
       EXCLUDES(mutex_);

@@ -82,7 +82,7 @@ RoutingTableBuilder::RoutingTableBuilder(const ModelConfig& config,
 
 Result<std::shared_ptr<const RoutingTable>> RoutingTableBuilder::build(
     uint64_t epoch, const Composition& composition,
-    std::span<const std::shared_ptr<const Module>> loaded, Together together) const {
+    std::span<const std::shared_ptr<const Module>> loaded) const {
   CHIMERA_RETURN_IF_ERROR(check(composition, loaded));
   auto table = std::make_shared<RoutingTable>();
   table->epoch_ = epoch;
@@ -102,24 +102,10 @@ Result<std::shared_ptr<const RoutingTable>> RoutingTableBuilder::build(
   table->layout_ = layouts_->find(modules);
   if (table->layout_ == nullptr) {
     for (size_t m = 1; m < modules.size(); ++m) CHIMERA_RETURN_IF_ERROR(check_module(*modules[m]));
-    auto layout = new_layout(std::move(modules), together);
-    if (!layout.ok()) return layout.status();
-    table->layout_ = std::move(*layout);
+    table->layout_ = layouts_->get(config_, std::move(modules), averages_);
   }
   table->all_ = ModuleMask::first(table->modules().size());
   return std::shared_ptr<const RoutingTable>(std::move(table));
-}
-
-Result<std::shared_ptr<const RoutingLayout>> RoutingTableBuilder::new_layout(
-    RoutingLayout::Modules modules, Together together) const {
-  const auto bundles = std::count_if(modules.begin(), modules.end(),
-                                     [](const auto& m) { return m->bundle != nullptr; });
-  // Not for others to find: they may need what it lacks.
-  if (together == Together::kLeftOut && bundles > 1)
-    return std::make_shared<const RoutingLayout>(config_, std::move(modules));
-  Result<std::shared_ptr<const Backbone>> average = averages_->of(modules);
-  if (!average.ok()) return average.status();
-  return layouts_->get(config_, std::move(modules), std::move(*average));
 }
 
 Status RoutingTableBuilder::check(const Composition& composition,

@@ -86,21 +86,18 @@ class RoutingTable {
 /// const methods from any thread.
 class RoutingTableBuilder {
  public:
-  /// Whether a table gets the backbone of all its bundles together: without it no request can use
-  /// several of them.
-  enum class Together : uint8_t { kMade, kLeftOut };
-
   /// `account`: of memory that tables hold themselves; null: nobody counts it. `average` as
   /// Averages'.
   RoutingTableBuilder(const ModelConfig& config, std::shared_ptr<const Module> base,
                       LayoutCache::Account account = nullptr, Averages::Make average = nullptr);
   /// `loaded[i]` is the module of composition.modules[i] (null allowed when disabled). Checks
-  /// counts, duplicate names, slots of replacing modules, top_k, finite biases. With several
-  /// bundles it takes as long as their average does, unless a table of the same modules is in use.
+  /// counts, duplicate names, slots of replacing modules, top_k, finite biases. Averages of
+  /// bundles are not made here: an ActiveSet has what it needs made.
   Result<std::shared_ptr<const RoutingTable>> build(
       uint64_t epoch, const Composition& composition,
-      std::span<const std::shared_ptr<const Module>> loaded,
-      Together together = Together::kMade) const;
+      std::span<const std::shared_ptr<const Module>> loaded) const;
+  /// Of the bundles of its tables.
+  const std::shared_ptr<Averages>& averages() const { return averages_; }
 
  private:
   /// What can be wrong with any composition, whatever its modules bring.
@@ -108,8 +105,6 @@ class RoutingTableBuilder {
                std::span<const std::shared_ptr<const Module>> loaded) const;
   Status check_module(const Module& module) const;
   Status check_layer(const Module& module, int64_t layer, const ModuleLayer& part) const;
-  Result<std::shared_ptr<const RoutingLayout>> new_layout(RoutingLayout::Modules modules,
-                                                          Together together) const;
 
   ModelConfig config_;
   std::shared_ptr<const Module> base_;

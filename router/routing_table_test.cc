@@ -94,10 +94,14 @@ TEST(Composition, DigestCoversWhatDecidesOutputs) {
   EXPECT_TRUE(changed([](Composition& o) { o.modules[0].lambda = {{"a", 0.5}, {"b", 0.5}}; }));
   EXPECT_TRUE(changed([](Composition& o) { o.modules[0].precision = Precision::kQ8; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[2].precision = Precision::kQ8; }));
+  EXPECT_TRUE(changed([](Composition& o) { o.modules[0].weight = 1.0; }));
   Composition q8 = c, q4 = c;
   q8.modules[0].precision = Precision::kQ8;
   q4.modules[0].precision = Precision::kQ4;
   EXPECT_NE(q8.digest(), q4.digest());
+  EXPECT_FALSE(same_outputs(q8.modules[0], q4.modules[0]));
+  q4 = q8;
+  q4.modules[0].weight = 2.0;
   EXPECT_FALSE(same_outputs(q8.modules[0], q4.modules[0]));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[0].path = "/elsewhere"; }));
   EXPECT_FALSE(changed([](Composition& o) { o.modules[1].bias = -0.0f; }));
@@ -131,6 +135,10 @@ TEST(RoutingTable, ScopeKnowsWhatTheMaskLetsThrough) {
   EXPECT_NE(with_precision->scope(mask_of(0b11), {}), one->scope(mask_of(0b11), {}));
   EXPECT_EQ(with_precision->scope(mask_of(0b01), {}), one->scope(mask_of(0b01), {}));
   EXPECT_FALSE(with_precision->same_scope(*one, mask_of(0b11)));
+  packed.modules[0].weight = 2.0;
+  const auto with_weight = make_table(m.config, m.base, {m.append}, packed);
+  EXPECT_NE(with_weight->scope(mask_of(0b11), {}), with_precision->scope(mask_of(0b11), {}));
+  EXPECT_EQ(with_weight->scope(mask_of(0b01), {}), one->scope(mask_of(0b01), {}));
 }
 
 TEST(TopK, IsTheCompositionsElseTheModulesElseTheCheckpoints) {

@@ -127,6 +127,7 @@ Outcome load(const Invocation& run) {
   if (run.options.count("bias") > 0) call.bias = run.options["bias"].as<Real>().value;
   if (run.options.count("precision") > 0)
     call.precision = run.options["precision"].as<std::string>();
+  if (run.options.count("weight") > 0) call.weight = run.options["weight"].as<Real>().value;
   const auto restart = wants_restart(run.options);
   if (const auto* error = std::get_if<Error>(&restart)) return *error;
   call.restart = std::get<bool>(restart);
@@ -263,6 +264,7 @@ void add_load_options(po::options_description& options) {
   add("bias", po::value<Real>()->value_name("X"), "added to its gate");
   add("precision", po::value<std::string>()->value_name("f32|bf16|q8|q4"),
       "in which its experts are kept");
+  add("weight", po::value<Real>()->value_name("W"), "of a bundle, beside others");
   add("canary", po::value<std::string>()->value_name("X%"),
       "only this part of the new requests gets it, until `canary promote`");
   add_change_options(options);

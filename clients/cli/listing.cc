@@ -105,6 +105,8 @@ std::string describe_modules(const Json& record) {
     text += (text.empty() ? "" : ", ") + module.value("name", "") + " " +
             module.value("version", "") + (bias != 0.0 ? fmt::format(" bias {:g}", bias) : "") +
             (module.contains("precision") ? " " + module.value("precision", "") : "") +
+            (module.contains("weight") ? fmt::format(" weight {:g}", module.value("weight", 0.0))
+                                       : "") +
             (module.contains("lambda") ? " (" + parents_of(module["lambda"]) + ")" : "") +
             (module.value("enabled", true) ? "" : " (disabled)");
   }

@@ -403,6 +403,8 @@ class CliTest(scripted.Scripted):
                 (["load", "m/legal"], {"path": f"{self.directory.name}/m/legal", "in_flight": "pin", **waits}),
                 (["load", "/m", "--disabled", "--bias", "-1.5", "--name", "n"],
                  {"path": "/m", "enabled": False, "bias": -1.5, "name": "n", "in_flight": "pin", **waits}),
+                (["load", "/m", "--weight", "0.5"],
+                 {"path": "/m", "weight": 0.5, "in_flight": "pin", **waits}),
                 (["load", "/m", "--precision", "q8"],
                  {"path": "/m", "precision": "q8", "in_flight": "pin", **waits}),
                 (["load", "/m", "--canary", "10%"], {"path": "/m", "in_flight": "pin", "canary": 0.1, **waits}),

@@ -165,6 +165,8 @@ void describe(V& v, Load& c) {
   v.label(range::precision, c.precision,
           "in which its experts are kept, a name that `backbone.precision` takes; else as the "
           "namesake's, else as its manifest or the deployment says");
+  v.real(range::weight, c.weight,
+         "of a bundle, beside others; else as the namesake's, else as its manifest says");
   v.choice("in_flight", {"pin", "restart"}, c.restart,
            "whether streams finish where they are or move along");
   v.real(range::canary, c.canary,

@@ -136,6 +136,7 @@ struct Load {
   bool restart = false;  // in_flight: restart
   std::optional<double> canary{};
   Waiting waiting{};
+  std::optional<double> weight{};
 };
 struct Unload {
   std::string name;

@@ -56,6 +56,7 @@ inline constexpr RealRange presence_penalty{"presence_penalty", -2.0, 2.0};
 inline constexpr RealRange logit_bias{"logit_bias", -100.0, 100.0};
 inline constexpr IntRange top_logprobs{"top_logprobs", 0, 20};
 inline constexpr RealRange bias{"bias", -kMaxBias, kMaxBias};
+inline constexpr RealRange weight{"weight", 0.0, kMaxBundleWeight, /*min_open=*/true};
 inline constexpr RealRange canary{"canary", 0.0, 1.0, /*min_open=*/true};
 inline constexpr RealRange lambda{"lambda", -kMaxLambda, kMaxLambda};
 inline constexpr RealRange value{"value", -kMaxBias, kMaxBias};  // of the call `bias`

@@ -130,6 +130,7 @@ class Reader {
     map.numbers("lambda", kMaxLambda, &spec.lambda);
     Precision precision{};
     if (values_.precision(map, "precision", &precision)) spec.precision = precision;
+    map.above_zero("weight", kMaxBundleWeight, &spec.weight);
     out->modules.push_back(std::move(spec));
   }
 

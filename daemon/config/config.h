@@ -28,6 +28,8 @@ struct CompositionSpec {
     std::map<std::string, double> lambda{};
     /// Kinds weights and assembly; none: the module's own, else `backbone.precision`'s of experts.
     std::optional<Precision> precision{};
+    /// Kind bundle, beside others, in (0, kMaxBundleWeight]; none: its module.yaml's.
+    std::optional<double> weight{};
   };
   std::optional<int64_t> top_k;
   std::vector<ModuleSpec> modules;

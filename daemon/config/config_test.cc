@@ -55,6 +55,7 @@ composition:
     - path: /abs/bio/
       bias: -0.25
       precision: q8
+      weight: 2.5
     - {path: "with space", enabled: false}
 serve:
   endpoint: tcp://127.0.0.1:5555
@@ -88,6 +89,8 @@ threads: 4
   EXPECT_EQ(config->composition.modules[1].bias, -0.25f);
   EXPECT_EQ(config->composition.modules[1].precision, Precision::kQ8);
   EXPECT_FALSE(config->composition.modules[0].precision.has_value());
+  EXPECT_EQ(config->composition.modules[1].weight, 2.5);
+  EXPECT_FALSE(config->composition.modules[0].weight.has_value());
   EXPECT_EQ(config->composition.modules[2].path, "/base/configs/with space");
   EXPECT_FALSE(config->composition.modules[2].enabled);
   EXPECT_EQ(config->serve.endpoint, "tcp://127.0.0.1:5555");
@@ -188,6 +191,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "step_target_ms, speculative)"},
         BadCase{"duplicate", kGood + "threads: 2\nthreads: 3\n",
                 "d.yaml:3:1: key \"threads\" found twice (expected once; first on line 2)"},
+        BadCase{"weight", kGood + "composition: {modules: [{path: a, weight: 0}]}\n",
+                "d.yaml:2:43: composition.modules[0].weight: found 0 (expected above 0, up to "
+                "1000000)"},
         BadCase{"precision", "backbone: {path: m, precision: f16}\n",
                 "d.yaml:1:32: backbone.precision: found f16 (expected f32, bf16, q8 or q4)"},
         BadCase{"precision_of_class", "backbone: {path: m, precision: {head: 8}}\n",

@@ -17,16 +17,16 @@ inline constexpr std::string_view kDeploymentKeys[] = {
 inline constexpr std::string_view kBackboneKeys[] = {"path", "precision", "chat_template"};
 inline constexpr std::string_view kPrecisionKeys[] = {"experts", "attention", "head"};
 inline constexpr std::string_view kCompositionKeys[] = {"top_k", "modules"};
-inline constexpr std::string_view kModuleKeys[] = {"path", "enabled", "bias", "lambda",
-                                                   "precision"};
+inline constexpr std::string_view kModuleKeys[] = {"path",   "enabled",   "bias",
+                                                   "lambda", "precision", "weight"};
 inline constexpr std::string_view kServeKeys[] = {
     "endpoint",     "insecure",       "max_sequences", "max_context",
     "max_queue",    "max_events",     "prefill_chunk", "max_live_epochs",
     "prefix_cache", "step_target_ms", "speculative"};
 inline constexpr std::string_view kControlKeys[] = {"endpoint"};
-inline constexpr std::string_view kMemoryKeys[] = {
-    "budget", "kv", "kv_format", "unread", "gate_samples", "adapters", "pin_limit", "pinned",
-    "evict_replaced"};
+inline constexpr std::string_view kMemoryKeys[] = {"budget",    "kv",           "kv_format",
+                                                   "unread",    "gate_samples", "adapters",
+                                                   "pin_limit", "pinned",       "evict_replaced"};
 inline constexpr std::string_view kCanaryKeys[] = {"after", "error_rate", "ms_per_token",
                                                    "bits_per_byte"};
 inline constexpr std::string_view kLibrariesKeys[] = {"in_process", "max_deadline_ms", "max_memory",

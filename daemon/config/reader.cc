@@ -14,6 +14,9 @@ class DeploymentWording final : public ConfigWording {
     return fmt::format("{}{}..{}", is_integer ? "" : "a whole number in ", range.min, range.max);
   }
   std::string number(const RealRange& range, bool is_number) const override {
+    if (range.min_open)
+      return fmt::format("{}above {}, up to {}", is_number ? "" : "a number ", range.min,
+                         range.max);
     return fmt::format("{}{}..{}", is_number ? "" : "a number in ", range.min, range.max);
   }
 };
@@ -56,6 +59,11 @@ void MapReader::real(std::string_view key, double min, double max,
                      std::optional<double>* out) const {
   double value = 0.0;
   if (reader_.number({key, min, max}, value)) *out = value;
+}
+
+void MapReader::above_zero(std::string_view key, double max, std::optional<double>* out) const {
+  double value = 0.0;
+  if (reader_.number({key, 0.0, max, /*min_open=*/true}, value)) *out = value;
 }
 
 void MapReader::numbers(std::string_view key, double limit,

@@ -37,6 +37,8 @@ class MapReader {
 
   void integer(std::string_view key, int64_t min, int64_t max, int64_t* out) const;
   void number(std::string_view key, double limit, float* out) const;
+  /// A number above 0, up to `max`.
+  void above_zero(std::string_view key, double max, std::optional<double>* out) const;
   void real(std::string_view key, double min, double max, std::optional<double>* out) const;
   /// A map from names to numbers from -limit to limit; of at least one.
   void numbers(std::string_view key, double limit, std::map<std::string, double>* out) const;

@@ -65,6 +65,9 @@ struct EngineOptions {
   /// Reads adapters that are not in memory when sequences use them; outlives the engine. None: all
   /// of them are in memory.
   AdapterStore* adapters = nullptr;
+  /// How long experts of the backbone that have left memory may find no room there before the
+  /// requests that need them are refused: what has just been withdrawn goes within this.
+  std::chrono::milliseconds experts_room{2'000};
   /// How often memory of the cache that nobody needed goes back to the system.
   std::chrono::milliseconds trim_interval{5'000};
 };

@@ -1,5 +1,7 @@
 #include "daemon/engine/live_sequences.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -9,15 +11,47 @@ namespace chimera {
 
 namespace {
 
-// How long experts may find no room in memory before their requests are refused: what has just been
-// withdrawn goes within this. And how often it is looked for.
-constexpr std::chrono::seconds kExpertsRoom{2};
+// How often room in memory is looked for that experts did not find.
 constexpr std::chrono::milliseconds kExpertsRetry{100};
 
 /// Whether a request that ended so says something about what it ran on.
 bool is_fault(Code code) {
   return code == Code::kDataCorrupt || code == Code::kInternal || code == Code::kUnavailable ||
          code == Code::kDeadlineExceeded;
+}
+
+/// For who needs experts that could not be read. Where they lie, and what is wrong there, is for
+/// the log and not for clients.
+Status experts_not_there() {
+  return {Code::kUnavailable,
+          "experts of the backbone that this request needs are not in memory, and could not be "
+          "read again",
+          "send it again later, or without modules.exclude"};
+}
+
+/// Likewise for an average of bundles.
+Status average_not_there(const ActiveSet& active, const Status& failure) {
+  std::string names;
+  active.mask.for_each([&](size_t i) {
+    const Module& module = *active.layout->modules()[i];
+    if (module.bundle != nullptr) names += (names.empty() ? "" : ", ") + module.name();
+  });
+  if (failure.code() == Code::kDataCorrupt) {
+    return {Code::kDataCorrupt,
+            fmt::format("bundles {}: their average, which this request needs, has numbers that the "
+                        "backbone's dtype does not hold (expected finite ones that it holds)",
+                        names),
+            "send it with one of them alone in modules.only; the daemon's log names the tensor"};
+  }
+  const bool no_room = failure.code() == Code::kResourceExhausted;
+  return {
+      no_room ? Code::kResourceExhausted : Code::kUnavailable,
+      fmt::format("bundles {}: their average, which this request needs, is not in memory, and "
+                  "{} (expected {})",
+                  names, no_room ? "found no room for it" : "could not be made",
+                  no_room ? fmt::format("some, and {} of requests in use at most", Averages::kMost)
+                          : "the checkpoint as it was"),
+      "send it again later, or with one of them alone in modules.only"};
 }
 
 void count_end(CanarySide& side, const Sequence& sequence, const DoneEvent& event) {
@@ -140,11 +174,12 @@ void LiveSequences::end(Sequence& sequence, FinishReason reason) {
                       static_cast<int64_t>(sequence.tokens.size())});
 }
 
-void LiveSequences::fail(Sequence& sequence, Status status) {
+void LiveSequences::fail(Sequence& sequence, Status status, Fault fault) {
   if (sequence.ended) return;
   ++counters_->failed;
   sequence.ended = true;
-  if (CanarySide* side = side_of(sequence); side != nullptr && is_fault(status.code())) {
+  const bool counts = fault == Fault::kOfTable && is_fault(status.code());
+  if (CanarySide* side = counts ? side_of(sequence) : nullptr) {
     ++side->requests;
     ++side->failed;
   }
@@ -248,33 +283,42 @@ std::vector<EpochInfo> LiveSequences::epochs(const RoutingTable& current,
 bool LiveSequences::look_at_experts() {
   bool all = true;
   const Clock::time_point now = Clock::now();
+  // Either nobody tries again now or all do, and not the first one every time.
+  const bool retry = now - experts_retried_ >= kExpertsRetry;
   for (const auto& sequence : live_) {
     if (sequence->ended || !sequence->view) continue;
-    ExpertLease* const lease = sequence->view->active->lease.get();
-    sequence->awaits_experts = lease != nullptr && !lease->ready();
+    const ActiveSet& active = *sequence->view->active;
+    sequence->awaits_experts = !active.ready();
     if (!sequence->awaits_experts) {
       sequence->experts_wanted.reset();
       if (!sequence->waits_for_adapters()) all = false;
       continue;
     }
     if (!sequence->experts_wanted) sequence->experts_wanted = now;
-    const std::optional<Status> failure = lease->failure();
+    const std::optional<Status> failure = active.failure();
     if (!failure) continue;
     if (failure->code() == Code::kResourceExhausted &&
-        now - *sequence->experts_wanted < kExpertsRoom) {
-      if (now - experts_retried_ >= kExpertsRetry) {
+        now - *sequence->experts_wanted < options_.experts_room) {
+      if (retry) {
         experts_retried_ = now;
-        lease->begin();
+        active.begin(AverageFor::kRequest);
       }
       continue;
     }
-    // Where they lie, and what is wrong there, is for the log and not for clients.
-    fail(*sequence, {Code::kUnavailable,
-                     "experts of the backbone that this request needs are not in memory, and could "
-                     "not be read again",
-                     "send it again later, or without modules.exclude"});
+    fail_without(*sequence, active, *failure);
   }
   return all;
+}
+
+void LiveSequences::fail_without(Sequence& sequence, const ActiveSet& active,
+                                 const Status& failure) {
+  // What the checkpoint lacks, and memory, say nothing of the modules that some of them try.
+  if (active.lease != nullptr && active.lease->failure())
+    return fail(sequence, experts_not_there(), Fault::kElsewhere);
+  const Code code = failure.code();
+  const bool elsewhere = code == Code::kResourceExhausted || code == Code::kCancelled;
+  fail(sequence, average_not_there(active, failure),
+       elsewhere ? Fault::kElsewhere : Fault::kOfTable);
 }
 
 bool LiveSequences::any_awaits_experts() const {

@@ -36,6 +36,7 @@ class LiveSequences {
     double row_positions = 1.0;  // as StepPace's
     bool prefix_cache = true;
     bool ngram_speculation = false;
+    std::chrono::milliseconds experts_room{0};  // as EngineOptions'
     AdapterStore* adapters =
         nullptr;               // of adapters that need not be in memory; null: there are none
     Doorbell* bell = nullptr;  // rung when some have come
@@ -62,9 +63,12 @@ class LiveSequences {
   /// Whether all that have not ended wait for adapters.
   bool all_wait_for_adapters() const;
 
+  /// What a failure says something about: the table that the sequence ran on, which counts it
+  /// against a canary, or what is the same on every table.
+  enum class Fault : uint8_t { kOfTable, kElsewhere };
   /// Ends a sequence; no effect when it ended already, as for fail().
   void end(Sequence& sequence, FinishReason reason);
-  void fail(Sequence& sequence, Status status);
+  void fail(Sequence& sequence, Status status, Fault fault = Fault::kOfTable);
 
   /// Puts a sequence on a view with the scope of its own: it goes on as if nothing had happened.
   void move(Sequence& sequence, RouteViewPtr view);
@@ -83,8 +87,9 @@ class LiveSequences {
   /// each; in order.
   std::vector<EpochInfo> epochs(const RoutingTable& current, const RoutingTable* canary) const;
 
-  /// Sees which sequences must wait until experts of their views are in memory again, before a
-  /// step; fails those whose cannot be read. True when nobody else is there.
+  /// Sees which sequences must wait until experts of their views are in memory again, or the
+  /// average of their bundles is made, before a step; fails those whose cannot be. True when nobody
+  /// else is there.
   bool look_at_experts();
   /// As look_at_experts() last saw it.
   bool any_awaits_experts() const;
@@ -100,6 +105,8 @@ class LiveSequences {
 
  private:
   Clock::time_point experts_retried_;  // the last time that a read of experts was tried again
+  /// Fails a sequence whose experts or average of bundles cannot be had.
+  void fail_without(Sequence& sequence, const ActiveSet& active, const Status& failure);
   /// Lets a sequence run that has its adapters; else it is paused.
   void let_run(Sequence& sequence);
   void fetch_adapters(Sequence& sequence);

@@ -1,6 +1,9 @@
 #include "daemon/engine/live_sequences.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <map>
 
 #include "daemon/engine/testing.h"
 
@@ -8,6 +11,7 @@ namespace chimera {
 namespace {
 
 using namespace testing_support;
+using ::testing::HasSubstr;
 
 class LiveSequencesTest : public testing::Test {
  protected:
@@ -115,6 +119,86 @@ TEST_F(LiveSequencesTest, EpochsAreCountedPerTableAndViewsAreLetGo) {
   EXPECT_EQ(sinks_[0]->done().finish_reason, FinishReason::kRevoked);
   live_->end(*live_->all()[0], FinishReason::kCancelled);
   send();
+}
+
+/// Sequences that may use some of several bundles, whose averages cannot be made.
+class WithoutAverage : public LiveSequencesTest {
+ protected:
+  void SetUp() override {
+    LiveSequencesTest::SetUp();
+    if (IsSkipped()) return;
+    const auto make = [this](Averages::Modules bundles) -> Result<std::shared_ptr<const Backbone>> {
+      std::string names;
+      for (const auto& bundle : bundles) names += bundle->name();
+      ++made_[names];
+      return why_;
+    };
+    world_->builder.emplace(world_->config, world_->base, nullptr, make);
+    for (const char* name : {"a", "b", "c"}) {
+      const auto module = world_->module(name);
+      module->bundle = std::make_shared<const Bundle>();
+      bundles_.push_back(module);
+    }
+    table_ = world_->table(5, bundles_);
+    counters_.canary.epoch = 5;
+  }
+  void restart_with(std::chrono::milliseconds room) {
+    KvCacheOptions cache;
+    cache.blocks = 4;
+    live_ = std::make_unique<LiveSequences>(
+        LiveSequences::Options{
+            .max_sequences = 2, .max_context = 64, .prefill_chunk = 16, .experts_room = room},
+        must(KvCache::create(world_->config, cache)), &counters_, &reaper_);
+  }
+  void admit_without(const std::string& name) {
+    PendingRequest request = pending(5, 3);
+    request.request.modules.exclude = {name};
+    live_->admit(std::move(request), table_);
+  }
+  /// Until those that were begun have failed: they are made in turn.
+  void settle() {
+    const auto others = world_->builder->averages()->of(std::vector{bundles_[2], bundles_[0]});
+    EXPECT_FALSE(others->wait(AverageFor::kRequest).ok());
+  }
+
+  Status why_{Code::kResourceExhausted, "no room"};
+  std::map<std::string, int> made_;  // how often, looked at once they are settled
+  std::vector<std::shared_ptr<const Module>> bundles_;
+};
+
+TEST_F(WithoutAverage, AllThatFoundNoRoomTryAgainAtATime) {
+  restart_with(std::chrono::hours(1));
+  admit_without("c");
+  admit_without("a");
+  settle();
+  EXPECT_EQ(made_["ab"], 1);
+  EXPECT_EQ(made_["bc"], 1);
+  EXPECT_TRUE(live_->look_at_experts());
+  settle();
+  EXPECT_EQ(made_["ab"], 2);
+  EXPECT_EQ(made_["bc"], 2);
+  EXPECT_FALSE(live_->has_endings());
+  for (const auto& sequence : live_->all()) live_->end(*sequence, FinishReason::kCancelled);
+  send();
+}
+
+TEST_F(WithoutAverage, WhatIsWrongWithItIsToldAndCountsAgainstTheCanary) {
+  admit_without("c");
+  settle();
+  live_->look_at_experts();
+  send();
+  EXPECT_EQ(sinks_[0]->error().code(), Code::kResourceExhausted);
+  EXPECT_EQ(counters_.canary.canary.failed, 0u) << "memory is not the module's";
+  why_ = Status(Code::kDataCorrupt, "in a file: a number that F16 does not hold");
+  admit_without("c");
+  settle();
+  live_->look_at_experts();
+  send();
+  const Status error = sinks_[1]->error();
+  EXPECT_EQ(error.code(), Code::kDataCorrupt) << error.to_string();
+  EXPECT_THAT(error.message(), HasSubstr("bundles a, b: their average"));
+  EXPECT_THAT(error.to_string(), Not(HasSubstr("later")));
+  EXPECT_EQ(counters_.canary.canary.failed, 1u);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -42,11 +43,40 @@ struct Ledger::Book {
     return out;
   }
   Status check(uint64_t bytes, const std::string& what) const REQUIRES(mutex);
+  /// By how much `bytes` do not fit.
+  uint64_t missing(uint64_t bytes) const REQUIRES(mutex) {
+    const uint64_t held = used();
+    if (held <= budget.bytes) return bytes - std::min(bytes, budget.bytes - held);
+    const uint64_t over = held - budget.bytes;
+    return over + std::min(bytes, std::numeric_limits<uint64_t>::max() - over);
+  }
+  /// check(), once what nobody uses has gone if it must, and `then` under the same lock.
+  template <class Then>
+  Status fit(uint64_t bytes, const std::string& what, const Then& then) EXCLUDES(mutex) {
+    for (;;) {
+      Idle ask;
+      uint64_t lacks = 0;
+      {
+        const MutexLock lock(mutex);
+        Status status = check(bytes, what);
+        if (status.ok()) then();
+        if (status.ok() || idle.let_go == nullptr) return status;
+        ask = idle;
+        lacks = missing(bytes);
+      }
+      if (ask.bytes() >= lacks && ask.let_go()) continue;
+      const MutexLock lock(mutex);
+      Status status = check(bytes, what);  // another thread may have let go of the last
+      if (status.ok()) then();
+      return status;
+    }
+  }
 
   const MemoryBudget budget;
   mutable Mutex mutex;
   uint64_t next_id GUARDED_BY(mutex) = 1;
   std::map<uint64_t, Entry> entries GUARDED_BY(mutex);
+  Idle idle GUARDED_BY(mutex);
 };
 
 namespace {
@@ -97,16 +127,21 @@ Ledger::Ledger(MemoryBudget budget) : book_(std::make_shared<Book>(std::move(bud
 
 Result<Ledger::Place> Ledger::take(MemoryUse use, const std::string& name, uint64_t bytes,
                                    const std::string& what) {
-  const MutexLock lock(book_->mutex);
-  CHIMERA_RETURN_IF_ERROR(book_->check(bytes, what));
-  const uint64_t id = book_->next_id++;
-  book_->entries.emplace(id, Entry{use, name, bytes, 0});
+  uint64_t id = 0;
+  CHIMERA_RETURN_IF_ERROR(book_->fit(bytes, what, [&]() REQUIRES(book_->mutex) {
+    id = book_->next_id++;
+    book_->entries.emplace(id, Entry{use, name, bytes, 0});
+  }));
   return Place(book_, id);
 }
 
-Status Ledger::check(uint64_t bytes, const std::string& what) const {
+void Ledger::set_idle(Idle idle) {
   const MutexLock lock(book_->mutex);
-  return book_->check(bytes, what);
+  book_->idle = std::move(idle);
+}
+
+Status Ledger::check(uint64_t bytes, const std::string& what) const {
+  return book_->fit(bytes, what, [] {});
 }
 
 Ledger::Account Ledger::account() const {
@@ -144,12 +179,11 @@ void Ledger::Place::evict(uint64_t bytes) {
 
 Status Ledger::Place::grow_back(uint64_t bytes, const std::string& what) {
   if (book_ == nullptr) return {};
-  const MutexLock lock(book_->mutex);
-  CHIMERA_RETURN_IF_ERROR(book_->check(bytes, what));
-  Entry& entry = book_->entries.at(id_);
-  entry.bytes += bytes;
-  entry.evicted -= std::min(bytes, entry.evicted);
-  return {};
+  return book_->fit(bytes, what, [&]() REQUIRES(book_->mutex) {
+    Entry& entry = book_->entries.at(id_);
+    entry.bytes += bytes;
+    entry.evicted -= std::min(bytes, entry.evicted);
+  });
 }
 
 }  // namespace chimera

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -95,10 +96,19 @@ class Ledger {
 
   explicit Ledger(MemoryBudget budget);
 
+  /// Who is asked before anything is refused, without a lock. Null: nobody is.
+  struct Idle {
+    /// What nobody uses, bytes of the account.
+    std::function<uint64_t()> bytes = nullptr;
+    /// Lets go of some of it and says whether there was any. Again and again, where all of it would
+    /// be enough; what would be refused all the same takes nothing from anybody.
+    std::function<bool()> let_go = nullptr;
+  };
+  void set_idle(Idle idle);
   /// resource_exhausted when `bytes` do not fit; `what` names them in the message.
   Result<Place> take(MemoryUse use, const std::string& name, uint64_t bytes,
                      const std::string& what);
-  /// Whether take() would be refused now.
+  /// Whether take() would be refused now, when what nobody uses has gone.
   Status check(uint64_t bytes, const std::string& what) const;
   Account account() const;
 

@@ -57,6 +57,39 @@ TEST(Ledger, WhatDoesNotFitIsRefusedAndSaysWhatWouldHaveToGo) {
   EXPECT_TRUE(ledger.take(MemoryUse::kModule, "small", 20 * kMiB, "module small").ok());
 }
 
+TEST(Ledger, WhatNobodyUsesGoesBeforeAnythingIsRefused) {
+  Ledger ledger(budget(100 * kMiB));
+  std::vector<Ledger::Place> idle;
+  for (int i = 0; i < 3; ++i) {
+    auto place = ledger.take(MemoryUse::kBackbone, "idle", 20 * kMiB, "idle");
+    ASSERT_TRUE(place.ok());
+    idle.push_back(std::move(*place));
+  }
+  int asked = 0;
+  const auto bytes = [&] { return idle.size() * 20 * kMiB; };
+  ledger.set_idle({bytes, [&] {
+                     ++asked;
+                     if (idle.empty()) return false;
+                     idle.pop_back();
+                     return true;
+                   }});
+  auto fits = ledger.take(MemoryUse::kModule, "legal", 40 * kMiB, "module legal");
+  ASSERT_TRUE(fits.ok());
+  EXPECT_EQ(asked, 0);
+  auto more = ledger.take(MemoryUse::kModule, "bio", 35 * kMiB, "module bio");
+  ASSERT_TRUE(more.ok());
+  EXPECT_EQ(idle.size(), 1u) << "no more than is needed";
+  EXPECT_FALSE(ledger.check(26 * kMiB, "x").ok());
+  EXPECT_EQ(idle.size(), 1u) << "it would not have been enough";
+  EXPECT_TRUE(ledger.check(25 * kMiB, "x").ok());
+  EXPECT_EQ(idle.size(), 0u);
+  EXPECT_FALSE(ledger.check(26 * kMiB, "x").ok());
+  more->evict(35 * kMiB);
+  EXPECT_TRUE(more->grow_back(35 * kMiB, "bio").ok());
+  ledger.set_idle({});
+  EXPECT_FALSE(ledger.check(26 * kMiB, "x").ok());
+}
+
 TEST(Ledger, PlacesGoWithWhatTheyStandFor) {
   Ledger ledger(budget(kGiB));
   {

@@ -47,6 +47,13 @@ class BundleTest : public RegistryTest {
     selection.exclude = names;
     return selection;
   }
+  /// The engine lets go of what a sequence used on a thread of its own.
+  template <class Done>
+  static bool eventually(const Done& done) {
+    const auto end = std::chrono::steady_clock::now() + 100s;
+    while (!done() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
+    return done();
+  }
   /// What a daemon that has only these gives.
   Stream alone(const std::vector<std::string>& paths, int32_t seed) {
     Daemon::Settings settings;
@@ -111,18 +118,60 @@ TEST_F(BundleTest, SequencesOfSeveralBackbonesShareAStepEachAsAlone) {
   }
 }
 
-TEST_F(BundleTest, ThoseWithoutABackboneAreRefusedByName) {
+TEST_F(BundleTest, ARequestMayUseSomeOfThem) {
   auto daemon = start();
-  const std::vector<std::string> paths{bundle("legal", 1), bundle("bio", 2), bundle("finance", 3)};
+  const std::vector<std::string> paths{bundle("legal", 1, 2.0), bundle("bio", 2),
+                                       bundle("finance", 3, 0.5, 2)};
   for (const std::string& path : paths) ASSERT_TRUE(daemon->load(path).ok());
-  EXPECT_EQ(run(*daemon, 3), alone(paths, 3));
+  const Stream all = alone(paths, 3);
+  EXPECT_EQ(run(*daemon, 3), all);
   EXPECT_EQ(run(*daemon, 3, excluding({"legal", "bio"})), alone({paths[2]}, 3));
-  const Status refused = submit(*daemon->engine, request(3, excluding({"finance"})))->error();
-  EXPECT_EQ(refused.code(), Code::kFailedPrecondition) << refused.to_string();
-  EXPECT_THAT(refused.message(), HasSubstr("bundles legal, bio: "));
+  // Side by side, in steps of several passes.
+  const std::vector<std::vector<std::string>> out{{"finance"}, {"bio"}, {"legal"}, {}};
+  std::vector<std::shared_ptr<Collector>> streams;
+  for (const auto& names : out)
+    streams.push_back(submit(*daemon->engine, request(3, excluding(names))));
+  EXPECT_EQ(stream_of(streams[0]->done()), alone({paths[0], paths[1]}, 3));
+  EXPECT_EQ(stream_of(streams[1]->done()), alone({paths[0], paths[2]}, 3));
+  EXPECT_EQ(stream_of(streams[2]->done()), alone({paths[1], paths[2]}, 3));
+  EXPECT_EQ(stream_of(streams[3]->done()), all);
+  // By rights, too.
+  ModuleSelection rights;
+  rights.rights =
+      std::make_shared<const ModuleRights>(std::vector<std::string>{"legal", "finance"});
+  EXPECT_EQ(run(*daemon, 3, rights), alone({paths[0], paths[2]}, 3));
   // The rest is made into what they are without it.
   ASSERT_TRUE(daemon->registry->revoke("finance").ok());
   EXPECT_EQ(run(*daemon, 3), alone({paths[0], paths[1]}, 3));
+}
+
+TEST_F(BundleTest, WhatARequestHadMadeStaysForTheNextAndGivesWay) {
+  const std::vector<std::string> paths{bundle("legal", 1), bundle("bio", 2), bundle("finance", 3)};
+  Ledger ledger(MemoryBudget{uint64_t{1} << 30, uint64_t{1} << 30, 0, "memory.budget"});
+  Daemon::Settings settings;
+  settings.ledger = &ledger;
+  auto daemon = start(std::move(settings));
+  for (const std::string& path : paths) ASSERT_TRUE(daemon->load(path).ok());
+  const uint64_t before = ledger.account().used;
+  const Stream some = alone({paths[0], paths[1]}, 3);
+  EXPECT_EQ(run(*daemon, 3, excluding({"finance"})), some);
+  const uint64_t with = ledger.account().used;
+  EXPECT_GT(with, before);
+  EXPECT_EQ(run(*daemon, 3, excluding({"finance"})), some);
+  EXPECT_EQ(ledger.account().used, with) << "made again";
+  // To whoever needs its memory, and to another composition.
+  const uint64_t missing = ledger.account().free() + 1;
+  EXPECT_TRUE(
+      eventually([&] { return ledger.take(MemoryUse::kScratch, "", missing, "a test").ok(); }));
+  EXPECT_EQ(ledger.account().used, before);
+  EXPECT_EQ(run(*daemon, 3, excluding({"finance"})), some);
+  EXPECT_EQ(ledger.account().used, with);
+  ASSERT_TRUE(daemon->registry->unload("finance").ok());
+  EXPECT_EQ(run(*daemon, 3), some);
+  ASSERT_TRUE(daemon->registry->unload("bio").ok());
+  ASSERT_TRUE(daemon->registry->unload("legal").ok());
+  EXPECT_TRUE(
+      eventually([&] { return describe(ledger.account()).find("average") == std::string::npos; }));
 }
 
 TEST_F(BundleTest, AStreamThatUsedARevokedOneGoesOnWithoutIt) {
@@ -139,6 +188,53 @@ TEST_F(BundleTest, AStreamThatUsedARevokedOneGoesOnWithoutIt) {
   pause.go_on();
   stream->done();
   EXPECT_EQ(run(*daemon, 3), alone({at("bio")}, 3));
+}
+
+TEST_F(BundleTest, ItHasTheWeightThatItsEntrySays) {
+  const std::string legal = bundle("legal", 1, 1.0), bio = bundle("bio", 2, 4.0);
+  const Stream equal = alone({legal, bio}, 3);
+  const std::string heavy = bundle("legal", 1, 12.0);
+  const Stream weighed = alone({heavy, bio}, 3);
+  EXPECT_NE(equal, weighed);
+  ASSERT_EQ(bundle("legal", 1, 1.0), legal);  // in its place, as it was
+  std::string digest;
+  {
+    auto daemon = start();
+    LoadArgs args = load_of(legal);
+    args.weight = 12.0;
+    ASSERT_TRUE(daemon->registry->load(args).ok());  // 2
+    ASSERT_TRUE(daemon->load(bio).ok());             // 3
+    EXPECT_EQ(run(*daemon, 3), weighed);
+    EXPECT_EQ(daemon->registry->modules().front().weight, 12.0);
+    digest = daemon->digest();
+    // A load that says nothing of it changes nothing of it.
+    EXPECT_TRUE(must(daemon->load(legal)).changes.empty());
+    CompositionSpec wish = spec_of({legal, bio});
+    EXPECT_NE(daemon->registry->outline(wish).composition, digest);
+    EXPECT_GT(daemon->registry->outline(wish).memory_bytes, 0);
+    wish.modules[0].weight = 12.0;
+    EXPECT_EQ(daemon->registry->outline(wish).composition, digest);
+    EXPECT_EQ(daemon->registry->outline(wish).memory_bytes, 0);
+    args.weight = 1.0;
+    const auto report = daemon->registry->load(args);  // 4
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    ASSERT_EQ(report->changes.size(), 1u);
+    EXPECT_EQ(report->changes[0].action, ChangeAction::kWeight);
+    EXPECT_EQ(report->changes[0].detail, "12 -> 1");
+    EXPECT_EQ(run(*daemon, 3), equal);
+    ASSERT_TRUE(daemon->registry->rollback(3).ok());
+    EXPECT_EQ(daemon->digest(), digest);
+    EXPECT_EQ(run(*daemon, 3), weighed);
+    LoadArgs plain = load_of(at("finance"));
+    plain.weight = 2.0;
+    const auto refused = daemon->registry->load(plain);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
+    EXPECT_THAT(refused.status().message(), HasSubstr("module finance: weight: found 2"));
+  }
+  const auto restarted = start();
+  EXPECT_EQ(restarted->digest(), digest);
+  EXPECT_EQ(run(*restarted, 3), weighed);
 }
 
 TEST_F(BundleTest, ThePlanSaysWhatItTakesAndTheAccountHasIt) {
@@ -166,23 +262,86 @@ TEST_F(BundleTest, ThePlanSaysWhatItTakesAndTheAccountHasIt) {
   EXPECT_EQ(daemon->names(), "");
 }
 
-TEST_F(BundleTest, WithoutRoomForTheAverageTheSecondIsRefusedAndARevocationIsNot) {
+TEST_F(BundleTest, ThePlanNeedsNoRoomForAnAverageThatIsThere) {
   const std::vector<std::string> paths{bundle("legal", 1), bundle("bio", 2), bundle("finance", 3)};
   Ledger ledger(MemoryBudget{uint64_t{1} << 30, uint64_t{1} << 30, 0, "memory.budget"});
   Daemon::Settings settings;
   settings.ledger = &ledger;
   auto daemon = start(std::move(settings));
   for (const std::string& path : paths) ASSERT_TRUE(daemon->load(path).ok());
-  // All that is free.
+  (void)run(*daemon, 3, excluding({"finance"}));
   auto place = must(ledger.take(MemoryUse::kScratch, "", ledger.account().free(), "a test"));
+  const PlanReport there = daemon->registry->outline(spec_of({paths[0], paths[1]}));
+  EXPECT_TRUE(there.refusals.empty()) << there.refusals.front().to_string();
+  const uint64_t used = ledger.account().used;
+  // One that is not there; what is kept would not be enough, and stays.
+  const PlanReport other = daemon->registry->outline(spec_of({paths[0], paths[2]}));
+  ASSERT_EQ(other.refusals.size(), 1u);
+  EXPECT_THAT(other.refusals.front().message(), HasSubstr("the average of 2 bundles: needs"));
+  EXPECT_EQ(ledger.account().used, used);
+}
+
+TEST_F(BundleTest, ThePlanPredictsSharesWithSeveral) {
+  const std::string legal = bundle("legal", 1), bio = bundle("bio", 2);
+  Daemon::Settings settings;
+  settings.engine.gate_sample_bytes = 1 << 20;
+  auto daemon = start(std::move(settings));
+  ASSERT_TRUE(daemon->load(legal).ok());
+  for (int32_t seed = 0; seed < 4; ++seed) (void)run(*daemon, seed);
+  const auto names = [](const PlanReport& report) {
+    std::string out;
+    double sum = 0.0;
+    for (const PredictedShare& share : report.shares) {
+      out += share.module + " ";
+      sum += share.then;
+    }
+    EXPECT_NEAR(sum, 1.0, 1e-6);
+    return out;
+  };
+  // One of them not loaded yet.
+  EXPECT_THAT(names(daemon->registry->outline(spec_of({legal, bio}))), HasSubstr("legal bio "));
+  EXPECT_THAT(names(daemon->registry->plan(spec_of({legal, bio}))), HasSubstr("legal bio "));
+  ASSERT_TRUE(daemon->load(bio).ok());
+  (void)run(*daemon, 5);
+  EXPECT_THAT(names(daemon->registry->outline(spec_of({bio}))), HasSubstr("bio legal "));
+}
+
+TEST_F(BundleTest, WithoutRoomForTheAverageTheSecondIsRefusedAndARevocationIsNot) {
+  const std::vector<std::string> paths{bundle("legal", 1), bundle("bio", 2), bundle("finance", 3)};
+  Ledger ledger(MemoryBudget{uint64_t{1} << 30, uint64_t{1} << 30, 0, "memory.budget"});
+  Daemon::Settings settings;
+  settings.ledger = &ledger;
+  settings.engine.experts_room = std::chrono::milliseconds(0);
+  auto daemon = start(std::move(settings));
+  // Room for the module and not for what it is with the other.
+  ASSERT_TRUE(daemon->load(paths[0]).ok());
+  const auto planned = [&] { return daemon->registry->outline(spec_of({paths[0], paths[1]})); };
+  const uint64_t both = static_cast<uint64_t>(planned().memory_bytes);
+  {
+    auto place =
+        must(ledger.take(MemoryUse::kScratch, "", ledger.account().free() - both, "a test"));
+    EXPECT_FALSE(planned().refusals.empty());
+    const auto refused = daemon->load(paths[1]);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), Code::kResourceExhausted) << refused.status().to_string();
+    EXPECT_THAT(refused.status().message(), HasSubstr("the average of 2 bundles: needs"));
+    EXPECT_EQ(daemon->names(), "legal");
+  }
+  ASSERT_TRUE(daemon->load(paths[1]).ok());
+  ASSERT_TRUE(daemon->load(paths[2]).ok());
+  // All that is free, and what the average in use will leave.
+  auto place = must(ledger.take(MemoryUse::kScratch, "", ledger.account().free(), "a test"));
+  auto left = must(ledger.take(MemoryUse::kScratch, "", 0, "a test"));
+  left.correct(uint64_t{1} << 30);
   ASSERT_TRUE(daemon->registry->revoke("bio").ok());
   EXPECT_EQ(daemon->names(), "legal,finance");
   EXPECT_EQ(run(*daemon, 3, excluding({"legal"})), alone({paths[2]}, 3));
-  EXPECT_EQ(submit(*daemon->engine, request(3))->error().code(), Code::kFailedPrecondition);
+  const Status refused = submit(*daemon->engine, request(3))->error();
+  EXPECT_EQ(refused.code(), Code::kResourceExhausted) << refused.to_string();
+  EXPECT_THAT(refused.message(), HasSubstr("bundles legal, finance: their average"));
   place = {};
-  // The next change makes it.
-  ASSERT_TRUE(daemon->registry->set_bias("legal", 0.5f).ok());
-  ASSERT_TRUE(daemon->registry->set_bias("legal", 0.0f).ok());
+  left = {};
+  // The next request has it made.
   EXPECT_EQ(run(*daemon, 3), alone({paths[0], paths[2]}, 3));
 }
 

@@ -50,12 +50,12 @@ Status Registry::Impl::no_change_beside_canary() const {
 Result<ChangeReport> Registry::Impl::begin_canary(const Running& running, const Edit& edit,
                                                   const CanaryArgs& args) {
   const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
-  std::vector<std::shared_ptr<ExpertLease>> read;
-  Status unread;
+  std::vector<std::shared_ptr<const ActiveSet>> there;
+  Status missing;
   for (;;) {
-    Patience patience{deadline, false, unread};
+    Patience patience{deadline, false, missing};
     auto answer = try_canary(running, edit, args, &patience);
-    if (read_experts(&patience, &read, &unread)) continue;
+    if (wait_for(&patience, &there, &missing)) continue;
     if (!patience.gave_way) return answer;
     const MutexLock until_revoked(revoke_mutex);
   }
@@ -80,8 +80,8 @@ Result<ChangeReport> Registry::Impl::try_canary(const Running& running, const Ed
   const uint64_t epoch = std::max(options.store->last_epoch(), from.epoch) + 1;
   auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
-  auto experts = lease_of(**table);
-  CHIMERA_RETURN_IF_ERROR(check_experts(experts, patience));
+  auto used = used_of(**table);
+  CHIMERA_RETURN_IF_ERROR(check_there(used, patience));
   // A revocation that the disk did not take yet goes first: behind a later epoch it never could.
   CHIMERA_RETURN_IF_ERROR(record_current());
   // Answers will name it: it must not come again after a crash.
@@ -108,7 +108,7 @@ Result<ChangeReport> Registry::Impl::try_canary(const Running& running, const Ed
                              {"fraction", args.fraction}});
   {
     const MutexLock state(state_mutex);
-    canary.emplace(Canary{std::move(status), std::move(next), std::move(experts)});
+    canary.emplace(Canary{std::move(status), std::move(next), std::move(used)});
   }
   if (!options.canary_bounds.none()) canary_guard.begin();
   return report;
@@ -123,7 +123,7 @@ std::optional<CanaryStatus> Registry::Impl::end_canary(CanaryOutcome outcome,
                                                        const CanaryCounts& counts,
                                                        const std::string& reason) {
   LoadedComposition gone;  // let go of outside of the lock
-  std::shared_ptr<ExpertLease> experts;
+  std::shared_ptr<const ActiveSet> used;
   CanaryStatus ended;
   {
     const MutexLock lock(state_mutex);
@@ -134,7 +134,7 @@ std::optional<CanaryStatus> Registry::Impl::end_canary(CanaryOutcome outcome,
     ended.reason = reason;
     if (counts.epoch == ended.epoch) ended.counts = counts;
     gone = std::move(canary->loaded);
-    experts = std::move(canary->experts);
+    used = std::move(canary->used);
     canary.reset();
     note_retiring(gone.modules);
     last_canary = ended;

@@ -108,7 +108,8 @@ void Registry::Impl::note_retiring(const std::vector<std::shared_ptr<const Modul
 }
 
 void Registry::Impl::make_current(Current next) {
-  bool other_experts = false;
+  bool other_modules = false, other_experts = false;
+  std::shared_ptr<const ActiveSet> used = next.used;
   {
     Current old;
     const MutexLock lock(state_mutex);
@@ -117,44 +118,40 @@ void Registry::Impl::make_current(Current next) {
     // What was kept for this is in use now, and what was kept for another composition is not
     // wanted.
     if (old.loaded.modules != now.loaded.modules) options.loader->kept().let_go_soon();
-    other_experts =
-        old.experts != nullptr && now.experts != nullptr && !old.experts->same(*now.experts);
+    other_modules = old.used->layout != used->layout;
+    other_experts = used->lease != nullptr && !old.used->lease->same(*used->lease);
   }
   if (other_experts) options.loader->residency()->let_go_unused();
+  if (other_modules) options.loader->builder().averages()->set_current(used->layout->modules());
 }
 
-std::shared_ptr<ExpertLease> Registry::Impl::lease_of(const RoutingTable& table) const {
-  if (options.loader->residency() == nullptr) return nullptr;
-  return table.layout()->active(table.layout()->unnamed())->lease;
+Status Registry::Impl::check_there(const std::shared_ptr<const ActiveSet>& used,
+                                   Patience* patience) {
+  if (used->ready()) return {};
+  if (!patience->missing.ok()) return patience->missing;
+  patience->to_wait.push_back(used);
+  return {Code::kUnavailable, "what it needs is to be read or made first"};
 }
 
-Status Registry::Impl::check_experts(const std::shared_ptr<ExpertLease>& lease,
-                                     Patience* patience) {
-  if (lease == nullptr || lease->ready()) return {};
-  if (!patience->unread.ok()) return patience->unread;
-  patience->to_read.push_back(lease);
-  return {Code::kUnavailable, "experts of the backbone are to be read again first"};
-}
-
-bool Registry::Impl::read_experts(Patience* patience,
-                                  std::vector<std::shared_ptr<ExpertLease>>* kept,
-                                  Status* failure) {
-  for (auto& lease : patience->to_read) {
-    if (Status status = lease->wait(); !status.ok()) *failure = std::move(status);
-    kept->push_back(std::move(lease));
+bool Registry::Impl::wait_for(Patience* patience,
+                              std::vector<std::shared_ptr<const ActiveSet>>* kept,
+                              Status* failure) {
+  for (auto& used : patience->to_wait) {
+    if (Status status = used->wait(); !status.ok()) *failure = std::move(status);
+    kept->push_back(std::move(used));
   }
-  return !patience->to_read.empty();
+  return !patience->to_wait.empty();
 }
 
 Registry::Impl::Answers Registry::Impl::commit(std::span<const Proposal> proposals,
                                                InFlight in_flight, uint64_t origin) {
   const auto deadline = std::chrono::steady_clock::now() + options.publish_timeout;
-  std::vector<std::shared_ptr<ExpertLease>> read;  // kept until they are in use
-  Status unread;
+  std::vector<std::shared_ptr<const ActiveSet>> there;  // kept until they are in use
+  Status missing;
   for (;;) {
-    Patience patience{deadline, false, unread};
+    Patience patience{deadline, false, missing};
     Answers answers = try_commit(proposals, in_flight, origin, &patience);
-    if (read_experts(&patience, &read, &unread)) continue;
+    if (wait_for(&patience, &there, &missing)) continue;
     if (!patience.gave_way) return answers;
     const MutexLock until_revoked(revoke_mutex);
   }
@@ -173,9 +170,9 @@ Result<ChangeReport> Registry::Impl::add(const Proposal& proposal, uint64_t orig
     uint64_t epoch = std::max(options.store->last_epoch(), draft->epoch) + 1;
     auto table = options.loader->builder().build(epoch, next.composition, next.modules);
     if (!table.ok()) return table.status();
-    auto experts = lease_of(**table);
-    CHIMERA_RETURN_IF_ERROR(check_experts(experts, patience));
-    draft->experts = std::move(experts);
+    auto used = used_of(**table);
+    CHIMERA_RETURN_IF_ERROR(check_there(used, patience));
+    draft->used = std::move(used);
     draft->epoch = epoch;
     draft->table = std::move(*table);
     draft->records.push_back(
@@ -205,7 +202,7 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
     answers.push_back(beside.ok() || proposal.promotes ? add(proposal, origin, &draft, patience)
                                                        : beside);
   }
-  if (!patience->to_read.empty()) return answers;
+  if (!patience->to_wait.empty()) return answers;
   Status status;
   if (!draft.records.empty()) {
     status = persist_and(std::move(draft.records), [&] {
@@ -216,7 +213,7 @@ Registry::Impl::Answers Registry::Impl::try_commit(std::span<const Proposal> pro
     });
     if (status.ok())
       make_current({draft.epoch, std::move(draft.loaded), origin == 0 ? draft.epoch : origin,
-                    std::move(draft.experts)});
+                    std::move(draft.used)});
   }
   const bool promoted =
       !proposals.empty() && proposals.front().promotes && answers.front().ok() && status.ok();
@@ -294,19 +291,12 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   revoke_module(&next, name);
   const CanaryCounts counts = options.engine->canary();
   const uint64_t epoch = std::max(options.store->last_epoch(), current().epoch) + 1;
-  const RoutingTableBuilder& builder = options.loader->builder();
-  auto table = builder.build(epoch, next.composition, next.modules);
-  if (!table.ok()) {
-    // Who must be out is not kept in by the want of memory for what the others make together.
-    log::error("revocation_without_average",
-               {{"module", name}, {"reason", table.status().message()}});
-    table = builder.build(epoch, next.composition, next.modules,
-                          RoutingTableBuilder::Together::kLeftOut);
-  }
+  auto table = options.loader->builder().build(epoch, next.composition, next.modules);
   if (!table.ok()) return table.status();
-  // Who must be out is not kept in by a disk: requests wait for what takes its place.
-  auto experts = lease_of(**table);
-  if (experts != nullptr) experts->begin();
+  // Who must be out is not kept in by a disk, or by the making of what the others are together:
+  // requests wait for what takes its place.
+  auto used = used_of(**table);
+  used->begin(AverageFor::kComposition);
   bool tried = false;
   const auto of_the_engine = [&] {
     tried = true;
@@ -341,7 +331,7 @@ Result<ChangeReport> Registry::Impl::take_out(const std::string& name, uint64_t 
   report.notes = (*table)->notes();
   report.disabled = disabled_modules(next.composition);
   report.durable = durable;
-  make_current({epoch, std::move(next), epoch, std::move(experts)});
+  make_current({epoch, std::move(next), epoch, std::move(used)});
   end_canary(CanaryOutcome::kAborted, counts, "module " + name + " was revoked");
   log_change(report);
   if (!durable) {

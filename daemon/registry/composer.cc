@@ -28,6 +28,10 @@ std::string precision_text(const std::optional<Precision>& precision) {
   return precision ? kPrecisionNames.text(*precision) : "as module and deployment say";
 }
 
+std::string weight_text(const std::optional<double>& weight) {
+  return weight ? fmt::format("{}", *weight) : "as its module.yaml says";
+}
+
 // What happened to a module that is in both.
 void compare(const CompositionModule& from, const CompositionModule& to,
              std::vector<ChangeItem>* out) {
@@ -47,6 +51,10 @@ void compare(const CompositionModule& from, const CompositionModule& to,
     out->push_back(
         {ChangeAction::kPrecision, to.name,
          fmt::format("{} -> {}", precision_text(from.precision), precision_text(to.precision))});
+  }
+  if (from.weight != to.weight) {
+    out->push_back({ChangeAction::kWeight, to.name,
+                    fmt::format("{} -> {}", weight_text(from.weight), weight_text(to.weight))});
   }
   if (from.bias != to.bias) {
     out->push_back({ChangeAction::kBias, to.name, fmt::format("{} -> {}", from.bias, to.bias)});
@@ -136,8 +144,8 @@ namespace {
 /// The entry of a module that comes in, which counts no longer as revoked or set aside.
 CompositionModule admit(LoadedComposition* target, const Module& module, bool enabled, float bias) {
   CompositionModule entry{
-      module.name(), module.manifest.version, module.manifest.digest, module.dir, enabled,
-      bias,          module.lambda,           module.asked_precision};
+      module.name(), module.manifest.version, module.manifest.digest, module.dir,         enabled,
+      bias,          module.lambda,           module.asked_precision, module.asked_weight};
   std::erase(target->revoked, entry.name);
   const auto aside = target->set_aside.find(entry.name);
   if (aside != target->set_aside.end() && aside->second == entry.digest)
@@ -276,7 +284,7 @@ bool same_wish(const CompositionSpec& spec, const Composition& composition) {
                     composition.modules.end(), [](const auto& wish, const CompositionModule& is) {
                       return wish.path == is.path && wish.enabled == is.enabled &&
                              wish.bias == is.bias && same_blend(wish.lambda, is.lambda) &&
-                             wish.precision == is.precision;
+                             wish.precision == is.precision && wish.weight == is.weight;
                     });
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <tuple>
 #include <utility>
 
 #include "base/log/log.h"
@@ -23,14 +24,42 @@ class Beginning {
                float bias) {
     Status status = module.status();
     if (status.ok()) status = add(std::move(*module), enabled, bias);
-    if (status.ok()) return;
+    if (!status.ok()) warn(path, status);
+  }
+
+  /// Without the last bundles, if all of them have no average.
+  LoadedComposition take() {
+    for (;;) {
+      const Status status = make_average();
+      if (status.ok()) return std::move(loaded_);
+      size_t last = loaded_.modules.size();
+      while (last > 0 && !is_used_bundle(last - 1)) --last;
+      if (last == 0) return std::move(loaded_);  // of others: whoever starts on them says why
+      warn(loaded_.composition.modules[last - 1].path, status);
+      const std::string name = loaded_.composition.modules[last - 1].name;
+      remove_module(&loaded_, name);
+    }
+  }
+  /// What requests use of what take() gave, made already.
+  std::shared_ptr<const ActiveSet> used() const { return used_; }
+
+ private:
+  static void warn(const std::string& path, const Status& status) {
     log::warning("module_left_out",
                  {{"path", path}, {"reason", status.message()}, {"hint", status.hint()}});
   }
 
-  LoadedComposition take() { return std::move(loaded_); }
+  bool is_used_bundle(size_t i) const {
+    return loaded_.composition.modules[i].enabled && loaded_.modules[i]->bundle != nullptr;
+  }
 
- private:
+  Status make_average() {
+    const auto table = loader_->builder().build(0, loaded_.composition, loaded_.modules);
+    if (!table.ok()) return table.status();
+    used_ = (*table)->layout()->active((*table)->layout()->unnamed());
+    return used_->average != nullptr ? used_->average->wait(AverageFor::kComposition) : Status();
+  }
+
   Status add(std::shared_ptr<const Module> module, bool enabled, float bias) {
     const std::string name = module->name();
     if (loaded_.composition.find(name) != nullptr) {
@@ -47,13 +76,22 @@ class Beginning {
 
   ModuleLoader* loader_;
   LoadedComposition loaded_;
+  std::shared_ptr<const ActiveSet> used_;
 };
 
-LoadedComposition restored(ModuleLoader* loader, const Composition& last) {
+/// With what requests use of it.
+using Begun = std::pair<LoadedComposition, std::shared_ptr<const ActiveSet>>;
+
+Begun taken(Beginning& out) {
+  LoadedComposition loaded = out.take();
+  return {std::move(loaded), out.used()};
+}
+
+Begun restored(ModuleLoader* loader, const Composition& last) {
   Beginning out(loader, last.top_k);
   for (const CompositionModule& wanted : last.modules) {
     Result<std::shared_ptr<const Module>> module =
-        loader->load(wanted.path, nullptr, {wanted.lambda, wanted.precision});
+        loader->load(wanted.path, nullptr, {wanted.lambda, wanted.precision, wanted.weight});
     if (module.ok() && (*module)->manifest.digest != wanted.digest) {
       module = Status(Code::kFailedPrecondition,
                       fmt::format("module {}: found {} (expected {}, the acknowledged one)",
@@ -62,21 +100,21 @@ LoadedComposition restored(ModuleLoader* loader, const Composition& last) {
     }
     out.try_add(std::move(module), wanted.path, wanted.enabled, wanted.bias);
   }
-  return out.take();
+  return taken(out);
 }
 
-LoadedComposition deployed(ModuleLoader* loader, const CompositionSpec& deployment) {
+Begun deployed(ModuleLoader* loader, const CompositionSpec& deployment) {
   Beginning out(loader, deployment.top_k);
   for (const CompositionSpec::ModuleSpec& wish : deployment.modules) {
-    out.try_add(loader->load(wish.path, nullptr, {wish.lambda, wish.precision}), wish.path,
-                wish.enabled, wish.bias);
+    out.try_add(loader->load(wish.path, nullptr, {wish.lambda, wish.precision, wish.weight}),
+                wish.path, wish.enabled, wish.bias);
   }
-  return out.take();
+  return taken(out);
 }
 
-LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
-                                  const CompositionSpec& deployment) {
-  LoadedComposition next = restored(loader, last.composition);
+Begun restored_record(ModuleLoader* loader, const EpochRecord& last,
+                      const CompositionSpec& deployment) {
+  auto [next, used] = restored(loader, last.composition);
   next.revoked = last.revoked;
   next.set_aside = last.set_aside;
   if (next.composition != last.composition) {
@@ -88,7 +126,7 @@ LoadedComposition restored_record(ModuleLoader* loader, const EpochRecord& last,
               {{"used", fmt::format("epoch {} of the state directory", last.epoch)},
                {"hint", "`chimera apply FILE` switches to the composition of the deployment"}});
   }
-  return next;
+  return {std::move(next), std::move(used)};
 }
 
 }  // namespace
@@ -101,7 +139,7 @@ Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
   uint64_t origin = 0;
   if (!history.empty()) {
     const EpochRecord& last = history.back();
-    first.loaded = restored_record(loader, last, deployment);
+    std::tie(first.loaded, first.used) = restored_record(loader, last, deployment);
     // A restart is no step of the history.
     if (first.loaded.composition == last.composition) origin = last.place();
   } else {
@@ -111,7 +149,7 @@ Result<FirstEpoch> first_epoch(ModuleLoader* loader, StateStore* store,
                  {"used", "the composition of the deployment"},
                  {"kept", "what the state directory holds of other backbones"}});
     }
-    first.loaded = deployed(loader, deployment);
+    std::tie(first.loaded, first.used) = deployed(loader, deployment);
   }
   first.epoch = store->last_epoch() + 1;
   const LoadedComposition& loaded = first.loaded;

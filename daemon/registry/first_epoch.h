@@ -20,6 +20,8 @@ struct FirstEpoch {
   uint64_t place = 0;  // in the history; EpochRecord::place
   /// The engine's: hand it over. Whoever keeps it keeps these modules in memory for good.
   std::shared_ptr<const RoutingTable> table;
+  /// Keeps the average of its bundles until the registry does; goes with this.
+  std::shared_ptr<const ActiveSet> used = nullptr;
 };
 
 /// Loads the last acknowledged composition that the store has of this backbone, else the

@@ -65,12 +65,13 @@ struct Registry::Impl {
     uint64_t epoch = 0;
     LoadedComposition loaded;
     uint64_t place = 0;  // in the history; EpochRecord::place
-    /// On the backbone's experts that requests use which name no module; null as lease_of().
-    std::shared_ptr<ExpertLease> experts = nullptr;
+    /// What requests use which name no module: kept in memory, as a request needs it.
+    std::shared_ptr<const ActiveSet> used = nullptr;
   };
   Current current() const EXCLUDES(state_mutex);
-  /// On those of a table; null where the backbone's experts never leave memory.
-  std::shared_ptr<ExpertLease> lease_of(const RoutingTable& table) const;
+  static std::shared_ptr<const ActiveSet> used_of(const RoutingTable& table) {
+    return table.layout()->active(table.layout()->unnamed());
+  }
   /// Bytes of them that would come into memory, or leave it (negative), were `next` current.
   int64_t experts_change(const RoutingTable& next) const;
   bool is_loaded(const std::string& name) const EXCLUDES(state_mutex);
@@ -186,9 +187,9 @@ struct Registry::Impl {
   Current now GUARDED_BY(state_mutex);
   std::vector<std::weak_ptr<const Module>> retiring GUARDED_BY(state_mutex);
   struct Canary {
-    CanaryStatus status;                             // without counts
-    LoadedComposition loaded;                        // the current one with what is tried
-    std::shared_ptr<ExpertLease> experts = nullptr;  // as Current's
+    CanaryStatus status;                              // without counts
+    LoadedComposition loaded;                         // the current one with what is tried
+    std::shared_ptr<const ActiveSet> used = nullptr;  // as Current's
   };
   std::optional<Canary> canary GUARDED_BY(state_mutex);
   std::optional<CanaryStatus> last_canary GUARDED_BY(state_mutex);
@@ -214,15 +215,16 @@ struct Registry::Impl {
   struct Patience {
     std::chrono::steady_clock::time_point deadline;
     bool gave_way = false;  // out: to a revocation
-    Status unread = {};     // why experts could not be read again, when that was tried
-    /// Out: on experts to be read first, without a lock; then nothing has changed.
-    std::vector<std::shared_ptr<ExpertLease>> to_read = {};
+    Status missing = {};    // why something could not be had, when that was tried
+    /// Out: what experts are to be read for and averages of bundles made first, without a lock;
+    /// then nothing has changed.
+    std::vector<std::shared_ptr<const ActiveSet>> to_wait = {};
   };
-  /// Not ok when experts of the backbone that `lease` is on cannot be had now.
-  static Status check_experts(const std::shared_ptr<ExpertLease>& lease, Patience* patience);
-  /// Reads what an attempt asked for; true when there was something.
-  static bool read_experts(Patience* patience, std::vector<std::shared_ptr<ExpertLease>>* kept,
-                           Status* failure);
+  /// Not ok when something that `used` needs cannot be had now.
+  static Status check_there(const std::shared_ptr<const ActiveSet>& used, Patience* patience);
+  /// Waits for what an attempt asked for; true when there was something.
+  static bool wait_for(Patience* patience, std::vector<std::shared_ptr<const ActiveSet>>* kept,
+                       Status* failure);
   /// What a commit has come to.
   struct Draft {
     uint64_t basis = 0;  // epoch of what is current
@@ -230,7 +232,7 @@ struct Registry::Impl {
     LoadedComposition loaded;
     std::shared_ptr<const RoutingTable> table = nullptr;  // of the last record
     std::vector<EpochRecord> records = {};
-    std::shared_ptr<ExpertLease> experts = nullptr;  // as Current's
+    std::shared_ptr<const ActiveSet> used = nullptr;  // as Current's
   };
   /// Adds what `proposal` does; the answer if all of it becomes current.
   Result<ChangeReport> add(const Proposal& proposal, uint64_t origin, Draft* draft,

@@ -35,9 +35,8 @@ Result<std::unique_ptr<LoadPlaces::Loading>> LoadPlaces::take(const Manifest& ma
   }
 }
 
-Status LoadPlaces::check(const Manifest& manifest, uint64_t bytes) const {
+Status LoadPlaces::check(const std::string& label, uint64_t bytes) const {
   if (ledger_ == nullptr) return {};
-  const std::string label = "module " + manifest.name;
   Status status = ledger_->check(bytes, label);
   if (!status.ok() && kept_->let_go()) status = ledger_->check(bytes, label);
   return status;

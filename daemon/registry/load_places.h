@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "base/status.h"
@@ -46,7 +47,7 @@ class LoadPlaces {
   Result<std::unique_ptr<Loading>> take(const Manifest& manifest, uint64_t bytes, Job* job)
       EXCLUDES(mutex_);
   /// Whether there is room now, or once what was kept has given way, which it then has.
-  Status check(const Manifest& manifest, uint64_t bytes) const;
+  Status check(const std::string& label, uint64_t bytes) const;
 
  private:
   void end() EXCLUDES(mutex_);

@@ -71,7 +71,7 @@ Preparation Registry::Impl::prepare(const CompositionSpec& spec, Job* job,
                                     std::vector<Status>* refusals) {
   std::vector<WantedModule> wanted;
   for (const CompositionSpec::ModuleSpec& wish : spec.modules) {
-    wanted.push_back({wish.path, {wish.lambda, wish.precision}});
+    wanted.push_back({wish.path, {wish.lambda, wish.precision, wish.weight}});
   }
   auto modules = find_modules(wanted, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), spec.top_k);
@@ -115,7 +115,7 @@ Result<Preparation> Registry::Impl::prepare(const EpochRecord& record, Job* job)
   CHIMERA_RETURN_IF_ERROR(check_record(record, options.loader->fingerprint(), current().loaded));
   std::vector<WantedModule> all;
   for (const CompositionModule& wanted : record.composition.modules) {
-    all.push_back({wanted.path, {wanted.lambda, wanted.precision}});
+    all.push_back({wanted.path, {wanted.lambda, wanted.precision, wanted.weight}});
   }
   auto modules = find_modules(all, CurrentModules(current().loaded), job);
   Preparation next(options.loader->fingerprint(), record.composition.top_k);
@@ -175,7 +175,7 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
   // Before seconds are spent on what would be refused in the end.
   CHIMERA_RETURN_IF_ERROR(no_change_beside_canary());
   const CurrentModules loaded(current().loaded);
-  ModuleOptions made{.lambda = {}, .precision = args.precision};
+  ModuleOptions made{.lambda = {}, .precision = args.precision, .weight = args.weight};
   if (const auto manifest = options.loader->manifest_of(*dir); manifest.ok()) {
     const LoadedComposition before = current().loaded;
     // Once more when it is put in: this saves reading what will not come in.
@@ -183,6 +183,8 @@ Result<ChangeReport> Registry::Impl::make(const LoadArgs& args, const Running& r
     const CompositionModule* namesake = before.composition.find((*manifest)->name);
     if (namesake != nullptr && !args.precision && (*manifest)->takes_precision())
       made.precision = namesake->precision;
+    if (namesake != nullptr && !args.weight && (*manifest)->kind == ModuleKind::kBundle)
+      made.weight = namesake->weight;
   }
   Result<std::shared_ptr<const Module>> module =
       load_beside_streams({*dir, std::move(made)}, running.job.get());

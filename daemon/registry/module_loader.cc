@@ -11,6 +11,7 @@
 #include "base/io/digest.h"
 #include "base/limits.h"
 #include "base/log/log.h"
+#include "base/threads/background.h"
 #include "daemon/engine/engine.h"
 #include "daemon/model/model_weights.h"
 #include "experts/kinds/assembly_module.h"
@@ -76,6 +77,7 @@ Status check_outline(const std::string& dir, const Manifest& manifest, const Mod
 /// Whether load() with `options` would make the same of the same files.
 bool made_the_same(const Module& module, const ModuleOptions& options) {
   if (module.asked_precision != options.precision) return false;
+  if (module.asked_weight != options.weight) return false;
   if (module.assembly == nullptr) return options.lambda.empty();
   const Lambdas& recipes = module.assembly->lambdas();
   const auto wanted = complete_lambdas(module.assembly->recipe(), recipes, options.lambda);
@@ -113,6 +115,8 @@ Averages::Make counted_averages(Ledger* ledger) {
       bundles.push_back(module->bundle.get());
       changes.emplace_back(module->bundle->changes());
     }
+    // Requests wait for it, and others go on.
+    const BackgroundScope beside_streams;
     const MadeBytes bytes = average_bytes(bundles.front()->source(), changes);
     auto counted = std::make_shared<CountedAverage>();
     if (ledger != nullptr) {
@@ -122,7 +126,12 @@ Averages::Make counted_averages(Ledger* ledger) {
       counted->place = std::move(*place);
     }
     auto made = averaged_backbone(bundles);
-    if (!made.ok()) return made.status();
+    if (!made.ok()) {
+      // Nothing is wrong where nobody wants it any more, and clients may come and go as they like.
+      if (made.status().code() != Code::kCancelled)
+        log::warning("average_not_made", {{"reason", made.status().message()}});
+      return made.status();
+    }
     counted->backbone = std::move(*made);
     counted->place.correct(bytes.resident);
     return std::shared_ptr<const Backbone>(counted, counted->backbone.get());
@@ -168,7 +177,26 @@ ModuleLoader::ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime>
                        nullptr, info_.weights, nullptr})),
       reading_(info_.libraries == nullptr ? LibraryCeilings().load
                                           : info_.libraries->options().ceilings.load),
-      places_(ledger, &kept_) {}
+      places_(ledger, &kept_),
+      ledger_(ledger) {
+  if (ledger_ == nullptr) return;
+  const std::weak_ptr<Averages> averages = builder_.averages();
+  ledger_->set_idle({[averages, backbone = model_.backbone] {
+                       const auto known = averages.lock();
+                       return known == nullptr ? 0 : known->idle_bytes(*backbone);
+                     },
+                     [averages] {
+                       const auto known = averages.lock();
+                       return known != nullptr && known->let_go_one();
+                     }});
+}
+
+ModuleLoader::~ModuleLoader() {
+  if (ledger_ != nullptr) ledger_->set_idle({});
+  // While builder_ has a share in them: what the ledger asks has one, too, for a moment, and on the
+  // thread that makes them it would be the last.
+  builder_.averages()->stop();
+}
 
 LibraryStats ModuleLoader::library_stats() const {
   return info_.libraries ? info_.libraries->stats() : LibraryStats{};
@@ -250,7 +278,7 @@ Result<std::shared_ptr<const Module>> ModuleLoader::blend(const Assembled& from,
   const auto fitted = with_precision(info_, from.manifest, from.precision);
   if (!fitted.ok()) return fitted.status();
   const ModuleSize size = assembled_size(*plan, *fitted);
-  const ModuleOptions options{lambda, from.precision};
+  const ModuleOptions options{lambda, from.precision, {}};
   Result<std::shared_ptr<const Module>> module = load_new(
       *manifest, size, 1,
       [&] { return blend_module(from.source, from.manifest, from.dir, options, info_); }, job);
@@ -276,6 +304,7 @@ Result<ModuleLoader::Outline> ModuleLoader::outline(const std::string& dir,
   Reusable known = reusable(dir, *manifest, stamps_of(dir, *manifest), options);
   if (manifest->assembly) return outline_assembly(dir, manifest, std::move(known.module), options);
   if (!options.lambda.empty()) return no_parents(*manifest);
+  CHIMERA_RETURN_IF_ERROR(check_weight(*manifest, options.weight));
   if (info_.libraries && manifest->library) {
     CHIMERA_RETURN_IF_ERROR(info_.libraries->check_demands(manifest->name, *manifest->library));
   }
@@ -321,24 +350,21 @@ Result<ModuleLoader::Outline> ModuleLoader::outline_assembly(
 
 Result<std::shared_ptr<const Module>> ModuleLoader::gates_of(const std::string& dir,
                                                              const Manifest& manifest) const {
-  if (manifest.kind != ModuleKind::kWeights) return std::shared_ptr<const Module>();
+  if (manifest.kind != ModuleKind::kWeights && manifest.kind != ModuleKind::kBundle)
+    return std::shared_ptr<const Module>();
   return gates_of_module(dir, manifest, info_);
 }
 
-Result<uint64_t> ModuleLoader::average_bytes(std::span<const Placed> bundles) const {
+Result<MadeBytes> ModuleLoader::average_bytes(std::span<const Placed> bundles) const {
   std::vector<std::vector<SharedChange>> read;
   for (const auto& [dir, manifest] : bundles) {
     auto changes = bundle_changes(dir, *manifest, info_.config);
     if (!changes.ok()) return changes.status();
     read.push_back(std::move(*changes));
   }
-  if (read.size() < 2 || info_.source == nullptr) return uint64_t{0};
+  if (read.size() < 2 || info_.source == nullptr) return MadeBytes{};
   const std::vector<std::span<const SharedChange>> changes(read.begin(), read.end());
-  return chimera::average_bytes(*info_.source, changes).resident;
-}
-
-Status ModuleLoader::check_room(const Manifest& manifest, uint64_t bytes) const {
-  return places_.check(manifest, bytes);
+  return chimera::average_bytes(*info_.source, changes);
 }
 
 Result<std::shared_ptr<const Module>> ModuleLoader::read(const Manifest& manifest, const Make& make,
@@ -518,7 +544,7 @@ Status ModuleLoader::run_probe(const std::shared_ptr<const Module>& module) {
   Composition alone;
   alone.backbone_fingerprint = model_.fingerprint;
   alone.modules.push_back({manifest.name, manifest.version, manifest.digest, module->dir, true,
-                           0.0f, module->lambda, module->asked_precision});
+                           0.0f, module->lambda, module->asked_precision, module->asked_weight});
   const auto table = builder_.build(0, alone, std::span(&module, 1));
   if (!table.ok()) return table.status();
 

@@ -57,6 +57,9 @@ class ModuleLoader {
   explicit ModuleLoader(LoadedBackbone model, std::shared_ptr<LibraryRuntime> libraries = nullptr,
                         Ledger* ledger = nullptr, MakeAccept accept = nullptr,
                         AdapterStore* adapters = nullptr);
+  ~ModuleLoader();
+  ModuleLoader(const ModuleLoader&) = delete;
+  ModuleLoader& operator=(const ModuleLoader&) = delete;
 
   /// Of the backbone that all modules are loaded for.
   const std::string& fingerprint() const { return model_.fingerprint; }
@@ -111,9 +114,12 @@ class ModuleLoader {
   /// A module and the directory it lies in.
   using Placed = std::pair<std::string, std::shared_ptr<const Manifest>>;
   /// What the backbone of these modules of kind bundle together takes, by their headers.
-  Result<uint64_t> average_bytes(std::span<const Placed> bundles) const;
-  /// resource_exhausted when a module of so many bytes would not fit now. What was kept gives way.
-  Status check_room(const Manifest& manifest, uint64_t bytes) const;
+  Result<MadeBytes> average_bytes(std::span<const Placed> bundles) const;
+  /// resource_exhausted when so many bytes would not fit now, of what is called `label`. What was
+  /// kept gives way.
+  Status check_room(const std::string& label, uint64_t bytes) const {
+    return places_.check(label, bytes);
+  }
   /// What load() gave for a plan, for the loads of its apply.
   KeptModules& kept() { return kept_; }
 
@@ -185,6 +191,7 @@ class ModuleLoader {
   ReadingTurns reading_;
   KeptModules kept_;
   LoadPlaces places_;
+  Ledger* const ledger_;
   mutable Mutex mutex_;
   std::map<std::string, Known> known_ GUARDED_BY(mutex_);  // by directory, bounded
   // What passed, most recent first, bounded: manifest digests, with λ where they are not the

@@ -1,5 +1,7 @@
 // What a composition would change, need and be refused for: by manifests and headers, or by loading
 // and probing all of it.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <unordered_map>
@@ -22,7 +24,13 @@ uint64_t bytes_of_gates(const Module& module) {
   return floats * sizeof(float);
 }
 
-using Bundles = std::vector<ModuleLoader::Placed>;
+/// A bundle that a composition uses.
+struct UsedBundle {
+  ModuleLoader::Placed placed;
+  double weight = 1.0;
+  std::shared_ptr<const Module> loaded;  // null: it is not
+};
+using Bundles = std::vector<UsedBundle>;
 
 /// The bundles that a composition uses, in its order.
 Bundles bundles_of(const LoadedComposition& loaded) {
@@ -30,20 +38,34 @@ Bundles bundles_of(const LoadedComposition& loaded) {
   for (size_t i = 0; i < loaded.modules.size(); ++i) {
     const std::shared_ptr<const Module>& module = loaded.modules[i];
     if (loaded.composition.modules[i].enabled && module->bundle != nullptr)
-      out.emplace_back(module->dir, std::shared_ptr<const Manifest>(module, &module->manifest));
+      out.push_back({{module->dir, std::shared_ptr<const Manifest>(module, &module->manifest)},
+                     module->bundle->weight(),
+                     module});
   }
   return out;
 }
 
 /// What the backbone of `next` together takes, where it is not the one in use. Those that cannot be
 /// read are refused by whoever loads them.
-uint64_t bytes_together(const ModuleLoader& loader, const Bundles& next, const Bundles& now) {
-  const auto same = [](const ModuleLoader::Placed& a, const ModuleLoader::Placed& b) {
-    return a.second->digest == b.second->digest;
+MadeBytes bytes_together(const ModuleLoader& loader, const Bundles& next, const Bundles& now) {
+  const auto same = [](const UsedBundle& a, const UsedBundle& b) {
+    return a.placed.second->digest == b.placed.second->digest && a.weight == b.weight;
   };
-  if (std::equal(next.begin(), next.end(), now.begin(), now.end(), same)) return 0;
-  const Result<uint64_t> bytes = loader.average_bytes(next);
-  return bytes.ok() ? *bytes : 0;
+  if (std::equal(next.begin(), next.end(), now.begin(), now.end(), same)) return {};
+  std::vector<ModuleLoader::Placed> placed;
+  for (const UsedBundle& bundle : next) placed.push_back(bundle.placed);
+  const Result<MadeBytes> bytes = loader.average_bytes(placed);
+  return bytes.ok() ? *bytes : MadeBytes{};
+}
+
+/// Whether what they are together is made already, for the composition in use or for a request.
+bool made_together(const ModuleLoader& loader, const Bundles& bundles) {
+  std::vector<std::shared_ptr<const Module>> modules;
+  for (const UsedBundle& bundle : bundles) {
+    if (bundle.loaded == nullptr) return false;
+    modules.push_back(bundle.loaded);
+  }
+  return loader.builder().averages()->has(modules);
 }
 
 }  // namespace
@@ -79,8 +101,13 @@ PlanReport Registry::Impl::plan(const CompositionSpec& spec, KeptModules::Module
   const auto table =
       options.loader->builder().build(from.epoch + 1, next->composition, next->modules);
   if (table.ok()) {
+    // Made and let go of again: nobody knows before whether there is room, and all numbers fit.
+    const std::shared_ptr<const ActiveSet> used = used_of(**table);
+    if (Status made = used->average ? used->average->wait(AverageFor::kComposition) : Status();
+        !made.ok())
+      report.refusals.push_back(std::move(made));
     report.memory_bytes += static_cast<int64_t>(
-        bytes_together(*options.loader, bundles_of(*next), bundles_of(from.loaded)));
+        bytes_together(*options.loader, bundles_of(*next), bundles_of(from.loaded)).resident);
     report.notes = (*table)->notes();
     report.experts_bytes = experts_change(**table);
     predict_shares(*next, options.engine->gate_samples(), &report);
@@ -113,25 +140,27 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     const Result<std::string> dir = normal_module_path(wish.path);
     if (!dir.ok()) return dir.status();
     Result<ModuleLoader::Outline> found =
-        options.loader->outline(*dir, {wish.lambda, wish.precision}, accept);
+        options.loader->outline(*dir, {wish.lambda, wish.precision, wish.weight}, accept);
     if (!found.ok()) return found.status();
     const Manifest& manifest = *found->manifest;
     const auto namesake = dirs.find(manifest.name);
     if (namesake != dirs.end()) return twice_refusal(manifest.name, namesake->second, *dir);
     CHIMERA_RETURN_IF_ERROR(check_bias(manifest.name, wish.bias));
     if (found->loaded == nullptr) {
-      CHIMERA_RETURN_IF_ERROR(options.loader->check_room(manifest, missing + found->size.loading));
+      CHIMERA_RETURN_IF_ERROR(
+          options.loader->check_room("module " + manifest.name, missing + found->size.loading));
       missing += found->size.resident;
     }
     if (found->loaded == nullptr || !loaded.contains(found->loaded))
       resident += found->size.resident;
     if (wish.enabled) fitted.push_back({manifest.name, manifest.fitted_top_k()});
     if (wish.enabled && manifest.kind == ModuleKind::kBundle)
-      bundles.emplace_back(*dir, found->manifest);
+      bundles.push_back(
+          {{*dir, found->manifest}, wish.weight.value_or(manifest.shared->weight), found->loaded});
     dirs.emplace(manifest.name, *dir);
     next.composition.modules.push_back({manifest.name, manifest.version, manifest.digest, *dir,
                                         wish.enabled, wish.bias, std::move(found->lambda),
-                                        wish.precision});
+                                        wish.precision, wish.weight});
     routed.modules.push_back(found->loaded);
     if (found->loaded == nullptr && wish.enabled && gates_known) {
       // What is wrong with what they hold is the plan's to tell that loads it.
@@ -149,7 +178,13 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
   }
   report.changes = difference(from.loaded, next);
   report.composition = next.composition.digest();
-  resident += bytes_together(*options.loader, bundles, bundles_of(from.loaded));
+  const MadeBytes together = bytes_together(*options.loader, bundles, bundles_of(from.loaded));
+  if (together.making > 0 && !made_together(*options.loader, bundles)) {
+    Status room = options.loader->check_room(
+        fmt::format("the average of {} bundles", bundles.size()), missing + together.making);
+    if (!room.ok()) report.refusals.push_back(std::move(room));
+  }
+  resident += together.resident;
   report.memory_bytes = static_cast<int64_t>(resident);
   report.notes = top_k_notes(spec.top_k, fitted, default_top_k(options.loader->config()));
   routed.composition = next.composition;
@@ -157,8 +192,7 @@ PlanReport Registry::Impl::outline(const CompositionSpec& spec) const {
     predict_shares(routed, samples, &report);
     if (options.loader->residency() == nullptr) return report;
     // Its experts are counted; no backbone is made for it.
-    const auto table = options.loader->builder().build(0, routed.composition, routed.modules,
-                                                       RoutingTableBuilder::Together::kLeftOut);
+    const auto table = options.loader->builder().build(0, routed.composition, routed.modules);
     if (table.ok()) report.experts_bytes = experts_change(**table);
   }
   return report;
@@ -178,8 +212,7 @@ void Registry::Impl::predict_shares(const LoadedComposition& next, const GateSam
                                     PlanReport* report) const {
   if (!report->refusals.empty() || samples.layers.empty()) return;
   // Routing alone is looked at: no backbone is made for it.
-  const auto table = options.loader->builder().build(0, next.composition, next.modules,
-                                                     RoutingTableBuilder::Together::kLeftOut);
+  const auto table = options.loader->builder().build(0, next.composition, next.modules);
   if (!table.ok()) return;
   const auto then = shadow_shares(*table, samples);
   auto before = shadow_shares(options.engine->table(), samples);

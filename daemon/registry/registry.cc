@@ -25,6 +25,7 @@ ModuleStatus describe(const Module& module, ModuleState state) {
   ModuleStatus status = describe(module.manifest, state);
   status.experts = module.expert_count();
   status.precision = module.precision;
+  if (module.bundle != nullptr) status.weight = module.bundle->weight();
   status.resident_bytes = module.resident_bytes();
   if (module.is_adapter()) status.resident = status.resident_bytes > 0;
   if (module.assembly != nullptr) {
@@ -47,8 +48,9 @@ Registry::Impl::Impl(Options o, FirstEpoch first)
   const MutexLock lock(state_mutex);
   now = {first.epoch, std::move(first.loaded), first.place};
   // Kept before what it does not name may go.
-  now.experts = lease_of(*options.engine->table());
-  if (now.experts != nullptr) options.loader->residency()->let_go_unused();
+  now.used = used_of(*options.engine->table());
+  if (now.used->lease != nullptr) options.loader->residency()->let_go_unused();
+  options.loader->builder().averages()->set_current(now.used->layout->modules());
 }
 
 Registry::Impl::Current Registry::Impl::current() const {

@@ -57,6 +57,7 @@ struct ModuleStatus {
   /// Kind assembly, once it is made: λ in force of its parents, in the order of the recipe.
   std::vector<std::pair<std::string, double>> lambda;
   std::optional<Precision> precision;  // of its experts, once they are made; none: no weights
+  std::optional<double> weight{};      // of a bundle, beside others
   int64_t experts = 0;
   uint64_t resident_bytes = 0;
   std::optional<bool> resident{};  // kind lora: whether its adapter is in memory now
@@ -82,13 +83,14 @@ enum class ChangeAction : uint8_t {
   kBias,
   kBlend,  // other coefficients of an assembly's parents
   kPrecision,
+  kWeight,  // of a bundle
   kReorder,
   kTopK,
   kAbort  // of a canary
 };
 inline constexpr auto kChangeActionNames =
     enum_names<ChangeAction>("load", "unload", "revoke", "replace", "restart", "enable", "disable",
-                             "bias", "blend", "precision", "reorder", "top_k", "abort");
+                             "bias", "blend", "precision", "weight", "reorder", "top_k", "abort");
 
 struct ChangeItem {
   ChangeAction action = ChangeAction::kLoad;
@@ -154,6 +156,7 @@ struct LoadArgs {
   std::optional<bool> enabled;
   std::optional<float> bias;
   std::optional<Precision> precision{};  // of its experts; none: its namesake's
+  std::optional<double> weight{};        // of a bundle, above 0; none: its namesake's
   InFlight in_flight = InFlight::kPin;
   LoadSource source = LoadSource::kPerson;
   /// Set: it is not made current; this part of the new sequences, in (0, 1], tries it (canary.h).

@@ -184,6 +184,7 @@ void handle(CallContext& context, std::shared_ptr<Live> live, wire::Load call) {
     args.in_flight = in_flight(call.restart);
     if (call.bias) args.bias = static_cast<float>(*call.bias);
     if (call.precision) args.precision = kPrecisionNames.find(*call.precision);
+    args.weight = call.weight;
     args.canary = call.canary;
     ask(context, live, {"load", call.path, std::move(args)}, call.waiting);
   });

@@ -12,9 +12,10 @@
 // Sums are float64: the weights added in order; of each number Σ_r b_r a_r in the order of the
 // ranks and then added to W_0; the terms ŵ_i V_i in the order of the bundles, beginning with the
 // first. It is rounded once, to nearest even, to the dtype in which the checkpoint holds the
-// tensor: the same bits whether it is written to a checkpoint or run.
+// tensor: the same bits whether it is written to a checkpoint or run, and by however many threads:
+// each number is the work of one of them.
 //
-// Thread safety: free functions, from any thread.
+// Thread safety: free functions, from any thread; a pool is its caller's.
 #pragma once
 
 #include <span>
@@ -22,6 +23,7 @@
 
 #include "backbone/checkpoint/checkpoint.h"
 #include "base/status.h"
+#include "base/threads/thread_pool.h"
 #include "experts/bundle/shared_tensors.h"
 
 namespace chimera {
@@ -34,10 +36,17 @@ struct WeightedChanges {
 
 /// The tensors that any of these bundles changes, in the order of the backbone, by its names and in
 /// the dtypes of `checkpoint`; those of one bundle that has them in that dtype are its own, in
-/// place. unimplemented: the checkpoint holds one quantised; data_corrupt: a number that its dtype
-/// does not hold; resource_exhausted: no memory.
+/// place. The threads of `pool` are in the background as the caller is (background.h), and all of
+/// them stop when its work is given up (progress.h). unimplemented: the checkpoint holds one
+/// quantised; data_corrupt: a number that its dtype does not hold; resource_exhausted: no memory;
+/// cancelled: given up.
 Result<std::vector<TensorView>> averaged_tensors(const Checkpoint& checkpoint,
                                                  const ModelConfig& config,
-                                                 std::span<const WeightedChanges> bundles);
+                                                 std::span<const WeightedChanges> bundles,
+                                                 ThreadPool& pool);
+
+/// What averaged_tensors() has in memory for one tensor at the most, beside what it gives, with so
+/// many threads. `stored`: as the checkpoint holds it; `rank`: the sum of those of its changes.
+uint64_t averaging_bytes(const NeededTensor& needed, DType stored, int64_t rank, int threads);
 
 }  // namespace chimera

@@ -90,7 +90,8 @@ TEST_P(AverageOf, IsTheWeightedSumRoundedOnce) {
       total += all[i].weight;
       bundles.push_back({all[i].weight, all[i].changes});
     }
-    const auto found = averaged_tensors(*checkpoint_, config_, bundles);
+    ThreadPool pool(static_cast<int>(n));
+    const auto found = averaged_tensors(*checkpoint_, config_, bundles, pool);
     ASSERT_TRUE(found.ok()) << found.status().to_string();
     size_t at = 0;
     for (const NeededTensor& needed : all_needed(config_)) {

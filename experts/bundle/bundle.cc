@@ -1,5 +1,6 @@
 #include "experts/bundle/bundle.h"
 
+#include <algorithm>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -22,16 +23,37 @@ MadeBytes rounded_bytes(const Backbone& backbone, const NeededTensor& needed, DT
   return {bytes.made + (bytes.in_place ? rounded : 0), rounded + bytes.made};
 }
 
-void add(const MadeBytes& one, MadeBytes* sum) {
-  sum->resident += one.resident;
-  sum->making += one.making;
-}
+/// Of tensors that are averaged one after another.
+class MadeSum {
+ public:
+  explicit MadeSum(const BackboneSource& source) : source_(source) {}
+
+  void add(const MadeBytes& one) {
+    sum_.resident += one.resident;
+    sum_.making += one.making;
+  }
+  /// One that is not used as a bundle has it; `rank`: of all its changes together.
+  void add_rounded(const NeededTensor& needed, int64_t rank) {
+    const DType stored = source_.stored(needed.name);
+    add(rounded_bytes(*source_.backbone(), needed, stored));
+    most_ = std::max(most_, averaging_bytes(needed, stored, rank, auto_threads()));
+  }
+  MadeBytes bytes() const { return {sum_.resident, sum_.making + most_}; }
+
+ private:
+  const BackboneSource& source_;
+  MadeBytes sum_;
+  uint64_t most_ = 0;  // that making one of them takes beside it
+};
+
+int64_t rank_of(const SharedChange& change) { return change.a ? change.a->shape.front() : 0; }
 
 Result<std::shared_ptr<const Backbone>> made_backbone(const BackboneSource& source,
                                                       std::span<const WeightedChanges> bundles) {
   const Result<Checkpoint> checkpoint = source.open();
   if (!checkpoint.ok()) return checkpoint.status();
-  const auto tensors = averaged_tensors(*checkpoint, source.backbone()->config(), bundles);
+  ThreadPool pool(auto_threads());
+  const auto tensors = averaged_tensors(*checkpoint, source.backbone()->config(), bundles, pool);
   if (!tensors.ok()) return tensors.status();
   return source.backbone()->with(*tensors);
 }
@@ -39,18 +61,17 @@ Result<std::shared_ptr<const Backbone>> made_backbone(const BackboneSource& sour
 }  // namespace
 
 MadeBytes made_of(const BackboneSource& source, std::span<const SharedChange> changes) {
-  MadeBytes sum;
-  const Backbone& backbone = *source.backbone();
+  MadeSum sum(source);
   for (const SharedChange& change : changes) {
     const DType stored = source.stored(change.needed.name);
     if (change.full && change.full->dtype == stored) {  // from the file itself
-      const uint64_t made = placed(backbone, change.needed, stored).made;
-      add({made, made}, &sum);
+      const uint64_t made = placed(*source.backbone(), change.needed, stored).made;
+      sum.add({made, made});
     } else {
-      add(rounded_bytes(backbone, change.needed, stored), &sum);
+      sum.add_rounded(change.needed, rank_of(change));
     }
   }
-  return sum;
+  return sum.bytes();
 }
 
 Result<std::shared_ptr<const Bundle>> Bundle::make(std::shared_ptr<const BackboneSource> source,
@@ -77,15 +98,17 @@ Result<std::shared_ptr<const Backbone>> averaged_backbone(std::span<const Bundle
 
 MadeBytes average_bytes(const BackboneSource& source,
                         std::span<const std::span<const SharedChange>> bundles) {
-  MadeBytes sum;
-  if (bundles.size() < 2) return sum;
-  std::map<std::string_view, const NeededTensor*> changed;
+  MadeSum sum(source);
+  if (bundles.size() < 2) return sum.bytes();
+  std::map<std::string_view, std::pair<const NeededTensor*, int64_t>> changed;
   for (const auto& changes : bundles) {
-    for (const SharedChange& change : changes) changed.emplace(change.needed.name, &change.needed);
+    for (const SharedChange& change : changes) {
+      const auto at = changed.try_emplace(change.needed.name, &change.needed, 0).first;
+      at->second.second += rank_of(change);
+    }
   }
-  for (const auto& [name, needed] : changed)
-    add(rounded_bytes(*source.backbone(), *needed, source.stored(name)), &sum);
-  return sum;
+  for (const auto& [name, tensor] : changed) sum.add_rounded(*tensor.first, tensor.second);
+  return sum.bytes();
 }
 
 }  // namespace chimera

@@ -26,7 +26,7 @@ struct MadeBytes {
 
 class Bundle {
  public:
-  /// `file` holds `changes`, and `weight` is that of SharedSpec. Errors as of averaged_tensors()
+  /// `file` holds `changes`, and `weight` is above 0. Errors as of averaged_tensors()
   /// and BackboneSource::open().
   static Result<std::shared_ptr<const Bundle>> make(std::shared_ptr<const BackboneSource> source,
                                                     const SafetensorsFile& file, double weight,

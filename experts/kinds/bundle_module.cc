@@ -11,7 +11,7 @@ namespace chimera {
 
 Result<std::shared_ptr<const Module>> load_bundle_module(const std::string& dir,
                                                          const BackboneInfo& backbone,
-                                                         std::optional<Precision> precision) {
+                                                         const ModuleOptions& options) {
   const Result<Manifest> manifest = read_manifest(dir);
   if (!manifest.ok()) return manifest.status();
   // Before anything is read that cannot be used.
@@ -31,14 +31,15 @@ Result<std::shared_ptr<const Module>> load_bundle_module(const std::string& dir,
   auto changes =
       sort_shared_tensors(*payload->shared, backbone.config, TensorDepth::kContent, label);
   if (!changes.ok()) return changes.status();
-  auto bundle = Bundle::make(backbone.source, *payload->shared, payload->manifest.shared->weight,
-                             std::move(*changes));
+  const double weight = options.weight.value_or(payload->manifest.shared->weight);
+  auto bundle = Bundle::make(backbone.source, *payload->shared, weight, std::move(*changes));
   if (!bundle.ok()) return bundle.status().with_context(label);
-  const auto fitted = with_precision(backbone, payload->manifest, precision);
+  const auto fitted = with_precision(backbone, payload->manifest, options.precision);
   if (!fitted.ok()) return fitted.status();
   auto module = build_weights_module(dir, std::move(*payload), *fitted);
   if (!module.ok()) return module.status();
-  (*module)->asked_precision = precision;
+  (*module)->asked_precision = options.precision;
+  (*module)->asked_weight = options.weight;
   (*module)->bundle = std::move(*bundle);
   return std::shared_ptr<const Module>(std::move(*module));
 }

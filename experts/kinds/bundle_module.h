@@ -12,11 +12,11 @@
 
 namespace chimera {
 
-/// load_module for kind bundle. failed_precondition without BackboneInfo::source. `precision`, as of
-/// ModuleOptions, is of its experts; what it changes of the backbone is kept as the backbone is.
-Result<std::shared_ptr<const Module>> load_bundle_module(
-    const std::string& dir, const BackboneInfo& backbone,
-    std::optional<Precision> precision = std::nullopt);
+/// load_module for kind bundle. failed_precondition without BackboneInfo::source. The precision of
+/// `options` is of its experts; what it changes of the backbone is kept as the backbone is.
+Result<std::shared_ptr<const Module>> load_bundle_module(const std::string& dir,
+                                                         const BackboneInfo& backbone,
+                                                         const ModuleOptions& options = {});
 
 /// What load_bundle_module checks but digests and numbers: manifest, names and shapes.
 Status check_bundle_outline(const std::string& dir, const Manifest& manifest,

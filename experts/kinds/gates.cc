@@ -66,7 +66,8 @@ Result<std::shared_ptr<const Module>> gates_of_module(const std::string& dir,
   std::vector<SafetensorsFile> headers;  // keep the tensors
   std::vector<TensorView> tensors;
   for (const ManifestFile& entry : manifest.files) {
-    if (!entry.path.ends_with(".safetensors")) continue;
+    const bool shared = manifest.shared && manifest.shared->file == entry.path;
+    if (shared || !entry.path.ends_with(".safetensors")) continue;
     const Result<ModuleFile> file = ModuleFile::open(dir, entry.path);
     if (!file.ok()) return file.status();
     Result<SafetensorsFile> header = file->header();

@@ -20,9 +20,10 @@ Status read_gate_values(const TensorView* tensor, int64_t n, std::vector<float>*
 /// Fills in the gate of `part`, of as many experts as `tensors` have. REQUIRES: they were checked.
 Status read_gate(const LayerTensors& tensors, int64_t hidden, ModuleLayer* part);
 
-/// A module of kind weights as far as routing goes: its experts are null, and of its files only
-/// headers and gates were read, without a look at digests. For tables that nothing runs on. `dir`
-/// and `manifest` as check_module_outline() found good.
+/// A module of kind weights or bundle as far as routing goes: its experts are null, what it changes
+/// of the backbone is left out, and of its files only headers and gates were read, without a look
+/// at digests. For tables that nothing runs on. `dir` and `manifest` as check_module_outline()
+/// found good.
 Result<std::shared_ptr<const Module>> gates_of_module(const std::string& dir,
                                                       const Manifest& manifest,
                                                       const BackboneInfo& backbone);

@@ -17,6 +17,7 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
     return no_parents(*manifest);
   }
   CHIMERA_RETURN_IF_ERROR(with_precision(backbone, *manifest, options.precision).status());
+  CHIMERA_RETURN_IF_ERROR(check_weight(*manifest, options.weight));
   switch (manifest->kind) {
     case ModuleKind::kWeights:
       return load_weights_module(dir, backbone, options.precision);
@@ -27,7 +28,7 @@ Result<std::shared_ptr<const Module>> load_module(const std::string& dir,
     case ModuleKind::kAssembly:
       return load_assembly_module(dir, backbone, options);
     case ModuleKind::kBundle:
-      return load_bundle_module(dir, backbone, options.precision);
+      return load_bundle_module(dir, backbone, options);
   }
   return Status(Code::kInternal, dir + ": a module kind without a loader");
 }

@@ -39,4 +39,13 @@ Result<BackboneInfo> with_precision(const BackboneInfo& backbone, const Manifest
   return out;
 }
 
+Status check_weight(const Manifest& manifest, std::optional<double> asked) {
+  if (!asked || manifest.kind == ModuleKind::kBundle) return {};
+  return {Code::kFailedPrecondition,
+          fmt::format("module {}: weight: found {} (expected none: modules of kind {} change "
+                      "nothing of the backbone that could be averaged)",
+                      manifest.name, *asked, kModuleKindNames.name(manifest.kind)),
+          "Leave the weight of this module out"};
+}
+
 }  // namespace chimera

@@ -49,6 +49,8 @@ struct ModuleOptions {
   std::map<std::string, double> lambda{};
   /// Kinds weights and assembly: of its experts; none: its manifest's, else the deployment's.
   std::optional<Precision> precision{};
+  /// Kind bundle: beside other bundles, up to kMaxBundleWeight; none: its manifest's.
+  std::optional<double> weight{};
 };
 
 class Module {
@@ -69,6 +71,7 @@ class Module {
   std::map<std::string, double> lambda;
   std::optional<Precision> asked_precision;  // as ModuleOptions::precision
   std::optional<Precision> precision;        // in force; none: its kind has none
+  std::optional<double> asked_weight;        // as ModuleOptions::weight
 
   const std::string& name() const { return manifest.name; }
   bool is_adapter() const { return adapter != nullptr || adapter_source != nullptr; }
@@ -103,5 +106,8 @@ struct BackboneInfo {
 /// in it.
 Result<BackboneInfo> with_precision(const BackboneInfo& backbone, const Manifest& manifest,
                                     std::optional<Precision> asked);
+
+/// failed_precondition: a weight is asked for, and the module is no bundle.
+Status check_weight(const Manifest& manifest, std::optional<double> asked);
 
 }  // namespace chimera

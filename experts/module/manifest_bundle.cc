@@ -1,14 +1,13 @@
 // The block `shared` of module.yaml.
 #include <algorithm>
 
+#include "base/limits.h"
 #include "experts/module/manifest_reader.h"
 
 namespace chimera {
 namespace {
 
 constexpr std::string_view kDefaultShared = "shared.safetensors";
-// A weight counts by its ratio to those of other bundles.
-constexpr double kMaxBundleWeight = 1e6;
 
 }  // namespace
 

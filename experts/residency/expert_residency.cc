@@ -3,8 +3,17 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace chimera {
+namespace {
+
+/// Of weights that are let go before whoever wants experts is looked at again: their digest takes
+/// about a tenth of a second on one core without SHA instructions, and opening the checkpoint for
+/// a slice, some milliseconds where it has many files, stays a small part of that.
+constexpr uint64_t kSliceBytes = 32u << 20;
+
+}  // namespace
 
 ExpertLease::~ExpertLease() { residency_->release(*this); }
 void ExpertLease::begin() { residency_->begin(*this); }
@@ -140,10 +149,9 @@ std::vector<ExpertPlace> ExpertResidency::places_of(std::span<const size_t> expe
 void ExpertResidency::run() {
   for (;;) {
     std::vector<std::weak_ptr<ExpertLease>> wanted;
-    std::vector<size_t> due;
     {
       const MutexLock lock(mutex_);
-      busy_ = false;
+      busy_ = !going_.empty();
       changed_.notify_all();
       for (;;) {
         if (stopping_) return;
@@ -151,8 +159,8 @@ void ExpertResidency::run() {
         const Clock::time_point now = Clock::now();
         Clock::time_point next = now + std::chrono::hours(1);
         wanted.swap(wanted_);
-        due = take_due(now, &next);
-        if (!wanted.empty() || !due.empty()) break;
+        take_due(now, &next);
+        if (!wanted.empty() || !going_.empty()) break;
         changed_.notify_all();
         wake_.wait_for(mutex_, next - now, [this]() REQUIRES(mutex_) { return woken_; });
       }
@@ -161,13 +169,12 @@ void ExpertResidency::run() {
     for (const std::weak_ptr<ExpertLease>& one : wanted) {
       if (const auto lease = one.lock()) restore(*lease);
     }
-    if (!due.empty()) let_go(due);
+    if (!going_.empty()) let_go(next_slice());
   }
 }
 
-/// Those to be let go by `now`; `next`: when it is the next one's turn, if that comes before.
-std::vector<size_t> ExpertResidency::take_due(Clock::time_point now, Clock::time_point* next) {
-  std::vector<size_t> due;
+/// Adds those to be let go by `now`; `next`: when it is the next one's turn, if that comes before.
+void ExpertResidency::take_due(Clock::time_point now, Clock::time_point* next) {
   for (size_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
     if (entry.leases > 0) entry.due.reset();
@@ -177,9 +184,21 @@ std::vector<size_t> ExpertResidency::take_due(Clock::time_point now, Clock::time
       continue;
     }
     entry.due.reset();
-    due.push_back(i);
+    going_.push_back(i);
   }
-  return due;
+}
+
+std::vector<size_t> ExpertResidency::next_slice() {
+  std::vector<size_t> slice;
+  const MutexLock lock(mutex_);
+  for (uint64_t bytes = 0; !going_.empty() && bytes < kSliceBytes; going_.pop_front()) {
+    const Entry& entry = entries_[going_.front()];
+    // Somebody may have come meanwhile; and where he has left again, its time begins anew.
+    if (entry.leases > 0 || entry.due || !entry.resident.expert->resident()) continue;
+    slice.push_back(going_.front());
+    bytes += entry.resident.expert->bytes();
+  }
+  return slice;
 }
 
 void ExpertResidency::restore(ExpertLease& lease) {
@@ -245,15 +264,15 @@ Status ExpertResidency::find_digests(std::span<const size_t> experts) {
   return {};
 }
 
-void ExpertResidency::let_go(const std::vector<size_t>& due) {
-  const Status known = find_digests(due);
+void ExpertResidency::let_go(const std::vector<size_t>& slice) {
+  const Status known = find_digests(slice);
   Account account;
   std::vector<std::shared_ptr<const Expert>> gone;
   uint64_t bytes = 0;
   {
     const MutexLock lock(mutex_);
     account = account_;
-    for (const size_t i : due) {
+    for (const size_t i : slice) {
       Entry& entry = entries_[i];
       // Somebody may have come meanwhile.
       if (entry.leases > 0 || entry.digest.empty() || !entry.resident.expert->resident()) continue;
@@ -261,11 +280,16 @@ void ExpertResidency::let_go(const std::vector<size_t>& due) {
       bytes += entry.resident.expert->bytes();
     }
   }
-  if (!known.ok() && account.problem) account.problem(known);
-  if (gone.empty()) return;
+  if (!known.ok()) {
+    // Said once: the others lie where these do. What was away before may go all the same.
+    std::erase_if(going_, [this](size_t i) { return entries_[i].digest.empty(); });
+    if (account.problem) account.problem(known);
+  }
+  untrimmed_ = untrimmed_ || !gone.empty();
   gone.clear();
-  (void)malloc_trim(0);  // what was small came from the heap
-  if (account.give_back) account.give_back(bytes);
+  // What was small came from the heap; all of it is walked, and other threads wait for that: once.
+  if (going_.empty() && std::exchange(untrimmed_, false)) (void)malloc_trim(0);
+  if (bytes > 0 && account.give_back) account.give_back(bytes);
 }
 
 }  // namespace chimera

@@ -8,7 +8,9 @@
 // go whose file is not the one that it was made from.
 //
 // Reading and letting go happen on one thread of its own, never on that of whoever wants them: a
-// lease says whether its experts are there, and wait() is for those who may.
+// lease says whether its experts are there, and wait() is for those who may. Letting go takes a
+// digest of everything that goes for the first time; it is done in slices, and between two of them
+// whoever wants experts read goes first.
 //
 // Invariants: (1) an expert with a lease that is ready stays in memory; (2) a read that fails
 // leaves everything as it was, and the next one tries again; (3) the memory of what comes back is
@@ -20,6 +22,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -141,10 +144,12 @@ class ExpertResidency {
 
   // Of its thread.
   void run();
-  std::vector<size_t> take_due(Clock::time_point now, Clock::time_point* next) REQUIRES(mutex_);
+  void take_due(Clock::time_point now, Clock::time_point* next) REQUIRES(mutex_);
+  /// The next of `going_` that may still go.
+  std::vector<size_t> next_slice() EXCLUDES(mutex_);
   void restore(ExpertLease& lease) EXCLUDES(mutex_);
   Status read(std::span<const size_t> absent) EXCLUDES(mutex_);
-  void let_go(const std::vector<size_t>& due) EXCLUDES(mutex_);
+  void let_go(const std::vector<size_t>& slice) EXCLUDES(mutex_);
   Status find_digests(std::span<const size_t> experts) EXCLUDES(mutex_);
   std::vector<ExpertPlace> places_of(std::span<const size_t> experts) const;
 
@@ -160,6 +165,8 @@ class ExpertResidency {
   std::vector<std::weak_ptr<ExpertLease>> wanted_ GUARDED_BY(mutex_);
   bool woken_ GUARDED_BY(mutex_) = false;
   bool busy_ GUARDED_BY(mutex_) = false;
+  std::deque<size_t> going_;  // due, and not looked at yet; its thread's
+  bool untrimmed_ = false;    // some went since the heap was trimmed; its thread's
   bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

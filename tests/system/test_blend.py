@@ -12,7 +12,7 @@ import time
 import unittest
 from typing import Any
 
-from harness import DEMO, GOLDEN, Daemon, chimera_client, flat, run
+from harness import DEMO, GOLDEN, Daemon, chimera_client, flat, run, wait_for
 from assembly_modules import assembly, module, versions
 
 TOKENS = [(7 * i) % 90 + 1 for i in range(40)]  # of the smallest vocabulary here
@@ -121,6 +121,23 @@ class Blend(unittest.TestCase):
             after = [t for t in client.generate(**request)]
             self.assertEqual({t.epoch for t in after}, {epoch})
             self.assertNotEqual([t.token for t in after], alone)
+
+    def test_memory_returns_once_old_epochs_have_drained(self) -> None:
+        """Of a module of the deployment as of one that was loaded: the account is what it was, one module."""
+        with Daemon(self.backbone, modules=[{"path": str(self.live)}]) as daemon, \
+                daemon.client() as client, daemon.client() as control:
+            used = lambda: control.stats()["memory"]["used_bytes"]
+            before = used()
+            for loaded in (False, True):
+                if loaded:
+                    control.unload("legal")
+                    control.load(self.live)
+                for i in range(1, 4):
+                    stream = client.generate(tokens=TOKENS, temperature=0, ignore_eos=True, max_tokens=100)
+                    next(stream)
+                    control.blend("legal", {"legal-b": i / 5})
+                    self.assertEqual(len(list(stream)), 99)
+                wait_for(lambda: used() == before, f"the memory of before, {before} and not {used()} bytes")
 
     def test_state_and_rollback_keep_it(self) -> None:
         with Daemon(self.backbone, modules=[{"path": str(self.live)}]) as daemon:

@@ -164,6 +164,19 @@ class Bundles(unittest.TestCase):
                     self.assertEqual(before.tobytes(), without.tobytes())
                     self.assertNotEqual(there.tobytes(), without.tobytes())
 
+    def test_a_weight_of_the_composition_counts_and_not_the_manifests(self) -> None:
+        backbone, bundles, paths = self.bundles(0)
+        bundles[1].weight = 7.0
+        heavy = bundles[1].write(backbone.parent / "heavy")
+        tokens = list(range(3, 14))
+        with Daemon(self.graft(backbone, [paths[0], heavy])) as whole:
+            wanted = self.score(whole, tokens)
+        with Daemon(backbone, modules=[{"path": str(paths[0])}]) as live:
+            live.cli("load", str(paths[1]), "--weight", "7")
+            self.assertEqual(wanted.tobytes(), self.score(live, tokens).tobytes())
+            with live.client() as client:
+                self.assertEqual({m["name"]: m["weight"] for m in client.modules()}, {"one": 1.0, "two": 7.0})
+
     def test_programs_know_the_kind_and_name_what_does_not_fit(self) -> None:
         at = self.cut("mixtral", dtype="F32")
         backbone, good = at / "backbone", Bundle(at / "modules" / "one", at / "backbone", 1)

@@ -292,19 +292,21 @@ class Client:
 
     def load(self, path: str | os.PathLike[str], *, name: str | None = None,
              enabled: bool | None = None, bias: float | None = None, precision: str | None = None,
+             weight: float | None = None,
              in_flight: str | None = None, canary: float | None = None,
              timeout: float | None = None, **waiting: Any) -> dict[str, Any]:
         """Loads a module directory, or swaps the module of the same name.
 
         With `canary` only this part of the new requests gets it, until `promote`. `precision`: in which
-        its experts are kept (f32, bf16, q8, q4); else as before, or as its manifest or the deployment says.
+        its experts are kept (f32, bf16, q8, q4); else as before, or as its manifest or the deployment says. `weight`: of
+        a bundle, beside others.
 
         So do `apply` and `rollback`, this takes further: `wait=False` answers at once with the `job`
         (see `jobs`, `cancel_any`), `detach=True` lets it go on when this client goes away, and
         `on_progress` is called with the job as it comes along.
         """
         return self._load("load", timeout, path=os.path.abspath(path), name=name, enabled=enabled,
-                          bias=bias, precision=precision, in_flight=in_flight, canary=canary, **waiting)
+                          bias=bias, precision=precision, weight=weight, in_flight=in_flight, canary=canary, **waiting)
 
     def _load(self, call: str, timeout: float | None, *, wait: bool | None = None,
               detach: bool | None = None,

@@ -190,7 +190,7 @@ class ClientTest(unittest.TestCase):
         client.enable("legal")
         client.disable("legal")
         client.blend("legal", {"legal-b": 0.25})
-        client.load("/m", canary=0.1, precision="q4")
+        client.load("/m", canary=0.1, precision="q4", weight=2.0)
         client.canary()
         client.promote()
         client.abort()
@@ -203,7 +203,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(sent, [
             {"call": "enable", "name": "legal"}, {"call": "disable", "name": "legal"},
             {"call": "blend", "name": "legal", "lambda": {"legal-b": 0.25}},
-            {"call": "load", "path": "/m", "precision": "q4", "canary": 0.1}, {"call": "canary"}, {"call": "promote"}, {"call": "abort"},
+            {"call": "load", "path": "/m", "precision": "q4", "weight": 2.0, "canary": 0.1}, {"call": "canary"}, {"call": "promote"}, {"call": "abort"},
             {"call": "plan", "deployment": {"threads": 2}, "directory": "/d"},
             {"call": "apply", "composition": {"modules": []}, "in_flight": "restart"},
             {"call": "routing", "reset": True}, {"call": "cancel", "target": "a"}, {"call": "requests"}])

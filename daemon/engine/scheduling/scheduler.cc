@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 #include "base/steady_time.h"
 
@@ -34,7 +35,7 @@ void Batch::clear() {
 }
 
 void Batch::group() {
-  const auto backbone = [this](size_t i) { return routed[i].view->active->backbone.get(); };
+  const auto backbone = [this](size_t i) { return routed[i].view->active->backbone(); };
   const auto adapters = [this](size_t i) { return segments[i].adapters; };
   const size_t n = segments.size();
   size_t first = 0;
@@ -58,7 +59,7 @@ void Batch::group() {
 size_t Batch::end_of_pass(size_t first) const {
   size_t end = first + 1;
   while (end < segments.size() &&
-         routed[end].view->active->backbone == routed[first].view->active->backbone)
+         routed[end].view->active->backbone() == routed[first].view->active->backbone())
     ++end;
   return end;
 }
@@ -106,9 +107,8 @@ void Scheduler::place(Sequence& sequence) {
 int64_t Scheduler::adopt_prefix(Sequence& sequence) {
   if (!prefix_cache_) return 0;
   const int64_t size = cache_->block_tokens();
-  const int64_t usable = (static_cast<int64_t>(sequence.tokens.size()) - 1) / size;
   int64_t found = 0;
-  for (; found < usable; ++found) {
+  for (; can_share_next(sequence); ++found) {
     std::string key = next_key(sequence);
     const KvCache::BlockId block = cache_->lookup(key);
     if (block < 0) break;
@@ -116,6 +116,27 @@ int64_t Scheduler::adopt_prefix(Sequence& sequence) {
     sequence.block_keys.push_back(std::move(key));
   }
   return found * size;
+}
+
+bool Scheduler::can_share_next(const Sequence& sequence) const {
+  const auto known = static_cast<int64_t>(sequence.block_keys.size());
+  const int64_t last = static_cast<int64_t>(sequence.tokens.size()) - 1;
+  return prefix_cache_ && sequence.generating() && known < last / cache_->block_tokens();
+}
+
+bool Scheduler::is_at_block(const Sequence& sequence) const {
+  const size_t known = sequence.block_keys.size();
+  return sequence.kv.blocks().size() == known &&
+         sequence.computed == static_cast<int64_t>(known) * cache_->block_tokens();
+}
+
+void Scheduler::catch_up(Sequence& sequence) {
+  if (!can_share_next(sequence) || !is_at_block(sequence)) return;
+  const int64_t found = adopt_prefix(sequence);
+  sequence.computed += found;
+  if (sequence.generated() > 0) return;  // it is told what was found of its prompt
+  sequence.cached = std::min(sequence.cached + found, sequence.computed);
+  found_ += static_cast<uint64_t>(found);
 }
 
 void Scheduler::build(Live live, Batch& batch) {
@@ -126,6 +147,7 @@ void Scheduler::build(Live live, Batch& batch) {
   runs_.clear();
   for (const auto& sequence : live) {
     const bool waits = sequence->paused || sequence->awaits_experts || !sequence->mask_known();
+    if (!sequence->paused && !sequence->awaits_experts) catch_up(*sequence);
     const bool decodes = !waits && sequence->decoding();
     runs_.push_back({sequence.get(), decodes ? 1 : 0});
     if (!decodes) continue;
@@ -174,6 +196,16 @@ void Scheduler::share_out(std::vector<Run>& runs) const {
     rows -= n;
     units -= pace_.units(n, at);
   };
+  // What begins alike is computed once: blocks that one prompt computes in this step are there for
+  // the others in the next one.
+  std::unordered_set<std::string> begun;
+  const auto begin = [&](const Sequence& s) {
+    const auto known = static_cast<int64_t>(s.block_keys.size());
+    // One whose blocks are not published, as they are not what their keys say, is waited for by
+    // none.
+    const bool now = can_share_next(s) && s.computed / cache_->block_tokens() == known;
+    if (now) begun.insert(next_key(s));
+  };
   Run& first = *prompts.front();
   give(first, units / 4.0);
   if (first.tokens == 0) {
@@ -182,10 +214,17 @@ void Scheduler::share_out(std::vector<Run>& runs) const {
     --rows;
     units -= pace_.units(1, first.sequence->computed);
   }
+  begin(*first.sequence);
   std::stable_sort(prompts.begin(), prompts.end(), [](const Run* x, const Run* y) {
     return x->sequence->uncomputed() < y->sequence->uncomputed();
   });
-  for (Run* run : prompts) give(*run, units);
+  for (Run* run : prompts) {
+    const Sequence& s = *run->sequence;
+    const bool shares = run->tokens == 0 && can_share_next(s) && is_at_block(s);
+    if (shares && begun.contains(next_key(s))) continue;
+    give(*run, units);
+    if (run->tokens > 0) begin(s);
+  }
 }
 
 void Scheduler::resume(Live live) {

@@ -99,7 +99,7 @@ RouteViewPtr Sequence::set_view(RouteViewPtr next) {
   });
   adapter_wait.reset();
   experts_wanted.reset();
-  if (next->active->lease != nullptr) next->active->lease->begin();
+  next->active->begin(AverageFor::kRequest);
   return std::exchange(view, std::move(next));
 }
 

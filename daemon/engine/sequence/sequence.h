@@ -118,12 +118,13 @@ class Sequence {
   const int64_t prompt_tokens;
   const int64_t max_new;     // generated tokens at most; 0 when reading
   int64_t computed = 0;      // positions in the KV cache
-  int64_t cached = 0;        // of them found in the prefix cache at admission
+  int64_t cached = 0;        // of them found in the prefix cache, not computed
   uint64_t dropped = 0;      // choices done without (RoutedSegment::dropped)
   bool kv_degraded = false;  // so were some behind the KV cache: it is not what the scope says
   bool paused = false;  // has no blocks: gave them up for an older sequence and waits for room,
                         // or waits for its adapters
-  /// Experts that its view needs are being read again (LiveSequences::look_at_experts).
+  /// Experts that its view needs are being read again, or the average of its bundles is being made
+  /// (LiveSequences::look_at_experts).
   bool awaits_experts = false;
   std::optional<Clock::time_point> experts_wanted;  // since when; of that view
   KvSequence kv;

@@ -31,6 +31,7 @@ void put_options(const CompositionModule& module, Json& out) {
     out["lambda"][parent] = fmt::format("{}", value);
   }
   if (module.precision) out["precision"] = kPrecisionNames.name(*module.precision);
+  if (module.weight) out["weight"] = fmt::format("{}", *module.weight);
 }
 
 Json to_json(const Composition& composition) {
@@ -129,12 +130,19 @@ bool take_precision(const Json& object, std::optional<Precision>& out) {
   return out.has_value();
 }
 
+bool take_weight(const Json& object, std::optional<double>& out) {
+  if (object.is_null()) return true;
+  return object.string() != nullptr && number_of(*object.string(), out.emplace());
+}
+
 bool take_options(const Json& object, CompositionModule& out) {
   out.lambda.clear();
   out.precision.reset();
+  out.weight.reset();
   return take(object, "enabled", out.enabled) && take(object, "bias", out.bias) &&
          take_lambda(object["lambda"], out.lambda) &&
-         take_precision(object["precision"], out.precision);
+         take_precision(object["precision"], out.precision) &&
+         take_weight(object["weight"], out.weight);
 }
 
 bool take_composition(const Json& in, Composition& out) {

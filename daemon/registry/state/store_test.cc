@@ -91,6 +91,7 @@ TEST_F(StateStoreTest, RemembersExactly) {
   first.composition.modules[0].lambda = {{"legal-a", 1.0 - 1.0 / 3.0},
                                          {"../legal \"b\"", 1.0 / 3.0}};
   first.composition.modules[1].precision = Precision::kQ8;
+  first.composition.modules[1].weight = 1.0 / 3.0;
   {
     const auto store = open();
     ASSERT_TRUE(store->append(first).ok());
@@ -172,6 +173,8 @@ TEST_F(StateStoreTest, AHistoryOfOptionsIsHardlyLongerThanOneComposition) {
     module.enabled = e % 5 != 0;
     module.lambda.clear();
     module.precision.reset();
+    module.weight.reset();
+    if (e % 7 == 0) module.weight = 0.1 * static_cast<double>(e);
     if (e % 4 == 0) module.precision = e % 8 == 0 ? Precision::kQ8 : Precision::kBF16;
     if (e % 3 == 0) module.lambda = {{"parent", 0.1 * static_cast<double>(e)}};
     ASSERT_TRUE(store->append(now).ok());

@@ -156,6 +156,7 @@ Json to_json(const ModuleStatus& module) {
               {"state", state_of(module)}};
   if (!module.path.empty()) out["path"] = module.path;
   if (module.precision) out["precision"] = kPrecisionNames.name(*module.precision);
+  if (module.weight) out["weight"] = *module.weight;
   for (const auto& [parent, value] : module.lambda) out["lambda"][parent] = value;
   if (module.top_k) out["top_k"] = *module.top_k;
   if (module.resident) out["resident"] = *module.resident;
@@ -193,6 +194,7 @@ Json to_json(const EpochRecord& record) {
                   {"bias", module.bias}};
     if (!module.lambda.empty()) entry["lambda"] = module.lambda;
     if (module.precision) entry["precision"] = kPrecisionNames.name(*module.precision);
+    if (module.weight) entry["weight"] = *module.weight;
     modules.push_back(std::move(entry));
   }
   Json out = {{"epoch", record.epoch},
