@@ -4,8 +4,9 @@
 //              streams that use it: changes made per second, ms from call to answer (p50, p99),
 //              inter-token ms of the streams quiet and meanwhile, epochs in use at most
 //   --many     --count copies of the first --module, loaded by one apply: seconds of that, ms of
-//              plan and bias, inter-token ms of requests that exclude all of them and that use
-//              them, as multiples of those of a daemon without modules
+//              plan and bias; inter-token ms of requests that exclude all of them, as a multiple of
+//              those of a daemon without modules, and of requests that use them: what they take
+//              longer than with a few modules, as a multiple of the gate's arithmetic
 //   --memory   copies of the first --module: bytes by the daemon's account and by the kernel's
 //              (PSS), and what is left when they are unloaded
 //   --loads    loads of modules never seen before: seconds of one, of seven by one apply, and of
@@ -13,6 +14,8 @@
 //   --crowds   16, 64, 256 and 1,000 clients (up to --most), each with one request after another:
 //              tokens per second, ms to the first token and between tokens, memory, threads and
 //              descriptors of the daemon
+//   --lasting  --requests short requests of --clients clients: memory of the daemon when the first
+//              tenth of them is answered, and in the end
 //   --prompts  prompts of --long tokens (or what the model can take): ms to the first token of
 //              short ones beside them, inter-token ms of --clients streams quiet and meanwhile
 #include "capacity/capacity.h"
@@ -41,6 +44,7 @@ constexpr Part kParts[] = {
     {"memory", "modules in the daemon's account and in the kernel's", measure_memory},
     {"loads", "how long loads take, and what streams notice", measure_loads},
     {"crowds", "16 to 1,000 clients at once", measure_crowds},
+    {"lasting", "memory over very many short requests", measure_lasting},
     {"prompts", "short prompts and streams beside long prompts", measure_prompts},
 };
 
@@ -78,6 +82,8 @@ int run_capacity(const std::vector<std::string>& args) {
                             "tokens of a long prompt");
   description.add_options()("most", po::value(&o.most)->default_value(1000),
                             "clients of --crowds at most");
+  description.add_options()("requests", po::value(&o.requests)->default_value(1'000'000),
+                            "short requests of --lasting");
   description.add_options()("json", po::bool_switch(&o.json), "print figures as one JSON object");
   bool chosen[std::size(kParts)] = {};
   for (size_t i = 0; i < std::size(kParts); ++i)

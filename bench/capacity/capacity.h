@@ -19,6 +19,7 @@ struct CapacityOptions {
   int count = 1024;        // of modules
   int64_t longest = 8000;  // tokens of a long prompt
   int most = 1000;         // clients of a crowd
+  int64_t requests = 1'000'000;
   bool json = false;
 };
 
@@ -29,8 +30,10 @@ struct CapacityResult {
   bool within = true;
 };
 
-/// Proportional set size of a daemon, bytes.
+/// Proportional set size of a daemon, bytes; and its resident one, which does not depend on who
+/// else has the same files mapped.
 double pss_of(const DaemonProcess& daemon);
+double rss_of(const DaemonProcess& daemon);
 
 /// Changes of a module's bias at a fixed rate, under streams that use the module.
 CapacityResult measure_epochs(const CapacityOptions& options);
@@ -42,6 +45,8 @@ CapacityResult measure_memory(const CapacityOptions& options);
 CapacityResult measure_loads(const CapacityOptions& options);
 /// Up to 1,000 clients at once.
 CapacityResult measure_crowds(const CapacityOptions& options);
+/// A million short requests, and what the daemon has in memory all the while.
+CapacityResult measure_lasting(const CapacityOptions& options);
 /// Short prompts and streams beside long prompts.
 CapacityResult measure_prompts(const CapacityOptions& options);
 

@@ -34,7 +34,7 @@ class EvictTest : public RegistryTest {
     split.backbone_out = temp_.path + "/unused";
     split.modules_out = temp_.path + "/modules";
     split.attach = Attach::kReplace;
-    split.modules = {{"swap", {{-1, {1, 2}}}}};
+    split.modules = {{"swap", {{-1, {1, 2}}}}, {"other", {{-1, {3}}}}};
     must(split_checkpoint(split));
     const std::string file = swap() + "/weights.safetensors";
     const std::string digest = must(sha256_of_file(file));
@@ -44,14 +44,15 @@ class EvictTest : public RegistryTest {
 
   std::string backbone_dir() const { return temp_.path + "/checkpoint"; }
   std::string swap() const { return temp_.path + "/modules/swap"; }
+  std::string other() const { return temp_.path + "/modules/other"; }
   std::string weights() const { return backbone_dir() + "/model.safetensors"; }
 
-  std::unique_ptr<Daemon> serve(bool evict = true, CompositionSpec deployment = {}) {
+  std::unique_ptr<Daemon> serve(bool evict = true, CompositionSpec deployment = {},
+                                Daemon::Settings settings = {}) {
     DeploymentConfig config;
     config.backbone.path = backbone_dir();
     config.backbone.precision = Precision::kF32;
     config.memory.evict_replaced = evict;
-    Daemon::Settings settings;
     settings.deployment = std::move(deployment);
     settings.model = must(load_backbone(config, ""));
     base_ = settings.model->base;
@@ -196,6 +197,73 @@ TEST_F(EvictTest, ARevocationWaitsForNoFile) {
   EXPECT_EQ(request()->error().code(), Code::kUnavailable);
   fs::rename(weights() + ".away", weights());
   EXPECT_EQ(stream_of(request()->done()), without);
+}
+
+// The room for what takes its place is that of the revoked module, which goes once nobody uses it.
+TEST_F(EvictTest, WithAFullBudgetRequestsWaitForTheRoomOfWhatWasRevoked) {
+  for (const bool patient : {true, false}) {
+    Daemon::Settings settings;
+    settings.engine.experts_room = patient ? 1h : 0ms;
+    Ledger ledger({1 << 30, 1 << 30, 0, "memory.budget"});
+    settings.ledger = &ledger;
+    auto daemon = serve(true, {}, std::move(settings));
+    Ledger::Place experts =
+        must(ledger.take(MemoryUse::kExperts, "", base_->resident_bytes(), "the experts"));
+    std::atomic<int> refused{0};
+    base_->residency->set_account({.take =
+                                       [&](uint64_t bytes) {
+                                         Status status = experts.grow_back(bytes, "experts");
+                                         refused += status.ok() ? 0 : 1;
+                                         return status;
+                                       },
+                                   .give_back = [&](uint64_t bytes) { experts.evict(bytes); }});
+    const Stream without = daemon->run();
+    const uint64_t whole = held();
+    ASSERT_TRUE(daemon->load(swap()).ok());
+    const uint64_t away = whole - held();
+    ASSERT_GT(away, 0u);
+    const Ledger::Place rest = must(
+        ledger.take(MemoryUse::kScratch, "", ledger.account().free() - away / 2, "all the rest"));
+    auto kept = daemon->engine->table();
+
+    ASSERT_TRUE(daemon->registry->revoke("swap").ok());
+    const auto stream = submit(*daemon->engine, greedy(prompt(3, 9), 12));
+    while (refused < (patient ? 3 : 1)) std::this_thread::sleep_for(1ms);
+    if (!patient) {
+      EXPECT_EQ(stream->error().code(), Code::kUnavailable);
+    }
+    EXPECT_EQ(held(), whole - away);
+    kept.reset();
+    if (!patient) {
+      while (ledger.account().free() < away) std::this_thread::sleep_for(1ms);
+    }
+    EXPECT_EQ(patient ? stream_of(stream->done()) : daemon->run(), without);
+    EXPECT_EQ(held(), whole);
+    daemon.reset();
+    base_.reset();  // before what its account uses
+  }
+}
+
+// What a canary tries has no part in it that the checkpoint cannot be read.
+TEST_F(EvictTest, ADiskThatFailsDoesNotCountAgainstACanary) {
+  auto daemon = serve();
+  ASSERT_TRUE(daemon->load(swap()).ok());
+  LoadArgs args = load_of(other());
+  args.canary = 1.0;
+  ASSERT_TRUE(daemon->registry->load(args).ok());
+  base_->residency->let_go_unused();  // what its probe had read
+  (void)held();
+  fs::rename(weights(), weights() + ".away");
+  EngineRequest request = greedy(prompt(3, 9), 12);
+  request.modules.exclude = {"swap"};
+  EXPECT_EQ(submit(*daemon->engine, std::move(request))->error().code(), Code::kUnavailable);
+  CanaryCounts counts = daemon->engine->canary();
+  EXPECT_EQ(counts.canary.requests, 0u);
+  EXPECT_EQ(counts.canary.failed, 0u);
+  (void)daemon->run();
+  counts = daemon->engine->canary();
+  EXPECT_EQ(counts.canary.requests, 1u) << "those that it has a part in";
+  EXPECT_EQ(counts.canary.failed, 0u);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <map>
 #include <set>
 #include <thread>
@@ -17,15 +18,16 @@ using namespace std::chrono_literals;
 /// Gives every row its number.
 class Numbered final : public Expert {
  public:
-  explicit Numbered(float number) : number_(number) {}
+  Numbered(float number, uint64_t bytes) : number_(number), bytes_(bytes) {}
   Status forward(const float*, int64_t rows, float* y, ExpertContext&) const override {
     std::fill_n(y, rows, number_);
     return {};
   }
-  uint64_t resident_bytes() const override { return 100; }
+  uint64_t resident_bytes() const override { return bytes_; }
 
  private:
   const float number_;
+  const uint64_t bytes_;
 };
 
 float number_of(const ExpertPlace& place) {
@@ -35,8 +37,11 @@ float number_of(const ExpertPlace& place) {
 /// Makes them as often as it is asked.
 class Numbers final : public ExpertSource {
  public:
-  explicit Numbers(std::atomic<int>* reads) : reads_(reads) {}
+  /// `on_digests`: told how many are asked for; may be null.
+  Numbers(std::atomic<int>* reads, uint64_t bytes, std::function<Status(size_t)> on_digests)
+      : reads_(reads), bytes_(bytes), on_digests_(std::move(on_digests)) {}
   Result<std::vector<std::string>> digests(std::span<const ExpertPlace> places) override {
+    if (on_digests_) CHIMERA_RETURN_IF_ERROR(on_digests_(places.size()));
     std::vector<std::string> out;
     for (const ExpertPlace& place : places) out.push_back(std::to_string(number_of(place)));
     return out;
@@ -46,7 +51,7 @@ class Numbers final : public ExpertSource {
     std::vector<std::shared_ptr<const Expert>> out;
     for (size_t i = 0; i < places.size(); ++i) {
       EXPECT_EQ(digests[i], std::to_string(number_of(places[i])));
-      out.push_back(std::make_shared<Numbered>(number_of(places[i])));
+      out.push_back(std::make_shared<Numbered>(number_of(places[i]), bytes_));
       ++*reads_;
     }
     return out;
@@ -54,22 +59,25 @@ class Numbers final : public ExpertSource {
 
  private:
   std::atomic<int>* const reads_;
+  const uint64_t bytes_;
+  const std::function<Status(size_t)> on_digests_;
 };
 
 class Residency : public ::testing::Test {
  protected:
-  std::unique_ptr<ExpertResidency> make(std::chrono::milliseconds linger) {
+  std::unique_ptr<ExpertResidency> make(std::chrono::milliseconds linger, uint64_t bytes = 100,
+                                        std::function<Status(size_t)> on_digests = nullptr) {
     std::vector<ExpertResidency::Resident> all;
     for (int64_t layer = 0; layer < 2; ++layer) {
       for (int64_t e = 0; e < 4; ++e) {
         const ExpertPlace place{layer, e};
         experts_[place] =
-            std::make_shared<EvictableExpert>(std::make_shared<Numbered>(number_of(place)));
+            std::make_shared<EvictableExpert>(std::make_shared<Numbered>(number_of(place), bytes));
         all.push_back({place, experts_[place]});
       }
     }
-    return std::make_unique<ExpertResidency>(std::make_unique<Numbers>(&reads_), std::move(all),
-                                             linger);
+    return std::make_unique<ExpertResidency>(
+        std::make_unique<Numbers>(&reads_, bytes, std::move(on_digests)), std::move(all), linger);
   }
   std::set<float> resident() const {
     std::set<float> numbers;
@@ -141,6 +149,46 @@ TEST_F(Residency, WhatWasWantedStaysForAWhile) {
   residency->let_go_unused();
   residency->settle();
   EXPECT_TRUE(resident().empty());
+}
+
+// Letting all of a large checkpoint's experts go takes digests for minutes.
+TEST_F(Residency, WhoNeedsAnExpertGoesBeforeThoseThatAreStillToGo) {
+  constexpr uint64_t kLarge = uint64_t{1} << 30;  // a slice of its own
+  std::vector<int> reads_at_digest;               // read by then, for each that is let go
+  std::shared_ptr<ExpertLease> wanted;
+  const auto residency = make(0ms, kLarge, [&](size_t places) -> Status {
+    EXPECT_EQ(places, 1u);
+    reads_at_digest.push_back(reads_);
+    if (wanted != nullptr) wanted->begin();  // while others are under way
+    return {};
+  });
+  {
+    const auto others = on(*residency, {{0, 1}, {0, 2}, {0, 3}, {1, 0}, {1, 1}, {1, 2}, {1, 3}});
+    residency->let_go_unused();
+    residency->settle();
+    ASSERT_EQ(resident().size(), 7u);
+    wanted = on(*residency, {{0, 0}, {1, 3}});
+    ASSERT_FALSE(wanted->ready());
+    reads_at_digest.clear();
+  }
+  residency->settle();
+  EXPECT_TRUE(wanted->ready());
+  EXPECT_EQ(resident(), (std::set<float>{0, 13})) << "and what it holds has stayed";
+  EXPECT_EQ(reads_, 1);
+  EXPECT_EQ(reads_at_digest, (std::vector<int>{0, 1, 1, 1, 1, 1}));
+  wanted.reset();  // before the residency
+}
+
+TEST_F(Residency, WhatCannotBeLetGoIsSaidOnce) {
+  const auto residency = make(0ms, uint64_t{1} << 30, [](size_t) -> Status {
+    return {Code::kFailedPrecondition, "another file"};
+  });
+  int problems = 0;
+  residency->set_account({.problem = [&](const Status&) { ++problems; }});
+  residency->let_go_unused();
+  residency->settle();
+  EXPECT_EQ(problems, 1);
+  EXPECT_EQ(resident().size(), 8u);
 }
 
 TEST_F(Residency, ManyThreadsNeverFindAnExpertGoneThatTheyHold) {

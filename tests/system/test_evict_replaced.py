@@ -12,6 +12,7 @@ from harness import SLOW, Daemon, chimera_client, run, wait_for
 
 MIB = 1 << 20
 HIDDEN, WIDTH, EXPERTS, LAYERS, VOCAB = 256, 2048, 8, 2, 320
+REPLACED = LAYERS * 6 * 3 * WIDTH * HIDDEN * 4  # bytes of the experts whose places `swap` takes
 
 
 def checkpoint(out: Path) -> Path:
@@ -81,6 +82,10 @@ class EvictReplaced(unittest.TestCase):
         parts: list[dict[str, Any]] = client.stats()["memory"]["parts"]
         return next(part for part in parts if part["use"] == "experts")
 
+    def wait_until_gone(self, client: chimera_client.Client) -> None:
+        """All of them: they go in slices."""
+        wait_for(lambda: self.experts(client).get("evicted_bytes") == REPLACED, "the replaced experts to go")
+
     @staticmethod
     def pss(daemon: Daemon) -> int:
         assert daemon.process is not None
@@ -97,19 +102,18 @@ class EvictReplaced(unittest.TestCase):
         with self.daemon() as daemon, daemon.client() as client:
             before = self.answer(client)
             whole = self.experts(client)["bytes"]
-            replaced = LAYERS * 6 * 3 * WIDTH * HIDDEN * 4
             used = client.info()["memory"]["used_bytes"]
             held = self.pss(daemon)
             wish = {"modules": [{"path": self.swap}]}
             for probe in (False, True):
-                self.assertEqual(client.plan(wish, probe=probe)["experts_bytes"], -replaced)
+                self.assertEqual(client.plan(wish, probe=probe)["experts_bytes"], -REPLACED)
             client.load(self.swap)
-            wait_for(lambda: self.experts(client).get("evicted_bytes") == replaced, "the replaced experts to go")
-            self.assertEqual(self.experts(client)["bytes"], whole - replaced)
+            self.wait_until_gone(client)
+            self.assertEqual(self.experts(client)["bytes"], whole - REPLACED)
             module = next(part["bytes"] for part in client.stats()["memory"]["parts"] if part["use"] == "module")
-            self.assertEqual(client.info()["memory"]["used_bytes"], used - replaced + module)
+            self.assertEqual(client.info()["memory"]["used_bytes"], used - REPLACED + module)
             if SLOW == 1:  # a sanitizer keeps freed memory
-                wait_for(lambda: abs(self.pss(daemon) - (held - replaced + module)) < 0.05 * held, "their memory to go")
+                wait_for(lambda: abs(self.pss(daemon) - (held - REPLACED + module)) < 0.05 * held, "their memory to go")
             self.answer(client)
             self.assertEqual(self.answer(client, exclude=["swap"]), before)
             self.assertEqual(self.experts(client)["bytes"], whole)
@@ -123,7 +127,7 @@ class EvictReplaced(unittest.TestCase):
         with self.daemon() as daemon, daemon.client() as client:
             before = self.answer(client)
             client.load(self.swap)
-            wait_for(lambda: "evicted_bytes" in self.experts(client), "the replaced experts to go")
+            self.wait_until_gone(client)
             served = self.answer(client)
             away = weights.rename(self.scratch / "away")
             for code in ("not_found", "data_corrupt"):
@@ -150,7 +154,7 @@ class EvictReplaced(unittest.TestCase):
         with self.daemon(kv="1MiB", budget=budget) as daemon, daemon.client() as client:
             before = self.answer(client)
             client.load(self.swap)
-            wait_for(lambda: "evicted_bytes" in self.experts(client), "the replaced experts to go")
+            self.wait_until_gone(client)
             client.load(str(self.scratch / "again"), enabled=False)
             with self.assertRaises(chimera_client.ChimeraError) as refused:
                 client.unload("swap")

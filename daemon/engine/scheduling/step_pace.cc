@@ -13,6 +13,12 @@ constexpr double kForget = 0.89;
 constexpr double kFirst = 32.0;
 // A step that took longer than this many times what was expected met something else than its work.
 constexpr double kOutlier = 4.0;
+// Of 100 steps one is further off upwards than this many times what they are off on average, where
+// it is noise (2.33 standard deviations, each 1.25 times the mean of what is off).
+constexpr double kLate = 2.9;
+// What a step is off by counts up to this part of what was expected: more is a change of the
+// machine, which the fit follows, and no scatter.
+constexpr double kMostOff = 0.25;
 // Rows of a lone prompt cost this many times the constant, which is a fifth of the step then.
 constexpr double kLoneShare = 4.0;
 // Relative spread (variance over squared mean) of units from which on a slope can be told.
@@ -66,11 +72,13 @@ StepPace::Cost StepPace::cost() const {
   return {mean_y - slope * mean_x, slope};
 }
 
+double StepPace::scatter() const { return std::min(kLate * off_ / weight_, target_ms_ / 2.0); }
+
 double StepPace::allowance(double decode_units, bool lone) const {
   const double most = lone ? lone_units_ : most_units_;
   if (weight_ == 0.0) return std::min(kFirst, most);
   const Cost c = cost();
-  const double target = lone ? kLoneTargets * target_ms_ : target_ms_;
+  const double target = lone ? kLoneTargets * target_ms_ : target_ms_ - scatter();
   const double in_time = (target - c.constant) / c.slope;
   // From half the target on the constant decides: as many units as cost what it does.
   const bool decides = c.constant > target_ms_ / 2.0;
@@ -81,10 +89,14 @@ double StepPace::allowance(double decode_units, bool lone) const {
 }
 
 void StepPace::record(double units, double ms) {
+  double off = 0.0;
   if (weight_ > 0.0) {
     const Cost c = cost();
-    ms = std::min(ms, kOutlier * (c.constant + c.slope * units));
+    const double expected = c.constant + c.slope * units;
+    ms = std::min(ms, kOutlier * expected);
+    off = std::min(std::abs(ms - expected), kMostOff * expected);
   }
+  off_ = off_ * kForget + off;
   weight_ = weight_ * kForget + 1.0;
   x_ = x_ * kForget + units;
   y_ = y_ * kForget + ms;

@@ -6,6 +6,9 @@
 // machine, its neighbours and the model. A step starts small and at most doubles what was seen to
 // work.
 //
+// The target is what nearly every step keeps to, not what they take in the middle: how far steps
+// lie from what was expected of them is left free below it, half of the target at most.
+//
 // Where the constant alone takes most of the target (weights that are read whole for any chunk of a
 // prompt), smaller chunks would slow prompts down and help nobody: then a step takes as many rows
 // as make up for it, up to `most_rows`.
@@ -56,6 +59,8 @@ class StepPace {
     double constant = 0.0, slope = 0.0;
   };
   Cost cost() const;
+  /// Milliseconds by which a step may well be late.
+  double scatter() const;
 
   const double target_ms_;
   const double most_units_;
@@ -63,6 +68,7 @@ class StepPace {
   const double row_positions_;
   // Sums over the steps recorded, each weighing less than the one after it.
   double weight_ = 0.0, x_ = 0.0, y_ = 0.0, xx_ = 0.0, xy_ = 0.0;
+  double off_ = 0.0;      // of what steps were off, likewise
   double largest_ = 0.0;  // units of the largest step lately
 };
 

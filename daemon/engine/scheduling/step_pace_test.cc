@@ -105,6 +105,30 @@ TEST(StepPace, OneLateStepDoesNotDecide) {
   EXPECT_GE(pace.allowance(0.0), before * 0.5);
 }
 
+TEST(StepPace, WhereStepsScatterNearlyAllOfThemKeepToTheTarget) {
+  for (const double spread : {0.05, 0.1, 0.2}) {
+    StepPace pace(kTarget, kMost, 1000.0);
+    const Machine machine{4.0, 0.25};
+    uint32_t random = 1;
+    constexpr int kSteps = 2000, kSettled = 100;
+    int late = 0;
+    double sum = 0.0;
+    for (int i = 0; i < kSteps; ++i) {
+      random = random * 1664525u + 1013904223u;
+      const double noise = static_cast<double>(random >> 8) * 0x1p-23 - 1.0;  // in [-1, 1)
+      const double units = pace.allowance(0.0) * (i % 5 == 4 ? 0.6 : 1.0);
+      const double ms = machine.ms(units) * (1.0 + spread * noise);
+      pace.record(units, ms);
+      if (i < kSettled) continue;
+      late += ms > kTarget ? 1 : 0;
+      sum += ms;
+    }
+    EXPECT_LE(late, (kSteps - kSettled) / 50) << spread;
+    // A fifth of the steps are of 0.6 of the units.
+    EXPECT_GE(sum / (kSteps - kSettled), (1.0 - 2.0 * spread) * 0.9 * kTarget) << spread;
+  }
+}
+
 TEST(StepPace, RowsFurtherBackCostMore) {
   const StepPace pace(kTarget, kMost, 1000.0);
   EXPECT_NEAR(pace.units(1, 0), 1.0, 1e-3);
