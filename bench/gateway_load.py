@@ -2,6 +2,7 @@
 """What chimera-gateway adds to a stream, and what streams, idle connections and slow readers cost it.
 
     bench/gateway_load.py [--build DIR] [--streams 2000] [--idle 10000] [--slow 50] [--rate 1] [--seconds 10]
+                          [--rounds 1]
 
 The daemon is a program of its own that answers every request with the time at which it sent each event, so
 that what arrives says how long it was under way. It is read twice at the same pace: over ZeroMQ, and over
@@ -340,20 +341,30 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=50)
     parser.add_argument("--rate", type=float, default=1.0, help="events a second of one stream")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=1, help="of both, by turns; the median counts")
     asked = parser.parse_args()
     streams, idle = descriptors(asked.streams), descriptors(asked.idle)
     with Load(asked.build) as load:
         pace = 1 / asked.rate
-        direct = load.direct(streams, pace, asked.seconds)
-        print(f"{streams} streams of {asked.rate:g} events/s, us: p50 {direct[0]:.0f}, p99 {direct[1]:.0f} from the daemon")
         reader = Reader()
         load.end(load.open_streams(8, reader), reader)  # what the first streams bring along once
-        before = load.gateway.rss_kib()
-        peers = load.open_streams(streams, reader)
-        each = (load.gateway.rss_kib() - before) / streams
-        through = load.measure(reader, pace, asked.seconds)
-        print(f"  p50 {through[0]:.0f}, p99 {through[1]:.0f} through the gateway: "
-              f"{through[0] - direct[0]:+.0f}, {through[1] - direct[1]:+.0f}; {each:.1f} KiB a stream")
+        peers: list[socket.socket] = []
+        added: list[tuple[float, float]] = []
+        print(f"{streams} streams of {asked.rate:g} events/s, us on their way:")
+        for turn in range(asked.rounds):
+            load.end(peers, reader)
+            direct = load.direct(streams, pace, asked.seconds)
+            before = load.gateway.rss_kib()
+            peers = load.open_streams(streams, reader)
+            each = (load.gateway.rss_kib() - before) / streams
+            through = load.measure(reader, pace, asked.seconds)
+            added.append((through[0] - direct[0], through[1] - direct[1]))
+            print(f"  p50 {direct[0]:.0f}, p99 {direct[1]:.0f} from the daemon; "
+                  f"p50 {through[0]:.0f}, p99 {through[1]:.0f} through the gateway" +
+                  ("" if turn else f", {each:.1f} KiB a stream"), flush=True)
+        for name, values in zip(("p50", "p99"), zip(*added)):
+            ordered = sorted(values)
+            print(f"  added to the {name}: {ordered[len(ordered) // 2]:+.0f} ({ordered[0]:+.0f} to {ordered[-1]:+.0f})")
         load.daemon.order("pace", pace)
         reader.latencies.clear()
         gone = load.cut_off(asked.slow, reader)

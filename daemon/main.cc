@@ -106,7 +106,7 @@ int run(int argc, char** argv) {
   }
   prepare_process();
   Signals signals;
-  log::init(options->log_level);
+  log::init(options->log_level, options->log_format);
   const Status status = serve(std::move(*config), signals, started);
   return status.ok() ? 0 : fail(status);
 }

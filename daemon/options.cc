@@ -8,7 +8,7 @@ namespace po = boost::program_options;
 
 Result<Options> parse_options(int argc, const char* const* argv) {
   po::options_description known(
-      "chimerad --config FILE [--check] [--log-level LEVEL]\n"
+      "chimerad --config FILE [--check] [--log-level LEVEL] [--log-format FORMAT]\n"
       "Serves a Mixture-of-Experts model and swaps its expert modules while it runs.\n"
       "SIGTERM or SIGINT drains (at most 30 s) and exits; a second one stops at once.\n"
       "SIGHUP reads the deployment again: it takes over the watch directories, looks at\n"
@@ -22,6 +22,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   Options options;
   options.answer = parsed->answer;
   options.log_level = parsed->log_level;
+  options.log_format = parsed->log_format;
   if (!options.answer.empty()) return options;
   if (!given.contains("config")) {
     return Status(Code::kInvalidArgument, "--config: missing (expected a deployment file)",

@@ -15,6 +15,7 @@ struct Options {
   std::string config;
   bool check = false;
   log::Level log_level = log::Level::kInfo;
+  log::Format log_format = log::Format::kText;
 };
 
 /// invalid_argument naming the option, what was found and what was expected.

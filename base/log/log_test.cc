@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace chimera::log {
 namespace {
 
@@ -18,6 +20,17 @@ TEST(Log, EscapesWhatCouldForgeALineOrDriveATerminal) {
   EXPECT_EQ(format_line("x", {{"v", "\xff\xc3"}}), "x v=\\xff\\xc3");
   EXPECT_EQ(format_line("x", {{"v", "say \"hi\" \\"}}), "x v=\"say \\\"hi\\\" \\\\\"");
   EXPECT_EQ(format_line("x", {{"v", "Grüße"}}), "x v=Grüße");
+}
+
+TEST(Log, TheSameAsJson) {
+  EXPECT_EQ(format_members("ready", {{"ms", 12}, {"ok", true}, {"share", 0.5}, {"path", "/a b"}}),
+            R"("event":"ready","ms":12,"ok":true,"share":0.5,"path":"/a b")");
+  EXPECT_EQ(format_members("x", {{"v", "a\n\"\x1b\xc2\x9b\xff"},
+                                 {"d", std::numeric_limits<double>::infinity()}}),
+            R"("event":"x","v":"a\n\"\u001b\u009b\ufffd","d":"inf")");
+  EXPECT_EQ(*parse_format("json"), Format::kJson);
+  EXPECT_EQ(parse_format("xml").status().message(),
+            "log format: found xml (expected text or json)");
 }
 
 TEST(Log, LevelNames) {

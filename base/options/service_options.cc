@@ -13,7 +13,9 @@ Result<ServiceOptions> parse_service_options(const std::string& program,
                                              const char* const* argv) {
   known.add_options()("log-level", po::value<std::string>()->default_value("info"),
                       "debug, info, warning or error; the log goes to standard error")(
-      "version", "print the version and exit")("help", "print this text and exit");
+      "log-format", po::value<std::string>()->default_value("text"),
+      "text, or json: one object per line")("version", "print the version and exit")(
+      "help", "print this text and exit");
   ServiceOptions options;
   try {
     // No abbreviations: a script that relies on one breaks when an option is added.
@@ -34,6 +36,9 @@ Result<ServiceOptions> parse_service_options(const std::string& program,
     const auto level = log::parse_level(options.given["log-level"].as<std::string>());
     if (!level.ok()) return level.status();
     options.log_level = *level;
+    const auto format = log::parse_format(options.given["log-format"].as<std::string>());
+    if (!format.ok()) return format.status();
+    options.log_format = *format;
   }
   return options;
 }

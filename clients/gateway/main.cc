@@ -89,7 +89,7 @@ int run(int argc, char** argv) {
   }
   StopSignals signals;
   raise_descriptor_limit();
-  log::init(options->log_level);
+  log::init(options->log_level, options->log_format);
   const Status status = serve(std::move(config), signals);
   return status.ok() ? 0 : fail(status);
 }

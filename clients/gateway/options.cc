@@ -8,7 +8,7 @@ namespace po = boost::program_options;
 
 Result<Options> parse_options(int argc, const char* const* argv) {
   po::options_description known(
-      "chimera-gateway [--config FILE] [--check] [--log-level LEVEL]\n"
+      "chimera-gateway [--config FILE] [--check] [--log-level L] [--log-format F]\n"
       "Serves the daemon over HTTP: the API of OpenAI, and its own calls.\n"
       "Without a configuration it listens on 127.0.0.1:8080 and speaks to the daemon of\n"
       "this user. The first start makes a key for its administrator.\n"
@@ -25,6 +25,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
   Options options;
   options.answer = parsed->answer;
   options.log_level = parsed->log_level;
+  options.log_format = parsed->log_format;
   if (!options.answer.empty()) return options;
   if (given.contains("config")) options.config = given["config"].as<std::string>();
   if (given.contains("new-key")) options.new_key = given["new-key"].as<std::string>();

@@ -16,6 +16,7 @@ struct Options {
   std::string new_key;  // a principal: make a key, print it and exit
   bool check = false;
   log::Level log_level = log::Level::kInfo;
+  log::Format log_format = log::Format::kText;
 };
 
 /// invalid_argument naming the option, what was found and what was expected.

@@ -44,6 +44,11 @@ const char* operation_of(std::string_view path) {
 
 constexpr std::string_view kModels = "/v1/models";
 
+ApiError no_slot() {
+  return {429, "resource_exhausted", "streams: as many in progress as the key may have at once",
+          "wait for one of them to end"};
+}
+
 }  // namespace
 
 std::variant<const Service::Door*, ApiError> Service::door_of(const Request& request) const {
@@ -109,7 +114,8 @@ Service::Service(const GatewayConfig& config, Keys keys, Server& server)
           [&server](std::function<void()> work) { server.post(std::move(work)); },
           [&server](std::chrono::milliseconds delay, std::function<void()> work) {
             server.after(delay, std::move(work));
-          })) {
+          })),
+      events_(std::make_shared<native::Events>(*daemon_)) {
   if (!config.anonymous) return;
   anonymous_ = std::make_shared<const Principal>(Principal{.name = "anonymous", .generate = true});
 }
@@ -125,11 +131,19 @@ HttpHandlers Service::handlers() {
 }
 
 void Service::set_keys(Keys keys) {
-  server_.post([this, keys = std::move(keys)]() mutable { keys_ = std::move(keys); });
+  server_.post([this, keys = std::move(keys)]() mutable {
+    keys_ = std::move(keys);
+    events_->keep([this](const Request& request) {
+      return !check_right(request, Right::kObserve).has_value();
+    });
+  });
 }
 
 void Service::drain() {
-  server_.post([this] { draining_ = true; });
+  server_.post([this] {
+    draining_ = true;
+    events_->end();
+  });
 }
 
 // ---- answers ---------------------------------------------------------------------------------
@@ -185,10 +199,7 @@ void Service::complete(std::shared_ptr<Exchange> exchange) {
   const auto principal = principal_of(request);
   caller.slot = take_slot(*principal);
   if (caller.slot == nullptr) {
-    return exchange->respond(error_response(
-        shape,
-        {429, "resource_exhausted", "streams: as many in progress as the key may have at once",
-         "wait for one of them to end"}));
+    return exchange->respond(error_response(shape, no_slot()));
   }
   auto& asked = std::get<Job>(job);
   asked.watch = metrics_->watch(
@@ -214,6 +225,7 @@ void Service::models(std::shared_ptr<Exchange> exchange) {
 
 void Service::native_call(std::shared_ptr<Exchange> exchange) {
   const Request& request = exchange->request();
+  if (request.path == native::kEvents) return listen(std::move(exchange));
   auto read = native::read_call(request);
   if (const auto* problem = std::get_if<ApiError>(&read)) {
     return exchange->respond(error_response(ErrorShape::kNative, *problem));
@@ -244,6 +256,22 @@ void Service::native_call(std::shared_ptr<Exchange> exchange) {
         {.body = native::answer_body(event->body), .headers = {{"cache-control", "no-store"}}});
   };
   daemon_->send(std::get<wire::Call>(read), answer, trace);
+}
+
+void Service::listen(std::shared_ptr<Exchange> exchange) {
+  const auto refuse = [&exchange](const ApiError& problem) {
+    exchange->respond(error_response(ErrorShape::kNative, problem));
+  };
+  const Request& request = exchange->request();
+  if (request.method != "GET") {
+    return refuse(
+        {405, "invalid_argument", fmt::format("{}: HEAD (expected GET)", native::kEvents)});
+  }
+  // Keys may have changed since the head of the request was admitted.
+  if (const auto problem = check_right(request, Right::kObserve)) return refuse(*problem);
+  auto slot = take_slot(*principal_of(request));
+  if (slot == nullptr) return refuse(no_slot());
+  events_->listen(std::move(exchange), std::move(slot));
 }
 
 void Service::console(std::shared_ptr<Exchange> exchange) {

@@ -16,6 +16,7 @@
 #include "clients/gateway/config/config.h"
 #include "clients/gateway/http/server.h"
 #include "clients/gateway/metrics/metrics.h"
+#include "clients/gateway/native/events.h"
 #include "clients/gateway/run/dialects.h"
 #include "clients/gateway/run/job.h"
 
@@ -26,7 +27,8 @@ class Service {
   Service(const GatewayConfig& config, Keys keys, Server& server);
 
   HttpHandlers handlers();
-  /// Takes over other keys; requests in progress go on.
+  /// Takes over other keys; requests in progress go on, but for streams of events: who may not
+  /// observe any more hears nothing more.
   void set_keys(Keys keys);
   /// /readyz says no from now on.
   void drain();
@@ -53,6 +55,7 @@ class Service {
   void complete(std::shared_ptr<Exchange> exchange);
   void models(std::shared_ptr<Exchange> exchange);
   void native_call(std::shared_ptr<Exchange> exchange);
+  void listen(std::shared_ptr<Exchange> exchange);
   void console(std::shared_ptr<Exchange> exchange);
   void ready(std::shared_ptr<Exchange> exchange);
   void alive(std::shared_ptr<Exchange> exchange);
@@ -71,6 +74,7 @@ class Service {
   Dialects dialects_;
   const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
   std::unique_ptr<Upstream> daemon_;  // after what its callbacks use
+  std::shared_ptr<native::Events> events_;
 };
 
 }  // namespace chimera::gateway

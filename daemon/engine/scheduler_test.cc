@@ -40,10 +40,11 @@ class SchedulerTest : public testing::Test {
                                             &counters_, &reaper_);
   }
   PendingRequest pending(size_t n, int64_t max_tokens) {
+    return pending(prompt(static_cast<int32_t>(last_id_ + 1), n), max_tokens);
+  }
+  PendingRequest pending(std::vector<int32_t> tokens, int64_t max_tokens) {
     sinks_.push_back(std::make_shared<Collector>());
-    ++last_id_;
-    return {last_id_, greedy(prompt(static_cast<int32_t>(last_id_), n), max_tokens),
-            Ticket(sinks_.back())};
+    return {++last_id_, greedy(std::move(tokens), max_tokens), Ticket(sinks_.back())};
   }
   Sequence* admit(size_t n, int64_t max_tokens = 4) {
     live_->admit(pending(n, max_tokens), table_);
@@ -130,6 +131,31 @@ TEST_F(SchedulerTest, WhatIsShorterGoesFirstAndTheFirstComeGoesOn) {
   steps_to_first_token(second);
   EXPECT_EQ(first->generated(), 0);
   steps_to_first_token(first);
+}
+
+TEST_F(SchedulerTest, WhatBeginsAlikeIsComputedOnce) {
+  make(8 * 1024);
+  std::vector<int32_t> alike = prompt(7, 1000), other = alike;
+  other[40] ^= 1;  // two blocks of 16 in common
+  std::vector<Sequence*> same;
+  for (int i = 0; i < 4; ++i) {
+    live_->admit(pending(alike, 1000), table_);
+    same.push_back(live_->all().back().get());
+  }
+  live_->admit(pending(other, 1000), table_);
+  Sequence* differs = live_->all().back().get();
+  std::map<Sequence*, int64_t> ran;
+  while (differs->generated() == 0 || same.back()->generated() == 0) {
+    for (const auto& [sequence, tokens] : step()) ran[sequence] += tokens;
+  }
+  // The first one has drawn tokens since, each of which ran.
+  EXPECT_EQ(ran[same[0]] - same[0]->generated() + 1, 1000);
+  EXPECT_EQ(same[0]->cached, 0);
+  for (size_t i = 1; i < same.size(); ++i) {
+    EXPECT_EQ(same[i]->cached, 992) << i;
+    EXPECT_EQ(ran[same[i]] - same[i]->generated() + 1, 8) << i;
+  }
+  EXPECT_EQ(differs->cached, 32);
 }
 
 TEST_F(SchedulerTest, APromptThatIsAloneTakesLargerChunksUntilSomebodyComes) {

@@ -54,6 +54,7 @@ bool Step::run() {
   live_->scheduler().build(live_->all(), batch_);
   const size_t count = batch_.segments.size();
   statistics_->counters().paused += live_->scheduler().take_paused();
+  statistics_->counters().cached_tokens += live_->scheduler().take_found();
   if (count == 0)
     return false;  // those whose turn it is wait for blocks; the next turn is another's
   using Milliseconds = std::chrono::milliseconds;

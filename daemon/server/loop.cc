@@ -9,17 +9,13 @@
 #include "base/quote.h"
 #include "daemon/security/rules.h"
 #include "daemon/server/answers/events.h"
+#include "daemon/server/request_log.h"
 
 namespace chimera {
 namespace {
 
 // A full pipe does not announce that it has room again, so it is tried this often.
 constexpr std::chrono::milliseconds kRetry{10};
-
-double ms_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
-}
 
 std::string_view socket_name(size_t port) { return port == 0 ? "serve" : "control"; }
 
@@ -173,10 +169,7 @@ void ServerLoop::forget(const Live& live) {
   if (client == clients_.end()) return;
   const auto entry = client->second.live.find(live.id());
   if (entry == client->second.live.end() || entry->second.get() != &live) return;
-  log::debug("request_ended", {{"endpoint", socket_name(live.peer().port)},
-                               {"call", live.call},
-                               {"ms", ms_since(live.since)},
-                               {"traceparent", live.traceparent}});
+  log_end(live, Left::kStayed);
   leave(entry->second);
   client->second.live.erase(entry);
   answered_[{live.peer().port, client->second.fd}] = Clock::now();
@@ -198,6 +191,7 @@ void ServerLoop::drop_client(const ClientKey& key, std::atomic<uint64_t>& counte
   for (auto& [id, live] : ended) {
     --counters_.live;
     leave(live);
+    log_end(*live, Left::kGone);
     live->abandon();
   }
 }

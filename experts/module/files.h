@@ -16,6 +16,9 @@
 
 namespace chimera {
 
+/// A manifest lists no more.
+inline constexpr size_t kMostModuleFiles = 64;
+
 class ModuleFile {
  public:
   /// Opens `dir`/`path`, where `path` is a plain relative path (is_module_path). Every directory

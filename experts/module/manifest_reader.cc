@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/quote.h"
 #include "base/yaml/field_value.h"
+#include "experts/module/files.h"
 
 namespace chimera {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxSlots = 65536;
 constexpr int64_t kMaxHidden = 1 << 20;
-constexpr size_t kMaxFiles = 64;
 constexpr size_t kMaxText = 4096;
 constexpr size_t kMaxProbeBytes = 16384;
 constexpr size_t kMaxShown = 60;  // bytes of a value in a message
@@ -137,10 +137,11 @@ void ManifestReader::layers(FieldReader& top, Manifest& m) {
 }
 
 void ManifestReader::files(FieldReader& top, Manifest& m) {
-  const std::string expected = fmt::format("a list of 1 to {} files", kMaxFiles);
+  const std::string expected = fmt::format("a list of 1 to {} files", kMostModuleFiles);
   const auto list = top.list("files", expected, FieldReader::kRequired);
   if (!list) return;
-  if (list->size() == 0 || list->size() > kMaxFiles) return top.bad("files", *list, expected);
+  if (list->size() == 0 || list->size() > kMostModuleFiles)
+    return top.bad("files", *list, expected);
   for (size_t i = 0; i < list->size(); ++i) file((*list)[i], m);
 }
 

@@ -195,6 +195,36 @@ Status copy_side_files(const Checkpoint& from, const std::string& to) {
   return {};
 }
 
+Result<std::optional<std::string>> other_side_file(const Checkpoint& a, const Checkpoint& b) {
+  for (const char* name : kSideFiles) {
+    const Result<std::optional<std::string>> one = a.side_file(name, kMostSideFileBytes);
+    if (!one.ok()) return one.status();
+    const Result<std::optional<std::string>> other = b.side_file(name, kMostSideFileBytes);
+    if (!other.ok()) return other.status();
+    if (*one != *other) return std::optional<std::string>(name);
+  }
+  return std::optional<std::string>();
+}
+
+Status check_unchanged(const Checkpoint& checkpoint) {
+  const Result<Checkpoint> now = Checkpoint::open(checkpoint.dir(), Residency::kMapped);
+  if (!now.ok()) return now.status();
+  bool same = now->files().size() == checkpoint.files().size() &&
+              now->config_json() == checkpoint.config_json();
+  for (size_t i = 0; same && i < now->files().size(); ++i) {
+    const FileIdentity& was = checkpoint.files()[i]->identity();
+    const FileIdentity& is = now->files()[i]->identity();
+    same = was.device == is.device && was.inode == is.inode && was.size == is.size &&
+           was.modified_ns == is.modified_ns;
+  }
+  if (same) return {};
+  return {Code::kDataCorrupt,
+          checkpoint.dir() +
+              ": found other files than before (expected them to stay while they "
+              "are read)",
+          "Wait until nobody writes to it, and start again."};
+}
+
 Result<std::string> edit_config(const std::string& config_json, const std::string& label,
                                 const ConfigEdit& edit) {
   Result<Json> parsed = parse_json(config_json, {.duplicates = DuplicateKeys::kLastCounts});

@@ -73,6 +73,11 @@ Status write_checkpoint_tensors(const std::string& dir, const std::vector<Tensor
 /// Writes what a checkpoint has beside weights and config.json into the directory `to`: tokenizer
 /// and generation files.
 Status copy_side_files(const Checkpoint& from, const std::string& to);
+/// The first of those files that two checkpoints do not have alike; nothing: none.
+Result<std::optional<std::string>> other_side_file(const Checkpoint& a, const Checkpoint& b);
+/// That the files of a checkpoint are still those that it was opened from, for who wrote something
+/// that was made from them: data_corrupt.
+Status check_unchanged(const Checkpoint& checkpoint);
 
 struct ConfigEdit {
   int64_t num_experts = 0;

@@ -134,6 +134,58 @@ test("what is loaded is changed by plans, and rolled back", async () => {
   await tab.close();
 });
 
+test("a plan keeps what a module was given, its precision and its coefficients", async () => {
+  const mix = { legal: 0.7, "legal-1.0.0": 0.3 };
+  await native("apply", { composition: { top_k: 2, modules: [
+    { path: process.env.MIX, lambda: mix }, { path: `${modules}/bio`, precision: "q8" }] } });
+  const tab = await Tab.open(browser);
+  await tab.enter("experts");
+  const dialog = tab.page.getByRole("dialog");
+  const planned = async () => {
+    await dialog.locator(".plan li").first().waitFor();
+    return dialog.locator(".plan li b").allInnerTexts();
+  };
+  const recorded = async () => (await native("epochs")).history.at(-1).modules;
+  const card = tab.page.locator('.module[data-module="bio"]');
+  await card.getByText("q8").waitFor();
+  await tab.page.locator('.module[data-module="legal"]').getByText("legal-1.0.0 0.3").waitFor();
+  await card.getByRole("button", { name: "Disable" }).click();
+  assert.deepEqual(await planned(), ["Disable"]);
+  await dialog.getByRole("button", { name: "Disable", exact: true }).click();
+  await tab.page.locator('.module[data-module="bio"][data-enabled="false"]').waitFor();
+  await tab.page.getByRole("button", { name: /^Roll back to epoch/ }).first().click();
+  assert.deepEqual(await planned(), ["Enable"]);
+  await dialog.getByRole("button", { name: "Roll back", exact: true }).click();
+  await tab.page.locator('.module[data-module="bio"][data-enabled="true"]').waitFor();
+  assert.deepEqual((await recorded()).map(({ lambda, precision }) => lambda ?? precision), [mix, "q8"]);
+
+  // Replaced by itself it stays as it is, until another precision is chosen.
+  await card.getByRole("button", { name: "Replace" }).click();
+  await tab.page.getByRole("button", { name: "Show the plan" }).click();
+  await dialog.getByText("Nothing would change").waitFor();
+  await tab.page.keyboard.press("Escape");
+  await card.getByRole("button", { name: "Replace" }).click();
+  await tab.page.getByLabel("Precision of its experts").selectOption("q4");
+  await tab.page.getByRole("button", { name: "Show the plan" }).click();
+  assert.deepEqual(await planned(), ["Change the precision of"]);
+  await tab.assertAccessible("plan with a precision");
+  await dialog.getByRole("button", { name: "Replace", exact: true }).click();
+  await card.getByText("q4").waitFor();
+  assert.deepEqual((await recorded()).map(({ lambda, precision }) => lambda ?? precision), [mix, "q4"]);
+  await tab.page.getByText("bio in q4").waitFor();
+
+  // An adapter takes no precision: it comes in without, as `load` does it.
+  await card.getByRole("button", { name: "Replace" }).click();
+  await tab.page.getByLabel("Directory of the module").fill(process.env.ADAPTER);
+  await tab.page.getByRole("button", { name: "Show the plan" }).click();
+  assert.deepEqual((await planned()).slice(0, 1), ["Replace"]);
+  await dialog.getByRole("button", { name: "Replace", exact: true }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual((await recorded()).map(({ path, precision }) => [path, precision]),
+    [[process.env.MIX, undefined], [process.env.ADAPTER, undefined]]);
+  await tab.close();
+});
+
 test("routing and machine show what happens", async () => {
   const tab = await Tab.open(browser);
   await tab.enter();

@@ -18,6 +18,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tests" / "system"))
 from gateway import Gateway
 from harness import DEMO, SLOW, Daemon, npm_folder
+from lora_adapters import Adapter
 
 TESTS = SOURCE / "tests" / "browser"
 SHORT = "answered|asks|telephone"
@@ -38,6 +39,8 @@ class Programs:
         for name in ("legal", "bio"):
             shutil.copytree(DEMO / name, modules / name)
         self.modules = modules
+        # Of another kind than the module of its name.
+        self.adapter = Adapter(DEMO / "backbone", ["q_proj"], 1).write(modules.parent / "adapters" / "bio")
         self.daemon = Daemon(DEMO / "backbone", precision="bf16", top_k=2, threads=2, serve={"max_context": 1024})
         self.gateway = Gateway(self.daemon)
         port = self.gateway.port
@@ -76,7 +79,8 @@ class Programs:
     def environment(self) -> dict[str, str]:
         own = f"http://127.0.0.1:{self.server.server_address[1]}"
         return {**os.environ, "BASE": f"http://127.0.0.1:{self.gateway.port}", "KEY": self.gateway.admin,
-                "MODULES": str(self.modules), "HARNESS": own, "CHIMERA_SLOW": str(SLOW),
+                "MODULES": str(self.modules), "MIX": str(SOURCE / "experts" / "versions" / "legal-mix"),
+                "ADAPTER": str(self.adapter), "HARNESS": own, "CHIMERA_SLOW": str(SLOW),
                 # Another port is another origin, and so is another name.
                 "FOREIGN": own.replace("127.0.0.1", "localhost")}
 

@@ -145,7 +145,7 @@ class Daemon:
                  top_k: int | None = None, memory: dict[str, str] | None = None,
                  start: bool = True, one_heap: bool = False,
                  descriptors: tuple[int, int] | None = None, address_space: int | None = None,
-                 log_level: str = "info",
+                 log_level: str = "info", log_format: str = "text",
                  chat_template: pathlib.Path | None = None,
                  control: str | None = None, security: dict[str, str] | None = None,
                  client_options: dict[str, Any] | None = None,
@@ -159,7 +159,7 @@ class Daemon:
                        ((resource.RLIMIT_NOFILE, descriptors),
                         (resource.RLIMIT_AS, address_space and (address_space, address_space)))
                        if limit}
-        self.log_level = log_level
+        self.log_options = ["--log-level", log_level, "--log-format", log_format]
         self.endless = (serve or {}).get("max_context", 0) >= ENDLESS
         # For those that count mappings: how many heaps glibc opens depends on which threads happen
         # to allocate at the same moment.
@@ -210,7 +210,7 @@ class Daemon:
     def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "chimerad", "--config", self.config, "--log-level", self.log_level],
+                [BIN / "chimerad", "--config", self.config, *self.log_options],
                 stdout=log, stderr=log, env=self.environment,
                 preexec_fn=self.prepare)
         if wait:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import unittest
+from collections.abc import Iterator
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -23,6 +24,16 @@ from harness import BIN, ENDLESS, SLOW, SOURCE, Daemon, endless, wait_for
 from test_chat import TEMPLATE, checkpoint
 
 GREEDY = {"temperature": 0, "ignore_eos": True}
+
+
+def server_sent(response: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
+    """Name and data of each event, as they come."""
+    name = ""
+    while line := response.readline().decode():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ").strip()
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
 
 
 def digest(key: str) -> str:
@@ -146,6 +157,15 @@ class DemoTest(unittest.TestCase):
         for i in range(3):
             self.assertEqual("".join(e["choices"][0]["text"] for e in streamed if e["choices"][0]["index"] == i),
                              texts[i])
+
+    def test_choices_share_the_reading_of_their_prompt(self) -> None:
+        prompt = " ".join(f"Clause {i} of the agreement." for i in range(30))
+        before = self.client.stats()["engine"]["cached_tokens"]
+        usage = self.complete(prompt=prompt, n=4, max_tokens=1).json["usage"]
+        self.assertEqual(usage["prompt_tokens_details"]["cached_tokens"], 0)
+        whole = (usage["prompt_tokens"] - 1) // 16 * 16  # blocks of the cache that end before the last token
+        self.assertGreater(whole, 100)
+        self.assertEqual(self.client.stats()["engine"]["cached_tokens"] - before, 3 * whole)
 
     def test_several_prompts(self) -> None:
         answer = self.complete(prompt=["The court", [1, 2, 3]], max_tokens=2).json
@@ -294,13 +314,17 @@ class DemoTest(unittest.TestCase):
                 ({"top_p": 2}, 400, "top_p"), ({"max_tokens": 0}, 400, "max_tokens"), ({"n": 0}, 400, "n"),
                 ({"stop": ["a"] * 17}, 400, "stop"), ({"seed": -1}, 400, "seed"), ({"temprature": 1}, 400, "temprature"),
                 ({"chimera": {"modules": {"onyl": []}}}, 400, None), ({"model": "gpt-4"}, 404, "model"),
-                ({"model": "demo:tax"}, 404, None), ({"prompt": {}}, 400, "prompt"), ({"model": None}, 400, "model"),
+                ({"model": "demo:tax"}, 404, "model"), ({"model": "demo:legal+tax"}, 404, "model"),
+                ({"chimera": {"modules": {"only": ["tax"]}}}, 404, None), ({"prompt": {}}, 400, "prompt"), ({"model": None}, 400, "model"),
                 ({"stream_options": {"include_usage": True}}, 400, "stream_options"), ({"stream": 1}, 400, "stream")):
             with self.subTest(body=body):
                 answer = self.complete(**body)
                 self.assertEqual(answer.status, status, answer.body)
                 if param:
                     self.assertEqual(answer.json["error"]["param"], param)
+        unknown = self.complete(model="demo:legal+tax").json["error"]
+        self.assertEqual(unknown["code"], "model_not_found")
+        self.assertIn('model: "demo:legal+tax": module "tax" is not loaded', unknown["message"])
         self.assertIn("did you mean temperature", self.complete(temprature=1).json["error"]["message"])
         for body in ("{", "[1]", '{"model":"demo","model":"demo"}', b"\xff"):
             self.assertEqual(self.gateway.post("/v1/completions", body).status, 400, body)
@@ -475,6 +499,26 @@ class DemoTest(unittest.TestCase):
         gone = self.gateway.post("/chimera/v1/unload", {"name": "tax"})
         self.assertEqual((gone.status, gone.json["error"]["code"]), (404, "not_found"))
 
+    def test_events_tell_what_changes(self) -> None:
+        for key, status in (("w" * 20, 403), (None, 401)):
+            self.assertEqual(self.gateway.get("/chimera/v1/events", key=key).status, status)
+        connection = self.gateway.connect()
+        connection.request("GET", "/chimera/v1/events", headers={"Authorization": f"Bearer {'o' * 20}"})
+        response = connection.getresponse()
+        self.assertEqual(response.headers["content-type"], "text/event-stream; charset=utf-8")
+        told = server_sent(response)
+        name, state = next(told)
+        epoch = self.client.health()["epoch"]
+        self.assertEqual((name, state["daemon"], state["epoch"]), ("state", "ok", epoch))
+        self.assertEqual({m["name"]: m["state"] for m in state["modules"]}, {"legal": "active", "bio": "active"})
+        self.client.call("bias", name="bio", value=1.5)
+        name, record = next(told)
+        self.assertEqual((name, record["epoch"]), ("epoch", epoch + 1))
+        self.assertEqual(next(told), ("module", {**next(m for m in state["modules"] if m["name"] == "bio"), "bias": 1.5}))
+        self.client.call("bias", name="bio", value=0)
+        self.assertEqual(next(told)[1]["epoch"], epoch + 2)
+        connection.close()
+
     def test_changes_and_rollback(self) -> None:
         before = self.gateway.get("/chimera/v1/info").json["epoch"]
         changed = self.gateway.post("/chimera/v1/bias", {"name": "bio", "value": 0.25}).json
@@ -525,6 +569,12 @@ class LongTest(unittest.TestCase):
                            {"Authorization": f"Bearer {self.gateway.admin}", "Content-Type": "application/json"})
         return connection, connection.getresponse()
 
+    def listen(self) -> http.client.HTTPResponse:
+        connection = self.gateway.connect()
+        self.addCleanup(connection.close)
+        connection.request("GET", "/chimera/v1/events", headers={"Authorization": f"Bearer {self.gateway.admin}"})
+        return connection.getresponse()
+
     def chat(self, **more: Any) -> Answer:
         return self.gateway.post("/v1/chat/completions", {
             "model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, **GREEDY, **more})
@@ -545,7 +595,9 @@ class LongTest(unittest.TestCase):
         self.assertEqual(ask({"type": "text"}).status, 200)
         refused = ask({"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}})
         self.assertEqual(refused.status, 400, refused.body)
-        self.assertIn('keyword \\"not\\"', refused.body.decode())
+        error = refused.json["error"]
+        self.assertTrue(error["message"].startswith('response_format.json_schema.schema: keyword "not"'), error)
+        self.assertEqual(error["param"], "response_format.json_schema")
 
     def test_chat(self) -> None:
         whole = self.client.call("chat", messages=[{"role": "user", "content": "Hello"}], max_tokens=6, stream=False,
@@ -659,6 +711,8 @@ class LongTest(unittest.TestCase):
     def test_a_daemon_that_is_gone_is_a_503_until_it_is_back(self) -> None:
         connection, response = self.long()
         self.assertTrue(response.readline().startswith(b"data: "))
+        told = server_sent(self.listen())
+        self.assertEqual(next(told)[0], "state")
         self.daemon.kill()
         rest = response.read().decode()
         error = json.loads(list(data_lines("\n\n" + rest))[-1])
@@ -670,19 +724,24 @@ class LongTest(unittest.TestCase):
         self.assertEqual(answer.headers["retry-after"], "1")
         self.assertEqual(self.gateway.get("/readyz").status, 503)
         self.assertEqual(self.gateway.get("/healthz").status, 200)
+        name, away = next(told)
+        self.assertEqual((name, away["status"]), ("daemon", "away"))
         self.daemon.start()
         self.assertEqual(self.chat().status, 200)
         self.assertEqual(self.gateway.get("/readyz").status, 200)
+        self.assertEqual(next(told), ("daemon", {"status": "ok"}))
 
     def test_a_stop_cuts_no_stream(self) -> None:
         connection, response = self.long(max_tokens=3000)
         self.assertTrue(response.readline().startswith(b"data: "))
+        listening = self.listen()
         idle = self.gateway.connect()
         idle.request("GET", "/healthz")
         self.assertEqual(Answer(idle.getresponse()).status, 200)
         assert self.gateway.process is not None
         self.gateway.process.send_signal(signal.SIGTERM)
         self.assertEqual(idle.sock.recv(1), b"")  # idle connections end at once
+        listening.read()  # has no end of its own, and does not hold up the stop
         text = response.read().decode()
         self.assertTrue(text.endswith("data: [DONE]\n\n"))
         self.assertIn('"finish_reason":"length"', text)
@@ -857,14 +916,29 @@ class ConfigurationTest(unittest.TestCase):
 
     def test_files_of_keys_are_read_strictly_and_again(self) -> None:
         gone = ("ipc:///nonexistent/serve.sock", "ipc:///nonexistent/control.sock")
-        entry = {"principal": "a", "digest": digest("a" * 20), "rights": ["observe"]}
-        with Gateway(gone, keys=[entry]) as gateway:
+        entry = {"principal": "a", "digest": digest("a" * 20), "rights": ["observe"], "streams": 1}
+
+        def listen(gateway: Gateway, key: str) -> http.client.HTTPResponse:
+            connection = gateway.connect()
+            self.addCleanup(connection.close)
+            connection.request("GET", "/chimera/v1/events", headers={"Authorization": f"Bearer {key * 20}"})
+            return connection.getresponse()
+
+        with Gateway(gone, keys=[entry, {**entry, "principal": "c", "digest": digest("c" * 20)}]) as gateway:
             self.assertEqual(gateway.get("/chimera/v1/info", key="b" * 20).status, 401)
-            gateway.write_keys([{**entry, "digest": digest("b" * 20)}])
+            withdrawn, stays = listen(gateway, "a"), listen(gateway, "c")
+            self.assertEqual((withdrawn.status, stays.status), (200, 200))
+            refused = gateway.get("/chimera/v1/events", key="a" * 20)
+            self.assertEqual((refused.status, refused.json["error"]["code"]), (429, "resource_exhausted"))
+            gateway.write_keys([{**entry, "digest": digest("b" * 20)},
+                                {**entry, "principal": "c", "digest": digest("c" * 20)}])
             assert gateway.process is not None
             gateway.process.send_signal(signal.SIGHUP)
             wait_for(lambda: gateway.get("/chimera/v1/info", key="b" * 20).status == 503, "the new key counts")
             self.assertEqual(gateway.get("/chimera/v1/info", key="a" * 20).status, 401)
+            withdrawn.read()  # has ended, and its place is free
+            self.assertEqual(listen(gateway, "b").status, 200)
+            self.assertEqual(gateway.get("/chimera/v1/events", key="c" * 20).status, 429)  # still listens
             gateway.write_keys([{**entry, "rihgts": []}])
             gateway.process.send_signal(signal.SIGHUP)
             wait_for(lambda: "keys_not_read" in gateway.log_text(), "the broken file is told of")

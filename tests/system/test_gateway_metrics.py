@@ -4,6 +4,8 @@ import json
 import math
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 import unittest
 from typing import Any
@@ -147,6 +149,11 @@ class MetricsTest(unittest.TestCase):
         told = self.gateway.get("/metrics").body.decode()
         types = dict(line.split()[2:4] for line in told.splitlines() if line.startswith("# TYPE "))
         document = (SOURCE / "docs" / "metrics.md").read_text()
+        if promtool := shutil.which("promtool"):  # Debian's package prometheus
+            rules = SOURCE / "docs" / "grafana" / "alerts.yaml"
+            subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
+            judged = subprocess.run([promtool, "check", "metrics"], input=told, text=True, capture_output=True)
+            self.assertEqual(judged.returncode, 0, judged.stdout + judged.stderr)
         self.assertEqual(types, dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", document, re.M)))
         dashboard = json.loads((SOURCE / "docs" / "grafana" / "dashboard.json").read_text())
         queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]

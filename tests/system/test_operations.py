@@ -130,13 +130,33 @@ class Operations(unittest.TestCase):
             log = daemon.log_text()
             for call in ("unload", "load", "apply"):
                 self.assertRegex(log, rf"warning change_refused call={call} ")
-            for line in (r"request endpoint=serve call=generate bytes=\d+", r"request_ended endpoint=serve call=generate ms=",
-                         r"request_refused endpoint=serve code=invalid_argument", r"connection_opened endpoint=control",
+            for line in (r"request endpoint=serve call=generate bytes=\d+", r"request_refused endpoint=serve code=invalid_argument", r"connection_opened endpoint=control",
                          r"connection_closed endpoint=serve", r"load_payload module=a ms=[\d.e-]+ result=ok",
                          r"load_probe module=a ", r"state_written epoch=2", r"publication epoch=2 .*result=ok"):
                 self.assertRegex(log, r"debug " + line)
+            self.assertRegex(log, r"info request_ended endpoint=serve call=generate ms=\S+ client=\S+ result=ok finish=length "
+                             rf"prompt_tokens={len(PROMPT)} completion_tokens=2 .* shares=backbone:\S+")
             self.assertNotIn(secret, log)
             self.assertNotIn("nope=1", log)
+
+    def test_the_log_in_json_says_who_took_what(self) -> None:
+        with self.daemon(log_format="json") as daemon, daemon.client() as client:
+            client.load(self.modules / "a")
+            client.complete(tokens=PROMPT, max_tokens=2)
+            self.assertRaises(chimera_client.NotFound, client.complete, tokens=PROMPT, modules={"only": ["nobody"]})
+
+            def ended() -> list[dict]:
+                lines = [json.loads(line) for line in daemon.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                self.assertTrue(all({"time", "level", "event"} <= set(line) for line in lines))
+                return [line for line in lines if line["event"] == "request_ended"]
+
+            wait_for(lambda: len(ended()) == 2, "both requests in the log")
+            good, bad = ended()
+            self.assertEqual({key: good[key] for key in ("level", "call", "result", "finish", "prompt_tokens", "completion_tokens")},
+                             {"level": "info", "call": "generate", "result": "ok", "finish": "length",
+                              "prompt_tokens": len(PROMPT), "completion_tokens": 2})
+            self.assertIn("a:", good["shares"])
+            self.assertEqual((bad["result"], bad["finish"], bad["completion_tokens"]), ("not_found", "", 0))
 
     def test_logprobs_without_streaming(self) -> None:
         with self.daemon() as daemon, daemon.client() as client:

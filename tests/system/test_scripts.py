@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.request
 
 from harness import BUILD, SLOW, SOURCE
 
@@ -127,7 +128,13 @@ class Scripts(unittest.TestCase):
             ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
             answer = json.loads(ran.stdout)
             self.assertTrue(answer["choices"][0]["message"]["content"], ran.stdout)
-            self.assertIn(shown.rsplit("API: ", 1)[1].split()[0] + "/v1/", command)
+            page = shown.rsplit("in a browser: ", 1)[1].split()[0]
+            self.assertIn(page + "v1/", command)
+            with urllib.request.urlopen(page, timeout=60) as answered:
+                self.assertIn(b"console.js", answered.read())
+            # What is no terminal may be a log: it is told where the key is, and not the key.
+            key = pathlib.Path(re.search(r"asks for the key in (.*)\)", shown)[1]).read_text().strip()
+            self.assertNotIn(key, shown)
             os.killpg(process.pid, signal.SIGINT)
             self.assertIn("Stopped.", process.communicate(timeout=120)[0])
             self.assertEqual(process.returncode, 130)

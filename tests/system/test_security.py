@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -91,6 +92,18 @@ class Handshakes(Secured):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
             self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
             hello, peers = greeting(b"CURVE"), []
+            slow, sent = tcp_peer(daemon), []
+
+            def drip() -> None:
+                """A byte a second: never idle, and no handshake within 5 s."""
+                with contextlib.suppress(OSError):
+                    for byte in hello:
+                        slow.sendall(bytes([byte]))
+                        sent.append(byte)
+                        time.sleep(1)
+
+            dripping = threading.Thread(target=drip)
+            dripping.start()
             for i in range(1000):
                 peers.append(tcp_peer(daemon))
                 try:  # with so many of one host, the last ones are closed at once
@@ -101,6 +114,9 @@ class Handshakes(Secured):
             for peer in peers:  # the daemon ends them: 5 s for a handshake
                 self.assertTrue(ended(peer))
                 peer.close()
+            dripping.join()
+            slow.close()
+            self.assertLess(len(sent), len(hello), "a slow handshake was waited for")
             self.assertEqual(alice.health()["status"], "ok")
 
     def test_pyzmq_connects_with_these_keys_as_they_are(self) -> None:
@@ -447,6 +463,42 @@ class Entitlements(Secured):
             self.assertNotIn('a"', str(caught.exception).split("(loaded")[1])
             beside.stop()
             self.assertIsNone(beside.problem)
+
+
+class Outputs(Secured):
+    def test_errors_and_logs_tell_no_paths_keys_or_prompts(self) -> None:
+        prompt = "the patient of room seventeen"
+        wrong: list[tuple[str, dict]] = [
+            ("generate", {"prompt": prompt, "temperature": -1}), ("generate", {"prompt": prompt, "modules": {"only": ["x"]}}),
+            ("generate", {"prompt": prompt, "mudules": {}}), ("generate", {"tokens": [10**9]}), ("generate", {}),
+            ("generate", {"prompt": prompt * 2000}), ("score", {"text": ""}), ("score", {"text": 1}),
+            ("chat", {"messages": [{"role": "user", "content": prompt}], "template": "x"}), ("embed", {"text": 3}),
+            ("generate", {"prompt": prompt, "constraint": {"json_schema": {"not": {}}}}), ("detokenize", {"tokens": [-1]}),
+            ("generate", {"prompt": prompt, "receipt": 1}), ("cancel", {}), ("load", {"path": str(SOURCE)}), ("nothing", {})]
+        ugly = "a\x1b[31m\n\x9b"
+        wrong += [("generate", {"prompt": "a", "modules": {"only": [ugly]}}), ("generate", {"prompt": "a", ugly: 1}), (ugly, {})]
+        with self.daemon(DEMO / "backbone", log_level="debug", modules=[{"path": str(SOURCE / "experts" / "legal")}]) as daemon, \
+                daemon.client(**self.keys.of("alice")) as alice:
+            told = [json.dumps(alice.info(), ensure_ascii=False)]
+            connection = alice.connection("info")
+            for i, (call, fields) in enumerate(wrong):
+                connection.send(f"w{i}", {"id": f"w{i}", "call": call, **fields})
+                with self.assertRaises(chimera_client.ChimeraError, msg=(call, fields)) as caught:
+                    while not connection.receive(f"w{i}", 60 * SLOW).final:
+                        pass
+                told.append(f"{caught.exception.message} {caught.exception.hint}")
+            alice.complete(prompt, max_tokens=2)
+            log = daemon.log.read_text()
+        keys = [line.split('"')[1] for file in self.work.glob("*.key") for line in file.read_text().splitlines()
+                if "secret-key" in line]
+        self.assertGreaterEqual(len(keys), 3)
+        for text in told:
+            for word in (str(self.work), str(daemon.work), str(SOURCE), "/proc/", "/dev/", "memfd:", prompt, *keys):
+                self.assertNotIn(word, text)
+            self.assertIsNone(re.search(r"[\x00-\x1f\x7f-\x9f]", text), text)
+        for word in (prompt, *keys):
+            self.assertNotIn(word, log)
+        self.assertIsNone(re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", log), log)
 
 
 class Record(Secured):

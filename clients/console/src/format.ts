@@ -27,6 +27,10 @@ export function milliseconds(value: number | undefined): string {
 
 export const rate = (value: number): string => (value === 0 ? "0" : value < 10 ? value.toFixed(1) : count(value));
 
+/** Coefficients of parents: "legal-1.0.0 0.3 · legal-1.1.0 0.7". */
+export const blendText = (lambda: Record<string, number>): string =>
+  Object.entries(lambda).map(([parent, value]) => `${parent} ${value}`).join(" · ");
+
 export const clock = (time: number | string): string =>
   new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 

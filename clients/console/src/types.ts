@@ -39,6 +39,8 @@ export interface Module {
   resident_bytes: number;
   state: string;
   path?: string;
+  precision?: string; // in which its experts are kept
+  lambda?: Record<string, number>; // of an assembly: how much of each parent
   library?: LibraryState;
 }
 
@@ -48,12 +50,19 @@ export interface Modules {
   epoch: number;
 }
 
-export interface EpochModule {
-  name: string;
-  version: string;
+/** A module as a composition states it: what is its recipe's or the deployment's to say is left out. */
+export interface Entry {
   path: string;
   enabled: boolean;
   bias: number;
+  lambda?: Record<string, number>;
+  precision?: string;
+  weight?: number; // of a bundle, beside others
+}
+
+export interface EpochModule extends Entry {
+  name: string;
+  version: string;
 }
 
 export interface EpochRecord {
@@ -68,6 +77,7 @@ export interface EpochRecord {
 export interface Epochs {
   live: { epoch: number; composition: string; sequences: number; current: boolean }[];
   history: EpochRecord[];
+  epoch: number;
 }
 
 export interface Layer {
@@ -111,5 +121,5 @@ export interface Plan {
 /** A composition as `plan` takes it. */
 export interface Composition {
   top_k?: number;
-  modules: { path: string; enabled: boolean; bias: number }[];
+  modules: Entry[];
 }

@@ -33,6 +33,7 @@ constexpr std::array kOffers = {
     Offer{"disable", "POST", Right::kChange},    Offer{"routing", "POST", Right::kChange},
     Offer{"blend", "POST", Right::kChange},      Offer{"promote", "POST", Right::kChange},
     Offer{"abort", "POST", Right::kChange},      Offer{"canary", "GET", Right::kObserve},
+    Offer{"events", "GET", Right::kObserve},  // no call of the wire: events.h
     Offer{"score", "POST", Right::kGenerate},    Offer{"embed", "POST", Right::kGenerate},
     Offer{"tokenize", "POST", Right::kGenerate}, Offer{"detokenize", "POST", Right::kGenerate},
 };

@@ -17,6 +17,7 @@
 namespace chimera::gateway::native {
 
 inline constexpr std::string_view kRoot = "/chimera/v1/";
+inline constexpr std::string_view kEvents = "/chimera/v1/events";
 
 /// The right that a request needs; 404 and 405 for what there is not.
 std::variant<Right, ApiError> right_of(std::string_view method, std::string_view path);

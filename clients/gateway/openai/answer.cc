@@ -262,7 +262,10 @@ Json Answer::usage() const {
 
 Job job_of(Completion asked) {
   std::string id = random_id(asked.api == Api::kChat ? "chatcmpl-" : "cmpl-");
-  Job job{.model = asked.model, .stream = asked.stream, .shape = ErrorShape::kOpenAi};
+  Job job{.model = asked.model,
+          .schema_name = "response_format.json_schema.schema",
+          .stream = asked.stream,
+          .shape = ErrorShape::kOpenAi};
   job.answerer = std::make_unique<Answer>(asked, std::move(id), std::time(nullptr));
   job.after_tool = asked.after_tool;
   job.rules = std::move(asked.rules);

@@ -191,6 +191,7 @@ class ResponseAnswer final : public OneAnswer {
 
 Job job_of(ResponseRequest asked) {
   Job job{.model = asked.model,
+          .schema_name = "text.format.schema",
           .stream = asked.stream,
           .after_tool = asked.after_tool,
           .rules = asked.rules,

@@ -53,6 +53,8 @@ struct Job {
   size_t at_once = 0;
   std::string choice_name{};  // "input": what is wrong with one is told of "input[2]"; "": of none
   std::string model{};        // as it was asked for
+  std::string
+      schema_name{};  // "text.format.schema": what the API calls the answer's; "": it has none
   bool stream = false;
   bool after_tool = false;  // of a chat: it ends with a tool's result
   CallRules rules{};        // of a chat

@@ -162,7 +162,8 @@ class Run : public std::enable_shared_from_this<Run> {
     if (!event.ok()) return fail(from_wire(event.error()));
     if (event->is_error()) {
       if (put_off(choice, event->error())) return;
-      return fail(told_of_choice(from_wire(event->error()), job_.choice_name, choice));
+      ApiError error = told_of_request(from_wire(event->error()), job_.model, job_.schema_name);
+      return fail(told_of_choice(std::move(error), job_.choice_name, choice));
     }
     count(choice, event->body, final);
     if (!final) return send(job_.answerer->on_token(choice, event->body));

@@ -78,6 +78,8 @@ class Scheduler {
 
   /// Sequences paused since the last call.
   uint64_t take_paused() { return std::exchange(paused_, 0); }
+  /// Tokens of prompts that were found in the index after their sequences were placed, likewise.
+  uint64_t take_found() { return std::exchange(found_, 0); }
 
  private:
   /// Tokens of one sequence in the next step.
@@ -103,6 +105,12 @@ class Scheduler {
   /// Blocks that `sequence` lacks for `positions`.
   int64_t lacking(const Sequence& sequence, int64_t positions) const;
   int64_t adopt_prefix(Sequence& sequence);
+  /// The blocks of a prompt that others have computed since it was placed.
+  void catch_up(Sequence& sequence);
+  /// Whether the block without a key that comes next is one that the index can hold.
+  bool can_share_next(const Sequence& sequence) const;
+  /// Whether nothing of it is computed yet.
+  bool is_at_block(const Sequence& sequence) const;
   std::string next_key(const Sequence& sequence) const;
 
   KvCache* cache_;
@@ -111,7 +119,7 @@ class Scheduler {
   int64_t lone_chunk_;
   bool prefix_cache_;
   bool ngram_speculation_;
-  uint64_t paused_ = 0;
+  uint64_t paused_ = 0, found_ = 0;
   int64_t to_come_ = 0;  // blocks, of the runs that build() has yet to add
   // Of the batch that build() filled.
   double units_ = 0.0;

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "base/quote.h"
+
 namespace chimera {
 namespace {
 
@@ -35,7 +37,7 @@ Status check_name(const std::string& name, const char* field, const RoutingTable
     loaded += (loaded.empty() ? "" : ", ") + table.modules()[i]->name();
   }
   return {Code::kNotFound,
-          fmt::format("{}: module \"{}\" is not loaded (loaded: {})", field, name, loaded),
+          fmt::format("{}: module {} is not loaded (loaded: {})", field, quote(name), loaded),
           "load the module first, or take its name out of the request"};
 }
 

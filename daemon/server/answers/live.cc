@@ -1,5 +1,6 @@
 #include "daemon/server/answers/live.h"
 
+#include <fmt/format.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -8,6 +9,25 @@
 #include "daemon/server/answers/events.h"
 
 namespace chimera {
+namespace {
+
+Outcome outcome_of(const DoneEvent& done) {
+  Outcome out{.finish = kFinishReasonNames.name(done.finish_reason),
+             .prompt_tokens = done.prompt_tokens,
+             .completion_tokens = done.completion_tokens,
+             .cached_tokens = done.cached_tokens,
+             .queue_ms = done.queue_ms,
+             .prefill_ms = done.prefill_ms,
+             .decode_ms = done.decode_ms};
+  if (done.backbone_share > 0) out.shares = fmt::format("backbone:{:.3g}", done.backbone_share);
+  for (const auto& [name, module] : done.modules) {
+    if (module.share <= 0) continue;
+    out.shares += fmt::format("{}{}:{:.3g}", out.shares.empty() ? "" : ",", name, module.share);
+  }
+  return out;
+}
+
+}  // namespace
 
 Ready::Ready() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 Ready::~Ready() {
@@ -232,7 +252,10 @@ std::optional<Answer> Live::next() {
   if (auto* token = std::get_if<TokenEvent>(&*event)) {
     return encode_token(id_, *token, tokenizer.get());
   }
-  if (auto* status = std::get_if<Status>(&*event)) return encode_status(id_, *status);
+  if (auto* status = std::get_if<Status>(&*event)) {
+    outcome_ = Outcome{.code = status->code()};
+    return encode_status(id_, *status);
+  }
   if (auto* body = std::get_if<std::string>(&*event)) {
     return Answer{std::move(*body), nullptr, /*final=*/true};
   }
@@ -245,7 +268,9 @@ std::optional<Answer> Live::next() {
                           .seed = seed,
                           .tokenizer = tokenizer.get(),
                           .receipt = receipt ? &*receipt : nullptr};
-  return encode_done(id_, std::get<DoneEvent>(std::move(*event)), format);
+  const auto& done = std::get<DoneEvent>(*event);
+  outcome_ = outcome_of(done);
+  return encode_done(id_, done, format);
 }
 
 void Live::put_back(Answer answer) { stalled_ = std::move(answer); }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/statement/statement.h"
+#include "base/status.h"
 #include "base/threads/mutex.h"
 #include "daemon/engine/sequence/request.h"
 #include "daemon/security/principal.h"
@@ -47,6 +48,15 @@ struct Receipt {
   const StatementSigner* signer = nullptr;
   std::string id, call, client;
   std::string request;  // digest
+};
+
+/// How a request ended, for the log: figures of its answer, and none of its text.
+struct Outcome {
+  Code code = Code::kOk;
+  std::string_view finish{};  // a name of kFinishReasonNames; "": no answer of the engine
+  int64_t prompt_tokens = 0, completion_tokens = 0, cached_tokens = 0;
+  double queue_ms = 0, prefill_ms = 0, decode_ms = 0;
+  std::string shares{};  // "backbone:0.69,legal:0.31", of those that had one
 };
 
 class Live;
@@ -137,6 +147,8 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
 
   /// IO thread: the next message to send; nullopt when none waits.
   std::optional<Answer> next();
+  /// IO thread: what the last message of next() said; nothing before it.
+  const std::optional<Outcome>& outcome() const { return outcome_; }
   /// IO thread: gives back a message that could not be sent yet; next() returns it first.
   void put_back(Answer answer);
   /// IO thread: true once, after the queue ran over.
@@ -176,7 +188,8 @@ class Live final : public EventSink, public std::enable_shared_from_this<Live> {
   bool cancel_requested_ GUARDED_BY(mutex_) = false;
   bool abandoned_ GUARDED_BY(mutex_) = false;
 
-  std::optional<Answer> stalled_;  // IO thread only
+  std::optional<Answer> stalled_;   // IO thread only
+  std::optional<Outcome> outcome_;  // IO thread only
 };
 
 }  // namespace chimera

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { live } from "../live";
 import { Dialog } from "../parts/dialog";
-import type { Module } from "../types";
+import type { Entry, Module } from "../types";
 import type { Wish } from "./plan";
 
 /** Paths that modules had in earlier epochs and that are not loaded now. */
@@ -13,20 +13,27 @@ function knownPaths(): string[] {
   return [...new Set(all)].filter((path) => !loaded.has(path));
 }
 
-function wishOf(path: string, bias: number, replaces?: Module): Wish {
-  const entry = { path, enabled: true, bias };
+/** `precision` "": as the one of its name has it now, else as its manifest or the deployment says. */
+function wishOf(path: string, bias: number, precision: string, replaces?: Module): Wish {
+  const chosen = precision === "" ? {} : { precision };
   return {
     title: replaces ? `Replace ${replaces.name}` : "Load an expert",
     action: replaces ? "Replace" : "Load",
-    composition: (now) => {
+    inherited: precision === "" ? ["precision", "weight"] : ["weight"],
+    composition: (now, without) => {
       const at = now.modules.findIndex((other) => other.path === (replaces?.path ?? path));
       const next = [...now.modules];
-      if (at >= 0) next[at] = { ...next[at]!, ...entry };
+      // As `load` does: what is replaced stays enabled or not, and in its precision and of its weight
+      // where what comes in takes one; an assembly begins with the coefficients of its recipe.
+      const { lambda: _, ...kept }: Omit<Entry, "path" | "bias"> = next[at] ?? { enabled: true };
+      for (const option of without) delete kept[option];
+      const entry = { ...kept, ...chosen, path, bias };
+      if (at >= 0) next[at] = entry;
       else next.push(entry);
       return { ...now, modules: next };
     },
     call: "load",
-    fields: { path, bias, ...(replaces ? { name: replaces.name } : {}) },
+    fields: { path, bias, ...chosen, ...(replaces ? { name: replaces.name } : {}) },
     movable: true,
   };
 }
@@ -35,6 +42,7 @@ export function LoadForm(props: { replaces?: Module; onClose: () => void; onPlan
   const { replaces } = props;
   const [path, setPath] = useState(replaces?.path ?? "");
   const [bias, setBias] = useState(replaces?.bias ?? 0);
+  const [precision, setPrecision] = useState("");
   const absolute = path.trim().startsWith("/");
   const known = knownPaths();
   return (
@@ -42,7 +50,7 @@ export function LoadForm(props: { replaces?: Module; onClose: () => void; onPlan
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (absolute) props.onPlan(wishOf(path.trim().replace(/(.)\/+$/, "$1"), bias, replaces));
+          if (absolute) props.onPlan(wishOf(path.trim().replace(/(.)\/+$/, "$1"), bias, precision, replaces));
         }}
       >
         <label>
@@ -59,6 +67,13 @@ export function LoadForm(props: { replaces?: Module; onClose: () => void; onPlan
           Bias
           <input type="number" name="bias" min="-100" max="100" step="0.1" value={bias}
             onChange={(event) => Number.isFinite(event.currentTarget.valueAsNumber) && setBias(event.currentTarget.valueAsNumber)} />
+        </label>
+        <label>
+          Precision of its experts
+          <select name="precision" value={precision} onChange={(event) => setPrecision(event.currentTarget.value)}>
+            <option value="">{replaces ? "as it is" : "as the module or the deployment says"}</option>
+            {["f32", "bf16", "q8", "q4"].map((one) => <option key={one} value={one}>{one}</option>)}
+          </select>
         </label>
         <div class="buttons">
           <button type="button" onClick={props.onClose}>Cancel</button>

@@ -5,13 +5,18 @@ import { bytes } from "../format";
 import { refreshAfter } from "../live";
 import { Dialog } from "../parts/dialog";
 import { Problem } from "../parts/problem";
-import type { Composition, Modules, Plan } from "../types";
+import type { Composition, Entry, EpochModule, EpochRecord, Epochs, Modules, Plan } from "../types";
+
+/** Which not every kind of module takes. */
+export type Option = "precision" | "weight";
 
 export interface Wish {
   title: string;
   action: string; // of the button
-  /** The composition that it makes of the current one. */
-  composition: (now: Composition) => Composition;
+  /** The composition that it makes of the current one; `without` these options of what is replaced. */
+  composition: (now: Composition, without: Option[]) => Composition;
+  /** What it takes over of what is replaced, where what comes in takes such a thing. */
+  inherited?: Option[];
   /** The call that does it. */
   call: string;
   fields: Record<string, unknown>;
@@ -20,18 +25,45 @@ export interface Wish {
   movable?: boolean;
 }
 
+/** All that a composition says of a recorded module. */
+export function entryOf({ name: _name, version: _version, ...entry }: EpochModule): Entry {
+  return entry;
+}
+
+/** The youngest last. A record is there before its epoch is published, which may fail. */
+export function published({ history, epoch }: Epochs): EpochRecord[] {
+  return history.filter((record) => record.epoch <= epoch);
+}
+
+/** What is loaded; coefficients and precisions as they are recorded, for `modules` tells those in force. */
 export async function currentComposition(): Promise<Composition> {
-  const { modules, top_k } = await get<Modules>("modules");
+  const [{ modules, top_k }, epochs] = await Promise.all([get<Modules>("modules"), get<Epochs>("epochs")]);
+  const recorded = new Map(published(epochs).at(-1)?.modules.map((module) => [module.name, module]));
   const loaded = modules.filter(({ path }) => path !== undefined);
   return {
     ...(top_k === undefined ? {} : { top_k }),
-    modules: loaded.map(({ path, enabled, bias }) => ({ path: path!, enabled, bias })),
+    modules: loaded.map(({ name, version, path, enabled, bias }) =>
+      entryOf({ ...recorded.get(name), name, version, path: path!, enabled, bias })),
   };
+}
+
+/** Of which kind a module is the daemon alone knows: its refusal names the option that this kind does not take. */
+async function planOf(wish: Wish): Promise<Plan> {
+  const now = await currentComposition();
+  const without: Option[] = [];
+  for (;;) {
+    const plan = await post<Plan>("plan", { composition: wish.composition(now, without) });
+    const unwanted = wish.inherited?.find((option) => !without.includes(option) &&
+      plan.refusals.some(({ message }) => new RegExp(`: ${option}: found \\S+ \\(expected none`).test(message)));
+    if (unwanted === undefined) return plan;
+    without.push(unwanted);
+  }
 }
 
 const kWords: Record<string, string> = {
   load: "Load", unload: "Unload", revoke: "Revoke", replace: "Replace", restart: "Restart", enable: "Enable",
-  disable: "Disable", bias: "Change the bias of", reorder: "Reorder", top_k: "Experts per token",
+  disable: "Disable", bias: "Change the bias of", blend: "Blend", precision: "Change the precision of",
+  weight: "Change the weight of", reorder: "Reorder", top_k: "Experts per token",
 };
 
 function PlanList({ plan }: { plan: Plan }) {
@@ -65,7 +97,7 @@ export function PlanDialog({ wish, onClose }: { wish: Wish; onClose: () => void 
     let here = true;
     void (async () => {
       try {
-        const made = await post<Plan>("plan", { composition: wish.composition(await currentComposition()) });
+        const made = await planOf(wish);
         if (here) show(made);
       } catch (problem) {
         if (here) fail(problem);

@@ -1,9 +1,9 @@
 // Epochs, the youngest first, and the way back to each.
 import { Swatch } from "../parts/bar";
-import { clock, day } from "../format";
+import { blendText, clock, day } from "../format";
 import { live } from "../live";
-import type { EpochRecord } from "../types";
-import type { Wish } from "./plan";
+import type { EpochModule, EpochRecord } from "../types";
+import { entryOf, published, type Wish } from "./plan";
 
 function rollback(record: EpochRecord): Wish {
   return {
@@ -11,13 +11,15 @@ function rollback(record: EpochRecord): Wish {
     action: "Roll back",
     composition: () => ({
       ...(record.top_k === undefined ? {} : { top_k: record.top_k }),
-      modules: record.modules.map(({ path, enabled, bias }) => ({ path, enabled, bias })),
+      modules: record.modules.map(entryOf),
     }),
     call: "rollback",
     fields: { epoch: record.epoch },
     warning: "It becomes a new epoch; the history stays.",
   };
 }
+
+const blendOf = ({ lambda }: EpochModule): string => (lambda ? blendText(lambda) : "as its recipe says");
 
 /** What came with a record, in words. */
 function changes(record: EpochRecord, before: EpochRecord | undefined): string {
@@ -30,6 +32,9 @@ function changes(record: EpochRecord, before: EpochRecord | undefined): string {
     if (!was) out.push(`+ ${module.name} ${module.version}`);
     else if (was.version !== module.version || was.path !== module.path) out.push(`${module.name} ${was.version} → ${module.version}`);
     else if (was.enabled !== module.enabled) out.push(`${module.name} ${module.enabled ? "enabled" : "disabled"}`);
+    else if (blendOf(was) !== blendOf(module)) out.push(`${module.name} blended: ${blendOf(module)}`);
+    else if (was.precision !== module.precision) out.push(`${module.name} in ${module.precision ?? "the deployment's precision"}`);
+    else if (was.weight !== module.weight) out.push(`${module.name} weight ${module.weight ?? "as its manifest says"}`);
     else if (was.bias !== module.bias) out.push(`${module.name} bias ${was.bias} → ${module.bias}`);
   }
   const revoked = new Set(record.revoked);
@@ -41,8 +46,8 @@ function changes(record: EpochRecord, before: EpochRecord | undefined): string {
 export function Timeline({ plan }: { plan: (wish: Wish) => void }) {
   const { epochs } = live.use();
   if (!epochs) return null;
-  const { history, live: alive } = epochs;
-  const streams = new Map(alive.map((epoch) => [epoch.epoch, epoch]));
+  const history = published(epochs);
+  const streams = new Map(epochs.live.map((epoch) => [epoch.epoch, epoch]));
   return (
     <section class="timeline" aria-labelledby="epochs">
       <h2 id="epochs">Epochs</h2>

@@ -1,6 +1,6 @@
 // Modules: what is loaded, how much each is used, and what can be changed about it.
 import { useState } from "preact/hooks";
-import { bytes, count, percent } from "../format";
+import { blendText, bytes, count, percent } from "../format";
 import { live, sampleAgo, sharesBetween } from "../live";
 import { ShareBar, Swatch } from "../parts/bar";
 import type { Module } from "../types";
@@ -106,6 +106,8 @@ function Figures({ module }: { module: Module }) {
       <div><dt>Tokens</dt><dd>{count(tokensOf(module.name))}</dd></div>
       <div><dt>Memory</dt><dd>{bytes(module.resident_bytes)}</dd></div>
       <div><dt>Experts</dt><dd>{module.experts}</dd></div>
+      {module.precision && <div><dt>Precision</dt><dd>{module.precision}</dd></div>}
+      {module.lambda && <div><dt>Parents</dt><dd>{blendText(module.lambda)}</dd></div>}
       <div>
         <dt>Isolation</dt>
         <dd>{library ? `${library.isolation}, ${library.state}` : "no code"}</dd>
