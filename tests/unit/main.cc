@@ -1,6 +1,7 @@
-// main() of every unit test program. A program may hold the tests of several sources (cmake/Room.cmake);
-// `--source=history_test.cc` runs those of one. A name that no test has is an error: a CTest entry that
-// runs nothing would pass for ever.
+// main() of every unit test program. A program may hold the tests of several sources
+// (cmake/Room.cmake);
+// `--source=history_test.cc` runs those of one. A name that no test has is an error: a CTest entry
+// that runs nothing would pass for ever.
 #include <cstdio>
 #include <string>
 #include <string_view>

@@ -7,9 +7,9 @@
 // "origin", "revoked" and "set_aside" are left out where they say nothing; a reader that does not
 // know them takes the rest as it is. In the place of "composition", a record whose modules are
 // those of the record before it has "edits": [{"at": …, "enabled": …, "bias": …, "lambda": …,
-// "precision": …, "weight": …}, …], the entries with other options. So a history of changes of options is hardly
-// longer than one composition, however many modules that has. chimera-state/1, which is read as
-// well, has no "edits".
+// "precision": …, "weight": …}, …], the entries with other options. So a history of changes of
+// options is hardly longer than one composition, however many modules that has. chimera-state/1,
+// which is read as well, has no "edits".
 //
 // Thread safety: values and free functions, from any thread.
 #pragma once

@@ -13,12 +13,12 @@ namespace {
 
 Outcome outcome_of(const DoneEvent& done) {
   Outcome out{.finish = kFinishReasonNames.name(done.finish_reason),
-             .prompt_tokens = done.prompt_tokens,
-             .completion_tokens = done.completion_tokens,
-             .cached_tokens = done.cached_tokens,
-             .queue_ms = done.queue_ms,
-             .prefill_ms = done.prefill_ms,
-             .decode_ms = done.decode_ms};
+              .prompt_tokens = done.prompt_tokens,
+              .completion_tokens = done.completion_tokens,
+              .cached_tokens = done.cached_tokens,
+              .queue_ms = done.queue_ms,
+              .prefill_ms = done.prefill_ms,
+              .decode_ms = done.decode_ms};
   if (done.backbone_share > 0) out.shares = fmt::format("backbone:{:.3g}", done.backbone_share);
   for (const auto& [name, module] : done.modules) {
     if (module.share <= 0) continue;
