@@ -67,6 +67,7 @@ class EngineAdapters : public ::testing::Test {
         store_.add(name, std::exchange(out->adapter, nullptr),
                    [this, seed, name]() -> Result<std::shared_ptr<const Adapter>> {
                      const MutexLock lock(mutex_);
+                     reading_ = true;
                      open_.wait(mutex_, [this]() REQUIRES(mutex_) { return !closed_; });
                      if (broken_ == name)
                        return Status(Code::kDataCorrupt, "module " + name + ": changed");
@@ -77,6 +78,7 @@ class EngineAdapters : public ::testing::Test {
   void close(bool closed) {
     const MutexLock lock(mutex_);
     closed_ = closed;
+    reading_ = false;
     open_.notify_all();
   }
   void break_file(const std::string& name) {
@@ -100,9 +102,20 @@ class EngineAdapters : public ::testing::Test {
     ASSERT_EQ(store_.stats().waiting, count);
   }
 
+  void await_reading() {
+    const auto reading = [this] {
+      const MutexLock lock(mutex_);
+      return reading_;
+    };
+    const auto until = Clock::now() + 100s;
+    while (!reading() && Clock::now() < until) std::this_thread::yield();
+    ASSERT_TRUE(reading());
+  }
+
   std::unique_ptr<World> world_;
   Mutex mutex_;
   CondVar open_;
+  bool reading_ GUARDED_BY(mutex_) = false;  // since it was closed
   bool closed_ GUARDED_BY(mutex_) = false;
   std::string broken_ GUARDED_BY(mutex_);
   AdapterStore store_{3 * kSize};
@@ -211,6 +224,7 @@ TEST_F(EngineAdapters, ChangesReachThoseThatWait) {
   // Withdrawn while it is waited for: what is left answers.
   const auto goes_on = submit(*daemon, with({"lora-4"}));
   await_waiting(1);
+  await_reading();  // into memory that is its own: the one that replaces it finds none, and waits
   modules.pop_back();
   ASSERT_TRUE(daemon->revoke("lora-4", world_->table(2, modules)).ok());
   EXPECT_EQ(stream_of(goes_on->done()), plain);
