@@ -40,11 +40,11 @@ class ExitTest(scripted.Scripted):
         arguments = {
             "generate": ["x"], "chat": ["--template", "plain"], "score": [text], "embed": ["x"], "load": ["/m"], "unload": ["a"],
             "revoke": ["a"], "bias": ["a", "1"], "blend": ["a", "b=1"], "enable": ["a"], "disable": ["a"], "cancel": ["a"], "tokenize": ["x"],
-            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "key": ["--help"], "receipt": ["--help"], "top": ["--once", "--interval", "0.05"],
+            "detokenize": ["1"], "plan": [composition], "apply": [composition], "module": ["--help"], "backbone": ["--help"], "key": ["--help"], "receipt": ["--help"], "top": ["--once", "--interval", "0.05"],
         }
         listed = subprocess.run([scripted.CHIMERA, "--help"], capture_output=True, text=True, check=True).stdout
         names = [line.split()[0] for line in listed.splitlines()
-                 if line.startswith("  ") and not line.startswith(("  ipc:", "  --"))]
+                 if line.startswith("  ") and not line.startswith(("   ", "  ipc:", "  --"))]
         self.assertGreater(len(names), 20)
         return [[name, *arguments.get(name, [])] for name in names]
 
