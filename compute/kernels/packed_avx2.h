@@ -33,7 +33,9 @@ struct PackedAvx2 {
       return {no_integers(bits, kBlockInputs, codes), 0};
     const HalfSums sums = round_32(x, _mm256_set1_ps(127.0f / top), codes);
     const int32_t sum = sum_of(_mm256_add_epi32(sums.first, sums.second));
-    return {top / 127.0f, (-4 * sum & 0xffff) * 0x10001};
+    // Twice in a lane, whatever its sign.
+    const auto twice = static_cast<uint32_t>(-4 * sum & 0xffff) * 0x10001u;
+    return {top / 127.0f, static_cast<int32_t>(twice)};
   }
   template <int64_t kGroup>
   static float quantize_k(const float* x, int8_t* codes, int16_t* sums) {
