@@ -23,6 +23,13 @@
 namespace chimera {
 namespace {
 
+// AddressSanitizer keeps what was freed, and the process's memory says nothing of it.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kKeepsFreedMemory = true;
+#else
+constexpr bool kKeepsFreedMemory = false;
+#endif
+
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
@@ -176,7 +183,9 @@ TEST_F(EvictableBase, WhatNobodyUsesGoesAndComesBackBitForBitWithItsMemory) {
       EXPECT_EQ(base->resident_bytes(), whole - static_cast<uint64_t>(part));
       EXPECT_TRUE(outputs(*base, some()).empty()) << "what is not there says so";
       EXPECT_EQ(outputs(*base, others()).size(), before.size() / 16 * 10);
-      EXPECT_NEAR(held - pss(), part, 0.05 * part + (1 << 20));
+      if (!kKeepsFreedMemory) {
+        EXPECT_NEAR(held - pss(), part, 0.05 * part + (1 << 20));
+      }
 
       const auto again = residency_of.lease(all);
       EXPECT_FALSE(again->ready());
@@ -185,7 +194,9 @@ TEST_F(EvictableBase, WhatNobodyUsesGoesAndComesBackBitForBitWithItsMemory) {
       EXPECT_TRUE(again->ready());
       EXPECT_EQ(base->resident_bytes(), whole);
       EXPECT_EQ(outputs(*base, all), before);
-      EXPECT_NEAR(pss(), held, 0.05 * held + (1 << 20));
+      if (!kKeepsFreedMemory) {
+        EXPECT_NEAR(pss(), held, 0.05 * held + (1 << 20));
+      }
     }
   }
 }
@@ -225,7 +236,9 @@ TEST_F(EvictableBase, ItGoesOnceMoreAfterItCameBack) {
     for (int round = 0; round < 3; ++round) {
       base->residency->let_go_unused();
       base->residency->settle();
-      EXPECT_NEAR(held - pss(), part, 0.05 * part + (1 << 20)) << round;
+      if (!kKeepsFreedMemory) {
+        EXPECT_NEAR(held - pss(), part, 0.05 * part + (1 << 20)) << round;
+      }
       const auto lease = base->residency->lease(places);
       ASSERT_TRUE(lease->wait().ok());
       EXPECT_EQ(outputs(*base, places), before);
